@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Everything that can go wrong, as one tree.
+
+    TrackerError
+    ├── ConfigurationError      a setting or a model file is wrong; raised at start, never by a request
+    ├── RequestError            the whole request fails
+    │   ├── BadRequest          400
+    │   ├── TooLarge            413
+    │   ├── StoreUnavailable    503
+    │   ├── OutOfMemory         503
+    │   └── ModelFailure        500
+    └── ObjectError             one object fails, the others go on
+        ├── BadShape            400
+        ├── EmptyShape          400
+        ├── BadState            400
+        ├── SizeChanged         400
+        └── StateGone           410
+
+The status of an ObjectError counts only where every object of a request failed. Messages are
+sentences for the person who sent the request: no key, no path, no traceback.
+"""
+
+
+class TrackerError(Exception):
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+class ConfigurationError(TrackerError):
+    pass
+
+
+class RequestError(TrackerError):
+    code = "internal"
+    status = 500
+
+
+class BadRequest(RequestError):
+    code = "bad_request"
+    status = 400
+
+
+class TooLarge(RequestError):
+    code = "too_large"
+    status = 413
+
+
+class StoreUnavailable(RequestError):
+    code = "store_unavailable"
+    status = 503
+
+
+class OutOfMemory(RequestError):
+    code = "out_of_memory"
+    status = 503
+
+
+class ModelFailure(RequestError):
+    code = "model_failure"
+    status = 500
+
+
+class ObjectError(TrackerError):
+    code = "internal"
+    status = 500
+
+
+class BadShape(ObjectError):
+    code = "bad_shape"
+    status = 400
+
+
+class EmptyShape(ObjectError):
+    code = "empty_shape"
+    status = 400
+
+
+class BadState(ObjectError):
+    code = "bad_state"
+    status = 400
+
+
+class SizeChanged(ObjectError):
+    code = "size_changed"
+    status = 400
+
+
+class StateGone(ObjectError):
+    code = "state_gone"
+    status = 410
