@@ -5,6 +5,7 @@
     ├── ConfigurationError      a setting or a model file is wrong; raised at start, never by a request
     ├── RequestError            the whole request fails
     │   ├── BadRequest          400
+    │   ├── AllObjectsFailed    that of its first object
     │   ├── TooLarge            413
     │   ├── StoreUnavailable    503
     │   ├── OutOfMemory         503
@@ -34,11 +35,22 @@ class ConfigurationError(TrackerError):
 class RequestError(TrackerError):
     code = "internal"
     status = 500
+    indexes: list[int] = []
 
 
 class BadRequest(RequestError):
     code = "bad_request"
     status = 400
+
+
+class AllObjectsFailed(RequestError):
+    def __init__(self, failures: "dict[int, ObjectError]") -> None:
+        """failures: what befell each object, by its index in the request; at least one."""
+        first = next(iter(failures.values()))
+        super().__init__(first.message)
+        self.code = first.code
+        self.status = first.status
+        self.indexes = list(failures)
 
 
 class TooLarge(RequestError):

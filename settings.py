@@ -36,6 +36,8 @@ class Settings:
     precision: str = "auto"
     threads: int = 0
     """CPU threads of this worker; 0: the container's CPU quota, or all cores."""
+    workers: int = 1
+    """Workers that share this container, as numWorkers in function.yaml."""
     fill_hole_area: int = 8
     """Low-resolution pixels; 0 fills nothing."""
     polygon_tolerance: float = 0.005
@@ -91,6 +93,7 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
             "SAM2_PRECISION", defaults.precision, _one_of(PRECISIONS), "one of " + ", ".join(PRECISIONS)
         ),
         threads=whole("SAM2_THREADS", defaults.threads, 0, 1024),
+        workers=whole("SAM2_WORKERS", defaults.workers, 1, 256),
         fill_hole_area=whole("SAM2_FILL_HOLE_AREA", defaults.fill_hole_area, 0, 65536),
         polygon_tolerance=real("SAM2_POLYGON_TOLERANCE", defaults.polygon_tolerance, 0, 0.1),
         max_image_megapixels=real(

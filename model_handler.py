@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: MIT
+"""SAM 2 through the official package: load it, encode a frame, start objects, step objects.
+
+The truth is `sam2.sam2_video_predictor.SAM2VideoPredictor`. Its modules are called here on all objects
+of a frame at once, with each object's memory handed in and out; nothing is kept between two calls.
+Points 1 to 8 of the README's "fidelity" name what must stay as it is there.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from torch import Tensor
+
+from errors import ConfigurationError, ModelFailure, OutOfMemory
+from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
+from shapes import Bitmap
+from weights import ModelFiles, load_weights
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Box = tuple[float, float, float, float]
+
+# A constant larger than any frame index: SAM 2 scales the time encoding of object pointers by
+# min(num_frames, 16), and this must not depend on how far the track has come.
+NUM_FRAMES = 1 << 30
+# As sam2.build_sam.build_sam2_video_predictor changes every configuration it builds.
+PREDICTOR_OVERRIDES = {
+    "_target_": "sam2.sam2_video_predictor.SAM2VideoPredictor",
+    "binarize_mask_from_pts_for_mem_enc": True,
+    "sam_mask_decoder_extra_args": {
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    },
+}
+FORMAT = "1"
+HOLE_FILL_LOGIT = 0.1
+# Objects that go through the model together; bounds the memory of a request with many.
+OBJECTS_AT_ONCE = 32
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameFeatures:
+    """One encoded frame; levels from fine to coarse, each (height x width, 1, channels)."""
+
+    levels: tuple[Tensor, ...]
+    positions: tuple[Tensor, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """One object on one frame."""
+
+    logits: Tensor
+    """float32 (size / 4, size / 4) on the model's device; above 0 is the object."""
+    score: float
+    """0..1: sigmoid of the object score times the predicted IoU of the chosen mask."""
+    bank: MemoryBank
+
+
+class ModelHandler:
+    """A loaded SAM 2. Pure: a call changes neither its arguments nor the model."""
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        fill_hole_area: int = 8,
+    ) -> None:
+        """Raises ConfigurationError if the device is missing or the files do not fit together."""
+        self.name = files.name
+        self.device = _choose_device(device)
+        self.precision = _choose_precision(precision, self.device)
+        self.fingerprint = _fingerprint(files)
+        self._fill_hole_area = fill_hole_area
+        self._model = _build(files).to(self.device)
+        self._image_mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
+        self._image_std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
+        with self._inference():
+            self.layout, self._memory_positions = self._measure_memory()
+
+    def encode(self, image: Image.Image) -> FrameFeatures:
+        """Encodes an RGB image of any size. Raises OutOfMemory."""
+        size = self._model.image_size
+        # Pillow's default filter, as sam2.utils.misc.load_video_frames does it.
+        pixels = np.array(image.resize((size, size)))
+        tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1).float() / 255.0
+        tensor = (tensor - self._image_mean) / self._image_std
+        with self._inference():
+            encoded = self._model.forward_image(tensor[None])
+            _, levels, positions, sizes = self._model._prepare_backbone_features(encoded)
+        return FrameFeatures(levels=tuple(levels), positions=tuple(positions), sizes=tuple(sizes))
+
+    def start(
+        self, frame: FrameFeatures, prompts: Sequence[Bitmap | Box], *, width: int, height: int
+    ) -> list[Prediction]:
+        """Starts objects from masks (bool, (height, width)) and boxes (x0, y0, x1, y1 in pixels).
+
+        All masks run as one batch, and so do all boxes. Raises OutOfMemory, ModelFailure.
+        """
+
+        def kind(index: int) -> str:
+            return "box" if isinstance(prompts[index], tuple) else "mask"
+
+        def run(indexes: list[int]) -> list[Prediction]:
+            chosen = [prompts[index] for index in indexes]
+            if kind(indexes[0]) == "mask":
+                masks = torch.stack([self._mask_to_input(mask) for mask in chosen])
+                return self._start_batch(frame, None, masks)
+            scale = torch.tensor([width, height], dtype=torch.float32)
+            corners = torch.tensor(chosen, dtype=torch.float32).reshape(-1, 2, 2)
+            points = {
+                "point_coords": (corners / scale * self._model.image_size).to(self.device),
+                "point_labels": torch.tensor([[2, 3]], dtype=torch.int32, device=self.device).expand(
+                    len(chosen), -1
+                ),
+            }
+            return self._start_batch(frame, points, None)
+
+        return self._in_batches(range(len(prompts)), kind, run)
+
+    def step(self, frame: FrameFeatures, banks: Sequence[MemoryBank]) -> list[Prediction]:
+        """Tracks objects on the next frame; those with an equal memory layout run as one batch.
+
+        Raises OutOfMemory, ModelFailure.
+        """
+
+        def layout(index: int) -> tuple[int, int]:
+            return len(banks[index].recent), len(banks[index].pointers)
+
+        return self._in_batches(
+            range(len(banks)),
+            layout,
+            lambda indexes: self._step_batch(frame, [banks[index] for index in indexes]),
+        )
+
+    def logits_to_bitmap(self, logits: Tensor, *, width: int, height: int) -> Bitmap:
+        """Scales a prediction's logits to image size and cuts them at 0."""
+        return self.logits_to_image_size(logits, width=width, height=height).gt(0).cpu().numpy()
+
+    def logits_to_image_size(self, logits: Tensor, *, width: int, height: int) -> Tensor:
+        """Bilinear and without antialias, as the official predictor does; (height, width)."""
+        with torch.inference_mode():
+            return F.interpolate(
+                logits[None, None], size=(height, width), mode="bilinear", align_corners=False
+            )[0, 0]
+
+    def _in_batches(
+        self,
+        indexes: Sequence[int],
+        key: Callable[[int], object],
+        run: Callable[[list[int]], list[Prediction]],
+    ) -> list[Prediction]:
+        groups: dict[object, list[int]] = {}
+        for index in indexes:
+            groups.setdefault(key(index), []).append(index)
+        results: dict[int, Prediction] = {}
+        for group in groups.values():
+            batch = OBJECTS_AT_ONCE
+            while group:
+                try:
+                    with self._inference():
+                        results.update(zip(group[:batch], run(group[:batch]), strict=True))
+                    group = group[batch:]
+                except OutOfMemory:
+                    batch = min(batch, len(group)) // 2
+                    if batch == 0:
+                        raise
+                    logger.warning("out of device memory: going on with %d objects at a time", batch)
+        return [results[index] for index in indexes]
+
+    def _start_batch(
+        self, frame: FrameFeatures, points: dict[str, Tensor] | None, masks: Tensor | None
+    ) -> list[Prediction]:
+        model = self._model
+        count = len(masks if masks is not None else points["point_labels"])  # type: ignore[index]
+        levels, positions = _expand(frame.levels, count), _expand(frame.positions, count)
+        _, outputs, _, _ = model._track_step(
+            frame_idx=0,
+            is_init_cond_frame=True,
+            current_vision_feats=levels,
+            current_vision_pos_embeds=positions,
+            feat_sizes=list(frame.sizes),
+            point_inputs=points,
+            mask_inputs=masks,
+            output_dict={},
+            num_frames=NUM_FRAMES,
+            track_in_reverse=False,
+            prev_sam_mask_logits=None,
+        )
+        _, _, ious, logits, _, pointers, object_scores = outputs
+        logits = self._fill_holes(logits.float())
+        # The memory of a prompted frame is encoded from its low-resolution logits, holes filled.
+        memories, _ = model._encode_new_memory(
+            current_vision_feats=levels,
+            feat_sizes=list(frame.sizes),
+            pred_masks_high_res=F.interpolate(
+                logits, size=(model.image_size,) * 2, mode="bilinear", align_corners=False
+            ),
+            object_score_logits=object_scores,
+            is_mask_from_pts=True,
+        )
+        scores = torch.ones(count) if masks is not None else _scores(ious, object_scores)
+        return self._predictions([None] * count, logits, scores, memories, pointers)
+
+    def _step_batch(self, frame: FrameFeatures, banks: list[MemoryBank]) -> list[Prediction]:
+        model = self._model
+        levels, positions = _expand(frame.levels, len(banks)), _expand(frame.positions, len(banks))
+        memory, memory_positions, pointer_tokens = self._memory_tokens(banks)
+        attended = model.memory_attention(
+            curr=levels[-1:],
+            curr_pos=positions[-1:],
+            memory=memory,
+            memory_pos=memory_positions,
+            num_obj_ptr_tokens=pointer_tokens,
+        )
+        maps = [_to_map(level, size) for level, size in zip(levels, frame.sizes, strict=True)]
+        _, _, ious, logits, high_resolution, pointers, object_scores = model._forward_sam_heads(
+            backbone_features=_to_map(attended, frame.sizes[-1]),
+            high_res_features=maps[:-1] or None,
+            multimask_output=model._use_multimask(False, None),
+        )
+        memories, _ = model._encode_new_memory(
+            current_vision_feats=levels,
+            feat_sizes=list(frame.sizes),
+            pred_masks_high_res=high_resolution,
+            object_score_logits=object_scores,
+            is_mask_from_pts=False,
+        )
+        scores = _scores(ious, object_scores)
+        return self._predictions(banks, self._fill_holes(logits.float()), scores, memories, pointers)
+
+    def _memory_tokens(self, banks: list[MemoryBank]) -> tuple[Tensor, Tensor, int]:
+        """Memory, its positions, both (tokens, objects, channels), and how many are pointer tokens.
+
+        Order and encodings as in SAM2Base._prepare_memory_conditioned_features.
+        """
+        model, layout, count = self._model, self.layout, len(banks)
+        recent = len(banks[0].recent)
+        frames = torch.stack(
+            [torch.stack((bank.conditioning, *bank.recent)) for bank in banks], dim=1
+        )
+        # The conditioning frame has the last time encoding, whatever its age; the newest the first.
+        ages = [layout.recent, *range(recent - 1, -1, -1)]
+        memory = frames.float().flatten(3).permute(0, 3, 1, 2)  # frames, pixels, objects, channels
+        positions = self._memory_positions + model.maskmem_tpos_enc[ages]
+        memory = memory.flatten(0, 1)
+        positions = positions.expand(-1, -1, count, -1).flatten(0, 1)
+        if not layout.pointer_channels:
+            return memory, positions, 0
+
+        pointers = torch.stack([bank.pointers for bank in banks], dim=1)
+        tokens_each = layout.pointer_channels // layout.channels
+        if model.add_tpos_enc_to_obj_ptrs:
+            distances = torch.tensor(
+                [[bank.step + 1 for bank in banks]]
+                + [[age] * count for age in range(1, len(pointers))],
+                device=self.device,
+            )
+            projected = model.proj_tpos_enc_in_obj_ptrs
+            time = get_1d_sine_pe(
+                distances / layout.pointers,
+                dim=layout.pointer_channels if projected else layout.channels,
+            )
+            time = model.obj_ptr_tpos_proj(time)
+        else:
+            time = pointers.new_zeros(len(pointers), count, layout.channels)
+        # A pointer is wider than a memory token: it is cut into several.
+        tokens = pointers.reshape(-1, count, tokens_each, layout.channels)
+        tokens = tokens.permute(0, 2, 1, 3).flatten(0, 1)
+        time = time.repeat_interleave(tokens_each, dim=0)
+        return torch.cat((memory, tokens)), torch.cat((positions, time)), len(tokens)
+
+    def _predictions(
+        self,
+        banks: Sequence[MemoryBank | None],
+        logits: Tensor,
+        scores: Tensor,
+        memories: Tensor,
+        pointers: Tensor,
+    ) -> list[Prediction]:
+        # bfloat16 on every device, also before its first use: as the official predictor keeps it.
+        memories, pointers = memories.to(torch.bfloat16), pointers.float()
+        for name, tensor in (("masks", logits), ("scores", scores), ("memory", memories)):
+            if not tensor.isfinite().all():
+                raise ModelFailure(f"The model's {name} are not finite numbers.")
+        return [
+            Prediction(
+                logits=logits[index, 0],
+                score=score,
+                bank=start_bank(memories[index], pointers[index])
+                if bank is None
+                else advance_bank(bank, memories[index], pointers[index], self.layout),
+            )
+            for index, (bank, score) in enumerate(zip(banks, scores.tolist(), strict=True))
+        ]
+
+    def _mask_to_input(self, mask: Bitmap | Box) -> Tensor:
+        """A mask at the model's size: float32 (1, size, size) of 0 and 1."""
+        size = self._model.image_size
+        full = torch.from_numpy(np.asarray(mask))[None, None].to(self.device).float()
+        if full.shape[-2:] == (size, size):
+            return full[0]
+        resized = F.interpolate(
+            full, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+        )[0]
+        # Of an object too small for the cut the strongest pixels stay, so that it can be followed.
+        return (resized >= resized.max().clamp(max=0.5)).float()
+
+    def _fill_holes(self, logits: Tensor) -> Tensor:
+        """Sets background components of at most `fill_hole_area` pixels to a small positive logit.
+
+        logits: (objects, 1, height, width). The official predictor does this where its CUDA extension
+        is built (sam2.utils.misc.fill_holes_in_mask_scores).
+        """
+        if self._fill_hole_area == 0:
+            return logits
+        holes = np.stack([self._holes(mask) for mask in logits.gt(0).cpu().numpy()[:, 0]])
+        return torch.where(torch.from_numpy(holes)[:, None].to(self.device), HOLE_FILL_LOGIT, logits)
+
+    def _holes(self, mask: Bitmap) -> Bitmap:
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(
+            (~mask).astype(np.uint8), connectivity=8
+        )
+        small = stats[:, cv2.CC_STAT_AREA] <= self._fill_hole_area
+        small[0] = False  # the object itself
+        return small[labels]
+
+    def _measure_memory(self) -> tuple[MemoryLayout, Tensor]:
+        """The memory's sizes, and its positional encoding: a constant, (1, pixels, 1, channels)."""
+        model = self._model
+        side = model.image_size // model.backbone_stride
+        blank = torch.zeros(1, model.hidden_dim, side, side, device=self.device)
+        mask = torch.zeros(1, 1, model.image_size, model.image_size, device=self.device)
+        output = model.memory_encoder(blank, mask, skip_mask_sigmoid=True)
+        _, channels, height, width = output["vision_features"].shape
+        layout = MemoryLayout(
+            channels=channels,
+            height=height,
+            width=width,
+            recent=model.num_maskmem - 1,
+            pointer_channels=model.hidden_dim if model.use_obj_ptrs_in_encoder else 0,
+            pointers=model.max_obj_ptrs_in_encoder - 1,
+        )
+        positions = output["vision_pos_enc"][-1].float().flatten(2).permute(0, 2, 1)[:, :, None]
+        return layout, positions
+
+    @contextlib.contextmanager
+    def _inference(self) -> Iterator[None]:
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(
+                    self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+                ),
+            ):
+                yield
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            raise OutOfMemory("The device has too little memory for this frame.") from None
+
+
+def set_threads(threads: int, workers: int) -> int:
+    """Sets how many CPU threads the model uses, and returns it.
+
+    threads: 0 means this worker's share of the container's CPU quota, which torch does not see.
+    """
+    torch.set_num_threads(threads or max(1, int(_available_cores() / workers)))
+    return torch.get_num_threads()
+
+
+def _available_cores() -> float:
+    cores = float(len(os.sched_getaffinity(0)))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, int(quota) / int(period))
+    with contextlib.suppress(OSError, ValueError):  # cgroup v1
+        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
+        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        if quota_us > 0:
+            return min(cores, quota_us / period_us)
+    return cores
+
+
+def _choose_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"SAM2_DEVICE is {name!r}, but there are {torch.cuda.device_count()} CUDA devices here."
+        )
+    return device
+
+
+def _choose_precision(name: str, device: torch.device) -> str:
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+def _fingerprint(files: ModelFiles) -> str:
+    config = OmegaConf.to_yaml(OmegaConf.load(files.config), sort_keys=True)
+    text = "\n".join((FORMAT, files.sha256, config))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _build(files: ModelFiles) -> SAM2VideoPredictor:
+    try:
+        config = OmegaConf.load(files.config)
+        config = OmegaConf.merge(config, {"model": PREDICTOR_OVERRIDES})
+        OmegaConf.resolve(config)
+        model = instantiate(config.model, _recursive_=True)
+    except (OSError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{files.config.name} is not a configuration of a SAM 2 model: {error}"
+        ) from error
+    _check_supported(model, files.config.name)
+    try:
+        model.load_state_dict(load_weights(files.checkpoint), strict=True)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{files.checkpoint.name} does not hold the weights of the model that "
+            f"{files.config.name} describes: {str(error)[:500]}"
+        ) from error
+    # These act on all objects of a batch; the official predictor runs every object by itself.
+    model.non_overlap_masks_for_mem_enc = False
+    return model.eval()
+
+
+def _check_supported(model: SAM2VideoPredictor, config: str) -> None:
+    wanted = {
+        "num_maskmem": model.num_maskmem >= 2,
+        "memory_temporal_stride_for_eval": model.memory_temporal_stride_for_eval == 1,
+    }
+    for option, supported in wanted.items():
+        if not supported:
+            raise ConfigurationError(
+                f"{config} sets {option} to {getattr(model, option)}, which is not supported."
+            )
+
+
+def _expand(levels: Sequence[Tensor], count: int) -> list[Tensor]:
+    return [level.expand(-1, count, -1) for level in levels]
+
+
+def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """(pixels, objects, channels) to (objects, channels, height, width)."""
+    return tokens.permute(1, 2, 0).unflatten(2, size)
+
+
+def _scores(ious: Tensor, object_scores: Tensor) -> Tensor:
+    return (object_scores.float().sigmoid()[:, 0] * ious.float().amax(dim=1)).cpu()
