@@ -2,7 +2,7 @@
 """Everything that can go wrong, as one tree.
 
     TrackerError
-    ├── ConfigurationError      a setting or a model file is wrong; raised at start, never by a request
+    ├── ConfigurationError      a setting or a model file is wrong; only at start
     ├── RequestError            the whole request fails
     │   ├── BadRequest          400
     │   ├── AllObjectsFailed    that of its first object

@@ -17,7 +17,6 @@ class MemoryLayout:
     recent: int
     """Memory frames kept beside the conditioning frame: 6 in SAM 2."""
     pointer_channels: int
-    """0: the model uses no object pointers."""
     pointers: int
     """Object pointers of past frames kept beside that of the conditioning frame: 15 in SAM 2."""
 

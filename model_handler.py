@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """SAM 2 through the official package: load it, encode a frame, start objects, step objects.
 
-The truth is `sam2.sam2_video_predictor.SAM2VideoPredictor`. Its modules are called here on all objects
-of a frame at once, with each object's memory handed in and out; nothing is kept between two calls.
-Points 1 to 8 of the README's "fidelity" name what must stay as it is there.
+The truth is `sam2.sam2_video_predictor.SAM2VideoPredictor`. Its modules are called here on all
+objects of a frame at once, with each object's memory handed in and out; nothing is kept between two
+calls.
 """
 
 import contextlib
@@ -133,8 +133,9 @@ class ModelHandler:
             corners = torch.tensor(chosen, dtype=torch.float32).reshape(-1, 2, 2)
             points = {
                 "point_coords": (corners / scale * self._model.image_size).to(self.device),
-                "point_labels": torch.tensor([[2, 3]], dtype=torch.int32, device=self.device).expand(
-                    len(chosen), -1
+                # SAM 2 takes a box as two points, labelled 2 and 3.
+                "point_labels": torch.tensor(
+                    [[2, 3]] * len(chosen), dtype=torch.int32, device=self.device
                 ),
             }
             return self._start_batch(frame, points, None)
@@ -188,7 +189,7 @@ class ModelHandler:
                     batch = min(batch, len(group)) // 2
                     if batch == 0:
                         raise
-                    logger.warning("out of device memory: going on with %d objects at a time", batch)
+                    logger.warning("out of device memory: %d objects at a time now", batch)
         return [results[index] for index in indexes]
 
     def _start_batch(
@@ -250,7 +251,9 @@ class ModelHandler:
             is_mask_from_pts=False,
         )
         scores = _scores(ious, object_scores)
-        return self._predictions(banks, self._fill_holes(logits.float()), scores, memories, pointers)
+        return self._predictions(
+            banks, self._fill_holes(logits.float()), scores, memories, pointers
+        )
 
     def _memory_tokens(self, banks: list[MemoryBank]) -> tuple[Tensor, Tensor, int]:
         """Memory, its positions, both (tokens, objects, channels), and how many are pointer tokens.
@@ -268,7 +271,7 @@ class ModelHandler:
         positions = self._memory_positions + model.maskmem_tpos_enc[ages]
         memory = memory.flatten(0, 1)
         positions = positions.expand(-1, -1, count, -1).flatten(0, 1)
-        if not layout.pointer_channels:
+        if not model.use_obj_ptrs_in_encoder:
             return memory, positions, 0
 
         pointers = torch.stack([bank.pointers for bank in banks], dim=1)
@@ -332,13 +335,15 @@ class ModelHandler:
     def _fill_holes(self, logits: Tensor) -> Tensor:
         """Sets background components of at most `fill_hole_area` pixels to a small positive logit.
 
-        logits: (objects, 1, height, width). The official predictor does this where its CUDA extension
-        is built (sam2.utils.misc.fill_holes_in_mask_scores).
+        logits: (objects, 1, height, width). The official predictor does this where its CUDA
+        extension is built (sam2.utils.misc.fill_holes_in_mask_scores).
         """
         if self._fill_hole_area == 0:
             return logits
         holes = np.stack([self._holes(mask) for mask in logits.gt(0).cpu().numpy()[:, 0]])
-        return torch.where(torch.from_numpy(holes)[:, None].to(self.device), HOLE_FILL_LOGIT, logits)
+        return torch.where(
+            torch.from_numpy(holes)[:, None].to(self.device), HOLE_FILL_LOGIT, logits
+        )
 
     def _holes(self, mask: Bitmap) -> Bitmap:
         _, labels, stats, _ = cv2.connectedComponentsWithStats(
@@ -346,7 +351,8 @@ class ModelHandler:
         )
         small = stats[:, cv2.CC_STAT_AREA] <= self._fill_hole_area
         small[0] = False  # the object itself
-        return small[labels]
+        holes: Bitmap = small[labels]
+        return holes
 
     def _measure_memory(self) -> tuple[MemoryLayout, Tensor]:
         """The memory's sizes, and its positional encoding: a constant, (1, pixels, 1, channels)."""
@@ -361,7 +367,7 @@ class ModelHandler:
             height=height,
             width=width,
             recent=model.num_maskmem - 1,
-            pointer_channels=model.hidden_dim if model.use_obj_ptrs_in_encoder else 0,
+            pointer_channels=model.hidden_dim,
             pointers=model.max_obj_ptrs_in_encoder - 1,
         )
         positions = output["vision_pos_enc"][-1].float().flatten(2).permute(0, 2, 1)[:, :, None]
@@ -471,7 +477,8 @@ def _expand(levels: Sequence[Tensor], count: int) -> list[Tensor]:
 
 def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """(pixels, objects, channels) to (objects, channels, height, width)."""
-    return tokens.permute(1, 2, 0).unflatten(2, size)
+    _, objects, channels = tokens.shape
+    return tokens.permute(1, 2, 0).reshape(objects, channels, *size)
 
 
 def _scores(ious: Tensor, object_scores: Tensor) -> Tensor:

@@ -65,8 +65,8 @@ class Answer:
 def body_to_request(body: object, *, max_objects: int, max_points: int) -> TrackRequest:
     """Reads a request's body: a decoded JSON object, or its bytes or text.
 
-    A state continues, else a shape starts, else there is nothing to do; the shorter of the two lists
-    counts as filled up with null. Raises BadRequest if the request itself is malformed, TooLarge if
+    A state continues, else a shape starts, else there is nothing to do; the shorter of the two
+    lists counts as filled up with null. Raises BadRequest if the request itself is malformed, TooLarge if
     it has more objects than `max_objects`. What is wrong with one object is put in its place.
     """
     if isinstance(body, bytes | bytearray | str):
@@ -103,9 +103,9 @@ def decode_image(data: bytes, *, max_megapixels: float) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our limit decides, not Pillow's warning
-            image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
-            _check_size(image, max_megapixels)
-            image = ImageOps.exif_transpose(image)
+            opened = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+            _check_size(opened, max_megapixels)
+            image: Image.Image = ImageOps.exif_transpose(opened)
             if image.mode == "F" or image.mode.startswith("I"):
                 image = _grey_to_8_bit(image)
             return image.convert("RGB")
@@ -114,7 +114,9 @@ def decode_image(data: bytes, *, max_megapixels: float) -> Image.Image:
     except Image.DecompressionBombError:
         raise TooLarge(f"The image has more than {max_megapixels:g} megapixels.") from None
     except Exception as error:  # a broken file can raise almost anything in Pillow's decoders
-        raise BadRequest("The image cannot be decoded: it is damaged or of no known kind.") from error
+        raise BadRequest(
+            "The image cannot be decoded: it is damaged or of another kind."
+        ) from error
 
 
 def answers_to_json(answers: list[Answer]) -> str:

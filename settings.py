@@ -81,8 +81,12 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
         redis_port=whole("CVAT_FUNCTIONS_REDIS_PORT", defaults.redis_port, 1, 65535),
         redis_password=environ.get("CVAT_FUNCTIONS_REDIS_PASSWORD") or None,
         redis_tls=read("SAM2_REDIS_TLS", defaults.redis_tls, _switch, "0 or 1"),
-        redis_prefix=read("SAM2_REDIS_PREFIX", defaults.redis_prefix, _prefix, "letters, digits, '-', '_'"),
-        redis_timeout_seconds=real("SAM2_REDIS_TIMEOUT_SECONDS", defaults.redis_timeout_seconds, 0.5, 20),
+        redis_prefix=read(
+            "SAM2_REDIS_PREFIX", defaults.redis_prefix, _prefix, "letters, digits, '-', '_'"
+        ),
+        redis_timeout_seconds=real(
+            "SAM2_REDIS_TIMEOUT_SECONDS", defaults.redis_timeout_seconds, 0.5, 20
+        ),
         model=environ.get("SAM2_MODEL", "").strip() or defaults.model,
         config=read("SAM2_CONFIG", defaults.config, Path, "a path"),
         checkpoint=read("SAM2_CHECKPOINT", defaults.checkpoint, Path, "a path"),
@@ -90,7 +94,10 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
         weights_url=environ.get("SAM2_WEIGHTS_URL", "").strip() or None,
         device=read("SAM2_DEVICE", defaults.device, _device, "auto, cpu, cuda or cuda:N"),
         precision=read(
-            "SAM2_PRECISION", defaults.precision, _one_of(PRECISIONS), "one of " + ", ".join(PRECISIONS)
+            "SAM2_PRECISION",
+            defaults.precision,
+            _one_of(PRECISIONS),
+            "one of " + ", ".join(PRECISIONS),
         ),
         threads=whole("SAM2_THREADS", defaults.threads, 0, 1024),
         workers=whole("SAM2_WORKERS", defaults.workers, 1, 256),
@@ -104,7 +111,9 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
         time_budget_seconds=real("SAM2_TIME_BUDGET_SECONDS", defaults.time_budget_seconds, 1, 3600),
         state_ttl_seconds=whole("SAM2_STATE_TTL_SECONDS", defaults.state_ttl_seconds, 1, 30_000),
         memory_cache_mib=whole("SAM2_MEMORY_CACHE_MIB", defaults.memory_cache_mib, 0, 1 << 20),
-        embedded_store_mib=whole("SAM2_EMBEDDED_STORE_MIB", defaults.embedded_store_mib, 8, 1 << 20),
+        embedded_store_mib=whole(
+            "SAM2_EMBEDDED_STORE_MIB", defaults.embedded_store_mib, 8, 1 << 20
+        ),
     )
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from errors import BadShape, EmptyShape
 
-Bitmap = np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+Bitmap = NDArray[np.bool_]
 Points = list[int] | list[float]
 
 SHAPE_TYPES = ("mask", "polygon", "rectangle")
@@ -136,8 +137,9 @@ def bitmap_to_mask(bitmap: Bitmap) -> list[int]:
 def bitmap_to_polygon(bitmap: Bitmap, *, tolerance: float = 0.0) -> Points:
     """Traces the largest component of a bitmap (8-connected) that has at least one pixel.
 
-    The ring runs along pixel edges, clockwise as seen on the screen, from its topmost, then leftmost
-    corner; holes are filled. Without simplification it has exactly the component's pixels inside.
+    The ring runs along pixel edges, clockwise as seen on the screen, from its topmost, then
+    leftmost corner; holes are filled. Without simplification it holds exactly the component's
+    pixels and those of its holes.
 
     tolerance: how far simplification may move the ring, in units of sqrt(area); at most 1 px, and
     at most 5 % of area / perimeter so that thin shapes keep theirs. 0: none.
@@ -161,7 +163,7 @@ def bitmap_to_rectangle(bitmap: Bitmap) -> list[int]:
     return [x, y, x + w, y + h]
 
 
-def _numbers(points: Sequence[Any]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _numbers(points: Sequence[Any]) -> NDArray[np.float64]:
     # bool is an int to Python, and numpy reads numbers from strings: both are errors here.
     if not set(map(type, points)) <= {int, float}:
         raise BadShape("The points must be numbers.")
@@ -191,10 +193,10 @@ def _largest_component(bitmap: Bitmap) -> Bitmap:
     largest = np.flatnonzero(areas == areas.max()) + 1
     if len(largest) > 1:  # the first in scan order, whatever order OpenCV numbers them in
         largest = labels.ravel()[np.isin(labels, largest).argmax()]
-    return labels == largest
+    return np.equal(labels, largest)
 
 
-def _outer_ring(component: Bitmap) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def _outer_ring(component: Bitmap) -> NDArray[np.int64]:
     """Corners (N, 2) as (x, y) of the outer boundary of one 8-connected component.
 
     On every line of the pixel grid the corners of the boundary, in order, are the ends of its
@@ -215,7 +217,7 @@ def _outer_ring(component: Bitmap) -> np.ndarray[tuple[int, int], np.dtype[np.in
     along_row = np.lexsort((np.concatenate((single, falling * 0, falling * 0 + 1)), x, y))
     along_column = np.lexsort((np.concatenate((single, falling, 1 - falling)), y, x))
     across, down = _partners(along_row), _partners(along_column)
-    ring = []
+    ring: list[int] = []
     corner = start = int(along_row[0])
     while not ring or corner != start:
         ring += [corner, across[corner]]
@@ -223,7 +225,7 @@ def _outer_ring(component: Bitmap) -> np.ndarray[tuple[int, int], np.dtype[np.in
     return np.stack((x[ring], y[ring]), axis=1)
 
 
-def _partners(order: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[int]:
+def _partners(order: NDArray[np.int64]) -> list[int]:
     partners = np.empty_like(order)
     partners[order[0::2]], partners[order[1::2]] = order[1::2], order[0::2]
     return partners.tolist()

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Where bytes lie under keys: in Redis, or in this process's memory.
+
+Both keep a record for as long as it was given and no longer; what is in one is never changed.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from errors import StoreUnavailable
+from settings import MIB, Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Records(Protocol):
+    name: str
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable, as every method does."""
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Reads all in one round trip; None: unknown or expired."""
+
+    def put(
+        self,
+        records: Sequence[tuple[str, bytes]],
+        *,
+        ttl_seconds: int,
+        extend: Sequence[str],
+        remove: Sequence[str],
+    ) -> None:
+        """In one round trip and this order: writes, gives others a new full life, removes."""
+
+    def close(self) -> None: ...
+
+
+def open_records(settings: Settings) -> Records:
+    if settings.redis_host is None:
+        return EmbeddedRecords(settings.embedded_store_mib * MIB)
+    return RedisRecords(settings)
+
+
+class RedisRecords:
+    """Redis, or Kvrocks as CVAT ships it: plain commands, no transaction, RESP2.
+
+    Kvrocks' EXEC takes a lock on the whole server, and before 2.12 it knows no RESP3.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = "redis"
+        self._client = redis.Redis(
+            host=settings.redis_host or "",
+            port=settings.redis_port,
+            password=settings.redis_password,
+            ssl=settings.redis_tls,
+            protocol=2,
+            socket_connect_timeout=1,
+            socket_timeout=2,
+            health_check_interval=15,
+            # A lost connection is tried again, which bridges a restart of a second; a timeout is
+            # not, so that a frozen server costs 2 s and not a multiple.
+            retry=Retry(
+                ExponentialWithJitterBackoff(base=0.05, cap=0.5),
+                6,
+                supported_errors=(redis.exceptions.ConnectionError,),
+            ),
+        )
+
+    def ping(self) -> None:
+        try:
+            self._client.ping()
+        except redis.exceptions.RedisError as error:
+            raise _unavailable(error) from error
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        try:
+            found: list[bytes | None] = self._client.mget(keys) if keys else []
+            return found
+        except redis.exceptions.RedisError as error:
+            raise _unavailable(error) from error
+
+    def put(
+        self,
+        records: Sequence[tuple[str, bytes]],
+        *,
+        ttl_seconds: int,
+        extend: Sequence[str],
+        remove: Sequence[str],
+    ) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for key, value in records:
+            pipeline.set(key, value, ex=ttl_seconds)
+        for key in extend:
+            pipeline.expire(key, ttl_seconds)
+        if remove:
+            pipeline.unlink(*remove)
+        try:
+            pipeline.execute()
+        except redis.exceptions.RedisError as error:
+            raise _unavailable(error) from error
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class EmbeddedRecords:
+    """The default without a Redis: bounded, of this process only, gone with it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.name = "embedded"
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._records: dict[str, tuple[bytes, float]] = {}
+
+    def ping(self) -> None:
+        pass
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        now = time.monotonic()
+        found = (self._records.get(key) for key in keys)
+        return [record[0] if record and record[1] > now else None for record in found]
+
+    def put(
+        self,
+        records: Sequence[tuple[str, bytes]],
+        *,
+        ttl_seconds: int,
+        extend: Sequence[str],
+        remove: Sequence[str],
+    ) -> None:
+        expiry = time.monotonic() + ttl_seconds
+        for key, value in records:
+            self._remove(key)
+            self._records[key] = (value, expiry)
+            self._bytes += len(value)
+        for key in extend:
+            if key in self._records:  # moved to the end: the one that expires last
+                self._records[key] = (self._records.pop(key)[0], expiry)
+        for key in remove:
+            self._remove(key)
+        self._make_room()
+
+    def close(self) -> None:
+        self._records.clear()
+        self._bytes = 0
+
+    def _make_room(self) -> None:
+        # All records live equally long, so the dict is in the order of their expiry.
+        now = time.monotonic()
+        while self._records:
+            key, (_, expiry) = next(iter(self._records.items()))
+            if expiry > now and self._bytes <= self._max_bytes:
+                return
+            if expiry > now:
+                logger.warning("the embedded store is full: the oldest record is dropped")
+            self._remove(key)
+
+    def _remove(self, key: str) -> None:
+        record = self._records.pop(key, None)
+        if record is not None:
+            self._bytes -= len(record[0])
+
+
+def _unavailable(error: redis.exceptions.RedisError) -> StoreUnavailable:
+    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
+        logger.error("Redis refuses the password: check CVAT_FUNCTIONS_REDIS_PASSWORD")
+    elif "NOAUTH" in str(error):
+        logger.error("Redis asks for a password: set CVAT_FUNCTIONS_REDIS_PASSWORD")
+    else:
+        logger.error("Redis failed: %s: %s", type(error).__name__, error)
+    return StoreUnavailable("The store of the tracks does not answer; try again in a moment.")

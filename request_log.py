@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""What one request's log line says: counts and the milliseconds of its phases."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class RequestLog:
+    objects: int = 0
+    started: int = 0
+    continued: int = 0
+    failed: int = 0
+    image_bytes: int = 0
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds by phase: read, decode, load, encode, start, step, shapes, save."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - begin
+
+    def fields(self) -> dict[str, float]:
+        """For a structured log line; phases as `<phase>_ms`."""
+        return {
+            "objects": self.objects,
+            "started": self.started,
+            "continued": self.continued,
+            "failed": self.failed,
+            "image_bytes": self.image_bytes,
+            **{f"{name}_ms": round(seconds * 1000, 1) for name, seconds in self.phases.items()},
+        }

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""A local stand-in for Nuclio's HTTP trigger: the same `main.py` behind real HTTP, without Docker.
+
+    python serve.py --port 8090 --workers 2
+
+Every worker is a process of its own with its own model, and takes one request at a time; requests
+wait in the listening socket's queue until one is free. A worker that dies is started again. Without
+SAM2_MODEL and SAM2_CONFIG it runs the bundled micro model, which is for trying, not for annotating.
+"""
+
+import argparse
+import datetime
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+import uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+MICRO_MODEL = "sam2.1_hiera_micro"
+MAX_BODY_BYTES = 256 << 20
+QUEUED_REQUESTS = 128
+SOCKET_TIMEOUT_SECONDS = 60
+STOP_TIMEOUT_SECONDS = 60
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT: a request that is being worked on is still answered."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._set)
+
+    def _set(self, number: int, frame: object) -> None:
+        self.wanted = True
+
+
+class NuclioHandler(BaseHTTPRequestHandler):
+    """One HTTP request as Nuclio's Python wrapper hands it to the function."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = SOCKET_TIMEOUT_SECONDS
+    context: Any
+    entry_point: Any
+
+    def handle_one_request(self) -> None:
+        super().handle_one_request()
+        self.close_connection = True  # a kept connection would keep the worker from the others
+
+    def do_any(self) -> None:
+        import nuclio_sdk
+
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdecimal() or self.headers.get("Transfer-Encoding"):
+            return self._answer(411, "text/plain", b"Send a Content-Length.")
+        if int(length) > MAX_BODY_BYTES:
+            return self._answer(400, "text/plain", b"body size exceeds the given limit")
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            return None  # the client went away
+        event = nuclio_sdk.Event.deserialize(
+            self._message(body), kind=nuclio_sdk.event.EventDeserializerKinds.msgpack
+        )
+        try:
+            output = type(self).entry_point(self.context, event)
+            response = nuclio_sdk.Response.from_entrypoint_output(json.dumps, output)
+        except Exception:
+            return self._answer(500, "text/plain", traceback.format_exc().encode())
+        return self._answer(
+            response["status_code"],
+            response["content_type"],
+            response["body"].encode(),
+            response["headers"],
+        )
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = do_any
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass  # the function logs its requests itself
+
+    def _message(self, body: bytes) -> dict[str, Any]:
+        return {
+            "body": body,
+            "content_type": self.headers.get("Content-Type", ""),
+            "trigger": {"kind": "http", "name": "serve"},
+            "fields": {},
+            "headers": dict(self.headers.items()),
+            "id": str(uuid.uuid4()),
+            "method": self.command,
+            "path": self.path,
+            "size": len(body),
+            "timestamp": datetime.datetime.now(datetime.UTC).timestamp(),
+            "url": self.path,
+            "shard_id": 0,
+            "num_shards": 1,
+            "type": "",
+            "type_version": "",
+            "version": "",
+        }
+
+    def _answer(
+        self, status: int, content_type: str, body: bytes, headers: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def run_worker(listener: socket.socket, worker_id: int) -> None:
+    stop = Stop()
+    import nuclio_sdk
+
+    import main
+    from errors import ConfigurationError
+
+    logger = nuclio_sdk.Logger(logging.INFO, f"worker-{worker_id}")
+    logger.set_handler("default", sys.stderr, nuclio_sdk.logger.HumanReadableFormatter())
+    platform = nuclio_sdk.Platform("local")
+    context = nuclio_sdk.Context(logger, platform, worker_id=worker_id)
+    try:
+        main.init_context(context)
+    except ConfigurationError as error:
+        sys.exit(f"The function cannot start: {error}")
+
+    NuclioHandler.context, NuclioHandler.entry_point = context, main.handler
+    server = HTTPServer(listener.getsockname()[:2], NuclioHandler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener
+    server.timeout = 0.2
+    print(f"worker {worker_id} is ready", file=sys.stderr, flush=True)
+    while not stop.wanted:
+        server.handle_request()
+    platform._on_signal("termination")
+
+
+def main_(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8090, help="0: any that is free")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error("--workers must be at least 1")
+    os.environ["SAM2_WORKERS"] = str(options.workers)
+    if not os.environ.get("SAM2_MODEL") and not os.environ.get("SAM2_CONFIG"):
+        os.environ["SAM2_MODEL"] = MICRO_MODEL
+        print(
+            "SAM2_MODEL is not set: running the bundled micro model. It is for trying and testing; "
+            "annotation wants Meta's checkpoints.",
+            file=sys.stderr,
+        )
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((options.host, options.port))
+    except OSError as error:
+        parser.exit(1, f"Cannot listen on {options.host}:{options.port}: {error.strerror}.\n")
+    listener.listen(QUEUED_REQUESTS)
+    listener.setblocking(False)  # of several workers that wake up only one gets the connection
+    host, port = listener.getsockname()
+    print(f"listening on http://{host}:{port}", file=sys.stderr, flush=True)
+
+    stop = Stop()
+    context = multiprocessing.get_context("fork")
+
+    def start(worker_id: int) -> BaseProcess:
+        process = context.Process(target=run_worker, args=(listener, worker_id))
+        process.start()
+        return process
+
+    workers = [start(worker_id) for worker_id in range(options.workers)]
+    failed = False
+    while not stop.wanted and not failed:
+        time.sleep(0.1)
+        for worker_id, worker in enumerate(workers):
+            if worker.exitcode is None:
+                continue
+            if worker.exitcode > 0:  # it said why it cannot run
+                failed = True
+            else:
+                print(f"worker {worker_id} died: starting it again", file=sys.stderr, flush=True)
+                workers[worker_id] = start(worker_id)
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        worker.kill()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main_())

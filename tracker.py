@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: MIT
+"""The flow of one request: restore what is remembered, run the model once for all objects, save."""
+
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from errors import (
+    AllObjectsFailed,
+    ObjectError,
+    SizeChanged,
+    StateGone,
+    StoreUnavailable,
+    TooLarge,
+)
+from model_handler import FrameFeatures, ModelHandler, Prediction, set_threads
+from protocol import Answer, Seed, Shape, Token, TrackRequest, decode_image
+from records import open_records
+from request_log import RequestLog
+from settings import MIB, Settings
+from shapes import (
+    Bitmap,
+    bitmap_to_mask,
+    bitmap_to_polygon,
+    bitmap_to_rectangle,
+    mask_to_bitmap,
+    polygon_to_bitmap,
+    rectangle_to_box,
+)
+from tracker_state import Box, StateStore, Track, TrackState
+from weights import model_files
+
+T = TypeVar("T")
+
+# Requests whose cost is remembered: enough for a median that one stall does not move.
+COSTS_REMEMBERED = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerInfo:
+    """What a running tracker is, for GET and for the log at start."""
+
+    model: str
+    fingerprint: str
+    device: str
+    precision: str
+    threads: int
+    store: str
+    limits: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Start:
+    seed: Seed
+    prompt: Bitmap | Box
+    track: Track
+
+
+class Tracker:
+    def __init__(self, model: ModelHandler, store: StateStore, settings: Settings) -> None:
+        self._model = model
+        self._store = store
+        self._settings = settings
+        self._threads = set_threads(settings.threads, settings.workers)
+        self._costs = _Costs(settings.time_budget_seconds)
+        # The store is spoken to on a thread of its own: so the image is decoded meanwhile, and
+        # whatever hangs there (a name server, say) is waited for only so long.
+        self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    def track(self, request: TrackRequest, log: RequestLog | None = None) -> list[Answer]:
+        """Starts and continues objects on one frame; one answer per entry, in their order.
+
+        Raises RequestError if the request as a whole, or every object of it, fails. Nothing is
+        saved before every object has been computed.
+        """
+        log = log or RequestLog()
+        log.objects, log.image_bytes = len(request.entries), len(request.image)
+        work: dict[int, _Start | TrackState | Token | Seed] = {}
+        failures: dict[int, ObjectError] = {}
+        for index, entry in enumerate(request.entries):
+            if isinstance(entry, ObjectError):
+                failures[index] = entry
+            elif entry is not None:
+                work[index] = entry
+        self._costs.check(len(work))
+        if not work:
+            return self._answers(request, {}, failures)
+
+        tokens = {index: entry for index, entry in work.items() if isinstance(entry, Token)}
+        seeds = {index: entry for index, entry in work.items() if isinstance(entry, Seed)}
+        loading = self._store_thread.submit(self._read_store, [t.id for t in tokens.values()])
+        try:
+            with log.phase("decode"):
+                image = decode_image(
+                    request.image, max_megapixels=self._settings.max_image_megapixels
+                )
+        finally:
+            with log.phase("load"):
+                loaded = self._wait(loading)
+
+        starts: dict[int, _Start] = {}
+        states: dict[int, TrackState] = {}
+        for index, seed in seeds.items():
+            try:
+                starts[index] = _prepare_start(seed, image)
+            except ObjectError as error:
+                failures[index] = error
+        for index, state in zip(tokens, loaded, strict=True):
+            if isinstance(state, StateGone):
+                failures[index] = state
+            elif (state.track.width, state.track.height) != image.size:
+                failures[index] = SizeChanged(
+                    "Image sizes of the start frame and the current frame are different: "
+                    f"{state.track.width} x {state.track.height}, {image.width} x {image.height}."
+                )
+            else:
+                states[index] = state
+        log.started, log.continued, log.failed = len(starts), len(states), len(failures)
+        if not starts and not states:
+            return self._answers(request, {}, failures)
+
+        with log.phase("encode"):
+            frame = self._model.encode(image)
+        answers: dict[int, Answer] = {}
+        new_states: dict[int, TrackState] = {}
+        with log.phase("start"):
+            predictions = self._start(frame, list(starts.values()), image)
+        for (index, start), prediction in zip(starts.items(), predictions, strict=True):
+            # A mask or polygon is what its drawer says it is; only a box is the model's guess.
+            score = prediction.score if start.seed.type == "rectangle" else 1.0
+            shape = Shape(type=start.seed.type, points=start.seed.points)
+            answers[index] = Answer(shape=shape, score=score)
+            new_states[index] = TrackState(track=start.track, bank=prediction.bank)
+        with log.phase("step"):
+            predictions = self._model.step(frame, [state.bank for state in states.values()])
+        with log.phase("shapes"):
+            for (index, state), prediction in zip(states.items(), predictions, strict=True):
+                shape_, track = self._prediction_to_shape(prediction, state.track)
+                answers[index] = Answer(shape=shape_, score=prediction.score)
+                new_states[index] = replace(state, track=track, bank=prediction.bank)
+        self._costs.remember(log, len(answers))
+
+        with log.phase("save"):
+            ids = self._wait(self._store_thread.submit(self._store.save, list(new_states.values())))
+        for index, id_ in zip(new_states, ids, strict=True):
+            answers[index] = replace(answers[index], token=Token(id=id_))
+        return self._answers(request, answers, failures)
+
+    def warm_up(self) -> None:
+        """Runs every part of the model, so that no request pays for what happens only once."""
+        side = 64
+        image = Image.new("RGB", (side, side))
+        mask = np.zeros((side, side), dtype=np.bool_)
+        mask[16:48, 16:48] = True
+        for _ in range(2):  # the second tells what a request will cost
+            log = RequestLog()
+            with log.phase("encode"):
+                frame = self._model.encode(image)
+            started = self._model.start(
+                frame, [mask, (8.0, 8.0, 40.0, 40.0)], width=side, height=side
+            )
+            with log.phase("step"):
+                self._model.step(frame, [started[0].bank])
+        self._costs.remember(log, 1)
+
+    def info(self) -> TrackerInfo:
+        settings = self._settings
+        return TrackerInfo(
+            model=self._model.name,
+            fingerprint=self._model.fingerprint,
+            device=str(self._model.device),
+            precision=self._model.precision,
+            threads=self._threads,
+            store=self._store.name,
+            limits={
+                "image_megapixels": settings.max_image_megapixels,
+                "objects": settings.max_objects,
+                "points": settings.max_points,
+                "time_budget_seconds": settings.time_budget_seconds,
+                "state_ttl_seconds": settings.state_ttl_seconds,
+            },
+        )
+
+    def store_answers(self) -> bool:
+        try:
+            self._wait(self._store_thread.submit(self._store.ping))
+        except StoreUnavailable:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._store_thread.shutdown(wait=False, cancel_futures=True)
+        self._store.close()
+
+    def _read_store(self, ids: list[str]) -> list[TrackState | StateGone]:
+        if ids:
+            return self._store.load(ids)
+        self._store.ping()  # it would be of no use to compute what cannot be saved
+        return []
+
+    def _wait(self, future: Future[T]) -> T:
+        try:
+            return future.result(timeout=self._settings.redis_timeout_seconds)
+        except FutureTimeoutError:
+            future.cancel()
+            raise StoreUnavailable(
+                "The store of the tracks does not answer in time; try again in a moment."
+            ) from None
+
+    def _start(
+        self, frame: FrameFeatures, starts: Sequence[_Start], image: Image.Image
+    ) -> list[Prediction]:
+        prompts = [start.prompt for start in starts]
+        return self._model.start(frame, prompts, width=image.width, height=image.height)
+
+    def _prediction_to_shape(
+        self, prediction: Prediction, track: Track
+    ) -> tuple[Shape | None, Track]:
+        """The shape, None if the object is not visible, and the track with its last box."""
+        bitmap = self._model.logits_to_bitmap(
+            prediction.logits, width=track.width, height=track.height
+        )
+        visible = bool(bitmap.any())
+        if track.shape_type == "rectangle":
+            if not visible:
+                return Shape(type="rectangle", points=list(track.box), outside=True), track
+            left, top, right, bottom = bitmap_to_rectangle(bitmap)
+            box = (float(left), float(top), float(right), float(bottom))
+            return Shape(type="rectangle", points=list(box)), replace(track, box=box)
+        if not visible:
+            return None, track
+        if track.shape_type == "mask":
+            return Shape(type="mask", points=bitmap_to_mask(bitmap)), track
+        points = bitmap_to_polygon(bitmap, tolerance=self._settings.polygon_tolerance)
+        return Shape(type="polygon", points=points), track
+
+    def _answers(
+        self, request: TrackRequest, answers: dict[int, Answer], failures: dict[int, ObjectError]
+    ) -> list[Answer]:
+        if failures and not answers:
+            raise AllObjectsFailed(dict(sorted(failures.items())))
+        failed = {index: Answer(error=error) for index, error in failures.items()}
+        return [(answers | failed).get(index, Answer()) for index in range(len(request.entries))]
+
+
+class _Costs:
+    """What a frame and an object cost on this machine, as measured on the last requests."""
+
+    def __init__(self, budget_seconds: float) -> None:
+        self._budget = budget_seconds
+        self._frame: deque[float] = deque(maxlen=COSTS_REMEMBERED)
+        self._object: deque[float] = deque(maxlen=COSTS_REMEMBERED)
+
+    def remember(self, log: RequestLog, objects: int) -> None:
+        seconds = log.phases
+        self._frame.append(seconds.get("decode", 0.0) + seconds["encode"])
+        spent = sum(seconds.get(phase, 0.0) for phase in ("start", "step", "shapes"))
+        self._object.append(spent / objects)
+
+    def check(self, objects: int) -> None:
+        """Raises TooLarge if so many objects would take longer than the budget. One never does."""
+        if not self._object or objects <= 1:
+            return
+        frame, each = statistics.median(self._frame), statistics.median(self._object)
+        fitting = max(1, int((self._budget - frame) / each))
+        if objects > fitting:
+            raise TooLarge(
+                f"{objects} objects would take longer than {self._budget:g} s here; "
+                f"send at most {fitting} in one request."
+            )
+
+
+def build_tracker(settings: Settings) -> Tracker:
+    """Loads the model and opens the store. Raises ConfigurationError."""
+    set_threads(settings.threads, settings.workers)
+    model = ModelHandler(
+        model_files(settings),
+        device=settings.device,
+        precision=settings.precision,
+        fill_hole_area=settings.fill_hole_area,
+    )
+    store = StateStore(
+        open_records(settings),
+        layout=model.layout,
+        fingerprint=model.fingerprint,
+        prefix=settings.redis_prefix,
+        ttl_seconds=settings.state_ttl_seconds,
+        device=model.device,
+        cache_bytes=settings.memory_cache_mib * MIB,
+    )
+    return Tracker(model, store, settings)
+
+
+def _prepare_start(seed: Seed, image: Image.Image) -> _Start:
+    track = Track(width=image.width, height=image.height, shape_type=seed.type)
+    if seed.type == "rectangle":
+        box = rectangle_to_box(seed.points, width=image.width, height=image.height)
+        return _Start(seed=seed, prompt=box, track=replace(track, box=box))
+    to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap
+    bitmap = to_bitmap(seed.points, width=image.width, height=image.height)
+    return _Start(seed=seed, prompt=bitmap, track=track)
