@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+// Which objects of the current frame can be tracked, and why the others cannot.
+
+import {
+    Collection, ObjectState, SerializedShape, SerializedTrack,
+} from './cvat';
+
+export const SHAPE_TYPES: readonly string[] = ['mask', 'polygon', 'rectangle'];
+
+/** An object to track: as it stands on the current frame, and as CVAT exported it. */
+export interface Source {
+    clientID: number;
+    name: string;
+    labelID: number;
+    type: string;
+    points: number[];
+    occluded: boolean;
+    zOrder: number;
+    shape: SerializedShape | null;
+    track: SerializedTrack | null;
+}
+
+export interface LeftOut {
+    name: string;
+    reason: string;
+}
+
+export function nameOf(state: ObjectState): string {
+    return `${state.label.name} ${state.clientID}`;
+}
+
+/** Why this object stays as it is; null where it can be tracked. */
+export function reasonAgainst(state: ObjectState): string | null {
+    const type = state.shapeType ?? state.objectType;
+    if (state.objectType !== 'shape' && state.objectType !== 'track') {
+        return `a ${state.objectType} cannot be tracked`;
+    }
+    if (!SHAPE_TYPES.includes(type)) {
+        return `only masks, polygons and rectangles can be tracked, not a ${type}`;
+    }
+    if (type === 'mask' && state.objectType === 'track') return 'CVAT has no mask tracks';
+    if (state.parentID !== null && state.parentID !== undefined) return 'it is part of a skeleton';
+    if (state.isGroundTruth) return 'it belongs to the ground truth';
+    if (state.rotation) return 'it is rotated';
+    if (state.outside) return 'it is not visible on this frame';
+    if (state.lock) return 'it is locked';
+    if (state.hidden) return 'it is hidden';
+    return null;
+}
+
+/** The objects of an exported collection that may lie on `frame` (CVAT asks this before a run). */
+export function onFrame(collection: Collection, frame: number): Collection {
+    return {
+        shapes: collection.shapes.filter((shape) => (
+            shape.frame === frame && SHAPE_TYPES.includes(shape.type)
+        )),
+        tags: [],
+        tracks: collection.tracks.filter(({ shapes }) => {
+            if (!shapes.length || shapes[0].type === 'mask' || !SHAPE_TYPES.includes(shapes[0].type)) {
+                return false;
+            }
+            return shapes.some((keyframe) => keyframe.frame <= frame);
+        }),
+    };
+}
+
+/** Join what CVAT exported with how it stands on the frame (which is where positions of tracks,
+ * locks and visibility are known). */
+export function sourcesOf(
+    collection: Collection, states: ObjectState[], supported: readonly string[],
+): { sources: Source[]; leftOut: LeftOut[] } {
+    const byID = new Map(states.map((state) => [state.clientID, state]));
+    const sources: Source[] = [];
+    const leftOut: LeftOut[] = [];
+    const take = (shape: SerializedShape | null, track: SerializedTrack | null): void => {
+        const state = byID.get((shape ?? track)?.clientID ?? null);
+        if (!state || state.clientID === null) return; // outside on this frame
+        const reason = reasonAgainst(state);
+        const type = state.shapeType as string;
+        if (reason !== null) {
+            leftOut.push({ name: nameOf(state), reason });
+        } else if (!supported.includes(type)) {
+            leftOut.push({ name: nameOf(state), reason: `the deployed function takes no ${type}s` });
+        } else {
+            sources.push({
+                clientID: state.clientID,
+                name: nameOf(state),
+                labelID: (shape ?? track)!.label_id,
+                type,
+                points: [...(shape?.points ?? state.points ?? [])],
+                occluded: state.occluded,
+                zOrder: state.zOrder,
+                shape,
+                track,
+            });
+        }
+    };
+    collection.shapes.forEach((shape) => take(shape, null));
+    collection.tracks.forEach((track) => take(null, track));
+    return { sources, leftOut };
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+// What a run creates and deletes (contract sections 9.2 and 10). There are no mask tracks in CVAT:
+// masks only ever become shapes.
+
+import {
+    ActionOutput, Attribute, Label, SerializedKeyframe, SerializedShape, SerializedTrack,
+} from './cvat';
+import { Source } from './objects';
+import { FrameResult, Tracked } from './track';
+
+export function nothing(): ActionOutput {
+    return {
+        created: { shapes: [], tags: [], tracks: [] },
+        deleted: { shapes: [], tags: [], tracks: [] },
+    };
+}
+
+function copyAttributes(attributes: Attribute[]): Attribute[] {
+    return attributes.map(({ spec_id, value }) => ({ spec_id, value }));
+}
+
+/** One shape per frame where the object is visible; a new shape has neither id nor clientID. */
+function shapesOf(seed: SerializedShape, results: FrameResult[]): SerializedShape[] {
+    return results.flatMap(({ frame, points }) => (points === null ? [] : [{
+        type: seed.type,
+        frame,
+        points,
+        label_id: seed.label_id,
+        group: seed.group,
+        source: 'auto',
+        occluded: seed.occluded,
+        outside: false,
+        z_order: seed.z_order,
+        rotation: 0,
+        attributes: copyAttributes(seed.attributes),
+        elements: [],
+    }]));
+}
+
+/** A polygon shape as a track with one keyframe; mutable attributes belong to the keyframe. */
+function shapeToTrack(seed: SerializedShape, label: Label | undefined): SerializedTrack {
+    const mutable = new Set(label?.attributes.filter((spec) => spec.mutable).map(({ id }) => id));
+    return {
+        label_id: seed.label_id,
+        frame: seed.frame,
+        group: seed.group,
+        source: 'auto',
+        attributes: copyAttributes(seed.attributes.filter(({ spec_id }) => !mutable.has(spec_id))),
+        elements: [],
+        shapes: [{
+            type: seed.type,
+            frame: seed.frame,
+            points: [...seed.points],
+            occluded: seed.occluded,
+            outside: false,
+            z_order: seed.z_order,
+            rotation: 0,
+            attributes: copyAttributes(seed.attributes.filter(({ spec_id }) => mutable.has(spec_id))),
+        }],
+    };
+}
+
+/** The track with a keyframe on every tracked frame. */
+function extendTrack(
+    track: SerializedTrack, source: Source, start: number, results: FrameResult[], timeline: number[],
+    isNew: boolean,
+): SerializedTrack {
+    const before = [...track.shapes].sort((a, b) => a.frame - b.frame);
+    const keyframes = new Map(before.map((keyframe) => [keyframe.frame, keyframe]));
+    // occluded and z-order hold from one keyframe to the next
+    const keyframeAt = (frame: number, points: number[], outside: boolean): SerializedKeyframe => {
+        const old = keyframes.get(frame);
+        const holding = before.filter((keyframe) => keyframe.frame <= frame).at(-1) ?? before[0];
+        return {
+            type: source.type,
+            frame,
+            points: [...points],
+            occluded: old?.occluded ?? holding.occluded,
+            outside,
+            z_order: old?.z_order ?? holding.z_order,
+            rotation: 0,
+            attributes: old ? copyAttributes(old.attributes) : [],
+            ...(old?.id === undefined ? {} : { id: old.id }),
+        };
+    };
+    if (!keyframes.has(start)) {
+        // without it, the start would move: CVAT interpolates between keyframes
+        keyframes.set(start, keyframeAt(start, source.points, false));
+    }
+
+    const tracked = [...results].sort((a, b) => a.frame - b.frame);
+    const forwards = tracked[0].frame > start;
+    const earlier = before.filter(({ frame }) => frame < tracked[0].frame).at(-1);
+    let visible = forwards || (earlier !== undefined && !earlier.outside);
+    let points = forwards ? source.points : (
+        tracked.find((result) => result.points !== null)?.points ?? source.points
+    );
+    for (const result of tracked) {
+        if (result.points !== null) {
+            ({ points } = result);
+            keyframes.set(result.frame, keyframeAt(result.frame, points, false));
+        } else if (visible || keyframes.has(result.frame)) {
+            keyframes.set(result.frame, keyframeAt(result.frame, points, true));
+        }
+        visible = result.points !== null;
+    }
+
+    // CVAT repeats the last keyframe to the end of the job: close what this run has opened
+    const end = forwards ? tracked[tracked.length - 1].frame : start;
+    const open = forwards ? visible : isNew;
+    const next = timeline.find((frame) => frame > end);
+    if (open && next !== undefined && ![...keyframes.keys()].some((frame) => frame > end)) {
+        keyframes.set(next, keyframeAt(next, forwards ? points : source.points, true));
+    }
+
+    const shapes = [...keyframes.values()].sort((a, b) => a.frame - b.frame);
+    if (shapes[0] !== before[0] && shapes[0].frame < before[0].frame) {
+        // values of mutable attributes hold from the first keyframe on
+        shapes[0] = { ...shapes[0], attributes: copyAttributes(before[0].attributes) };
+    }
+    return { ...track, frame: shapes[0].frame, shapes };
+}
+
+/**
+ * What CVAT has to create and delete for a run.
+ *
+ * An object without a single tracked frame stays as it is. An edited track is deleted and created
+ * again with its id, so that saving it becomes an update; everything else is created without ids.
+ */
+export function outcomeOf(
+    objects: Tracked[], start: number, timeline: number[], labels: Label[], convertPolygons: boolean,
+): ActionOutput {
+    const { created, deleted } = nothing();
+    for (const { source, results } of objects) {
+        if (!results.length) continue;
+        if (source.track) {
+            const { clientID, ...track } = source.track;
+            created.tracks.push(extendTrack(track, source, start, results, timeline, false));
+            deleted.tracks.push(source.track);
+        } else if (source.shape && convertPolygons && source.type === 'polygon') {
+            const label = labels.find(({ id }) => id === source.labelID);
+            const track = shapeToTrack(source.shape, label);
+            created.tracks.push(extendTrack(track, source, start, results, timeline, true));
+            deleted.shapes.push(source.shape);
+        } else if (source.shape) {
+            created.shapes.push(...shapesOf(source.shape, results));
+        }
+    }
+    return { created, deleted };
+}

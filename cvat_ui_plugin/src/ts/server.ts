@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT
+// One call of the function through CVAT's server: which function, what its answer says, and what
+// a failed call means (contract sections 4 and 5.2).
+
+import { Core, Model } from './cvat';
+import { SHAPE_TYPES } from './objects';
+
+export const ACTION_NAME = 'Segment Anything 2: Tracker';
+
+export interface Shape {
+    type: string;
+    points: number[];
+}
+
+/** What the function says of one object on one frame. */
+export interface Answer {
+    shape: Shape | null;
+    /** Signed by the server; null where the function keeps nothing of this object. */
+    state: string | null;
+    score: number | null;
+    error: { code: string; message: string } | null;
+}
+
+/** What to do about a failed call. */
+export type Remedy = 'wait' | 'split' | 'reseed' | 'stop';
+
+export class CallError extends Error {
+    public readonly remedy: Remedy;
+
+    public constructor(message: string, remedy: Remedy) {
+        super(message);
+        this.remedy = remedy;
+    }
+}
+
+/** The tracker to use: ours by name or id, else any that takes masks or polygons. */
+export function chooseTracker(models: Model[]): Model | null {
+    const trackers = models.filter((model) => (
+        model.kind === 'tracker' && (model.supportedShapeTypes ?? []).some((type) => (
+            type === 'mask' || type === 'polygon'
+        ))
+    ));
+    return trackers.find(({ name }) => name === ACTION_NAME) ??
+        trackers.find(({ id, name }) => /sam-?2|segment.anything.?2/i.test(`${id} ${name}`)) ??
+        trackers[0] ?? null;
+}
+
+export async function findTracker(core: Core): Promise<Model> {
+    let models: Model[];
+    try {
+        ({ models } = await core.lambda.list());
+    } catch (error) {
+        throw new Error(
+            `CVAT did not list its functions (${messageOf(error)}). ` +
+            'Is the serverless component running?',
+        );
+    }
+    const tracker = chooseTracker(models);
+    if (tracker === null) {
+        throw new Error(
+            'This CVAT server has no tracker for masks or polygons. ' +
+            `Ask its administrator to deploy the function "${ACTION_NAME}", then reload the page.`,
+        );
+    }
+    return tracker;
+}
+
+function messageOf(error: unknown): string {
+    const text = (error instanceof Error ? error.message : String(error)).trim();
+    const plain = text.replace(/<style[\s\S]*?<\/style>|<[^>]*>/gi, ' ').replace(/\s+/g, ' ').trim();
+    return plain.length > 200 ? `${plain.slice(0, 200)}…` : plain || 'no message';
+}
+
+/** Translate what cvat-core throws (a `ServerError` with the status as `code`) into what to do. */
+export function explain(error: unknown, functionID: string | number): CallError {
+    if (error instanceof CallError) return error;
+    const text = error instanceof Error ? error.message : String(error);
+    const status = Number((error as { code?: unknown } | null)?.code);
+    const said = messageOf(error);
+    const log = `The function's log says more: docker logs nuclio-nuclio-${functionID}`;
+    if (!(error instanceof Error) || Number.isNaN(status)) {
+        return new CallError(`The call failed: ${said}`, 'stop');
+    }
+    switch (status) {
+        case 0:
+            return new CallError(`CVAT's server did not answer (${said}).`, 'wait');
+        case 429: case 502: case 503:
+            return new CallError(
+                `The function is busy, restarting or without its Redis (${status}). ${log}`, 'wait',
+            );
+        case 500:
+            // CVAT's own failure is an HTML page (often a chunk that was not ready in time);
+            // the function's arrives as one line of text
+            return /<html|<!doctype|<h1|Server Error \(500\)/i.test(text) ?
+                new CallError('CVAT\'s server failed (500).', 'wait') :
+                new CallError(`The function failed (500). ${log}`, 'stop');
+        case 408: case 504:
+            return new CallError(
+                `One call took too long (${status}): track fewer objects at a time, or use a faster ` +
+                'device or a smaller model.', 'split',
+            );
+        case 413:
+            return new CallError(
+                'The image or the number of objects is beyond the limit of the function (413).', 'split',
+            );
+        case 410:
+            return new CallError('The function no longer knows these objects (410).', 'reseed');
+        case 400:
+            if (/expired tracker state/i.test(text)) {
+                return new CallError('The tracker states have expired (400).', 'reseed');
+            }
+            if (/bad request for url/i.test(text)) {
+                return new CallError(
+                    'The function refused the request (400): a shape it cannot use, or more bytes than ' +
+                    `its maxRequestBodySize. ${log}`, 'stop',
+                );
+            }
+            return new CallError(`CVAT refused the request (400): ${said}`, 'stop');
+        case 401:
+            return new CallError('You are logged out (401): log in again.', 'stop');
+        case 403:
+            return new CallError(`You may not call this function (403): ${said}`, 'stop');
+        case 404:
+            return new CallError(
+                `The function ${functionID} is not deployed any more (404).`, 'stop',
+            );
+        default:
+            return new CallError(`The call failed (${status}): ${said}`, 'stop');
+    }
+}
+
+/** Why `points` are no usable shape of this type in an image of this size; null where they are.
+ * One bad object would make CVAT refuse the whole result. */
+export function faultOf(
+    { type, points }: { type: unknown; points: unknown }, width: number, height: number,
+): string | null {
+    if (typeof type !== 'string' || !SHAPE_TYPES.includes(type)) return `unknown type ${String(type)}`;
+    if (!Array.isArray(points) || !points.every((value) => Number.isFinite(value))) {
+        return 'points that are not all numbers';
+    }
+    const numbers = points as number[];
+    if (type === 'mask') {
+        if (numbers.length < 6 || !numbers.every((value) => Number.isInteger(value) && value >= 0)) {
+            return 'a malformed mask';
+        }
+        const [left, top, right, bottom] = numbers.slice(-4);
+        if (left > right || top > bottom || right >= width || bottom >= height) {
+            return 'a mask that does not fit the image';
+        }
+        const total = numbers.slice(0, -4).reduce((sum, run) => sum + run, 0);
+        return total === (right - left + 1) * (bottom - top + 1) ? null : 'a mask whose runs do not fit its box';
+    }
+    if (type === 'rectangle') {
+        if (numbers.length !== 4) return 'a malformed rectangle';
+        return numbers[2] - numbers[0] >= 1 && numbers[3] - numbers[1] >= 1 ?
+            null : 'a rectangle smaller than a pixel';
+    }
+    return numbers.length >= 6 && numbers.length % 2 === 0 ? null : 'a polygon of less than three points';
+}
+
+/** Take a tracker's answer apart. `shapes` may be missing in the answer to `init_tracking`. */
+export function parseAnswers(body: unknown, count: number, tracking: boolean): Answer[] {
+    const { shapes, states, scores, errors } = (body ?? {}) as Record<string, unknown>;
+    if (!Array.isArray(states) || states.length !== count ||
+        (tracking && (!Array.isArray(shapes) || shapes.length !== count))) {
+        throw new CallError('The answer is not the one of a tracker for these objects.', 'stop');
+    }
+    return states.map((state, index) => {
+        const shape = tracking ? (shapes as unknown[])[index] as Record<string, unknown> | null : null;
+        const error = Array.isArray(errors) ? errors[index] as Record<string, unknown> | null : null;
+        const score = Array.isArray(scores) ? scores[index] : null;
+        return {
+            // a rectangle that is lost answers its last box, marked
+            shape: shape && shape.outside !== true ?
+                { type: shape.type as string, points: shape.points as number[] } : null,
+            // the server signs null too
+            state: typeof state === 'string' && !state.startsWith('null:') ? state : null,
+            score: typeof score === 'number' && Number.isFinite(score) ? score : null,
+            error: error ? { code: String(error.code), message: String(error.message) } : null,
+        };
+    });
+}

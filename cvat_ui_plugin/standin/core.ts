@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: MIT
+// Stands in for cvat-core as far as an annotation action can see it: the registry of actions, the
+// two ways of running one, an annotation collection with its checks, undo and saving.
+// The behaviour follows sections 5, 7 and 9 of the contract; none of it is CVAT's code.
+
+import {
+    ActionInput, ActionOutput, Attribute, Collection, CollectionAction, Core, Frame, Job, Label, Model,
+    ObjectState, SerializedKeyframe, SerializedShape, SerializedTrack,
+} from '../src/ts/cvat';
+
+export class ServerError extends Error {
+    public readonly code: number;
+
+    public constructor(message: string, code: number) {
+        super(message);
+        this.code = code;
+    }
+}
+
+export abstract class BaseCollectionAction {}
+
+/** The way to CVAT's server: path and body in, status and parsed (or raw) body out. */
+export type Transport = (method: string, path: string, body?: unknown) =>
+Promise<{ status: number; body: unknown }>;
+
+const FREE_FIELDS = ['color', 'lock', 'hidden'] as const;
+
+interface Stored {
+    clientID: number;
+    kind: 'shape' | 'track';
+    data: SerializedShape | SerializedTrack;
+    removed: boolean;
+    color: string;
+    lock: boolean;
+    hidden: boolean;
+}
+
+export interface Saved {
+    created: (SerializedShape | SerializedTrack)[];
+    updated: (SerializedShape | SerializedTrack)[];
+    deleted: number[];
+}
+
+function copy<T>(value: T): T {
+    return JSON.parse(JSON.stringify(value)) as T;
+}
+
+function fail(condition: boolean, message: string): void {
+    if (condition) throw new Error(message);
+}
+
+let lastClientID = 0;
+
+/** The annotations of an open job. */
+export class Annotations {
+    private objects = new Map<number, Stored>();
+
+    private history: { undo(): void; redo(): void }[] = [];
+
+    private undone: { undo(): void; redo(): void }[] = [];
+
+    private saved = new Map<number, string>();
+
+    private lastID = 100;
+
+    public constructor(private readonly frames: Frame[], private readonly labels: Label[]) {}
+
+    private frame(number: number): Frame | undefined {
+        return this.frames.find((frame) => frame.number === number);
+    }
+
+    /** Build an object as cvat-core's constructors would, with everything that they trip over. */
+    private build(kind: Stored['kind'], data: SerializedShape | SerializedTrack): Stored {
+        const label = this.labels.find(({ id }) => id === data.label_id);
+        fail(!label, `No label ${data.label_id}`);
+        fail(!Number.isInteger(data.group), 'Group is not a number');
+        fail(!Array.isArray(data.attributes), 'Attributes are not a list');
+        const mutable = new Set(label!.attributes.filter((spec) => spec.mutable).map(({ id }) => id));
+        if (kind === 'track') {
+            const track = data as SerializedTrack;
+            fail(!track.shapes.length, 'A track without keyframes');
+            fail(track.shapes[0].type === 'mask', 'An unexpected type of track "mask"');
+            fail(new Set(track.shapes.map(({ frame }) => frame)).size !== track.shapes.length,
+                'Two keyframes on one frame');
+            fail(Math.min(...track.shapes.map(({ frame }) => frame)) !== track.frame,
+                'A track that does not start at its first keyframe');
+            fail(track.attributes.some(({ spec_id }) => mutable.has(spec_id)),
+                'A mutable attribute on a track');
+            for (const shape of track.shapes) {
+                this.checkPoints(shape);
+                fail(shape.type !== track.shapes[0].type, 'Keyframes of different types');
+                fail(shape.attributes.some(({ spec_id }) => !mutable.has(spec_id)),
+                    'An immutable attribute on a keyframe');
+            }
+        } else {
+            this.checkPoints(data as SerializedShape);
+        }
+        lastClientID += 1;
+        const { clientID, ...rest } = copy(data);
+        return {
+            clientID: lastClientID, kind, data: rest as Stored['data'], removed: false,
+            color: `hsl(${(lastClientID * 67) % 360} 80% 55%)`, lock: false, hidden: false,
+        };
+    }
+
+    private checkPoints(shape: SerializedShape | SerializedKeyframe): void {
+        fail(!Array.isArray(shape.attributes), 'Attributes are not a list');
+        const frame = this.frame(shape.frame);
+        fail(!frame, `No frame ${shape.frame} in this job`);
+        fail(shape.points.some((value) => typeof value !== 'number' || Number.isNaN(value)),
+            'Points are not numbers');
+        if (shape.type === 'mask') {
+            const [left, top, right, bottom] = shape.points.slice(-4);
+            const runs = shape.points.slice(0, -4).reduce((sum, value) => sum + value, 0);
+            fail(shape.points.length < 6 || right >= frame!.width || bottom >= frame!.height ||
+                runs !== (right - left + 1) * (bottom - top + 1), 'A broken mask');
+        } else if (shape.type === 'polygon') {
+            fail(shape.points.length < 6 || shape.points.length % 2 === 1, 'A broken polygon');
+        } else if (shape.type === 'rectangle') {
+            fail(shape.points.length !== 4, 'A broken rectangle');
+        }
+    }
+
+    /** Load what is on the server (objects with ids) or was drawn by hand (without). */
+    public import(collection: { shapes?: SerializedShape[]; tracks?: SerializedTrack[] }): number[] {
+        const stored = [
+            ...(collection.shapes ?? []).map((shape) => this.build('shape', shape)),
+            ...(collection.tracks ?? []).map((track) => this.build('track', track)),
+        ];
+        for (const object of stored) {
+            this.objects.set(object.clientID, object);
+            if (object.data.id !== undefined) {
+                this.saved.set(object.data.id, JSON.stringify(object.data));
+                this.lastID = Math.max(this.lastID, object.data.id);
+            }
+        }
+        return stored.map(({ clientID }) => clientID);
+    }
+
+    public export(): Collection {
+        const alive = [...this.objects.values()].filter(({ removed }) => !removed);
+        const out = (kind: Stored['kind']): unknown[] => alive
+            .filter((object) => object.kind === kind)
+            .map(({ data, clientID }) => ({ ...copy(data), clientID }));
+        return {
+            shapes: out('shape') as SerializedShape[], tags: [], tracks: out('track') as SerializedTrack[],
+        };
+    }
+
+    public exportOne(clientID: number): SerializedShape | SerializedTrack {
+        const { data } = this.objects.get(clientID)!;
+        return { ...copy(data), clientID };
+    }
+
+    public set(
+        clientID: number, change: Partial<Pick<Stored, 'lock' | 'hidden'>> & { points?: number[]; source?: string },
+    ): void {
+        const { points, source, ...flags } = change;
+        const object = this.objects.get(clientID)!;
+        Object.assign(object, flags);
+        if (points) (object.data as SerializedShape).points = points;
+        if (source) object.data.source = source;
+    }
+
+    private stateOf(object: Stored, frame: number): (ObjectState & { color: string }) | null {
+        const label = this.labels.find(({ id }) => id === object.data.label_id)!;
+        const common = {
+            clientID: object.clientID, parentID: null, objectType: object.kind, label,
+            source: object.data.source, group: { id: object.data.group }, isGroundTruth: false,
+            ...Object.fromEntries(FREE_FIELDS.map((field) => [field, object[field]])),
+        } as Pick<Stored, 'color' | 'lock' | 'hidden'> & Pick<ObjectState,
+        'clientID' | 'parentID' | 'objectType' | 'label' | 'source' | 'group' | 'isGroundTruth'>;
+        if (object.kind === 'shape') {
+            const shape = object.data as SerializedShape;
+            return shape.frame === frame ? {
+                ...common, shapeType: shape.type, points: [...shape.points], rotation: shape.rotation,
+                occluded: shape.occluded, outside: shape.outside, zOrder: shape.z_order,
+            } : null;
+        }
+        const keyframes = (object.data as SerializedTrack).shapes
+            .filter((shape) => !this.frame(shape.frame)?.deleted)
+            .sort((a, b) => a.frame - b.frame);
+        const previous = keyframes.filter((shape) => shape.frame <= frame).at(-1);
+        if (!previous || (previous.outside && previous.frame !== frame)) return null;
+        const next = keyframes.find((shape) => shape.frame > frame);
+        let { points } = previous;
+        if (next && !next.outside && previous.frame !== frame && next.points.length === points.length) {
+            const share = (frame - previous.frame) / (next.frame - previous.frame);
+            points = points.map((value, index) => value + share * (next.points[index] - value));
+        }
+        return {
+            ...common, shapeType: previous.type, points: [...points], rotation: previous.rotation,
+            occluded: previous.occluded, outside: previous.outside, zOrder: previous.z_order,
+        };
+    }
+
+    public get(frame: number): (ObjectState & { color: string })[] {
+        if (this.frame(frame)?.deleted) return [];
+        return [...this.objects.values()]
+            .filter(({ removed }) => !removed)
+            .map((object) => this.stateOf(object, frame))
+            .filter((state) => state !== null);
+    }
+
+    /** All or nothing, as one undo step. */
+    public commit(created: Collection, deleted: Collection): void {
+        const out = [...deleted.shapes, ...deleted.tracks].map(({ clientID }) => (
+            clientID === undefined ? undefined : this.objects.get(clientID)
+        ));
+        fail(out.some((object) => !object || object.removed),
+            'Objects required to be deleted were not found in the collection');
+        const made = [
+            ...created.shapes.map((shape) => this.build('shape', shape)),
+            ...created.tracks.map((track) => this.build('track', track)),
+        ];
+        const redo = (): void => {
+            out.forEach((object) => { object!.removed = true; });
+            made.forEach((object) => {
+                object.removed = false;
+                this.objects.set(object.clientID, object);
+            });
+        };
+        redo();
+        this.undone = [];
+        this.history.push({
+            redo,
+            undo: () => {
+                out.forEach((object) => { object!.removed = false; });
+                made.forEach((object) => { object.removed = true; });
+            },
+        });
+    }
+
+    public get undoSteps(): number {
+        return this.history.length;
+    }
+
+    public undo(): void {
+        const step = this.history.pop();
+        step?.undo();
+        if (step) this.undone.push(step);
+    }
+
+    public redo(): void {
+        const step = this.undone.pop();
+        step?.redo();
+        if (step) this.history.push(step);
+    }
+
+    /** Send to the server what was created, changed and deleted since the last save. */
+    public save(): Saved {
+        const alive = [...this.objects.values()].filter(({ removed }) => !removed);
+        const result: Saved = { created: [], updated: [], deleted: [] };
+        const ids = alive.map(({ data }) => data.id).filter((id) => id !== undefined);
+        fail(new Set(ids).size !== ids.length, 'Two objects with one id');
+        for (const id of this.saved.keys()) {
+            if (!ids.includes(id)) result.deleted.push(id);
+        }
+        result.deleted.forEach((id) => this.saved.delete(id));
+        for (const { data } of alive) {
+            if (data.id === undefined) {
+                result.created.push(copy(data));
+                this.lastID += 1;
+                data.id = this.lastID;
+            } else {
+                fail(!this.saved.has(data.id), `No object ${data.id} on the server`);
+                if (this.saved.get(data.id) !== JSON.stringify(data)) result.updated.push(copy(data));
+            }
+            this.saved.set(data.id, JSON.stringify(data));
+        }
+        return result;
+    }
+}
+
+export interface StandInJob extends Omit<Job, 'annotations'> {
+    annotations: Job['annotations'] & { store: Annotations };
+}
+
+export function createJob(
+    {
+        id = 42, taskId = 7, frames, labels,
+    }: { id?: number; taskId?: number; frames: Frame[]; labels: Label[] },
+): StandInJob {
+    const store = new Annotations(frames, labels);
+    return {
+        id,
+        taskId,
+        startFrame: frames[0].number,
+        stopFrame: frames[frames.length - 1].number,
+        labels,
+        frames: {
+            frameNumbers: async () => frames.map(({ number }) => number),
+            get: async (number) => {
+                const frame = frames.find((candidate) => candidate.number === number);
+                if (!frame) throw new Error(`The frame ${number} is out of the job`);
+                return { ...frame };
+            },
+        },
+        annotations: { get: async (frame) => store.get(frame), store },
+    };
+}
+
+type Progress = ActionInput['onProgress'];
+
+export interface StandInCore extends Core {
+    actions: Core['actions'] & {
+        list(): Promise<CollectionAction[]>;
+        /** On everything in the job (Ctrl+E with nothing active). */
+        run(
+            job: StandInJob, action: CollectionAction, parameters: Record<string, string>, frame: number,
+            filter: (clientID: number) => boolean, onProgress: Progress, cancelled: () => boolean,
+        ): Promise<void>;
+        /** On chosen objects (the object's menu, or Ctrl+E over it). */
+        call(
+            job: StandInJob, action: CollectionAction, parameters: Record<string, string>, frame: number,
+            states: ObjectState[], onProgress: Progress, cancelled: () => boolean,
+        ): Promise<void>;
+    };
+}
+
+function prepare(action: CollectionAction, given: Record<string, string>): Record<string, string | number> {
+    return Object.fromEntries(Object.entries(action.parameters ?? {}).map(([name, { type, defaultValue }]) => {
+        const value = name in given ? given[name] : defaultValue;
+        return [name, type === 'number' ? +(value as string) : value as string];
+    }));
+}
+
+function checked(collection: Collection): Collection {
+    const objects = [...collection.shapes, ...collection.tracks];
+    fail(!Array.isArray(collection.tags) || objects.some(({ clientID }) => typeof clientID !== 'number'),
+        'ClientID is undefined when running annotations action, but required');
+    return collection;
+}
+
+export function createCore(transport: Transport): StandInCore {
+    const actions: CollectionAction[] = [];
+
+    const request = async (method: string, path: string, body?: unknown): Promise<unknown> => {
+        let answer;
+        try {
+            answer = await transport(method, path, body);
+        } catch (error) {
+            throw new ServerError(`${(error as Error).message}.`, 0);
+        }
+        if (answer.status >= 400) {
+            const { body: data } = answer;
+            throw new ServerError(
+                typeof data === 'string' ? data : JSON.stringify(data), answer.status,
+            );
+        }
+        return answer.body;
+    };
+
+    const execute = async (
+        job: StandInJob, action: CollectionAction, parameters: Record<string, string>, frame: number,
+        whole: Collection, filter: (clientID: number) => boolean, onProgress: Progress,
+        cancelled: () => boolean,
+    ): Promise<void> => {
+        try {
+            await action.init(job, prepare(action, parameters));
+            const { width, height, number } = await job.frames.get(frame);
+            const frameData = { width, height, number };
+            const passed = checked(action.applyFilter({ collection: whole, frameData }));
+            const collection = {
+                shapes: passed.shapes.filter(({ clientID }) => filter(clientID!)),
+                tags: [],
+                tracks: passed.tracks.filter(({ clientID }) => filter(clientID!)),
+            };
+            const { created, deleted }: ActionOutput = await action.run({
+                collection, frameData, onProgress, cancelled,
+            });
+            job.annotations.store.commit(created, deleted);
+        } finally {
+            await action.destroy();
+        }
+    };
+
+    return {
+        classes: { BaseCollectionAction },
+        actions: {
+            list: async () => [...actions],
+            register: async (action) => {
+                fail(!(action instanceof BaseCollectionAction), 'Not an annotation action');
+                fail(actions.some(({ name }) => name === action.name), 'Action name must be unique');
+                actions.push(action);
+            },
+            unregister: async (action) => {
+                actions.splice(actions.indexOf(action), 1);
+            },
+            run: (job, action, parameters, frame, filter, onProgress, cancelled) => execute(
+                job, action, parameters, frame, job.annotations.store.export(), filter, onProgress, cancelled,
+            ),
+            call: (job, action, parameters, frame, states, onProgress, cancelled) => {
+                const exported = states.map((state) => (
+                    [state.objectType, job.annotations.store.exportOne(state.clientID!)] as const
+                ));
+                const of = (kind: string): unknown[] => exported
+                    .filter(([type]) => type === kind).map(([, object]) => object);
+                const collection: Collection = {
+                    shapes: of('shape') as SerializedShape[], tags: [], tracks: of('track') as SerializedTrack[],
+                };
+                return execute(
+                    job, action, parameters, frame, collection, () => true, onProgress, cancelled,
+                );
+            },
+        },
+        lambda: {
+            list: async () => {
+                const list = await request('GET', '/api/lambda/functions') as {
+                    id: string; name: string; kind: string; supported_shape_types?: string[];
+                }[];
+                const models: Model[] = list.map(({
+                    id, name, kind, supported_shape_types: supportedShapeTypes,
+                }) => ({
+                    id, name, kind, supportedShapeTypes,
+                }));
+                return { models, count: models.length };
+            },
+            call: async (task, model, args) => (
+                request('POST', `/api/lambda/functions/${model.id}`, { ...args, task })
+            ),
+        },
+    };
+}
+
+/** Shorthand for the objects of tests and of the page. */
+export function shape(
+    type: string, frame: number, points: number[], more: Partial<SerializedShape> = {},
+): SerializedShape {
+    return {
+        type, frame, points, label_id: 1, group: 0, source: 'manual', occluded: false, outside: false,
+        z_order: 0, rotation: 0, attributes: [] as Attribute[], elements: [], ...more,
+    };
+}
