@@ -476,20 +476,24 @@ def main(arguments: list[str] | None = None) -> int:
         description="Fetches a model's checkpoint, or checks the one that is there.",
         epilog="Models: " + ", ".join(m.name for m in MODELS) + ", or their Hugging Face ids.",
     )
-    parser.add_argument("model", nargs="?", help="default: SAM2_MODEL, else sam2.1_hiera_tiny")
+    parser.add_argument("model", nargs="?", help="default: what the SAM2_ variables ask for")
     parser.add_argument("--sha256", metavar="HEX", help="needed for the files of SAM 2 (not 2.1)")
     options = parser.parse_args(arguments)
     try:
         settings = settings_from_environment(os.environ)
-        model = find_model(options.model or settings.model)
-        path = fetch(model, settings, sha256=options.sha256)
+        if options.model is None and (settings.config or settings.checkpoint):
+            files = model_files(settings)  # one's own checkpoint: nothing to fetch, much to check
+            name, path = files.name, files.checkpoint
+        else:
+            model = find_model(options.model or settings.model)
+            name, path = model.name, fetch(model, settings, sha256=options.sha256)
     except ConfigurationError as error:
         print(f"weights.py: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("weights.py: stopped; the same command goes on from here.", file=sys.stderr)
         return 130
-    print(f"{model.name} is at {path} ({path.stat().st_size:,} bytes, checked).")
+    print(f"{name} is at {path} ({path.stat().st_size:,} bytes, checked).")
     return 0
 
 
