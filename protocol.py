@@ -66,8 +66,8 @@ def body_to_request(body: object, *, max_objects: int, max_points: int) -> Track
     """Reads a request's body: a decoded JSON object, or its bytes or text.
 
     A state continues, else a shape starts, else there is nothing to do; the shorter of the two
-    lists counts as filled up with null. Raises BadRequest if the request itself is malformed, TooLarge if
-    it has more objects than `max_objects`. What is wrong with one object is put in its place.
+    lists counts as filled up with null. What is wrong with one object is put in its place. Raises
+    BadRequest if the request itself is malformed, TooLarge if it has more than `max_objects`.
     """
     if isinstance(body, bytes | bytearray | str):
         body = _parse_json(body)

@@ -81,7 +81,8 @@ class RedisRecords:
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         try:
-            found: list[bytes | None] = self._client.mget(keys) if keys else []
+            # bytes, since the client decodes nothing
+            found: list[bytes | None] = self._client.mget(keys) if keys else []  # type: ignore[assignment]
             return found
         except redis.exceptions.RedisError as error:
             raise _unavailable(error) from error

@@ -228,4 +228,5 @@ def _outer_ring(component: Bitmap) -> NDArray[np.int64]:
 def _partners(order: NDArray[np.int64]) -> list[int]:
     partners = np.empty_like(order)
     partners[order[0::2]], partners[order[1::2]] = order[1::2], order[0::2]
-    return partners.tolist()
+    result: list[int] = partners.tolist()
+    return result

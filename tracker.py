@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The flow of one request: restore what is remembered, run the model once for all objects, save."""
 
-import statistics
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,7 +38,6 @@ from weights import model_files
 
 T = TypeVar("T")
 
-# Requests whose cost is remembered: enough for a median that one stall does not move.
 COSTS_REMEMBERED = 9
 
 
@@ -251,7 +249,10 @@ class Tracker:
 
 
 class _Costs:
-    """What a frame and an object cost on this machine, as measured on the last requests."""
+    """What a frame and an object cost on this machine at the best of the last requests.
+
+    The best, because a stall that has passed must not refuse the next request.
+    """
 
     def __init__(self, budget_seconds: float) -> None:
         self._budget = budget_seconds
@@ -268,7 +269,7 @@ class _Costs:
         """Raises TooLarge if so many objects would take longer than the budget. One never does."""
         if not self._object or objects <= 1:
             return
-        frame, each = statistics.median(self._frame), statistics.median(self._object)
+        frame, each = min(self._frame), min(self._object)
         fitting = max(1, int((self._budget - frame) / each))
         if objects > fitting:
             raise TooLarge(

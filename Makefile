@@ -1,0 +1,52 @@
+# Everything runs from .venv, which `make setup` fills and every target below calls.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+REQUIREMENTS := requirements.txt requirements-dev.txt requirements-torch.txt requirements-sam2.txt
+PORT ?= 8090
+WORKERS ?= 1
+MODEL ?=
+VIDEO ?=
+SEEDS ?=
+ARGS ?=
+# torch for another device: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+.PHONY: help setup demo test check serve bench evaluate train weights faults action ui-plugin clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/installed  ## install everything into .venv
+
+$(VENV)/installed: $(REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements-torch.txt
+	$(PY) -m pip install --quiet -r requirements-dev.txt
+	SAM2_BUILD_CUDA=0 $(PY) -m pip install --quiet --no-deps --no-build-isolation \
+		--require-hashes -r requirements-sam2.txt
+	@touch $@
+
+demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=...)
+	$(PY) demo.py $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \
+		$(if $(MODEL),--model "$(MODEL)")
+
+test: setup  ## all tests
+	$(PY) -m pytest -q
+
+check: setup  ## ruff, mypy, shellcheck
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy .
+	git ls-files -z '*.sh' .ci/run | xargs -0 -r $(VENV)/bin/shellcheck
+
+serve: setup  ## the function behind HTTP (PORT=8090 WORKERS=1), without Docker
+	$(PY) serve.py --port $(PORT) --workers $(WORKERS)
+
+evaluate: setup  ## the quality of the bundled micro model
+	$(PY) -m training.evaluate
+
+clean:  ## remove .venv and out/
+	rm -rf $(VENV) out

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: MIT
+"""The main job, from end to end: track objects through a clip over HTTP, and draw the result.
+
+    python demo.py                                        a clip that we draw ourselves
+    python demo.py --video my.mp4 --seeds seeds.json      your clip, and COCO seeds on its frames
+
+Starts the function behind real HTTP (serve.py), sends it frame after frame as CVAT does, and writes
+an overlay video, a contact sheet and the annotations (COCO, RLE) to out/.
+"""
+
+import argparse
+import base64
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from errors import ObjectError
+from overlay import Picture, VideoFile, contact_sheet, draw_masks
+from shapes import (
+    Bitmap,
+    bitmap_to_mask,
+    bitmap_to_polygon,
+    bitmap_to_rectangle,
+    mask_to_bitmap,
+    polygon_to_bitmap,
+)
+
+HERE = Path(__file__).resolve().parent
+START_TIMEOUT_SECONDS = 180
+REQUEST_TIMEOUT_SECONDS = 120
+SHEET_PICTURES = 12
+CLIP_SEED = 8
+CLIP_FRAMES = 40
+CLIP_SIZE = (640, 360)
+
+Wire = dict[str, Any]
+
+
+class DemoError(Exception):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    frames: Sequence[Picture]
+    frames_per_second: float
+    seeds: dict[int, list[Wire]]
+    """By frame: the shapes that start there, as CVAT sends them."""
+    names: list[str]
+    """Of the objects, in the order of their seeds."""
+    truth: NDArray[np.bool_] | None = None
+    """(frames, objects, height, width), where it is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One object on one frame."""
+
+    shape: Wire | None
+    score: float | None
+
+
+def drawn_clip() -> Clip:
+    """A mask, a polygon and a rectangle on frame 0; the first object is hidden for a while."""
+    from training.clips import draw_clip
+
+    width, height = CLIP_SIZE
+    clip = draw_clip(
+        CLIP_SEED, frames=CLIP_FRAMES, width=width, height=height, objects=3, hidden=5,
+        pictures="held_out",
+    )  # fmt: skip
+    first = clip.masks[0]
+    return Clip(
+        frames=[np.ascontiguousarray(frame[..., ::-1]) for frame in clip.frames],
+        frames_per_second=10.0,
+        seeds={
+            0: [
+                {"type": "mask", "points": bitmap_to_mask(first[0])},
+                {"type": "polygon", "points": bitmap_to_polygon(first[1])},
+                {"type": "rectangle", "points": bitmap_to_rectangle(first[2])},
+            ]
+        },
+        names=["mask", "polygon", "rectangle"],
+        truth=clip.masks,
+    )
+
+
+def clip_from_files(video: Path, seeds: Path) -> Clip:
+    """Raises DemoError in the words of what is wrong with the files."""
+    reader = cv2.VideoCapture(str(video))
+    rate = reader.get(cv2.CAP_PROP_FPS) or 10.0
+    frames = []
+    while True:
+        read, frame = reader.read()
+        if not read:
+            break
+        frames.append(frame)
+    if not frames:
+        raise DemoError(f"{video} is not a video that can be read.")
+    height, width = frames[0].shape[:2]
+    try:
+        content = json.loads(seeds.read_text())
+        image_ids = sorted(image["id"] for image in content["images"])
+        categories = {item["id"]: item["name"] for item in content.get("categories", [])}
+        by_frame: dict[int, list[Wire]] = {}
+        names = []
+        for annotation in sorted(content["annotations"], key=lambda item: item["image_id"]):
+            frame = image_ids.index(annotation["image_id"])
+            by_frame.setdefault(frame, []).append(_coco_to_shape(annotation, width, height))
+            name = categories.get(annotation.get("category_id"), "object")
+            names.append(f"{name} {len(names) + 1}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DemoError(
+            f"{seeds} is not a COCO file with images and annotations: {error}"
+        ) from None
+    if not by_frame:
+        raise DemoError(f"{seeds} has no annotations to start from.")
+    return Clip(frames=frames, frames_per_second=rate, seeds=by_frame, names=names)
+
+
+def _coco_to_shape(annotation: Wire, width: int, height: int) -> Wire:
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, list) and len(segmentation) == 1:
+        return {"type": "polygon", "points": segmentation[0]}
+    if segmentation:
+        if isinstance(segmentation, list):
+            code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        elif isinstance(segmentation["counts"], list):
+            code = coco_mask.frPyObjects(segmentation, height, width)
+        else:
+            code = segmentation
+        return {"type": "mask", "points": bitmap_to_mask(coco_mask.decode(code).astype(bool))}
+    x, y, w, h = annotation["bbox"]
+    return {"type": "rectangle", "points": [x, y, x + w, y + h]}
+
+
+@contextmanager
+def running_function(model: str | None) -> Iterator[str]:
+    """Starts serve.py on a free port and yields its URL once it answers."""
+    environment = os.environ | ({"SAM2_MODEL": model} if model else {})
+    log = HERE / "out" / "function.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "serve.py"), "--port", "0"],
+            stderr=output,
+            stdout=output,
+            env=environment,
+            cwd=HERE,
+        )
+        try:
+            yield _wait_until_ready(process, log)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        text = log.read_text()
+        address = re.search(r"listening on (\S+)", text)
+        if address and "is ready" in text:
+            return address[1]
+        time.sleep(0.1)
+    raise DemoError(f"The function did not start:\n{log.read_text()[-2000:]}")
+
+
+def call(url: str, frame: Picture, shapes: list[Wire | None], states: list[Wire | None]) -> Wire:
+    """One request as CVAT's server sends it: the frame as PNG, in base64."""
+    _, image = cv2.imencode(".png", frame)
+    body = {"image": base64.b64encode(image).decode(), "shapes": shapes, "states": states}
+    request = urllib.request.Request(  # noqa: S310 - the URL is our own server's
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310
+            answer: Wire = json.load(response)
+            return answer
+    except urllib.error.HTTPError as error:
+        raise DemoError(f"The function answered {error.code}: {error.read().decode()}") from None
+
+
+def track(url: str, clip: Clip) -> tuple[list[list[Result | None]], list[float]]:
+    """Tracks to the last frame; by frame and object what came of it, and the seconds by frame."""
+    states: list[Wire | None] = []
+    results, seconds = [], []
+    for index, frame in enumerate(tqdm(clip.frames, desc="tracking", unit="frame")):
+        shapes: list[Wire | None] = [None] * len(states)
+        shapes += clip.seeds.get(index, [])
+        if not shapes:
+            results.append([])
+            continue
+        begin = time.perf_counter()
+        answer = call(url, frame, shapes, states)
+        seconds.append(time.perf_counter() - begin)
+        for number, error in enumerate(answer["errors"]):
+            if error and shapes[number]:
+                raise DemoError(f"Seed {number + 1} on frame {index}: {error['message']}")
+        states = answer["states"]
+        results.append(
+            [
+                Result(shape=shape, score=score)
+                for shape, score in zip(answer["shapes"], answer["scores"], strict=True)
+            ]
+        )
+    return results, seconds
+
+
+def shape_to_bitmap(shape: Wire | None, height: int, width: int) -> Bitmap | None:
+    """None: the object is not visible."""
+    if shape is None or shape.get("outside"):
+        return None
+    points = shape["points"]
+    if shape["type"] == "rectangle":
+        x0, y0, x1, y1 = points
+        points = [x0, y0, x1, y0, x1, y1, x0, y1]
+    to_bitmap = mask_to_bitmap if shape["type"] == "mask" else polygon_to_bitmap
+    try:
+        return to_bitmap(points, width=width, height=height)
+    except ObjectError:
+        return None
+
+
+def mean_iou(clip: Clip, results: list[list[Result | None]], number: int) -> tuple[float, int, int]:
+    """Mean IoU with the truth where the object is visible, and how often a hidden one was shown."""
+    assert clip.truth is not None
+    ious, hidden, shown = [], 0, 0
+    for truth, objects in zip(clip.truth[1:, number], results[1:], strict=True):
+        result = objects[number]
+        found = shape_to_bitmap(result and result.shape, *truth.shape)
+        if not truth.any():
+            hidden += 1
+            shown += found is not None
+            continue
+        if result and result.shape and result.shape["type"] == "rectangle":
+            left, top, right, bottom = bitmap_to_rectangle(truth)
+            truth = np.zeros_like(truth)
+            truth[top:bottom, left:right] = True
+        found = np.zeros_like(truth) if found is None else found
+        ious.append((found & truth).sum() / (found | truth).sum())
+    return float(np.mean(ious)), hidden, shown
+
+
+def write_pictures(clip: Clip, results: list[list[Result | None]], folder: Path) -> None:
+    wanted = np.linspace(0, len(clip.frames) - 1, min(SHEET_PICTURES, len(clip.frames))).round()
+    pictures, captions = [], []
+    with VideoFile(folder / "overlay.mp4", clip.frames_per_second) as video:
+        for index, (frame, objects) in enumerate(zip(clip.frames, results, strict=True)):
+            bitmaps = [shape_to_bitmap(item and item.shape, *frame.shape[:2]) for item in objects]
+            picture = draw_masks(frame, bitmaps, clip.names)
+            video.write(picture)
+            if index in wanted:
+                hidden = [clip.names[i] for i, bitmap in enumerate(bitmaps) if bitmap is None]
+                pictures.append(picture)
+                captions.append(f"{index}" + (f"  hidden: {', '.join(hidden)}" if hidden else ""))
+    cv2.imwrite(str(folder / "contact_sheet.png"), contact_sheet(pictures, captions, columns=4))
+
+
+def write_coco(clip: Clip, results: list[list[Result | None]], path: Path) -> None:
+    height, width = clip.frames[0].shape[:2]
+    annotations = []
+    for index, objects in enumerate(results):
+        for number, result in enumerate(objects):
+            bitmap = shape_to_bitmap(result and result.shape, height, width)
+            if bitmap is None or result is None:
+                continue
+            code = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": index + 1,
+                    "category_id": number + 1,
+                    "track_id": number + 1,
+                    "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
+                    "area": int(coco_mask.area(code)),
+                    "bbox": coco_mask.toBbox(code).tolist(),
+                    "iscrowd": 0,
+                    "score": result.score,
+                }
+            )
+    content = {
+        "images": [
+            {"id": i + 1, "file_name": f"frame_{i:06}.png", "width": width, "height": height}
+            for i in range(len(clip.frames))
+        ],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(clip.names)],
+        "annotations": annotations,
+    }
+    path.write_text(json.dumps(content))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--video", type=Path)
+    parser.add_argument("--seeds", type=Path, help="COCO; its images in the order of the frames")
+    parser.add_argument("--model", help="default: SAM2_MODEL, or the bundled micro model")
+    parser.add_argument("--out", type=Path, default=HERE / "out")
+    options = parser.parse_args()
+    if bool(options.video) != bool(options.seeds):
+        parser.error("--video and --seeds belong together")
+    (HERE / "out").mkdir(exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.video:
+            clip = clip_from_files(options.video, options.seeds)
+        else:
+            clip = drawn_clip()
+        print("Starting the function ...")
+        with running_function(options.model) as url:
+            with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310
+                info = json.load(response)
+            print(f"{info['model']} on {info['device']} in {info['precision']} at {url}")
+            results, seconds = track(url, clip)
+    except DemoError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    write_pictures(clip, results, options.out)
+    write_coco(clip, results, options.out / "annotations.json")
+
+    print(f"\n{'object':<20}{'frames':>8}{'lowest score':>14}", end="")
+    print(
+        f"{'mean IoU':>10}{'hidden':>8}{'shown while hidden':>20}" if clip.truth is not None else ""
+    )
+    for number, name in enumerate(clip.names):
+        mine = [objects[number] for objects in results if len(objects) > number]
+        scores = [item.score for item in mine if item and item.score is not None]
+        print(f"{name:<20}{len(mine):>8}{min(scores):>14.2f}", end="")
+        if clip.truth is not None:
+            print("{:>10.3f}{:>8}{:>20}".format(*mean_iou(clip, results, number)), end="")
+        print()
+    print(f"\n{statistics.median(seconds) * 1000:.0f} ms per frame (median, whole HTTP request)")
+    for name in ("overlay.mp4", "contact_sheet.png", "annotations.json"):
+        print(f"  {os.path.relpath(options.out / name)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
