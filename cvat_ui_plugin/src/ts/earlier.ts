@@ -12,9 +12,12 @@ type Box = readonly [left: number, top: number, right: number, bottom: number];
 
 interface Chain {
     kind: string;
+    /** Where its earlier shape was on the last frame that had one; the seed before that. */
     box: Box;
     /** null: an object that is not part of this run. */
     tracked: Tracked | null;
+    /** Whether an earlier shape of it has been found. */
+    linked: boolean;
 }
 
 interface Candidate {
@@ -62,18 +65,52 @@ function kindOfState(state: ObjectState): string {
     return kindOf(state.shapeType, state.label.id, state.group?.id ?? 0);
 }
 
-/** Pair chains and candidates one to one, the best overlap first, then what is near. */
-function pair(chains: Chain[], candidates: Candidate[]): [Chain, Candidate][] {
+/** Below this, a result and a shape are not the same object by their place alone. */
+const SAME_PLACE = 0.5;
+
+/** Pair chains and candidates of a frame one to one, the best overlap first, then what is near. */
+function pair(chains: Chain[], candidates: Candidate[], frame: number, first: boolean): [Chain, Candidate][] {
     const pairs: [Chain, Candidate][] = [];
-    for (const likeness of [overlap, nearness]) {
+    const free = (chain: Chain, candidate: Candidate): boolean => (
+        kindOfState(candidate.state) === chain.kind &&
+        !pairs.some(([one, other]) => one === chain || other === candidate)
+    );
+    // An object whose seed is not followed by an earlier shape was not tracked from here before:
+    // further on, only a shape in the very place of its result is taken for its own.
+    const byResult = ({ tracked }: Chain, { box }: Candidate): number => {
+        const points = tracked?.results.find((result) => result.frame === frame)?.points;
+        const share = tracked && points ? overlap(boxOf(tracked.source.type, points), box) : 0;
+        return share >= SAME_PLACE ? share : 0;
+    };
+    const follows = ({ linked, tracked }: Chain): boolean => linked || first || tracked === null;
+    const passes: ((chain: Chain, candidate: Candidate) => number)[] = [
+        (chain, candidate) => (follows(chain) ? overlap(chain.box, candidate.box) : byResult(chain, candidate)),
+        (chain, candidate) => (follows(chain) ? nearness(chain.box, candidate.box) : 0),
+    ];
+    for (const likeness of passes) {
         const scored = chains.flatMap((chain) => candidates
-            .filter(({ state }) => kindOfState(state) === chain.kind)
-            .map((candidate) => ({ chain, candidate, score: likeness(chain.box, candidate.box) })))
+            .filter((candidate) => free(chain, candidate))
+            .map((candidate) => ({ chain, candidate, score: likeness(chain, candidate) })))
             .filter(({ score }) => score > 0)
             .sort((a, b) => b.score - a.score);
         for (const { chain, candidate } of scored) {
-            if (pairs.some(([one, other]) => one === chain || other === candidate)) continue;
-            pairs.push([chain, candidate]);
+            if (free(chain, candidate)) pairs.push([chain, candidate]);
+        }
+    }
+    if (first) {
+        // A result that was corrected by hand (no longer "auto", but not "manual" either) can be far
+        // from where the earlier run went on. What is left is its own if nobody else can be meant.
+        const corrected = ({ tracked }: Chain): boolean => (
+            tracked !== null && tracked.source.shape?.source !== 'manual'
+        );
+        for (const kind of new Set(chains.map((chain) => chain.kind))) {
+            const lone = chains.filter((chain) => chain.kind === kind && !pairs.some(([one]) => one === chain));
+            const rest = candidates.filter((candidate) => (
+                kindOfState(candidate.state) === kind && !pairs.some(([, other]) => other === candidate)
+            ));
+            if (rest.length <= lone.length && lone.every(corrected)) {
+                rest.forEach((candidate, index) => pairs.push([lone[index], candidate]));
+            }
         }
     }
     return pairs;
@@ -120,15 +157,17 @@ export async function earlierShapes(
         kind: kindOfState(state),
         box,
         tracked: shapes.find(({ source }) => source.clientID === state.clientID) ?? null,
+        linked: false,
     }));
 
     const frames = new Set(shapes.flatMap(({ results }) => results.map(({ frame }) => frame)));
     const order = [...frames].sort((a, b) => Math.abs(a - start) - Math.abs(b - start));
     const replaced: SerializedShape[] = [];
-    for (const frame of order) {
+    for (const [index, frame] of order.entries()) {
         const candidates = (await onFrame(frame)).filter(({ state }) => state.source === 'auto');
-        for (const [chain, { state, box }] of pair(chains, candidates)) {
+        for (const [chain, { state, box }] of pair(chains, candidates, frame, index === 0)) {
             chain.box = box;
+            chain.linked = true;
             const inRun = chain.tracked?.results.some((result) => result.frame === frame);
             if (inRun && !state.lock) replaced.push(stateToShape(state, frame));
         }
