@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""What a command may fail with. The messages are sentences for the person at the terminal."""
+
+
+class ActionError(Exception):
+    """The command cannot go on; the message says what is wrong and what to do."""

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""Checks of CVAT points (contract section 6) and the positions between two keyframes."""
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import cv2
+import numpy as np
+from cvat_sdk.masks import decode_mask
+from numpy.typing import NDArray
+
+Point = tuple[float, float]
+
+
+def points_fault(kind: str, points: object, width: int, height: int) -> str | None:
+    """What is wrong with points that came over the wire, as the end of a sentence; else None.
+
+    CVAT's server stores a wrong run sum or a box outside the image without a word, and then shows
+    and exports it broken (contract 6.1, 11.2), so nothing is written that was not looked at here.
+    """
+    if not isinstance(points, list) or not all(
+        isinstance(p, int | float) and not isinstance(p, bool) and math.isfinite(p) for p in points
+    ):
+        return "points that are not a list of numbers"
+    if kind == "mask":
+        return _mask_fault(points, width, height)
+    if kind == "rectangle":
+        return None if len(points) == 4 else f"a rectangle of {len(points)} numbers instead of 4"
+    if kind == "polygon":
+        if len(points) < 6 or len(points) % 2:
+            return f"a polygon of {len(points)} numbers (an even number of at least 6 is needed)"
+        return None
+    return f"a shape of type {kind!r}"
+
+
+def _mask_fault(points: list[float], width: int, height: int) -> str | None:
+    if len(points) < 6 or any(p != int(p) for p in points):
+        return "a mask that is not a list of at least 6 whole numbers"
+    *runs, left, top, right, bottom = (int(p) for p in points)
+    if not (0 <= left <= right < width and 0 <= top <= bottom < height):
+        return f"a mask with the box {left}, {top}, {right}, {bottom} in a {width}x{height} image"
+    if any(r < 0 for r in runs) or sum(runs) != (right - left + 1) * (bottom - top + 1):
+        return "a mask whose runs do not fill its box"
+    return None
+
+
+def points_in_image(kind: str, points: Sequence[float], width: int, height: int) -> list[float]:
+    """Checked points as they are written: masks as integers, the others clamped to the image."""
+    if kind == "mask":
+        return [int(p) for p in points]
+    limits = (float(width), float(height))
+    return [min(max(float(p), 0.0), limits[i % 2]) for i, p in enumerate(points)]
+
+
+def points_to_bitmap(
+    kind: str, points: Sequence[float], width: int, height: int
+) -> NDArray[np.bool_]:
+    """(height, width) bitmap for looking at (previews, COCO boxes); polygons within a pixel."""
+    if kind == "mask":
+        return decode_mask([int(p) for p in points], image_width=width, image_height=height)
+    bitmap = np.zeros((height, width), dtype=np.uint8)
+    if kind == "rectangle":
+        left, top, right, bottom = (round(p) for p in points)
+        bitmap[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1
+    else:
+        # fillPoly takes pixel centres as whole numbers; CVAT's pixel (i, j) has its centre at +0.5
+        ring = np.asarray(points, dtype=np.float64).reshape(-1, 1, 2) - 0.5
+        cv2.fillPoly(bitmap, [(ring * 256).round().astype(np.int32)], 1, shift=8)
+    return bitmap.astype(bool)
+
+
+def bounding_box(kind: str, points: Sequence[float]) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) in continuous image coordinates."""
+    if kind == "mask":
+        left, top, right, bottom = points[-4:]
+        return left, top, right + 1, bottom + 1
+    xs, ys = points[0::2], points[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def rectangle_between(left: Sequence[float], right: Sequence[float], share: float) -> list[float]:
+    """The rectangle at `share` (0 to 1) of the way from `left` to `right`."""
+    return [a + (b - a) * share for a, b in zip(left, right, strict=True)]
+
+
+def polygon_between(left: Sequence[float], right: Sequence[float], share: float) -> list[float]:
+    """The polygon at `share` (0 to 1) of the way between two keyframes.
+
+    As in CVAT, points are matched by how far along the outline they lie, and both outlines are
+    taken to begin at the same point in the same direction (contract 6.2). Each vertex of either
+    polygon is matched with the nearest one of the other.
+    """
+    a, b = _vertices(left), _vertices(right)
+    along_a, along_b = _shares_of_outline(a), _shares_of_outline(b)
+    matches = {(i, _nearest(s, along_b)) for i, s in enumerate(along_a)}
+    missed = set(range(len(b))) - {j for _, j in matches}
+    pairs = sorted(matches | {(_nearest(along_b[j], along_a), j) for j in missed})
+    flat: list[float] = []
+    for i, j in pairs:
+        flat += [a[i][k] + (b[j][k] - a[i][k]) * share for k in (0, 1)]
+    return flat
+
+
+def _vertices(points: Sequence[float]) -> list[Point]:
+    return list(zip(points[0::2], points[1::2], strict=True))
+
+
+def _shares_of_outline(ring: list[Point]) -> list[float]:
+    steps = [math.dist(p, q) for p, q in pairwise([*ring, ring[0]])]
+    total = sum(steps) or 1.0
+    return [length / total for length in accumulate(steps[:-1], initial=0.0)]
+
+
+def _nearest(share: float, others: list[float]) -> int:
+    return min(range(len(others)), key=lambda i: abs(others[i] - share))

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: MIT
+"""Which objects of a frame can be tracked, and why the others cannot (contract section 10)."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from cvat_action.errors import ActionError
+from cvat_action.geometry import polygon_between, rectangle_between
+from cvat_action.job import Annotations, Job, Wire
+
+TRACKABLE = ("mask", "polygon", "rectangle")
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a person drew on a later frame of the range."""
+
+    frame: int
+    points: tuple[float, ...] | None
+    """None: marked as outside"""
+    shape: Wire | None = None
+    """the shape that it is, where it is not a track's keyframe"""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One object as it is handed to the tracker."""
+
+    ref: str
+    """what `--object` calls it: `17` for a shape, `track:5` for a track"""
+    type: str
+    frame: int
+    points: tuple[float, ...]
+    wire: Wire
+    """the shape, or the whole track, as CVAT holds it"""
+    occluded: bool
+    z_order: int
+    corrections: tuple[Correction, ...] = ()
+    asleep: bool = False
+    """marked as outside by a person: not tracked before the next correction"""
+
+    @property
+    def is_track(self) -> bool:
+        return "shapes" in self.wire
+
+    @property
+    def label_id(self) -> int:
+        return int(self.wire["label_id"])
+
+
+@dataclass(frozen=True)
+class Refusal:
+    ref: str
+    label_id: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    seeds: tuple[Seed, ...]
+    refused: tuple[Refusal, ...]
+
+
+def select(
+    job: Job,
+    annotations: Annotations,
+    frame: int,
+    *,
+    objects: Collection[str] = (),
+    labels: Collection[str] = (),
+    supported: Collection[str] = TRACKABLE,
+) -> Selection:
+    """The objects visible on `frame`, by default all; `objects` and `labels` narrow them down.
+
+    Raises ActionError for a name that is not there.
+    """
+    _check_labels(job, labels)
+    present = [_shape_on(s) for s in annotations.shapes if s["frame"] == frame]
+    present += [_track_on(job, t, frame) for t in annotations.tracks]
+    wanted = [_ref(name) for name in objects]
+    for ref in wanted:
+        if ref not in {p.ref for p in present if p.there}:
+            there = ", ".join(p.ref for p in present if p.there and not p.reason) or "none"
+            raise ActionError(
+                f"There is no object {ref} on frame {frame} of job {job.id}. Objects there: {there}."
+            )
+    seeds, refused = [], []
+    for p in present:
+        if not p.there or (wanted and p.ref not in wanted):
+            continue
+        if labels and job.label(p.wire["label_id"]).name not in labels:
+            continue
+        reason = p.reason or _unsupported(p.type, supported)
+        if reason:
+            refused.append(Refusal(p.ref, p.wire["label_id"], reason))
+        else:
+            seeds.append(p.seed(frame))
+    return Selection(tuple(seeds), tuple(refused))
+
+
+def with_corrections(
+    job: Job, annotations: Annotations, seeds: Sequence[Seed], frames: Sequence[int]
+) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
+    """The seeds with what a person drew of them on `frames` (`--keyframes`), and warnings.
+
+    A track's own keyframes are meant. Shapes have no identity over frames: a shape that is not a
+    tracker's (`source` other than `auto`) belongs to a seed if label, type and group are the same
+    and neither another seed nor another shape of that frame could be meant.
+    """
+    kinds = Counter(_kind(s.wire) for s in seeds if not s.is_track)
+    warnings: list[str] = []
+    corrected = []
+    for seed in seeds:
+        if seed.is_track:
+            found = [
+                Correction(k["frame"], None if k["outside"] else tuple(k["points"]))
+                for k in seed.wire["shapes"]
+                if k["frame"] in frames
+            ]
+        else:
+            found = []
+            for f in frames:
+                drawn = [
+                    s
+                    for s in annotations.shapes
+                    if s["frame"] == f and s["source"] != "auto" and _kind(s) == _kind(seed.wire)
+                ]
+                if len(drawn) == 1 and kinds[_kind(seed.wire)] == 1:
+                    found.append(Correction(f, tuple(drawn[0]["points"]), drawn[0]))
+                elif drawn:
+                    name = job.label(seed.label_id).name
+                    warnings.append(
+                        f"Frame {f}: more than one object could be object {seed.ref} ({name}, "
+                        f"{seed.type}); it is not corrected there. Give each its own group."
+                    )
+        corrected.append(replace(seed, corrections=tuple(sorted(found, key=lambda c: c.frame))))
+    return tuple(corrected), tuple(dict.fromkeys(warnings))
+
+
+def earlier_results(
+    job: Job, annotations: Annotations, seeds: Sequence[Seed], frames: Collection[int]
+) -> list[Wire]:
+    """Shapes on `frames` that look like results of an earlier run for the same seeds.
+
+    They carry no mark of the run: same label, type and group, and `source: auto` (contract 10).
+    """
+    kinds = {_kind(s.wire) for s in seeds if not s.is_track}
+    return [
+        s
+        for s in annotations.shapes
+        if s["frame"] in frames and s["source"] == "auto" and _kind(s) in kinds
+    ]
+
+
+def check_replaceable(job: Job, seeds: Sequence[Seed], earlier: Sequence[Wire]) -> None:
+    """Raises ActionError where earlier shapes cannot be told apart from those of other objects."""
+    selected = Counter(_kind(s.wire) for s in seeds if not s.is_track)
+    for (kind, frame), count in Counter((_kind(s), s["frame"]) for s in earlier).items():
+        if count > selected[kind]:
+            name = job.label(kind[0]).name
+            raise ActionError(
+                f"Frame {frame} holds {count} tracked shapes ({name}, {kind[1]}), but only "
+                f"{selected[kind]} such objects are selected, so --replace cannot tell whose they "
+                "are. Select all of these objects, or give them different groups in CVAT."
+            )
+
+
+def track_position(job: Job, track: Wire, frame: int) -> Wire | None:
+    """The keyframe, real or interpolated, of a track on `frame`; None before its first one.
+
+    Keyframes on deleted frames do not count, as in CVAT (contract 7).
+    """
+    keyframes = sorted(
+        (k for k in track["shapes"] if k["frame"] not in job.deleted_frames),
+        key=lambda k: k["frame"],
+    )
+    before = [k for k in keyframes if k["frame"] <= frame]
+    after = [k for k in keyframes if k["frame"] > frame]
+    if not before:
+        return None
+    left = before[-1]
+    if left["frame"] == frame or left["outside"] or not after:
+        return left
+    right = after[0]
+    share = (frame - left["frame"]) / (right["frame"] - left["frame"])
+    if left["type"] == "polygon":
+        points = polygon_between(left["points"], right["points"], share)
+    elif left["type"] == "rectangle":
+        points = rectangle_between(left["points"], right["points"], share)
+    else:
+        return left
+    rotation = left.get("rotation", 0) or right.get("rotation", 0)
+    return {**left, "points": points, "rotation": rotation}
+
+
+@dataclass(frozen=True)
+class _On:
+    """An object as it is on one frame."""
+
+    ref: str
+    wire: Wire
+    shape: Wire | None
+    """the shape, or the track's position; None: not there"""
+
+    @property
+    def type(self) -> str:
+        return str(self.shape["type"]) if self.shape else ""
+
+    @property
+    def there(self) -> bool:
+        return self.shape is not None
+
+    @property
+    def reason(self) -> str | None:
+        if self.shape is None:
+            return None
+        if self.wire.get("elements") or self.type == "skeleton":
+            return "skeletons cannot be tracked"
+        if self.type not in TRACKABLE:
+            return f"objects of type {self.type} cannot be tracked"
+        if self.type == "mask" and "shapes" in self.wire:
+            return "a track of masks, which CVAT itself cannot open (its tracks are of polygons)"
+        if self.shape.get("outside"):
+            return "outside on this frame"
+        if self.shape.get("rotation"):
+            return "a rotated box; draw it upright, or as a polygon"
+        return None
+
+    def seed(self, frame: int) -> Seed:
+        shape = self.shape or {}
+        return Seed(
+            ref=self.ref,
+            type=self.type,
+            frame=frame,
+            points=tuple(shape["points"]),
+            wire=self.wire,
+            occluded=bool(shape.get("occluded")),
+            z_order=int(shape.get("z_order") or 0),
+        )
+
+
+def _shape_on(shape: Wire) -> _On:
+    return _On(str(shape["id"]), shape, shape)
+
+
+def _track_on(job: Job, track: Wire, frame: int) -> _On:
+    return _On(f"track:{track['id']}", track, track_position(job, track, frame))
+
+
+def _ref(name: str) -> str:
+    kind, _, number = name.strip().rpartition(":")
+    if kind not in ("", "shape", "track") or not number.isdecimal():
+        raise ActionError(f"--object {name!r} is not an object; write 17 or track:5.")
+    return f"track:{number}" if kind == "track" else number
+
+
+def _check_labels(job: Job, labels: Collection[str]) -> None:
+    known = {label.name for label in job.labels}
+    for name in labels:
+        if name not in known:
+            raise ActionError(
+                f"Job {job.id} has no label {name!r}. Its labels: {', '.join(sorted(known))}."
+            )
+
+
+def _unsupported(kind: str, supported: Collection[str]) -> str | None:
+    if kind in supported:
+        return None
+    return f"the function does not track objects of type {kind}"
+
+
+def _kind(shape: Wire) -> tuple[int, str, int]:
+    return int(shape["label_id"]), str(shape["type"]), int(shape.get("group") or 0)

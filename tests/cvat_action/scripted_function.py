@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""A function over real HTTP that answers what can be worked out in the head.
+
+Every object moves one pixel to the right per call. Objects are told apart by their topmost y, which
+never changes; a frame's number is the value of its first pixel.
+"""
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from PIL import Image
+
+WIDTH, HEIGHT = 64, 48
+
+
+def frame_picture(number: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", size, number).save(file, "PNG")
+    return file.getvalue()
+
+
+def object_at(shape: dict[str, Any]) -> int:
+    points = shape["points"]
+    return int(points[-3] if shape["type"] == "mask" else min(points[1::2]))
+
+
+def moved(shape: dict[str, Any], by: int = 1) -> dict[str, Any]:
+    points = list(shape["points"])
+    if shape["type"] == "mask":
+        points[-4] += by
+        points[-2] += by
+    else:
+        points[0::2] = [x + by for x in points[0::2]]
+    return {"type": shape["type"], "points": points}
+
+
+class ScriptedFunction:
+    def __init__(self) -> None:
+        self.lost: set[tuple[int, int]] = set()
+        """(object, frame): not visible there"""
+        self.errors: dict[tuple[int, int], list[dict[str, str]]] = {}
+        """(object, frame): what goes wrong, once each"""
+        self.answers: dict[tuple[int, int], Any] = {}
+        """(object, frame): this shape instead"""
+        self.scores: dict[tuple[int, int], float] = {}
+        self.refuse: Callable[[int, int], int | None] = lambda frame, count: None
+        """(frame, number of objects) to a status instead of an answer"""
+        self.seconds: Callable[[int, int], float] = lambda frame, count: 0.0
+        self.calls: list[tuple[str, int, list[int]]] = []
+        """start or step, frame, objects"""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        server.daemon_threads = True
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def answer(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        picture = Image.open(io.BytesIO(base64.b64decode(request["image"])))
+        frame = int(picture.getpixel((0, 0)))  # type: ignore[arg-type]
+        shapes, states = request["shapes"], request["states"]
+        count = max(len(shapes), len(states))
+        status = self.refuse(frame, count)
+        time.sleep(self.seconds(frame, count))
+        if status:
+            return status, {"error": {"code": "scripted", "message": "", "indexes": []}}
+        columns: dict[str, list[Any]] = {"shapes": [], "states": [], "scores": [], "errors": []}
+        seen = []
+        for i in range(count):
+            start = not states
+            shape = shapes[i] if start else moved(states[i])
+            name = object_at(shape)
+            seen.append(name)
+            wrong = self.errors.get((name, frame))
+            answered = self.answers.get((name, frame), shape)
+            if wrong:
+                columns["errors"].append(wrong.pop(0))
+                columns["shapes"].append(None)
+                columns["states"].append(None)
+            else:
+                columns["errors"].append(None)
+                gone = (name, frame) in self.lost
+                outside = {**shape, "outside": True} if shape["type"] == "rectangle" else None
+                columns["shapes"].append(outside if gone else answered)
+                columns["states"].append(shape)
+            columns["scores"].append(self.scores.get((name, frame), 0.9))
+        self.calls.append(("start" if not states else "step", frame, seen))
+        return 200, columns
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        function = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status, body = function.answer(request)
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
