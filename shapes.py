@@ -23,6 +23,8 @@ SHAPE_TYPES = ("mask", "polygon", "rectangle")
 # Crossings of polygon edges with pixel rows that are worked on at a time: bounds the memory that a
 # polygon of many long edges takes (about 100 bytes each).
 CROSSINGS_AT_ONCE = 1 << 20
+# What a polygon may cost: random scribble exceeds it, the jagged outline of a 4K frame does not.
+MAX_CROSSINGS = 1 << 22
 
 
 def mask_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
@@ -60,7 +62,8 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
     """Fills a ring `[x0, y0, x1, y1, ...]` by the even-odd rule, sampled at pixel centres.
 
     What sticks out of the image is cut off, however far out it lies. Raises BadShape for less than
-    3 points or an odd count of numbers, EmptyShape if no pixel centre inside the image is covered.
+    3 points, an odd count of numbers or edges that cross more than MAX_CROSSINGS pixel rows in sum,
+    EmptyShape if no pixel centre inside the image is covered.
     """
     numbers = _numbers(points)
     if len(numbers) % 2:
@@ -80,6 +83,11 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
     bitmap = np.zeros((height, width), dtype=np.bool_)
     if not crossings.any():
         raise EmptyShape("The polygon covers no pixel of the image.")
+    if crossings.sum() > MAX_CROSSINGS:
+        raise BadShape(
+            f"The polygon is too intricate: its edges cross {crossings.sum()} rows of pixels; the "
+            f"limit is {MAX_CROSSINGS}."
+        )
     top, bottom = first_row[crossings > 0].min(), end_row.max()
     left = int(np.clip(np.floor(start[:, 0].min()), 0, width))
     right = int(np.clip(np.ceil(start[:, 0].max()), left, width))
@@ -95,7 +103,8 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
         (x0, y0), (x1, y1) = upper[edge].T / 2, lower[edge].T / 2
         x = 2 * (x0 + ((row + 0.5) / 2 - y0) / (y1 - y0) * (x1 - x0))
         column = np.clip(np.ceil(x - 0.5), left, right).astype(np.int64)
-        np.bitwise_xor.at(toggles, (row - top, column - left), 1)
+        place = (row - top) * toggles.shape[1] + column - left
+        np.bitwise_xor.at(toggles.reshape(-1), place, np.uint8(1))
     inside = np.bitwise_xor.accumulate(toggles, axis=1)[:, :-1]
     bitmap[top:bottom, left:right] = inside
     if not inside.any():
