@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""What the tests share: quiet threads, a real Redis, a model."""
+
+import os
+
+# Before torch is imported: its threads wait politely where cores are shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# A test that wants one of the function's settings sets it itself.
+for _name in list(os.environ):
+    if _name.startswith(("SAM2_", "CVAT_FUNCTIONS_REDIS_")):
+        del os.environ[_name]
+
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
+
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+if TYPE_CHECKING:  # the tests of protocol and geometry run without torch and Redis
+    from redis_server import RedisServer
+
+    from model_handler import ModelHandler
+
+settings.register_profile(
+    "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RedisServer]":
+    """A redis-server of our own; tests keep apart by their key prefix, or flush it."""
+    from redis_server import RedisServer
+
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def empty_redis(redis_server: "RedisServer") -> "Iterator[RedisServer]":
+    redis_server.client().flushall()
+    yield redis_server
+    redis_server.client().flushall()
+
+
+@pytest.fixture(scope="session")
+def micro_model() -> "ModelHandler":
+    """The bundled model in the reference precision."""
+    from official import MICRO
+
+    from model_handler import ModelHandler
+
+    return ModelHandler(MICRO, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parents[1]

@@ -1,0 +1,666 @@
+# SPDX-License-Identifier: MIT
+"""Geometry, on bitmaps drawn as ASCII art and on whatever hypothesis finds."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from cvat_sdk.masks import decode_mask, encode_mask
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+
+import shapes
+from errors import BadShape, EmptyShape
+from shapes import (
+    Bitmap,
+    bitmap_to_mask,
+    bitmap_to_polygon,
+    bitmap_to_rectangle,
+    mask_to_bitmap,
+    polygon_to_bitmap,
+    rectangle_to_box,
+)
+
+DEFAULT_TOLERANCE = 0.005
+
+
+def art(text: str) -> Bitmap:
+    """`#` is the object; everything else is not."""
+    return np.array([[c == "#" for c in line] for line in text.split()], dtype=np.bool_)
+
+
+def drawn(bitmap: Bitmap) -> str:
+    return "\n".join("".join("#" if pixel else "." for pixel in row) for row in bitmap)
+
+
+def fill(points: list[float], width: int = 10, height: int = 8) -> Bitmap:
+    return polygon_to_bitmap(points, width=width, height=height)
+
+
+def cycle(bitmap: Bitmap, tolerance: float = 0.0) -> Bitmap:
+    height, width = bitmap.shape
+    return fill(bitmap_to_polygon(bitmap, tolerance=tolerance), width, height)
+
+
+def iou(a: Bitmap, b: Bitmap) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def without_holes(bitmap: Bitmap) -> Bitmap:
+    """Background that is 4-connected to the outside stays background."""
+    outside = np.pad(~bitmap, 1, constant_values=True).astype(np.uint8)
+    _, labels = cv2.connectedComponents(outside, connectivity=4)
+    return np.asarray(labels != labels[0, 0])[1:-1, 1:-1]
+
+
+def largest_part(bitmap: Bitmap) -> Bitmap:
+    """By flood fill, not as the code under test does it; the first in scan order of equal ones."""
+    rest, best = bitmap.copy(), np.zeros_like(bitmap)
+    while rest.any():
+        part = np.zeros_like(bitmap)
+        stack = [tuple(np.argwhere(rest)[0])]
+        while stack:
+            y, x = stack.pop()
+            inside = 0 <= y < rest.shape[0] and 0 <= x < rest.shape[1]
+            if inside and rest[y, x]:
+                rest[y, x], part[y, x] = False, True
+                stack += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        if part.sum() > best.sum():
+            best = part
+    return best
+
+
+def ring_area(points: list[float]) -> float:
+    """Shoelace; positive if clockwise as seen on the screen."""
+    x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+
+
+def is_inside(x: float, y: float, ring: NDArray[np.float64]) -> bool:
+    """Even-odd by a ray to the right of a point that lies on no edge."""
+    inside = False
+    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
+            inside = not inside
+    return inside
+
+
+bitmaps = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)).filter(np.any)
+
+# Single components, with all sorts of outlines, by their names.
+OUTLINES = {
+    "pixel": "...\n.#.\n...",
+    "row": "......\n.####.\n......",
+    "column": "...\n.#.\n.#.\n.#.\n...",
+    "falling diagonal": "#...\n.#..\n..#.\n...#",
+    "rising diagonal": "...#\n..#.\n.#..\n#...",
+    "zigzag": "#.#.#\n.#.#.",
+    "cross of corners": "#.#\n.#.\n#.#",
+    "pinched": "##..\n##..\n..##\n..##",
+    "hook": "#####\n#...#\n#.#.#\n#.###\n#....",
+    "comb": "#.#.#.#\n#.#.#.#\n#######",
+    "plus": ".#.\n###\n.#.",
+    "everything": "####\n####",
+    "corner": "##\n#.",
+}
+
+
+# ---- masks ----
+
+
+@pytest.mark.parametrize(
+    ("points", "width", "height", "picture"),
+    [
+        (
+            [0, 3, 2, 3, 11, 1, 2, 1, 6, 4],
+            8,
+            6,
+            "........ ..###... ..###... ........ ......#. ........",
+        ),
+        ([0, 1, 2, 1, 2, 1], 4, 3, ".... ..#. ...."),
+        ([0, 6, 0, 0, 2, 1], 3, 2, "### ###"),
+        ([0, 4, 1, 4, 1, 1, 3, 3], 5, 5, "..... .###. .#.#. .###. ....."),
+    ],
+)
+def test_masks_of_the_contract(points: list[int], width: int, height: int, picture: str) -> None:
+    bitmap = mask_to_bitmap(points, width=width, height=height)
+    assert drawn(bitmap) == drawn(art(picture))
+    assert bitmap_to_mask(bitmap) == points
+    assert drawn(mask_to_bitmap([float(p) for p in points], width=width, height=height)) == drawn(
+        art(picture)
+    )
+
+
+@given(bitmaps)
+def test_masks_agree_with_cvat(bitmap: Bitmap) -> None:
+    height, width = bitmap.shape
+    points = bitmap_to_mask(bitmap)
+    assert points == encode_mask(bitmap)
+    assert {type(p) for p in points} == {int}
+    assert (decode_mask(points, image_width=width, image_height=height) == bitmap).all()
+    assert (mask_to_bitmap(points, width=width, height=height) == bitmap).all()
+
+
+@given(bitmaps, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+def test_a_mask_box_need_not_be_tight(
+    bitmap: Bitmap, left: int, top: int, right: int, bottom: int
+) -> None:
+    padded = np.pad(bitmap, ((top, bottom), (left, right)))
+    height, width = padded.shape
+    points = encode_mask(padded, [0, 0, width, height])
+    assert (mask_to_bitmap(points, width=width, height=height) == padded).all()
+    assert bitmap_to_mask(padded)[-4:] == encode_mask(padded)[-4:]  # ours is tight again
+
+
+def test_a_mask_with_zero_runs_inside_is_read_like_cvat_does() -> None:
+    points = [0, 2, 0, 1, 1, 0, 0, 3, 0]
+    expected = decode_mask(points, image_width=4, image_height=1)
+    assert (mask_to_bitmap(points, width=4, height=1) == expected).all()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [],
+        [0, 0, 0, 0],  # no run
+        [0, 3, 0, 0, 1, 1],  # too few pixels
+        [0, 5, 0, 0, 1, 1],  # too many
+        [4, 0, 0, 1],  # three numbers for the box
+        [0, 4, -1, 0, 0, 1],  # sticks out on the left
+        [0, 4, 7, 0, 8, 1],  # on the right
+        [0, 4, 0, 7, 1, 8],  # at the bottom
+        [0, 4, 1, 0, 0, 1],  # right of its right end
+        [0, 4, 0, 1, 1, 0],  # below its bottom
+        [-1, 5, 0, 0, 1, 1],  # a negative run that the sum hides
+        [5, -1, 0, 0, 1, 1],
+        [0.5, 3.5, 0, 0, 1, 1],  # fractions that the sum hides
+        [0, 4, 0.5, 0, 1.5, 1],
+        ["0", 4, 0, 0, 1, 1],
+        [None, 4, 0, 0, 1, 1],
+        [True, 3, 0, 0, 1, 1],
+        [[0], 4, 0, 0, 1, 1],
+        [math.nan, 4, 0, 0, 1, 1],
+        [math.inf, 4, 0, 0, 1, 1],
+        [0, 4, 0, 0, 1, math.nan],
+        [0, 10**9, 0, 0, 1, 1],  # would take a gigabyte
+        [0, 10**10, 0, 0, 1, 1],
+        [0, 10**30, 0, 0, 1, 1],
+        [0, 10**400, 0, 0, 1, 1],
+        [10**18, 10**18, 10**18, 0, 0, 1, 1],  # an int64 sum would overflow
+        [2**63, 2**63, 4, 0, 0, 1, 1],
+        [0, 1, 0, 0, 10**12, 10**12],
+    ],
+)
+def test_malformed_masks(points: list[object]) -> None:
+    with pytest.raises(BadShape, match=r"\w+"):
+        mask_to_bitmap(points, width=8, height=8)
+
+
+@pytest.mark.parametrize("points", [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [6, 0, 1, 1, 3, 2]])
+def test_empty_masks(points: list[int]) -> None:
+    with pytest.raises(EmptyShape):
+        mask_to_bitmap(points, width=8, height=8)
+
+
+@given(st.lists(st.integers(-3, 20) | st.floats() | st.just("1") | st.none(), max_size=12))
+def test_any_list_is_a_mask_or_an_error(points: list[object]) -> None:
+    try:
+        bitmap = mask_to_bitmap(points, width=9, height=7)
+    except (BadShape, EmptyShape):
+        return
+    assert bitmap.shape == (7, 9)
+    assert (decode_mask(points, image_width=9, image_height=7) == bitmap).all()
+
+
+# ---- polygons to bitmaps ----
+
+
+def test_a_polygon_runs_along_pixel_edges() -> None:
+    """Section 6.2 of the contract: pixels x 3..6, y 2..4."""
+    assert drawn(fill([3, 2, 3, 5, 7, 5, 7, 2])) == drawn(
+        art(
+            """
+            ..........
+            ..........
+            ...####...
+            ...####...
+            ...####...
+            ..........
+            ..........
+            ..........
+            """
+        )
+    )
+
+
+def test_a_pixel_belongs_to_a_polygon_if_its_centre_does() -> None:
+    assert drawn(fill([1.4, 1.4, 3.6, 1.4, 3.6, 2.6, 1.4, 2.6], 5, 4)) == drawn(
+        art("..... .###. .###. .....")
+    )
+    assert drawn(fill([1.6, 1.4, 3.4, 1.4, 3.4, 2.6, 1.6, 2.6], 5, 4)) == drawn(
+        art("..... ..#.. ..#.. .....")
+    )
+    with pytest.raises(EmptyShape):
+        fill([1.6, 1.6, 2.4, 1.6, 2.4, 2.4, 1.6, 2.4], 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("points", "picture"),
+    [
+        # Of the centres on an edge those on a left or upper one belong to the polygon.
+        ([0, 0, 6, 0, 0, 6], "#####. ####.. ###... ##.... #..... ......"),
+        ([3, 0, 6, 3, 3, 6, 0, 3], "..#... .###.. #####. #####. .###.. ..#..."),  # rotated square
+        ([0, 0, 6, 6, 6, 0, 0, 6], None),  # bow-tie
+        ([1, 1, 5, 1, 5, 5, 1, 5, 1, 1, 2, 2, 4, 2, 4, 4, 2, 4, 2, 2], None),  # hole by a seam
+        ([0, 0, 4, 0, 4, 4, 0, 4, 0, 0, 4, 0, 4, 4, 0, 4], None),  # twice round: even, so empty
+    ],
+)
+def test_even_odd_examples(points: list[float], picture: str | None) -> None:
+    moved = [p + 0.001 * (i % 2) + 0.002 for i, p in enumerate(points)]  # off the centres
+    ring = np.array(moved).reshape(-1, 2)
+    expected = np.array(
+        [[is_inside(x + 0.5, y + 0.5, ring) for x in range(6)] for y in range(6)], dtype=np.bool_
+    )
+    if not expected.any():
+        with pytest.raises(EmptyShape):
+            fill(moved, 6, 6)
+        return
+    assert drawn(fill(moved, 6, 6)) == drawn(expected)
+    if picture and len(points) == 8:
+        assert drawn(fill(points, 6, 6)) == drawn(art(picture))
+
+
+# Eighths, off the pixel centres, so that no rounding can decide.
+coordinates = st.integers(-64, 160).map(lambda n: n / 8 + 1 / 16)
+
+
+@given(st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=12))
+def test_polygons_agree_with_brute_force(corners: list[tuple[float, float]]) -> None:
+    ring = np.array(corners)
+    expected = np.array(
+        [[is_inside(x + 0.5, y + 0.5, ring) for x in range(12)] for y in range(9)], dtype=np.bool_
+    )
+    try:
+        bitmap = fill(ring.ravel().tolist(), 12, 9)
+    except EmptyShape:
+        bitmap = np.zeros_like(expected)
+    assert drawn(bitmap) == drawn(expected)
+
+
+def test_neighbours_share_no_pixel_and_leave_none_out() -> None:
+    """A fan of triangles covers its square exactly once, centres on the edges included."""
+    corners = [(0, 0), (4, 0), (8, 0), (8, 4), (8, 8), (4, 8), (0, 8), (0, 4)]
+    covered = np.zeros((8, 8), dtype=np.int64)
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        covered += fill([4.0, 4.0, x0, y0, x1, y1], 8, 8)
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("turn", range(5))
+def test_start_and_direction_of_a_polygon_do_not_matter(reverse: bool, turn: int) -> None:
+    ring = np.array([[1.2, 1.1], [7.7, 0.4], [8.3, 5.5], [4.4, 3.3], [2.2, 6.9]])
+    expected = fill(ring.ravel().tolist())
+    changed = np.roll(ring[::-1] if reverse else ring, turn, axis=0)
+    assert drawn(fill(changed.ravel().tolist())) == drawn(expected)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [-100, -100, 100, -100, 100, 100, -100, 100],
+        [-1e9, -1e9, 1e9, -1e9, 1e9, 1e9, -1e9, 1e9],
+        [-1e300, -1e300, 1e300, -1e300, 1e300, 1e300, -1e300, 1e300],
+        [-1.7e308, -1.7e308, 1.7e308, -1.7e308, 1.7e308, 1.7e308, -1.7e308, 1.7e308],
+    ],
+)
+def test_huge_polygons_are_cut_to_the_image(points: list[float]) -> None:
+    assert fill(points).all()
+
+
+def test_a_huge_triangle_is_cut_exactly() -> None:
+    # Its slanted side runs through the image along y = x - 0.25.
+    bitmap = fill([-1e6 + 0.25, -1e6, 1e6 + 0.25, 1e6, -1e6, 1e6], 4, 4)
+    assert drawn(bitmap) == drawn(np.tri(4, dtype=np.bool_))
+
+
+def test_a_polygon_partly_outside_has_the_area_of_its_part_inside() -> None:
+    bitmap = fill([-5, 2, 4, 2, 4, 6, -5, 6])
+    assert bitmap.sum() == 4 * 4
+    assert bitmap[2:6, :4].all()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [20, 0, 30, 0, 30, 8],  # right of the image
+        [-30, 0, -20, 0, -20, 8],
+        [0, -30, 9, -30, 9, -20],
+        [0, 20, 9, 20, 9, 30],
+        [-2, -2, -1, -2, -1, 50, -2, 50],
+        [2, 2, 2, 2, 2, 2],  # a point
+        [1, 1, 5, 5, 9, 9],  # a line
+        [1, 2, 5, 2, 9, 2],
+        [2, 1, 2, 5, 2, 9],
+        [1, 1, 5, 1, 1, 1, 5, 1],
+        [2.6, 2.6, 3.4, 2.6, 3.4, 3.4],  # between the centres
+    ],
+)
+def test_polygons_that_cover_nothing(points: list[float]) -> None:
+    with pytest.raises(EmptyShape):
+        fill(points)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [],
+        [1, 1],
+        [1, 1, 5, 5],
+        [1, 1, 5, 5, 3],
+        [1, 1, 5, 5, 3, 3, 2],
+        [1, 1, 5, 1, 3, math.nan],
+        [1, 1, 5, 1, math.inf, 3],
+        [1, 1, 5, 1, -math.inf, 3],
+        [1, 1, 5, 1, 3, 10**400],
+        ["1", "1", "5", "1", "3", "3"],
+        [1, 1, 5, 1, 3, True],
+        [1, 1, 5, 1, 3, None],
+        [[1, 1], [5, 1], [3, 3]],
+        [1, 1, 5, 1, 3, {}],
+    ],
+)
+def test_malformed_polygons(points: list[object]) -> None:
+    with pytest.raises(BadShape):
+        polygon_to_bitmap(points, width=10, height=8)
+
+
+def test_a_smooth_ring_of_many_points_is_welcome() -> None:
+    turn = np.linspace(0, 2 * np.pi, 50_000, endpoint=False)
+    ring = np.stack((500 + 400 * np.cos(turn), 500 + 400 * np.sin(turn)), axis=1)
+    bitmap = fill(ring.ravel().tolist(), 1000, 1000)
+    assert bitmap.sum() == pytest.approx(math.pi * 400**2, rel=1e-3)
+
+
+def test_a_scribble_is_refused_before_it_costs() -> None:
+    points = np.random.default_rng(0).uniform(0, 6000, 400_000).tolist()
+    with pytest.raises(BadShape, match="too intricate"):
+        fill(points, 6000, 6000)
+
+
+def test_many_long_edges_take_little_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.random.default_rng(1).uniform(0, 50, 400).tolist()
+    at_once = fill(points, 50, 50)
+    monkeypatch.setattr(shapes, "CROSSINGS_AT_ONCE", 100)
+    assert (fill(points, 50, 50) == at_once).all()
+
+
+# ---- bitmaps to polygons ----
+
+
+@pytest.mark.parametrize("picture", OUTLINES.values(), ids=OUTLINES)
+def test_a_polygon_holds_its_bitmap_exactly(picture: str) -> None:
+    bitmap = art(picture)
+    points = bitmap_to_polygon(bitmap)
+    assert drawn(fill(points, bitmap.shape[1], bitmap.shape[0])) == drawn(bitmap)
+    assert ring_area(points) == bitmap.sum()  # runs along pixel edges, clockwise
+    assert len(points) >= 6
+    assert {type(p) for p in points} == {int}
+
+
+def test_the_ring_of_the_contracts_square() -> None:
+    bitmap = np.zeros((8, 10), dtype=np.bool_)
+    bitmap[2:5, 3:7] = True
+    assert bitmap_to_polygon(bitmap) == [3, 2, 7, 2, 7, 5, 3, 5]
+    assert bitmap_to_polygon(bitmap, tolerance=DEFAULT_TOLERANCE) == [3, 2, 7, 2, 7, 5, 3, 5]
+
+
+@given(bitmaps)
+@example(art("#.#\n.#.\n#.#"))
+@example(art(".#.\n#.#\n.#."))
+def test_a_polygon_is_the_largest_part_with_its_holes_filled(bitmap: Bitmap) -> None:
+    expected = without_holes(largest_part(bitmap))
+    assert drawn(cycle(bitmap)) == drawn(expected)
+    again = bitmap
+    for _ in range(50):
+        again = cycle(again)
+    assert drawn(again) == drawn(expected)
+
+
+@given(bitmaps, st.floats(0, 0.1))
+def test_a_polygon_is_always_valid(bitmap: Bitmap, tolerance: float) -> None:
+    height, width = bitmap.shape
+    points = bitmap_to_polygon(bitmap, tolerance=tolerance)
+    x, y = points[0::2], points[1::2]
+    assert len(points) % 2 == 0
+    assert len(points) >= 6
+    assert {type(p) for p in points} <= {int, float}
+    assert min(x) >= 0
+    assert min(y) >= 0
+    assert max(x) <= width
+    assert max(y) <= height
+    assert max(max(x) - min(x), max(y) - min(y)) >= 1  # what CVAT's canvas wants
+    assert (x[0], y[0]) == min(zip(x, y, strict=True), key=lambda corner: (corner[1], corner[0]))
+    assert ring_area(points) > 0
+    assert fill(points, width, height).any()
+
+
+def test_of_two_equal_parts_the_first_in_scan_order_counts() -> None:
+    assert bitmap_to_polygon(art(".....##\n##...##\n##.....")) == [5, 0, 7, 0, 7, 2, 5, 2]
+    assert bitmap_to_polygon(art("##.....\n##...##\n.....##")) == [0, 0, 2, 0, 2, 2, 0, 2]
+
+
+def test_parts_that_touch_with_their_corners_are_one() -> None:
+    assert drawn(cycle(art("##...\n##...\n..##.\n..##."))) == drawn(
+        art("##...\n##...\n..##.\n..##.")
+    )
+
+
+def test_a_moved_object_keeps_its_ring() -> None:
+    """Start point and direction do not depend on where the object is."""
+    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    small = fill(
+        np.stack((20 + 14 * np.cos(turn), 20 + 9 * np.sin(turn)), axis=1).ravel().tolist(), 40, 40
+    )
+    big = np.zeros((100, 120), dtype=np.bool_)
+    big[30:70, 50:90] = small
+    at_origin = np.array(bitmap_to_polygon(small, tolerance=DEFAULT_TOLERANCE)).reshape(-1, 2)
+    moved = np.array(bitmap_to_polygon(big, tolerance=DEFAULT_TOLERANCE)).reshape(-1, 2)
+    assert (moved == at_origin + (50, 30)).all()
+
+
+def _ellipse(width: float, height: float, angle: float) -> Bitmap:
+    turn = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    x, y = width * np.cos(turn), height * np.sin(turn)
+    c, s = math.cos(angle), math.sin(angle)
+    return fill(
+        np.stack((64 + c * x - s * y, 64 + s * x + c * y), axis=1).ravel().tolist(), 128, 128
+    )
+
+
+def _strip(thickness: float, angle: float) -> Bitmap:
+    y, x = np.mgrid[:400, :400] - 200.0
+    along, across = (
+        x * math.cos(angle) + y * math.sin(angle),
+        y * math.cos(angle) - x * math.sin(angle),
+    )
+    return np.asarray((abs(across) <= thickness / 2) & (abs(along) < 190))
+
+
+def _star(points: int, inner: float, outer: float = 60.0) -> Bitmap:
+    turn = np.linspace(0, 2 * np.pi, 2 * points, endpoint=False)
+    radius, middle = np.where(np.arange(2 * points) % 2, inner, outer), outer + 4
+    ring = middle + np.stack((radius * np.cos(turn), radius * np.sin(turn)), axis=1)
+    return fill(ring.ravel().tolist(), int(2 * middle), int(2 * middle))
+
+
+def _ragged(seed: int, noise: float, radius: float = 40.0) -> Bitmap:
+    side = int(2 * radius + 48)
+    y, x = np.mgrid[:side, :side] - side / 2
+    edge = np.random.default_rng(seed).normal(0, noise, (side, side))
+    return np.asarray(np.hypot(x, y) + edge < radius)
+
+
+def _noise(seed: int, share: float, side: int = 96) -> Bitmap:
+    return np.asarray(np.random.default_rng(seed).random((side, side)) < share)
+
+
+def _clouds(seed: int, scale: float, side: int = 128) -> Bitmap:
+    field = np.random.default_rng(seed).normal(size=(side, side))
+    return np.asarray(cv2.GaussianBlur(field, (0, 0), scale) > 0)
+
+
+def _scribble(seed: int, corners: int, thickness: int) -> Bitmap:
+    picture = np.zeros((200, 200), np.uint8)
+    points = np.random.default_rng(seed).integers(0, 200, (corners, 1, 2)).astype(np.int32)
+    return np.asarray(cv2.polylines(picture, [points], True, 1, thickness) > 0)
+
+
+OBJECTS = {
+    "disc": _ellipse(40, 40, 0),
+    "small disc": _ellipse(10, 10, 0),
+    "ellipse": _ellipse(55, 9, 0.4),
+    "needle": _ellipse(60, 2, 1.1),
+    "star": _star(5, 20),
+    "sun": _star(40, 50),
+    "hair star": _star(12, 8),
+    "line": _strip(1, 0.3),
+    "thin line": _strip(1.5, 0.7853),
+    "flat line": _strip(1, 0.02),
+    "strip": _strip(3, 0.1),
+    "ragged": _ragged(0, 1),
+    "very ragged": _ragged(1, 4),
+    "small and ragged": _ragged(2, 1.5, 12),
+    "noise": _noise(0, 0.5),
+    "dense noise": _noise(1, 0.7),
+    "sparse noise": _noise(2, 0.42),
+    "clouds": _clouds(0, 3),
+    "fine clouds": _clouds(1, 1.2),
+    "scribble": _scribble(0, 30, 1),
+    "fat scribble": _scribble(1, 12, 3),
+    # Only of large objects is the tolerance wide enough to take much away.
+    "large disc": _ragged(3, 0, 180),
+    "large and ragged": _ragged(4, 2, 180),
+    "large star": _star(7, 60, 190),
+    "large sun": _star(120, 170, 190),
+    "large clouds": _clouds(2, 5, 400),
+    "large noise": _noise(3, 0.6, 300),
+    "checkerboard": np.asarray(np.indices((60, 60)).sum(axis=0) % 2 == 0),
+    "large checkerboard": np.asarray(np.indices((300, 300)).sum(axis=0) % 2 == 0),
+    "comb": np.asarray((np.indices((60, 60))[1] % 2 == 0) | (np.indices((60, 60))[0] < 2)),
+    "staircase": np.asarray(np.indices((90, 90))[0] > np.indices((90, 90))[1] // 3 * 2),
+}
+
+
+@pytest.mark.parametrize("bitmap", OBJECTS.values(), ids=OBJECTS)
+def test_simplified_polygons_stay_true(bitmap: Bitmap) -> None:
+    bitmap = cycle(bitmap)  # one part without holes: what a polygon can hold
+    assert bitmap.sum() >= 300
+    points = bitmap_to_polygon(bitmap, tolerance=DEFAULT_TOLERANCE)
+    assert len(points) <= len(bitmap_to_polygon(bitmap))
+    again = fill(points, bitmap.shape[1], bitmap.shape[0])
+    assert iou(again, bitmap) >= 0.98
+    for _ in range(50):
+        again = cycle(again, DEFAULT_TOLERANCE)
+    assert again.sum() == pytest.approx(bitmap.sum(), rel=0.01)
+    assert iou(again, bitmap) >= 0.97
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.floats(0.6, 8), st.floats(-1, 1))
+def test_simplified_polygons_of_any_clouds_stay_true(seed: int, scale: float, cut: float) -> None:
+    field = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(200, 200)), (0, 0), scale)
+    bitmap = cycle(np.asarray(field >= min(cut * field.std(), field.max())))
+    if bitmap.sum() >= 300:
+        assert iou(cycle(bitmap, DEFAULT_TOLERANCE), bitmap) >= 0.98
+
+
+def test_simplification_is_worth_it() -> None:
+    bitmap = OBJECTS["large disc"]
+    full, simple = bitmap_to_polygon(bitmap), bitmap_to_polygon(bitmap, tolerance=DEFAULT_TOLERANCE)
+    assert len(simple) < len(full) / 5
+
+
+@pytest.mark.parametrize("picture", OUTLINES.values(), ids=OUTLINES)
+def test_small_objects_survive_simplification(picture: str) -> None:
+    bitmap = art(picture)
+    assert iou(cycle(bitmap, DEFAULT_TOLERANCE), bitmap) >= 0.95
+
+
+# ---- rectangles ----
+
+
+def test_a_rectangle_is_the_tight_box_along_pixel_edges() -> None:
+    assert bitmap_to_rectangle(art("....\n..#.\n.##.\n....")) == [1, 1, 3, 3]
+    assert bitmap_to_rectangle(art("#")) == [0, 0, 1, 1]
+
+
+@given(bitmaps)
+def test_a_rectangle_holds_all_parts_and_touches_them(bitmap: Bitmap) -> None:
+    points = bitmap_to_rectangle(bitmap)
+    left, top, right, bottom = points
+    assert {type(p) for p in points} == {int}
+    assert bitmap[top:bottom, left:right].sum() == bitmap.sum()
+    inside = bitmap[top:bottom, left:right]
+    assert inside[0].any()
+    assert inside[-1].any()
+    assert inside[:, 0].any()
+    assert inside[:, -1].any()
+
+
+@pytest.mark.parametrize(
+    ("points", "box"),
+    [
+        ([1.5, 2.25, 6.0, 7.0], (1.5, 2.25, 6.0, 7.0)),
+        ([-5, -5, 50, 50], (0.0, 0.0, 10.0, 8.0)),
+        ([-1e300, 3, 1e300, 4], (0.0, 3.0, 10.0, 4.0)),
+        ([9, 7, 10, 8], (9.0, 7.0, 10.0, 8.0)),
+    ],
+)
+def test_rectangles_are_cut_to_the_image(
+    points: list[float], box: tuple[float, float, float, float]
+) -> None:
+    assert rectangle_to_box(points, width=10, height=8) == box
+
+
+@pytest.mark.parametrize(
+    "points",
+    [[10, 0, 12, 8], [-3, 0, 0, 8], [0, 8, 10, 9], [2, 2, 2, 6], [2.6, 2, 3.4, 6], [0, 0, 0, 0]],
+)
+def test_rectangles_that_cover_nothing(points: list[float]) -> None:
+    with pytest.raises(EmptyShape):
+        rectangle_to_box(points, width=10, height=8)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [],
+        [1, 1, 5],
+        [1, 1, 5, 5, 0],
+        [5, 1, 1, 5],
+        [1, 5, 5, 1],
+        [1, 1, 5, math.nan],
+        [1, 1, math.inf, 5],
+        [1, 1, 5, "5"],
+        [1, 1, 5, True],
+        [1, 1, 5, 10**400],
+    ],
+)
+def test_malformed_rectangles(points: list[object]) -> None:
+    with pytest.raises(BadShape):
+        rectangle_to_box(points, width=10, height=8)
+
+
+def test_errors_are_sentences_that_name_what_is_wrong() -> None:
+    with pytest.raises(BadShape, match=r"pairs of numbers; here are 7\."):
+        fill([1, 1, 5, 5, 3, 3, 2])
+    with pytest.raises(BadShape, match=r"at least 3 points; here are 2\."):
+        fill([1, 1, 5, 5])
+    with pytest.raises(BadShape, match=r"box of 2 x 2 pixels"):
+        mask_to_bitmap([0, 3, 0, 0, 1, 1], width=8, height=8)
+    with pytest.raises(BadShape, match=r"\(7, 0, 8, 1\).*8 x 8"):
+        mask_to_bitmap([0, 4, 7, 0, 8, 1], width=8, height=8)
