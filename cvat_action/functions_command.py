@@ -40,7 +40,8 @@ def choose_function(server: Server, wanted: str | None) -> Function:
             f"{server.host} has no tracker that can be used; deploy one, and see `functions`."
         )
     raise ActionError(
-        f"Several trackers can be used: {', '.join(f.id for f in usable)}. Choose one with --function."
+        f"Several trackers can be used: {', '.join(f.id for f in usable)}. Choose one with "
+        "--function."
     )
 
 

@@ -77,8 +77,8 @@ def job_from_wire(job: Wire, meta: Wire, labels: Iterable[Wire]) -> Job:
         raise ActionError(f"Job {number} is an audio job; only objects on frames can be tracked.")
     if job.get("type") == "ground_truth":
         raise ActionError(
-            f"Job {number} is a ground truth job. Its objects are what others are measured against, "
-            "so they are left alone; track in an annotation job of the same task."
+            f"Job {number} is a ground truth job. Its objects are what others are measured "
+            "against, so they are left alone; track in an annotation job of the same task."
         )
     frame_count = job["stop_frame"] - job["start_frame"] + 1
     sizes = tuple((int(f["width"]), int(f["height"])) for f in meta["frames"])

@@ -79,6 +79,8 @@ class Journal:
 
     @classmethod
     def append(cls, path: Path, record: Record) -> "Journal":
+        with path.open("r+b") as file:  # a last line cut short must not spoil the next one
+            file.truncate(file.read().rfind(b"\n") + 1)
         journal = cls(path, path.open("a", encoding="utf-8"), frozenset())
         if record.batches is not None:
             journal._created_tracks = _created_tracks(record.batches)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Tracked frames into what is created, updated and deleted in CVAT: the table of contract section 10.
+"""Tracked frames into what is created, updated and deleted in CVAT: contract section 10's table.
 
 | seed on frame N | as it is | with `convert` |
 |---|---|---|
 | mask shape | a mask shape per frame; seed kept | the same |
-| polygon shape | a polygon shape per frame; seed kept | a polygon track, keyframe N = seed; seed deleted |
+| polygon shape | a polygon shape per frame; seed kept | a track from keyframe N; seed deleted |
 | polygon track | keyframe N and a keyframe per frame; later keyframes kept | the same |
 | rectangle shape, track | like polygons | shapes stay shapes, tracks stay tracks |
 

@@ -83,7 +83,8 @@ def select(
         if ref not in {p.ref for p in present if p.there}:
             there = ", ".join(p.ref for p in present if p.there and not p.reason) or "none"
             raise ActionError(
-                f"There is no object {ref} on frame {frame} of job {job.id}. Objects there: {there}."
+                f"There is no object {ref} on frame {frame} of job {job.id}. Objects there: "
+                f"{there}."
             )
     seeds, refused = [], []
     for p in present:

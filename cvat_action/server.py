@@ -61,7 +61,9 @@ class Server:
         """(major, minor) of the server, or None where it does not say."""
         try:
             text = str(self._get("/api/server/about").get("version", ""))
-        except HttpFailure:
+        except HttpFailure as failure:
+            if failure.status is None:
+                raise
             return None
         found = re.match(r"(\d+)\.(\d+)", text)
         return (int(found[1]), int(found[2])) if found else None
@@ -201,7 +203,7 @@ class ServerTracker:
 
 
 def call_failure(failure: HttpFailure, function: str) -> CallFailed:
-    """What a failed call means and what helps: the table of contract section 5.2, in plain words."""
+    """What a failed call means and what helps: contract section 5.2's table, in plain words."""
     status, body = failure.status, failure.body
     html = body.lstrip()[:1] == "<"
     from_function = " for url: " in body

@@ -80,6 +80,8 @@ class Fault:
     status: int = 500
     body: str = ""
     times: int = 1
+    skip: int = 0
+    """let this many pass first"""
     seconds: float = 0.0
     drop: bool = False
     """close the connection without an answer"""
@@ -452,6 +454,9 @@ def _handler_for(cvat: StandinCvat) -> type[BaseHTTPRequestHandler]:
         def _fault(self, path: str) -> Fault | None:
             for fault in cvat.faults:
                 if fault.times and fault.method == self.command and re.fullmatch(fault.path, path):
+                    if fault.skip:
+                        fault.skip -= 1
+                        return None
                     fault.times -= 1
                     return fault
             return None

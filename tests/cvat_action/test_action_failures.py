@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: MIT
+"""Broken and slow answers, cut runs, permissions: what is kept, what is said, how it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import MASK, POLYGON, RECTANGLE, keyframe, shape, shifted, track
+from standin_cvat import Fault
+
+CALL = r"/api/lambda/functions/.*"
+WRITE = r"/api/jobs/42/annotations/"
+TO_14 = ("track", "--job", 42, "--frame", 10, "--target-frame", 14)
+CONVERT = "--convert-polygon-shapes-to-tracks"
+ROOT = Path(__file__).parents[2]
+
+
+def frames(shapes):
+    return sorted(s["frame"] for s in shapes)
+
+
+def journal_of(result):
+    return result.log.split("--resume ")[-1].split()[0]
+
+
+@pytest.fixture
+def masks(job):
+    """Three masks that the scripted function calls 20, 30 and 40."""
+    job.shapes = [shape("mask", [0, 3, 1, 4, 4, y, 7, y + 1], id=y, group=y) for y in (20, 30, 40)]
+    return job.shapes
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 503, "body": "503 Server Error: Service Unavailable for url: http://x/"},
+        {"status": 500, "body": "<h1>Server Error (500)</h1>"},
+        {"status": 500, "body": '"500 Server Error: Internal Server Error for url: http://x/"'},
+        {"status": 502, "body": "<html>bad gateway</html>"},
+        {"drop": True},
+    ],
+)
+def test_a_call_that_may_succeed_later_is_repeated(cvat, job, act, masks, function, fault):
+    cvat.faults = [Fault("POST", CALL, times=2, **fault)]
+    result = act(*TO_14)
+    assert result.code == 0
+    assert result.log.count("Trying again") == 2
+    assert len(job.shapes) == 3 + 3 * 4
+    assert [c for _, _, c in function.calls] == [[20, 30, 40]] * 5
+
+
+def test_a_call_is_not_repeated_for_ever_and_what_is_done_is_kept(cvat, job, act, masks, function):
+    function.refuse = lambda frame, count: 503 if frame == 13 else None
+    result = act(*TO_14, "--repeats", 3)
+    assert result.code == 1
+    assert result.log.count("Trying again") == 3
+    assert result.log.count("CRITICAL") == 1
+    assert "2 of 4 frames are tracked and written" in result.log
+    assert frames(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
+
+    function.refuse = lambda frame, count: None
+    again = act("track", "--resume", journal_of(result))
+    assert again.code == 0
+    assert frames(job.shapes) == sorted([10, 11, 12, 13, 14] * 3)
+    assert [s["points"][-4] for s in job.shapes if s["group"] == 20] == [4, 5, 6, 7, 8]
+    assert not Path(journal_of(result)).exists()
+
+
+@pytest.mark.parametrize("status", [408, 413, 504])
+def test_too_much_for_one_call_is_sent_in_halves(cvat, job, act, masks, function, status):
+    function.refuse = lambda frame, count: status if count > 2 else None
+    result = act(*TO_14)
+    assert result.code == 0
+    assert len(job.shapes) == 3 + 3 * 4
+    assert all(len(objects) <= 2 for _, _, objects in function.calls)
+
+
+def test_an_object_too_large_for_any_call_is_dropped_with_the_reason(
+    cvat, job, act, masks, function
+):
+    function.refuse = lambda frame, count: 413
+    result = act(*TO_14)
+    assert result.code == 1
+    assert "No object is left to track" in result.log
+    assert "an image larger than it takes" in result.log
+    assert frames(job.shapes) == [10, 10, 10]
+    assert "--resume" not in result.log
+
+
+def test_a_body_over_nuclios_limit_is_sent_in_parts(cvat, job, act, masks, function):
+    function.refuse = lambda frame, count: 400 if count > 1 else None
+    assert act(*TO_14).code == 0
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_slow_calls_are_split_and_joined_again(cvat, job, act, masks, function):
+    function.seconds = lambda frame, count: 0.3 * count if frame == 11 else 0.0
+    assert act(*TO_14, "--seconds-per-call", 0.6).code == 0
+    sizes = [(frame, len(objects)) for _, frame, objects in function.calls]
+    assert sizes[:2] == [(10, 3), (11, 3)]
+    assert sizes[2:5] == [(12, 1), (12, 2), (13, 3)]
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_objects_per_call_is_kept_to(cvat, job, act, masks, function):
+    assert act(*TO_14, "--objects-per-call", 2).code == 0
+    assert [len(objects) for _, _, objects in function.calls] == [2, 1] * 5
+
+
+def test_an_object_that_lost_its_state_starts_again_from_its_last_good_result(
+    cvat, job, act, masks, function
+):
+    gone = {"code": "state_gone", "message": "The state is no longer known."}
+    function.errors = {(30, 13): [gone]}
+    result = act(*TO_14)
+    assert result.code == 0
+    assert "Frame 13, object 30: The state is no longer known." in result.log
+    assert ("start", 12, [30]) in function.calls
+    assert [s["points"][-4] for s in job.shapes if s["group"] == 30] == [4, 5, 6, 7, 8]
+
+
+def test_an_object_that_fails_twice_is_stopped_and_the_others_go_on(
+    cvat, job, act, masks, function
+):
+    gone = {"code": "state_gone", "message": "The state is no longer known."}
+    function.errors = {(30, 13): [gone, gone]}
+    result = act(*TO_14, "--json")
+    assert result.code == 0
+    by_ref = {o["object"]: o for o in result.json["objects"]}
+    assert by_ref["30"]["frames"] == 2
+    assert "frame 13" in by_ref["30"]["stopped"]
+    assert by_ref["20"]["frames"] == by_ref["40"]["frames"] == 4
+    assert frames(s for s in job.shapes if s["group"] == 30) == [10, 11, 12]
+
+
+def test_an_object_refused_at_the_start_is_told_and_the_others_go_on(
+    cvat, job, act, masks, function
+):
+    function.errors = {(30, 10): [{"code": "empty_shape", "message": "The shape is empty."}]}
+    result = act(*TO_14)
+    assert result.code == 0
+    assert "Object 30: not started on frame 10: The shape is empty." in result.log
+    assert frames(s for s in job.shapes if s["group"] == 30) == [10]
+    assert frames(s for s in job.shapes if s["group"] == 20) == [10, 11, 12, 13, 14]
+
+
+def test_expired_states_start_all_objects_again(cvat, job, act, masks, function):
+    sign = cvat._call_function
+    expired = []
+
+    def once_expired(function_id, query, body):
+        if body["frame"] == 13 and not expired:
+            expired.append(True)
+            cvat.state_age = 8 * 3600 + 1
+        answer = None
+        try:
+            answer = sign(function_id, query, body)
+        finally:
+            cvat.state_age = 0
+        return answer
+
+    cvat._call_function = once_expired
+    result = act(*TO_14)
+    assert result.code == 0
+    assert "expired" in result.log
+    assert ("start", 12, [20, 30, 40]) in function.calls
+    assert [s["points"][-4] for s in job.shapes if s["group"] == 30] == [4, 5, 6, 7, 8]
+
+
+def test_410_starts_all_objects_again(cvat, job, act, masks, function):
+    refused = []
+    function.refuse = lambda frame, count: (
+        410 if frame == 13 and len(refused) < 1 and not refused.append(1) else None
+    )
+    assert act(*TO_14).code == 0
+    assert ("start", 12, [20, 30, 40]) in function.calls
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("answered", "said"),
+    [
+        ({"type": "mask", "points": [0, 9, 4, 20, 7, 21]}, "whose runs do not fill its box"),
+        ({"type": "mask", "points": [0, 8, 62, 20, 65, 21]}, "in a 64x48 image"),
+        ({"type": "polygon", "points": POLYGON}, "a polygon for a mask"),
+        ({"type": "mask", "points": "no"}, "not a list of numbers"),
+    ],
+)
+def test_a_broken_result_is_never_written(cvat, job, act, masks, function, answered, said):
+    function.answers = {(30, 12): answered}
+    result = act(*TO_14)
+    assert result.code == 0
+    assert said in result.log
+    assert frames(s for s in job.shapes if s["group"] == 30) == [10, 11]
+    assert frames(s for s in job.shapes if s["group"] == 40) == [10, 11, 12, 13, 14]
+
+
+def test_lists_of_another_length_end_the_run(cvat, job, act, masks, function):
+    answer = function.answer
+    function.answer = lambda request: (200, {**answer(request)[1], "states": [1]})
+    result = act(*TO_14)
+    assert result.code == 1
+    assert "The function answered 1 states for 3 objects" in result.log
+    assert frames(job.shapes) == [10, 10, 10]
+
+
+def test_another_image_size_ends_the_run_with_what_is_done(cvat, job, act, masks):
+    job.sizes = [(64, 48)] * 8 + [(32, 48)] * 17
+    result = act(*TO_14)
+    assert result.code == 1
+    assert "Frame 13 is 32x48, the frames before it 64x48" in result.log
+    assert frames(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
+
+
+def test_a_function_that_is_being_built_says_so(cvat, job, act, masks):
+    next(iter(cvat.functions.values())).url = None
+    result = act(*TO_14, "--repeats", 1)
+    assert result.code == 1
+    assert "still being built" in result.log
+
+
+# --- permissions -----------------------------------------------------------------------------
+
+
+def test_a_read_only_token_is_explained(cvat, job, act, masks, monkeypatch):
+    monkeypatch.setenv("CVAT_ACCESS_TOKEN", "read-only")
+    result = act(*TO_14)
+    assert result.code == 1
+    assert "read-only" in result.log
+    assert "make one that may write" in result.log
+    assert len(job.shapes) == 3
+
+
+def test_a_wrong_login_is_explained(cvat, job, act, masks, monkeypatch):
+    monkeypatch.setenv("CVAT_ACCESS_TOKEN", "unknown")
+    result = act(*TO_14)
+    assert result.code == 1
+    assert "check --auth or CVAT_ACCESS_TOKEN" in result.log
+    monkeypatch.delenv("CVAT_ACCESS_TOKEN")
+    wrong = act(*TO_14, "--auth", "annotator:wrong")
+    assert wrong.code == 1
+    assert "check --auth or CVAT_ACCESS_TOKEN" in wrong.log
+    assert "Traceback" not in wrong.log
+
+
+def test_a_password_and_an_organisation(cvat, job, act, masks, monkeypatch):
+    monkeypatch.delenv("CVAT_ACCESS_TOKEN")
+    assert act(*TO_14, "--auth", "annotator:secret", "--org", "team").code == 0
+    assert len(job.shapes) == 3 + 3 * 4
+    assert {h.get("X-Organization") for h in cvat.headers[-5:]} == {"team"}
+
+
+def test_no_server_is_one_line(act, monkeypatch):
+    from cvat_action.cli import main
+
+    assert main(["--server-host", "http://127.0.0.1:9", "functions"]) == 1
+
+
+def test_a_server_without_functions_is_explained(cvat, act):
+    cvat.faults = [Fault("GET", "/api/lambda/functions/?", 404, "<h1>Not found</h1>")]
+    result = act("functions")
+    assert result.code == 1
+    assert "docker-compose.serverless.yml" in result.log
+
+
+def test_an_old_server_is_warned_about(cvat, act):
+    cvat.version = "2.31.0"
+    result = act("functions")
+    assert result.code == 0
+    assert "This is CVAT 2.31" in result.log
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+def test_a_write_whose_answer_was_lost_is_not_written_twice(cvat, job, act, masks):
+    cvat.faults = [Fault("PATCH", WRITE, 504, "<html>", after=True)]
+    assert act(*TO_14).code == 0
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_writing_in_batches_says_how_much_is_written_and_goes_on(
+    cvat, job, act, masks, monkeypatch
+):
+    monkeypatch.setattr("cvat_action.upload.MOST_OBJECTS", 5)
+    cvat.faults = [Fault("PATCH", WRITE, 503, "busy", times=100, skip=2, after=True)]
+    result = act(*TO_14, "--repeats", 1)
+    assert result.code == 1
+    assert "Written are 10 of 12 objects (2 of 3 requests)" in result.log
+    assert "not all of it is written" in result.log
+
+    cvat.faults = []
+    again = act("track", "--resume", journal_of(result))
+    assert again.code == 0
+    assert len(job.shapes) == 3 + 3 * 4
+    assert len({(s["frame"], s["group"]) for s in job.shapes}) == 15
+
+
+def test_what_others_changed_meanwhile_is_kept(cvat, job, act, function):
+    job.tracks = [track(keyframe(10, POLYGON), id=5), track(keyframe(10, RECTANGLE), id=6)]
+    step = function.answer
+
+    def meanwhile(request):
+        job.tracks = [track(keyframe(8, POLYGON), keyframe(10, POLYGON), id=5, group=9)]
+        return step(request)
+
+    function.answer = meanwhile
+    result = act(*TO_14)
+    assert result.code == 0
+    assert "Object track:6: deleted in CVAT while it was tracked" in result.log
+    (t,) = job.tracks
+    assert (t["group"], t["frame"]) == (9, 8)
+    assert [k["frame"] for k in t["shapes"]] == [8, 10, 11, 12, 13, 14, 15]
+
+
+# --- runs that are cut off -------------------------------------------------------------------
+
+
+def test_resuming_goes_on_with_tracks_made_by_the_first_part(cvat, job, act, function):
+    job.shapes = [shape("polygon", POLYGON, id=900)]
+    job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
+    function.refuse = lambda frame, count: 503 if frame == 13 else None
+    result = act(*TO_14, CONVERT, "--repeats", 0)
+    assert result.code == 1
+    made = next(t for t in job.tracks if t["id"] != 5)
+    assert [(k["frame"], k["outside"]) for k in made["shapes"]] == [
+        (10, False), (11, False), (12, False), (13, True),
+    ]  # fmt: skip
+    assert job.shapes == []
+    function.refuse = lambda frame, count: None
+    assert act("track", "--resume", journal_of(result)).code == 0
+    assert {t["id"] for t in job.tracks} == {5, made["id"]}
+    for t, points in ((0, POLYGON), (1, RECTANGLE)):
+        found = next(x for x in job.tracks if (x["id"] == 5) == bool(t))
+        assert [(k["frame"], k["outside"], k["points"]) for k in found["shapes"]] == [
+            *((10 + i, False, shifted(points, i)) for i in range(5)),
+            (15, True, shifted(points, 4)),
+        ]
+
+
+def test_resuming_on_another_server_or_from_no_journal_is_refused(cvat, job, act, tmp_path):
+    assert "cannot be read" in act("track", "--resume", tmp_path / "none").log
+    (tmp_path / "other").write_text('{"hello": 1}\n')
+    assert "is not a journal" in act("track", "--resume", tmp_path / "other").log
+
+
+def command(cvat, tmp_path, *arguments):
+    environment = {
+        **os.environ,
+        "CVAT_ACCESS_TOKEN": "may-write",
+        "XDG_STATE_HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "NO_PROXY": "127.0.0.1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "cvat_action", "--server-host", cvat.url, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def at_frame(function, number):
+    """Is set when the function is asked for a frame, which it then never answers in time."""
+    reached = threading.Event()
+
+    def seconds(frame, count):
+        if frame == number:
+            reached.set()
+            return 30.0
+        return 0.0
+
+    function.seconds = seconds
+    return reached
+
+
+def test_ctrl_c_keeps_what_is_done(cvat, job, masks, function, tmp_path, act):
+    reached = at_frame(function, 13)
+    process = command(cvat, tmp_path, *TO_14, "--json")
+    assert reached.wait(30)
+    process.send_signal(signal.SIGINT)
+    out, log = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Stopped by Ctrl+C. 2 of 4 frames are tracked and written" in log
+    assert "Traceback" not in log
+    assert frames(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
+    assert json.loads(out)["complete"] is False
+    function.seconds = lambda frame, count: 0.0
+    assert act("track", "--resume", json.loads(out)["resume"].split()[-1]).code == 0
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_a_killed_run_is_written_and_goes_on_with_resume(cvat, job, masks, function, tmp_path, act):
+    reached = at_frame(function, 13)
+    journal = tmp_path / "run.jsonl"
+    process = command(cvat, tmp_path, *TO_14, "--journal", journal)
+    assert reached.wait(30)
+    process.kill()
+    process.communicate(timeout=30)
+    assert len(job.shapes) == 3
+    with journal.open("a") as file:
+        file.write('{"frame": 13, "resul')  # the last line may be cut short
+    function.seconds = lambda frame, count: 0.0
+    assert act("track", "--resume", journal).code == 0
+    assert frames(job.shapes) == sorted([10, 11, 12, 13, 14] * 3)
+
+
+def test_ctrl_c_while_writing_still_writes(cvat, job, masks, tmp_path):
+    cvat.faults = [Fault("PATCH", WRITE, 503, "busy", seconds=1.0)]
+    process = command(cvat, tmp_path, *TO_14, "--first-wait", "0.01")
+    deadline = time.monotonic() + 30
+    while cvat.faults[0].times and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Writing what is done" in log
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_the_summary_names_the_frame_to_look_at_first(cvat, job, act, masks, function):
+    function.lost = {(30, 12), (30, 13)}
+    function.scores = {(20, 13): 0.31, (30, 12): 0.05}
+    result = act(*TO_14)
+    rows = {line.split()[0]: line for line in result.out.splitlines()}
+    assert "0.31 on frame 13" in rows["20"]
+    assert rows["30"].split()[3:5] == ["4", "2"]
+    assert "written: 10 shapes created" in result.out
+
+
+def test_a_single_frame_video_and_sheet_show_the_objects(cvat, job, act, tmp_path):
+    import cv2
+
+    job.shapes = [shape("mask", MASK, id=900)]
+    video, sheet = tmp_path / "out.mp4", tmp_path / "out.png"
+    assert act(*TO_14, "--preview", video, "--contact-sheet", sheet).code == 0
+    capture = cv2.VideoCapture(str(video))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
+    capture.release()
+    picture = cv2.imread(str(sheet))
+    assert picture.shape == (600, 1600, 3)
+    # the last frame's mask, rows 20 and 21 at x 8 to 11, in a cell 400 px wide, in the second row
+    inside, beside = picture[300 + 131, 62], picture[300 + 131, 150]
+    assert int(inside.max()) - int(inside.min()) > 60
+    assert int(beside.max()) - int(beside.min()) < 10

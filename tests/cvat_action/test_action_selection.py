@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: MIT
+"""Which objects are tracked, which are left alone, and what is refused before anything is done."""
+
+import pytest
+from conftest import (
+    MASK,
+    MOVING,
+    POLYGON,
+    RECTANGLE,
+    keyframe,
+    shape,
+    shifted,
+    track,
+)
+from standin_cvat import StandinFunction
+
+from cvat_action.geometry import polygon_between, rectangle_between
+
+TO_12 = ("track", "--job", 42, "--frame", 10, "--target-frame", 12)
+
+
+def frames(shapes):
+    return sorted(s["frame"] for s in shapes)
+
+
+def test_every_object_that_cannot_be_tracked_is_left_alone_with_a_reason(cvat, job, act, function):
+    cuboid = [float(i) for i in range(16)]
+    job.shapes = [
+        shape("polygon", POLYGON, id=1),
+        shape("points", [1.0, 1.0], id=2),
+        shape("ellipse", [9.0, 9.0, 12.0, 5.0], id=3),
+        shape("rectangle", RECTANGLE, rotation=30.0, id=4),
+        shape("polyline", [1.0, 1.0, 2.0, 2.0], id=5),
+        shape("cuboid", cuboid, id=6),
+        shape("skeleton", [], elements=[shape("points", [1.0, 1.0])], id=7),
+        shape("polygon", POLYGON, frame=9, id=8),
+    ]
+    job.tracks = [
+        track(keyframe(8, POLYGON), keyframe(9, POLYGON, outside=True), id=11),
+        track(keyframe(11, POLYGON), id=12),
+        track({**keyframe(10, []), "type": "mask", "points": MASK}, id=13),
+        track(keyframe(8, RECTANGLE), keyframe(12, RECTANGLE, rotation=5.0), id=14),
+    ]
+    before = list(job.tracks)
+    result = act(*TO_12, "--json")
+    assert result.code == 0
+    reasons = {x["object"]: x["reason"] for x in result.json["left_alone"]}
+    assert set(reasons) == {"2", "3", "4", "5", "6", "7", "track:11", "track:13", "track:14"}
+    assert "points" in reasons["2"]
+    assert "ellipse" in reasons["3"]
+    assert "rotated" in reasons["4"]
+    assert "rotated" in reasons["track:14"]
+    assert "skeleton" in reasons["7"]
+    assert "outside" in reasons["track:11"]
+    assert "mask" in reasons["track:13"]
+    assert all(f"Object {ref} is left alone" in result.log for ref in reasons)
+    assert [o["object"] for o in result.json["objects"]] == ["1"]
+    assert job.tracks == before
+
+
+def test_object_and_label_choose(cvat, job, act, function):
+    job.shapes = [
+        shape("mask", MASK, id=900),
+        shape("rectangle", RECTANGLE, id=901, label_id=8),
+    ]
+    job.tracks = [track(keyframe(10, POLYGON), id=5)]
+    assert act(*TO_12, "--object", "900", "--object", "track:5").code == 0
+    assert function.calls[0] == ("start", 10, [20, 2])
+    assert act(*TO_12, "--label", "person").code == 0
+    assert function.calls[3] == ("start", 10, [30])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--object", "5"), "There is no object 5 on frame 10"),
+        (("--object", "track:900"), "Objects there: 900"),
+        (("--object", "car"), "write 17 or track:5"),
+        (("--label", "cat"), "Its labels: car, person"),
+        (("--target-frame", "30"), "job 42 holds frames 5 to 29"),
+        (("--target-frame", "8"), "add --backward"),
+        (("--backward",), "--backward needs a target frame before frame 10"),
+        (("--frame", "4"), "job 42 holds frames 5 to 29"),
+        (("--frame", "11"), "There is nothing to track on frame 11"),
+        (("--job", "43"), "There is no job 43"),
+        (("--function", "siammask"), "no function 'siammask'"),
+        (("--preview", "/nowhere/at/all.mp4"), "lie in a folder that exists"),
+        (("--contact-sheet", "sheet.jpg"), "must end in .png"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_line_and_nothing_is_written(cvat, job, act, arguments, said):
+    job.shapes = [shape("mask", MASK, id=900)]
+    result = act(*TO_12, *arguments)
+    assert result.code == 1
+    assert said in result.log
+    assert result.log.count("CRITICAL") == 1
+    assert "Traceback" not in result.log
+    assert cvat.calls("PATCH", ".*") == cvat.calls("POST", ".*") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dimension": "3d"}, "3D job"),
+        ({"media_type": "audio"}, "audio job"),
+        ({"type": "ground_truth"}, "ground truth job"),
+        ({"deleted_frames": [10]}, "Frame 10 is deleted"),
+    ],
+)
+def test_jobs_that_cannot_be_tracked_in_are_refused(cvat, job, act, change, said):
+    job.shapes = [shape("mask", MASK, id=900)]
+    for name, value in change.items():
+        setattr(job, name, value)
+    result = act(*TO_12)
+    assert result.code == 1
+    assert said in result.log
+    assert cvat.calls("POST", ".*") == []
+
+
+def test_the_target_on_the_frame_itself_does_nothing(cvat, job, act):
+    job.shapes = [shape("mask", MASK, id=900)]
+    assert act("track", "--job", 42, "--frame", 10, "--target-frame", 10).code == 0
+    assert cvat.calls("POST|PATCH", ".*") == []
+
+
+def test_tracks_are_refused_beforehand_where_the_task_takes_none(cvat, job, act, function):
+    job.validation_mode = "gt_pool"
+    job.shapes = [shape("polygon", POLYGON, id=900)]
+    result = act(*TO_12, "--convert-polygon-shapes-to-tracks")
+    assert result.code == 1
+    assert "pool of ground truth frames" in result.log
+    assert function.calls == []
+    assert act(*TO_12).code == 0
+    assert frames(job.shapes) == [10, 11, 12]
+
+
+def test_an_earlier_runs_shapes_stop_the_run_unless_replaced_or_kept(cvat, job, act, function):
+    job.shapes = [
+        shape("mask", MASK, id=900),
+        shape("mask", MASK, id=901, frame=11, source="semi-auto"),
+        shape("mask", MASK, id=902, frame=11, group=6, source="auto"),
+    ]
+    assert act(*TO_12).code == 0
+    calls = len(function.calls)
+    again = act(*TO_12)
+    assert again.code == 1
+    assert "2 shapes on frames 11 to 12 look like an earlier run's" in again.log
+    assert len(function.calls) == calls
+    first = {s["id"] for s in job.shapes}
+
+    assert act(*TO_12, "--replace").code == 0
+    assert frames(job.shapes) == [10, 11, 11, 11, 12]
+    assert {900, 901, 902} <= {s["id"] for s in job.shapes}
+    assert len(first & {s["id"] for s in job.shapes}) == 3
+
+    assert act(*TO_12, "--keep-earlier").code == 0
+    assert frames(job.shapes) == [10, 11, 11, 11, 11, 12, 12]
+
+
+def test_replace_refuses_to_guess_whose_shapes_they_are(cvat, job, act):
+    two = [0, 1, 30, 40, 30, 40]
+    job.shapes = [shape("mask", MASK, id=900), shape("mask", two, id=901)]
+    assert act(*TO_12).code == 0
+    result = act(*TO_12, "--replace", "--object", "900")
+    assert result.code == 1
+    assert "cannot tell whose they are" in result.log
+    assert act(*TO_12, "--replace").code == 0
+    assert frames(job.shapes) == [10, 10, 11, 11, 12, 12]
+
+
+def test_keyframes_start_a_track_again_from_what_was_drawn(cvat, job, act, function):
+    fixed = [p + 1 if i % 2 == 0 else p for i, p in enumerate(shifted(POLYGON, 20))]
+    job.tracks = [
+        track(
+            keyframe(10, POLYGON),
+            keyframe(12, fixed, attributes=[MOVING]),
+            keyframe(14, fixed, outside=True),
+            keyframe(16, POLYGON),
+            id=5,
+        )
+    ]
+    to_18 = ("track", "--job", 42, "--frame", 10, "--target-frame", 17, "--keyframes")
+    assert act(*to_18).code == 0
+    assert [
+        (k["frame"], None if k["outside"] else k["points"]) for k in job.tracks[0]["shapes"]
+    ] == [
+        (10, POLYGON),
+        (11, shifted(POLYGON, 1)),
+        (12, fixed),
+        (13, shifted(fixed, 1)),
+        (14, None),
+        (16, POLYGON),
+        (17, shifted(POLYGON, 1)),
+        (18, None),
+    ]
+    assert [(kind, f) for kind, f, _ in function.calls] == [
+        ("start", 10), ("step", 11), ("start", 12), ("step", 13), ("start", 16), ("step", 17),
+    ]  # fmt: skip
+
+
+def test_keyframes_of_shapes_go_by_label_type_and_group(cvat, job, act, function):
+    fixed = [0, 2, 30, 20, 31, 20]
+    job.shapes = [
+        shape("mask", MASK, id=900, group=1),
+        shape("mask", fixed, id=901, frame=12, group=1),
+        shape("mask", fixed, id=902, frame=12, group=2),
+    ]
+    to_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13, "--keyframes")
+    assert act(*to_13).code == 0
+    mine = {s["frame"]: s["points"][-4:] for s in job.shapes if s["group"] == 1}
+    assert mine == {
+        10: MASK[-4:],
+        11: [5, 20, 8, 21],
+        12: fixed[-4:],
+        13: [31, 20, 32, 20],
+    }
+    assert len(job.shapes) == 5
+
+    job.shapes = [*job.shapes[:2], shape("mask", MASK, id=903, frame=12, group=1)]
+    result = act(*to_13)
+    assert "more than one object could be object 900" in result.log
+
+
+def test_converting_with_keyframes_takes_the_drawn_shapes_into_the_track(cvat, job, act):
+    fixed = shifted(POLYGON, 20)
+    job.shapes = [
+        shape("polygon", POLYGON, id=900),
+        shape("polygon", fixed, id=901, frame=12),
+    ]
+    convert = "--convert-polygon-shapes-to-tracks"
+    to_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13, "--keyframes", convert)
+    assert act(*to_13).code == 0
+    assert job.shapes == []
+    assert [k["points"] for k in job.tracks[0]["shapes"][:4]] == [
+        POLYGON, shifted(POLYGON, 1), fixed, shifted(fixed, 1),
+    ]  # fmt: skip
+
+
+def test_dry_run_shows_the_plan_and_does_nothing(cvat, job, act):
+    job.deleted_frames = [11]
+    job.shapes = [
+        shape("mask", MASK, id=900),
+        shape("polygon", POLYGON, id=901),
+        shape("ellipse", [9.0, 9.0, 12.0, 5.0], id=902),
+    ]
+    job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
+    convert = "--convert-polygon-shapes-to-tracks"
+    result = act(*TO_12, "--dry-run", convert)
+    assert result.code == 0
+    assert "1 frames (deleted ones skipped: [11])" in result.out
+    assert "a mask shape per frame" in result.out
+    assert "a new track; the shape is deleted" in result.out
+    assert "keyframes of this track" in result.out
+    assert "ellipse cannot be tracked" in result.out
+    plan = act(*TO_12, "--dry-run", "--json").json
+    assert plan["frames"] == [12]
+    assert [o["object"] for o in plan["objects"]] == ["900", "901", "track:5"]
+    assert cvat.calls("POST|PATCH", ".*") == []
+
+
+def test_functions_lists_trackers_and_says_why_not(cvat, job, act):
+    cvat.functions["boxes"] = StandinFunction(None, "boxes", shape_types=("rectangle",), name="B")
+    cvat.functions["lines"] = StandinFunction(None, "lines", shape_types=("polyline",), name="L")
+    cvat.functions["yolo"] = StandinFunction(None, "yolo", kind="detector", shape_types=())
+    result = act("functions")
+    assert result.code == 0
+    rows = {line.split()[0]: line for line in result.out.splitlines()}
+    assert rows["pth-facebookresearch-sam2-tracker"].endswith("yes")
+    assert rows["boxes"].split()[-2:] == ["rectangle", "yes"]
+    assert "no: tracks neither masks, polygons nor rectangles" in rows["lines"]
+    assert "yolo" not in rows
+    assert [f["usable"] for f in act("functions", "--json").json] == [True, True, False, False]
+
+    job.shapes = [shape("mask", MASK, id=900)]
+    refused = act(*TO_12, "--function", "boxes")
+    assert "the function does not track objects of type mask" in refused.log
+    del cvat.functions["pth-facebookresearch-sam2-tracker"]
+    cvat.functions["more"] = StandinFunction(None, "more")
+    assert "Choose one with --function" in act(*TO_12).log
+
+
+def test_a_position_between_keyframes_matches_points_by_length_of_outline():
+    square = [0.0, 0.0, 8.0, 0.0, 8.0, 8.0, 0.0, 8.0]
+    cut = [0.0, 0.0, 8.0, 0.0, 8.0, 4.0, 8.0, 8.0, 0.0, 8.0]
+    assert polygon_between(square, shifted(square, 4), 0.25) == shifted(square, 1)
+    between = polygon_between(square, cut, 0.5)
+    assert between[:4] == [0.0, 0.0, 8.0, 0.0]
+    assert between[-2:] == [0.0, 8.0]
+    assert len(between) == 10
+    assert rectangle_between([0, 0, 2, 2], [4, 0, 6, 4], 0.5) == [2, 0, 4, 3]
