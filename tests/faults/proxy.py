@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""A TCP proxy before Redis: cuts connections inside a command, is slow, answers for the server."""
+
+import contextlib
+import select
+import socket
+import struct
+import threading
+import time
+
+CHUNK = 1 << 16
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
+
+
+class Proxy:
+    """Forwards bytes; what it does besides is set by its attributes and counted in `cuts`."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target = ("127.0.0.1", target_port)
+        self.cut_after: int | None = None
+        """So many bytes later (both ways together) the connection that carries them is reset."""
+        self.delay_seconds = 0.0
+        """Before each chunk of an answer."""
+        self.stub_answer: bytes | None = None
+        """Sent instead of whatever the server would say; then the connection is closed."""
+        self.silent = False
+        """Connections are taken and nothing ever answers."""
+        self.cuts = 0
+        self.stubbed = 0
+        self.sent: list[bytes] | None = None
+        """What clients sent, chunk by chunk, where somebody put a list here."""
+        self._lock = threading.Lock()
+        self._closed = False
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    def close(self) -> None:
+        self._closed = True
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        self._accepting.join(5)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            client, _ = self._listener.accept()
+            if self._closed:
+                client.close()
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with socket.create_connection(self._target, timeout=5) as server:
+                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._pump(client, server)
+
+    def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        while not self._closed:
+            readable, _, _ = select.select([client, server], [], [], 1.0)
+            for source in readable:
+                data = source.recv(CHUNK)
+                if not data:
+                    return
+                if source is client and self.sent is not None:
+                    self.sent.append(data)
+                while self.silent and not self._closed:
+                    time.sleep(0.01)
+                if source is client and self.stub_answer is not None:
+                    self.stubbed += 1
+                    client.sendall(self.stub_answer)
+                    return
+                target = server if source is client else client
+                keep = self._bytes_before_cut(len(data))
+                if source is server and self.delay_seconds:
+                    time.sleep(self.delay_seconds)
+                target.sendall(data[:keep])
+                if keep < len(data):
+                    _reset_on_close(client)
+                    _reset_on_close(server)
+                    return
+
+    def _bytes_before_cut(self, count: int) -> int:
+        with self._lock:
+            if self.cut_after is None:
+                return count
+            if self.cut_after >= count:
+                self.cut_after -= count
+                return count
+            keep, self.cut_after = self.cut_after, None
+            self.cuts += 1
+            return keep
+
+
+def _reset_on_close(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

