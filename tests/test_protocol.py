@@ -1,0 +1,467 @@
+# SPDX-License-Identifier: MIT
+"""The wire: what comes in, what goes out, and what is refused."""
+
+import base64
+import io
+import json
+import math
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from errors import BadRequest, BadShape, BadState, EmptyShape, ObjectError, StateGone, TooLarge
+from protocol import (
+    Answer,
+    Seed,
+    Shape,
+    Token,
+    TrackRequest,
+    answers_to_json,
+    body_to_request,
+    decode_image,
+    error_to_json,
+)
+
+ID = "A" * 20 + "-_" + "z9" * 10 + "Q"
+STATE = {"v": 1, "id": ID}
+POLYGON = {"type": "polygon", "points": [1, 1, 5, 1, 3, 4]}
+MASK = {"type": "mask", "points": [0, 4, 0, 0, 1, 1]}
+RECTANGLE = {"type": "rectangle", "points": [1.5, 1, 5, 5]}
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+PICTURE = encoded(Image.new("RGB", (4, 3), (10, 200, 30)))
+
+
+def body(**parts: object) -> dict[str, object]:
+    return {"image": base64.b64encode(PICTURE).decode(), **parts}
+
+
+def request(content: object, *, max_objects: int = 100, max_points: int = 1000) -> TrackRequest:
+    return body_to_request(content, max_objects=max_objects, max_points=max_points)
+
+
+# ---- requests ----
+
+
+def test_init_of_the_contract() -> None:
+    found = request(body(shapes=[MASK, POLYGON, RECTANGLE], states=[]))
+    assert found.image == PICTURE
+    assert found.entries == (
+        Seed(type="mask", points=MASK["points"]),
+        Seed(type="polygon", points=POLYGON["points"]),
+        Seed(type="rectangle", points=RECTANGLE["points"]),
+    )
+
+
+SEED, TOKEN = Seed(type="polygon", points=POLYGON["points"]), Token(id=ID)
+
+
+@pytest.mark.parametrize(
+    ("parts", "entries"),
+    [
+        ({"shapes": [None, None], "states": [STATE, STATE]}, (TOKEN, TOKEN)),  # as CVAT continues
+        ({"shapes": [POLYGON], "states": []}, (SEED,)),
+        ({"shapes": [POLYGON]}, (SEED,)),
+        ({"states": [STATE]}, (TOKEN,)),
+        ({"shapes": None, "states": [STATE]}, (TOKEN,)),
+        ({"shapes": [POLYGON], "states": None}, (SEED,)),
+        ({"shapes": [POLYGON], "states": [STATE]}, (TOKEN,)),  # the state wins
+        ({"shapes": [POLYGON, None], "states": [None, STATE]}, (SEED, TOKEN)),
+        ({"shapes": [None], "states": [None]}, (None,)),
+        ({"shapes": [POLYGON, POLYGON, None], "states": [STATE]}, (TOKEN, SEED, None)),  # uneven
+        ({"shapes": [POLYGON], "states": [None, None, STATE]}, (SEED, None, TOKEN)),
+        ({"shapes": [], "states": []}, ()),
+        ({}, ()),
+    ],
+)
+def test_a_state_continues_else_a_shape_starts(
+    parts: dict[str, object], entries: tuple[object, ...]
+) -> None:
+    assert request(body(**parts)).entries == entries
+
+
+def test_unknown_keys_are_ignored() -> None:
+    shape = {**POLYGON, "label": 3, "rotation": 0, "__class__": "x"}
+    found = request(body(shapes=[shape], states=[], threshold=0.5, job=3, extra={"a": [1]}))
+    assert found.entries == (SEED,)
+
+
+@pytest.mark.parametrize("kind", [str, str.encode, lambda text: bytearray(text.encode())])
+def test_a_body_in_another_content_type_is_parsed_here(kind: type) -> None:
+    assert request(kind(json.dumps(body(shapes=[POLYGON])))).entries == (SEED,)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        3,
+        [],
+        [body()],
+        "",
+        b"",
+        b"\xff\xfe\xfd",
+        b"{",
+        b"[1,2]",
+        "null",
+        b'{"image": "AAAA", }',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"image": ' + b"9" * 5000 + b"}",
+        {"shapes": [POLYGON]},
+        {"image": None, "shapes": []},
+        {"image": "", "shapes": []},
+        {"image": 5, "shapes": []},
+        {"image": ["AAAA"], "shapes": []},
+        {"image": "!!!!", "shapes": []},
+        {"image": "AAA", "shapes": []},  # padding is missing
+        {"image": "AAAA\u00e9", "shapes": []},
+        body(shapes="abc"),
+        body(shapes={"0": POLYGON}),
+        body(shapes=3),
+        body(states="abc"),
+        body(states={"v": 1, "id": ID}),
+        body(states=True),
+    ],
+    ids=lambda content: repr(content)[:40],
+)
+def test_malformed_requests(content: object) -> None:
+    with pytest.raises(BadRequest, match=r"^[A-Za-z].*\.$"):
+        request(content)
+
+
+def test_more_objects_than_the_limit() -> None:
+    assert len(request(body(shapes=[POLYGON] * 5), max_objects=5).entries) == 5
+    with pytest.raises(TooLarge, match="6 objects.*limit is 5"):
+        request(body(shapes=[POLYGON] * 6), max_objects=5)
+    with pytest.raises(TooLarge):
+        request(body(shapes=[], states=[None] * 6), max_objects=5)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "abc",
+        ID,
+        5,
+        True,
+        [],
+        {},
+        {"v": 1},
+        {"id": ID},
+        {"v": 2, "id": ID},
+        {"v": "1", "id": ID},
+        {"v": True, "id": ID},
+        {"v": 1.0, "id": ID},
+        {"v": 1, "id": None},
+        {"v": 1, "id": 5},
+        {"v": 1, "id": [ID]},
+        {"v": 1, "id": ""},
+        {"v": 1, "id": ID[:-1]},
+        {"v": 1, "id": ID + "A"},
+        {"v": 1, "id": ID + "\n"},
+        {"v": 1, "id": ID[:-1] + "*"},
+        {"v": 1, "id": ID[:-1] + " "},
+        {"v": 1, "id": ID[:-1] + "\u00e9"},
+        {"v": 1, "id": ID[:-1] + "\u0661"},  # a digit to str.isdigit
+        {"v": 1, "id": "../" * 14 + "a"},
+        {"v": 1, "id": "\r\nFLUSHALL\r\n".ljust(43, "A")},
+        {"v": 1, "id": "A" * 1_000_000},
+    ],
+    ids=lambda state: repr(state)[:60],
+)
+def test_malformed_tokens_are_the_objects_error(state: object) -> None:
+    first, second = request(body(states=[state, STATE], shapes=[POLYGON])).entries
+    assert isinstance(first, BadState)  # and the shape beside it does not start
+    assert len(first.message) < 100
+    assert second == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("shape", "match"),
+    [
+        ("abc", "object with type and points"),
+        (5, "object with type and points"),
+        ([1, 1, 5, 1, 3, 4], "object with type and points"),
+        ({}, "type must be one of mask, polygon, rectangle"),
+        ({"points": [1, 1, 5, 1, 3, 4]}, "type must be one of"),
+        ({"type": "ellipse", "points": [1, 1, 5, 5]}, "type must be one of"),
+        ({"type": "points", "points": [1, 1]}, "type must be one of"),
+        ({"type": None, "points": [1, 1]}, "type must be one of"),
+        ({"type": ["mask"], "points": [1, 1]}, "type must be one of"),
+        ({"type": "MASK", "points": [1, 1]}, "type must be one of"),
+        ({"type": "polygon"}, "points of a polygon must be a list"),
+        ({"type": "polygon", "points": None}, "points of a polygon must be a list"),
+        ({"type": "polygon", "points": "abc"}, "points of a polygon must be a list"),
+        ({"type": "mask", "points": {"0": 1}}, "points of a mask must be a list"),
+        ({"type": "mask", "points": [0] * 1001}, "has 1001 numbers; the limit is 1000"),
+        ({**RECTANGLE, "rotation": 30}, "rotated rectangle"),
+    ],
+)
+def test_malformed_shapes_are_the_objects_error(shape: object, match: str) -> None:
+    first, second = request(body(shapes=[shape, POLYGON])).entries
+    assert isinstance(first, BadShape)
+    assert match in first.message
+    assert second == SEED
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["type", "points", "v", "id", "x"]) | st.text(max_size=3),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(json_values, max_size=4) | json_values, st.lists(json_values, max_size=4))
+def test_any_json_is_a_request_or_an_error(shapes: object, states: list[object]) -> None:
+    try:
+        found = request(body(shapes=shapes, states=states))
+    except BadRequest:
+        assert not (shapes is None or isinstance(shapes, list))
+        return
+    assert len(found.entries) == max(len(shapes or []), len(states))
+    for entry in found.entries:
+        assert entry is None or isinstance(entry, Seed | Token | BadShape | BadState)
+
+
+@given(st.binary(max_size=30) | st.text(max_size=30))
+def test_any_bytes_are_an_error(content: bytes | str) -> None:
+    with pytest.raises(BadRequest):
+        request(content)
+
+
+# ---- images ----
+
+
+def pixels(data: bytes, max_megapixels: float = 40) -> np.ndarray:
+    image = decode_image(data, max_megapixels=max_megapixels)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "JPEG"])
+def test_formats_that_cvat_stores(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "JPEG" else {}
+    found = pixels(encoded(Image.new("RGB", (40, 30), (10, 200, 30)), kind, **options))
+    assert found.shape == (30, 40, 3)
+    assert np.abs(found.astype(int) - (10, 200, 30)).max() <= (3 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "kind", "expected"),
+    [
+        ("1", 1, "PNG", (255, 255, 255)),
+        ("L", 77, "PNG", (77, 77, 77)),
+        ("LA", (77, 10), "PNG", (77, 77, 77)),
+        ("RGBA", (10, 200, 30, 5), "PNG", (10, 200, 30)),
+        ("CMYK", (0, 255, 255, 0), "JPEG", (255, 0, 0)),
+        ("YCbCr", (128, 128, 128), "JPEG", (128, 128, 128)),
+    ],
+)
+def test_modes(mode: str, colour: object, kind: str, expected: tuple[int, int, int]) -> None:
+    found = pixels(encoded(Image.new(mode, (16, 16), colour), kind))
+    assert np.abs(found[8, 8].astype(int) - expected).max() <= 3
+
+
+def test_a_palette_becomes_its_colours() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([9, 8, 7, 250, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert pixels(encoded(image)).tolist() == [[[9, 8, 7], [250, 100, 50]]]
+    transparent = pixels(encoded(image, transparency=b"\x00\xff"))
+    assert transparent.tolist() == [[[9, 8, 7], [250, 100, 50]]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
+    values = np.array([[0, 16384, 32768, 65535]], dtype=np.uint16)
+    assert pixels(encoded(Image.fromarray(values), kind))[0, :, 0].tolist() == [0, 63, 127, 255]
+    dim = np.array([[0, 1024, 4096]], dtype=np.uint16)  # 12 bits in 16
+    assert pixels(encoded(Image.fromarray(dim), kind))[0, :, 0].tolist() == [0, 63, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 127, 255]),
+        ([0.0, 100.0, 255.0], [0, 100, 255]),
+        ([0.0, 500.0, 1000.0], [0, 127, 255]),
+        ([math.nan, -5.0, 200.0], [0, 0, 200]),
+        ([math.inf, -math.inf, 200.0], [0, 0, 200]),
+        ([0.0, 0.0, 0.0], [0, 0, 0]),
+    ],
+)
+def test_floating_point_grey(values: list[float], expected: list[int]) -> None:
+    image = Image.fromarray(np.array([values], dtype=np.float32))
+    assert pixels(encoded(image, "TIFF"))[0, :, 0].tolist() == expected
+
+
+def test_frames_are_upright_as_exif_says() -> None:
+    image = Image.new("RGB", (40, 20), (0, 0, 0))
+    image.paste((255, 255, 255), (0, 0, 10, 10))  # top left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    found = pixels(encoded(image, "JPEG", exif=exif, quality=95))
+    assert found.shape == (40, 20, 3)
+    assert found[4, 15].min() > 200  # now top right
+    assert found[4, 4].max() < 50
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
+def test_odd_sizes(size: tuple[int, int]) -> None:
+    assert pixels(encoded(Image.new("RGB", size))).shape == (size[1], size[0], 3)
+
+
+NOISE_PNG = encoded(Image.effect_noise((64, 64), 50))
+JPEG = encoded(Image.effect_noise((64, 64), 50), "JPEG")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        b"\x00" * 1000,
+        JPEG[: len(JPEG) // 2],
+        JPEG[:20],
+        PICTURE[:40],
+        NOISE_PNG[: len(NOISE_PNG) // 2],
+        encoded(Image.new("P", (4, 4)), "GIF"),  # CVAT does not store it, nor do we need it
+        b"<svg xmlns='http://www.w3.org/2000/svg' width='4' height='4'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n",
+        b"\x89PNG\r\n\x1a\n" + b"\xff" * 100,
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+def test_what_is_no_image(data: bytes) -> None:
+    with pytest.raises(BadRequest, match="image cannot be decoded"):
+        decode_image(data, max_megapixels=40)
+
+
+def bomb(side: int) -> bytes:
+    """A black 1-bit PNG of side x side pixels, in a few kilobytes."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + checksum
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(b"\x00" * ((side + 7) // 8 + 1) * 64)  # more would not be read anyway
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [6400, 9000, 14_000, 60_000])
+def test_large_images_are_refused_before_they_are_decoded(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(self: ImageFile.ImageFile) -> None:
+        pytest.fail("it was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(TooLarge, match="megapixels"):
+        decode_image(bomb(side), max_megapixels=40)
+
+
+def test_the_limit_of_megapixels_is_exact() -> None:
+    data = encoded(Image.new("L", (100, 100)))
+    assert pixels(data, max_megapixels=0.01).shape == (100, 100, 3)
+    with pytest.raises(TooLarge, match="100 x 100 pixels"):
+        decode_image(data, max_megapixels=0.0099)
+
+
+@given(st.binary(max_size=60), st.integers(0, len(PICTURE)))
+def test_damaged_images_are_errors_or_images(junk: bytes, place: int) -> None:
+    data = PICTURE[:place] + junk + PICTURE[place + len(junk) :]
+    try:
+        decode_image(data, max_megapixels=1)
+    except (BadRequest, TooLarge):
+        pass
+
+
+# ---- answers ----
+
+
+def test_answers_keep_their_places() -> None:
+    answers = [
+        Answer(shape=Shape(type="mask", points=[0, 1, 2, 1, 2, 1]), token=TOKEN, score=0.5),
+        Answer(),
+        Answer(token=TOKEN, score=0.01),  # not visible, but it may come back
+        Answer(error=StateGone("It is gone.")),
+        Answer(
+            shape=Shape(type="rectangle", points=[1.0, 2.0, 3.0, 4.0], outside=True),
+            token=TOKEN,
+            score=0.0,
+        ),
+        Answer(shape=Shape(type="polygon", points=[1, 1, 5, 1, 3, 4]), token=TOKEN, score=1.0),
+    ]
+    assert json.loads(answers_to_json(answers)) == {
+        "shapes": [
+            {"type": "mask", "points": [0, 1, 2, 1, 2, 1]},
+            None,
+            None,
+            None,
+            {"type": "rectangle", "points": [1, 2, 3, 4], "outside": True},
+            {"type": "polygon", "points": [1, 1, 5, 1, 3, 4]},
+        ],
+        "states": [STATE, None, STATE, None, STATE, STATE],
+        "scores": [0.5, None, 0.01, None, 0.0, 1.0],
+        "errors": [None, None, None, {"code": "state_gone", "message": "It is gone."}, None, None],
+    }
+
+
+def test_no_answers() -> None:
+    empty = {"shapes": [], "states": [], "scores": [], "errors": []}
+    assert json.loads(answers_to_json([])) == empty
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_has_no_word_for_do_not_go_out(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        answers_to_json([Answer(score=number)])
+    with pytest.raises(ValueError, match="JSON"):
+        answers_to_json([Answer(shape=Shape(type="polygon", points=[number, 1.0]))])
+
+
+def test_tokens_are_small_and_come_back_as_they_went() -> None:
+    answer = json.loads(answers_to_json([Answer(token=TOKEN)]))
+    assert len(json.dumps(answer["states"][0])) < 200
+    assert request(body(states=answer["states"])).entries == (TOKEN,)
+
+
+def test_the_body_of_an_error() -> None:
+    assert json.loads(error_to_json("too_large", "Too large.", [1, 2])) == {
+        "error": {"code": "too_large", "message": "Too large.", "indexes": [1, 2]}
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "status"),
+    [
+        (BadShape, "bad_shape", 400),
+        (EmptyShape, "empty_shape", 400),
+        (BadState, "bad_state", 400),
+        (StateGone, "state_gone", 410),
+    ],
+)
+def test_codes_of_the_design(kind: type[ObjectError], code: str, status: int) -> None:
+    assert (kind.code, kind.status) == (code, status)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Environment variables: each is read, and a wrong one is named at start."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from errors import ConfigurationError
+from settings import Settings, settings_from_environment
+
+# By field: its variable, a value other than the default, and what is read from it.
+VARIABLES: dict[str, tuple[str, str, object]] = {
+    "redis_host": ("CVAT_FUNCTIONS_REDIS_HOST", "cvat_redis_ondisk", "cvat_redis_ondisk"),
+    "redis_port": ("CVAT_FUNCTIONS_REDIS_PORT", "6666", 6666),
+    "redis_password": ("CVAT_FUNCTIONS_REDIS_PASSWORD", " p w ", " p w "),
+    "redis_tls": ("SAM2_REDIS_TLS", "1", True),
+    "redis_prefix": ("SAM2_REDIS_PREFIX", "my-sam_2", "my-sam_2"),
+    "redis_timeout_seconds": ("SAM2_REDIS_TIMEOUT_SECONDS", "4.5", 4.5),
+    "model": ("SAM2_MODEL", "sam2.1_hiera_large", "sam2.1_hiera_large"),
+    "config": ("SAM2_CONFIG", "a/b.yaml", Path("a/b.yaml")),
+    "checkpoint": ("SAM2_CHECKPOINT", "/c.pt", Path("/c.pt")),
+    "weights_dir": ("SAM2_WEIGHTS_DIR", "/models", Path("/models")),
+    "weights_url": ("SAM2_WEIGHTS_URL", "http://mirror/", "http://mirror/"),
+    "device": ("SAM2_DEVICE", "cuda:1", "cuda:1"),
+    "precision": ("SAM2_PRECISION", "bfloat16", "bfloat16"),
+    "threads": ("SAM2_THREADS", "3", 3),
+    "workers": ("SAM2_WORKERS", "2", 2),
+    "fill_hole_area": ("SAM2_FILL_HOLE_AREA", "0", 0),
+    "polygon_tolerance": ("SAM2_POLYGON_TOLERANCE", "0.01", 0.01),
+    "max_image_megapixels": ("SAM2_MAX_IMAGE_MEGAPIXELS", "0.5", 0.5),
+    "max_objects": ("SAM2_MAX_OBJECTS", "7", 7),
+    "max_points": ("SAM2_MAX_POINTS", "200000", 200_000),
+    "time_budget_seconds": ("SAM2_TIME_BUDGET_SECONDS", "50", 50.0),
+    "state_ttl_seconds": ("SAM2_STATE_TTL_SECONDS", "600", 600),
+    "memory_cache_mib": ("SAM2_MEMORY_CACHE_MIB", "0", 0),
+    "embedded_store_mib": ("SAM2_EMBEDDED_STORE_MIB", "64", 64),
+}
+
+
+def test_the_table_names_every_setting() -> None:
+    assert set(VARIABLES) == {field.name for field in dataclasses.fields(Settings)}
+
+
+@pytest.mark.parametrize("field", VARIABLES)
+def test_each_variable_sets_its_field_and_no_other(field: str) -> None:
+    variable, text, value = VARIABLES[field]
+    assert getattr(Settings(), field) != value
+    found = settings_from_environment({variable: text, "PATH": "/bin", "SAM2_UNKNOWN": "x"})
+    assert found == dataclasses.replace(Settings(), **{field: value})
+
+
+def test_an_empty_value_counts_as_absent() -> None:
+    assert settings_from_environment({variable: "" for variable, _, _ in VARIABLES.values()}) == (
+        Settings()
+    )
+    assert settings_from_environment({"SAM2_THREADS": "  ", "SAM2_MODEL": " "}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("CVAT_FUNCTIONS_REDIS_PORT", "redis"),
+        ("CVAT_FUNCTIONS_REDIS_PORT", "0"),
+        ("CVAT_FUNCTIONS_REDIS_PORT", "65536"),
+        ("CVAT_FUNCTIONS_REDIS_PORT", "63.79"),
+        ("SAM2_REDIS_TLS", "maybe"),
+        ("SAM2_REDIS_PREFIX", "a:b"),
+        ("SAM2_REDIS_PREFIX", "a b"),
+        ("SAM2_REDIS_PREFIX", "*"),
+        ("SAM2_REDIS_PREFIX", "\u00e9"),
+        ("SAM2_REDIS_TIMEOUT_SECONDS", "0"),
+        ("SAM2_REDIS_TIMEOUT_SECONDS", "nan"),
+        ("SAM2_REDIS_TIMEOUT_SECONDS", "inf"),
+        ("SAM2_DEVICE", "gpu"),
+        ("SAM2_DEVICE", "cuda:"),
+        ("SAM2_DEVICE", "cuda:x"),
+        ("SAM2_DEVICE", "cuda:-1"),
+        ("SAM2_DEVICE", "0"),
+        ("SAM2_PRECISION", "float16"),
+        ("SAM2_THREADS", "-1"),
+        ("SAM2_WORKERS", "0"),
+        ("SAM2_FILL_HOLE_AREA", "-1"),
+        ("SAM2_POLYGON_TOLERANCE", "1"),
+        ("SAM2_POLYGON_TOLERANCE", "-0.1"),
+        ("SAM2_MAX_IMAGE_MEGAPIXELS", "0"),
+        ("SAM2_MAX_OBJECTS", "0"),
+        ("SAM2_MAX_POINTS", "99999"),
+        ("SAM2_TIME_BUDGET_SECONDS", "zero"),
+        ("SAM2_STATE_TTL_SECONDS", "0"),
+        ("SAM2_STATE_TTL_SECONDS", "30001"),
+        ("SAM2_MEMORY_CACHE_MIB", "-1"),
+        ("SAM2_EMBEDDED_STORE_MIB", "7"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings_from_environment({variable: text})
+    assert caught.value.message.startswith(f"{variable} is {text!r}; it must be ")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().threads = 3  # type: ignore[misc]
