@@ -17,11 +17,12 @@ from errors import BadRequest, BadShape, BadState, ObjectError, TooLarge
 from shapes import SHAPE_TYPES, Points
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-# Parts that cost a decoder milliseconds for a few bytes, in a file with many of them minutes: passes
+# Parts that cost a decoder milliseconds for a few bytes, and minutes where there are many: passes
 # over the whole image in a progressive JPEG (cameras need 10), colour profiles in a PNG (1).
 MAX_JPEG_SCANS = 32
 MAX_PNG_PROFILES = 8
-JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+# Markers with a length, and the end of the image.
+JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
 START_OF_SCAN = 0xDA
 # Rows of deep grey that are scaled at a time: float copies of a whole image would be its largest.
 ROWS_AT_ONCE = 256
@@ -110,19 +111,19 @@ def decode_image(data: bytes, *, max_megapixels: float) -> Image.Image:
     of 0..1 to 0..255. Raises TooLarge before anything is decoded, BadRequest if it is no image that
     can be decoded.
     """
+    _check_parts(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our limit decides, not Pillow's warning
             opened = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
             _check_size(opened, max_megapixels)
-            _check_parts(data)
             ImageOps.exif_transpose(opened, in_place=True)
             opened.load()
             if opened.mode == "RGB":
                 return opened
             deep = opened.mode == "F" or opened.mode.startswith("I")
             return (_grey_to_8_bit(opened) if deep else opened).convert("RGB")
-    except (TooLarge, BadRequest):
+    except TooLarge:
         raise
     except Image.DecompressionBombError:
         raise TooLarge(f"The image has more than {max_megapixels:g} megapixels.") from None
@@ -233,7 +234,7 @@ def _check_parts(data: bytes) -> None:
 def _has_many_scans(jpeg: bytes) -> bool:
     if jpeg.count(bytes((0xFF, START_OF_SCAN))) <= MAX_JPEG_SCANS:
         return False
-    # Some may be those of an embedded preview: they are counted along the file's own segments.
+    # Some may be those of an embedded preview: count along the file's own segments.
     scans, position = 0, 2
     while scans <= MAX_JPEG_SCANS and (marker := JPEG_MARKER.search(jpeg, position)):
         code = marker[1][0]
@@ -247,11 +248,10 @@ def _has_many_scans(jpeg: bytes) -> bool:
 def _grey_to_8_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     bands = [values[row : row + ROWS_AT_ONCE] for row in range(0, len(values), ROWS_AT_ONCE)]
-    brightest = max(255.0, *(float(_positive(band).max()) for band in bands))
+    brightest = max(float(_positive(band).max()) for band in bands)
+    scale = np.float32(255 if brightest <= 1 else 255 / max(brightest, 255))
     return Image.fromarray(
-        np.concatenate(
-            [(_positive(band) * np.float32(255 / brightest)).astype(np.uint8) for band in bands]
-        )
+        np.concatenate([(_positive(band) * scale).astype(np.uint8) for band in bands])
     )
 
 
