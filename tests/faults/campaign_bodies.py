@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""Hostile bodies thrown at a running server: what comes back, how long it takes, what it costs."""
+
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faults.fleet import Fleet, Reply
+from faults.hostile_bodies import Pool, hostile_body, make_pool
+
+# What a body alone can provoke; the others need a fault of the store or of the model.
+CODES = (
+    *("bad_request", "too_large", "bad_shape", "empty_shape"),
+    *("bad_state", "size_changed", "state_gone"),
+)
+
+
+@dataclass(kw_only=True)
+class BodiesTally:
+    seed: int
+    bodies: int = 0
+    geometry: int = 0
+    """Bodies that came as far as a shape being rasterised or checked against the image."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    """Answers that no body may get: a 5xx, a broken connection, a traceback, other lengths."""
+    slowest_cpu: float = 0.0
+    slowest_wall: float = 0.0
+    slowest_body: bytes = b""
+    growth_mib: float = 0.0
+    workers: set[str] = field(default_factory=set)
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        statuses = ", ".join(f"{status} x {n}" for status, n in sorted(self.statuses.items()))
+        codes = ", ".join(f"{code} x {self.codes[code]}" for code in CODES)
+        return (
+            f"hostile bodies: seed {self.seed}, {self.bodies} bodies, {self.geometry} reached "
+            f"geometry, {statuses}; {codes}; slowest {self.slowest_cpu:.2f} s of CPU "
+            f"({self.slowest_wall:.2f} s by the clock), memory +{self.growth_mib:.0f} MiB, "
+            f"{len(self.workers) - 1} workers died, {len(self.wrong)} wrong answers, "
+            f"{self.seconds:.0f} s"
+        )
+
+
+def live_pool(fleet: Fleet, *, large_images: bool = True) -> Pool:
+    pool = make_pool([], large_images=large_images)
+    shapes = [{"type": "rectangle", "points": [1, 1, 30, 30]}] * 4
+    reply = fleet.post({"image": pool.good, "shapes": shapes, "states": []})
+    assert reply.status == 200, reply
+    return make_pool(reply.body["states"], large_images=large_images)
+
+
+def throw(fleet: Fleet, body: bytes, tally: BodiesTally, rng: random.Random) -> None:
+    """Sends one body and judges the answer."""
+    content_type = rng.choice(("application/json", "application/json; charset=utf-8", ""))
+    reply = fleet.send("POST", body, content_type=content_type)
+    tally.bodies += 1
+    tally.statuses[reply.status] += 1
+    if (trouble := judge(reply)) is not None:
+        tally.wrong.append(f"{trouble}: status {reply.status} for {body[:300]!r}")
+    if reply.status == 0:
+        return
+    tally.workers.add(reply.headers["X-Worker"])
+    tally.geometry += int(reply.headers["X-Geometry"])
+    tally.slowest_wall = max(tally.slowest_wall, reply.end - reply.begin)
+    if (cpu := float(reply.headers["X-CPU-Seconds"])) > tally.slowest_cpu:
+        tally.slowest_cpu, tally.slowest_body = cpu, body
+    if reply.status == 200:
+        tally.codes.update(error["code"] for error in reply.body["errors"] if error)
+    else:
+        tally.codes[reply.body["error"]["code"]] += 1
+
+
+def judge(reply: Reply) -> str | None:
+    """What is wrong with an answer; None: nothing."""
+    if reply.status not in (200, 400, 410, 413):
+        return "a status that no body may get"
+    if "Traceback" in json.dumps(reply.body):
+        return "a traceback"
+    if reply.status != 200:
+        error = reply.body["error"]
+        return None if error["code"] in CODES and error["message"] else "an error without a name"
+    lengths = {len(reply.body[name]) for name in ("shapes", "states", "scores", "errors")}
+    if len(lengths) != 1:
+        return "lists of different length"
+    for shape, state, error in zip(
+        reply.body["shapes"], reply.body["states"], reply.body["errors"], strict=True
+    ):
+        if error is not None and (shape, state) != (None, None):
+            return "an error beside an answer"
+        if error is not None and error["code"] not in CODES:
+            return "an error that no body may get"
+    return None
+
+
+def peak_mib(pid: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def bodies_campaign(fleet: Fleet, count: int, *, seed: int, large_images: bool) -> BodiesTally:
+    begin = time.monotonic()
+    rng = random.Random(seed)
+    tally = BodiesTally(seed=seed)
+    pool = live_pool(fleet, large_images=large_images)
+    worker = fleet.send("GET").headers["X-Worker"]
+    tally.workers.add(worker)
+    before = peak_mib(worker)
+    for _ in range(count):
+        throw(fleet, hostile_body(rng, pool), tally, rng)
+    if tally.workers == {worker}:
+        tally.growth_mib = peak_mib(worker) - before
+    tally.seconds = time.monotonic() - begin
+    return tally
