@@ -27,7 +27,9 @@ if TYPE_CHECKING:  # the tests of protocol and geometry run without torch and Re
 settings.register_profile(
     "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("project")
+# A few examples only: for a second run of the same tests in other surroundings.
+settings.register_profile("quick", settings.get_profile("project"), max_examples=5)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 
 
 @pytest.fixture(scope="session")
