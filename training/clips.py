@@ -121,7 +121,9 @@ def _pattern(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     elif kind == "checks":
         mix = (np.floor(u * rate) + np.floor(v * rate)) % 2
     elif kind == "dots":
-        mix = ((u * rate % 1 - 0.5) ** 2 + (v * rate % 1 - 0.5) ** 2 < rng.uniform(0.04, 0.16)) * 1.0
+        mix = (
+            (u * rate % 1 - 0.5) ** 2 + (v * rate % 1 - 0.5) ** 2 < rng.uniform(0.04, 0.16)
+        ) * 1.0
     else:
         mix = _noise(rng, height, width)
         if kind == "marble":
@@ -207,7 +209,9 @@ def _solid_shape(rng: np.random.Generator) -> np.ndarray:
         w, h = 1.0, rng.uniform(0.3, 1.0)
         return _dense(np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) * 0.85)
     corners = int(rng.integers(3, 9))
-    turn = np.sort(np.linspace(0, 2 * np.pi, corners, endpoint=False) + rng.normal(0, 0.15, corners))
+    turn = np.sort(
+        np.linspace(0, 2 * np.pi, corners, endpoint=False) + rng.normal(0, 0.15, corners)
+    )
     radius = rng.uniform(0.7, 1.2, corners)
     ring = np.stack([np.cos(turn), np.sin(turn)], 1) * radius[:, None]
     if kind == "star":
@@ -218,7 +222,9 @@ def _solid_shape(rng: np.random.Generator) -> np.ndarray:
 
 
 def _shape(rng: np.random.Generator) -> tuple[_Part, ...]:
-    kind = rng.choice(["solid", "figure", "worm", "ring", "several"], p=[0.58, 0.2, 0.08, 0.06, 0.08])
+    kind = rng.choice(
+        ["solid", "figure", "worm", "ring", "several"], p=[0.58, 0.2, 0.08, 0.06, 0.08]
+    )
     if kind == "solid":
         return (_Part((_solid_shape(rng),)),)
     if kind == "ring":
@@ -405,7 +411,9 @@ def _hide(
     way_out = np.array([np.cos(turn), np.sin(turn)])
     far = max(width, height) * 1.6
     if rng.random() < 0.5:  # the cover comes and goes
-        apart_by = np.minimum(before, far)[:, None] * way_in + np.minimum(after, far)[:, None] * way_out
+        apart_by = (
+            np.minimum(before, far)[:, None] * way_in + np.minimum(after, far)[:, None] * way_out
+        )
         return thing, replace(cover, path=thing.path + apart_by)
     # The thing goes behind a cover that stands (nearly) still.
     centre = rng.uniform([0.3 * width, 0.3 * height], [0.7 * width, 0.7 * height])
@@ -433,7 +441,9 @@ def _camera(rng: np.random.Generator, frames: int, width: int, height: int) -> n
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
     matrices[:, 0, 0], matrices[:, 0, 1] = cos, -sin
     matrices[:, 1, 0], matrices[:, 1, 1] = sin, cos
-    matrices[:, :, 2] = centre + shift - shift[0] - np.einsum("tij,j->ti", matrices[:, :, :2], centre)
+    matrices[:, :, 2] = (
+        centre + shift - shift[0] - np.einsum("tij,j->ti", matrices[:, :, :2], centre)
+    )
     return matrices
 
 
@@ -459,7 +469,9 @@ def _rings_at(thing: _Thing, frame: int, matrix: np.ndarray) -> list[list[np.nda
             points = (ring - part.joint) @ rotation + part.joint
             if amplitude:
                 turn = np.arctan2(points[:, 1], points[:, 0])
-                points = points * (1 + amplitude * np.sin(waves * turn + rate * frame + phase))[:, None]
+                points = (
+                    points * (1 + amplitude * np.sin(waves * turn + rate * frame + phase))[:, None]
+                )
             rings.append(points @ matrix[:, :2].T + matrix[:, 2])
         placed.append(rings)
     return placed
@@ -615,7 +627,9 @@ def draw_clip(
             f"{distractors} distractors, {clutter} clutter"
         )
     if hidden < 0 or (hidden and frames < hidden + 4):
-        raise ValueError(f"{hidden} hidden frames need a clip of at least {hidden + 4}, not {frames}")
+        raise ValueError(
+            f"{hidden} hidden frames need a clip of at least {hidden + 4}, not {frames}"
+        )
     if pictures not in ("training", "held_out", "none"):
         raise ValueError(f"pictures: training, held_out or none, not {pictures!r}")
     for attempt in range(_TRIES):
