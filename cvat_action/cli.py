@@ -91,6 +91,7 @@ def _run_local(options: argparse.Namespace) -> int:
             leave_open=options.leave_open,
             replace=options.replace,
             step=options.step,
+            model=options.model,
         ),
         _pace(options),
         Output(options.json, options.preview, options.contact_sheet),
@@ -179,6 +180,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     local.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="what to write: .json or .xml"
+    )
+    local.add_argument(
+        "--model", metavar="NAME", help="a name from the README's table (default: SAM2_MODEL)"
     )
     local.add_argument(
         "--step",

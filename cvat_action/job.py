@@ -34,6 +34,8 @@ class Job:
     sizes: tuple[tuple[int, int], ...]
     """(width, height) of each frame from start_frame on; one entry where all are equal"""
     deleted_frames: frozenset[int] = frozenset()
+    name: str = ""
+    """what messages call it"""
 
     def size(self, frame: int) -> tuple[int, int]:
         return self.sizes[0 if len(self.sizes) == 1 else frame - self.start_frame]
@@ -95,6 +97,7 @@ def job_from_wire(job: Wire, meta: Wire, labels: Iterable[Wire]) -> Job:
         labels=tuple(label_from_wire(label) for label in labels),
         sizes=sizes,
         deleted_frames=frozenset(meta.get("deleted_frames") or ()),
+        name=f"job {number}",
     )
 
 
@@ -110,10 +113,10 @@ def label_from_wire(label: Wire) -> Label:
 
 def check_range(job: Job, frame: int, target: int, *, backward: bool) -> None:
     """Raises ActionError, naming the job's range, for a frame that cannot be tracked from or to."""
-    held = f"job {job.id} holds frames {job.start_frame} to {job.stop_frame}"
+    held = f"{job.name} holds frames {job.start_frame} to {job.stop_frame}"
     for name, number in (("Frame", frame), ("Target frame", target)):
         if not job.start_frame <= number <= job.stop_frame:
-            raise ActionError(f"{name} {number} is outside the job: {held}.")
+            raise ActionError(f"{name} {number} is out of range: {held}.")
     if frame in job.deleted_frames:
         raise ActionError(f"Frame {frame} is deleted; start from a frame that is shown.")
     if target < frame and not backward:

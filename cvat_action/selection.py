@@ -83,8 +83,7 @@ def select(
         if ref not in {p.ref for p in present if p.there}:
             there = ", ".join(p.ref for p in present if p.there and not p.reason) or "none"
             raise ActionError(
-                f"There is no object {ref} on frame {frame} of job {job.id}. Objects there: "
-                f"{there}."
+                f"There is no object {ref} on frame {frame} of {job.name}. Objects there: {there}."
             )
     seeds, refused = [], []
     for p in present:
@@ -261,7 +260,7 @@ def _check_labels(job: Job, labels: Collection[str]) -> None:
     for name in labels:
         if name not in known:
             raise ActionError(
-                f"Job {job.id} has no label {name!r}. Its labels: {', '.join(sorted(known))}."
+                f"There is no label {name!r} in {job.name}. Its labels: {', '.join(sorted(known))}."
             )
 
 

@@ -64,7 +64,7 @@ class Output:
 
 def run_track(server: Server, options: TrackOptions, pace: Pace, output: Output) -> int:
     """The exit code: 0 where every frame was tracked. Raises ActionError."""
-    _check_output(output)
+    check_pictures(output)
     job = server.job(options.job)
     target = options.target
     if target is None:
@@ -92,7 +92,7 @@ def run_track(server: Server, options: TrackOptions, pace: Pace, output: Output)
     if not seeds:
         reasons = report.refusals_table(job, selection.refused) if selection.refused else ""
         raise ActionError(
-            f"There is nothing to track on frame {options.frame} of job {job.id}."
+            f"There is nothing to track on frame {options.frame} of {job.name}."
             + (f" Left alone:\n{reasons}" if reasons else "")
         )
     earlier = _earlier(job, annotations, seeds, frames, options)
@@ -128,7 +128,7 @@ def run_track(server: Server, options: TrackOptions, pace: Pace, output: Output)
 
 def resume_track(server: Server, path: Path, pace: Pace, output: Output) -> int:
     """Goes on with a run that broke: first what was tracked is written, then tracking goes on."""
-    _check_output(output)
+    check_pictures(output)
     record = journals.read(path)
     header = record.header
     if header.server != server.host:
@@ -451,7 +451,7 @@ def _show_plan(
     print("Nothing was tracked or written (--dry-run).")
 
 
-def _check_output(output: Output) -> None:
+def check_pictures(output: Output) -> None:
     """Before anything is tracked, so that no hour of work ends with a wrong path."""
     if output.preview:
         preview.check_suffix(output.preview, ".mp4")

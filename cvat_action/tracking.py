@@ -116,7 +116,26 @@ class Run:
 Answered = tuple[TrackedObject, tuple[Any, Any, float | None, Fault | None]]
 """an object with its shape, state, score and error"""
 
-OnFrame = Callable[[int, Sequence[TrackedObject]], None]
+
+@dataclass(frozen=True)
+class Corrected:
+    """What a person says of an object on the frame that was just tracked."""
+
+    index: int
+    points: tuple[float, ...] | None
+    """None: not visible"""
+
+
+class StopTracking(Exception):  # noqa: N818 (not an error)
+    """Raised by `on_frame` where a person wants no more frames, with what is corrected here."""
+
+    def __init__(self, corrected: Sequence[Corrected] = ()) -> None:
+        super().__init__()
+        self.corrected = corrected
+
+
+OnFrame = Callable[[int, Sequence[TrackedObject]], Sequence[Corrected] | None]
+"""called after every frame; what it returns is put in the place of the results"""
 
 
 def track(
@@ -148,7 +167,9 @@ def track(
                 loop.objects[index].frames[frame] = result
             done.append(frame)
             if on_frame:
-                on_frame(frame, loop.objects)
+                loop.correct(frame, on_frame(frame, loop.objects) or ())
+    except StopTracking as stop:
+        loop.correct(done[-1], stop.corrected, start=False)
     except CallFailed as failure:
         broken = str(failure)
     except KeyboardInterrupt:
@@ -219,6 +240,21 @@ class _Loop:
                 self._stop(o, f"lost its state twice on frame {frame}")
         self.start(corrected)
         return results
+
+    def correct(self, frame: int, corrected: Sequence[Corrected], *, start: bool = True) -> None:
+        """Puts corrections in the place of results, and starts the objects again from them."""
+        again = []
+        for c in corrected:
+            o = self.objects[c.index]
+            o.frames[frame] = Tracked(c.points)
+            if c.points is not None:
+                o.last_good = (frame, c.points)
+                o.stopped, o.asleep = None, False
+                again.append(o)
+            else:
+                o.asleep = True
+        if start:
+            self.start(again)
 
     def _step(
         self,

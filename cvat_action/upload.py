@@ -87,8 +87,9 @@ def upload(
             try:
                 ids = _send(server, job, batch, unsure, repeats, first_wait)
             except ActionError as error:
+                done = sum(len(b.objects) for b in batches[:index])
                 raise ActionError(
-                    f"{error} Written are {bar.n} of {total} objects "
+                    f"{error} Written are {done} of {total} objects "
                     f"({index} of {len(batches)} requests)."
                 ) from error
             log.written(index, ids)

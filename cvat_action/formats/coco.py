@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: MIT
+"""COCO instances (JSON): one annotation per object and image.
+
+Polygons are polygons, RLE is a mask, a bare `bbox` is a rectangle; several polygons of one
+annotation are one object in parts and so become a mask. Annotations that share the attribute
+`track_id`, as in CVAT's export, are a track.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from cvat_sdk.masks import decode_mask, encode_mask
+from pycocotools import mask as rle_tools
+
+from cvat_action.errors import ActionError
+from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
+from cvat_action.job import Annotations, Job, Wire
+from cvat_action.media import Media
+from cvat_action.selection import track_position
+
+OWN_ATTRIBUTES = ("occluded", "rotation", "track_id", "keyframe", "outside")
+"""attributes that CVAT's export adds to those of the label"""
+HEADER = ("info", "licenses", "categories", "images")
+
+
+def read(data: bytes, name: str, media: Media) -> Document:
+    """Raises ActionError, naming the annotation that is wrong."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ActionError(f"{name} is not JSON that can be read.") from None
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
+    ):
+        raise ActionError(f"{name} is not COCO: it needs images, annotations and categories.")
+    try:
+        frame_of = _frames(content["images"], name, media)
+        labels = _labels(content)
+    except (KeyError, TypeError, AttributeError):
+        raise ActionError(f"{name}: an image or a category is not as COCO has it.") from None
+    specs = {label.id: label for label in labels}
+    shapes: list[Wire] = []
+    tracked: dict[tuple[int, Any], list[Wire]] = {}
+    untouched: list[str] = []
+    for annotation in content["annotations"]:
+        try:
+            shape = _annotation_to_shape(annotation, frame_of, specs, media)
+            track_id = (annotation.get("attributes") or {}).get("track_id")
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            number = annotation.get("id") if isinstance(annotation, dict) else annotation
+            what = error.args[0] if error.args else type(error).__name__
+            raise ActionError(f"{name}: annotation {number} cannot be read ({what}).") from None
+        if shape is None:
+            untouched.append(json.dumps(annotation))
+        elif track_id is not None and shape["type"] != "mask":
+            tracked.setdefault((shape["label_id"], str(track_id)), []).append(shape)
+        else:
+            shapes.append(shape)
+    tracks = [_track(group, len(media.frame_names)) for group in tracked.values()]
+    for number, o in enumerate((*tracks, *shapes), 1):
+        o["id"] = number
+    header = json.dumps({key: content[key] for key in HEADER if key in content})
+    return Document(
+        labels, Annotations(tuple(shapes), tuple(tracks)), "coco", tuple(untouched), header
+    )
+
+
+def write(document: Document, media: Media) -> str:
+    """All objects, tracks as an annotation per visible frame."""
+    header = json.loads(document.header) if document.format == "coco" else {}
+    images: list[Wire] = header.get("images", [])
+    image_of = {f: i["id"] for i in images for f in [_frame_of_image(i, media)] if f is not None}
+    annotations: list[Wire] = []
+    if document.format == "coco":
+        annotations = [json.loads(text) for text in document.untouched]
+    used = {i["id"] for i in images}
+    number = max((a["id"] for a in annotations), default=0)
+    for shape, extra in _shapes_by_frame(document, media):
+        frame = shape["frame"]
+        size = media.sizes[0 if len(media.sizes) == 1 else frame]
+        if frame not in image_of:
+            image_of[frame] = max((frame, *used)) + 1
+            used.add(image_of[frame])
+            images.append(
+                {
+                    "id": image_of[frame],
+                    "file_name": media.frame_names[frame],
+                    "width": size[0],
+                    "height": size[1],
+                }
+            )
+        number += 1
+        label = document.label(shape["label_id"])
+        attributes = {"occluded": bool(shape.get("occluded"))} | extra
+        for a in shape["attributes"]:
+            attributes[label.attribute_name(a["spec_id"])] = _value(a["value"])
+        annotations.append(
+            {
+                "id": number,
+                "image_id": image_of[frame],
+                "category_id": shape["label_id"]
+                if document.format == "coco"
+                else shape["label_id"] + 1,
+                **_geometry(shape, *size),
+                "attributes": attributes,
+            }
+        )
+    content = {
+        "info": header.get("info", {}),
+        "licenses": header.get("licenses", []),
+        "categories": header.get("categories")
+        or [
+            {"id": label.id + 1, "name": label.name, "supercategory": ""}
+            for label in document.labels
+        ],
+        "images": images,
+        "annotations": annotations,
+    }
+    return json.dumps(content)
+
+
+def _frames(images: Sequence[Any], name: str, media: Media) -> dict[Any, int]:
+    """Image id to frame."""
+    frames = {}
+    for image in images:
+        frame = _frame_of_image(image, media)
+        if frame is None:
+            raise ActionError(
+                f"{name}: image {image['file_name']!r} is not a frame of {media.name}: it has "
+                f"{len(media.frame_names)} frames, {media.frame_names[0]} to "
+                f"{media.frame_names[-1]}."
+            )
+        frames[image["id"]] = frame
+    return frames
+
+
+def _frame_of_image(image: Wire, media: Media) -> int | None:
+    """By file name, with or without suffix; else by the number at the name's end (videos)."""
+    path = PurePosixPath(str(image["file_name"]).replace("\\", "/"))
+    for frame, frame_name in enumerate(media.frame_names):
+        if frame_name in (path.name, str(path)) or PurePosixPath(frame_name).stem == path.stem:
+            return frame
+    digits = re.search(r"(\d+)$", path.stem)
+    is_video = media.frame_names[0] == "frame_000000.PNG"
+    if is_video and digits and int(digits[1]) < len(media.frame_names):
+        return int(digits[1])
+    return None
+
+
+def _labels(content: Wire) -> tuple[LabelSpec, ...]:
+    names: dict[int, set[str]] = {}
+    for annotation in content["annotations"]:
+        attributes = annotation.get("attributes") or {}
+        found = {a for a in attributes if a not in OWN_ATTRIBUTES}
+        names.setdefault(annotation.get("category_id"), set()).update(found)
+    labels = []
+    spec_id = 0
+    for category in content["categories"]:
+        specs = []
+        for attribute in sorted(names.get(category["id"], ())):
+            specs.append(AttributeSpec(spec_id, attribute, True))
+            spec_id += 1
+        labels.append(LabelSpec(category["id"], str(category["name"]), tuple(specs)))
+    return tuple(labels)
+
+
+def _annotation_to_shape(
+    annotation: Wire, frame_of: dict[Any, int], specs: dict[int, LabelSpec], media: Media
+) -> Wire | None:
+    """None for what is neither mask, polygon nor box (keypoints, say)."""
+    frame = frame_of[annotation["image_id"]]
+    label = specs[annotation["category_id"]]
+    size = media.sizes[0 if len(media.sizes) == 1 else frame]
+    kind, points = _points(annotation, *size)
+    if annotation.get("keypoints") or not points:
+        return None
+    attributes = annotation.get("attributes") or {}
+    return {
+        "type": kind,
+        "frame": frame,
+        "points": points,
+        "label_id": label.id,
+        "group": 0,
+        "source": "file",
+        "outside": False,
+        "occluded": bool(attributes.get("occluded", False)),
+        "z_order": 0,
+        "rotation": float(attributes.get("rotation") or 0) if kind == "rectangle" else 0.0,
+        "attributes": [
+            {"spec_id": a.id, "value": _text(attributes[a.name])}
+            for a in label.attributes
+            if a.name in attributes
+        ],
+        "elements": [],
+    }
+
+
+def _points(annotation: Wire, width: int, height: int) -> tuple[str, list[float]]:
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(
+                f"its RLE is of size {segmentation['size']}, the frame {height, width}"
+            )
+        counts = segmentation["counts"]
+        if isinstance(counts, list) and sum(counts) != width * height:
+            raise ValueError("the RLE's counts do not fill its image")
+        compressed = (
+            rle_tools.frPyObjects(segmentation, height, width)
+            if isinstance(counts, list)
+            else segmentation
+        )
+        return "mask", _bitmap_to_points(rle_tools.decode(compressed))
+    if segmentation and len(segmentation) > 1:
+        parts = rle_tools.frPyObjects(segmentation, height, width)
+        return "mask", _bitmap_to_points(rle_tools.decode(rle_tools.merge(parts)))
+    if segmentation:
+        return "polygon", [float(p) for p in segmentation[0]]
+    if annotation.get("bbox"):
+        left, top, box_width, box_height = (float(p) for p in annotation["bbox"])
+        return "rectangle", [left, top, left + box_width, top + box_height]
+    return "", []
+
+
+def _bitmap_to_points(bitmap: Any) -> list[float]:
+    return encode_mask(np.asarray(bitmap, dtype=bool)) if np.any(bitmap) else []
+
+
+def _track(shapes: list[Wire], frame_count: int) -> Wire:
+    """A track with a keyframe for every annotation, and an end before every gap."""
+    own = ("label_id", "group", "source", "elements")
+    shapes = sorted(shapes, key=lambda s: s["frame"])
+    keyframes: list[Wire] = []
+    for i, shape in enumerate(shapes):
+        k = {key: value for key, value in shape.items() if key not in own}
+        keyframes.append(k)
+        after = shape["frame"] + 1
+        if after < frame_count and (i + 1 == len(shapes) or shapes[i + 1]["frame"] > after):
+            keyframes.append({**k, "frame": after, "outside": True})
+    return {
+        **{key: shapes[0][key] for key in own},
+        "frame": shapes[0]["frame"],
+        "attributes": [],
+        "shapes": keyframes,
+    }
+
+
+def _shapes_by_frame(document: Document, media: Media) -> Iterator[tuple[Wire, Wire]]:
+    """Every shape, and every track on every frame where it is visible, with extra attributes."""
+    for shape in document.annotations.shapes:
+        rotation = {"rotation": shape["rotation"]} if shape["type"] == "rectangle" else {}
+        yield shape, rotation
+    count = len(media.frame_names)
+    labels = tuple(label.label() for label in document.labels)
+    everything = Job(0, 0, 0, count - 1, labels, media.sizes)
+    for number, track in enumerate(document.annotations.tracks):
+        keyframes = {k["frame"] for k in track["shapes"]}
+        held = {a["spec_id"]: a["value"] for a in track["attributes"]}
+        for frame in range(track["frame"], count):
+            position = track_position(everything, track, frame)
+            if position is None:
+                continue
+            if position["frame"] == frame:
+                held |= {a["spec_id"]: a["value"] for a in position["attributes"]}
+            if position["outside"]:
+                continue
+            attributes = [{"spec_id": s, "value": v} for s, v in held.items()]
+            shape = {**position, "frame": frame, "attributes": attributes}
+            shape["label_id"] = track["label_id"]
+            yield shape, {"track_id": number, "keyframe": frame in keyframes}
+
+
+def _geometry(shape: Wire, width: int, height: int) -> Wire:
+    points = [float(p) for p in shape["points"]]
+    if shape["type"] == "rectangle":
+        left, top, right, bottom = points
+        box = [left, top, right - left, bottom - top]
+        return {"segmentation": [], "area": box[2] * box[3], "bbox": box, "iscrowd": 0}
+    if shape["type"] == "polygon":
+        xs, ys = points[0::2], points[1::2]
+        box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+        area = float(rle_tools.area(rle_tools.frPyObjects([points], height, width))[0])
+        return {"segmentation": [points], "area": area, "bbox": box, "iscrowd": 0}
+    bitmap = decode_mask([int(p) for p in points], image_width=width, image_height=height)
+    rle = rle_tools.encode(np.asfortranarray(bitmap.astype(np.uint8)))
+    return {
+        "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
+        "area": float(rle_tools.area(rle)),
+        "bbox": [float(v) for v in rle_tools.toBbox(rle)],
+        "iscrowd": 1,
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _value(text: str) -> Any:
+    """Booleans and numbers as such, as CVAT's export has them."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text

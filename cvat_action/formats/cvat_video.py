@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: MIT
+"""CVAT for video 1.1 (XML): every object is a track of elements with a frame each.
+
+CVAT has no tracks of masks, so a mask is a track of its own, with one element and an `outside` one
+after it; that is how CVAT exports a shape, and what its import turns into a mask shape again.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+from xml.etree import ElementTree  # noqa: S405 (for writing; read with defusedxml)
+
+from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
+from defusedxml.ElementTree import ParseError, fromstring  # type: ignore[import-untyped]
+
+from cvat_action.errors import ActionError
+from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
+from cvat_action.job import Annotations, Wire
+from cvat_action.media import Media
+
+Element = Any
+"""xml.etree.ElementTree.Element"""
+TYPES = {"box": "rectangle", "polygon": "polygon", "mask": "mask"}
+TAGS = {kind: tag for tag, kind in TYPES.items()}
+
+
+def read(data: bytes, name: str, media: Media) -> Document:
+    """Raises ActionError, naming the track that is wrong."""
+    try:
+        root = fromstring(data)
+    except (ParseError, DefusedXmlException, ValueError) as error:
+        raise ActionError(f"{name} is not XML that can be read: {error}.") from None
+    if root.tag != "annotations":
+        raise ActionError(f"{name} is not a CVAT annotation file.")
+    if root.find("image") is not None:
+        raise ActionError(f"{name} is in the format CVAT for images; export CVAT for video 1.1.")
+    labels = _labels(root)
+    by_name = {label.name: label for label in labels}
+    shapes: list[Wire] = []
+    tracks: list[Wire] = []
+    untouched: list[str] = []
+    for number, element in enumerate(root.iter("track")):
+        label = by_name[element.get("label", "")]
+        tags = {child.tag for child in element}
+        try:
+            if not tags or not tags <= set(TYPES) or (len(tags) > 1):
+                untouched.append(ElementTree.tostring(element, encoding="unicode"))
+            elif tags == {"mask"}:
+                shapes += _masks(element, label)
+            else:
+                tracks.append(_track(element, label, number))
+        except (KeyError, TypeError, ValueError) as error:
+            what = error.args[0] if error.args else error
+            raise ActionError(
+                f"{name}: track {element.get('id', number)} cannot be read ({what})."
+            ) from None
+    for number, shape in enumerate(shapes, len(tracks)):
+        shape["id"] = number
+    count = len(media.frame_names)
+    beyond = [k["frame"] for o in (*shapes, *tracks) for k in o.get("shapes", [o])]
+    if beyond and max(beyond) > count:  # one outside keyframe may stand behind the last frame
+        raise ActionError(f"{name} has frame {max(beyond)}; {media.name} has {count} frames.")
+    meta = root.find("meta")
+    header = "" if meta is None else ElementTree.tostring(meta, encoding="unicode").strip()
+    annotations = Annotations(tuple(shapes), tuple(t for t in tracks if t["shapes"]))
+    return Document(labels, annotations, "cvat", tuple(untouched), header)
+
+
+def write(document: Document, media: Media) -> str:
+    """A file that CVAT's import takes."""
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    root.append(_meta(document, media))
+    number = 0
+    for track in document.annotations.tracks:
+        number = _add_track(root, number, document, track, _all_attributes(track))
+    for shape in document.annotations.shapes:
+        number = _add_track(root, number, document, shape, _shape_alone(shape, media))
+    if document.format == "cvat":
+        for text in document.untouched:
+            element = fromstring(text)
+            element.set("id", str(number))
+            root.append(element)
+            number += 1
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(
+        root, encoding="unicode"
+    )
+
+
+def _labels(root: Element) -> tuple[LabelSpec, ...]:
+    """The header's labels with their attributes, and any further label that a track names."""
+    spec_id = 0
+    labels: list[LabelSpec] = []
+    for element in root.iterfind("./meta//labels/label"):
+        attributes = []
+        for a in element.iterfind("./attributes/attribute"):
+            mutable = (a.findtext("mutable") or "").strip().lower() == "true"
+            attributes.append(AttributeSpec(spec_id, a.findtext("name") or "", mutable))
+            spec_id += 1
+        labels.append(LabelSpec(len(labels), element.findtext("name") or "", tuple(attributes)))
+    known = {label.name: label for label in labels}
+    for track in root.iter("track"):
+        name = track.get("label", "")
+        if name not in known:
+            known[name] = LabelSpec(len(known), name)
+        found = {a.get("name", "") for a in track.iter("attribute")}
+        for attribute in sorted(found - {a.name for a in known[name].attributes}):
+            old = known[name]
+            more = AttributeSpec(spec_id, attribute, True)
+            known[name] = LabelSpec(old.id, old.name, (*old.attributes, more))
+            spec_id += 1
+    return tuple(known.values())
+
+
+def _track(element: Element, label: LabelSpec, number: int) -> Wire:
+    mutable = {a.id for a in label.attributes if a.mutable}
+    keyframes = [_element_to_shape(e, label) for e in element if e.get("keyframe", "1") == "1"]
+    keyframes.sort(key=lambda k: k["frame"])
+    first = keyframes[0]["attributes"] if keyframes else []
+    for k in keyframes:
+        k["attributes"] = [a for a in k["attributes"] if a["spec_id"] in mutable]
+    return {
+        "id": number,
+        "label_id": label.id,
+        "frame": keyframes[0]["frame"] if keyframes else 0,
+        "group": int(element.get("group_id", 0)),
+        "source": element.get("source", "file"),
+        "attributes": [a for a in first if a["spec_id"] not in mutable],
+        "elements": [],
+        "shapes": keyframes,
+    }
+
+
+def _masks(element: Element, label: LabelSpec) -> Iterator[Wire]:
+    for e in element:
+        shape = _element_to_shape(e, label)
+        if not shape["outside"]:
+            yield {
+                **shape,
+                "label_id": label.id,
+                "group": int(element.get("group_id", 0)),
+                "source": element.get("source", "file"),
+                "elements": [],
+            }
+
+
+def _element_to_shape(e: Element, label: LabelSpec) -> Wire:
+    specs = {a.name: a.id for a in label.attributes}
+    return {
+        "type": TYPES[e.tag],
+        "frame": int(e.attrib["frame"]),
+        "points": list(_points(e)),
+        "outside": e.get("outside") == "1",
+        "occluded": e.get("occluded") == "1",
+        "z_order": int(e.get("z_order", 0)),
+        "rotation": float(e.get("rotation", 0)),
+        "attributes": [
+            {"spec_id": specs[a.attrib["name"]], "value": a.text or ""}
+            for a in e.iterfind("attribute")
+        ],
+    }
+
+
+def _points(e: Element) -> Iterable[float]:
+    if e.tag == "box":
+        return [float(e.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr")]
+    if e.tag == "mask":
+        left, top = int(e.attrib["left"]), int(e.attrib["top"])
+        right = left + int(e.attrib["width"]) - 1
+        bottom = top + int(e.attrib["height"]) - 1
+        return [*(int(r) for r in e.attrib["rle"].split(",")), left, top, right, bottom]
+    pairs = [pair.split(",") for pair in e.attrib["points"].split(";")]
+    return [float(value) for x, y in pairs for value in (x, y)]
+
+
+def _all_attributes(track: Wire) -> Iterator[Wire]:
+    """Keyframes with all attributes that hold there: an element carries them all in this format."""
+    held = {a["spec_id"]: a["value"] for a in track["attributes"]}
+    for k in track["shapes"]:
+        held |= {a["spec_id"]: a["value"] for a in k["attributes"]}
+        yield {**k, "attributes": [{"spec_id": s, "value": v} for s, v in held.items()]}
+
+
+def _shape_alone(shape: Wire, media: Media) -> Iterator[Wire]:
+    yield shape
+    if shape["frame"] + 1 < len(media.frame_names):
+        yield {**shape, "frame": shape["frame"] + 1, "outside": True}
+
+
+def _add_track(
+    root: Element, number: int, document: Document, o: Wire, keyframes: Iterable[Wire]
+) -> int:
+    """Returns the next track's number."""
+    label = document.label(o["label_id"])
+    attributes = {"id": str(number), "label": label.name, "source": o.get("source") or "manual"}
+    if o.get("group"):
+        attributes["group_id"] = str(o["group"])
+    track = ElementTree.SubElement(root, "track", attributes)
+    for k in keyframes:
+        element = ElementTree.SubElement(track, TAGS[k["type"]], _shape_to_attributes(k))
+        for a in k["attributes"]:
+            name = label.attribute_name(a["spec_id"])
+            ElementTree.SubElement(element, "attribute", {"name": name}).text = a["value"]
+    return number + 1
+
+
+def _shape_to_attributes(k: Wire) -> dict[str, str]:
+    values = {
+        "frame": str(k["frame"]),
+        "keyframe": "1",
+        "outside": str(int(k["outside"])),
+        "occluded": str(int(k["occluded"])),
+    }
+    points = k["points"]
+    if k["type"] == "rectangle":
+        values |= {n: f"{p:.2f}" for n, p in zip(("xtl", "ytl", "xbr", "ybr"), points, strict=True)}
+        if k.get("rotation"):
+            values["rotation"] = f"{k['rotation']:.2f}"
+    elif k["type"] == "polygon":
+        pairs = zip(points[0::2], points[1::2], strict=True)
+        values["points"] = ";".join(f"{x:.2f},{y:.2f}" for x, y in pairs)
+    else:
+        *runs, left, top, right, bottom = (int(p) for p in points)
+        values |= {
+            "rle": ", ".join(map(str, runs)),
+            "left": str(left),
+            "top": str(top),
+            "width": str(right - left + 1),
+            "height": str(bottom - top + 1),
+        }
+    return {**values, "z_order": str(k.get("z_order") or 0)}
+
+
+def _meta(document: Document, media: Media) -> Element:
+    if document.format == "cvat" and document.header:
+        return fromstring(document.header)
+    meta = ElementTree.Element("meta")
+    task = ElementTree.SubElement(meta, "task")
+    count = len(media.frame_names)
+    for tag, text in (
+        ("id", "0"),
+        ("name", media.name),
+        ("size", str(count)),
+        ("mode", "interpolation"),
+        ("start_frame", "0"),
+        ("stop_frame", str(count - 1)),
+    ):
+        ElementTree.SubElement(task, tag).text = text
+    labels = ElementTree.SubElement(task, "labels")
+    for label in document.labels:
+        element = ElementTree.SubElement(labels, "label")
+        ElementTree.SubElement(element, "name").text = label.name
+        attributes = ElementTree.SubElement(element, "attributes")
+        for a in label.attributes:
+            entry = ElementTree.SubElement(attributes, "attribute")
+            ElementTree.SubElement(entry, "name").text = a.name
+            ElementTree.SubElement(entry, "mutable").text = str(a.mutable)
+            ElementTree.SubElement(entry, "input_type").text = "text"
+    size = ElementTree.SubElement(task, "original_size")
+    ElementTree.SubElement(size, "width").text = str(media.sizes[0][0])
+    ElementTree.SubElement(size, "height").text = str(media.sizes[0][1])
+    return meta
