@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Draw the demo clip for the plugin's tests: PNG frames and clip.json with seeds and truth.
 
-    python cvat_ui_plugin/e2e/make_clip.py out/ui_plugin
+python cvat_ui_plugin/e2e/make_clip.py out/ui_plugin
 """
 
 import json

@@ -2,7 +2,9 @@
 // A job, the stand-in core and server, and the action, wired together for the tests.
 
 import { createAction } from '../src/ts/action';
-import { CollectionAction, Frame, Label } from '../src/ts/cvat';
+import {
+    ActionOutput, CollectionAction, Frame, Label,
+} from '../src/ts/cvat';
 import { Report } from '../src/ts/report';
 import { ACTION_NAME } from '../src/ts/server';
 import {
@@ -36,6 +38,8 @@ export interface Bench {
     refreshed: number[];
     slept: number[];
     progress: { message: string; percent: number }[];
+    /** What the last run handed to CVAT. */
+    outcome: ActionOutput;
     clock: { now: number };
     /** Ctrl+E with nothing active. */
     runAll(frame: number, target: number | string, options?: RunOptions): Promise<void>;
@@ -98,6 +102,12 @@ export function createBench(
         },
         now: () => bench.clock.now,
     });
+    const { store } = bench;
+    const commit = store.commit.bind(store);
+    store.commit = (created, deleted) => {
+        bench.outcome = { created, deleted };
+        commit(created, deleted);
+    };
     const parametersOf = (target: number | string, convert: boolean): Record<string, string> => (
         { 'Target frame': `${target}`, 'Convert polygon shapes to tracks': `${convert}` }
     );

@@ -69,7 +69,7 @@ test('one call per frame for all objects, in the server\'s terms', async () => {
     });
     expect(bench.calls.every(({ states }) => !states || states.length === 3)).toBe(true);
     expect(bench.store.export().shapes.filter(({ type }) => type === 'rectangle')).toHaveLength(4);
-    expect(bench.progress.map(({ percent }) => percent)).toEqual([0, 0, 33, 66]);
+    expect(bench.progress.map(({ percent }) => percent)).toEqual([0, 0, 0, 33, 66]);
 });
 
 test('a polygon shape stays shapes without conversion', async () => {
@@ -231,6 +231,21 @@ test('one undo step takes a whole run back; redo brings it again', async () => {
     expect(JSON.stringify(bench.store.export())).toBe(before);
     bench.store.redo();
     expect(JSON.parse(JSON.stringify(bench.store.export()))).toMatchObject(JSON.parse(after));
+});
+
+test('nothing created carries a clientID, and only an edited track an id', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({
+        shapes: [shape('mask', 2, MASK, { id: 1 }), shape('polygon', 2, SQUARE, { id: 2 })],
+        tracks: [polygonTrack({ 0: SQUARE })],
+    });
+    await bench.runAll(2, 4, { convert: true });
+    const { created, deleted } = bench.outcome;
+    expect([...created.shapes, ...created.tracks].filter((object) => 'clientID' in object)).toEqual([]);
+    expect([...created.shapes, ...created.tracks].map(({ id }) => id).filter((id) => id !== undefined)).toEqual([500]);
+    expect([...deleted.shapes, ...deleted.tracks].every(({ clientID }) => Number.isInteger(clientID))).toBe(true);
+    expect(created.tracks.some(({ shapes }) => shapes.some(({ type }) => type === 'mask'))).toBe(false);
+    expect([created.tags, deleted.tags]).toEqual([[], []]);
 });
 
 test('locked, hidden, ground-truth, outside, rotated and foreign objects are left alone', async () => {

@@ -26,7 +26,12 @@ test.each([
     ], 'b'],
     ['none for boxes only', [{ id: 'a', name: 'SiamMask', kind: 'tracker', supportedShapeTypes: ['rectangle'] }], undefined],
     ['no interactor', [{ id: 'a', name: 'Segment Anything 2', kind: 'interactor', supportedShapeTypes: all }], undefined],
-    ['none of an old server', [{ id: 'sam2', name: 'x', kind: 'tracker' }], undefined],
+    ['by its id where the page tells no types', [
+        { id: 'other', name: 'x', kind: 'tracker' }, { id: 'sam2', name: 'x', kind: 'tracker' },
+    ], 'sam2'],
+    ['none by name with boxes only', [
+        { id: 'sam2', name: 'Segment Anything 2: Tracker', kind: 'tracker', supportedShapeTypes: ['rectangle'] },
+    ], undefined],
 ])('the function is chosen %s', (_name, models: Model[], id) => {
     expect(chooseTracker(models)?.id).toBe(id);
 });

@@ -6,7 +6,9 @@ import {
 } from './cvat';
 import { earlierShapes } from './earlier';
 import { clampTarget, routeBetween } from './frames';
-import { onFrame, reasonAgainst, sourcesOf } from './objects';
+import {
+    onFrame, reasonAgainst, SHAPE_TYPES, sourcesOf,
+} from './objects';
 import { Report, reportOf } from './report';
 import { nothing, outcomeOf } from './results';
 import { ACTION_NAME, findTracker } from './server';
@@ -94,10 +96,11 @@ export function createAction(core: Core, page: Page): CollectionAction {
             if ((await job.frames.get(start.number)).deleted) {
                 throw new Error(`Frame ${start.number} is deleted: start from another one.`);
             }
+            onProgress('Looking for the function', 0);
             const tracker = await findTracker(core);
             const states = await job.annotations.get(start.number, false, []);
             const { sources, leftOut } = sourcesOf(
-                collection, states, tracker.supportedShapeTypes ?? [],
+                collection, states, tracker.supportedShapeTypes ?? SHAPE_TYPES,
             );
             if (!sources.length) {
                 const why = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
@@ -127,7 +130,9 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 );
             }
             const outcome = outcomeOf(run.objects, start.number, timeline, job.labels, convert);
-            const replaced = await earlierShapes(job, run.objects, start.number);
+            const replaced = await earlierShapes(
+                job, run.objects, start.number, () => page.sleep(0),
+            );
             outcome.deleted.shapes.push(...replaced);
             // CVAT commits after this returns and calls destroy() last: report then
             this.afterwards = () => {

@@ -134,9 +134,10 @@ function stateToShape(state: ObjectState, frame: number): SerializedShape {
     };
 }
 
-/** The shapes of an earlier run that this run's results replace. Locked ones stay. */
+/** The shapes of an earlier run that this run's results replace. Locked ones stay. `pause` lets the
+ * page draw: reading a frame's annotations never waits for anything else. */
 export async function earlierShapes(
-    job: Job, objects: Tracked[], start: number,
+    job: Job, objects: Tracked[], start: number, pause: () => Promise<void>,
 ): Promise<SerializedShape[]> {
     const sourceKind = ({ type, labelID, shape }: Source): string => (
         kindOf(type, labelID, shape?.group ?? 0)
@@ -164,6 +165,7 @@ export async function earlierShapes(
     const order = [...frames].sort((a, b) => Math.abs(a - start) - Math.abs(b - start));
     const replaced: SerializedShape[] = [];
     for (const [index, frame] of order.entries()) {
+        await pause();
         const candidates = (await onFrame(frame)).filter(({ state }) => state.source === 'auto');
         for (const [chain, { state, box }] of pair(chains, candidates, frame, index === 0)) {
             chain.box = box;

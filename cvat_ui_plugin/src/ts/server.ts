@@ -33,16 +33,19 @@ export class CallError extends Error {
     }
 }
 
-/** The tracker to use: ours by name or id, else any that takes masks or polygons. */
+/** The tracker to use: ours by name or id (also where an old page does not tell its types), else any
+ * that takes masks or polygons. */
 export function chooseTracker(models: Model[]): Model | null {
-    const trackers = models.filter((model) => (
-        model.kind === 'tracker' && (model.supportedShapeTypes ?? []).some((type) => (
-            type === 'mask' || type === 'polygon'
-        ))
-    ));
-    return trackers.find(({ name }) => name === ACTION_NAME) ??
-        trackers.find(({ id, name }) => /sam-?2|segment.anything.?2/i.test(`${id} ${name}`)) ??
-        trackers[0] ?? null;
+    const trackers = models.filter(({ kind }) => kind === 'tracker');
+    const fits = ({ supportedShapeTypes: types }: Model): boolean => (
+        types !== undefined && (types.includes('mask') || types.includes('polygon'))
+    );
+    const mayFit = (model: Model): boolean => model.supportedShapeTypes === undefined || fits(model);
+    return trackers.find((model) => model.name === ACTION_NAME && mayFit(model)) ??
+        trackers.find((model) => (
+            /sam-?2|segment.anything.?2/i.test(`${model.id} ${model.name}`) && mayFit(model)
+        )) ??
+        trackers.find(fits) ?? null;
 }
 
 export async function findTracker(core: Core): Promise<Model> {
