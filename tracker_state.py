@@ -63,6 +63,11 @@ class FrameReference:
     expires_at: int
     """Unix time in seconds, as far as the head knows."""
 
+    @property
+    def name(self) -> tuple[str, str]:
+        """With the digest, so that what one head's digest proved is no proof for another's."""
+        return self.id, self.digest
+
 
 @dataclass(frozen=True, kw_only=True)
 class History:
@@ -145,17 +150,17 @@ class StateStore:
         found = self._records.get([self._head_key(_hash_id(id_)) for id_ in ids])
         heads = [self._read_head(id_, record) for id_, record in zip(ids, found, strict=True)]
         wanted = {
-            reference.id: reference
+            reference.name: reference
             for head in heads
             if head is not None
             for reference in self._in_use(head.history)
         }
-        frames = {id_: frame for id_ in wanted if (frame := self._cache.get(id_)) is not None}
-        missing = [id_ for id_ in wanted if id_ not in frames]
-        records = self._records.get([self._frame_key(id_) for id_ in missing])
-        for id_, record in zip(missing, records, strict=True):
-            if (frame := self._read_frame(wanted[id_], record)) is not None:
-                frames[id_] = frame
+        frames = {name: frame for name in wanted if (frame := self._cache.get(name)) is not None}
+        missing = [reference for name, reference in wanted.items() if name not in frames]
+        records = self._records.get([self._frame_key(reference.id) for reference in missing])
+        for reference, record in zip(missing, records, strict=True):
+            if (frame := self._read_frame(reference, record)) is not None:
+                frames[reference.name] = frame
         return [self._assemble(head, frames) for head in heads]
 
     def save(self, states: Sequence[TrackState]) -> list[str]:
@@ -182,7 +187,7 @@ class StateStore:
             extend += renewed
             remove += stale
             ids.append(id_)
-            self._cache.put(frame_id, state.bank.newest)
+            self._cache.put(reference.name, state.bank.newest)
         self._records.put(
             [*frames, *heads],
             ttl_seconds=self._ttl_seconds,
@@ -200,16 +205,18 @@ class StateStore:
     def _in_use(self, history: History) -> tuple[FrameReference, ...]:
         return (history.conditioning, *history.recent[-self._layout.recent :])
 
-    def _assemble(self, head: _Head | None, frames: dict[str, Tensor]) -> TrackState | StateGone:
+    def _assemble(
+        self, head: _Head | None, frames: dict[tuple[str, str], Tensor]
+    ) -> TrackState | StateGone:
         gone = StateGone(
             "The track of this object is not known any more; start it again from its shape."
         )
         if head is None:
             return gone
-        ids = [reference.id for reference in self._in_use(head.history)]
-        if not all(id_ in frames for id_ in ids):
+        names = [reference.name for reference in self._in_use(head.history)]
+        if not all(name in frames for name in names):
             return gone
-        conditioning, *recent = (frames[id_] for id_ in ids)
+        conditioning, *recent = (frames[name] for name in names)
         bank = MemoryBank(
             step=head.step, conditioning=conditioning, recent=tuple(recent), pointers=head.pointers
         )
@@ -334,7 +341,7 @@ class StateStore:
         except Exception as error:  # whatever a hostile record provokes, it is no memory
             logger.error("memory frame %s is unusable: %s", _hash_id(reference.id)[:8], error)
             return None
-        self._cache.put(reference.id, features)
+        self._cache.put(reference.name, features)
         return features
 
 
@@ -345,16 +352,16 @@ class _FrameCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._frames: OrderedDict[str, Tensor] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
 
-    def get(self, id_: str) -> Tensor | None:
-        if id_ in self._frames:
-            self._frames.move_to_end(id_)
-        return self._frames.get(id_)
+    def get(self, name: tuple[str, str]) -> Tensor | None:
+        if name in self._frames:
+            self._frames.move_to_end(name)
+        return self._frames.get(name)
 
-    def put(self, id_: str, features: Tensor) -> None:
+    def put(self, name: tuple[str, str], features: Tensor) -> None:
         # A copy: a view would keep the whole batch alive that it was cut from.
-        self._frames[id_] = features.clone()
+        self._frames[name] = features.clone()
         self._bytes += features.nbytes
         while self._bytes > self._max_bytes:
             _, oldest = self._frames.popitem(last=False)
