@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: MIT
+"""Stored bytes that were changed: damaged as a disk or an intruder would, and altered so that
+digest and seal are right again, as only somebody who holds the token could."""
+
+import hashlib
+import json
+import pickle
+import random
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+
+from errors import AllObjectsFailed
+from faults.local import DictRecords, make_tracker
+from faults.reference import Node, Reference, image_to_png, noise_images, random_shapes
+from faults.standin_model import StandinModel
+from protocol import Token, TrackRequest
+from tracker_state import SEAL_BYTES, _hash_id, _seal
+
+WIDTH, HEIGHT, IMAGES = 40, 30, 8
+PICKLE = pickle.dumps(print)
+
+
+@dataclass(kw_only=True)
+class RecordsTally:
+    seed: int
+    mutations: int = 0
+    resealed: int = 0
+    """Of these with digest and seal made right again."""
+    gone: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        return (
+            f"hostile records: seed {self.seed}, {self.mutations} mutations of "
+            f"{len(self.kinds)} kinds ({self.resealed} with digest and seal made right again), "
+            f"state_gone x {self.gone}, {len(self.wrong)} wrong answers, {self.seconds:.0f} s"
+        )
+
+
+class Victim:
+    """A track in a store whose bytes can be changed, another beside it, and what is right."""
+
+    def __init__(self, rng: random.Random) -> None:
+        images = noise_images(rng, IMAGES, width=WIDTH, height=HEIGHT)
+        self._pictures = [image_to_png(image) for image in images]
+        reference = Reference(StandinModel(), images)
+        self.records = DictRecords()
+        self._tracker = make_tracker(self.records)
+        self._prefix = f"cvat-sam2:{StandinModel.fingerprint}"
+        self.ids: list[str] = []
+        """The tokens of the two tracks."""
+        shapes = random_shapes(rng, 2, width=WIDTH, height=HEIGHT)
+        nodes = reference.start(0, shapes)
+        self._send(0, shapes=shapes)
+        for _ in range(rng.choice((0, 1, 3, 9, 20))):
+            image = rng.randrange(IMAGES)
+            nodes = reference.step(image, nodes)
+            self._send(image)
+        self._right: list[Node] = reference.step(1, nodes)
+        self._values = dict(self.records.values)
+
+    def close(self) -> None:
+        self._tracker.close()
+
+    def restore(self) -> None:
+        self.records.values = dict(self._values)
+
+    def head_key(self, who: int) -> str:
+        return f"{self._prefix}:h:{_hash_id(self.ids[who])}"
+
+    def frame_key(self, id_: str) -> str:
+        return f"{self._prefix}:m:{id_}"
+
+    def head(self, who: int) -> tuple[Any, torch.Tensor]:
+        tensors = load(self._values[self.head_key(who)][SEAL_BYTES:])
+        return json.loads(tensors["head"].numpy().tobytes()), tensors["pointers"]
+
+    def frames_in_use(self, who: int) -> list[str]:
+        content, _ = self.head(who)
+        return [reference[0] for reference in (content["conditioning"], *content["recent"][-6:])]
+
+    def write_head(self, who: int, record: bytes) -> None:
+        """With the right seal."""
+        self.records.values[self.head_key(who)] = _seal(self.ids[who], record) + record
+
+    def verdict(self) -> str | None:
+        """What is wrong with the answer about the two tracks, the first being damaged."""
+        entries = tuple(Token(id=id_) for id_ in self.ids)
+        answers = self._tracker.track(TrackRequest(image=self._pictures[1], entries=entries))
+        first, second = answers
+        if first.error is None or first.error.code != "state_gone":
+            return f"{first.error and first.error.code}, a mask: {first.shape is not None}"
+        right = self._right[1].answer
+        if second.error or second.score != right["score"]:
+            return "the other track suffered"
+        shape = second.shape and {"type": second.shape.type, "points": second.shape.points}
+        if second.shape is not None and second.shape.outside:
+            shape = {**(shape or {}), "outside": True}
+        if shape != right["shape"]:
+            return "the other track's mask is wrong"
+        # And by itself: then the whole request is refused.
+        try:
+            self._tracker.track(TrackRequest(image=self._pictures[1], entries=entries[:1]))
+        except AllObjectsFailed as error:
+            return None if error.status == 410 else f"status {error.status}"
+        return "no error"
+
+    def _send(self, image: int, shapes: Any = ()) -> None:
+        from protocol import Seed
+
+        entries: Any = [Seed(type=shape["type"], points=shape["points"]) for shape in shapes]
+        entries = entries or [Token(id=id_) for id_ in self.ids]
+        request = TrackRequest(image=self._pictures[image], entries=tuple(entries))
+        self.ids = [answer.token.id for answer in self._tracker.track(request) if answer.token]
+
+
+# --- damage: the digest or the seal does not fit any more
+
+
+def damage(rng: random.Random, victim: Victim) -> str:
+    frames = [victim.frame_key(id_) for id_ in victim.frames_in_use(0)]
+    key = rng.choice((victim.head_key(0), rng.choice(frames)))
+    values = victim.records.values
+    old = values[key]
+    where = "head" if key == victim.head_key(0) else "frame"
+    name, new = rng.choice(_DAMAGES)(rng, old, victim)
+    if new is None:
+        del values[key]
+    else:
+        values[key] = new
+        if new == old:  # nothing was changed
+            values[key] = old + b"\0"
+    return f"{where}: {name}"
+
+
+def _flip(rng: random.Random, old: bytes, _: Victim) -> tuple[str, bytes | None]:
+    new = bytearray(old)
+    for _i in range(rng.choice((1, 1, 2, 50))):
+        new[rng.randrange(len(new))] ^= 1 << rng.randrange(8)
+    return "bits flipped", bytes(new)
+
+
+def _another(rng: random.Random, old: bytes, victim: Victim) -> tuple[str, bytes | None]:
+    others = [value for value in victim.records.values.values() if value != old]
+    return "another record", rng.choice(others)
+
+
+_DAMAGES: list[Callable[[random.Random, bytes, Victim], tuple[str, bytes | None]]] = [
+    _flip,
+    lambda rng, old, _: ("cut", old[: rng.randrange(len(old))]),
+    lambda rng, old, _: ("front cut", old[rng.randrange(1, len(old)) :]),
+    lambda rng, old, _: ("longer", old + rng.randbytes(rng.randint(1, 100))),
+    lambda rng, old, _: ("zeros", bytes(len(old))),
+    lambda rng, old, _: ("noise", rng.randbytes(len(old))),
+    lambda rng, old, _: ("pickle", PICKLE),
+    lambda rng, old, _: ("gone", None),
+    lambda rng, old, _: ("giant header", struct.pack("<Q", rng.choice(GIANTS)) + old[8:]),
+    _another,
+]
+
+GIANTS = (2**63, 2**64 - 1, 100 << 20, (100 << 20) + 1, 1 << 32)
+
+
+# --- alterations: digest and seal are made right again
+
+
+def alter(rng: random.Random, victim: Victim) -> str:
+    return rng.choice((_alter_content, _alter_pointers, _alter_head_record, _alter_frame))(
+        rng, victim
+    )
+
+
+def _write_content(victim: Victim, content: Any, pointers: torch.Tensor) -> None:
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    head = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
+    victim.write_head(0, save({"head": head, "pointers": pointers.contiguous()}))
+
+
+NOT_WHOLE = (-1, 1.5, "3", True, None, [], 1 << 50, float("nan"))
+BAD_IDS = ("", "*", "../x", "a" * 42, "a" * 43 + "\n", "a" * 42 + " ", 7, None, ["a" * 43])
+
+
+def _alter_content(rng: random.Random, victim: Victim) -> str:
+    content, pointers = victim.head(0)
+    other, _ = victim.head(1)
+    place = rng.choice((content["conditioning"], *content["recent"][-6:]))
+    kinds: dict[str, Callable[[], Any]] = {
+        "version": lambda: content.update(version=rng.choice((0, 2, "1", None, [1]))),
+        "a key missing": lambda: content.pop(rng.choice(sorted(content))),
+        "step": lambda: content.update(step=rng.choice((*NOT_WHOLE, content["step"] + 100))),
+        "size": lambda: content.update(
+            {rng.choice(("width", "height")): rng.choice((0, *NOT_WHOLE))}
+        ),
+        "shape type": lambda: content.update(
+            shape_type=rng.choice(("ellipse", "", None, 1, [], {}))
+        ),
+        "box": lambda: content.update(
+            box=rng.choice(([1, 2, 3], [1, 2, 3, float("nan")], "abcd", None, [1, 2, 3, 1e400]))
+        ),
+        "last head": lambda: content["heads"].__setitem__(-1, other["heads"][-1]),
+        "head count": lambda: content["heads"].insert(0, other["heads"][0]),
+        "head id": lambda: content["heads"].__setitem__(0, rng.choice(BAD_IDS)),
+        "frame id": lambda: place.__setitem__(0, rng.choice(BAD_IDS)),
+        "unknown frame": lambda: place.__setitem__(0, "b" * 43),
+        "frame digest": lambda: place.__setitem__(1, rng.choice((*BAD_IDS, "0" * 64, "g" * 64))),
+        "frame expiry": lambda: place.__setitem__(2, rng.choice(NOT_WHOLE)),
+        "another's frame": lambda: place.__setitem__(0, other["conditioning"][0]),
+        "reference": lambda: place.pop(),
+        "frame count": lambda: content["recent"].append(content["conditioning"]),
+    }
+    name = rng.choice(list(kinds))
+    kinds[name]()
+    _write_content(victim, content, pointers)
+    return f"content: {name}"
+
+
+def _alter_pointers(rng: random.Random, victim: Victim) -> str:
+    content, pointers = victim.head(0)
+    broken = pointers.clone()
+    broken[rng.randrange(len(broken)), rng.randrange(broken.shape[1])] = rng.choice(
+        (float("nan"), float("inf"), float("-inf"))
+    )
+    kinds = {
+        "double": pointers.double(),
+        "half": pointers.half(),
+        "int": pointers.to(torch.int32),
+        "not finite": broken,
+        "one more": torch.cat((pointers, pointers[:1])),
+        "one less": pointers[1:],
+        "flat": pointers.flatten(),
+        "wide": torch.cat((pointers, pointers), dim=1),
+        "deep": pointers[None],
+        "empty": pointers[:0],
+        "scalar": pointers.sum(),
+    }
+    name = rng.choice(list(kinds))
+    _write_content(victim, content, kinds[name])
+    return f"pointers: {name}"
+
+
+def _alter_head_record(rng: random.Random, victim: Victim) -> str:
+    content, pointers = victim.head(0)
+    text = json.dumps(content).encode()
+    head = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
+    whole = save({"head": head, "pointers": pointers.contiguous()})
+    other = victim.records.values[victim.head_key(1)][SEAL_BYTES:]
+    frame = victim.records.values[victim.frame_key(victim.frames_in_use(0)[0])]
+    name = rng.choice(
+        ["another's head", "a frame", "pickle", "nothing", "giant header", "names", "one more"]
+        + ["signed bytes", "too long", "not json", "deep json", "a list", "a long number", "cut"]
+        + ["latin", "longer", "lying offsets"]
+    )
+    if name in ("not json", "deep json", "a list", "a long number", "latin"):
+        texts = {
+            "not json": text[:-1],
+            "deep json": b"[" * 100_000,
+            "a list": b"[1]",
+            "a long number": b'{"version":' + b"1" * 10_000 + b"}",
+            "latin": text.replace(b"version", b"\xff\xfe"),
+        }
+        _write_content(victim, texts[name], pointers)
+        return f"head: {name}"
+    size = int.from_bytes(whole[:8], "little")
+    lying = whole[8 : 8 + size].replace(b'"data_offsets":[0,', b'"data_offsets":[1,')
+    records = {
+        "another's head": other,
+        "a frame": frame,
+        "pickle": PICKLE,
+        "nothing": b"",
+        "giant header": struct.pack("<Q", rng.choice(GIANTS)) + whole[8:],
+        "names": save({"head": head, "pointer": pointers.contiguous()}),
+        "one more": save({"head": head, "pointers": pointers.contiguous(), "x": head.clone()}),
+        "signed bytes": save({"head": head.view(torch.int8), "pointers": pointers.contiguous()}),
+        "too long": save(
+            {"head": head, "pointers": pointers.contiguous()}, metadata={"x": "x" * (1 << 20)}
+        ),
+        "cut": whole[: rng.randrange(len(whole))],
+        "longer": whole + rng.randbytes(rng.randint(1, 9)),
+        "lying offsets": whole[:8] + lying + whole[8 + size :],
+    }
+    victim.write_head(0, records[name])
+    return f"head: {name}"
+
+
+def _alter_frame(rng: random.Random, victim: Victim) -> str:
+    """A memory frame in use, and its new digest in the head."""
+    content, pointers = victim.head(0)
+    place = rng.choice((content["conditioning"], *content["recent"][-6:]))
+    key = victim.frame_key(place[0])
+    old = victim.records.values[key]
+    features = load(old)["features"]
+    broken = features.clone()
+    broken.flatten()[rng.randrange(features.numel())] = rng.choice((float("nan"), float("inf")))
+    kinds = {
+        "float32": save({"features": features.float()}),
+        "half": save({"features": features.half()}),
+        "int16": save({"features": features.view(torch.int16)}),
+        "not finite": save({"features": broken}),
+        "another name": save({"feature": features}),
+        "one more": save({"features": features, "x": features.clone()}),
+        "flat": save({"features": features.flatten()}),
+        "turned": save({"features": features.permute(1, 2, 0).contiguous()}),
+        "deep": save({"features": features[None].clone()}),
+        "empty": save({"features": features[:0]}),
+        "wide": save({"features": torch.cat((features, features), dim=2)}),
+        "no tensor": save({}),
+        "pickle": PICKLE,
+        "nothing": b"",
+        "cut": old[: rng.randrange(len(old))],
+        "longer": old + rng.randbytes(rng.randint(1, 9)),
+        "giant header": struct.pack("<Q", rng.choice(GIANTS)) + old[8:],
+        "a head": victim.records.values[victim.head_key(1)],
+    }
+    name = rng.choice(list(kinds))
+    victim.records.values[key] = kinds[name]
+    place[1] = hashlib.sha256(kinds[name]).hexdigest()
+    _write_content(victim, content, pointers)
+    return f"frame: {name}, digest right"
+
+
+def records_campaign(count: int, *, seed: int, per_victim: int = 50) -> RecordsTally:
+    begin = time.monotonic()
+    rng = random.Random(seed)
+    tally = RecordsTally(seed=seed)
+    while tally.mutations < count:
+        victim = Victim(rng)
+        for number in range(min(per_victim, count - tally.mutations)):
+            victim.restore()
+            change = alter if number % 2 else damage
+            kind = change(rng, victim)
+            tally.kinds[kind] += 1
+            tally.mutations += 1
+            tally.resealed += change is alter
+            try:
+                trouble = victim.verdict()
+            except Exception as error:  # the very thing that is looked for
+                trouble = f"{type(error).__name__}: {error}"
+            if trouble is None:
+                tally.gone += 1
+            else:
+                tally.wrong.append(f"{kind}: {trouble}")
+        victim.close()
+    tally.seconds = time.monotonic() - begin
+    return tally
