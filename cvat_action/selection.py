@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from cvat_action.errors import ActionError
-from cvat_action.geometry import polygon_between, rectangle_between
+from cvat_action.geometry import points_fault, polygon_between, rectangle_between
 from cvat_action.job import Annotations, Job, Wire
 
 TRACKABLE = ("mask", "polygon", "rectangle")
@@ -91,7 +91,7 @@ def select(
             continue
         if labels and job.label(p.wire["label_id"]).name not in labels:
             continue
-        reason = p.reason or _unsupported(p.type, supported)
+        reason = p.reason or _unsupported(p.type, supported) or _malformed(job, frame, p)
         if reason:
             refused.append(Refusal(p.ref, p.wire["label_id"], reason))
         else:
@@ -268,6 +268,12 @@ def _unsupported(kind: str, supported: Collection[str]) -> str | None:
     if kind in supported:
         return None
     return f"the function does not track objects of type {kind}"
+
+
+def _malformed(job: Job, frame: int, p: _On) -> str | None:
+    points = p.shape["points"] if p.shape else None
+    fault = points_fault(p.type, points, *job.size(frame))
+    return f"malformed: {fault}" if fault else None
 
 
 def _kind(shape: Wire) -> tuple[int, str, int]:

@@ -8,6 +8,7 @@ annotation are one object in parts and so become a mask. Annotations that share 
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,6 +19,7 @@ from pycocotools import mask as rle_tools
 
 from cvat_action.errors import ActionError
 from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
+from cvat_action.geometry import points_fault
 from cvat_action.job import Annotations, Job, Wire
 from cvat_action.media import Media
 from cvat_action.selection import track_position
@@ -178,6 +180,9 @@ def _annotation_to_shape(
     kind, points = _points(annotation, *size)
     if annotation.get("keypoints") or not points:
         return None
+    fault = points_fault(kind, points, *size)
+    if fault:
+        raise ValueError(fault)
     attributes = annotation.get("attributes") or {}
     return {
         "type": kind,
@@ -207,17 +212,18 @@ def _points(annotation: Wire, width: int, height: int) -> tuple[str, list[float]
                 f"its RLE is of size {segmentation['size']}, the frame {height, width}"
             )
         counts = segmentation["counts"]
-        if isinstance(counts, list) and sum(counts) != width * height:
+        runs = counts if isinstance(counts, list) else _runs(counts)
+        if sum(runs) != width * height or min(runs) < 0:
             raise ValueError("the RLE's counts do not fill its image")
         compressed = (
             rle_tools.frPyObjects(segmentation, height, width)
             if isinstance(counts, list)
             else segmentation
         )
-        return "mask", _bitmap_to_points(rle_tools.decode(compressed))
+        return "mask", _rle_to_points(compressed)
     if segmentation and len(segmentation) > 1:
         parts = rle_tools.frPyObjects(segmentation, height, width)
-        return "mask", _bitmap_to_points(rle_tools.decode(rle_tools.merge(parts)))
+        return "mask", _rle_to_points(rle_tools.merge(parts))
     if segmentation:
         return "polygon", [float(p) for p in segmentation[0]]
     if annotation.get("bbox"):
@@ -226,8 +232,32 @@ def _points(annotation: Wire, width: int, height: int) -> tuple[str, list[float]
     return "", []
 
 
-def _bitmap_to_points(bitmap: Any) -> list[float]:
-    return encode_mask(np.asarray(bitmap, dtype=bool)) if np.any(bitmap) else []
+def _runs(counts: str) -> list[int]:
+    """The runs of a compressed RLE: 5 bits per character, lowest first, from character 48 on.
+
+    From the fourth run on it is the difference to the run before the last. pycocotools does not say
+    where too few runs leave a part of its bitmap unwritten, so they are counted here.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            if bits & 0x10:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = shift = 0
+    return runs
+
+
+def _rle_to_points(rle: Any) -> list[float]:
+    """Raises ValueError where the runs do not fit the image."""
+    with warnings.catch_warnings():  # pycocotools 2.0.11 uses what numpy 2 deprecates
+        warnings.simplefilter("ignore", DeprecationWarning)
+        bitmap = np.asarray(rle_tools.decode(rle), dtype=bool)
+    return encode_mask(bitmap) if np.any(bitmap) else []
 
 
 def _track(shapes: list[Wire], frame_count: int) -> Wire:

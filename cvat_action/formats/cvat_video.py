@@ -14,6 +14,7 @@ from defusedxml.ElementTree import ParseError, fromstring  # type: ignore[import
 
 from cvat_action.errors import ActionError
 from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
+from cvat_action.geometry import points_fault
 from cvat_action.job import Annotations, Wire
 from cvat_action.media import Media
 
@@ -55,6 +56,11 @@ def read(data: bytes, name: str, media: Media) -> Document:
             ) from None
     for number, shape in enumerate(shapes, len(tracks)):
         shape["id"] = number
+    for o in (*shapes, *tracks):
+        for k in o.get("shapes", [o]):
+            fault = points_fault(k["type"], k["points"], *media.sizes[0])
+            if fault and len(media.sizes) == 1:
+                raise ActionError(f"{name}: frame {k['frame']} has {fault}.")
     count = len(media.frame_names)
     beyond = [k["frame"] for o in (*shapes, *tracks) for k in o.get("shapes", [o])]
     if beyond and max(beyond) > count:  # one outside keyframe may stand behind the last frame

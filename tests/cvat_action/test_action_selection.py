@@ -34,6 +34,7 @@ def test_every_object_that_cannot_be_tracked_is_left_alone_with_a_reason(cvat, j
         shape("cuboid", cuboid, id=6),
         shape("skeleton", [], elements=[shape("points", [1.0, 1.0])], id=7),
         shape("polygon", POLYGON, frame=9, id=8),
+        shape("mask", [0, 9, 4, 20, 7, 21], id=9),
     ]
     job.tracks = [
         track(keyframe(8, POLYGON), keyframe(9, POLYGON, outside=True), id=11),
@@ -45,12 +46,13 @@ def test_every_object_that_cannot_be_tracked_is_left_alone_with_a_reason(cvat, j
     result = act(*TO_12, "--json")
     assert result.code == 0
     reasons = {x["object"]: x["reason"] for x in result.json["left_alone"]}
-    assert set(reasons) == {"2", "3", "4", "5", "6", "7", "track:11", "track:13", "track:14"}
+    assert set(reasons) == {"2", "3", "4", "5", "6", "7", "9", "track:11", "track:13", "track:14"}
     assert "points" in reasons["2"]
     assert "ellipse" in reasons["3"]
     assert "rotated" in reasons["4"]
     assert "rotated" in reasons["track:14"]
     assert "skeleton" in reasons["7"]
+    assert "runs do not fill its box" in reasons["9"]
     assert "outside" in reasons["track:11"]
     assert "mask" in reasons["track:13"]
     assert all(f"Object {ref} is left alone" in result.log for ref in reasons)

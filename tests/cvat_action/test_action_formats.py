@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: MIT
+"""Annotation files and frames, without a tracker."""
+
+import json
+import zipfile
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+from cvat_sdk.masks import decode_mask, encode_mask
+from PIL import Image
+from pycocotools import mask as rle_tools
+from pycocotools.coco import COCO
+
+from cvat_action.errors import ActionError
+from cvat_action.formats import read_document, write_document
+from cvat_action.formats.document import changed
+from cvat_action.media import open_media
+from cvat_action.results import Changes
+
+WIDTH, HEIGHT, FRAMES = 40, 30, 6
+
+VIDEO_XML = """<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta>
+    <job>
+      <id>42</id><size>6</size><mode>interpolation</mode>
+      <labels>
+        <label><name>car</name><color>#fff</color><type>any</type>
+          <attributes>
+            <attribute><name>colour</name><mutable>False</mutable><input_type>text</input_type>
+              <default_value></default_value><values></values></attribute>
+            <attribute><name>moving</name><mutable>True</mutable><input_type>checkbox</input_type>
+              <default_value>false</default_value><values>false</values></attribute>
+          </attributes>
+        </label>
+        <label><name>bone</name><type>skeleton</type></label>
+      </labels>
+    </job>
+  </meta>
+  <track id="0" label="car" source="manual" group_id="3">
+    <polygon frame="1" keyframe="1" outside="0" occluded="1" points="3.00,2.00;9.50,2.00;9.00,7.00" z_order="2">
+      <attribute name="colour">red &amp; blue</attribute><attribute name="moving">false</attribute>
+    </polygon>
+    <polygon frame="2" keyframe="0" outside="0" occluded="1" points="3.00,2.00;9.50,2.00;9.00,7.00" z_order="2">
+      <attribute name="colour">red &amp; blue</attribute><attribute name="moving">false</attribute>
+    </polygon>
+    <polygon frame="3" keyframe="1" outside="1" occluded="1" points="3.00,2.00;9.50,2.00;9.00,7.00" z_order="2">
+      <attribute name="colour">red &amp; blue</attribute><attribute name="moving">true</attribute>
+    </polygon>
+  </track>
+  <track id="1" label="car" source="semi-auto">
+    <box frame="0" keyframe="1" outside="0" occluded="0" xtl="5.00" ytl="6.00" xbr="20.00" ybr="16.50" rotation="30.00" z_order="0">
+      <attribute name="colour">green</attribute><attribute name="moving">true</attribute>
+    </box>
+  </track>
+  <track id="2" label="car" source="manual">
+    <mask frame="1" keyframe="1" outside="0" occluded="0" rle="3, 2, 3, 11, 1, 4" left="2" top="1" width="6" height="4" z_order="1">
+    </mask>
+    <mask frame="2" keyframe="1" outside="1" occluded="0" rle="3, 2, 3, 11, 1, 4" left="2" top="1" width="6" height="4" z_order="1">
+    </mask>
+  </track>
+  <track id="3" label="bone" source="manual">
+    <skeleton frame="0" keyframe="1" z_order="0">
+      <points label="knee" keyframe="1" outside="0" occluded="0" points="3.00,4.00"></points>
+    </skeleton>
+  </track>
+</annotations>
+"""  # noqa: E501
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "pictures"
+    path.mkdir()
+    for n in range(FRAMES):
+        Image.new("RGB", (WIDTH, HEIGHT), (n, 0, 0)).save(path / f"pic_{n}.png")
+    return path
+
+
+@pytest.fixture
+def media(folder):
+    return open_media(folder)
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (WIDTH, HEIGHT))
+    for n in range(50):
+        writer.write(np.full((HEIGHT, WIDTH, 3), n * 5, np.uint8))
+    writer.release()
+    return path
+
+
+def read_xml(tmp_path, media, text=VIDEO_XML):
+    (tmp_path / "a.xml").write_text(text)
+    return read_document(tmp_path / "a.xml", media)
+
+
+def bitmap():
+    picture = np.zeros((HEIGHT, WIDTH), bool)
+    picture[4:9, 5:20] = True
+    picture[6, 8:11] = False
+    picture[20, 30] = True
+    return picture
+
+
+def coco():
+    mask = bitmap()
+    compressed = rle_tools.encode(np.asfortranarray(mask.astype(np.uint8)))
+    counts = [len(list(run)) for run in _runs(mask)]
+    marked = {"occluded": True, "colour": "red", "age": 3}
+    tracked = {"track_id": 0, "keyframe": True}
+    annotations = [
+        {"segmentation": [[3.5, 2.0, 9.5, 2.0, 9.0, 7.0]], "attributes": marked},
+        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}, "iscrowd": 1},
+        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": compressed["counts"].decode()}},
+        {"segmentation": [], "bbox": [5.0, 6.0, 10.0, 8.0]},
+        {"segmentation": [[1, 1, 5, 1, 5, 5, 1, 5], [20, 20, 25, 20, 25, 25]]},
+        {"segmentation": [[2, 2, 6, 2, 6, 6]], "attributes": tracked},
+        {"segmentation": [[3, 2, 7, 2, 7, 6]], "attributes": tracked, "image_id": 12},
+        {"segmentation": [], "bbox": [], "keypoints": [1, 1, 2], "num_keypoints": 1},
+    ]  # fmt: skip
+    for i, a in enumerate(annotations):
+        annotations[i] = {"id": i + 1, "image_id": 11, "category_id": 9, "bbox": [0, 0, 1, 1], **a}
+    return {
+        "info": {"description": "kept"},
+        "licenses": [],
+        "categories": [{"id": 9, "name": "car", "supercategory": ""}],
+        "images": [
+            {"id": 11, "file_name": "sub/pic_1.png", "width": WIDTH, "height": HEIGHT},
+            {"id": 12, "file_name": "pic_2.png", "width": WIDTH, "height": HEIGHT},
+        ],
+        "annotations": annotations,
+    }
+
+
+def _runs(mask):
+    import itertools
+
+    flat = mask.ravel(order="F").tolist()
+    runs = [list(g) for _, g in itertools.groupby(flat)]
+    return runs if not flat[0] else [[], *runs]
+
+
+def read_coco(tmp_path, media, content):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    return read_document(tmp_path / "a.json", media)
+
+
+def test_cvat_xml_is_read_as_cvat_holds_it(tmp_path, media):
+    document = read_xml(tmp_path, media)
+    polygon, box = document.annotations.tracks
+    (mask,) = document.annotations.shapes
+    assert [(k["frame"], k["outside"], k["occluded"], k["z_order"]) for k in polygon["shapes"]] == [
+        (1, False, True, 2), (3, True, True, 2),
+    ]  # fmt: skip
+    assert polygon["group"] == 3
+    assert polygon["attributes"] == [{"spec_id": 0, "value": "red & blue"}]
+    assert polygon["shapes"][1]["attributes"] == [{"spec_id": 1, "value": "true"}]
+    assert polygon["shapes"][0]["points"] == [3.0, 2.0, 9.5, 2.0, 9.0, 7.0]
+    assert box["shapes"][0]["points"] == [5.0, 6.0, 20.0, 16.5]
+    assert box["shapes"][0]["rotation"] == 30.0
+    assert (mask["type"], mask["frame"]) == ("mask", 1)
+    assert mask["points"] == [3, 2, 3, 11, 1, 4, 2, 1, 7, 4]
+    decode_mask(mask["points"], image_width=WIDTH, image_height=HEIGHT)
+
+
+def test_cvat_xml_comes_back_the_same(tmp_path, media):
+    document = read_xml(tmp_path, media)
+    write_document(tmp_path / "b.xml", document, media)
+    again = read_document(tmp_path / "b.xml", media)
+    assert again.annotations == document.annotations
+    assert again.labels == document.labels
+    root = ElementTree.parse(tmp_path / "b.xml").getroot()
+    assert root.findtext("./meta/job/id") == "42"
+    assert root.find("./track/skeleton/points").get("points") == "3.00,4.00"
+    numbers = [t.get("id") for t in root.iter("track")]
+    assert len(set(numbers)) == len(numbers) == 4
+
+
+def test_cvats_import_would_find_one_mask_per_track(tmp_path, media):
+    """Of a track of masks CVAT's import keeps the first only; see formats/cvat_video.py."""
+    document = read_xml(tmp_path, media)
+    (mask,) = document.annotations.shapes
+    last = {**mask, "frame": FRAMES - 1}
+    document = changed(document, Changes(create_shapes=({**mask, "frame": 2}, last)))
+    write_document(tmp_path / "b.xml", document, media)
+    tracks = [
+        t for t in ElementTree.parse(tmp_path / "b.xml").iter("track") if t.find("mask") is not None
+    ]
+    assert [[(m.get("frame"), m.get("outside")) for m in t] for t in tracks] == [
+        [("1", "0"), ("2", "1")], [("2", "0"), ("3", "1")], [("5", "0")],
+    ]  # fmt: skip
+
+
+def test_coco_is_read_by_what_an_annotation_holds(tmp_path, media):
+    document = read_coco(tmp_path, media, coco())
+    polygon, counted, compressed, box, parts = document.annotations.shapes
+    assert (polygon["type"], polygon["frame"], polygon["occluded"]) == ("polygon", 1, True)
+    assert {a["value"] for a in polygon["attributes"]} == {"red", "3"}
+    expected = encode_mask(bitmap())
+    assert counted["points"] == compressed["points"] == expected
+    assert box["points"] == [5.0, 6.0, 15.0, 14.0]
+    assert parts["type"] == "mask"
+    (track,) = document.annotations.tracks
+    assert [(k["frame"], k["outside"]) for k in track["shapes"]] == [
+        (1, False), (2, False), (3, True),
+    ]  # fmt: skip
+
+
+# pycocotools 2.0.11 uses what numpy 2 deprecates
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_coco_comes_back_the_same_and_pycocotools_reads_it(tmp_path, media):
+    document = read_coco(tmp_path, media, coco())
+    write_document(tmp_path / "b.json", document, media)
+    again = read_document(tmp_path / "b.json", media)
+    for kind in ("shapes", "tracks"):
+        left, right = (
+            sorted(({**o, "id": 0} for o in getattr(d.annotations, kind)), key=json.dumps)
+            for d in (document, again)
+        )
+        assert left == right
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert content["info"] == {"description": "kept"}
+    assert any(a.get("keypoints") for a in content["annotations"])
+    dataset = COCO(str(tmp_path / "b.json"))
+    masks = [a for a in dataset.dataset["annotations"] if isinstance(a["segmentation"], dict)]
+    assert np.array_equal(dataset.annToMask(masks[0]).astype(bool), bitmap())
+    assert masks[0]["area"] == bitmap().sum()
+    first = next(a for a in content["annotations"] if "colour" in a.get("attributes", ()))
+    assert (first["attributes"]["age"], first["attributes"]["occluded"]) == (3, True)
+    assert first["bbox"] == [3.5, 2.0, 6.0, 5.0]
+
+
+def test_from_one_format_to_the_other(tmp_path, media):
+    document = read_coco(tmp_path, media, coco())
+    write_document(tmp_path / "b.xml", document, media)
+    through = read_document(tmp_path / "b.xml", media)
+    assert [t["shapes"][0]["points"] for t in through.annotations.tracks][0] == [2, 2, 6, 2, 6, 6]
+    assert through.labels[0].name == "car"
+    masks = [s["points"] for s in through.annotations.shapes]
+    assert masks[0] == encode_mask(bitmap())
+    write_document(tmp_path / "c.json", through, media)
+    back = read_document(tmp_path / "c.json", media)
+    assert [s["points"] for s in back.annotations.shapes if s["type"] == "mask"] == masks
+
+
+def test_the_zip_of_an_export_is_read(tmp_path, media):
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        archive.writestr("annotations/instances_default.json", json.dumps(coco()))
+        archive.writestr("images/pic_1.png", b"")
+    assert len(read_document(tmp_path / "export.zip", media).annotations.shapes) == 5
+    with zipfile.ZipFile(tmp_path / "video.zip", "w") as archive:
+        archive.writestr("annotations.xml", VIDEO_XML)
+    assert len(read_document(tmp_path / "video.zip", media).annotations.tracks) == 2
+
+
+COCO_TEXT = json.dumps(coco())
+COMPRESSED = coco()["annotations"][2]["segmentation"]["counts"]
+BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.xml", "<annotations", "is not XML"),
+        ("a.xml", BOMB, "is not XML that can be read"),
+        ("a.xml", "<dataset/>", "is not a CVAT annotation file"),
+        ("a.xml", "<annotations><image/></annotations>", "CVAT for images"),
+        ("a.xml", VIDEO_XML.replace('xtl="5.00"', 'xtl="five"'), "track 1 cannot be read"),
+        ("a.xml", VIDEO_XML.replace('frame="3"', 'frame="30"'), "has frame 30"),
+        ("a.json", "[]", "is not COCO"),
+        ("a.json", "{", "is not JSON"),
+        ("a.json", COCO_TEXT.replace("pic_2", "other"), "'other.png' is not a frame"),
+        ("a.json", COCO_TEXT.replace('category_id": 9', 'category_id": 1'), "annotation 1"),
+        ("a.json", COCO_TEXT.replace("[3.5, ", "[null, "), "annotation 1 cannot be read"),
+        ("a.json", COCO_TEXT.replace(f"[{HEIGHT}, {WIDTH}]", "[9, 9]"), "its RLE is of size"),
+        ("a.json", COCO_TEXT.replace(COMPRESSED, "0"), "counts do not fill"),
+        ("a.json", COCO_TEXT.replace(COMPRESSED, COMPRESSED + "9"), "counts do not fill"),
+        ("a.txt", "x", "must be a .json"),
+        ("a.zip", "x", "must be a .json"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_named(tmp_path, media, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ActionError, match=said.replace("[", r"\[")):
+        read_document(tmp_path / name, media)
+
+
+def test_a_video_is_read_forwards_and_backwards(video):
+    media = open_media(video)
+    assert len(media.frame_names) == 50
+    assert media.sizes == ((WIDTH, HEIGHT),)
+    assert media.fps == 12
+    for frame in (0, 1, 7, 49, 48, 12, 11, 49, 0):
+        assert abs(int(media.picture(frame).mean()) - frame * 5) <= 3
+    encoded = cv2.imdecode(np.frombuffer(media.encoded(9), np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(encoded, media.picture(9))
+
+
+def test_images_keep_their_bytes_and_turned_ones_their_size(tmp_path):
+    folder = tmp_path / "f"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(folder / "a.jpg", exif=exif)
+    media = open_media(folder)
+    assert media.sizes == ((10, 20),)
+    assert media.picture(0).shape == (20, 10, 3)
+    assert media.encoded(0) == (folder / "a.jpg").read_bytes()
+
+
+def test_what_is_no_video_is_said(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    (tmp_path / "empty").mkdir()
+    for name, said in (("a.mp4", "not a video"), ("b.mp4", "no video"), ("empty", "no images")):
+        with pytest.raises(ActionError, match=said):
+            open_media(tmp_path / name)
