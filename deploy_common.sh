@@ -10,16 +10,17 @@ CONTAINER="nuclio-nuclio-$FUNCTION"
 # list with what main.py imports.
 FILES=(
     LICENSE
-    errors.py main.py memory_bank.py model_handler.py protocol.py records.py request_log.py
-    settings.py shapes.py tracker.py tracker_state.py weights.py
+    attention.py errors.py image_encoder.py main.py memory_attention.py memory_bank.py
+    model_handler.py protocol.py records.py request_log.py settings.py shapes.py tracker.py
+    tracker_state.py weights.py
     requirements.txt requirements-torch.txt requirements-sam2.txt
 )
 CONFIGS=(function.yaml function-gpu.yaml)
 
 READY_SECONDS=120
-CPU_DISK_GIB=6   # docs/deploy.md has the measurement
-GPU_DISK_GIB=20
-GPU_DRIVER=580   # the first NVIDIA driver for CUDA 13, which PyPI's torch brings along
+CPU_DISK_GIB=4 # the image, its build context and pip's downloads; docs/deploy.md, "Sizes"
+GPU_DISK_GIB=12
+GPU_DRIVER=580 # the first NVIDIA driver for CUDA 13, which PyPI's torch brings along
 
 usage() {
     cat <<USAGE
@@ -32,6 +33,7 @@ Builds the function and deploys it into CVAT's Nuclio on this machine.
   --sha256 HEX           checksum of the file; needed for SAM 2 (not 2.1)
   --config FILE          your own configuration and checkpoint instead of a model of the table
   --checkpoint FILE
+  --workers N            processes, each with its own copy of the model (default: 1)
   --env NAME=VALUE       a setting of the function (README, "Settings"); may be repeated
   --network NAME         CVAT's Docker network (default: cvat_cvat)
   --torch-index URL      another package index for torch, e.g. for an older NVIDIA driver
@@ -78,10 +80,10 @@ say() {
 
 parse_options() {
     MODEL=sam2.1_hiera_tiny MODEL_GIVEN="" SHA256="" CONFIG="" CHECKPOINT="" NETWORK=cvat_cvat TORCH_INDEX=""
-    IMAGE="" STAGE="" STAGE_ONLY="" FORCE="" DRY_RUN="" ENVIRONMENT=()
+    IMAGE="" WORKERS=1 STAGE="" STAGE_ONLY="" FORCE="" DRY_RUN="" ENVIRONMENT=()
     while [ $# -gt 0 ]; do
         case "$1" in
-        --model | --sha256 | --config | --checkpoint | --env | --network | --torch-index | --image | --stage)
+        --model | --sha256 | --config | --checkpoint | --env | --network | --torch-index | --image | --workers | --stage)
             { [ $# -gt 1 ] && [ -n "$2" ]; } || die "$1 needs a value."
             ;;
         esac
@@ -93,6 +95,7 @@ parse_options() {
         --network) NETWORK="$2" ;;
         --torch-index) TORCH_INDEX="$2" ;;
         --image) IMAGE="$2" ;;
+        --workers) WORKERS="$2" ;;
         --stage) STAGE="$2" STAGE_ONLY=1 ;;
         --env)
             [[ "$2" =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || die "--env is NAME=VALUE, not '$2'."
@@ -146,6 +149,8 @@ check_options() {
         esac
     done
     case "$TORCH_INDEX" in '' | http://* | https://*) ;; *) die "--torch-index is a URL." ;; esac
+    [[ "$WORKERS" =~ ^[1-9][0-9]?$ ]] || die "--workers is a number from 1 to 99, not '$WORKERS'."
+    [ "$WORKERS" = 1 ] || ENVIRONMENT+=(--env "SAM2_WORKERS=$WORKERS")
     [[ "$NETWORK" =~ ^[A-Za-z0-9._-]+$ ]] || die "'$NETWORK' is no name of a network."
     if [ -n "$IMAGE" ] && [ -n "$MODEL_GIVEN$CONFIG$TORCH_INDEX$STAGE_ONLY" ]; then
         die "--image is built already: --model, --config, --torch-index and --stage do not go with it."
@@ -220,7 +225,8 @@ stage_weights() {
 }
 
 write_config() {
-    MODEL_SETTINGS="$MODEL_SETTINGS" BUILD_URL="$BUILD_URL" TORCH_INDEX="$TORCH_INDEX" awk '
+    MODEL_SETTINGS="$MODEL_SETTINGS" BUILD_URL="$BUILD_URL" TORCH_INDEX="$TORCH_INDEX" \
+        WORKERS="$WORKERS" awk '
         /^ +value: SAM2_MODEL=/ {
             print "          value: " ENVIRON["MODEL_SETTINGS"]
             if (ENVIRON["BUILD_URL"] != "") {
@@ -233,7 +239,7 @@ write_config() {
             print "          value: pip install -r requirements-torch.txt --index-url " ENVIRON["TORCH_INDEX"]
             next
         }
-        { print }' "$1"
+        { sub(/numWorkers: 1/, "numWorkers: " ENVIRON["WORKERS"]); print }' "$1"
 }
 
 # ---------------------------------------------------------------------------------------------
@@ -342,9 +348,10 @@ deploy() {
     if [ -n "$IMAGE" ]; then
         # With a build section Nuclio would build in spite of --run-image.
         source=(--file "$STAGE/$config" --run-image "$IMAGE")
+        MODEL_SETTINGS="" BUILD_URL=""
         run mkdir -p "$STAGE"
         say "# $STAGE/$config, without its build section"
-        [ -n "$DRY_RUN" ] || without_build "$HERE/$config" >"$STAGE/$config"
+        [ -n "$DRY_RUN" ] || write_config "$HERE/$config" | without_build >"$STAGE/$config"
     else
         stage
     fi
@@ -358,7 +365,7 @@ deploy() {
 }
 
 without_build() {
-    awk '/^  build:/ { skip = 1; next } /^  [^ ]/ { skip = 0 } !skip { print }' "$1"
+    awk '/^  build:/ { skip = 1; next } /^  [^ ]/ { skip = 0 } !skip { print }'
 }
 
 # Waits until the function answers, and prints what it says about itself.

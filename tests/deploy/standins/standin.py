@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Stands in for docker, nuctl, kubectl and nvidia-smi, under whose names it is linked.
+
+Records each call, refuses what the real program would refuse (unknown commands and flags, missing
+values, files that are not there, a configuration that Nuclio does not accept), and answers from the
+state that the test has written. Flags and commands are those of nuctl 1.13 (its cobra commands),
+docker 28 and kubectl 1.32.
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+BOOL, VALUE = False, True
+
+NUCTL_GLOBAL = {
+    "--platform": VALUE,
+    "--namespace": VALUE,
+    "-n": VALUE,
+    "--verbose": BOOL,
+    "-v": BOOL,
+    "--kubeconfig": VALUE,
+    "-k": VALUE,
+}
+NUCTL_DEPLOY = {
+    "--path -p --source --file -f --image -i --registry -r --runtime --handler": VALUE,
+    "--base-image --build-command --onbuild-image --build-runtime-attrs": VALUE,
+    "--build-code-entry-attrs --code-entry-type --desc --labels -l --annotations": VALUE,
+    "--nodeSelector --nodeName --priorityClassName --preemptionPolicy --env -e": VALUE,
+    "--replicas --min-replicas --max-replicas --run-as-user --run-as-group --fsgroup": VALUE,
+    "--target-cpu --data-bindings --triggers --http-trigger-service-type": VALUE,
+    "--platform-config --run-image --run-registry --runtime-attrs --readiness-timeout": VALUE,
+    "--project-name --volume --resource-limit --resource-request --logger-level": VALUE,
+    "--input-image-file": VALUE,
+    "--no-pull --no-cleanup --offline --disable -d --publish": BOOL,
+}
+NUCTL = {  # command: flags, least and most positional arguments
+    "version": ({}, 0, 0),
+    "deploy": (NUCTL_DEPLOY, 0, 1),
+    "build": ({**NUCTL_DEPLOY, "--output-image-file": VALUE}, 0, 1),
+    "create project": ({"--description --owner": VALUE}, 1, 1),
+    "get project": ({"--output -o": VALUE}, 0, 1),
+    "get function": ({"--output -o --labels -l": VALUE}, 0, 1),
+    "get functions": ({"--output -o --labels -l": VALUE}, 0, 1),
+    "delete function": ({"--force -f --with-api-gateways": BOOL}, 1, 1),
+    "delete project": ({"--force -f --wait": BOOL, "--strategy --wait-timeout": VALUE}, 1, 1),
+}
+DOCKER = {
+    "info": ({"--format -f": VALUE}, 0, 0),
+    "ps": ({"--format --filter -f": VALUE, "--all -a --quiet -q": BOOL}, 0, 0),
+    "network inspect": ({"--format -f": VALUE}, 1, 99),
+    "image inspect": ({"--format -f": VALUE}, 1, 99),
+    "image rm": ({"--force -f": BOOL}, 1, 99),
+    "image prune": ({"--force -f --all -a": BOOL}, 0, 0),
+    "builder prune": ({"--force -f --all -a": BOOL}, 0, 0),
+    "inspect": ({"--format -f --type": VALUE}, 1, 99),
+    "exec": ({"--interactive -i --tty -t": BOOL, "--env -e --workdir -w": VALUE}, 2, 99),
+    "logs": ({"--tail -n --since": VALUE, "--follow -f": BOOL}, 1, 1),
+    "pull": ({"--quiet -q": BOOL}, 1, 1),
+    "tag": ({}, 2, 2),
+    "push": ({}, 1, 1),
+    "save": ({"--output -o": VALUE}, 1, 99),
+    "load": ({"--input -i": VALUE, "--quiet -q": BOOL}, 0, 0),
+    "compose": ({"-f --file": VALUE, "-d": BOOL}, 1, 99),
+    "system df": ({}, 0, 0),
+    "restart": ({}, 1, 99),
+    "run": ({"--rm": BOOL, "--gpus --network --env -e": VALUE}, 1, 99),
+}
+KUBECTL_GLOBAL = {"--namespace": VALUE, "-n": VALUE, "--context": VALUE}
+KUBECTL = {
+    "apply": ({"--filename -f": VALUE}, 0, 0),
+    "create namespace": ({}, 1, 1),
+    "create secret generic": ({"--from-literal --from-file": VALUE}, 1, 1),
+    "create secret docker-registry": (
+        {"--docker-server --docker-username --docker-password": VALUE},
+        1,
+        1,
+    ),
+    "get": ({"--output -o --selector -l": VALUE}, 1, 99),
+    "describe": ({"--selector -l": VALUE}, 1, 99),
+    "delete": ({"--filename -f --selector -l": VALUE, "--ignore-not-found": BOOL}, 0, 99),
+    "logs": ({"--selector -l --tail": VALUE, "--follow -f": BOOL}, 0, 1),
+    "exec": ({"--container -c": VALUE, "--stdin -i --tty -t": BOOL}, 1, 99),
+    "rollout status": ({"--timeout": VALUE}, 1, 99),
+    "scale": ({"--replicas": VALUE}, 1, 99),
+}
+
+
+def refuse(sentence: str) -> None:
+    print(f"Error: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+def parse(words: list[str], commands: dict, common: dict) -> tuple[str, dict, list[str]]:
+    """Splits a command line as cobra does; refuses what the command does not know."""
+    flags = dict(common)
+    before: list[tuple[str, str | None]] = []
+    rest = list(words)
+    while rest and rest[0].startswith("-"):
+        name, value = take_flag(rest, flags)
+        before.append((name, value))
+    for length in (3, 2, 1):
+        command = " ".join(rest[:length])
+        if command in commands and len(rest) >= length:
+            rest = rest[length:]
+            break
+    else:
+        refuse(f'unknown command "{" ".join(rest[:2])}"')
+    own, least, most = commands[command]
+    for names, kind in own.items():
+        flags.update(dict.fromkeys(names.split(), kind))
+    options: dict[str, list[str | None]] = {}
+    for name, value in before:
+        options.setdefault(name, []).append(value)
+    positional: list[str] = []
+    while rest:
+        if rest[0] == "--":
+            positional += rest[1:]
+            break
+        if rest[0].startswith("-") and len(rest[0]) > 1:
+            if positional and command in ("exec", "run", "compose"):
+                positional += rest  # from here on it is the other program's
+                break
+            name, value = take_flag(rest, flags)
+            options.setdefault(name, []).append(value)
+        else:
+            positional.append(rest.pop(0))
+    if not least <= len(positional) <= most:
+        refuse(f"{command} takes {least} to {most} arguments, not {positional}")
+    return command, options, positional
+
+
+def take_flag(rest: list[str], flags: dict[str, bool]) -> tuple[str, str | None]:
+    name, equals, value = rest.pop(0).partition("=")
+    if name not in flags:
+        refuse(f"unknown flag: {name}")
+    if flags[name] is BOOL:
+        return name, None
+    if not equals:
+        if not rest:
+            refuse(f"flag needs an argument: {name}")
+        value = rest.pop(0)
+    return name, value
+
+
+def one(options: dict, *names: str) -> str | None:
+    values = [v for name in names for v in options.get(name, [])]
+    return values[-1] if values else None
+
+
+def nuctl(words: list[str], state: dict) -> None:
+    command, options, positional = parse(words, NUCTL, NUCTL_GLOBAL)
+    if one(options, "--platform") not in (None, "local", "kube", "auto"):
+        refuse("Can't create platform")
+    if command == "version":
+        details = "Git commit: 0, OS: linux, Arch: amd64, Go version: go1.23.4"
+        print(f'Client version:\n"Label: {state["nuctl"]}, {details}"')
+    elif command == "get project":
+        if positional and positional[0] not in state["projects"]:
+            refuse("No projects found")
+    elif command == "deploy":
+        nuctl_deploy(options, positional)
+        if state.get("deploy_fails"):
+            refuse("Failed to build processor image")
+
+
+def nuctl_deploy(options: dict, positional: list[str]) -> None:
+    import yaml
+    from nuclio_schema import Invalid, check_config
+
+    path, file = one(options, "--path", "-p"), one(options, "--file", "-f")
+    image = one(options, "--run-image")
+    file = file or (path and str(Path(path) / "function.yaml"))
+    if not file or not Path(file).is_file():
+        refuse(f"Failed opening function config file {file}")
+    config = yaml.safe_load(Path(file).read_text())
+    try:
+        check_config(config)
+    except Invalid as error:
+        refuse(str(error))
+    if positional and positional[0] != config["metadata"]["name"]:
+        refuse("the name on the command line and the one in the file differ")
+    if image:
+        if path or "build" in config["spec"]:
+            refuse("Nuclio would build: --run-image needs a file without build section, no --path")
+    else:
+        build_context(Path(path or ""), config)
+    for pair in options.get("--env", []) + options.get("-e", []):
+        if not re.match(r"[A-Za-z_]\w*=", pair):
+            refuse(f"Environment variable must be in the form of name=value: {pair}")
+    for pair in options.get("--resource-limit", []) + options.get("--resource-request", []):
+        if not re.fullmatch(r"[a-z.]+(/[a-z]+)?=\d+(\.\d+)?(m|Mi|Gi)?", pair):
+            refuse(f"Resource allocation {pair} not in the format of resource-name=quantity")
+    for name in ("--platform-config", "--triggers"):
+        if one(options, name):
+            json.loads(one(options, name) or "")
+
+
+def build_context(path: Path, config: dict) -> None:
+    """What Docker would refuse: sources of COPY that are not there, a handler that is not."""
+    if not path.is_dir():
+        refuse(f"Function path doesn't exist: {path}")
+    module = config["spec"]["handler"].partition(":")[0]
+    if not (path / f"{module}.py").is_file():
+        refuse(f"there is no {module}.py in {path}")
+    directives = config["spec"]["build"]["directives"]
+    for directive in directives.get("preCopy", []) + directives.get("postCopy", []):
+        if directive["kind"] == "COPY":
+            for source in directive["value"].split()[:-1]:
+                if not (path / source.removeprefix("handler/")).exists():
+                    refuse(f'COPY failed: "/{source}": not found')
+
+
+def docker(words: list[str], state: dict) -> None:
+    command, options, positional = parse(words, DOCKER, {})
+    template = one(options, "--format", "-f")
+    if not state["docker"]:
+        refuse("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.")
+    if command == "info" and template:
+        print(
+            {
+                "{{.DockerRootDir}}": state["docker_root"],
+                "{{json .Runtimes}}": json.dumps(dict.fromkeys(state["runtimes"], {})),
+            }[template]
+        )
+    elif command == "ps" and template == "{{.Image}}":
+        print("\n".join(state["images_running"]))
+    elif command == "network inspect" and positional[0] not in state["networks"]:
+        refuse(f"network {positional[0]} not found")
+    elif command == "image inspect" and positional[0] not in state["images"]:
+        refuse(f"No such image: {positional[0]}")
+    elif command == "inspect":
+        container = state["containers"].get(positional[0])
+        if container is None:
+            refuse(f"No such object: {positional[0]}")
+        known = {
+            "{{.Config.Env}}": "[" + " ".join(container["env"]) + "]",
+            "{{.State.Running}}": str(container["running"]).lower(),
+        }
+        print(known[template])
+    elif command == "exec":
+        if not state["function_answers"]:
+            refuse("Container is restarting, wait until the container is running")
+        print(state["function_answers"])
+    elif command == "logs":
+        print(state["function_log"], file=sys.stderr)
+    elif command == "compose":
+        for name in options["-f"]:
+            if name not in ("docker-compose.yml", COMPOSE_SERVERLESS):
+                refuse(f"no such file: {name}")
+    elif command == "load" and not Path(one(options, "--input", "-i") or "").is_file():
+        refuse("open: no such file or directory")
+    elif command == "save":
+        Path(one(options, "--output", "-o") or "/dev/null").write_bytes(b"image")
+
+
+COMPOSE_SERVERLESS = "components/serverless/docker-compose.serverless.yml"
+
+
+def kubectl(words: list[str], state: dict) -> None:
+    import yaml
+
+    command, options, positional = parse(words, KUBECTL, KUBECTL_GLOBAL)
+    for name in options.get("--filename", []) + options.get("-f", []):
+        if command in ("apply", "delete"):
+            for document in yaml.safe_load_all(Path(name or "").read_text()):
+                if not {"apiVersion", "kind", "metadata"} <= document.keys():
+                    refuse(f"error validating {name}: apiVersion, kind or metadata not set")
+    if command == "exec":
+        print(state["function_answers"])
+
+
+def nvidia_smi(words: list[str], state: dict) -> None:
+    if words != ["--query-gpu=driver_version", "--format=csv,noheader"]:
+        refuse(f"Option {words} is not recognized.")
+    print(state["driver"])
+
+
+def main() -> None:
+    name = Path(sys.argv[0]).name
+    state = json.loads(Path(os.environ["STANDIN_STATE"]).read_text())
+    with open(os.environ["STANDIN_LOG"], "a") as log:
+        log.write(json.dumps([name, *sys.argv[1:]]) + "\n")
+    program = {"docker": docker, "nuctl": nuctl, "kubectl": kubectl, "nvidia-smi": nvidia_smi}
+    program[name](sys.argv[1:], state)
+
+
+if __name__ == "__main__":
+    main()

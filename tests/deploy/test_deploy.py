@@ -1,0 +1,694 @@
+# SPDX-License-Identifier: MIT
+"""The deploy scripts, the clean copy and the documented recipes, against recording stand-ins."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from nuclio_schema import Invalid, check_config
+
+from weights import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "pth-facebookresearch-sam2-tracker"
+INFO = '{"version": "0.1.0", "model": "sam2.1_hiera_tiny", "device": "cpu"}'
+DEPLOYABLE = [m.name for m in MODELS if m.url]
+SHA256 = "ab" * 32
+
+
+@dataclass
+class Machine:
+    """A copy of what the scripts need, and a machine whose docker and nuctl are stand-ins."""
+
+    folder: Path
+    state: dict[str, Any] = field(
+        default_factory=lambda: {
+            "docker": True,
+            "docker_root": "/",
+            "runtimes": ["runc", "nvidia"],
+            "driver": "580.95.05",
+            "networks": ["cvat_cvat"],
+            "images": [],
+            "images_running": ["cvat/server:v2.73.0", "quay.io/nuclio/dashboard:1.16.3-amd64"],
+            "containers": {
+                "cvat_server": {"running": True, "env": ["DJANGO=1", "CVAT_SERVERLESS=1"]},
+                "cvat_redis_ondisk": {"running": True, "env": []},
+            },
+            "nuctl": "1.16.3",
+            "projects": [],
+            "function_answers": INFO,
+            "function_log": "Init context...  0%",
+        }
+    )
+    programs: tuple[str, ...] = ("docker", "nuctl", "kubectl", "nvidia-smi")
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repository"
+
+    @property
+    def copy(self) -> Path:
+        return self.repository / "out" / "function"
+
+    def run(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        tools = self.folder / "tools"
+        shutil.rmtree(tools, ignore_errors=True)
+        tools.mkdir()
+        for program in self.programs:
+            (tools / program).symlink_to(ROOT / "tests/deploy/standins/standin.py")
+        (tools / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')  # stand-ins'
+        (tools / "python3").chmod(0o755)
+        (self.folder / "state.json").write_text(json.dumps(self.state))
+        (self.folder / "log").write_text("")
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.repository,
+            env={
+                "PATH": f"{tools}:/usr/bin:/bin",
+                "STANDIN_STATE": str(self.folder / "state.json"),
+                "STANDIN_LOG": str(self.folder / "log"),
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def calls(self, *beginning: str) -> list[list[str]]:
+        calls = [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
+        return [c for c in calls if c[: len(beginning)] == list(beginning)]
+
+    def config(self, name: str = "function.yaml") -> dict[str, Any]:
+        config = yaml.safe_load((self.copy / name).read_text())
+        check_config(config)
+        return config  # type: ignore[no-any-return]
+
+    def directives(self, name: str = "function.yaml") -> list[str]:
+        both = self.config(name)["spec"]["build"]["directives"]
+        return [f"{d['kind']} {d['value']}" for d in both["preCopy"] + both["postCopy"]]
+
+
+def scripts_list(name: str) -> list[str]:
+    command = f'source ./deploy_common.sh && printf "%s\\n" "${{{name}[@]}}"'
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return done.stdout.split()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    machine = Machine(tmp_path)
+    machine.repository.mkdir()
+    for name in (*scripts_list("FILES"), *scripts_list("CONFIGS")):
+        shutil.copy(ROOT / name, machine.repository)
+    for script in ("deploy_cpu.sh", "deploy_gpu.sh", "deploy_common.sh"):
+        shutil.copy(ROOT / script, machine.repository)
+    for name in ("kubernetes", "docs"):
+        shutil.copytree(ROOT / name, machine.repository / name)
+    # What must never reach an image.
+    for name in (".venv/lib.py", "tests/test_x.py", "training/train.py", ".git/config", "serve.py"):
+        (machine.repository / name).parent.mkdir(exist_ok=True)
+        (machine.repository / name).write_text("")
+    return machine
+
+
+# --- the two yamls
+
+
+@pytest.mark.parametrize("name", ["function.yaml", "function-gpu.yaml"])
+def test_nuclio_accepts_every_field(name: str) -> None:
+    config = yaml.safe_load((ROOT / name).read_text())
+    check_config(config)
+    metadata, spec = config["metadata"], config["spec"]
+    assert metadata == {
+        "name": NAME,
+        "namespace": "cvat",
+        "labels": {"nuclio.io/project-name": "cvat"},
+        "annotations": {
+            "name": "Segment Anything 2: Tracker",
+            "type": "tracker",
+            "spec": None,
+            "supported_shape_types": "mask, polygon, rectangle",
+        },
+    }
+    assert (spec["handler"], spec["eventTimeout"]) == ("main:handler", "60s")
+    trigger = spec["triggers"]["myHttpTrigger"]
+    assert trigger == {
+        "numWorkers": 1,
+        "kind": "http",
+        "workerAvailabilityTimeoutMilliseconds": 35_000,
+        "attributes": {"maxRequestBodySize": 256 << 20},
+    }
+    assert spec["platform"]["attributes"]["restartPolicy"]["name"] == "always"
+    assert spec["readinessTimeoutSeconds"] > 60
+    gpu = {"limits": {"nvidia.com/gpu": 1}}
+    assert spec.get("resources") == (gpu if "gpu" in name else None)
+    order = ["description", "runtime", "handler", "eventTimeout", "build", "triggers", "platform"]
+    assert [key for key in spec if key in order] == order, "CVAT's order"
+
+
+def test_the_two_differ_only_in_the_device() -> None:
+    cpu, gpu = (
+        yaml.safe_load((ROOT / name).read_text())["spec"]
+        for name in ("function.yaml", "function-gpu.yaml")
+    )
+    steps = [
+        [f"{d['kind']} {d['value']}" for key in ("preCopy", "postCopy") for d in directives[key]]
+        for directives in (cpu["build"].pop("directives"), gpu["build"].pop("directives"))
+    ]
+    assert set(steps[0]) ^ set(steps[1]) == {
+        "ENV NVIDIA_VISIBLE_DEVICES=all",
+        "ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+        "RUN pip install -r requirements-torch.txt",
+        "RUN pip install -r requirements-torch.txt --index-url https://download.pytorch.org/whl/cpu",
+    }
+    assert cpu["build"].pop("image") == "cvat.pth.facebookresearch.sam2"
+    assert gpu["build"].pop("image") == "cvat.pth.facebookresearch.sam2:latest-gpu"
+    gpu.pop("resources")
+    assert cpu == gpu
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("metadata.name", "Sam2_Tracker", "metadata.name"),
+        ("metadata.annotations.supported_shape_types", ["mask"], "supported_shape_types"),
+        ("spec.eventTimeout", 60, "eventTimeout"),
+        ("spec.eventTimeout", "1 minute", "eventTimeout"),
+        ("spec.runtime", "python:3.13", "runtime"),
+        ("spec.handler", "main.handler", "handler"),
+        ("spec.triggers.myHttpTrigger.numWorkers", "1", "numWorkers"),
+        ("spec.triggers.myHttpTrigger.maxWorker", 1, "does not know"),
+        (
+            "spec.triggers.myHttpTrigger.attributes.maxRequestBodySize",
+            "256Mi",
+            "maxRequestBodySize",
+        ),
+        ("spec.triggers.other", {"kind": "http"}, "more than one"),
+        ("spec.build.directives.preCopy", {"kind": "RUN", "value": "x"}, "a list"),
+        ("spec.build.directives.preCopy", [{"kind": "FROM", "value": "x"}], "one of ADD"),
+        ("spec.build.directives.preCopy", [{"kind": "RUN", "value": "a\nb"}], "one line"),
+        ("spec.resources", {"limits": {"memory": "3 GB"}}, "a quantity"),
+        ("spec.env", [{"name": "A", "value": 1}], "a text"),
+        ("spec.env", [{"name": "A"}], "one of value and valueFrom"),
+        ("spec.env", [{"name": "A", "value": ""}, {"name": "A", "value": ""}], "twice"),
+        ("spec.readyTimeout", 5, "does not know"),
+    ],
+)
+def test_the_check_itself_refuses(place: str, value: object, sentence: str) -> None:
+    config = yaml.safe_load((ROOT / "function.yaml").read_text())
+    *path, last = place.split(".")
+    target = config
+    for key in path:
+        target = target[key]
+    target[last] = value
+    with pytest.raises(Invalid, match=sentence):
+        check_config(config)
+
+
+# --- every pin has one place
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = [re.sub("#.*| --hash.*", "", line) for line in (ROOT / name).read_text().splitlines()]
+    return dict(line.strip().split("==") for line in lines if "==" in line)
+
+
+def test_every_pin_is_exact_and_written_once() -> None:
+    files = [p.name for p in ROOT.glob("requirements*.txt")]
+    names = [name.lower() for file in files for name in pins(file)]
+    assert sorted(set(names)) == sorted(names)
+    for file in files:
+        for line in (ROOT / file).read_text().splitlines():
+            assert not line or re.match(r"#|-r requirements\.txt$|[\w-]+==[\w.+]+($| --hash)", line)
+    # ... and nowhere else: no other file that is deployed or builds names a version or a checksum.
+    version = re.compile(r"==\d|[0-9a-f]{40}")
+    for file in ("function.yaml", "function-gpu.yaml", "deploy_common.sh", "Makefile"):
+        assert not version.search((ROOT / file).read_text()), file
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def modules_of_the_function() -> set[str]:
+    ours, seen, ahead = {p.stem for p in ROOT.glob("*.py")}, set[str](), {"main"}
+    while ahead:
+        module = ahead.pop()
+        seen.add(module)
+        ahead |= (imports(ROOT / f"{module}.py") & ours) - seen
+    return seen
+
+
+def test_the_clean_copy_has_all_modules_and_no_other() -> None:
+    copied = {Path(name).stem for name in scripts_list("FILES") if name.endswith(".py")}
+    assert copied == modules_of_the_function()
+
+
+def test_what_the_function_imports_is_required() -> None:
+    distributions = {
+        "cv2": "opencv-python-headless",
+        "PIL": "Pillow",
+        "hydra": "hydra-core",
+    }
+    ours = {p.stem for p in ROOT.glob("*.py")}
+    foreign = set().union(*(imports(ROOT / f"{m}.py") for m in modules_of_the_function()))
+    foreign -= ours | set(sys.stdlib_module_names)
+    required = {*pins("requirements.txt"), *pins("requirements-torch.txt")}
+    required |= set(pins("requirements-sam2.txt"))
+    assert {distributions.get(name, name) for name in foreign} <= required
+
+
+def test_the_clean_copy_runs_by_itself(machine: Machine) -> None:
+    """In an interpreter that sees nothing else of the repository."""
+    assert machine.run("./deploy_cpu.sh --stage out/function").returncode == 0
+    code = f"import sys; sys.path.insert(0, {str(machine.copy)!r}); import main, weights; "
+    code += "print(main.__file__, weights.__file__)"
+    environment = {"OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        cwd="/",
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [str(machine.copy / f"{m}.py") for m in ("main", "weights")]
+
+
+# --- the scripts
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_deploys_into_cvat(machine: Machine, device: str) -> None:
+    done = machine.run(f"./deploy_{device}.sh")
+    assert done.returncode == 0, done.stderr
+    file = "function.yaml" if device == "cpu" else "function-gpu.yaml"
+    assert machine.calls("nuctl", "create") == [
+        ["nuctl", "create", "project", "cvat", "--platform", "local"]
+    ]
+    assert machine.calls("nuctl", "deploy") == [
+        [
+            *("nuctl", "deploy", NAME, "--project-name", "cvat", "--platform", "local"),
+            *("--path", str(machine.copy), "--file", str(machine.copy / file)),
+            *("--env", "CVAT_FUNCTIONS_REDIS_HOST=cvat_redis_ondisk"),
+            *("--env", "CVAT_FUNCTIONS_REDIS_PORT=6666"),
+            *("--platform-config", '{"attributes": {"network": "cvat_cvat"}}'),
+        ]
+    ]
+    asked = machine.calls("docker", "exec", f"nuclio-nuclio-{NAME}", "python", "-c")
+    assert "http://127.0.0.1:8080/" in asked[0][-1]
+    assert f"It runs: {INFO}" in done.stdout
+    assert "Next: CVAT lists" in done.stdout
+    assert "ENV SAM2_MODEL=sam2.1_hiera_tiny" in machine.directives(file)
+    assert machine.directives(file)[-1] == "RUN python weights.py"
+
+
+def test_the_clean_copy_holds_nothing_else(machine: Machine) -> None:
+    assert machine.run("./deploy_cpu.sh --stage out/function").returncode == 0
+    expected = {*scripts_list("FILES"), *scripts_list("CONFIGS"), "weights"}
+    assert {p.name for p in machine.copy.iterdir()} == expected
+    assert list((machine.copy / "weights").iterdir()) == []
+    assert machine.calls() == [], "nothing is deployed"
+
+
+def test_a_project_that_is_there_is_not_made_again(machine: Machine) -> None:
+    machine.state["projects"] = ["cvat"]
+    assert machine.run("./deploy_cpu.sh").returncode == 0
+    assert machine.calls("nuctl", "create") == []
+
+
+def test_cvats_own_scripts_find_one_function_each(machine: Machine) -> None:
+    """They deploy every **/function.yaml or **/function-gpu.yaml, and build each Dockerfile."""
+    assert machine.run("./deploy_gpu.sh --stage out/function").returncode == 0
+    for name in ("function.yaml", "function-gpu.yaml"):
+        assert list(machine.copy.rglob(name)) == [machine.copy / name]
+        done = machine.run(
+            f"nuctl deploy --project-name cvat --path {machine.copy} --file {machine.copy / name} "
+            "--platform local --env CVAT_FUNCTIONS_REDIS_HOST=cvat_redis_ondisk "
+            "--env CVAT_FUNCTIONS_REDIS_PORT=6666 "
+            """--platform-config '{"attributes": {"network": "cvat_cvat"}}'"""
+        )
+        assert done.returncode == 0, done.stderr
+    assert list(machine.copy.rglob("Dockerfile*")) == []
+
+
+FINDINGS = {
+    "docker": ({"docker": False}, (), "docker does not answer; start it"),
+    "no docker": ({}, ("docker",), "docker is not installed; see https://"),
+    "no nuctl": ({}, ("nuctl",), r"nuctl is not installed; get version 1\.16\.3 from https://"),
+    "old nuctl": ({"nuctl": "1.13.0"}, (), r"nuctl is version 1\.13\.0, .* is 1\.16\.3; get nuctl"),
+    "no network": ({"networks": ["bridge"]}, (), "no Docker network cvat_cvat; start CVAT"),
+    "no dashboard": (
+        {"images_running": ["cvat/server:v2.73.0"]},
+        (),
+        r"without Nuclio's dashboard; .*-f components/serverless/docker-compose\.server.*yml up",
+    ),
+    "no serverless": (
+        {"containers": {"cvat_server": {"running": True, "env": ["A=1"]}}},
+        (),
+        "cvat_server runs without the serverless compose file",
+    ),
+    "no redis": (
+        {"containers": {"cvat_server": {"running": True, "env": ["CVAT_SERVERLESS=1"]}}},
+        (),
+        "cvat_redis_ondisk does not run; start CVAT, or name another Redis",
+    ),
+}
+GPU_FINDINGS = {
+    "no runtime": ({"runtimes": ["runc"]}, (), "no NVIDIA runtime; install the NVIDIA Container"),
+    "no driver": ({}, ("nvidia-smi",), "nvidia-smi is not here: install the NVIDIA driver"),
+    "old driver": ({"driver": "535.54.03"}, (), r"driver is 535\.54\.03, torch needs 580"),
+    "no gpu": ({"driver": "No devices were found"}, (), "nvidia-smi shows no GPU"),
+}
+
+
+def break_machine(machine: Machine, state: dict[str, object], without: tuple[str, ...]) -> None:
+    machine.state |= state
+    machine.programs = tuple(p for p in machine.programs if p not in without)
+
+
+@pytest.mark.parametrize(
+    ("device", "case"),
+    [("cpu", case) for case in FINDINGS] + [("gpu", case) for case in GPU_FINDINGS],
+)
+def test_preflight_says_what_is_missing(machine: Machine, device: str, case: str) -> None:
+    state, without, sentence = {**FINDINGS, **GPU_FINDINGS}[case]
+    break_machine(machine, state, without)
+    done = machine.run(f"./deploy_{device}.sh")
+    assert done.returncode == 1
+    found = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert any(re.search(sentence, line) for line in found), done.stderr
+    assert machine.calls("nuctl", "deploy") + machine.calls("nuctl", "create") == []
+    assert not machine.copy.exists()
+
+    done = machine.run(f"./deploy_{device}.sh --dry-run")
+    assert done.returncode == 0, done.stderr
+    assert re.search(f"warning: .*{sentence}", done.stderr)
+    assert f"\nnuctl deploy {NAME} " in done.stdout
+
+
+def test_preflight_reports_all_findings_at_once(machine: Machine) -> None:
+    break_machine(machine, {"networks": []}, ("nuctl",))
+    done = machine.run("./deploy_cpu.sh")
+    assert done.stderr.count("error: ") == 2
+
+
+def test_preflight_measures_the_disk(machine: Machine) -> None:
+    script = machine.repository / "deploy_common.sh"
+    script.write_text(re.sub(r"CPU_DISK_GIB=\d+", "CPU_DISK_GIB=9999999", script.read_text()))
+    done = machine.run("./deploy_cpu.sh")
+    assert done.returncode == 1
+    assert re.search(r"error: / has \d+ GiB left, the build needs 9999999; 'docker sy", done.stderr)
+
+
+def test_force_goes_on(machine: Machine) -> None:
+    machine.state["nuctl"] = "1.15.9"
+    done = machine.run("./deploy_cpu.sh --force")
+    assert done.returncode == 0
+    assert "warning: nuctl is version 1.15.9" in done.stderr
+    assert len(machine.calls("nuctl", "deploy")) == 1
+
+
+def test_an_old_driver_is_fine_with_an_older_cuda(machine: Machine) -> None:
+    machine.state["driver"] = "535.54.03"
+    index = "https://download.pytorch.org/whl/cu126"
+    assert machine.run(f"./deploy_gpu.sh --torch-index {index}").returncode == 0
+    step = f"RUN pip install -r requirements-torch.txt --index-url {index}"
+    assert step in machine.directives("function-gpu.yaml")
+
+
+def test_dry_run_prints_and_touches_nothing(machine: Machine) -> None:
+    before = sorted(machine.repository.rglob("*"))
+    done = machine.run("./deploy_gpu.sh --dry-run --model facebook/sam2.1-hiera-large")
+    assert done.returncode == 0, done.stderr
+    assert sorted(machine.repository.rglob("*")) == before
+    for program, verb in (("nuctl", "deploy"), ("nuctl", "create"), ("docker", "exec")):
+        assert machine.calls(program, verb) == []
+        assert re.search(f"^{program} {verb} ", done.stdout, re.MULTILINE)
+    assert "SAM2_MODEL=sam2.1_hiera_large" in done.stdout
+    # What it prints can be pasted: the shell reads the same words that a real run would give.
+    printed = next(line for line in done.stdout.splitlines() if line.startswith("nuctl deploy"))
+    machine.run("./deploy_gpu.sh --model facebook/sam2.1-hiera-large")
+    real = machine.calls("nuctl", "deploy")[0]
+    machine.run(printed)
+    assert machine.calls("nuctl", "deploy") == [real]
+
+
+def test_another_redis_and_its_password(machine: Machine) -> None:
+    password = 'it\'s "se$cret", with=all'
+    redis = {
+        "CVAT_FUNCTIONS_REDIS_HOST": "redis.example.org",
+        "CVAT_FUNCTIONS_REDIS_PASSWORD": password,
+    }
+    machine.state["containers"].pop("cvat_redis_ondisk")
+    done = machine.run("./deploy_cpu.sh --env SAM2_THREADS=4 --env 'SAM2_MODEL_X=a b'", **redis)
+    assert done.returncode == 0, done.stderr
+    call = machine.calls("nuctl", "deploy")[0]
+    assert [call[i + 1] for i, word in enumerate(call) if word == "--env"] == [
+        "CVAT_FUNCTIONS_REDIS_HOST=redis.example.org",
+        "CVAT_FUNCTIONS_REDIS_PORT=6379",
+        f"CVAT_FUNCTIONS_REDIS_PASSWORD={password}",
+        "SAM2_THREADS=4",
+        "SAM2_MODEL_X=a b",
+    ]
+    assert "se$cret" not in done.stdout + done.stderr
+    machine.run("./deploy_cpu.sh", CVAT_FUNCTIONS_REDIS_HOST="r", CVAT_FUNCTIONS_REDIS_PORT="7000")
+    assert "CVAT_FUNCTIONS_REDIS_PORT=7000" in machine.calls("nuctl", "deploy")[0]
+
+
+def test_no_redis_at_all(machine: Machine) -> None:
+    assert machine.run("./deploy_cpu.sh", CVAT_FUNCTIONS_REDIS_HOST="").returncode == 0
+    assert "--env" not in machine.calls("nuctl", "deploy")[0]
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m.url], ids=lambda m: m.name)
+def test_every_model_under_both_names(machine: Machine, model: Any) -> None:
+    checksum = "" if model.sha256 else f"--sha256 {SHA256.upper()}"
+    for name in (model.name, model.hugging_face_id):
+        done = machine.run(f"./deploy_cpu.sh --stage out/function --model {name} {checksum}")
+        assert done.returncode == 0, done.stderr
+        for config in ("function.yaml", "function-gpu.yaml"):
+            assert f"ENV SAM2_MODEL={model.name}" in machine.directives(config)
+        record = machine.copy / "weights" / f"{model.file_name}.sha256"
+        assert record.exists() == (model.sha256 is None)
+        if checksum:
+            assert record.read_text() == f"{SHA256}  {model.file_name}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--model sam2.1_hiera_micro", "micro model is for demonstrations and tests"),
+        ("--model sam3", "unknown model 'sam3'"),
+        ("--model sam2_hiera_tiny", "no checksum of sam2_hiera_tiny.pt is known here"),
+        ("--model sam2_hiera_tiny --sha256 123", "64 hexadecimal digits, not '123'"),
+        ("--model", "--model needs a value"),
+        ("--model ''", "--model needs a value"),
+        ("--config x.yaml", "belong together"),
+        ("--config x.yaml --checkpoint y.pt", "there is no file 'x.yaml'"),
+        ("--config 'main.py' --checkpoint 'a b.pt'", "there is no file 'a b.pt'"),
+        ("--env THREADS", "--env is NAME=VALUE, not 'THREADS'"),
+        ("--network 'a b'", "is no name of a network"),
+        ("--torch-index cu126", "--torch-index is a URL"),
+        ("--torch-index 'https://x/ --trusted'", "is no plain URL"),
+        ("--workers 0", "--workers is a number"),
+        ("--image x --model sam2.1_hiera_large", "--image is built already"),
+        ("--cpu", "unknown option '--cpu'"),
+        ("serverless/dir", "unknown option 'serverless/dir'"),
+    ],
+)
+def test_wrong_options(machine: Machine, options: str, sentence: str) -> None:
+    done = machine.run(f"./deploy_cpu.sh {options}")
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.startswith("deploy_cpu.sh: ")
+    assert done.stderr.count("\n") == 1
+    assert machine.calls("nuctl", "deploy") == []
+
+
+def test_help(machine: Machine) -> None:
+    done = machine.run("./deploy_gpu.sh --help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: ./deploy_gpu.sh [options]")
+
+
+def test_workers(machine: Machine) -> None:
+    assert machine.run("./deploy_gpu.sh --workers 3").returncode == 0
+    trigger = machine.config("function-gpu.yaml")["spec"]["triggers"]["myHttpTrigger"]
+    assert trigger["numWorkers"] == 3
+    assert trigger["attributes"] == {"maxRequestBodySize": 256 << 20}
+    assert "SAM2_WORKERS=3" in machine.calls("nuctl", "deploy")[0]
+
+
+def test_weights_that_are_here_go_along(machine: Machine) -> None:
+    (machine.repository / "weights").mkdir()
+    (machine.repository / "weights/sam2.1_hiera_tiny.pt").write_bytes(b"tiny")
+    (machine.repository / "weights/sam2.1_hiera_large.pt").write_bytes(b"large")
+    assert machine.run("./deploy_cpu.sh").returncode == 0
+    assert [p.name for p in (machine.copy / "weights").iterdir()] == ["sam2.1_hiera_tiny.pt"]
+
+
+@pytest.mark.parametrize("form", ["{0}", "{0}/sam2_hiera_small.pt", "file://{0}"])
+def test_weights_from_a_folder_or_file(machine: Machine, tmp_path: Path, form: str) -> None:
+    source = tmp_path / "mirror"
+    source.mkdir()
+    (source / "sam2_hiera_small.pt").write_bytes(b"small")
+    done = machine.run(
+        f"./deploy_cpu.sh --model sam2_hiera_small --sha256 {SHA256}",
+        SAM2_WEIGHTS_URL=form.format(source),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (machine.copy / "weights/sam2_hiera_small.pt").read_bytes() == b"small"
+    assert not any(d.startswith("ARG") for d in machine.directives())
+
+
+def test_weights_from_a_mirror(machine: Machine) -> None:
+    url = "https://mirror.example.org/sam2?x=1&y=2"
+    assert machine.run("./deploy_cpu.sh", SAM2_WEIGHTS_URL=url).returncode == 0
+    directives = machine.directives()
+    assert directives.index(f"ARG SAM2_WEIGHTS_URL={url}") < directives.index(
+        "RUN python weights.py"
+    )
+
+
+def test_weights_from_nowhere(machine: Machine) -> None:
+    done = machine.run("./deploy_cpu.sh", SAM2_WEIGHTS_URL="/no/such/place")
+    assert done.returncode == 1
+    assert "SAM2_WEIGHTS_URL leads to '/no/such/place', but there is no such file" in done.stderr
+    assert machine.calls("nuctl", "deploy") == []
+
+
+def test_ones_own_checkpoint(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "mine_b+.yaml").write_text("model: {}")
+    (tmp_path / "mine.pt").write_bytes(b"mine")
+    options = f"--config {tmp_path}/mine_b+.yaml --checkpoint {tmp_path}/mine.pt"
+    assert machine.run(f"./deploy_cpu.sh {options}").returncode == 0
+    home = "/opt/nuclio/weights"
+    assert f"ENV SAM2_CONFIG={home}/mine_b+.yaml SAM2_CHECKPOINT={home}/mine.pt" in (
+        machine.directives()
+    )
+    assert sorted(p.name for p in (machine.copy / "weights").iterdir()) == [
+        "mine.pt",
+        "mine_b+.yaml",
+    ]
+
+
+def test_an_image_that_is_built_already(machine: Machine) -> None:
+    done = machine.run("./deploy_gpu.sh --image cvat.pth.facebookresearch.sam2:latest-gpu")
+    assert done.returncode == 1
+    assert "is not on this machine; load it with 'docker load'" in done.stderr
+    machine.state["images"] = ["cvat.pth.facebookresearch.sam2:latest-gpu"]
+    done = machine.run("./deploy_gpu.sh --image cvat.pth.facebookresearch.sam2:latest-gpu")
+    assert done.returncode == 0, done.stderr
+    call = machine.calls("nuctl", "deploy")[0]
+    assert "--path" not in call
+    assert call[call.index("--run-image") + 1] == "cvat.pth.facebookresearch.sam2:latest-gpu"
+    spec = machine.config("function-gpu.yaml")["spec"]
+    original = yaml.safe_load((ROOT / "function-gpu.yaml").read_text())["spec"]
+    original.pop("build")
+    assert spec == original
+
+
+def test_the_clean_copy_is_made_anew_but_never_over_other_files(machine: Machine) -> None:
+    folder = machine.folder / "with spaces"
+    assert machine.run("./deploy_cpu.sh --stage '../with spaces'").returncode == 0
+    (folder / "weights" / "old.pt").write_text("")
+    assert machine.run("./deploy_cpu.sh --stage '../with spaces'").returncode == 0
+    assert not (folder / "weights" / "old.pt").exists()
+    for name in ("thesis.tex", ".hidden"):
+        (folder / name).write_text("precious")
+        done = machine.run("./deploy_cpu.sh --stage '../with spaces'")
+        assert done.returncode == 1
+        assert f"holds '{name}', which is not ours" in done.stderr
+        assert (folder / name).read_text() == "precious"
+        (folder / name).unlink()
+
+
+def test_a_build_that_fails(machine: Machine) -> None:
+    machine.state["deploy_fails"] = True
+    done = machine.run("./deploy_cpu.sh")
+    assert done.returncode == 1
+    assert "Failed to build processor image" in done.stderr
+    assert "nuctl could not deploy the function" in done.stderr
+    assert machine.calls("docker", "exec") == []
+
+
+def test_a_function_that_never_answers(machine: Machine) -> None:
+    machine.state["function_answers"] = ""
+    machine.state["function_log"] = "The weights are damaged."
+    script = machine.repository / "deploy_common.sh"
+    script.write_text(script.read_text().replace("READY_SECONDS=120", "READY_SECONDS=3"))
+    done = machine.run("./deploy_cpu.sh")
+    assert done.returncode == 1
+    assert "The weights are damaged." in done.stderr
+    assert "does not answer after 3 s" in done.stderr
+    assert len(machine.calls("docker", "exec")) > 1
+
+
+def test_shellcheck() -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    scripts = ["deploy_cpu.sh", "deploy_gpu.sh", "deploy_common.sh"]
+    done = subprocess.run(
+        [shellcheck, "-x", "-o", "quote-safe-variables", *scripts],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    for script in scripts[:2]:
+        assert os.access(ROOT / script, os.X_OK)
+
+
+# --- the recipes of the documents, word for word
+
+
+def recipes(name: str) -> list[Any]:
+    text = (ROOT / "docs" / name).read_text()
+    blocks = re.finditer(r"^## (?P<title>.+?)$|^```sh\n(?P<code>.*?)^```$", text, re.M | re.S)
+    found, title, number = [], "", 0
+    for block in blocks:
+        if block["title"]:
+            title, number = block["title"], 0
+        else:
+            number += 1
+            found.append(pytest.param(block["code"], id=f"{name}: {title} {number}"))
+    return found
+
+
+@pytest.mark.parametrize("code", recipes("deploy.md") + recipes("kubernetes.md"))
+def test_recipe(machine: Machine, code: str) -> None:
+    machine.state["images"] = ["cvat.pth.facebookresearch.sam2:latest"]
+    (machine.repository / "cvat-sam2.tar").write_bytes(b"image")
+    for name in ("mine.yaml", "mine.pt"):
+        (machine.repository / name).write_text("")
+    # CVAT's own script, from its folder, as contract section 14 and its sources describe it.
+    cvat = machine.folder / "cvat" / "serverless"
+    cvat.mkdir(parents=True)
+    for device, glob in (("cpu", "function.yaml"), ("gpu", "function-gpu.yaml")):
+        (cvat / f"deploy_{device}.sh").write_text(
+            "set -eu; shopt -s globstar\n"
+            f'for f in "$1"/**/{glob}; do nuctl deploy --project-name cvat '
+            '--path "$(dirname "$f")" --file "$f" --platform local; done\n'
+        )
+        (cvat / f"deploy_{device}.sh").chmod(0o755)
+    done = machine.run("set -euo pipefail\n" + code)
+    assert done.returncode == 0, done.stderr
+    for file in machine.repository.glob("out/*/function*.yaml"):
+        check_config(yaml.safe_load(file.read_text()))
