@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What one request's log line says: counts and the milliseconds of its phases."""
+"""What one request's log line says: counts, bytes and the milliseconds of its phases.
+
+Never a token, a point or a pixel.
+"""
 
 import time
 from collections.abc import Iterator
@@ -14,6 +17,11 @@ class RequestLog:
     continued: int = 0
     failed: int = 0
     image_bytes: int = 0
+    store_read_bytes: int = 0
+    store_written_bytes: int = 0
+    cache_hits: int = 0
+    """Memory frames that did not have to be read from the store."""
+    cache_misses: int = 0
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds by phase: read, decode, load, encode, start, step, shapes, save."""
 
@@ -33,5 +41,9 @@ class RequestLog:
             "continued": self.continued,
             "failed": self.failed,
             "image_bytes": self.image_bytes,
+            "store_read_bytes": self.store_read_bytes,
+            "store_written_bytes": self.store_written_bytes,
+            "cache_hits": self.cache_hits,
+            "cache_misses": self.cache_misses,
             **{f"{name}_ms": round(seconds * 1000, 1) for name, seconds in self.phases.items()},
         }

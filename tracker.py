@@ -79,6 +79,17 @@ class Tracker:
         saved before every object has been computed.
         """
         log = log or RequestLog()
+        before = self._store.traffic
+        try:
+            return self._track(request, log)
+        finally:
+            after = self._store.traffic
+            log.store_read_bytes = after.read_bytes - before.read_bytes
+            log.store_written_bytes = after.written_bytes - before.written_bytes
+            log.cache_hits = after.cache_hits - before.cache_hits
+            log.cache_misses = after.cache_misses - before.cache_misses
+
+    def _track(self, request: TrackRequest, log: RequestLog) -> list[Answer]:
         log.objects, log.image_bytes = len(request.entries), len(request.image)
         work: dict[int, _Start | TrackState | Token | Seed] = {}
         failures: dict[int, ObjectError] = {}

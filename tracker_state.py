@@ -99,6 +99,17 @@ class TrackState:
     """None: nothing of this track is stored yet."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoreTraffic:
+    """What went to and from the store since it was opened."""
+
+    read_bytes: int = 0
+    written_bytes: int = 0
+    cache_hits: int = 0
+    """Memory frames that were in the device's cache."""
+    cache_misses: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Head:
     """A stored state as it is read: its memory frames are still to be fetched."""
@@ -129,6 +140,7 @@ class StateStore:
         self._ttl_seconds = ttl_seconds
         self._device = device
         self._cache = _FrameCache(cache_bytes)
+        self.traffic = StoreTraffic()
 
     @property
     def name(self) -> str:
@@ -161,6 +173,13 @@ class StateStore:
         for reference, record in zip(missing, records, strict=True):
             if (frame := self._read_frame(reference, record)) is not None:
                 frames[reference.name] = frame
+        self.traffic = replace(
+            self.traffic,
+            read_bytes=self.traffic.read_bytes
+            + sum(len(record) for record in (*found, *records) if record is not None),
+            cache_hits=self.traffic.cache_hits + len(wanted) - len(missing),
+            cache_misses=self.traffic.cache_misses + len(missing),
+        )
         return [self._assemble(head, frames) for head in heads]
 
     def save(self, states: Sequence[TrackState]) -> list[str]:
@@ -194,6 +213,8 @@ class StateStore:
             extend=list(dict.fromkeys(extend)),
             remove=list(dict.fromkeys(remove)),
         )
+        written = sum(len(record) for _, record in (*frames, *heads))
+        self.traffic = replace(self.traffic, written_bytes=self.traffic.written_bytes + written)
         return ids
 
     def _head_key(self, hashed_id: str) -> str:
