@@ -247,7 +247,7 @@ class _Stepper:
             else:
                 score = "-" if t.score is None else f"{t.score:.2f}"
                 rows.append((o.seed.ref, name, "no" if t.points is None else "yes", score))
-        picture = preview.draw(self._media.picture(frame), preview.shown_on(frame, objects))
+        picture = preview.draw(self._media.picture(frame), frame, objects)
         cv2.imwrite(str(self._picture), picture)
         _say(f"{report.table(rows)}\nDrawn in {self._picture}")
 

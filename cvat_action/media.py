@@ -8,7 +8,7 @@ import cv2
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cvat_action.errors import ActionError
-from cvat_action.preview import Picture
+from overlay import Picture
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 READ_BACK = 32

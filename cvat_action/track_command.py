@@ -30,6 +30,7 @@ from cvat_action.selection import (
 from cvat_action.server import Function, Server, ServerTracker
 from cvat_action.tracking import Pace, Run, TrackedObject, track
 from cvat_action.upload import changes_to_batches, upload
+from overlay import Picture
 
 logger = logging.getLogger(__name__)
 
@@ -280,7 +281,7 @@ class _Session:
         problem: str | None,
         resume: str | None,
     ) -> None:
-        def frame(number: int) -> preview.Picture:
+        def frame(number: int) -> Picture:
             return preview.decode_picture(self._server.frame(self._job.id, number), number)
 
         if run.done:
