@@ -6,8 +6,8 @@ Both keep a record for as long as it was given and no longer; what is in one is 
 
 import logging
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -17,6 +17,8 @@ from errors import StoreUnavailable
 from settings import MIB, Settings
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Records(Protocol):
@@ -67,7 +69,7 @@ class RedisRecords:
             # A lost connection is tried again for 2.2 s, which bridges a restart of a second (with
             # jitter it would do so only mostly); a timeout is not, so that a frozen server costs
             # 2 s and not a multiple.
-            retry=Retry(
+            retry=_RetryLost(
                 ExponentialBackoff(base=0.05, cap=0.5),
                 6,
                 supported_errors=(redis.exceptions.ConnectionError,),
@@ -110,6 +112,23 @@ class RedisRecords:
 
     def close(self) -> None:
         self._client.close()
+
+
+class _RetryLost(Retry):
+    """Does not repeat what a refused password makes fail again: to redis-py that is a lost
+    connection too, and its health check multiplies the attempts."""
+
+    def call_with_retry(
+        self,
+        do: Callable[[], T],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        def lost(error: Exception) -> bool:
+            return not isinstance(error, redis.exceptions.AuthenticationError)
+
+        return super().call_with_retry(do, fail, lost, with_failure_count)
 
 
 class EmbeddedRecords:
