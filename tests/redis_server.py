@@ -86,7 +86,7 @@ class RedisServer:
                     break
                 name, *arguments = entry["command"].split(" ")
                 if name.upper() not in ("CLIENT", "AUTH", "SELECT", "HELLO", "FLUSHALL"):
-                    seen.append([name.upper(), *(text[:100] for text in arguments)])
+                    seen.append([name.upper(), *(text.strip('"')[:100] for text in arguments)])
 
 
 def free_port() -> int:

@@ -1,0 +1,494 @@
+# SPDX-License-Identifier: MIT
+"""States in a real Redis: what is written, what comes back, and what is refused."""
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import redis.connection
+import torch
+from redis_server import RedisServer
+from torch import Tensor
+
+import tracker_state
+from errors import StateGone
+from memory_bank import MemoryLayout, advance_bank, start_bank
+from records import Records, open_records
+from settings import MIB, Settings
+from tracker_state import RETAINED, StateStore, Track, TrackState
+
+SMALL = MemoryLayout(channels=4, height=4, width=4, recent=6, pointer_channels=8, pointers=15)
+# SAM 2's at 1024 px.
+FULL = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
+TRACK = Track(width=640, height=480, shape_type="rectangle", box=(1.5, 2.0, 30.25, 40.0))
+TTL = 30_000
+
+
+def open_store(
+    server: RedisServer | None,
+    *,
+    layout: MemoryLayout = SMALL,
+    fingerprint: str = "f" * 16,
+    ttl: int = TTL,
+    cache_bytes: int = 0,
+) -> StateStore:
+    settings = Settings()
+    if server is not None:
+        settings = Settings(redis_host=server.host, redis_port=server.port)
+    return StateStore(
+        open_records(settings),
+        layout=layout,
+        fingerprint=fingerprint,
+        prefix="cvat-sam2",
+        ttl_seconds=ttl,
+        device=torch.device("cpu"),
+        cache_bytes=cache_bytes,
+    )
+
+
+@pytest.fixture
+def store(empty_redis: RedisServer) -> Iterator[StateStore]:
+    opened = open_store(empty_redis)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["redis", "embedded"])
+def any_store(request: pytest.FixtureRequest) -> Iterator[StateStore]:
+    server = request.getfixturevalue("empty_redis") if request.param == "redis" else None
+    opened = open_store(server)
+    yield opened
+    opened.close()
+
+
+def memory(number: int, layout: MemoryLayout = SMALL) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(number)
+    shape = (layout.channels, layout.height, layout.width)
+    features = torch.randn(shape, generator=generator).to(torch.bfloat16)
+    return features, torch.randn(layout.pointer_channels, generator=generator)
+
+
+def started(number: int, layout: MemoryLayout = SMALL, track: Track = TRACK) -> TrackState:
+    return TrackState(track=track, bank=start_bank(*memory(number, layout)))
+
+
+def stepped(state: TrackState, number: int, layout: MemoryLayout = SMALL) -> TrackState:
+    return replace(state, bank=advance_bank(state.bank, *memory(number, layout), layout))
+
+
+def load(store: StateStore, id_: str) -> TrackState:
+    state = store.load([id_])[0]
+    assert isinstance(state, TrackState)
+    return state
+
+
+def walk(
+    store: StateStore, steps: int, layout: MemoryLayout = SMALL, seed: int = 0
+) -> tuple[list[str], list[TrackState]]:
+    """Tracks one object; the ids and the states as they were before they were saved."""
+    states = [started(seed, layout)]
+    ids = store.save(states)
+    for step in range(1, steps + 1):
+        states.append(stepped(load(store, ids[-1]), seed + step, layout))
+        ids += store.save([states[-1]])
+    return ids, states
+
+
+def same(one: TrackState, other: TrackState) -> bool:
+    tensors = [(bank.conditioning, *bank.recent, bank.pointers) for bank in (one.bank, other.bank)]
+    return (
+        (one.track, one.bank.step) == (other.track, other.bank.step)
+        and len(tensors[0]) == len(tensors[1])
+        and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+    )
+
+
+def is_gone(store: StateStore, id_: str) -> bool:
+    state = store.load([id_])[0]
+    if isinstance(state, StateGone):
+        assert "start it again" in state.message
+        return True
+    return False
+
+
+# ---- what comes back ----
+
+
+def test_states_come_back_bit_for_bit(any_store: StateStore) -> None:
+    ids, states = walk(any_store, 40)
+    assert same(load(any_store, ids[-1]), states[-1])
+    assert states[-1].bank.step == 40
+    assert len(states[-1].bank.recent) == 6
+    assert len(states[-1].bank.pointers) == 16
+
+
+def test_many_objects_of_different_ages_keep_their_order(any_store: StateStore) -> None:
+    walks = [walk(any_store, steps, seed=100 * steps) for steps in (0, 3, 9, 17)]
+    ids = [ids[-1] for ids, _ in walks]
+    for order in ([0, 1, 2, 3], [3, 1], [2, 0, 2], [1]):
+        for found, number in zip(any_store.load([ids[n] for n in order]), order, strict=True):
+            assert isinstance(found, TrackState)
+            assert same(found, walks[number][1][-1])
+    assert any_store.load([]) == []
+    assert any_store.save([]) == []
+
+
+def test_a_gone_state_does_not_take_the_others_along(any_store: StateStore) -> None:
+    ids, states = walk(any_store, 2)
+    found = any_store.load(["A" * 43, ids[-1], "B" * 43])
+    assert isinstance(found[0], StateGone)
+    assert isinstance(found[1], TrackState)
+    assert same(found[1], states[-1])
+    assert isinstance(found[2], StateGone)
+
+
+def test_ids_are_43_url_safe_characters_that_nobody_can_guess(store: StateStore) -> None:
+    ids = store.save([started(n) for n in range(50)])
+    assert len(set(ids)) == 50
+    assert all(tracker_state.ID.fullmatch(id_) for id_ in ids)
+    assert all(len(json.dumps({"v": 1, "id": id_})) < 200 for id_ in ids)
+
+
+def test_the_store_does_not_know_the_tokens(empty_redis: RedisServer, store: StateStore) -> None:
+    """Who reads Redis cannot continue a track by it."""
+    ids, _ = walk(store, 12)
+    with empty_redis.client() as client:
+        everything = b"".join(key + client.get(key) for key in client.keys("*"))
+    assert not [id_ for id_ in ids if id_.encode() in everything]
+
+
+# ---- nothing stored is ever changed ----
+
+
+def test_a_repeated_request_gives_the_same_state_again(any_store: StateStore) -> None:
+    ids, states = walk(any_store, 5)
+    again = [stepped(load(any_store, ids[4]), 5) for _ in range(3)]
+    new_ids = [any_store.save([state])[0] for state in again]
+    assert len({*ids, *new_ids}) == 9
+    for id_ in (ids[5], *new_ids):
+        assert same(load(any_store, id_), states[5])
+
+
+def test_branches_do_not_disturb_each_other(any_store: StateStore) -> None:
+    ids, states = walk(any_store, 10)
+    branch_id, branch = ids[7], states[7]
+    other_ids: list[str] = []
+    for number in range(5):
+        branch = stepped(load(any_store, branch_id), 500 + number)
+        branch_id = any_store.save([branch])[0]
+        other_ids.append(branch_id)
+        assert same(load(any_store, branch_id), branch)
+    assert same(load(any_store, ids[10]), states[10])
+    assert branch.bank.step == 12
+
+
+def test_the_last_8_tokens_can_be_continued_and_older_ones_are_gone(any_store: StateStore) -> None:
+    ids, states = walk(any_store, 30)
+    for age in range(RETAINED + 1):
+        assert same(load(any_store, ids[30 - age]), states[30 - age])
+    for id_ in ids[: 30 - RETAINED]:
+        assert is_gone(any_store, id_)
+
+
+def test_two_stores_take_turns(empty_redis: RedisServer) -> None:
+    """As two workers do; the second one keeps nothing in its cache."""
+    stores = [open_store(empty_redis, cache_bytes=MIB), open_store(empty_redis)]
+    expected = started(0)
+    id_ = stores[0].save([expected])[0]
+    for step in range(1, 25):
+        state = load(stores[step % 2], id_)
+        assert same(state, expected)
+        expected = stepped(state, step)
+        id_ = stores[step % 2].save([expected])[0]
+    for store in stores:
+        store.close()
+
+
+# ---- round trips, commands, bytes ----
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one whenever a client sends something to Redis."""
+    sent: list[int] = []
+    send = redis.connection.AbstractConnection.send_packed_command
+
+    def counted(self: object, command: object, check_health: bool = True) -> None:
+        sent.append(1)
+        send(self, command, check_health)
+
+    monkeypatch.setattr(redis.connection.AbstractConnection, "send_packed_command", counted)
+    return sent
+
+
+@pytest.mark.parametrize("objects", [1, 12])
+def test_round_trips_do_not_grow_with_the_objects(
+    store: StateStore, round_trips: list[int], objects: int
+) -> None:
+    ids = [walk(store, 20, seed=100 * n)[0][-1] for n in range(objects)]
+    round_trips.clear()
+    states = store.load(ids)
+    assert len(round_trips) == 2  # heads, then memory frames
+    round_trips.clear()
+    store.save([stepped(state, n) for n, state in enumerate(states)])  # type: ignore[arg-type]
+    assert len(round_trips) == 1
+
+
+def test_what_is_cached_is_not_asked_for(empty_redis: RedisServer, round_trips: list[int]) -> None:
+    store = open_store(empty_redis, cache_bytes=MIB)
+    id_ = walk(store, 20)[0][-1]
+    round_trips.clear()
+    load(store, id_)
+    assert len(round_trips) == 1  # the head
+    store.close()
+
+
+def test_only_plain_commands_frames_first_and_removal_last(
+    empty_redis: RedisServer, store: StateStore
+) -> None:
+    ids, _ = walk(store, 20)
+    with empty_redis.commands() as commands:
+        store.save([stepped(load(store, ids[-1]), n) for n in range(3)])
+    names = [command[0] for command in commands if command[0] not in ("PING", "MGET")]
+    assert names == ["SET"] * 6 + ["UNLINK"]
+    keys = [command[1] for command in commands if command[0] == "SET"]
+    assert [key.split(":")[2] for key in keys] == ["m"] * 3 + ["h"] * 3
+    assert all(key.startswith(f"cvat-sam2:{'f' * 16}:") for key in keys)
+    for command in commands:
+        assert command[0] in ("PING", "MGET", "SET", "UNLINK")
+        if command[0] == "SET":
+            assert command[-2:] == ["EX", str(TTL)]
+
+
+def test_a_step_writes_one_memory_frame_and_a_small_head(empty_redis: RedisServer) -> None:
+    store = open_store(empty_redis, layout=FULL, cache_bytes=64 * MIB)
+    ids, _ = walk(store, 20, FULL)
+    with empty_redis.client() as client:
+        before = client.info("stats")
+        state = stepped(load(store, ids[-1]), 99, FULL)
+        store.save([state])
+        after = client.info("stats")
+    written = after["total_net_input_bytes"] - before["total_net_input_bytes"]
+    read = after["total_net_output_bytes"] - before["total_net_output_bytes"]
+    assert 512 * 1024 < written < 560 * 1024
+    assert read < 48 * 1024  # the head; the memory frames are cached
+    store.close()
+
+
+def test_the_footprint_does_not_grow_with_the_track(empty_redis: RedisServer) -> None:
+    store = open_store(empty_redis, layout=FULL, cache_bytes=64 * MIB)
+    walk(store, 60, FULL)
+    with empty_redis.client() as client:
+        keys = client.keys("*")
+        kinds = [key.split(b":")[2] for key in keys]
+        sizes = {
+            kind: [client.strlen(k) for k in keys if k.split(b":")[2] == kind] for kind in kinds
+        }
+        lives = [client.ttl(key) for key in keys]
+    assert len(sizes[b"m"]) == 7 + 8
+    assert len(sizes[b"h"]) == 1 + 8
+    assert max(sizes[b"h"]) < 24 * 1024
+    assert sum(map(sum, sizes.values())) < 7.75 * MIB
+    assert min(lives) > 0  # none without an end
+    assert max(lives) <= TTL
+    store.close()
+
+
+def test_the_embedded_store_is_bounded_alike() -> None:
+    store = open_store(None)
+    walk(store, 60)
+    assert len(store._records._records) == 15 + 9  # type: ignore[attr-defined]
+
+
+# ---- lives ----
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(seconds=1_700_000_000.0)
+    monkeypatch.setattr(tracker_state, "time", SimpleNamespace(time=lambda: now.seconds))
+    return now
+
+
+def test_expire_is_sent_only_for_frames_with_less_than_8_hours(
+    empty_redis: RedisServer, store: StateStore, clock: SimpleNamespace
+) -> None:
+    def expired(pause: float) -> list[list[str]]:
+        """The EXPIREs of one step after a pause."""
+        nonlocal id_
+        clock.seconds += pause
+        with empty_redis.commands() as commands:
+            id_ = store.save([stepped(load(store, id_), int(clock.seconds))])[0]
+        return [command for command in commands if command[0] == "EXPIRE"]
+
+    id_ = walk(store, 0)[0][-1]
+    history = load(store, id_).history
+    assert history is not None
+    conditioning = history.conditioning.id
+    for _ in range(12):
+        assert expired(100) == []  # 1200 s: just 8 h are left
+    (only,) = expired(100)  # of the recent frames all have more
+    assert conditioning in only[1]
+    assert only[2] == str(TTL)
+    for _ in range(12):
+        assert expired(100) == []
+    assert len(expired(3600)) == 6  # after an hour's pause: all that stay in use
+    assert expired(10) == []
+
+
+def test_a_state_ends_with_its_life(empty_redis: RedisServer) -> None:
+    store = open_store(empty_redis, ttl=1)
+    ids, _ = walk(store, 1)
+    with empty_redis.client() as client:
+        for key in client.keys("*"):
+            client.pexpire(key, 1)
+        while client.dbsize():
+            pass
+    assert is_gone(store, ids[-1])
+    store.close()
+
+
+# ---- states of others ----
+
+
+def test_states_of_another_model_are_gone(empty_redis: RedisServer, store: StateStore) -> None:
+    ids, _ = walk(store, 3)
+    other = open_store(empty_redis, fingerprint="0" * 16)
+    assert is_gone(other, ids[-1])
+    assert not is_gone(store, ids[-1])
+    other.close()
+
+
+def test_states_of_another_layout_are_gone(empty_redis: RedisServer, store: StateStore) -> None:
+    """Should two models ever share a fingerprint."""
+    ids, _ = walk(store, 3)
+    for change in ({"channels": 5}, {"height": 5}, {"pointer_channels": 9}):
+        other = open_store(empty_redis, layout=replace(SMALL, **change))
+        assert is_gone(other, ids[-1]), change
+        other.close()
+
+
+# ---- the cache ----
+
+
+def test_a_cache_hit_equals_a_miss(empty_redis: RedisServer) -> None:
+    cached, bare = open_store(empty_redis, cache_bytes=MIB), open_store(empty_redis)
+    ids, states = walk(cached, 12)
+    for id_, state in zip(ids[-8:], states[-8:], strict=True):
+        for store in (cached, bare, cached):
+            assert same(load(store, id_), state)
+    cached.close()
+    bare.close()
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3, 1000])
+def test_a_small_cache_changes_nothing(empty_redis: RedisServer, frames: int) -> None:
+    bytes_each = memory(0)[0].nbytes
+    store = open_store(empty_redis, cache_bytes=frames * bytes_each)
+    ids, states = walk(store, 20)
+    assert same(load(store, ids[-1]), states[-1])
+    store.close()
+
+
+# ---- damage ----
+
+
+def damage_flip(value: bytes) -> bytes:
+    return value[:-5] + bytes((value[-5] ^ 1,)) + value[-4:]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "one bit": damage_flip,
+    "first byte": lambda value: bytes((value[0] ^ 0x80,)) + value[1:],
+    "shorter": lambda value: value[:-1],
+    "half": lambda value: value[: len(value) // 2],
+    "empty": lambda value: b"",
+    "longer": lambda value: value + b"\x00",
+    "pickle": lambda value: pickle.dumps({"features": [1, 2, 3]}),
+    "text": lambda value: b"{}",
+    "huge header": lambda value: (100 << 20).to_bytes(8, "little") + value[8:],
+    "zeros": lambda value: bytes(len(value)),
+    "2 MiB": lambda value: value + bytes(2 << 20),
+}
+
+
+@pytest.mark.parametrize("kind", ["h", "m"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_record_is_gone_and_in_the_log(
+    empty_redis: RedisServer,
+    store: StateStore,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    (good,) = walk(store, 8, seed=500)[0][-1:]
+    with empty_redis.client() as client:
+        ours = set(client.keys("*"))
+        ids, _ = walk(store, 8)
+        for key in set(client.keys("*")) - ours:
+            if key.split(b":")[2] == kind.encode():
+                client.set(key, damage(client.get(key)))
+    assert is_gone(store, ids[-1])
+    assert "unusable" in caplog.text
+    assert ids[-1] not in caplog.text
+    assert not is_gone(store, good)
+
+
+@pytest.mark.parametrize("kind", ["h", "m"])
+def test_records_that_changed_places_are_gone(
+    empty_redis: RedisServer, store: StateStore, kind: str
+) -> None:
+    first, second = walk(store, 0, seed=1)[0][0], walk(store, 0, seed=2)[0][0]
+    with empty_redis.client() as client:
+        one, other = (key for key in client.keys("*") if key.split(b":")[2] == kind.encode())
+        a, b = client.get(one), client.get(other)
+        client.set(one, b)
+        client.set(other, a)
+    assert is_gone(store, first)
+    assert is_gone(store, second)
+
+
+def test_a_track_without_one_of_its_memory_frames_is_gone(
+    empty_redis: RedisServer, store: StateStore
+) -> None:
+    ids, _ = walk(store, 6)  # 7 memory frames, all in use
+    with empty_redis.client() as client:
+        for key in client.keys("*:m:*"):
+            value = client.get(key)
+            client.delete(key)
+            assert is_gone(store, ids[-1])
+            client.set(key, value)
+    assert not is_gone(store, ids[-1])
+
+
+def test_a_key_of_another_type_is_no_state(empty_redis: RedisServer, store: StateStore) -> None:
+    ids, _ = walk(store, 2)
+    with empty_redis.client() as client:
+        for key in client.keys("*:h:*"):
+            client.delete(key)
+            client.lpush(key, "a")
+    assert is_gone(store, ids[-1])
+
+
+def test_a_save_that_fails_leaves_the_old_token_good(
+    empty_redis: RedisServer, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, states = walk(store, 4)
+    records: Records = store._records
+    put = records.put
+
+    def cut(*args: object, **options: object) -> None:
+        frames = [record for record in args[0] if ":m:" in record[0]]  # type: ignore[attr-defined]
+        put(frames, **{**options, "remove": []})  # type: ignore[arg-type]
+        raise ConnectionResetError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "put", cut)
+        with pytest.raises(ConnectionResetError):
+            store.save([stepped(load(store, ids[-1]), 5)])
+    assert same(load(store, ids[-1]), states[-1])
+    again = store.save([stepped(load(store, ids[-1]), 5)])
+    assert load(store, again[0]).bank.step == 5
