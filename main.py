@@ -8,7 +8,7 @@ import os
 import traceback
 from typing import Any
 
-from errors import ConfigurationError, RequestError
+from errors import AllObjectsFailed, ConfigurationError, RequestError, StoreUnavailable
 from protocol import answers_to_json, body_to_request, error_to_json
 from request_log import RequestLog
 from settings import Settings, settings_from_environment
@@ -55,7 +55,7 @@ def handler(context: Any, event: Any) -> Any:
         status = error.status
         body = error_to_json(error.code, error.message, error.indexes)
         context.logger.warn_with(
-            "request failed", status=status, code=error.code, cause=error.message, **log.fields()
+            "request failed", status=status, code=error.code, cause=_cause(error), **log.fields()
         )
     except Exception:
         # Nuclio would answer with the traceback; it belongs into the log.
@@ -79,6 +79,16 @@ def _track(context: Any, body: object, log: RequestLog) -> str:
     answers = tracker.track(request, log)
     with log.phase("write"):
         return answers_to_json(answers)
+
+
+def _cause(error: RequestError) -> str:
+    """For the log. What is wrong with an object can quote its points: its code must do there; and
+    what a decoder says can quote the image."""
+    if isinstance(error, AllObjectsFailed):
+        return "every object failed"
+    if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
+        return f"{type(error.__cause__).__name__}: {error.__cause__}"
+    return error.message
 
 
 def _info(tracker: Tracker) -> str:

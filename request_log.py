@@ -16,6 +16,8 @@ class RequestLog:
     started: int = 0
     continued: int = 0
     failed: int = 0
+    failed_codes: str = ""
+    """What befell the failed ones, each code once."""
     image_bytes: int = 0
     store_read_bytes: int = 0
     store_written_bytes: int = 0
@@ -33,13 +35,14 @@ class RequestLog:
         finally:
             self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - begin
 
-    def fields(self) -> dict[str, float]:
+    def fields(self) -> dict[str, float | str]:
         """For a structured log line; phases as `<phase>_ms`."""
         return {
             "objects": self.objects,
             "started": self.started,
             "continued": self.continued,
             "failed": self.failed,
+            "failed_codes": self.failed_codes,
             "image_bytes": self.image_bytes,
             "store_read_bytes": self.store_read_bytes,
             "store_written_bytes": self.store_written_bytes,

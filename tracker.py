@@ -100,7 +100,7 @@ class Tracker:
                 work[index] = entry
         self._costs.check(len(work))
         if not work:
-            return self._answers(request, {}, failures)
+            return self._answers(request, {}, failures, log)
 
         tokens = {index: entry for index, entry in work.items() if isinstance(entry, Token)}
         seeds = {index: entry for index, entry in work.items() if isinstance(entry, Seed)}
@@ -131,9 +131,9 @@ class Tracker:
                 )
             else:
                 states[index] = state
-        log.started, log.continued, log.failed = len(starts), len(states), len(failures)
+        log.started, log.continued = len(starts), len(states)
         if not starts and not states:
-            return self._answers(request, {}, failures)
+            return self._answers(request, {}, failures, log)
 
         with log.phase("encode"):
             frame = self._model.encode(image)
@@ -160,7 +160,7 @@ class Tracker:
             ids = self._wait(self._store_thread.submit(self._store.save, list(new_states.values())))
         for index, id_ in zip(new_states, ids, strict=True):
             answers[index] = replace(answers[index], token=Token(id=id_))
-        return self._answers(request, answers, failures)
+        return self._answers(request, answers, failures, log)
 
     def warm_up(self) -> None:
         """Runs every part of the model, so that no request pays for what happens only once."""
@@ -251,8 +251,14 @@ class Tracker:
         return Shape(type="polygon", points=points), track
 
     def _answers(
-        self, request: TrackRequest, answers: dict[int, Answer], failures: dict[int, ObjectError]
+        self,
+        request: TrackRequest,
+        answers: dict[int, Answer],
+        failures: dict[int, ObjectError],
+        log: RequestLog,
     ) -> list[Answer]:
+        log.failed = len(failures)
+        log.failed_codes = ",".join(sorted({failure.code for failure in failures.values()}))
         if failures and not answers:
             raise AllObjectsFailed(dict(sorted(failures.items())))
         failed = {index: Answer(error=error) for index, error in failures.items()}
