@@ -425,9 +425,10 @@ class Run:
     def _alike(self, answer: dict[str, Any], right: dict[str, Any]) -> bool:
         if self._lane.exact or answer == right:
             return answer == right
-        return abs(answer["score"] - right["score"]) < 1e-3 and _iou(
-            answer["shape"], right["shape"]
-        ) >= LEAST_IOU
+        return (
+            abs(answer["score"] - right["score"]) < 1e-3
+            and _iou(answer["shape"], right["shape"]) >= LEAST_IOU
+        )
 
     def _losing(self) -> bool:
         """Whether a fault that loses records is under way."""

@@ -19,9 +19,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(
-    width: int, height: int, *, depth: int = 8, colour: int = RGB, extra: bytes = b""
-) -> bytes:
+def png(width: int, height: int, *, depth: int = 8, colour: int = RGB, extra: bytes = b"") -> bytes:
     """A black PNG; the compressed rows of a large one take almost no place."""
     bits = depth * (3 if colour == RGB else 1)
     left = height * (1 + (width * bits + 7) // 8)
@@ -32,9 +30,7 @@ def png(
         left -= len(zeros)
     rows = b"".join(parts) + deflate.flush()
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return (
-        PNG_START + chunk(b"IHDR", header) + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
+    return PNG_START + chunk(b"IHDR", header) + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -91,9 +87,11 @@ _MAKERS: dict[str, tuple[str | None, Callable[[], bytes]]] = {
     "png bomb, huge": ("too_large", lambda: png(60_000, 60_000, depth=1, colour=GREY)),
     "png header only": (
         "too_large",
-        lambda: PNG_START
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(b"")),
+        lambda: (
+            PNG_START
+            + chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(b""))
+        ),
     ),
     # refused as damaged or as no image
     "jpeg of 2000 scans": ("bad_request", _jpeg_of_many_scans),

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Thousands of requests to one worker: does it grow?"""
+
+import base64
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faults.fleet import Fleet
+from faults.reference import image_to_png, noise_images
+
+WARM_UP = 300  # requests in which caches fill and the allocator settles
+TRACK_FRAMES = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakTally:
+    requests: int
+    mib: float
+    """Growth of the worker's resident memory."""
+    handles: int
+    """Growth of its open file handles."""
+    connections: int
+    """That Redis sees at the end."""
+    seconds: float
+
+    def line(self) -> str:
+        return (
+            f"leaks: {self.requests} requests, memory {self.mib:+.1f} MiB, file handles "
+            f"{self.handles:+d}, {self.connections} connection to Redis, {self.seconds:.0f} s"
+        )
+
+
+def leak_campaign(requests: int) -> LeakTally:
+    begin = time.monotonic()
+    picture = image_to_png(noise_images(random.Random(0), 1, width=40, height=30)[0])
+    image = base64.b64encode(picture).decode()
+    shapes = [{"type": "rectangle", "points": [2, 2, 20, 20]}] * 3
+    with Fleet(workers=1) as fleet:
+
+        def play(count: int) -> str:
+            states: Any = []
+            worker = ""
+            for number in range(count):
+                if number % TRACK_FRAMES == 0:
+                    states = []
+                body = {"image": image, "shapes": [] if states else shapes, "states": states}
+                reply = fleet.post(body)
+                assert reply.status == 200, reply
+                states, worker = reply.body["states"], reply.headers["X-Worker"]
+                if number % 10 == 0:
+                    assert fleet.post({"image": "!", "shapes": shapes}).status == 400
+                if number % 500 == 0:
+                    with fleet.redis.admin() as admin:
+                        admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            return worker
+
+        worker = play(WARM_UP)
+        mib, handles = _resident_mib(worker), _handles(worker)
+        assert play(requests) == worker, "the worker died"
+        with fleet.redis.admin() as admin:
+            connections = len(admin.client_list()) - 1
+        return LeakTally(
+            requests=requests,
+            mib=_resident_mib(worker) - mib,
+            handles=_handles(worker) - handles,
+            connections=connections,
+            seconds=time.monotonic() - begin,
+        )
+
+
+def _resident_mib(pid: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def _handles(pid: str) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
