@@ -106,12 +106,12 @@ def clip_from_files(video: Path, seeds: Path) -> Clip:
     """Raises DemoError in the words of what is wrong with the files."""
     reader = cv2.VideoCapture(str(video))
     rate = reader.get(cv2.CAP_PROP_FPS) or 10.0
-    frames = []
+    frames: list[Picture] = []
     while True:
         read, frame = reader.read()
         if not read:
             break
-        frames.append(frame)
+        frames.append(frame.astype(np.uint8, copy=False))
     if not frames:
         raise DemoError(f"{video} is not a video that can be read.")
     height, width = frames[0].shape[:2]
@@ -120,10 +120,10 @@ def clip_from_files(video: Path, seeds: Path) -> Clip:
         image_ids = sorted(image["id"] for image in content["images"])
         categories = {item["id"]: item["name"] for item in content.get("categories", [])}
         by_frame: dict[int, list[Wire]] = {}
-        names = []
+        names: list[str] = []
         for annotation in sorted(content["annotations"], key=lambda item: item["image_id"]):
-            frame = image_ids.index(annotation["image_id"])
-            by_frame.setdefault(frame, []).append(_coco_to_shape(annotation, width, height))
+            start = image_ids.index(annotation["image_id"])
+            by_frame.setdefault(start, []).append(_coco_to_shape(annotation, width, height))
             name = categories.get(annotation.get("category_id"), "object")
             names.append(f"{name} {len(names) + 1}")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -157,7 +157,7 @@ def running_function(model: str | None) -> Iterator[str]:
     environment = os.environ | ({"SAM2_MODEL": model} if model else {})
     log = HERE / "out" / "function.log"
     with log.open("w") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - our own server
             [sys.executable, str(HERE / "serve.py"), "--port", "0"],
             stderr=output,
             stdout=output,
@@ -185,7 +185,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
 def call(url: str, frame: Picture, shapes: list[Wire | None], states: list[Wire | None]) -> Wire:
     """One request as CVAT's server sends it: the frame as PNG, in base64."""
     _, image = cv2.imencode(".png", frame)
-    body = {"image": base64.b64encode(image).decode(), "shapes": shapes, "states": states}
+    body = {"image": base64.b64encode(image.tobytes()).decode(), "shapes": shapes, "states": states}
     request = urllib.request.Request(  # noqa: S310 - the URL is our own server's
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
@@ -197,10 +197,11 @@ def call(url: str, frame: Picture, shapes: list[Wire | None], states: list[Wire 
         raise DemoError(f"The function answered {error.code}: {error.read().decode()}") from None
 
 
-def track(url: str, clip: Clip) -> tuple[list[list[Result | None]], list[float]]:
+def track(url: str, clip: Clip) -> tuple[list[list[Result]], list[float]]:
     """Tracks to the last frame; by frame and object what came of it, and the seconds by frame."""
     states: list[Wire | None] = []
-    results, seconds = [], []
+    results: list[list[Result]] = []
+    seconds: list[float] = []
     for index, frame in enumerate(tqdm(clip.frames, desc="tracking", unit="frame")):
         shapes: list[Wire | None] = [None] * len(states)
         shapes += clip.seeds.get(index, [])
@@ -238,18 +239,19 @@ def shape_to_bitmap(shape: Wire | None, height: int, width: int) -> Bitmap | Non
         return None
 
 
-def mean_iou(clip: Clip, results: list[list[Result | None]], number: int) -> tuple[float, int, int]:
-    """Mean IoU with the truth where the object is visible, and how often a hidden one was shown."""
-    assert clip.truth is not None
+def compare(truths: NDArray[np.bool_], results: Sequence[Result]) -> tuple[float, int, int]:
+    """One object's mean IoU where it is visible, how often it is hidden, and shown nevertheless.
+
+    truths: bool (frames, height, width), one frame per result.
+    """
     ious, hidden, shown = [], 0, 0
-    for truth, objects in zip(clip.truth[1:, number], results[1:], strict=True):
-        result = objects[number]
-        found = shape_to_bitmap(result and result.shape, *truth.shape)
+    for truth, result in zip(truths, results, strict=True):
+        found = shape_to_bitmap(result.shape, *truth.shape)
         if not truth.any():
             hidden += 1
             shown += found is not None
             continue
-        if result and result.shape and result.shape["type"] == "rectangle":
+        if result.shape and result.shape["type"] == "rectangle":
             left, top, right, bottom = bitmap_to_rectangle(truth)
             truth = np.zeros_like(truth)
             truth[top:bottom, left:right] = True
@@ -258,12 +260,12 @@ def mean_iou(clip: Clip, results: list[list[Result | None]], number: int) -> tup
     return float(np.mean(ious)), hidden, shown
 
 
-def write_pictures(clip: Clip, results: list[list[Result | None]], folder: Path) -> None:
+def write_pictures(clip: Clip, results: list[list[Result]], folder: Path) -> None:
     wanted = np.linspace(0, len(clip.frames) - 1, min(SHEET_PICTURES, len(clip.frames))).round()
     pictures, captions = [], []
     with VideoFile(folder / "overlay.mp4", clip.frames_per_second) as video:
         for index, (frame, objects) in enumerate(zip(clip.frames, results, strict=True)):
-            bitmaps = [shape_to_bitmap(item and item.shape, *frame.shape[:2]) for item in objects]
+            bitmaps = [shape_to_bitmap(item.shape, *frame.shape[:2]) for item in objects]
             picture = draw_masks(frame, bitmaps, clip.names)
             video.write(picture)
             if index in wanted:
@@ -273,13 +275,13 @@ def write_pictures(clip: Clip, results: list[list[Result | None]], folder: Path)
     cv2.imwrite(str(folder / "contact_sheet.png"), contact_sheet(pictures, captions, columns=4))
 
 
-def write_coco(clip: Clip, results: list[list[Result | None]], path: Path) -> None:
+def write_coco(clip: Clip, results: list[list[Result]], path: Path) -> None:
     height, width = clip.frames[0].shape[:2]
-    annotations = []
+    annotations: list[Wire] = []
     for index, objects in enumerate(results):
         for number, result in enumerate(objects):
-            bitmap = shape_to_bitmap(result and result.shape, height, width)
-            if bitmap is None or result is None:
+            bitmap = shape_to_bitmap(result.shape, height, width)
+            if bitmap is None:
                 continue
             code = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
             annotations.append(
@@ -318,10 +320,7 @@ def main() -> int:
     (HERE / "out").mkdir(exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        if options.video:
-            clip = clip_from_files(options.video, options.seeds)
-        else:
-            clip = drawn_clip()
+        clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()
         print("Starting the function ...")
         with running_function(options.model) as url:
             with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310
@@ -340,10 +339,11 @@ def main() -> int:
     )
     for number, name in enumerate(clip.names):
         mine = [objects[number] for objects in results if len(objects) > number]
-        scores = [item.score for item in mine if item and item.score is not None]
+        scores = [item.score for item in mine if item.score is not None]
         print(f"{name:<20}{len(mine):>8}{min(scores):>14.2f}", end="")
         if clip.truth is not None:
-            print("{:>10.3f}{:>8}{:>20}".format(*mean_iou(clip, results, number)), end="")
+            figures = compare(clip.truth[1:, number], mine[1:])
+            print("{:>10.3f}{:>8}{:>20}".format(*figures), end="")
         print()
     print(f"\n{statistics.median(seconds) * 1000:.0f} ms per frame (median, whole HTTP request)")
     for name in ("overlay.mp4", "contact_sheet.png", "annotations.json"):

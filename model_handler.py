@@ -28,6 +28,8 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
 from errors import ConfigurationError, ModelFailure, OutOfMemory
+from image_encoder import speed_up
+from memory_attention import MemoryAttention
 from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
 from shapes import Bitmap
 from weights import ModelFiles, load_weights
@@ -88,6 +90,7 @@ class ModelHandler:
         device: str = "auto",
         precision: str = "auto",
         fill_hole_area: int = 8,
+        cache_bytes: int = 1 << 30,
     ) -> None:
         """Raises ConfigurationError if the device is missing or the files do not fit together."""
         self.name = files.name
@@ -96,10 +99,21 @@ class ModelHandler:
         self.fingerprint = _fingerprint(files)
         self._fill_hole_area = fill_hole_area
         self._model = _build(files).to(self.device)
+        self._dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        speed_up(self._model.image_encoder, image_size=self._model.image_size, dtype=self._dtype)
         self._image_mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
         self._image_std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
-        with self._inference():
-            self.layout, self._memory_positions = self._measure_memory()
+        with torch.inference_mode():
+            self.layout, positions = self._measure_memory()
+            self._attention = MemoryAttention(
+                self._model.memory_attention,
+                height=self.layout.height,
+                width=self.layout.width,
+                memory_positions=positions,
+                time_encodings=self._model.maskmem_tpos_enc[:, 0, 0],
+                dtype=self._dtype,
+                cache_bytes=cache_bytes,
+            )
 
     def encode(self, image: Image.Image) -> FrameFeatures:
         """Encodes an RGB image of any size. Raises OutOfMemory."""
@@ -109,7 +123,7 @@ class ModelHandler:
         tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1).float() / 255.0
         tensor = (tensor - self._image_mean) / self._image_std
         with self._inference():
-            encoded = self._model.forward_image(tensor[None])
+            encoded = self._model.forward_image(tensor[None].to(self._dtype))
             _, levels, positions, sizes = self._model._prepare_backbone_features(encoded)
         return FrameFeatures(levels=tuple(levels), positions=tuple(positions), sizes=tuple(sizes))
 
@@ -228,18 +242,20 @@ class ModelHandler:
 
     def _step_batch(self, frame: FrameFeatures, banks: list[MemoryBank]) -> list[Prediction]:
         model = self._model
-        levels, positions = _expand(frame.levels, len(banks)), _expand(frame.positions, len(banks))
-        memory, memory_positions, pointer_tokens = self._memory_tokens(banks)
-        attended = model.memory_attention(
-            curr=levels[-1:],
-            curr_pos=positions[-1:],
-            memory=memory,
-            memory_pos=memory_positions,
-            num_obj_ptr_tokens=pointer_tokens,
-        )
+        levels = _expand(frame.levels, len(banks))
+        # The conditioning frame has the last time encoding, whatever its age; the newest the first.
+        recent = len(banks[0].recent)
+        with torch.autocast(self.device.type, enabled=False):  # it casts where it must by itself
+            attended = self._attention(
+                frame.levels[-1][:, 0],
+                frame.positions[-1][:, 0],
+                [(bank.conditioning, *bank.recent) for bank in banks],
+                [self.layout.recent, *range(recent - 1, -1, -1)],
+                *self._pointer_tokens(banks),
+            )
         maps = [_to_map(level, size) for level, size in zip(levels, frame.sizes, strict=True)]
         _, _, ious, logits, high_resolution, pointers, object_scores = model._forward_sam_heads(
-            backbone_features=_to_map(attended, frame.sizes[-1]),
+            backbone_features=_to_map(attended.transpose(0, 1), frame.sizes[-1]),
             high_res_features=maps[:-1] or None,
             multimask_output=model._use_multimask(False, None),
         )
@@ -255,33 +271,19 @@ class ModelHandler:
             banks, self._fill_holes(logits.float()), scores, memories, pointers
         )
 
-    def _memory_tokens(self, banks: list[MemoryBank]) -> tuple[Tensor, Tensor, int]:
-        """Memory, its positions, both (tokens, objects, channels), and how many are pointer tokens.
+    def _pointer_tokens(self, banks: list[MemoryBank]) -> tuple[Tensor, Tensor]:
+        """Object pointers as memory tokens and their positions, (objects, tokens, channels).
 
         Order and encodings as in SAM2Base._prepare_memory_conditioned_features.
         """
         model, layout, count = self._model, self.layout, len(banks)
-        recent = len(banks[0].recent)
-        frames = torch.stack(
-            [torch.stack((bank.conditioning, *bank.recent)) for bank in banks], dim=1
-        )
-        # The conditioning frame has the last time encoding, whatever its age; the newest the first.
-        ages = [layout.recent, *range(recent - 1, -1, -1)]
-        memory = frames.float().flatten(3).permute(0, 3, 1, 2)  # frames, pixels, objects, channels
-        positions = self._memory_positions + model.maskmem_tpos_enc[ages]
-        memory = memory.flatten(0, 1)
-        positions = positions.expand(-1, -1, count, -1).flatten(0, 1)
         if not model.use_obj_ptrs_in_encoder:
-            return memory, positions, 0
-
-        pointers = torch.stack([bank.pointers for bank in banks], dim=1)
-        tokens_each = layout.pointer_channels // layout.channels
+            none = torch.zeros(count, 0, layout.channels, device=self.device)
+            return none, none
+        pointers = torch.stack([bank.pointers for bank in banks])
         if model.add_tpos_enc_to_obj_ptrs:
-            distances = torch.tensor(
-                [[bank.step + 1 for bank in banks]]
-                + [[age] * count for age in range(1, len(pointers))],
-                device=self.device,
-            )
+            ages = range(1, pointers.shape[1])
+            distances = torch.tensor([[bank.step + 1, *ages] for bank in banks], device=self.device)
             projected = model.proj_tpos_enc_in_obj_ptrs
             time = get_1d_sine_pe(
                 distances / layout.pointers,
@@ -289,12 +291,11 @@ class ModelHandler:
             )
             time = model.obj_ptr_tpos_proj(time)
         else:
-            time = pointers.new_zeros(len(pointers), count, layout.channels)
+            time = pointers.new_zeros(*pointers.shape[:2], layout.channels)
         # A pointer is wider than a memory token: it is cut into several.
-        tokens = pointers.reshape(-1, count, tokens_each, layout.channels)
-        tokens = tokens.permute(0, 2, 1, 3).flatten(0, 1)
-        time = time.repeat_interleave(tokens_each, dim=0)
-        return torch.cat((memory, tokens)), torch.cat((positions, time)), len(tokens)
+        tokens_each = layout.pointer_channels // layout.channels
+        tokens = pointers.reshape(count, -1, layout.channels)
+        return tokens, time.repeat_interleave(tokens_each, dim=1)
 
     def _predictions(
         self,
@@ -355,7 +356,7 @@ class ModelHandler:
         return holes
 
     def _measure_memory(self) -> tuple[MemoryLayout, Tensor]:
-        """The memory's sizes, and its positional encoding: a constant, (1, pixels, 1, channels)."""
+        """The memory's sizes, and its positional encoding: a constant, (pixels, channels)."""
         model = self._model
         side = model.image_size // model.backbone_stride
         blank = torch.zeros(1, model.hidden_dim, side, side, device=self.device)
@@ -370,8 +371,7 @@ class ModelHandler:
             pointer_channels=model.hidden_dim,
             pointers=model.max_obj_ptrs_in_encoder - 1,
         )
-        positions = output["vision_pos_enc"][-1].float().flatten(2).permute(0, 2, 1)[:, :, None]
-        return layout, positions
+        return layout, output["vision_pos_enc"][-1][0].float().flatten(1).T
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:

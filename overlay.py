@@ -69,7 +69,8 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], *, colum
     for picture, caption in zip(pictures, captions, strict=True):
         height = round(picture.shape[0] * CELL_WIDTH / picture.shape[1])
         cell = cv2.resize(picture, (CELL_WIDTH, height), interpolation=cv2.INTER_AREA)
-        write_caption(cell, caption)
+        cell = cell.astype(np.uint8, copy=False)
+        write_caption(cell.astype(np.uint8), caption)
         cells.append(cell)
     height = max(cell.shape[0] for cell in cells)
     columns = min(columns, len(cells))

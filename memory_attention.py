@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: MIT
+"""SAM 2's memory attention, with a memory frame's keys and values projected and rotated only once.
+
+The same function of the same weights as `sam2.modeling.memory_attention.MemoryAttention`, arranged
+for repeated use. In the official module every step projects all memory frames anew and rotates them
+(RoPE, arXiv 2104.09864) as complex numbers. Here:
+
+- projection and rotation are linear, so a frame's keys are computed once, without its time
+  encoding; what that adds is a constant map for every age, which is added when the frame is used;
+- the channels of a head are ordered so that a rotated pair lies half a head apart, not side by
+  side: then a rotation is a few real multiplications, and the products of queries and keys stay;
+- until the first cross-attention all objects of a frame are alike and are computed as one.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.memory_attention import MemoryAttention as OfficialMemoryAttention
+from sam2.modeling.memory_attention import MemoryAttentionLayer
+from sam2.modeling.sam.transformer import RoPEAttention
+from torch import Tensor, nn
+
+from attention import attend
+from errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeysAndValues:
+    """Of one memory frame, each (layers, heads, pixels, channels of a head), without time."""
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+
+class MemoryAttention:
+    def __init__(
+        self,
+        module: OfficialMemoryAttention,
+        *,
+        height: int,
+        width: int,
+        memory_positions: Tensor,
+        time_encodings: Tensor,
+        dtype: torch.dtype,
+        cache_bytes: int,
+    ) -> None:
+        """memory_positions: (pixels, memory channels); time_encodings: (ages, memory channels).
+
+        Raises ConfigurationError if the module's layers attend in another way than SAM 2's.
+        """
+        for layer in module.layers:
+            for attention in (layer.self_attn, layer.cross_attn_image):
+                if not isinstance(attention, RoPEAttention):
+                    raise ConfigurationError(
+                        f"The memory attention uses {type(attention).__name__}, not RoPEAttention."
+                    )
+        self._position_scale = 0.1 if module.pos_enc_at_input else 0.0
+        self._norm = module.norm
+        self._layers = [_Layer(layer, height, width, dtype) for layer in module.layers]
+        self._memory_positions = memory_positions
+        # (ages, layers, heads, pixels, channels)
+        self._time_keys = torch.stack(
+            [
+                torch.stack([layer.time_keys(encoding) for layer in self._layers])
+                for encoding in time_encodings
+            ]
+        )
+        self._cache = _Cache(cache_bytes)
+
+    def __call__(
+        self,
+        pixels: Tensor,
+        pixel_positions: Tensor,
+        memories: Sequence[Sequence[Tensor]],
+        ages: Sequence[int],
+        pointers: Tensor,
+        pointer_positions: Tensor,
+    ) -> Tensor:
+        """Conditions one frame's features on the memories of several objects.
+
+        pixels, pixel_positions: (pixels, channels), of the frame. memories: for each object its
+        memory frames, bfloat16 (channels, height, width); ages: for each of these frames, the same
+        for all objects, an index into the time encodings. pointers, pointer_positions: (objects,
+        tokens, memory channels). Returns float32 (objects, pixels, channels).
+        """
+        frames = [[self._keys_and_values(features) for features in object_] for object_ in memories]
+        x = (pixels + self._position_scale * pixel_positions).float()[None]
+        for index, layer in enumerate(self._layers):
+            x = layer.attend_to_itself(x, pixel_positions)
+            pointer_keys, pointer_values = layer.pointer_keys_and_values(
+                pointers, pointer_positions
+            )
+            keys = _gather([[f.keys[index] for f in object_] for object_ in frames], pointer_keys)
+            for part, age in zip(torch.split(keys, len(pixels), dim=2), ages, strict=False):
+                part += self._time_keys[age, index]
+            values = _gather(
+                [[f.values[index] for f in object_] for object_ in frames], pointer_values
+            )
+            x = layer.attend_to_memory(x, pixel_positions, keys, values)
+            x = layer.feed_forward(x)
+        return _norm(x, self._norm)
+
+    def _keys_and_values(self, features: Tensor) -> KeysAndValues:
+        cached = self._cache.get(features)
+        if cached is None:
+            tokens = features.float().flatten(1).T
+            keys, values = zip(
+                *(
+                    layer.frame_keys_and_values(tokens, self._memory_positions)
+                    for layer in self._layers
+                ),
+                strict=True,
+            )
+            cached = KeysAndValues(keys=torch.stack(keys), values=torch.stack(values))
+            self._cache.put(features, cached)
+        return cached
+
+
+class _Layer:
+    """One layer's weights, rearranged once. Sums stay float32, products are taken in `dtype`."""
+
+    def __init__(
+        self, layer: MemoryAttentionLayer, height: int, width: int, dtype: torch.dtype
+    ) -> None:
+        own, cross = layer.self_attn, layer.cross_attn_image
+        self._norms = (layer.norm1, layer.norm2, layer.norm3)
+        self._position_at_self = bool(layer.pos_enc_at_attn)
+        self._position_at_queries = bool(layer.pos_enc_at_cross_attn_queries)
+        self._position_at_keys = bool(layer.pos_enc_at_cross_attn_keys)
+        self._dtype = dtype
+        self._heads = (own.num_heads, cross.num_heads)
+        self._rotations = (_rotation(own, height, width), _rotation(cross, height, width))
+        self._own_queries = _projection(own.q_proj, own.num_heads, dtype)
+        self._own_keys = _projection(own.k_proj, own.num_heads, dtype)
+        self._own_values = _projection(own.v_proj, 0, dtype)
+        self._own_out = _projection(own.out_proj, 0, dtype)
+        self._queries = _projection(cross.q_proj, cross.num_heads, dtype)
+        # Of a memory frame only once: in full precision.
+        self._keys = _projection(cross.k_proj, cross.num_heads, torch.float32)
+        self._values = _projection(cross.v_proj, 0, torch.float32)
+        self._out = _projection(cross.out_proj, 0, dtype)
+        self._wide = _projection(layer.linear1, 0, dtype)
+        self._narrow = _projection(layer.linear2, 0, dtype)
+        self._activation = layer.activation
+
+    def time_keys(self, encoding: Tensor) -> Tensor:
+        """What a time encoding (memory channels,) adds to a frame's keys."""
+        if not self._position_at_keys:
+            encoding = torch.zeros_like(encoding)
+        keys = F.linear(encoding, self._keys[0])  # no bias: the frame's own keys have it
+        pixels = self._rotations[1][0].shape[0]
+        heads = _split(keys.expand(1, pixels, -1), self._heads[1])
+        return _rotate(heads, self._rotations[1])[0].to(self._dtype)
+
+    def frame_keys_and_values(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens, positions: float32 (pixels, memory channels)."""
+        placed = tokens + positions if self._position_at_keys else tokens
+        keys = _split(F.linear(placed, *self._keys)[None], self._heads[1])
+        values = _split(F.linear(tokens, *self._values)[None], self._heads[1])
+        return _rotate(keys, self._rotations[1])[0].to(self._dtype), values[0].to(self._dtype)
+
+    def pointer_keys_and_values(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        placed = tokens + positions if self._position_at_keys else tokens
+        keys = _split(F.linear(placed, *self._keys), self._heads[1])
+        values = _split(F.linear(tokens, *self._values), self._heads[1])
+        return keys.to(self._dtype), values.to(self._dtype)
+
+    def attend_to_itself(self, x: Tensor, positions: Tensor) -> Tensor:
+        normed = _norm(x, self._norms[0])
+        placed = normed + positions if self._position_at_self else normed
+        placed, normed = placed.to(self._dtype), normed.to(self._dtype)
+        heads, rotation = self._heads[0], self._rotations[0]
+        queries = _rotate(_split(F.linear(placed, *self._own_queries), heads), rotation)
+        keys = _rotate(_split(F.linear(placed, *self._own_keys), heads), rotation)
+        values = _split(F.linear(normed, *self._own_values), heads)
+        attended = attend(queries.to(self._dtype), keys.to(self._dtype), values)
+        return x + F.linear(_merge(attended), *self._own_out).float()
+
+    def attend_to_memory(
+        self, x: Tensor, positions: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        normed = _norm(x, self._norms[1])
+        placed = normed + positions if self._position_at_queries else normed
+        queries = _split(F.linear(placed.to(self._dtype), *self._queries), self._heads[1])
+        queries = _rotate(queries, self._rotations[1]).to(self._dtype)
+        attended = attend(queries.expand(len(keys), -1, -1, -1), keys, values)
+        return x + F.linear(_merge(attended), *self._out).float()
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        wide = self._activation(F.linear(_norm(x, self._norms[2]).to(self._dtype), *self._wide))
+        return x + F.linear(wide, *self._narrow).float()
+
+
+class _Cache:
+    """Keys and values by their frame's features, least recently used out first.
+
+    A frame is known by its tensor itself, which the cache keeps alive with them.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[int, tuple[Tensor, KeysAndValues]] = OrderedDict()
+
+    def get(self, features: Tensor) -> KeysAndValues | None:
+        entry = self._entries.get(id(features))
+        if entry is None:
+            return None
+        self._entries.move_to_end(id(features))
+        return entry[1]
+
+    def put(self, features: Tensor, derived: KeysAndValues) -> None:
+        self._entries[id(features)] = (features, derived)
+        self._bytes += derived.nbytes
+        while self._bytes > self._max_bytes:
+            _, (_, oldest) = self._entries.popitem(last=False)
+            self._bytes -= oldest.nbytes
+
+
+def _projection(linear: nn.Linear, rotated_heads: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight and bias; the channels of each rotated head with their pairs' first halves first."""
+    weight, bias = linear.weight.detach(), linear.bias.detach()
+    if rotated_heads:
+        order = torch.arange(len(bias)).view(rotated_heads, -1, 2).transpose(1, 2).flatten()
+        weight, bias = weight[order], bias[order]
+    return weight.to(dtype), bias.to(dtype)
+
+
+def _rotation(attention: RoPEAttention, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, float32 (pixels, half of a head's channels)."""
+    turns = attention.compute_cis(end_x=width, end_y=height).to(attention.q_proj.weight.device)
+    return turns.real.contiguous(), turns.imag.contiguous()
+
+
+def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """float32 (..., pixels, channels of a head)."""
+    cosine, sine = rotation
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, first * sine + second * cosine), dim=-1)
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """(batch, tokens, channels) to (batch, heads, tokens, channels of a head)."""
+    return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
+
+
+def _merge(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)
+
+
+def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _gather(frames: Sequence[Sequence[Tensor]], pointers: Tensor) -> Tensor:
+    """Frames (heads, pixels, channels) of each object and its pointers, one after the other."""
+    return torch.stack(
+        [torch.cat((*object_, own), dim=1) for object_, own in zip(frames, pointers, strict=True)]
+    )
