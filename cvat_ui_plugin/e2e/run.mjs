@@ -185,13 +185,12 @@ async function scenario(page, requests) {
     assert.match(await notice('warning'), /Cancelled: what was done is kept/);
     await dismiss();
 
-    // the function fails on the way: what is done is kept, and the message says where it stopped
+    // the session ends on the way: what is done is kept, and the message says where it stopped
     await store('undo');
     await page.route('**/api/lambda/functions/*', (route) => (
         route.request().postDataJSON().frame === 5 ?
             route.fulfill({
-                status: 500, contentType: 'application/json',
-                body: '"500 Server Error: Internal Server Error for url: http://function/"',
+                status: 401, contentType: 'application/json', body: '{"detail": "Authentication credentials were not provided."}',
             }) : route.continue()
     ));
     await page.evaluate(() => window.standIn.show(0));
@@ -200,7 +199,7 @@ async function scenario(page, requests) {
     await finished();
     await page.getByRole('button', { name: 'Close' }).click();
     assert.deepEqual(framesOf((await store('export')).shapes, 'rectangle'), [0, 1, 2, 3, 4]);
-    assert.match(await notice('warning'), /Stopped at frame 5: The function failed \(500\)/);
+    assert.match(await notice('warning'), /Stopped at frame 5: You are logged out \(401\)/);
     await page.evaluate(() => window.standIn.show(4));
     await shot('stopped');
     await page.unroute('**/api/lambda/functions/*');

@@ -28,6 +28,7 @@ function framesOf(bench: ReturnType<typeof createBench>): number[] {
 test.each([
     ['503', { status: 503, body: '503 Server Error: Service Unavailable for url: http://function/' }],
     ['an HTML 500', { status: 500, body: HTML_500 }],
+    ['the function\'s own 500', { status: 500, body: '500 Server Error: Internal Server Error for url: http://function/' }],
     ['502', { status: 502, body: '<html><h1>502 Bad Gateway</h1></html>' }],
 ])('%s is repeated with growing waits', async (_name, answer) => {
     const bench = createBench({ invoke: moving(), intercept: failing(3, ({ frame }) => frame === 4, answer) });
@@ -63,14 +64,12 @@ test('an unreachable server is waited for, then what is done is kept', async () 
 });
 
 test.each([
-    [500, '500 Server Error: Internal Server Error for url: http://function/', /The function failed \(500\).*docker logs nuclio-nuclio-pth-facebookresearch-sam2-tracker/],
     [403, { detail: 'You do not have permission' }, /You may not call this function \(403\).*permission/],
     [401, { detail: 'Authentication credentials were not provided.' }, /logged out/],
     [404, '404 Client Error: Not Found for url: x', /not deployed any more/],
-    [400, '400 Client Error: Bad Request for url: http://function/', /maxRequestBodySize/],
+    [400, '400 Client Error: Bad Request for url: http://function/', /^Nothing was tracked. car \d+: the function refused it \(400\).*docker logs nuclio-nuclio-pth-facebookresearch-sam2-tracker/],
     [400, 'The frame is outside the job range', /CVAT refused the request \(400\): The frame is outside/],
-    [504, '<html><head><title>504 Gateway Time-out</title></head></html>', /took too long \(504\)/],
-    [413, '413 Client Error', /beyond the limit/],
+    [413, '413 Client Error', /the function refused it \(413\)/],
     [200, { shapes: [] }, /not the one of a tracker/],
 ])('%i is explained; before anything is tracked nothing changes', async (status, body, words) => {
     const bench = createBench({ invoke: moving(), intercept: () => ({ status, body }) });
@@ -82,7 +81,26 @@ test.each([
     expect(bench.slept).toEqual([]);
 });
 
-test.each([408, 413, 504])('%i: half the objects per call, from then on', async (status) => {
+test.each([
+    [500, '500 Server Error: Internal Server Error for url: http://function/', /The function failed \(500\).*docker logs/],
+    [504, '<html><head><title>504 Gateway Time-out</title></head></html>', /took too long \(504\)/],
+])('%i is repeated for half a minute before it is given up', async (status, body, words) => {
+    const bench = createBench({ invoke: moving(), intercept: () => ({ status, body }) });
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await expect(bench.runAll(2, 9)).rejects.toThrow(words);
+    expect(bench.calls).toHaveLength(6);
+    expect(bench.slept.reduce((sum, value) => sum + value, 0)).toBe(31_000);
+});
+
+function sizesOf(bench: ReturnType<typeof createBench>): [number, number][] {
+    return bench.calls.map(({ frame, states, shapes }) => [frame, (states ?? shapes)!.length]);
+}
+
+test.each([
+    // more again where a call was quick, but never what was refused for its size
+    [408, [[2, 5], [3, 5], [3, 2], [3, 3], [3, 1], [3, 2], [4, 4], [4, 2], [4, 3], [4, 1], [4, 2]]],
+    [413, [[2, 5], [3, 5], [3, 2], [3, 2], [3, 1], [4, 2], [4, 2], [4, 1]]],
+])('%i: half the objects per call', async (status, sizes) => {
     const bench = createBench({
         invoke: moving(),
         intercept: (call, next) => (
@@ -91,10 +109,26 @@ test.each([408, 413, 504])('%i: half the objects per call, from then on', async 
     });
     bench.store.import({ shapes: Array.from({ length: 5 }, () => shape('mask', 2, MASK)) });
     await bench.runAll(2, 4);
-    expect(bench.calls.map(({ frame, states, shapes }) => [frame, (states ?? shapes)!.length])).toEqual([
-        [2, 5], [3, 5], [3, 3], [3, 2], [3, 2], [3, 1], [4, 2], [4, 2], [4, 1],
-    ]);
+    expect(sizesOf(bench)).toEqual(sizes);
     expect(framesOf(bench)).toEqual([2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4]);
+});
+
+test('an object that is refused even alone is given up, the others go on', async () => {
+    const bench = createBench({
+        invoke: moving(),
+        intercept: ({ shapes }, next) => (
+            shapes?.some(({ points }) => points[0] === 99) ?
+                { status: 400, body: '400 Client Error: Bad Request for url: http://function/' } : next()
+        ),
+    });
+    const [, bad] = bench.store.import({
+        shapes: [
+            shape('polygon', 2, SQUARE), shape('polygon', 2, [99, ...SQUARE.slice(1)]), shape('polygon', 2, SQUARE),
+        ],
+    });
+    await bench.runAll(2, 4);
+    expect(framesOf(bench)).toEqual([2, 2, 2, 3, 3, 4, 4]);
+    expect(bench.reports[0].lines.join('\n')).toContain(`Given up: car ${bad} at frame 2: the function refused it (400)`);
 });
 
 test('a call near the time budget halves the next ones', async () => {
@@ -107,7 +141,7 @@ test('a call near the time budget halves the next ones', async () => {
     });
     bench.store.import({ shapes: Array.from({ length: 4 }, () => shape('mask', 2, MASK)) });
     await bench.runAll(2, 4);
-    expect(bench.calls.map(({ states, shapes }) => (states ?? shapes)!.length)).toEqual([4, 4, 2, 2]);
+    expect(sizesOf(bench)).toEqual([[2, 4], [3, 4], [4, 2], [4, 2]]);
 });
 
 test('one object that fails does not stop the others', async () => {
@@ -258,18 +292,17 @@ test('a frame of another size ends the run before it is sent', async () => {
     expect(bench.reports[0].lines).toContain('Stopped at frame 5: The image is 64x64 here and 100x80 before.');
 });
 
-test('a failure half way through a frame keeps the objects that were answered', async () => {
+test('a frame counts when every object was answered: the run can go on from there', async () => {
     const bench = createBench({
         invoke: moving(),
         intercept: (call, next) => {
             if ((call.states ?? []).length > 1) return { status: 413, body: '413' };
-            if (call.frame === 4 && bench.calls.filter(({ frame }) => frame === 4).length > 1) {
-                return { status: 500, body: '500 Server Error: Internal Server Error for url: x' };
-            }
-            return next();
+            return call.frame === 5 && bench.calls.filter(({ frame }) => frame === 5).length > 1 ?
+                { status: 401, body: {} } : next();
         },
     });
-    bench.store.import({ shapes: [shape('mask', 2, MASK), shape('mask', 2, MASK)] });
+    bench.store.import({ shapes: [shape('mask', 2, MASK), shape('mask', 2, shifted('mask', MASK, 20))] });
     await bench.runAll(2, 6);
-    expect(framesOf(bench)).toEqual([2, 2, 3, 3, 4]);
+    expect(framesOf(bench)).toEqual([2, 2, 3, 3, 4, 4]);
+    expect(bench.reports[0].lines).toContain('To go on, open frame 4 and run the action again.');
 });

@@ -127,7 +127,7 @@ test('an existing track keeps its id, its start and what lies beyond the target'
     await bench.runAll(5, 12);
     const track = lastTrack(bench);
     expect(timelineOf(track)).toBe('0 5 6 7 8 9 10 11 12 15');
-    expect(track.id).toBe(500);
+    expect(track).toMatchObject({ id: 500, source: 'auto' });
     // half way from frame 0 to frame 10, where the user saw it
     expect(track.shapes.find(({ frame }) => frame === 5)!.points).toEqual(shifted('polygon', SQUARE, 20));
     expect(track.shapes.find(({ frame }) => frame === 10)!.points).toEqual(shifted('polygon', SQUARE, 25));
@@ -142,6 +142,13 @@ test('an existing track without later keyframes is closed', async () => {
     bench.store.import({ tracks: [polygonTrack({ 3: SQUARE })] });
     await bench.runAll(3, 5);
     expect(timelineOf(lastTrack(bench))).toBe('3 4 5 6-');
+});
+
+test('keyframes on deleted frames neither keep a track open nor close it', async () => {
+    const bench = createBench({ frames: framesFrom(0, 9, undefined, [8]), invoke: moving() });
+    bench.store.import({ tracks: [polygonTrack({ 3: SQUARE, 8: SQUARE })] });
+    await bench.runAll(3, 5);
+    expect(timelineOf(lastTrack(bench))).toBe('3 4 5 6- 8');
 });
 
 test('occluded, z-order and mutable attributes of overwritten keyframes hold', async () => {
@@ -201,9 +208,7 @@ test('backwards: shapes, a converted track closed after its start, an existing o
     expect(bench.calls.map(({ frame }) => frame)).toEqual([6, 5, 4, 3, 2]);
     const { shapes, tracks } = bench.store.export();
     expect(shapes.map(({ frame }) => frame).sort()).toEqual([2, 4, 5, 6]);
-    const [converted, extended] = ['auto', 'manual'].map((source) => (
-        tracks.find((track) => track.source === source)!
-    ));
+    const [converted, extended] = [undefined, 500].map((id) => tracks.find((track) => track.id === id)!);
     expect(timelineOf(converted)).toBe('2 3- 4 5 6 7-');
     expect(converted.shapes[0]).toMatchObject({ points: shifted('polygon', SQUARE, -4), attributes: [{ value: 'a' }] });
     expect(converted.shapes[4].points).toEqual(SQUARE);

@@ -109,12 +109,13 @@ export function createAction(core: Core, page: Page): CollectionAction {
                     `${why ? ` (${why})` : ''}.`,
                 );
             }
-            const { frames, timeline } = await routeBetween(job, start.number, target);
-            if (!frames.length) {
+            const keyframes = sources.flatMap(({ track: own }) => own?.shapes.map(({ frame }) => frame) ?? []);
+            const route = await routeBetween(job, start.number, target, keyframes);
+            if (!route.frames.length) {
                 throw new Error(`All frames from ${start.number} to ${target} are deleted.`);
             }
 
-            const run = await track(sources, start, frames, {
+            const run = await track(sources, start, route.frames, {
                 call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
                 functionID: tracker.id,
                 cancelled,
@@ -129,7 +130,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
                     `${failure?.source.name}: ${failure?.failure?.reason}`}`,
                 );
             }
-            const outcome = outcomeOf(run.objects, start.number, timeline, job.labels, convert);
+            const outcome = outcomeOf(run.objects, start.number, route, job.labels, convert);
             const replaced = await earlierShapes(
                 job, run.objects, start.number, () => page.sleep(0),
             );

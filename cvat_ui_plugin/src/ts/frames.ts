@@ -17,28 +17,40 @@ export interface Route {
     /** Every frame that is not deleted from the lowest of the run to one past its highest,
      * ascending: where tracks are closed. */
     timeline: number[];
+    /** Those of `keyframes` and of the run's frames that are deleted. */
+    deleted: ReadonlySet<number>;
 }
 
-/** The way from `start` to `target`, in either direction. */
-export async function routeBetween(job: Job, start: number, target: number): Promise<Route> {
+/** The way from `start` to `target`, in either direction. `keyframes`: frames outside of it that
+ * matter too. */
+export async function routeBetween(
+    job: Job, start: number, target: number, keyframes: number[],
+): Promise<Route> {
     const numbers = [...await job.frames.frameNumbers()].sort((a, b) => a - b);
     const [low, high] = [Math.min(start, target), Math.max(start, target)];
+    const deleted = new Set<number>();
+    const look = async (number: number): Promise<Frame | null> => {
+        const { width, height, deleted: isDeleted } = await job.frames.get(number);
+        if (isDeleted) deleted.add(number);
+        return isDeleted ? null : {
+            number, width, height, deleted: false,
+        };
+    };
     const frames: Frame[] = [];
-    for (const number of numbers.filter((n) => n >= low && n <= high)) {
-        const { width, height, deleted } = await job.frames.get(number);
-        if (!deleted) {
-            frames.push({
-                number, width, height, deleted,
-            });
-        }
+    for (const number of numbers.filter((one) => one >= low && one <= high)) {
+        const frame = await look(number);
+        if (frame) frames.push(frame);
     }
     const timeline = frames.map(({ number }) => number);
-    for (const number of numbers.filter((n) => n > high)) {
-        if (!(await job.frames.get(number)).deleted) {
+    for (const number of numbers.filter((one) => one > high)) {
+        if (await look(number)) {
             timeline.push(number);
             break;
         }
     }
+    for (const number of new Set(keyframes)) {
+        if (numbers.includes(number)) await look(number);
+    }
     const ahead = frames.filter(({ number }) => number !== start);
-    return { frames: target < start ? ahead.reverse() : ahead, timeline };
+    return { frames: target < start ? ahead.reverse() : ahead, timeline, deleted };
 }

@@ -5,6 +5,7 @@
 import {
     ActionOutput, Attribute, Label, SerializedKeyframe, SerializedShape, SerializedTrack,
 } from './cvat';
+import { Route } from './frames';
 import { Source } from './objects';
 import { FrameResult, Tracked } from './track';
 
@@ -63,10 +64,12 @@ function shapeToTrack(seed: SerializedShape, label: Label | undefined): Serializ
 /** The track with a keyframe on every tracked frame. */
 function extendTrack(
     track: SerializedTrack, source: Source, start: number, results: FrameResult[], timeline: number[],
-    isNew: boolean,
+    deletedFrames: ReadonlySet<number>, isNew: boolean,
 ): SerializedTrack {
-    const before = [...track.shapes].sort((a, b) => a.frame - b.frame);
-    const keyframes = new Map(before.map((keyframe) => [keyframe.frame, keyframe]));
+    const keyframes = new Map(track.shapes.map((keyframe) => [keyframe.frame, keyframe]));
+    // CVAT passes over keyframes on deleted frames
+    const before = track.shapes.filter(({ frame }) => !deletedFrames.has(frame))
+        .sort((a, b) => a.frame - b.frame);
     // occluded and z-order hold from one keyframe to the next
     const keyframeAt = (frame: number, points: number[], outside: boolean): SerializedKeyframe => {
         const old = keyframes.get(frame);
@@ -109,16 +112,20 @@ function extendTrack(
     const end = forwards ? tracked[tracked.length - 1].frame : start;
     const open = forwards ? visible : isNew;
     const next = timeline.find((frame) => frame > end);
-    if (open && next !== undefined && ![...keyframes.keys()].some((frame) => frame > end)) {
+    const goesOn = [...keyframes.keys()].some((frame) => frame > end && !deletedFrames.has(frame));
+    if (open && next !== undefined && !goesOn) {
         keyframes.set(next, keyframeAt(next, forwards ? points : source.points, true));
     }
 
     const shapes = [...keyframes.values()].sort((a, b) => a.frame - b.frame);
-    if (shapes[0] !== before[0] && shapes[0].frame < before[0].frame) {
+    const first = track.shapes.find(({ frame }) => frame === track.frame) ?? before[0];
+    if (shapes[0].frame < first.frame) {
         // values of mutable attributes hold from the first keyframe on
-        shapes[0] = { ...shapes[0], attributes: copyAttributes(before[0].attributes) };
+        shapes[0] = { ...shapes[0], attributes: copyAttributes(first.attributes) };
     }
-    return { ...track, frame: shapes[0].frame, shapes };
+    return {
+        ...track, frame: shapes[0].frame, source: 'auto', shapes,
+    };
 }
 
 /**
@@ -128,19 +135,24 @@ function extendTrack(
  * again with its id, so that saving it becomes an update; everything else is created without ids.
  */
 export function outcomeOf(
-    objects: Tracked[], start: number, timeline: number[], labels: Label[], convertPolygons: boolean,
+    objects: Tracked[], start: number, { timeline, deleted: deletedFrames }: Route, labels: Label[],
+    convertPolygons: boolean,
 ): ActionOutput {
     const { created, deleted } = nothing();
     for (const { source, results } of objects) {
         if (!results.length) continue;
         if (source.track) {
             const { clientID, ...track } = source.track;
-            created.tracks.push(extendTrack(track, source, start, results, timeline, false));
+            created.tracks.push(
+                extendTrack(track, source, start, results, timeline, deletedFrames, false),
+            );
             deleted.tracks.push(source.track);
         } else if (source.shape && convertPolygons && source.type === 'polygon') {
             const label = labels.find(({ id }) => id === source.labelID);
             const track = shapeToTrack(source.shape, label);
-            created.tracks.push(extendTrack(track, source, start, results, timeline, true));
+            created.tracks.push(
+                extendTrack(track, source, start, results, timeline, deletedFrames, true),
+            );
             deleted.shapes.push(source.shape);
         } else if (source.shape) {
             created.shapes.push(...shapesOf(source.shape, results));

@@ -21,8 +21,9 @@ export interface Answer {
     error: { code: string; message: string } | null;
 }
 
-/** What to do about a failed call. */
-export type Remedy = 'wait' | 'split' | 'reseed' | 'stop';
+/** What to do about a failed call: repeat it later; send fewer objects, now or for the rest of the
+ * run; start the objects again; nothing. */
+export type Remedy = 'wait' | 'fewer' | 'fewer for good' | 'reseed' | 'stop';
 
 export class CallError extends Error {
     public readonly remedy: Remedy;
@@ -92,30 +93,27 @@ export function explain(error: unknown, functionID: string | number): CallError 
                 `The function is busy, restarting or without its Redis (${status}). ${log}`, 'wait',
             );
         case 500:
-            // CVAT's own failure is an HTML page (often a chunk that was not ready in time);
-            // the function's arrives as one line of text
-            return /<html|<!doctype|<h1|Server Error \(500\)/i.test(text) ?
-                new CallError('CVAT\'s server failed (500).', 'wait') :
-                new CallError(`The function failed (500). ${log}`, 'stop');
+            // CVAT's own failure is an HTML page (often a chunk that was not ready in time); the
+            // function's arrives as one line of text
+            return new CallError(
+                /<html|<!doctype|<h1|Server Error \(500\)/i.test(text) ?
+                    'CVAT\'s server failed (500).' : `The function failed (500). ${log}`, 'wait',
+            );
         case 408: case 504:
             return new CallError(
                 `One call took too long (${status}): track fewer objects at a time, or use a faster ` +
-                'device or a smaller model.', 'split',
-            );
-        case 413:
-            return new CallError(
-                'The image or the number of objects is beyond the limit of the function (413).', 'split',
+                'device or a smaller model.', 'fewer',
             );
         case 410:
             return new CallError('The function no longer knows these objects (410).', 'reseed');
-        case 400:
+        case 400: case 413:
             if (/expired tracker state/i.test(text)) {
                 return new CallError('The tracker states have expired (400).', 'reseed');
             }
-            if (/bad request for url/i.test(text)) {
+            if (status === 413 || / for url: /i.test(text)) {
                 return new CallError(
-                    'The function refused the request (400): a shape it cannot use, or more bytes than ' +
-                    `its maxRequestBodySize. ${log}`, 'stop',
+                    `the function refused it (${status}): a shape or an image it cannot use, or more ` +
+                    `than its limits allow. ${log}`, 'fewer for good',
                 );
             }
             return new CallError(`CVAT refused the request (400): ${said}`, 'stop');

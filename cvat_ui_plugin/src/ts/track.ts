@@ -8,7 +8,7 @@ import {
 } from './server';
 
 /** nginx in front of CVAT ends a call after 60 s; a call should stay well below. */
-export const CALL_BUDGET_MS = 25_000;
+const CALL_BUDGET_MS = 25_000;
 /** Waits before a call is repeated: a restarting function is back within half a minute. */
 const WAITS_MS = [1000, 2000, 4000, 8000, 16_000];
 const POLL_MS = 200;
@@ -55,47 +55,64 @@ interface Live {
 
 type Request = (batch: Live[]) => Record<string, unknown>;
 
+function giveUp({ tracked }: Live, frame: number, reason: string): void {
+    tracked.failure = { frame, reason };
+}
+
 /** Calls with retries and splitting; remembers for the rest of the run how many objects fit. */
 class Caller {
+    public percent = 0;
+
+    private perCall = Infinity;
+
     private limit = Infinity;
 
     public constructor(private readonly tools: Tools) {}
 
-    /** Ask about all objects, in as few calls as fit; `take` gets each answer as soon as it is
-     * there, so that a later failure does not lose it. */
+    /** Ask about all objects, in as few calls as fit. What is refused even alone is given up. */
     public async ask(
-        objects: Live[], request: Request, take: (object: Live, answer: Answer) => void,
+        objects: Live[], frame: number, request: Request, take: (object: Live, answer: Answer) => void,
     ): Promise<void> {
         let rest = objects;
+        let repeats = 0;
         while (rest.length) {
-            const batch = rest.slice(0, this.limit);
+            if (this.tools.cancelled()) throw new Cancelled();
+            const batch = rest.slice(0, this.perCall);
+            const args = { ...request(batch), frame };
             const started = this.tools.now();
             let answers: Answer[];
             try {
-                answers = await this.repeat(request(batch), batch.length);
-            } catch (error) {
-                if (!(error instanceof CallError) || error.remedy !== 'split' || batch.length === 1) throw error;
-                this.limit = Math.ceil(batch.length / 2);
+                answers = parseAnswers(await this.tools.call(args), batch.length, 'states' in args);
+            } catch (raised) {
+                const error = explain(raised, this.tools.functionID);
+                const tooMany = error.remedy === 'fewer' || error.remedy === 'fewer for good';
+                if (tooMany && batch.length > 1) {
+                    this.perCall = Math.floor(batch.length / 2);
+                    if (error.remedy === 'fewer for good') this.limit = this.perCall;
+                } else if (error.remedy === 'fewer for good') {
+                    giveUp(batch[0], frame, error.message);
+                    rest = rest.slice(1);
+                } else if ((tooMany || error.remedy === 'wait') && repeats < WAITS_MS.length) {
+                    await this.wait(WAITS_MS[repeats], error.message);
+                    repeats += 1;
+                } else {
+                    throw error;
+                }
                 continue;
             }
-            if (this.tools.now() - started > CALL_BUDGET_MS && batch.length > 1) {
-                this.limit = Math.ceil(batch.length / 2);
-            }
+            repeats = 0;
+            this.adapt(batch.length, this.tools.now() - started);
             batch.forEach((object, index) => take(object, answers[index]));
             rest = rest.slice(batch.length);
         }
     }
 
-    private async repeat(args: Record<string, unknown>, count: number): Promise<Answer[]> {
-        for (let attempt = 0; ; attempt += 1) {
-            if (this.tools.cancelled()) throw new Cancelled();
-            try {
-                return parseAnswers(await this.tools.call(args), count, args.type === 'track');
-            } catch (raised) {
-                const error = explain(raised, this.tools.functionID);
-                if (error.remedy !== 'wait' || attempt === WAITS_MS.length) throw error;
-                await this.wait(WAITS_MS[attempt], error.message);
-            }
+    /** Halving brings a call to half its time at best, so that growing below a quarter cannot flap. */
+    private adapt(count: number, elapsed: number): void {
+        if (elapsed > 0.8 * CALL_BUDGET_MS && count > 1) {
+            this.perCall = Math.floor(count / 2);
+        } else if (elapsed < 0.25 * CALL_BUDGET_MS && count >= this.perCall) {
+            this.perCall = Math.min(2 * this.perCall, this.limit);
         }
     }
 
@@ -106,20 +123,17 @@ class Caller {
             await this.tools.sleep(Math.min(left, POLL_MS));
         }
     }
-
-    public percent = 0;
 }
 
-/** Give every object a state, from where it was last seen. An object the function does not take
- * is given up. */
-async function seed(caller: Caller, objects: Live[], failedOn: number): Promise<void> {
+/** Give every object a state, from where it was last seen. */
+async function seed(caller: Caller, objects: Live[]): Promise<void> {
     const frames = new Set(objects.map(({ lastSeen }) => lastSeen.frame));
     for (const frame of frames) {
         await caller.ask(
             objects.filter(({ lastSeen }) => lastSeen.frame === frame),
+            frame,
             (batch) => ({
                 type: 'init_tracking',
-                frame,
                 shapes: batch.map(({ tracked, lastSeen }) => (
                     { type: tracked.source.type, points: lastSeen.points }
                 )),
@@ -127,8 +141,7 @@ async function seed(caller: Caller, objects: Live[], failedOn: number): Promise<
             (object, { state, error }) => {
                 object.state = state;
                 if (state === null || error) {
-                    const reason = error?.message ?? 'the function did not take it';
-                    object.tracked.failure = { frame: failedOn, reason };
+                    giveUp(object, frame, error?.message ?? 'the function did not take it');
                 }
             },
         );
@@ -138,56 +151,47 @@ async function seed(caller: Caller, objects: Live[], failedOn: number): Promise<
 /** Track `objects` over one frame. What the function has forgotten is started again from where
  * it was last seen, once. */
 async function step(caller: Caller, objects: Live[], { number, width, height }: Frame): Promise<void> {
-    const take = (again: Live[] | null) => (object: Live, { shape, state, score, error }: Answer): void => {
+    const forgotten: Live[] = [];
+    let again = false;
+    const take = (object: Live, {
+        shape, state, score, error,
+    }: Answer): void => {
         const { tracked } = object;
-        const giveUp = (reason: string): void => {
-            tracked.failure = { frame: number, reason };
-        };
-        object.state = state;
         if (error || (shape === null && state === null)) {
-            if (again === null || error?.code === 'size_changed') {
-                giveUp(error?.message ?? 'the function lost its state');
+            if (again || error?.code === 'size_changed') {
+                giveUp(object, number, error?.message ?? 'the function lost its state');
             } else {
-                object.state = null;
-                again.push(object);
+                forgotten.push(object);
             }
             return;
         }
-        if (shape === null) {
-            tracked.results.push({ frame: number, points: null, score });
-            return;
-        }
-        const fault = shape.type === tracked.source.type ?
-            faultOf(shape, width, height) : `a ${shape.type} instead of a ${tracked.source.type}`;
+        const fault = shape && (shape.type === tracked.source.type ?
+            faultOf(shape, width, height) : `a ${shape.type} instead of a ${tracked.source.type}`);
         if (fault) {
-            giveUp(`the function answered ${fault}`);
+            giveUp(object, number, `the function answered ${fault}`);
             return;
         }
-        tracked.results.push({ frame: number, points: [...shape.points], score });
-        object.lastSeen = { frame: number, points: shape.points };
+        tracked.results.push({ frame: number, points: shape && [...shape.points], score });
+        object.state = state;
+        if (shape) object.lastSeen = { frame: number, points: shape.points };
+        if (state === null) giveUp(object, number, 'the function does not track it any further');
     };
-    const request: Request = (batch) => (
-        { type: 'track', frame: number, states: batch.map(({ state }) => state) }
-    );
+    const request: Request = (batch) => ({ type: 'track', states: batch.map(({ state }) => state) });
+    const open = (): Live[] => objects.filter(({ tracked }) => (
+        tracked.failure === null && tracked.results.at(-1)?.frame !== number
+    ));
 
-    const forgotten = objects.filter(({ state }) => state === null);
-    if (forgotten.length) await seed(caller, forgotten, number);
-    let rest = objects.filter(({ tracked }) => tracked.failure === null);
-    const again: Live[] = [];
     try {
-        await caller.ask(rest, request, take(again));
+        await caller.ask(objects, number, request, take);
     } catch (error) {
+        // one expired state makes the server refuse the whole call: start all of them again
         if (!(error instanceof CallError) || error.remedy !== 'reseed') throw error;
-        // the server refuses a whole call for one expired state: start all that were in it anew
-        rest = rest.filter((object) => (
-            object.tracked.failure === null && !again.includes(object) &&
-            object.tracked.results.at(-1)?.frame !== number
-        ));
-        again.push(...rest);
+        forgotten.splice(0, Infinity, ...open());
     }
-    if (again.length) {
-        await seed(caller, again, number);
-        await caller.ask(again.filter(({ tracked }) => tracked.failure === null), request, take(null));
+    if (forgotten.length) {
+        again = true;
+        await seed(caller, forgotten);
+        await caller.ask(open(), number, request, take);
     }
 }
 
@@ -218,6 +222,10 @@ export async function track(
     const caller = new Caller(tools);
     const stopped = (frame: number, error: unknown): Run => {
         const cancelled = error instanceof Cancelled;
+        // a frame counts as done when every object has been answered: the next run starts there
+        for (const { results } of run.objects) {
+            if (results.at(-1)?.frame === frame) results.pop();
+        }
         run.stop = {
             frame, cancelled, reason: cancelled ? 'cancelled' : explain(error, tools.functionID).message,
         };
@@ -226,7 +234,7 @@ export async function track(
 
     tools.onProgress(`Starting ${objects.length === 1 ? '1 object' : `${objects.length} objects`}`, 0);
     try {
-        await seed(caller, objects, start.number);
+        await seed(caller, objects);
     } catch (error) {
         if (error instanceof Cancelled) return stopped(start.number, error);
         throw error;
