@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: MIT
+"""The action with the real function (serve.py, the bundled model), and without a server."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import LABELS, keyframe, shape, track
+from cvat_sdk.masks import decode_mask, encode_mask
+from PIL import Image
+from standin_cvat import StandinCvat, StandinFunction, StandinJob
+
+from cvat_action.formats import read_document
+from cvat_action.geometry import points_to_bitmap
+from cvat_action.media import open_media
+
+ROOT = Path(__file__).parents[2]
+WIDTH, HEIGHT, FRAMES = 160, 120, 7
+CONVERT = "--convert-polygon-shapes-to-tracks"
+
+
+def truth(frame):
+    """The three objects on a frame: two discs that move right and down, a box that moves left."""
+    masks = [np.zeros((HEIGHT, WIDTH), np.uint8) for _ in range(3)]
+    cv2.circle(masks[0], (35 + 3 * frame, 40), 18, 1, -1)
+    cv2.circle(masks[1], (110, 35 + 2 * frame), 16, 1, -1)
+    left = 60 - 2 * frame
+    masks[2][80:110, left : left + 40] = 1
+    return [m.astype(bool) for m in masks]
+
+
+def picture(frame):
+    """Encoded PNG of a frame."""
+    noise = np.random.default_rng(3).normal(0, 12, (HEIGHT, WIDTH, 3))
+    image = cv2.GaussianBlur(noise, (0, 0), 1.5) * 2 + 90
+    for mask, colour in zip(
+        truth(frame), ((40, 60, 220), (60, 200, 60), (220, 180, 40)), strict=True
+    ):
+        image[mask] = colour + noise[mask] * 0.5
+    _, data = cv2.imencode(".png", np.clip(image, 0, 255).astype(np.uint8))
+    return data.tobytes()
+
+
+def outline(mask):
+    """The polygon along the pixels' edges of a mask that is larger than it is fine."""
+    grown = cv2.resize(mask.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    (ring,), _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return ((ring.reshape(-1, 2) + 0.5) / 2).ravel().tolist()
+
+
+def overlap(kind, points, mask):
+    found = points_to_bitmap(kind, points, WIDTH, HEIGHT)
+    return (found & mask).sum() / (found | mask).sum()
+
+
+@pytest.fixture(scope="module")
+def real_function() -> Iterator[str]:
+    """serve.py with the bundled model."""
+    process = subprocess.Popen(
+        [sys.executable, "serve.py", "--port", "0"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = ""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("listening on "):
+            url = line.split()[-1]
+        if line.startswith("worker 0 is ready"):
+            break
+    else:
+        pytest.fail("serve.py did not start: " + "".join(lines))
+    yield url
+    process.terminate()
+    process.communicate(timeout=30)
+
+
+@pytest.fixture
+def cvat(real_function) -> Iterator[StandinCvat]:
+    cvat = StandinCvat()
+    cvat.functions["sam2"] = StandinFunction(real_function, "sam2")
+    yield cvat
+    cvat.close()
+
+
+@pytest.fixture
+def job(cvat):
+    return cvat.add_job(
+        StandinJob(
+            source=[picture(n) for n in range(FRAMES)],
+            sizes=[(WIDTH, HEIGHT)],
+            labels=LABELS,
+            stop_frame=FRAMES - 1,
+        )
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "pictures"
+    path.mkdir()
+    for n in range(FRAMES):
+        (path / f"frame_{n}.png").write_bytes(picture(n))
+    return path
+
+
+def seeds():
+    disc, other, box = truth(0)
+    return [
+        shape("mask", encode_mask(disc), id=1, frame=0),
+        shape("polygon", outline(other), id=2, frame=0),
+        shape("rectangle", [60.0, 80.0, 100.0, 110.0], id=3, frame=0),
+    ]
+
+
+def as_coco(shapes):
+    annotations = []
+    for s in shapes:
+        geometry = {"segmentation": [s["points"]]}
+        if s["type"] == "mask":
+            mask = decode_mask(s["points"], image_width=WIDTH, image_height=HEIGHT)
+            flat = mask.ravel(order="F")
+            edges = np.flatnonzero(np.diff(flat)) + 1
+            counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+            geometry = {"segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}}
+        elif s["type"] == "rectangle":
+            left, top, right, bottom = s["points"]
+            geometry = {"bbox": [left, top, right - left, bottom - top]}
+        annotations.append({"id": s["id"], "image_id": 1, "category_id": 1, **geometry})
+    return {
+        "images": [{"id": 1, "file_name": "frame_0.png", "width": WIDTH, "height": HEIGHT}],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": annotations,
+    }
+
+
+def test_objects_are_tracked_through_cvat_and_the_real_function(cvat, job, act):
+    job.shapes = seeds()
+    result = act("track", "--job", 42, "--frame", 0, CONVERT, "--json")
+    assert result.code == 0, result.log
+    assert result.json["complete"]
+    (made,) = job.tracks
+    masks = [s for s in job.shapes if s["type"] == "mask"]
+    boxes = [s for s in job.shapes if s["type"] == "rectangle"]
+    assert [s["frame"] for s in masks] == [s["frame"] for s in boxes] == list(range(FRAMES))
+    assert [k["frame"] for k in made["shapes"]] == list(range(FRAMES))
+    for frame in range(FRAMES):
+        disc, other, box = truth(frame)
+        assert overlap("mask", masks[frame]["points"], disc) > 0.7
+        assert overlap("polygon", made["shapes"][frame]["points"], other) > 0.7
+        assert overlap("rectangle", boxes[frame]["points"], box) > 0.6
+    assert all(0 <= o["lowest_score"] <= 1 for o in result.json["objects"])
+
+
+def test_without_a_server_the_same_comes_out(cvat, job, act, folder, tmp_path):
+    job.shapes = seeds()
+    assert act("track", "--job", 42, "--frame", 0).code == 0
+    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds())))
+    for name in ("out.json", "out.xml"):
+        result = act(
+            "local", "--video", folder, "--annotations", tmp_path / "seeds.json",
+            "--out", tmp_path / name,
+        )  # fmt: skip
+        assert result.code == 0, result.log
+        assert "bundled micro model" in result.log
+        document = read_document(tmp_path / name, open_media(folder))
+        for kind in ("mask", "polygon", "rectangle"):
+            expected = {s["frame"]: s["points"] for s in job.shapes if s["type"] == kind}
+            found = {
+                s["frame"]: s["points"] for s in document.annotations.shapes if s["type"] == kind
+            }
+            for t in document.annotations.tracks:  # what has no shape of its own in CVAT's XML
+                if t["shapes"][0]["type"] == kind:
+                    found |= {k["frame"]: k["points"] for k in t["shapes"] if not k["outside"]}
+            assert sorted(found) == sorted(expected)
+            for frame, points in expected.items():
+                assert found[frame] == pytest.approx(points, abs=0.006)
+
+
+def test_without_a_server_backwards_over_a_video(act, tmp_path):
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 12, (WIDTH, HEIGHT)
+    )
+    for n in range(FRAMES):
+        writer.write(cv2.imdecode(np.frombuffer(picture(n), np.uint8), cv2.IMREAD_COLOR))
+    writer.release()
+    content = as_coco([{**seeds()[0], "points": encode_mask(truth(5)[0])}])
+    content["images"][0]["file_name"] = "frame_000005.PNG"
+    (tmp_path / "seeds.json").write_text(json.dumps(content))
+    video, sheet = tmp_path / "seen.mp4", tmp_path / "seen.png"
+    result = act(
+        "local", "--video", tmp_path / "clip.mp4", "--annotations", tmp_path / "seeds.json",
+        "--target-frame", 2, "--backward", "--out", tmp_path / "out.json", "--preview", video,
+        "--contact-sheet", sheet, "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.log
+    assert result.json["frames"] == [4, 3, 2]
+    document = read_document(tmp_path / "out.json", open_media(tmp_path / "clip.mp4"))
+    found = {s["frame"]: s["points"] for s in document.annotations.shapes}
+    assert sorted(found) == [2, 3, 4, 5]
+    assert all(overlap("mask", points, truth(f)[0]) > 0.7 for f, points in found.items())
+    assert Image.open(sheet).width == 1600
+    assert video.stat().st_size > 0
+
+
+def test_step_shows_asks_corrects_and_stops(act, folder, tmp_path, monkeypatch):
+    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[1:])))
+    answers = "\nc 9 1,1 2,2\nc 1 5,5\nc 1 20,20 40,20 40,40 20,40\nc 2 outside\n\nwhat\ns\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(answers))
+    result = act(
+        "local", "--video", folder, "--annotations", tmp_path / "seeds.json", CONVERT,
+        "--out", tmp_path / "out.json", "--step", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.log
+    assert "There is no object 9" in result.log
+    assert "a polygon of 2 numbers" in result.log
+    assert result.json["frames"] == [1, 2, 3]
+    assert (tmp_path / "out.step.png").exists()
+    document = read_document(tmp_path / "out.json", open_media(folder))
+    (made,) = document.annotations.tracks
+    corrected = next(k for k in made["shapes"] if k["frame"] == 2)
+    assert corrected["points"] == [20, 20, 40, 20, 40, 40, 20, 40]
+    boxes = [s["frame"] for s in document.annotations.shapes]
+    assert boxes == [0, 1]
+
+
+def test_a_cvat_export_goes_in_and_comes_out_with_its_tracks_edited(act, folder, tmp_path):
+    from cvat_action.formats import write_document
+    from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
+    from cvat_action.job import Annotations
+
+    points = outline(truth(0)[1])
+    spec = AttributeSpec(0, "colour", False)
+    document = Document(
+        (LabelSpec(0, "car", (spec,)),),
+        Annotations(
+            (),
+            (
+                track(
+                    keyframe(0, points),
+                    keyframe(1, points, outside=True),
+                    label_id=0,
+                    id=0,
+                    attributes=[{"spec_id": 0, "value": "red"}],
+                ),
+            ),
+        ),
+        "cvat",
+    )
+    media = open_media(folder)
+    write_document(tmp_path / "in.xml", document, media)
+    result = act(
+        "local", "--video", folder, "--annotations", tmp_path / "in.xml", "--target-frame", 3,
+        "--out", tmp_path / "out.xml",
+    )  # fmt: skip
+    assert result.code == 0, result.log
+    (edited,) = read_document(tmp_path / "out.xml", media).annotations.tracks
+    assert edited["attributes"] == [{"spec_id": 0, "value": "red"}]
+    assert [(k["frame"], k["outside"]) for k in edited["shapes"]] == [
+        (0, False), (1, False), (2, False), (3, False), (4, True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "out.txt"), "must end in .json"),
+        (("--target-frame", "9"), "holds frames 0 to 6"),
+        (("--frame", "3"), "nothing to track on frame 3"),
+        (("--model", "sam9"), "no model 'sam9'"),
+        (("--label", "dog"), "no label 'dog'"),
+    ],
+)
+def test_wrong_arguments_without_a_server(act, folder, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds())))
+    result = act(
+        "local", "--video", folder, "--annotations", tmp_path / "seeds.json",
+        "--out", tmp_path / "out.json", *arguments,
+    )  # fmt: skip
+    assert result.code == 1
+    assert said in result.log
+    assert not (tmp_path / "out.json").exists()
