@@ -192,7 +192,10 @@ class _Session:
             journal.close()
         else:
             journal.remove()
-        self._tell(run, refused, written, problem, resume if can_go_on else None)
+        try:
+            self._tell(run, refused, written, problem, resume if can_go_on else None)
+        except ActionError as error:
+            problem = f"{problem} {error}" if problem else str(error)
         if problem is None:
             return 0
         done = f" {len(run.done)} of {len(frames)} frames are tracked"

@@ -436,7 +436,15 @@ def test_the_summary_names_the_frame_to_look_at_first(cvat, job, act, masks, fun
     assert "written: 10 shapes created" in result.out
 
 
-def test_a_single_frame_video_and_sheet_show_the_objects(cvat, job, act, tmp_path):
+def test_a_preview_that_fails_does_not_hide_what_is_written(cvat, job, act, masks, tmp_path):
+    cvat.faults = [Fault("GET", "/api/jobs/42/data", 200, "not a picture")]
+    result = act(*TO_14, "--contact-sheet", tmp_path / "out.png")
+    assert result.code == 1
+    assert "could not be decoded as a picture. 4 of 4 frames are tracked and written" in result.log
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_a_video_and_a_sheet_show_the_objects(cvat, job, act, tmp_path):
     import cv2
 
     job.shapes = [shape("mask", MASK, id=900)]

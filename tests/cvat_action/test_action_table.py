@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every row of contract section 10's table, through a server."""
 
+import pytest
 from conftest import (
     COLOUR,
     MASK,
@@ -12,6 +13,12 @@ from conftest import (
     shifted,
     track,
 )
+
+from cvat_action.errors import ActionError
+from cvat_action.job import Job, Label
+from cvat_action.results import changes_for
+from cvat_action.selection import Seed
+from cvat_action.tracking import Tracked, TrackedObject
 
 CONVERT = "--convert-polygon-shapes-to-tracks"
 TO_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13)
@@ -244,3 +251,12 @@ def test_frame_step_and_job_range_count_relative_frames(cvat, job, act, function
     # relative frame 10 is source frame 4 + 2 * 10
     assert [f for _, f, _ in function.calls] == [24, 26, 28]
     assert [f for f, _ in keyframes_of(job.tracks[0])] == [10, 11, 12]
+
+
+def test_a_track_of_masks_is_never_written():
+    seed_track = track({**keyframe(10, []), "type": "mask", "points": MASK}, id=5)
+    seed = Seed("track:5", "mask", 10, tuple(MASK), seed_track, False, 0)
+    job = Job(42, 7, 5, 29, (Label(7, "car"),), ((64, 48),))
+    tracked = TrackedObject(seed, {11: Tracked(tuple(MASK))})
+    with pytest.raises(ActionError, match="track of masks"):
+        changes_for(job, [tracked])
