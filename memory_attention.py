@@ -12,7 +12,6 @@ for repeated use. In the official module every step projects all memory frames a
 - until the first cross-attention all objects of a frame are alike and are computed as one.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
 
 from attention import attend
+from byte_cache import ByteCache
 from errors import ConfigurationError
 
 
@@ -72,7 +72,8 @@ class MemoryAttention:
                 for encoding in time_encodings
             ]
         )
-        self._cache = _Cache(cache_bytes)
+        # By the identity of a frame's tensor, which is kept beside them so that it stays unique.
+        self._cache: ByteCache[int, tuple[Tensor, KeysAndValues]] = ByteCache(cache_bytes)
 
     def __call__(
         self,
@@ -108,19 +109,20 @@ class MemoryAttention:
         return _norm(x, self._norm)
 
     def _keys_and_values(self, features: Tensor) -> KeysAndValues:
-        cached = self._cache.get(features)
-        if cached is None:
-            tokens = features.float().flatten(1).T
-            keys, values = zip(
-                *(
-                    layer.frame_keys_and_values(tokens, self._memory_positions)
-                    for layer in self._layers
-                ),
-                strict=True,
-            )
-            cached = KeysAndValues(keys=torch.stack(keys), values=torch.stack(values))
-            self._cache.put(features, cached)
-        return cached
+        cached = self._cache.get(id(features))
+        if cached is not None:
+            return cached[1]
+        tokens = features.float().flatten(1).T
+        keys, values = zip(
+            *(
+                layer.frame_keys_and_values(tokens, self._memory_positions)
+                for layer in self._layers
+            ),
+            strict=True,
+        )
+        derived = KeysAndValues(keys=torch.stack(keys), values=torch.stack(values))
+        self._cache.put(id(features), (features, derived), derived.nbytes)
+        return derived
 
 
 class _Layer:
@@ -196,32 +198,6 @@ class _Layer:
     def feed_forward(self, x: Tensor) -> Tensor:
         wide = self._activation(F.linear(_norm(x, self._norms[2]).to(self._dtype), *self._wide))
         return x + F.linear(wide, *self._narrow).float()
-
-
-class _Cache:
-    """Keys and values by their frame's features, least recently used out first.
-
-    A frame is known by its tensor itself, which the cache keeps alive with them.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[int, tuple[Tensor, KeysAndValues]] = OrderedDict()
-
-    def get(self, features: Tensor) -> KeysAndValues | None:
-        entry = self._entries.get(id(features))
-        if entry is None:
-            return None
-        self._entries.move_to_end(id(features))
-        return entry[1]
-
-    def put(self, features: Tensor, derived: KeysAndValues) -> None:
-        self._entries[id(features)] = (features, derived)
-        self._bytes += derived.nbytes
-        while self._bytes > self._max_bytes:
-            _, (_, oldest) = self._entries.popitem(last=False)
-            self._bytes -= oldest.nbytes
 
 
 def _projection(linear: nn.Linear, rotated_heads: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

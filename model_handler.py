@@ -68,6 +68,10 @@ class FrameFeatures:
     positions: tuple[Tensor, ...]
     sizes: tuple[tuple[int, int], ...]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(level.nbytes for level in self.levels)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
@@ -90,9 +94,12 @@ class ModelHandler:
         device: str = "auto",
         precision: str = "auto",
         fill_hole_area: int = 8,
-        cache_bytes: int = 1 << 30,
+        cache_bytes: int,
     ) -> None:
-        """Raises ConfigurationError if the device is missing or the files do not fit together."""
+        """Raises ConfigurationError if the device is missing or the files do not fit together.
+
+        cache_bytes: for what is derived from memory frames and needed again in the next step.
+        """
         self.name = files.name
         self.device = _choose_device(device)
         self.precision = _choose_precision(precision, self.device)

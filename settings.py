@@ -51,6 +51,11 @@ class Settings:
     state_ttl_seconds: int = 30_000
     """CVAT's tokens live 28,800 s; a shorter life here would lose tracks that CVAT still holds."""
     memory_cache_mib: int = 1024
+    """Memory frames kept on the device: 0.5 MiB each at 1024 px."""
+    attention_cache_mib: int = 1024
+    """Their keys and values: 16 MiB each in bfloat16 at 1024 px."""
+    frame_cache_mib: int = 512
+    """Features of the last images: about 10 MiB each at 1024 px."""
     embedded_store_mib: int = 2048
 
 
@@ -111,6 +116,10 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
         time_budget_seconds=real("SAM2_TIME_BUDGET_SECONDS", defaults.time_budget_seconds, 1, 3600),
         state_ttl_seconds=whole("SAM2_STATE_TTL_SECONDS", defaults.state_ttl_seconds, 1, 30_000),
         memory_cache_mib=whole("SAM2_MEMORY_CACHE_MIB", defaults.memory_cache_mib, 0, 1 << 20),
+        attention_cache_mib=whole(
+            "SAM2_ATTENTION_CACHE_MIB", defaults.attention_cache_mib, 0, 1 << 20
+        ),
+        frame_cache_mib=whole("SAM2_FRAME_CACHE_MIB", defaults.frame_cache_mib, 0, 1 << 20),
         embedded_store_mib=whole(
             "SAM2_EMBEDDED_STORE_MIB", defaults.embedded_store_mib, 8, 1 << 20
         ),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The flow of one request: restore what is remembered, run the model once for all objects, save."""
 
+import hashlib
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from byte_cache import ByteCache
 from errors import (
     AllObjectsFailed,
     ObjectError,
@@ -55,6 +56,15 @@ class TrackerInfo:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _Frame:
+    """A decoded image, or one whose features are known from an earlier request."""
+
+    width: int
+    height: int
+    content: Image.Image | FrameFeatures
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Start:
     seed: Seed
     prompt: Bitmap | Box
@@ -68,6 +78,9 @@ class Tracker:
         self._settings = settings
         self._threads = set_threads(settings.threads, settings.workers)
         self._costs = _Costs(settings.time_budget_seconds)
+        # By a digest of the encoded image: the next action over the same frames, or the same one
+        # after a correction, neither decodes nor encodes them again.
+        self._frames: ByteCache[bytes, _Frame] = ByteCache(settings.frame_cache_mib * MIB)
         # The store is spoken to on a thread of its own: so the image is decoded meanwhile, and
         # whatever hangs there (a name server, say) is waited for only so long.
         self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -107,9 +120,8 @@ class Tracker:
         loading = self._store_thread.submit(self._read_store, [t.id for t in tokens.values()])
         try:
             with log.phase("decode"):
-                image = decode_image(
-                    request.image, max_megapixels=self._settings.max_image_megapixels
-                )
+                digest = hashlib.sha256(request.image).digest()
+                frame = self._frames.get(digest) or self._decode(request.image)
         finally:
             with log.phase("load"):
                 loaded = self._wait(loading)
@@ -118,16 +130,16 @@ class Tracker:
         states: dict[int, TrackState] = {}
         for index, seed in seeds.items():
             try:
-                starts[index] = _prepare_start(seed, image)
+                starts[index] = _prepare_start(seed, frame)
             except ObjectError as error:
                 failures[index] = error
         for index, state in zip(tokens, loaded, strict=True):
             if isinstance(state, StateGone):
                 failures[index] = state
-            elif (state.track.width, state.track.height) != image.size:
+            elif (state.track.width, state.track.height) != (frame.width, frame.height):
                 failures[index] = SizeChanged(
                     "Image sizes of the start frame and the current frame are different: "
-                    f"{state.track.width} x {state.track.height}, {image.width} x {image.height}."
+                    f"{state.track.width} x {state.track.height}, {frame.width} x {frame.height}."
                 )
             else:
                 states[index] = state
@@ -136,11 +148,16 @@ class Tracker:
             return self._answers(request, {}, failures, log)
 
         with log.phase("encode"):
-            frame = self._model.encode(image)
+            features = self._encode(frame, digest)
         answers: dict[int, Answer] = {}
         new_states: dict[int, TrackState] = {}
         with log.phase("start"):
-            predictions = self._start(frame, list(starts.values()), image)
+            predictions = self._model.start(
+                features,
+                [start.prompt for start in starts.values()],
+                width=frame.width,
+                height=frame.height,
+            )
         for (index, start), prediction in zip(starts.items(), predictions, strict=True):
             # A mask or polygon is what its drawer says it is; only a box is the model's guess.
             score = prediction.score if start.seed.type == "rectangle" else 1.0
@@ -148,13 +165,14 @@ class Tracker:
             answers[index] = Answer(shape=shape, score=score)
             new_states[index] = TrackState(track=start.track, bank=prediction.bank)
         with log.phase("step"):
-            predictions = self._model.step(frame, [state.bank for state in states.values()])
+            predictions = self._model.step(features, [state.bank for state in states.values()])
         with log.phase("shapes"):
             for (index, state), prediction in zip(states.items(), predictions, strict=True):
                 shape_, track = self._prediction_to_shape(prediction, state.track)
                 answers[index] = Answer(shape=shape_, score=prediction.score)
                 new_states[index] = replace(state, track=track, bank=prediction.bank)
-        self._costs.remember(log, len(answers))
+        if isinstance(frame.content, Image.Image):  # else it would seem to cost nothing
+            self._costs.remember(log, len(answers))
 
         with log.phase("save"):
             ids = self._wait(self._store_thread.submit(self._store.save, list(new_states.values())))
@@ -223,11 +241,17 @@ class Tracker:
                 "The store of the tracks does not answer in time; try again in a moment."
             ) from None
 
-    def _start(
-        self, frame: FrameFeatures, starts: Sequence[_Start], image: Image.Image
-    ) -> list[Prediction]:
-        prompts = [start.prompt for start in starts]
-        return self._model.start(frame, prompts, width=image.width, height=image.height)
+    def _decode(self, data: bytes) -> _Frame:
+        image = decode_image(data, max_megapixels=self._settings.max_image_megapixels)
+        return _Frame(width=image.width, height=image.height, content=image)
+
+    def _encode(self, frame: _Frame, digest: bytes) -> FrameFeatures:
+        if not isinstance(frame.content, Image.Image):
+            return frame.content
+        features = self._model.encode(frame.content)
+        known = _Frame(width=frame.width, height=frame.height, content=features)
+        self._frames.put(digest, known, features.nbytes)
+        return features
 
     def _prediction_to_shape(
         self, prediction: Prediction, track: Track
@@ -303,6 +327,7 @@ def build_tracker(settings: Settings) -> Tracker:
         device=settings.device,
         precision=settings.precision,
         fill_hole_area=settings.fill_hole_area,
+        cache_bytes=settings.attention_cache_mib * MIB,
     )
     store = StateStore(
         open_records(settings),
@@ -316,11 +341,11 @@ def build_tracker(settings: Settings) -> Tracker:
     return Tracker(model, store, settings)
 
 
-def _prepare_start(seed: Seed, image: Image.Image) -> _Start:
-    track = Track(width=image.width, height=image.height, shape_type=seed.type)
+def _prepare_start(seed: Seed, frame: _Frame) -> _Start:
+    track = Track(width=frame.width, height=frame.height, shape_type=seed.type)
     if seed.type == "rectangle":
-        box = rectangle_to_box(seed.points, width=image.width, height=image.height)
+        box = rectangle_to_box(seed.points, width=frame.width, height=frame.height)
         return _Start(seed=seed, prompt=box, track=replace(track, box=box))
     to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap
-    bitmap = to_bitmap(seed.points, width=image.width, height=image.height)
+    bitmap = to_bitmap(seed.points, width=frame.width, height=frame.height)
     return _Start(seed=seed, prompt=bitmap, track=track)

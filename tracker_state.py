@@ -22,7 +22,6 @@ import math
 import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +31,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from byte_cache import ByteCache
 from errors import StateGone
 from memory_bank import MemoryBank, MemoryLayout
 from records import Records
@@ -139,7 +139,8 @@ class StateStore:
         self._key_prefix = f"{prefix}:{fingerprint}"
         self._ttl_seconds = ttl_seconds
         self._device = device
-        self._cache = _FrameCache(cache_bytes)
+        # Memory frames on the device, by id and digest.
+        self._cache: ByteCache[tuple[str, str], Tensor] = ByteCache(cache_bytes)
         self.traffic = StoreTraffic()
 
     @property
@@ -206,7 +207,9 @@ class StateStore:
             extend += renewed
             remove += stale
             ids.append(id_)
-            self._cache.put(reference.name, state.bank.newest)
+            # A copy: a view would keep the whole batch alive that it was cut from.
+            features = state.bank.newest.clone()
+            self._cache.put(reference.name, features, features.nbytes)
         self._records.put(
             [*frames, *heads],
             ttl_seconds=self._ttl_seconds,
@@ -362,31 +365,8 @@ class StateStore:
         except Exception as error:  # whatever a hostile record provokes, it is no memory
             logger.error("memory frame %s is unusable: %s", _hash_id(reference.id)[:8], error)
             return None
-        self._cache.put(reference.name, features)
+        self._cache.put(reference.name, features, features.nbytes)
         return features
-
-
-class _FrameCache:
-    """Memory frames on the device, least recently used out first. They never change, so a cached
-    one cannot be stale."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._frames: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
-
-    def get(self, name: tuple[str, str]) -> Tensor | None:
-        if name in self._frames:
-            self._frames.move_to_end(name)
-        return self._frames.get(name)
-
-    def put(self, name: tuple[str, str], features: Tensor) -> None:
-        # A copy: a view would keep the whole batch alive that it was cut from.
-        self._frames[name] = features.clone()
-        self._bytes += features.nbytes
-        while self._bytes > self._max_bytes:
-            _, oldest = self._frames.popitem(last=False)
-            self._bytes -= oldest.nbytes
 
 
 def _hash_id(id_: str) -> str:
