@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Faults, hostile input and bounds. `PYTHONPATH=.:tests python -m faults` runs the full campaigns."""
+"""Faults, hostile input, bounds. `PYTHONPATH=.:tests python -m faults` runs all of it in full."""

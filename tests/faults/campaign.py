@@ -108,11 +108,6 @@ def _drop_connections(fleet: Fleet) -> None:
         admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
 
 
-def _random_key(fleet: Fleet) -> tuple[Any, bytes | None]:
-    with fleet.redis.admin() as admin:
-        return admin, admin.randomkey()
-
-
 def _evict(fleet: Fleet) -> None:
     with fleet.redis.admin() as admin:
         if (key := admin.randomkey()) is not None:

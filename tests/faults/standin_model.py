@@ -29,6 +29,8 @@ LOGITS_SIDE = 8
 @dataclass(frozen=True, kw_only=True)
 class HashedFrame:
     digest: bytes
+    nbytes: int = 10 << 20
+    """What a real model's features would take in a cache."""
 
 
 class StandinModel:

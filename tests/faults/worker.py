@@ -3,9 +3,10 @@
 
     python -m faults.worker --port 8091 --port 8092 --control DIRECTORY < a pipe
 
-One server with one worker per port; all end when the pipe is closed. Every second one keeps no
-memory frame in its cache, so that each is read from the store. A worker that finds the file `kill`
-in the control directory and comes to the point named in it kills itself; its server starts it again.
+One server with one worker per port; all end when the pipe is closed. Every second one
+caches nothing, so that all is read from the store. A worker that finds the file `kill`
+in the control directory and comes to the point named in it kills itself; its server starts it
+again.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from records import RedisRecords
 
 KILL_POINTS = ("decoded", "loaded", "computed", "half saved", "saved")
 KILL_FILE = "kill"
+CACHES = ("SAM2_MEMORY_CACHE_MIB", "SAM2_FRAME_CACHE_MIB", "SAM2_ATTENTION_CACHE_MIB")
 
 
 def use_standin_model() -> None:
@@ -117,7 +119,7 @@ def main_() -> None:
 
     def run(index: int, port: int) -> int:
         if index % 2:
-            os.environ["SAM2_MEMORY_CACHE_MIB"] = "0"
+            os.environ |= dict.fromkeys(CACHES, "0")
         return serve.main_(["--port", str(port)])
 
     servers = [

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""What the log says of a request, and what it must never say."""
+
+import base64
+import json
+import random
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from faults.fleet import Fleet
+from faults.reference import image_to_png, noise_images
+
+MARKER = 1234.5678
+"""A coordinate that no other number of a log line resembles."""
+FIELDS = (
+    *("status", "objects", "started", "continued", "failed", "failed_codes", "image_bytes"),
+    *("store_read_bytes", "store_written_bytes", "cache_hits", "cache_misses"),
+)
+PHASES = ("read_ms", "decode_ms", "load_ms", "encode_ms", "start_ms", "step_ms", "save_ms")
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    with Fleet(workers=1) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    picture = noise_images(random.Random(0), 1, width=40, height=30)[0]
+    return base64.b64encode(image_to_png(picture)).decode()
+
+
+def lines_of(fleet: Fleet, send: Any) -> tuple[Any, list[str]]:
+    """What a request got, and what was logged meanwhile."""
+    before = len(fleet.log.read_text())
+    reply = send()
+    time.sleep(0.1)
+    return reply, fleet.log.read_text()[before:].splitlines()
+
+
+def polygon(*points: float) -> dict[str, Any]:
+    return {"type": "polygon", "points": [*points]}
+
+
+GOOD = polygon(0, 0, 20, 0, 20, 20)
+
+
+def test_the_start_is_described(fleet: Fleet) -> None:
+    line = next(line for line in fleet.log.read_text().splitlines() if "running" in line)
+    for word in ("model", "device", "precision", "store", "threads", "image_megapixels", "objects"):
+        assert f"'{word}'" in line
+
+
+def test_one_structured_line_per_request(fleet: Fleet, image: str) -> None:
+    first, lines = lines_of(fleet, lambda: fleet.post({"image": image, "shapes": [GOOD, GOOD]}))
+    assert len(lines) == 1
+    assert "'objects': 2, 'started': 2, 'continued': 0, 'failed': 0" in lines[0]
+    assert re.search(r"'store_written_bytes': [1-9]", lines[0])
+    _, lines = lines_of(fleet, lambda: fleet.post({"image": image, "states": first.body["states"]}))
+    assert len(lines) == 1
+    for name in (*FIELDS, *PHASES):
+        assert f"'{name}'" in lines[0]
+    assert "'status': 200" in lines[0]
+    assert "'cache_hits': 2, 'cache_misses': 0" in lines[0]
+    assert re.search(r"'store_read_bytes': [1-9]", lines[0])
+
+
+def test_what_befell_an_object_is_logged_by_its_code(fleet: Fleet, image: str) -> None:
+    body = {"image": image, "shapes": [GOOD, polygon(1, 2)], "states": [None, None, {"v": 2}]}
+    _, lines = lines_of(fleet, lambda: fleet.post(body))
+    assert "'failed': 2, 'failed_codes': 'bad_shape,bad_state'" in lines[0]
+
+
+def test_the_cause_of_a_503_is_logged(fleet: Fleet, image: str) -> None:
+    fleet.redis.fill()
+    try:
+        reply, lines = lines_of(fleet, lambda: fleet.post({"image": image, "shapes": [GOOD]}))
+    finally:
+        fleet.redis.empty()
+    assert reply.status == 503
+    assert any("'status': 503" in line and "maxmemory" in line for line in lines)
+    fleet.redis.lock()
+    try:
+        reply, lines = lines_of(fleet, lambda: fleet.post({"image": image, "shapes": [GOOD]}))
+    finally:
+        fleet.redis.unlock()
+    assert reply.status == 503
+    assert any("CVAT_FUNCTIONS_REDIS_PASSWORD" in line for line in lines)
+
+
+def test_no_token_no_point_and_no_image_byte_is_logged(fleet: Fleet, image: str) -> None:
+    number = int(MARKER)
+    before = len(fleet.log.read_text())
+    shapes: list[Any] = [
+        polygon(MARKER, 2, 3, MARKER, 0, 0),
+        polygon(MARKER, 2, 3),
+        polygon(MARKER, MARKER, MARKER, MARKER, MARKER, MARKER),
+        {"type": "rectangle", "points": [0, 0, MARKER, MARKER]},
+        {"type": "rectangle", "points": [MARKER, MARKER, 0, 0]},
+        {"type": "mask", "points": [0, number, 0, 0, number, number]},
+        {"type": "mask", "points": [0, 4, number, number, number + 1, number + 1]},
+        {"type": "mask", "points": [MARKER] * 6},
+        {"type": f"{MARKER}", "points": [MARKER] * 6},
+    ]
+    for shape in shapes:
+        fleet.post({"image": image, "shapes": [shape]})
+        fleet.post({"image": image, "shapes": [shape, GOOD]})
+    states = fleet.post({"image": image, "shapes": [GOOD] * 2}).body["states"]
+    forged = {"v": 1, "id": "MARKER" + "a" * 37}
+    fleet.post({"image": image, "states": states})
+    fleet.post({"image": image, "states": [*states, forged]})
+    fleet.post({"image": image, "states": [forged]})
+    fleet.post({"image": image, "states": [{"v": 1, "id": "MARKER"}]})
+    fleet.post({"image": image, "shapes": GOOD, "states": states})
+    marked = b"MARKER-of-an-image" * 10
+    fleet.post({"image": base64.b64encode(marked).decode(), "shapes": [GOOD]})
+    picture = bytearray(base64.b64decode(image))
+    place = picture.index(b"IDAT")
+    picture[place + 40 : place + 46] = b"MARKER"
+    picture[place : place + 4] = b"MARK"
+    fleet.post({"image": base64.b64encode(picture).decode(), "shapes": [GOOD]})
+    fleet.post(json.dumps({"image": image, "MARKER": 1}).encode()[:-1])
+    fleet.redis.fill()
+    fleet.post({"image": image, "states": states})
+    fleet.redis.empty()
+    with fleet.redis.admin() as admin:
+        for key in admin.scan_iter(match="*:h:*"):
+            admin.set(key, b"MARKER", keepttl=True)
+    fleet.post({"image": image, "states": states})
+    time.sleep(0.1)
+    log = fleet.log.read_text()[before:]
+    assert log.count("'status': 4") >= 12
+    assert "'status': 503" in log
+    assert "'status': 200" in log
+    assert "MARK" not in log
+    assert str(number) not in log
+    assert all(state["id"] not in log for state in states)
+    assert image[:24] not in log
