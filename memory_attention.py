@@ -39,7 +39,9 @@ class KeysAndValues:
         return self.keys.nbytes + self.values.nbytes
 
 
-class MemoryAttention:
+class MemoryAttention(nn.Module):
+    """Takes the place of the official module in a loaded model."""
+
     def __init__(
         self,
         module: OfficialMemoryAttention,
@@ -55,6 +57,7 @@ class MemoryAttention:
 
         Raises ConfigurationError if the module's layers attend in another way than SAM 2's.
         """
+        super().__init__()
         for layer in module.layers:
             for attention in (layer.self_attn, layer.cross_attn_image):
                 if not isinstance(attention, RoPEAttention):
@@ -75,7 +78,7 @@ class MemoryAttention:
         # By the identity of a frame's tensor, which is kept beside them so that it stays unique.
         self._cache: ByteCache[int, tuple[Tensor, KeysAndValues]] = ByteCache(cache_bytes)
 
-    def __call__(
+    def forward(
         self,
         pixels: Tensor,
         pixel_positions: Tensor,
@@ -113,13 +116,9 @@ class MemoryAttention:
         if cached is not None:
             return cached[1]
         tokens = features.float().flatten(1).T
-        keys, values = zip(
-            *(
-                layer.frame_keys_and_values(tokens, self._memory_positions)
-                for layer in self._layers
-            ),
-            strict=True,
-        )
+        positions = self._memory_positions
+        pairs = [layer.frame_keys_and_values(tokens, positions) for layer in self._layers]
+        keys, values = zip(*pairs, strict=True)
         derived = KeysAndValues(keys=torch.stack(keys), values=torch.stack(values))
         self._cache.put(id(features), (features, derived), derived.nbytes)
         return derived

@@ -112,7 +112,7 @@ class ModelHandler:
         self._image_std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
         with torch.inference_mode():
             self.layout, positions = self._measure_memory()
-            self._attention = MemoryAttention(
+            self._model.memory_attention = MemoryAttention(
                 self._model.memory_attention,
                 height=self.layout.height,
                 width=self.layout.width,
@@ -253,7 +253,7 @@ class ModelHandler:
         # The conditioning frame has the last time encoding, whatever its age; the newest the first.
         recent = len(banks[0].recent)
         with torch.autocast(self.device.type, enabled=False):  # it casts where it must by itself
-            attended = self._attention(
+            attended = model.memory_attention(
                 frame.levels[-1][:, 0],
                 frame.positions[-1][:, 0],
                 [(bank.conditioning, *bank.recent) for bank in banks],
