@@ -13,10 +13,17 @@ export default defineConfig(({ command }) => ({
         rollupOptions: { external: [NOTIFICATION] },
     },
     resolve: {
-        alias: command === 'serve' ? [{
-            find: NOTIFICATION,
-            replacement: fileURLToPath(new URL('./standin/notification.ts', import.meta.url)),
-        }] : [],
+        alias:
+            command === 'serve'
+                ? [
+                      {
+                          find: NOTIFICATION,
+                          replacement: fileURLToPath(
+                              new URL('./standin/notification.ts', import.meta.url),
+                          ),
+                      },
+                  ]
+                : [],
     },
     test: { include: ['tests/**/*.test.ts'] },
 }));

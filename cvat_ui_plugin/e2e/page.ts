@@ -33,23 +33,37 @@ const transport: Transport = async (method, path, body) => {
     }
 };
 
-const clip = await (await fetch('/clip/clip.json')).json() as ClipFile;
+const clip = (await (await fetch('/clip/clip.json')).json()) as ClipFile;
 const core = createCore(transport);
 const job = createJob({
-    frames: Array.from({ length: clip.frames }, (_, number) => (
-        { number, width: clip.width, height: clip.height, deleted: false }
-    )),
-    labels: [{ id: 1, name: 'object', attributes: [{ id: 31, mutable: false }, { id: 32, mutable: true }] }],
+    frames: Array.from({ length: clip.frames }, (_, number) => ({
+        number,
+        width: clip.width,
+        height: clip.height,
+        deleted: false,
+    })),
+    labels: [
+        {
+            id: 1,
+            name: 'object',
+            attributes: [
+                { id: 31, mutable: false },
+                { id: 32, mutable: true },
+            ],
+        },
+    ],
 });
 const { store } = job.annotations;
 store.import({ shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)) });
 
-const images = await Promise.all(Array.from({ length: clip.frames }, async (_, number) => {
-    const image = new Image();
-    image.src = `/clip/${String(number).padStart(3, '0')}.png`;
-    await image.decode();
-    return image;
-}));
+const images = await Promise.all(
+    Array.from({ length: clip.frames }, async (_, number) => {
+        const image = new Image();
+        image.src = `/clip/${String(number).padStart(3, '0')}.png`;
+        await image.decode();
+        return image;
+    }),
+);
 let current = 0;
 let hovered: Drawn | null = null;
 
@@ -104,15 +118,17 @@ function draw(): void {
     }
     $('frame').textContent = `frame ${current} of ${job.startFrame}…${job.stopFrame}`;
     $<HTMLInputElement>('slider').value = `${current}`;
-    $('objects').replaceChildren(...visible().map((state) => {
-        const item = document.createElement('li');
-        item.style.borderColor = state.color;
-        const [name, kind] = [document.createElement('span'), document.createElement('span')];
-        name.textContent = `${state.label.name} ${state.clientID}`;
-        kind.textContent = `${state.shapeType} ${state.objectType}, ${state.source}`;
-        item.append(name, kind);
-        return item;
-    }));
+    $('objects').replaceChildren(
+        ...visible().map((state) => {
+            const item = document.createElement('li');
+            item.style.borderColor = state.color;
+            const [name, kind] = [document.createElement('span'), document.createElement('span')];
+            name.textContent = `${state.label.name} ${state.clientID}`;
+            kind.textContent = `${state.shapeType} ${state.objectType}, ${state.source}`;
+            item.append(name, kind);
+            return item;
+        }),
+    );
 }
 
 function show(frame: number): void {
@@ -127,34 +143,42 @@ let running = false;
 let cancelled = false;
 
 async function openDialog(target: Drawn | null): Promise<void> {
-    const actions = (await core.actions.list()).filter((action) => (
-        target === null || action.isApplicableForObject(target)
-    ));
-    $('hint').textContent = target ?
-        'The action is applied to the chosen object.' : 'The action is applied to all objects of the frame that the filters leave.';
+    const actions = (await core.actions.list()).filter(
+        (action) => target === null || action.isApplicableForObject(target),
+    );
+    $('hint').textContent = target
+        ? 'The action is applied to the chosen object.'
+        : 'The action is applied to all objects of the frame that the filters leave.';
     $<HTMLSelectElement>('action').replaceChildren(...actions.map(({ name }) => new Option(name)));
     const action: CollectionAction | undefined = actions[0];
     const values = action ? (remembered[action.name] ??= {}) : {};
-    $('parameters').replaceChildren(...Object.entries(action?.parameters ?? {}).map(([name, parameter]) => {
-        const resolve = <T>(value: T | ((context: { instance: typeof job }) => T)): T => (
-            typeof value === 'function' ? (value as (context: object) => T)({ instance: job }) : value
-        );
-        const label = document.createElement('label');
-        const input = document.createElement('input');
-        values[name] ??= resolve<string>(parameter.defaultValue);
-        if (parameter.type === 'checkbox') {
-            input.type = 'checkbox';
-            input.checked = values[name] === 'true';
-            input.onchange = () => { values[name] = `${input.checked}`; };
-        } else {
-            input.type = 'number';
-            [input.min, input.max, input.step] = resolve<string[]>(parameter.values);
-            input.value = values[name];
-            input.oninput = () => { values[name] = input.value; };
-        }
-        label.append(name, input);
-        return label;
-    }));
+    $('parameters').replaceChildren(
+        ...Object.entries(action?.parameters ?? {}).map(([name, parameter]) => {
+            const resolve = <T>(value: T | ((context: { instance: typeof job }) => T)): T =>
+                typeof value === 'function'
+                    ? (value as (context: object) => T)({ instance: job })
+                    : value;
+            const label = document.createElement('label');
+            const input = document.createElement('input');
+            values[name] ??= resolve<string>(parameter.defaultValue);
+            if (parameter.type === 'checkbox') {
+                input.type = 'checkbox';
+                input.checked = values[name] === 'true';
+                input.onchange = () => {
+                    values[name] = `${input.checked}`;
+                };
+            } else {
+                input.type = 'number';
+                [input.min, input.max, input.step] = resolve<string[]>(parameter.values);
+                input.value = values[name];
+                input.oninput = () => {
+                    values[name] = input.value;
+                };
+            }
+            label.append(name, input);
+            return label;
+        }),
+    );
     $<HTMLButtonElement>('run').disabled = !action;
     $('message').textContent = '';
     $<HTMLDialogElement>('dialog').showModal();
@@ -171,9 +195,17 @@ async function openDialog(target: Drawn | null): Promise<void> {
         };
         try {
             const isCancelled = (): boolean => cancelled;
-            await (target ?
-                core.actions.call(job, action, values, current, [target], onProgress, isCancelled) :
-                core.actions.run(job, action, values, current, () => true, onProgress, isCancelled));
+            await (target
+                ? core.actions.call(job, action, values, current, [target], onProgress, isCancelled)
+                : core.actions.run(
+                      job,
+                      action,
+                      values,
+                      current,
+                      () => true,
+                      onProgress,
+                      isCancelled,
+                  ));
             if (!cancelled) draw();
             if (target) $<HTMLDialogElement>('dialog').close();
         } catch (error) {
@@ -192,15 +224,23 @@ $('cancel').onclick = () => {
     if (running) cancelled = true;
     else $<HTMLDialogElement>('dialog').close();
 };
-$('actions').onclick = () => { openDialog(null); };
-$('undo').onclick = () => { store.undo(); draw(); };
-$('redo').onclick = () => { store.redo(); draw(); };
+$('actions').onclick = () => {
+    openDialog(null);
+};
+$('undo').onclick = () => {
+    store.undo();
+    draw();
+};
+$('redo').onclick = () => {
+    store.redo();
+    draw();
+};
 Object.assign($('slider'), { min: job.startFrame, max: job.stopFrame, step: 1 });
 $('slider').oninput = () => show(+$<HTMLInputElement>('slider').value);
 canvas.onmousemove = ({ offsetX, offsetY }) => {
-    hovered = visible().findLast((state) => (
-        context.isPointInPath(outlineOf(state), offsetX, offsetY)
-    )) ?? null;
+    hovered =
+        visible().findLast((state) => context.isPointInPath(outlineOf(state), offsetX, offsetY)) ??
+        null;
     draw();
 };
 window.addEventListener('keydown', (event) => {
@@ -213,10 +253,18 @@ window.addEventListener('keydown', (event) => {
 const args: BuilderArguments = {
     core,
     dispatch: (action) => (action as () => void)(),
-    store: { getState: () => ({ annotation: { job: { instance: job }, player: { frame: { number: current } } } }) },
+    store: {
+        getState: () => ({
+            annotation: { job: { instance: job }, player: { frame: { number: current } } },
+        }),
+    },
     actionCreators: { changeFrameAsync: (frame) => () => show(frame) },
 };
-(window as PluginWindow).cvatUI = { registerComponent: (builder) => { builder(args); } };
+(window as PluginWindow).cvatUI = {
+    registerComponent: (builder) => {
+        builder(args);
+    },
+};
 Object.assign(window, { standIn: { store, show } });
 
 const bundle = '/dist/sam2_tracker.js';

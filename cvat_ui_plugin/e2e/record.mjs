@@ -7,7 +7,12 @@ import { fileURLToPath } from 'node:url';
 
 const PLUGIN = fileURLToPath(new URL('..', import.meta.url));
 const ROOT = path.join(PLUGIN, '..');
-if (!process.env.FUNCTION_URL) throw new Error('FUNCTION_URL: where the function listens (make serve)');
+if (!process.env.FUNCTION_URL)
+    throw new Error('FUNCTION_URL: where the function listens (make serve)');
 const python = process.env.PYTHON ?? path.join(ROOT, '.venv', 'bin', 'python');
-execFileSync(python, [path.join(PLUGIN, 'e2e', 'make_clip.py'), path.join(ROOT, 'out', 'ui_plugin')], { stdio: 'inherit' });
+execFileSync(
+    python,
+    [path.join(PLUGIN, 'e2e', 'make_clip.py'), path.join(ROOT, 'out', 'ui_plugin')],
+    { stdio: 'inherit' },
+);
 execFileSync('npx', ['vitest', 'run', 'tests/demo.test.ts'], { cwd: PLUGIN, stdio: 'inherit' });

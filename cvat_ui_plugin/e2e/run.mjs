@@ -22,30 +22,46 @@ const PYTHON = process.env.PYTHON ?? path.join(ROOT, '.venv', 'bin', 'python');
 const SCREENSHOTS = process.env.SCREENSHOTS ?? CLIP;
 const START_TIMEOUT_MS = 180_000;
 const FLAGS = [
-    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
 ];
 
 function browserPath() {
     const found = [
-        process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome',
+        process.env.CHROMIUM,
+        '/usr/bin/chromium',
+        '/usr/bin/chromium-browser',
+        '/usr/bin/google-chrome',
     ].find((file) => file && existsSync(file));
-    if (!found) throw new Error('No Chromium: install one (apt-get install chromium) or name it in CHROMIUM.');
+    if (!found)
+        throw new Error(
+            'No Chromium: install one (apt-get install chromium) or name it in CHROMIUM.',
+        );
     return found;
 }
 
 async function freePort() {
     const server = net.createServer();
-    await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+    await new Promise((resolve) => {
+        server.listen(0, '127.0.0.1', resolve);
+    });
     const { port } = server.address();
-    await new Promise((resolve) => { server.close(resolve); });
+    await new Promise((resolve) => {
+        server.close(resolve);
+    });
     return port;
 }
 
 async function startFunction() {
     const port = await freePort();
     const child = spawn(PYTHON, ['serve.py', '--port', `${port}`], {
-        cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'],
+        cwd: ROOT,
+        stdio: ['ignore', 'ignore', 'pipe'],
     });
     let log = '';
     const ready = new Promise((resolve, reject) => {
@@ -54,7 +70,10 @@ async function startFunction() {
             if (/worker \d+ is ready/.test(log)) resolve();
         });
         child.on('exit', (code) => reject(new Error(`serve.py ended with ${code}:\n${log}`)));
-        setTimeout(() => reject(new Error(`serve.py is not ready:\n${log}`)), START_TIMEOUT_MS).unref();
+        setTimeout(
+            () => reject(new Error(`serve.py is not ready:\n${log}`)),
+            START_TIMEOUT_MS,
+        ).unref();
     });
     await ready;
     return { url: `http://127.0.0.1:${port}/`, stop: () => child.kill('SIGTERM') };
@@ -69,8 +88,11 @@ function bridge(url, requests) {
             const { realFunction } = await server.ssrLoadModule('/standin/function.ts');
             const clip = JSON.parse(await readFile(path.join(CLIP, 'clip.json'), 'utf8'));
             const lambda = createLambda({
-                functionID: 'pth-facebookresearch-sam2-tracker', jobID: 42, startFrame: 0,
-                stopFrame: clip.frames - 1, invoke: realFunction(url, CLIP),
+                functionID: 'pth-facebookresearch-sam2-tracker',
+                jobID: 42,
+                startFrame: 0,
+                stopFrame: clip.frames - 1,
+                invoke: realFunction(url, CLIP),
             });
             server.middlewares.use('/clip', async (request, response) => {
                 response.end(await readFile(path.join(CLIP, path.basename(request.url))));
@@ -89,15 +111,19 @@ function bridge(url, requests) {
 }
 
 async function scenario(page, requests) {
-    const store = (call, ...args) => page.evaluate(([name, given]) => (
-        window.standIn.store[name](...given)
-    ), [call, args]);
-    const shot = (name) => page.screenshot({ path: path.join(SCREENSHOTS, `ui_plugin_${name}.png`) });
+    const store = (call, ...args) =>
+        page.evaluate(([name, given]) => window.standIn.store[name](...given), [call, args]);
+    const shot = (name) =>
+        page.screenshot({ path: path.join(SCREENSHOTS, `ui_plugin_${name}.png`) });
     const dismiss = () => page.evaluate(() => document.querySelector('#notices').replaceChildren());
     const notice = async (kind) => page.locator(`.notice-${kind}`).first().innerText();
     const setTarget = (frame) => page.getByLabel('Target frame').fill(`${frame}`);
     const finished = () => page.locator('#run:enabled').waitFor({ timeout: 300_000 });
-    const framesOf = (shapes, type) => shapes.filter((one) => one.type === type).map(({ frame }) => frame).sort((a, b) => a - b);
+    const framesOf = (shapes, type) =>
+        shapes
+            .filter((one) => one.type === type)
+            .map(({ frame }) => frame)
+            .sort((a, b) => a - b);
 
     // all objects of the frame: Ctrl+E with nothing active
     const drawn = await store('export');
@@ -108,7 +134,10 @@ async function scenario(page, requests) {
     await shot('dialog');
     const ticks = await page.evaluate(() => {
         window.ticks = 0;
-        const tick = () => { window.ticks += 1; requestAnimationFrame(tick); };
+        const tick = () => {
+            window.ticks += 1;
+            requestAnimationFrame(tick);
+        };
         return tick() ?? 0;
     });
     assert.equal(ticks, 0);
@@ -117,9 +146,12 @@ async function scenario(page, requests) {
     await page.locator('#message', { hasText: 'Frame 4 ' }).waitFor();
     await shot('running');
     await finished();
-    assert.deepEqual(requests.map(({ frame }) => frame), Array.from({ length: 13 }, (_, frame) => frame));
+    assert.deepEqual(
+        requests.map(({ frame }) => frame),
+        Array.from({ length: 13 }, (_, frame) => frame),
+    );
     // the page was drawn again and again between the calls
-    assert.ok(await page.evaluate(() => window.ticks) > requests.length);
+    assert.ok((await page.evaluate(() => window.ticks)) > requests.length);
     await page.getByRole('button', { name: 'Close' }).click();
     const tracked = await store('export');
     assert.equal(tracked.tracks.length, 1);
@@ -128,7 +160,10 @@ async function scenario(page, requests) {
     assert.equal(track.shapes.at(-1).outside, true);
     assert.deepEqual(framesOf(tracked.shapes, 'polygon'), []);
     assert.ok(framesOf(tracked.shapes, 'mask').length > 3);
-    assert.deepEqual(framesOf(tracked.shapes, 'rectangle'), Array.from({ length: 13 }, (_, frame) => frame));
+    assert.deepEqual(
+        framesOf(tracked.shapes, 'rectangle'),
+        Array.from({ length: 13 }, (_, frame) => frame),
+    );
     const said = await notice('success');
     assert.match(said, /3 objects tracked over 12 frames \(1 to 12\)/);
     assert.match(said, /Lowest confidence: 0\.\d\d, object \d+ on frame \d+/);
@@ -152,11 +187,15 @@ async function scenario(page, requests) {
         let start = 0; // the middle of the longest run
         let best = { length: 0, at: 0 };
         points.slice(0, -4).forEach((run, index) => {
-            if (index % 2 && run > best.length) best = { length: run, at: start + Math.floor(run / 2) };
+            if (index % 2 && run > best.length)
+                best = { length: run, at: start + Math.floor(run / 2) };
             start += run;
         });
         const width = right - left + 1;
-        return { x: 3 * (left + (best.at % width) + 0.5), y: 3 * (top + Math.floor(best.at / width) + 0.5) };
+        return {
+            x: 3 * (left + (best.at % width) + 0.5),
+            y: 3 * (top + Math.floor(best.at / width) + 0.5),
+        };
     }, mask.clientID);
     await page.locator('#canvas').hover({ position: at });
     await page.keyboard.press('Control+e');
@@ -166,7 +205,10 @@ async function scenario(page, requests) {
     await page.locator('#dialog').waitFor({ state: 'hidden', timeout: 300_000 });
     assert.match(await notice('success'), /1 object tracked over 12 frames/);
     assert.match(await notice('success'), /Replaced \d+ shapes of an earlier run/);
-    assert.deepEqual(framesOf((await store('export')).shapes, 'mask'), framesOf(tracked.shapes, 'mask'));
+    assert.deepEqual(
+        framesOf((await store('export')).shapes, 'mask'),
+        framesOf(tracked.shapes, 'mask'),
+    );
     await dismiss();
 
     // cancel: what is done is kept, and shown
@@ -187,12 +229,15 @@ async function scenario(page, requests) {
 
     // the session ends on the way: what is done is kept, and the message says where it stopped
     await store('undo');
-    await page.route('**/api/lambda/functions/*', (route) => (
-        route.request().postDataJSON().frame === 5 ?
-            route.fulfill({
-                status: 401, contentType: 'application/json', body: '{"detail": "Authentication credentials were not provided."}',
-            }) : route.continue()
-    ));
+    await page.route('**/api/lambda/functions/*', (route) =>
+        route.request().postDataJSON().frame === 5
+            ? route.fulfill({
+                  status: 401,
+                  contentType: 'application/json',
+                  body: '{"detail": "Authentication credentials were not provided."}',
+              })
+            : route.continue(),
+    );
     await page.evaluate(() => window.standIn.show(0));
     await page.getByRole('button', { name: 'Run actions' }).click();
     await page.getByRole('button', { name: 'Run', exact: true }).click();
@@ -217,9 +262,13 @@ async function scenario(page, requests) {
     requests.length = 0;
     await page.getByRole('button', { name: 'Run', exact: true }).click();
     await finished();
-    assert.deepEqual(requests.map(({ frame }) => frame), [4, 3, 2, 1]);
     assert.deepEqual(
-        framesOf((await store('export')).shapes, 'rectangle'), framesOf(before.shapes, 'rectangle'),
+        requests.map(({ frame }) => frame),
+        [4, 3, 2, 1],
+    );
+    assert.deepEqual(
+        framesOf((await store('export')).shapes, 'rectangle'),
+        framesOf(before.shapes, 'rectangle'),
     );
 }
 
@@ -236,13 +285,20 @@ try {
     }
     const requests = [];
     const server = await createServer({
-        root: PLUGIN, logLevel: 'warn', appType: 'mpa', optimizeDeps: { noDiscovery: true },
-        server: { host: '127.0.0.1', port: 0, hmr: false, watch: null }, plugins: [bridge(url, requests)],
+        root: PLUGIN,
+        logLevel: 'warn',
+        appType: 'mpa',
+        optimizeDeps: { noDiscovery: true },
+        server: { host: '127.0.0.1', port: 0, hmr: false, watch: null },
+        plugins: [bridge(url, requests)],
     });
     await server.listen();
     undo.push(() => server.close());
     const browser = await chromium.launchPersistentContext(profile, {
-        executablePath: browserPath(), headless: true, args: FLAGS, viewport: { width: 1320, height: 660 },
+        executablePath: browserPath(),
+        headless: true,
+        args: FLAGS,
+        viewport: { width: 1320, height: 660 },
     });
     undo.push(() => browser.close());
     const page = await browser.newPage();

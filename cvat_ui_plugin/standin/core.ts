@@ -4,8 +4,20 @@
 // The behaviour follows sections 5, 7 and 9 of the contract; none of it is CVAT's code.
 
 import {
-    ActionInput, ActionOutput, Attribute, Collection, CollectionAction, Core, Frame, Job, Label, Model,
-    ObjectState, SerializedKeyframe, SerializedShape, SerializedTrack,
+    ActionInput,
+    ActionOutput,
+    Attribute,
+    Collection,
+    CollectionAction,
+    Core,
+    Frame,
+    Job,
+    Label,
+    Model,
+    ObjectState,
+    SerializedKeyframe,
+    SerializedShape,
+    SerializedTrack,
 } from '../src/ts/cvat';
 
 export class ServerError extends Error {
@@ -20,8 +32,11 @@ export class ServerError extends Error {
 export abstract class BaseCollectionAction {}
 
 /** The way to CVAT's server: path and body in, status and parsed (or raw) body out. */
-export type Transport = (method: string, path: string, body?: unknown) =>
-Promise<{ status: number; body: unknown }>;
+export type Transport = (
+    method: string,
+    path: string,
+    body?: unknown,
+) => Promise<{ status: number; body: unknown }>;
 
 const FREE_FIELDS = ['color', 'lock', 'hidden'] as const;
 
@@ -63,7 +78,10 @@ export class Annotations {
 
     private lastID = 100;
 
-    public constructor(private readonly frames: Frame[], private readonly labels: Label[]) {}
+    public constructor(
+        private readonly frames: Frame[],
+        private readonly labels: Label[],
+    ) {}
 
     private frame(number: number): Frame | undefined {
         return this.frames.find((frame) => frame.number === number);
@@ -75,22 +93,32 @@ export class Annotations {
         fail(!label, `No label ${data.label_id}`);
         fail(!Number.isInteger(data.group), 'Group is not a number');
         fail(!Array.isArray(data.attributes), 'Attributes are not a list');
-        const mutable = new Set(label!.attributes.filter((spec) => spec.mutable).map(({ id }) => id));
+        const mutable = new Set(
+            label!.attributes.filter((spec) => spec.mutable).map(({ id }) => id),
+        );
         if (kind === 'track') {
             const track = data as SerializedTrack;
             fail(!track.shapes.length, 'A track without keyframes');
             fail(track.shapes[0].type === 'mask', 'An unexpected type of track "mask"');
-            fail(new Set(track.shapes.map(({ frame }) => frame)).size !== track.shapes.length,
-                'Two keyframes on one frame');
-            fail(Math.min(...track.shapes.map(({ frame }) => frame)) !== track.frame,
-                'A track that does not start at its first keyframe');
-            fail(track.attributes.some(({ spec_id }) => mutable.has(spec_id)),
-                'A mutable attribute on a track');
+            fail(
+                new Set(track.shapes.map(({ frame }) => frame)).size !== track.shapes.length,
+                'Two keyframes on one frame',
+            );
+            fail(
+                Math.min(...track.shapes.map(({ frame }) => frame)) !== track.frame,
+                'A track that does not start at its first keyframe',
+            );
+            fail(
+                track.attributes.some(({ spec_id }) => mutable.has(spec_id)),
+                'A mutable attribute on a track',
+            );
             for (const shape of track.shapes) {
                 this.checkPoints(shape);
                 fail(shape.type !== track.shapes[0].type, 'Keyframes of different types');
-                fail(shape.attributes.some(({ spec_id }) => !mutable.has(spec_id)),
-                    'An immutable attribute on a keyframe');
+                fail(
+                    shape.attributes.some(({ spec_id }) => !mutable.has(spec_id)),
+                    'An immutable attribute on a keyframe',
+                );
             }
         } else {
             this.checkPoints(data as SerializedShape);
@@ -98,8 +126,13 @@ export class Annotations {
         lastClientID += 1;
         const { clientID, ...rest } = copy(data);
         return {
-            clientID: lastClientID, kind, data: rest as Stored['data'], removed: false,
-            color: `hsl(${(lastClientID * 67) % 360} 80% 55%)`, lock: false, hidden: false,
+            clientID: lastClientID,
+            kind,
+            data: rest as Stored['data'],
+            removed: false,
+            color: `hsl(${(lastClientID * 67) % 360} 80% 55%)`,
+            lock: false,
+            hidden: false,
         };
     }
 
@@ -107,13 +140,20 @@ export class Annotations {
         fail(!Array.isArray(shape.attributes), 'Attributes are not a list');
         const frame = this.frame(shape.frame);
         fail(!frame, `No frame ${shape.frame} in this job`);
-        fail(shape.points.some((value) => typeof value !== 'number' || Number.isNaN(value)),
-            'Points are not numbers');
+        fail(
+            shape.points.some((value) => typeof value !== 'number' || Number.isNaN(value)),
+            'Points are not numbers',
+        );
         if (shape.type === 'mask') {
             const [left, top, right, bottom] = shape.points.slice(-4);
             const runs = shape.points.slice(0, -4).reduce((sum, value) => sum + value, 0);
-            fail(shape.points.length < 6 || right >= frame!.width || bottom >= frame!.height ||
-                runs !== (right - left + 1) * (bottom - top + 1), 'A broken mask');
+            fail(
+                shape.points.length < 6 ||
+                    right >= frame!.width ||
+                    bottom >= frame!.height ||
+                    runs !== (right - left + 1) * (bottom - top + 1),
+                'A broken mask',
+            );
         } else if (shape.type === 'polygon') {
             fail(shape.points.length < 6 || shape.points.length % 2 === 1, 'A broken polygon');
         } else if (shape.type === 'rectangle') {
@@ -122,7 +162,10 @@ export class Annotations {
     }
 
     /** Load what is on the server (objects with ids) or was drawn by hand (without). */
-    public import(collection: { shapes?: SerializedShape[]; tracks?: SerializedTrack[] }): number[] {
+    public import(collection: {
+        shapes?: SerializedShape[];
+        tracks?: SerializedTrack[];
+    }): number[] {
         const stored = [
             ...(collection.shapes ?? []).map((shape) => this.build('shape', shape)),
             ...(collection.tracks ?? []).map((track) => this.build('track', track)),
@@ -139,11 +182,14 @@ export class Annotations {
 
     public export(): Collection {
         const alive = [...this.objects.values()].filter(({ removed }) => !removed);
-        const out = (kind: Stored['kind']): unknown[] => alive
-            .filter((object) => object.kind === kind)
-            .map(({ data, clientID }) => ({ ...copy(data), clientID }));
+        const out = (kind: Stored['kind']): unknown[] =>
+            alive
+                .filter((object) => object.kind === kind)
+                .map(({ data, clientID }) => ({ ...copy(data), clientID }));
         return {
-            shapes: out('shape') as SerializedShape[], tags: [], tracks: out('track') as SerializedTrack[],
+            shapes: out('shape') as SerializedShape[],
+            tags: [],
+            tracks: out('track') as SerializedTrack[],
         };
     }
 
@@ -153,7 +199,8 @@ export class Annotations {
     }
 
     public set(
-        clientID: number, change: Partial<Pick<Stored, 'lock' | 'hidden'>> & { points?: number[]; source?: string },
+        clientID: number,
+        change: Partial<Pick<Stored, 'lock' | 'hidden'>> & { points?: number[]; source?: string },
     ): void {
         const { points, source, ...flags } = change;
         const object = this.objects.get(clientID)!;
@@ -165,17 +212,38 @@ export class Annotations {
     private stateOf(object: Stored, frame: number): (ObjectState & { color: string }) | null {
         const label = this.labels.find(({ id }) => id === object.data.label_id)!;
         const common = {
-            clientID: object.clientID, parentID: null, objectType: object.kind, label,
-            source: object.data.source, group: { id: object.data.group }, isGroundTruth: false,
+            clientID: object.clientID,
+            parentID: null,
+            objectType: object.kind,
+            label,
+            source: object.data.source,
+            group: { id: object.data.group },
+            isGroundTruth: false,
             ...Object.fromEntries(FREE_FIELDS.map((field) => [field, object[field]])),
-        } as Pick<Stored, 'color' | 'lock' | 'hidden'> & Pick<ObjectState,
-        'clientID' | 'parentID' | 'objectType' | 'label' | 'source' | 'group' | 'isGroundTruth'>;
+        } as Pick<Stored, 'color' | 'lock' | 'hidden'> &
+            Pick<
+                ObjectState,
+                | 'clientID'
+                | 'parentID'
+                | 'objectType'
+                | 'label'
+                | 'source'
+                | 'group'
+                | 'isGroundTruth'
+            >;
         if (object.kind === 'shape') {
             const shape = object.data as SerializedShape;
-            return shape.frame === frame ? {
-                ...common, shapeType: shape.type, points: [...shape.points], rotation: shape.rotation,
-                occluded: shape.occluded, outside: shape.outside, zOrder: shape.z_order,
-            } : null;
+            return shape.frame === frame
+                ? {
+                      ...common,
+                      shapeType: shape.type,
+                      points: [...shape.points],
+                      rotation: shape.rotation,
+                      occluded: shape.occluded,
+                      outside: shape.outside,
+                      zOrder: shape.z_order,
+                  }
+                : null;
         }
         const keyframes = (object.data as SerializedTrack).shapes
             .filter((shape) => !this.frame(shape.frame)?.deleted)
@@ -184,13 +252,23 @@ export class Annotations {
         if (!previous || (previous.outside && previous.frame !== frame)) return null;
         const next = keyframes.find((shape) => shape.frame > frame);
         let { points } = previous;
-        if (next && !next.outside && previous.frame !== frame && next.points.length === points.length) {
+        if (
+            next &&
+            !next.outside &&
+            previous.frame !== frame &&
+            next.points.length === points.length
+        ) {
             const share = (frame - previous.frame) / (next.frame - previous.frame);
             points = points.map((value, index) => value + share * (next.points[index] - value));
         }
         return {
-            ...common, shapeType: previous.type, points: [...points], rotation: previous.rotation,
-            occluded: previous.occluded, outside: previous.outside, zOrder: previous.z_order,
+            ...common,
+            shapeType: previous.type,
+            points: [...points],
+            rotation: previous.rotation,
+            occluded: previous.occluded,
+            outside: previous.outside,
+            zOrder: previous.z_order,
         };
     }
 
@@ -204,17 +282,21 @@ export class Annotations {
 
     /** All or nothing, as one undo step. */
     public commit(created: Collection, deleted: Collection): void {
-        const out = [...deleted.shapes, ...deleted.tracks].map(({ clientID }) => (
-            clientID === undefined ? undefined : this.objects.get(clientID)
-        ));
-        fail(out.some((object) => !object || object.removed),
-            'Objects required to be deleted were not found in the collection');
+        const out = [...deleted.shapes, ...deleted.tracks].map(({ clientID }) =>
+            clientID === undefined ? undefined : this.objects.get(clientID),
+        );
+        fail(
+            out.some((object) => !object || object.removed),
+            'Objects required to be deleted were not found in the collection',
+        );
         const made = [
             ...created.shapes.map((shape) => this.build('shape', shape)),
             ...created.tracks.map((track) => this.build('track', track)),
         ];
         const redo = (): void => {
-            out.forEach((object) => { object!.removed = true; });
+            out.forEach((object) => {
+                object!.removed = true;
+            });
             made.forEach((object) => {
                 object.removed = false;
                 this.objects.set(object.clientID, object);
@@ -225,8 +307,12 @@ export class Annotations {
         this.history.push({
             redo,
             undo: () => {
-                out.forEach((object) => { object!.removed = false; });
-                made.forEach((object) => { object.removed = true; });
+                out.forEach((object) => {
+                    object!.removed = false;
+                });
+                made.forEach((object) => {
+                    object.removed = true;
+                });
             },
         });
     }
@@ -264,7 +350,8 @@ export class Annotations {
                 data.id = this.lastID;
             } else {
                 fail(!this.saved.has(data.id), `No object ${data.id} on the server`);
-                if (this.saved.get(data.id) !== JSON.stringify(data)) result.updated.push(copy(data));
+                if (this.saved.get(data.id) !== JSON.stringify(data))
+                    result.updated.push(copy(data));
             }
             this.saved.set(data.id, JSON.stringify(data));
         }
@@ -276,11 +363,17 @@ export interface StandInJob extends Omit<Job, 'annotations'> {
     annotations: Job['annotations'] & { store: Annotations };
 }
 
-export function createJob(
-    {
-        id = 42, taskId = 7, frames, labels,
-    }: { id?: number; taskId?: number; frames: Frame[]; labels: Label[] },
-): StandInJob {
+export function createJob({
+    id = 42,
+    taskId = 7,
+    frames,
+    labels,
+}: {
+    id?: number;
+    taskId?: number;
+    frames: Frame[];
+    labels: Label[];
+}): StandInJob {
     const store = new Annotations(frames, labels);
     return {
         id,
@@ -307,28 +400,46 @@ export interface StandInCore extends Core {
         list(): Promise<CollectionAction[]>;
         /** On everything in the job (Ctrl+E with nothing active). */
         run(
-            job: StandInJob, action: CollectionAction, parameters: Record<string, string>, frame: number,
-            filter: (clientID: number) => boolean, onProgress: Progress, cancelled: () => boolean,
+            job: StandInJob,
+            action: CollectionAction,
+            parameters: Record<string, string>,
+            frame: number,
+            filter: (clientID: number) => boolean,
+            onProgress: Progress,
+            cancelled: () => boolean,
         ): Promise<void>;
         /** On chosen objects (the object's menu, or Ctrl+E over it). */
         call(
-            job: StandInJob, action: CollectionAction, parameters: Record<string, string>, frame: number,
-            states: ObjectState[], onProgress: Progress, cancelled: () => boolean,
+            job: StandInJob,
+            action: CollectionAction,
+            parameters: Record<string, string>,
+            frame: number,
+            states: ObjectState[],
+            onProgress: Progress,
+            cancelled: () => boolean,
         ): Promise<void>;
     };
 }
 
-function prepare(action: CollectionAction, given: Record<string, string>): Record<string, string | number> {
-    return Object.fromEntries(Object.entries(action.parameters ?? {}).map(([name, { type, defaultValue }]) => {
-        const value = name in given ? given[name] : defaultValue;
-        return [name, type === 'number' ? +(value as string) : value as string];
-    }));
+function prepare(
+    action: CollectionAction,
+    given: Record<string, string>,
+): Record<string, string | number> {
+    return Object.fromEntries(
+        Object.entries(action.parameters ?? {}).map(([name, { type, defaultValue }]) => {
+            const value = name in given ? given[name] : defaultValue;
+            return [name, type === 'number' ? +(value as string) : (value as string)];
+        }),
+    );
 }
 
 function checked(collection: Collection): Collection {
     const objects = [...collection.shapes, ...collection.tracks];
-    fail(!Array.isArray(collection.tags) || objects.some(({ clientID }) => typeof clientID !== 'number'),
-        'ClientID is undefined when running annotations action, but required');
+    fail(
+        !Array.isArray(collection.tags) ||
+            objects.some(({ clientID }) => typeof clientID !== 'number'),
+        'ClientID is undefined when running annotations action, but required',
+    );
     return collection;
 }
 
@@ -345,15 +456,21 @@ export function createCore(transport: Transport): StandInCore {
         if (answer.status >= 400) {
             const { body: data } = answer;
             throw new ServerError(
-                typeof data === 'string' ? data : JSON.stringify(data), answer.status,
+                typeof data === 'string' ? data : JSON.stringify(data),
+                answer.status,
             );
         }
         return answer.body;
     };
 
     const execute = async (
-        job: StandInJob, action: CollectionAction, parameters: Record<string, string>, frame: number,
-        whole: Collection, filter: (clientID: number) => boolean, onProgress: Progress,
+        job: StandInJob,
+        action: CollectionAction,
+        parameters: Record<string, string>,
+        frame: number,
+        whole: Collection,
+        filter: (clientID: number) => boolean,
+        onProgress: Progress,
         cancelled: () => boolean,
     ): Promise<void> => {
         try {
@@ -367,7 +484,10 @@ export function createCore(transport: Transport): StandInCore {
                 tracks: passed.tracks.filter(({ clientID }) => filter(clientID!)),
             };
             const { created, deleted }: ActionOutput = await action.run({
-                collection, frameData, onProgress, cancelled,
+                collection,
+                frameData,
+                onProgress,
+                cancelled,
             });
             job.annotations.store.commit(created, deleted);
         } finally {
@@ -381,54 +501,97 @@ export function createCore(transport: Transport): StandInCore {
             list: async () => [...actions],
             register: async (action) => {
                 fail(!(action instanceof BaseCollectionAction), 'Not an annotation action');
-                fail(actions.some(({ name }) => name === action.name), 'Action name must be unique');
+                fail(
+                    actions.some(({ name }) => name === action.name),
+                    'Action name must be unique',
+                );
                 actions.push(action);
             },
             unregister: async (action) => {
                 actions.splice(actions.indexOf(action), 1);
             },
-            run: (job, action, parameters, frame, filter, onProgress, cancelled) => execute(
-                job, action, parameters, frame, job.annotations.store.export(), filter, onProgress, cancelled,
-            ),
+            run: (job, action, parameters, frame, filter, onProgress, cancelled) =>
+                execute(
+                    job,
+                    action,
+                    parameters,
+                    frame,
+                    job.annotations.store.export(),
+                    filter,
+                    onProgress,
+                    cancelled,
+                ),
             call: (job, action, parameters, frame, states, onProgress, cancelled) => {
-                const exported = states.map((state) => (
-                    [state.objectType, job.annotations.store.exportOne(state.clientID!)] as const
-                ));
-                const of = (kind: string): unknown[] => exported
-                    .filter(([type]) => type === kind).map(([, object]) => object);
+                const exported = states.map(
+                    (state) =>
+                        [
+                            state.objectType,
+                            job.annotations.store.exportOne(state.clientID!),
+                        ] as const,
+                );
+                const of = (kind: string): unknown[] =>
+                    exported.filter(([type]) => type === kind).map(([, object]) => object);
                 const collection: Collection = {
-                    shapes: of('shape') as SerializedShape[], tags: [], tracks: of('track') as SerializedTrack[],
+                    shapes: of('shape') as SerializedShape[],
+                    tags: [],
+                    tracks: of('track') as SerializedTrack[],
                 };
                 return execute(
-                    job, action, parameters, frame, collection, () => true, onProgress, cancelled,
+                    job,
+                    action,
+                    parameters,
+                    frame,
+                    collection,
+                    () => true,
+                    onProgress,
+                    cancelled,
                 );
             },
         },
         lambda: {
             list: async () => {
-                const list = await request('GET', '/api/lambda/functions') as {
-                    id: string; name: string; kind: string; supported_shape_types?: string[];
+                const list = (await request('GET', '/api/lambda/functions')) as {
+                    id: string;
+                    name: string;
+                    kind: string;
+                    supported_shape_types?: string[];
                 }[];
-                const models: Model[] = list.map(({
-                    id, name, kind, supported_shape_types: supportedShapeTypes,
-                }) => ({
-                    id, name, kind, supportedShapeTypes,
-                }));
+                const models: Model[] = list.map(
+                    ({ id, name, kind, supported_shape_types: supportedShapeTypes }) => ({
+                        id,
+                        name,
+                        kind,
+                        supportedShapeTypes,
+                    }),
+                );
                 return { models, count: models.length };
             },
-            call: async (task, model, args) => (
-                request('POST', `/api/lambda/functions/${model.id}`, { ...args, task })
-            ),
+            call: async (task, model, args) =>
+                request('POST', `/api/lambda/functions/${model.id}`, { ...args, task }),
         },
     };
 }
 
 /** Shorthand for the objects of tests and of the page. */
 export function shape(
-    type: string, frame: number, points: number[], more: Partial<SerializedShape> = {},
+    type: string,
+    frame: number,
+    points: number[],
+    more: Partial<SerializedShape> = {},
 ): SerializedShape {
     return {
-        type, frame, points, label_id: 1, group: 0, source: 'manual', occluded: false, outside: false,
-        z_order: 0, rotation: 0, attributes: [] as Attribute[], elements: [], ...more,
+        type,
+        frame,
+        points,
+        label_id: 1,
+        group: 0,
+        source: 'manual',
+        occluded: false,
+        outside: false,
+        z_order: 0,
+        rotation: 0,
+        attributes: [] as Attribute[],
+        elements: [],
+        ...more,
     };
 }

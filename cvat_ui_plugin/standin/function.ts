@@ -18,6 +18,6 @@ export function realFunction(url: string, folder: string): Invoke {
             body: JSON.stringify({ image, shapes, states }),
             signal: AbortSignal.timeout(TIMEOUT_MS),
         });
-        return { status: response.status, body: await response.json() as unknown };
+        return { status: response.status, body: (await response.json()) as unknown };
     };
 }

@@ -2,20 +2,28 @@
 // A job, the stand-in core and server, and the action, wired together for the tests.
 
 import { createAction } from '../src/ts/action';
-import {
-    ActionOutput, CollectionAction, Frame, Label,
-} from '../src/ts/cvat';
+import { ActionOutput, CollectionAction, Frame, Label } from '../src/ts/cvat';
 import { Report } from '../src/ts/report';
 import { ACTION_NAME } from '../src/ts/server';
 import {
-    Annotations, createCore, createJob, StandInCore, StandInJob, Transport,
+    Annotations,
+    createCore,
+    createJob,
+    StandInCore,
+    StandInJob,
+    Transport,
 } from '../standin/core';
-import {
-    createLambda, FunctionRequest, HttpAnswer, Invoke,
-} from '../standin/server';
+import { createLambda, FunctionRequest, HttpAnswer, Invoke } from '../standin/server';
 
 export const LABELS: Label[] = [
-    { id: 1, name: 'car', attributes: [{ id: 31, mutable: false }, { id: 32, mutable: true }] },
+    {
+        id: 1,
+        name: 'car',
+        attributes: [
+            { id: 31, mutable: false },
+            { id: 32, mutable: true },
+        ],
+    },
     { id: 2, name: 'dog', attributes: [] },
 ];
 
@@ -44,7 +52,12 @@ export interface Bench {
     /** Ctrl+E with nothing active. */
     runAll(frame: number, target: number | string, options?: RunOptions): Promise<void>;
     /** The action on chosen objects. */
-    runOn(clientIDs: number[], frame: number, target: number | string, options?: RunOptions): Promise<void>;
+    runOn(
+        clientIDs: number[],
+        frame: number,
+        target: number | string,
+        options?: RunOptions,
+    ): Promise<void>;
 }
 
 export interface RunOptions {
@@ -54,25 +67,30 @@ export interface RunOptions {
 }
 
 export function framesFrom(
-    first: number, last: number, size: { width: number; height: number } = { width: 100, height: 80 },
+    first: number,
+    last: number,
+    size: { width: number; height: number } = { width: 100, height: 80 },
     deleted: number[] = [],
 ): Frame[] {
-    return Array.from({ length: last - first + 1 }, (_, index) => (
-        { number: first + index, ...size, deleted: deleted.includes(first + index) }
-    ));
+    return Array.from({ length: last - first + 1 }, (_, index) => ({
+        number: first + index,
+        ...size,
+        deleted: deleted.includes(first + index),
+    }));
 }
 
-export function createBench(
-    {
-        frames = framesFrom(0, 20), invoke, intercept = (_call, next) => next(), labels = LABELS,
-    }: {
-        frames?: Frame[];
-        invoke: Invoke;
-        labels?: Label[];
-        /** Stand between the page and the server: answer instead of it, or call `next`. */
-        intercept?: (call: Call, next: () => Promise<HttpAnswer>) => Promise<HttpAnswer> | HttpAnswer;
-    },
-): Bench {
+export function createBench({
+    frames = framesFrom(0, 20),
+    invoke,
+    intercept = (_call, next) => next(),
+    labels = LABELS,
+}: {
+    frames?: Frame[];
+    invoke: Invoke;
+    labels?: Label[];
+    /** Stand between the page and the server: answer instead of it, or call `next`. */
+    intercept?: (call: Call, next: () => Promise<HttpAnswer>) => Promise<HttpAnswer> | HttpAnswer;
+}): Bench {
     const job = createJob({ frames, labels });
     const lambda = createLambda({
         functionID: 'pth-facebookresearch-sam2-tracker',
@@ -83,15 +101,22 @@ export function createBench(
     });
     const calls: Call[] = [];
     const transport: Transport = async (method, path, body) => {
-        const sent = body === undefined ? undefined : JSON.parse(JSON.stringify(body)) as Call;
+        const sent = body === undefined ? undefined : (JSON.parse(JSON.stringify(body)) as Call);
         if (method === 'GET') return lambda(method, path, sent);
         calls.push(sent as Call);
         return intercept(sent as Call, () => lambda(method, path, sent));
     };
     const core = createCore(transport);
     const bench = {
-        core, job, store: job.annotations.store, calls, reports: [], refreshed: [], slept: [],
-        progress: [], clock: { now: 0 },
+        core,
+        job,
+        store: job.annotations.store,
+        calls,
+        reports: [],
+        refreshed: [],
+        slept: [],
+        progress: [],
+        clock: { now: 0 },
     } as unknown as Bench;
     bench.action = createAction(core, {
         tell: (report) => bench.reports.push(report),
@@ -108,9 +133,10 @@ export function createBench(
         bench.outcome = { created, deleted };
         commit(created, deleted);
     };
-    const parametersOf = (target: number | string, convert: boolean): Record<string, string> => (
-        { 'Target frame': `${target}`, 'Convert polygon shapes to tracks': `${convert}` }
-    );
+    const parametersOf = (target: number | string, convert: boolean): Record<string, string> => ({
+        'Target frame': `${target}`,
+        'Convert polygon shapes to tracks': `${convert}`,
+    });
     const onProgress = (message: string, percent: number): void => {
         bench.progress.push({ message, percent });
     };
@@ -119,16 +145,37 @@ export function createBench(
         await registered;
         return (await core.actions.list()).find(({ name }) => name === ACTION_NAME)!;
     };
-    bench.runAll = async (frame, target, { convert = false, cancelled = () => false, filter = () => true } = {}) => (
+    bench.runAll = async (
+        frame,
+        target,
+        { convert = false, cancelled = () => false, filter = () => true } = {},
+    ) =>
         core.actions.run(
-            job, await find(), parametersOf(target, convert), frame, filter, onProgress, cancelled,
-        )
-    );
-    bench.runOn = async (clientIDs, frame, target, { convert = false, cancelled = () => false } = {}) => {
-        const states = (await job.annotations.get(frame, false, []))
-            .filter(({ clientID }) => clientIDs.includes(clientID!));
+            job,
+            await find(),
+            parametersOf(target, convert),
+            frame,
+            filter,
+            onProgress,
+            cancelled,
+        );
+    bench.runOn = async (
+        clientIDs,
+        frame,
+        target,
+        { convert = false, cancelled = () => false } = {},
+    ) => {
+        const states = (await job.annotations.get(frame, false, [])).filter(({ clientID }) =>
+            clientIDs.includes(clientID!),
+        );
         return core.actions.call(
-            job, await find(), parametersOf(target, convert), frame, states, onProgress, cancelled,
+            job,
+            await find(),
+            parametersOf(target, convert),
+            frame,
+            states,
+            onProgress,
+            cancelled,
         );
     };
     return bench;
@@ -143,8 +190,10 @@ export interface Memory {
 /** Move a shape by whole pixels to the right. */
 export function shifted(type: string, points: number[], by: number): number[] {
     return points.map((value, index) => {
-        const isX = type === 'mask' ?
-            [points.length - 4, points.length - 2].includes(index) : index % 2 === 0;
+        const isX =
+            type === 'mask'
+                ? [points.length - 4, points.length - 2].includes(index)
+                : index % 2 === 0;
         return isX ? value + by : value;
     });
 }
@@ -152,8 +201,14 @@ export function shifted(type: string, points: number[], by: number): number[] {
 /** A function whose objects move one pixel to the right per frame. `per` may replace what it says
  * of one object on one frame. */
 export function moving(
-    per: (frame: number, memory: Memory) => Partial<{
-        shape: unknown; state: unknown; score: number; error: { code: string; message: string };
+    per: (
+        frame: number,
+        memory: Memory,
+    ) => Partial<{
+        shape: unknown;
+        state: unknown;
+        score: number;
+        error: { code: string; message: string };
     }> | null = () => null,
 ): Invoke {
     return async (frame: number, { shapes, states }: FunctionRequest) => {
@@ -162,7 +217,10 @@ export function moving(
             if (!memory) return { shape: null, state: null, score: null, error: null };
             const points = shifted(memory.type, memory.points, frame - memory.at);
             return {
-                shape: { type: memory.type, points }, state: memory, score: 0.9, error: null,
+                shape: { type: memory.type, points },
+                state: memory,
+                score: 0.9,
+                error: null,
                 ...per(frame, memory),
             };
         });

@@ -25,9 +25,12 @@ const FIXTURE = fileURLToPath(new URL('./fixtures/demo.json', import.meta.url));
 const FOLDER = fileURLToPath(new URL('../../out/ui_plugin/', import.meta.url));
 const url = process.env.FUNCTION_URL;
 
-const { clip, answers } = url ? {
-    clip: JSON.parse(readFileSync(`${FOLDER}clip.json`, 'utf8')) as Clip, answers: [],
-} : JSON.parse(readFileSync(FIXTURE, 'utf8')) as { clip: Clip; answers: Recorded[] };
+const { clip, answers } = url
+    ? {
+          clip: JSON.parse(readFileSync(`${FOLDER}clip.json`, 'utf8')) as Clip,
+          answers: [],
+      }
+    : (JSON.parse(readFileSync(FIXTURE, 'utf8')) as { clip: Clip; answers: Recorded[] });
 const invoke = url ? recording(realFunction(url, FOLDER), answers) : replaying(answers);
 
 afterAll(() => {
@@ -41,7 +44,8 @@ const TIMEOUT_MS = url ? 600_000 : 5000;
 
 function openJob() {
     return createBench({
-        frames: framesFrom(0, LAST, { width: clip.width, height: clip.height }), invoke,
+        frames: framesFrom(0, LAST, { width: clip.width, height: clip.height }),
+        invoke,
     });
 }
 
@@ -51,7 +55,10 @@ function truthOf(frame: number, object: number): Set<number> | null {
 }
 
 /** How well the results of one object lie on the truth, over the frames where it is visible. */
-function agreement(results: { frame: number; type: string; points: number[] }[], object: number): number {
+function agreement(
+    results: { frame: number; type: string; points: number[] }[],
+    object: number,
+): number {
     const scores = results.flatMap(({ frame, type, points }) => {
         const truth = truthOf(frame, object);
         if (!truth) return [];
@@ -61,73 +68,107 @@ function agreement(results: { frame: number; type: string; points: number[] }[],
     return scores.reduce((sum, score) => sum + score, 0) / scores.length;
 }
 
-test('all objects of the first frame, forwards', async () => {
-    const bench = openJob();
-    bench.store.import({ shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)) });
-    await bench.runAll(0, LAST);
-    expect(bench.calls).toHaveLength(1 + LAST);
-    const { shapes } = bench.store.export();
-    clip.seeds.forEach(({ type }, object) => {
-        const results = shapes.filter((one) => one.type === type && one.source === 'auto');
-        expect(agreement(results, object)).toBeGreaterThan(0.5);
-    });
-    const hidden = clip.truth.flatMap((masks, frame) => (masks[0] === null ? [frame] : []));
-    const found = shapes.filter(({ type, source }) => type === 'mask' && source === 'auto').map(({ frame }) => frame);
-    expect(found.filter((frame) => hidden.includes(frame)).length).toBeLessThan(hidden.length);
-    expect(found.some((frame) => frame > Math.max(...hidden))).toBe(true);
-    expect(bench.reports[0].lines.join('\n')).toMatch(/Not visible: car \d+ on \d+ frames/);
-    expect(bench.reports[0].lines.join('\n')).toMatch(/Lowest confidence: 0\.\d\d/);
-}, TIMEOUT_MS);
+test(
+    'all objects of the first frame, forwards',
+    async () => {
+        const bench = openJob();
+        bench.store.import({
+            shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)),
+        });
+        await bench.runAll(0, LAST);
+        expect(bench.calls).toHaveLength(1 + LAST);
+        const { shapes } = bench.store.export();
+        clip.seeds.forEach(({ type }, object) => {
+            const results = shapes.filter((one) => one.type === type && one.source === 'auto');
+            expect(agreement(results, object)).toBeGreaterThan(0.5);
+        });
+        const hidden = clip.truth.flatMap((masks, frame) => (masks[0] === null ? [frame] : []));
+        const found = shapes
+            .filter(({ type, source }) => type === 'mask' && source === 'auto')
+            .map(({ frame }) => frame);
+        expect(found.filter((frame) => hidden.includes(frame)).length).toBeLessThan(hidden.length);
+        expect(found.some((frame) => frame > Math.max(...hidden))).toBe(true);
+        expect(bench.reports[0].lines.join('\n')).toMatch(/Not visible: car \d+ on \d+ frames/);
+        expect(bench.reports[0].lines.join('\n')).toMatch(/Lowest confidence: 0\.\d\d/);
+    },
+    TIMEOUT_MS,
+);
 
-test('the polygon as a track', async () => {
-    const bench = openJob();
-    bench.store.import({ shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)) });
-    await bench.runAll(0, LAST, { convert: true });
-    const [track] = bench.store.export().tracks;
-    expect(track.shapes).toHaveLength(clip.frames);
-    expect(agreement(track.shapes.slice(1), 1)).toBeGreaterThan(0.5);
-}, TIMEOUT_MS);
+test(
+    'the polygon as a track',
+    async () => {
+        const bench = openJob();
+        bench.store.import({
+            shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)),
+        });
+        await bench.runAll(0, LAST, { convert: true });
+        const [track] = bench.store.export().tracks;
+        expect(track.shapes).toHaveLength(clip.frames);
+        expect(agreement(track.shapes.slice(1), 1)).toBeGreaterThan(0.5);
+    },
+    TIMEOUT_MS,
+);
 
-test('a correction on the way and a run from there: the polygon is not doubled', async () => {
-    const bench = openJob();
-    bench.store.import({ shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)) });
-    await bench.runAll(0, LAST);
-    const middle = Math.floor(clip.frames / 2);
-    const found = bench.store.export().shapes.find(({ type, frame }) => type === 'polygon' && frame === middle)!;
-    const [x, y, ...rest] = found.points;
-    bench.store.set(found.clientID!, { points: [x + 1, y, ...rest], source: 'semi-auto' });
-    await bench.runOn([found.clientID!], middle, LAST);
-    const polygons = bench.store.export().shapes.filter(({ type }) => type === 'polygon');
-    expect(polygons.map(({ frame }) => frame).sort((a, b) => a - b)).toEqual(
-        Array.from({ length: clip.frames }, (_, frame) => frame),
-    );
-    expect(agreement(polygons, 1)).toBeGreaterThan(0.5);
-}, TIMEOUT_MS);
+test(
+    'a correction on the way and a run from there: the polygon is not doubled',
+    async () => {
+        const bench = openJob();
+        bench.store.import({
+            shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)),
+        });
+        await bench.runAll(0, LAST);
+        const middle = Math.floor(clip.frames / 2);
+        const found = bench.store
+            .export()
+            .shapes.find(({ type, frame }) => type === 'polygon' && frame === middle)!;
+        const [x, y, ...rest] = found.points;
+        bench.store.set(found.clientID!, { points: [x + 1, y, ...rest], source: 'semi-auto' });
+        await bench.runOn([found.clientID!], middle, LAST);
+        const polygons = bench.store.export().shapes.filter(({ type }) => type === 'polygon');
+        expect(polygons.map(({ frame }) => frame).sort((a, b) => a - b)).toEqual(
+            Array.from({ length: clip.frames }, (_, frame) => frame),
+        );
+        expect(agreement(polygons, 1)).toBeGreaterThan(0.5);
+    },
+    TIMEOUT_MS,
+);
 
-test('from the last frame backwards', async () => {
-    const bench = openJob();
-    bench.store.import({ shapes: [shape('mask', LAST, clip.truth[LAST][1]!)] });
-    await bench.runAll(LAST, LAST - 6);
-    const results = bench.store.export().shapes.filter(({ source }) => source === 'auto');
-    expect(results).toHaveLength(6);
-    expect(agreement(results, 1)).toBeGreaterThan(0.5);
-}, TIMEOUT_MS);
+test(
+    'from the last frame backwards',
+    async () => {
+        const bench = openJob();
+        bench.store.import({ shapes: [shape('mask', LAST, clip.truth[LAST][1]!)] });
+        await bench.runAll(LAST, LAST - 6);
+        const results = bench.store.export().shapes.filter(({ source }) => source === 'auto');
+        expect(results).toHaveLength(6);
+        expect(agreement(results, 1)).toBeGreaterThan(0.5);
+    },
+    TIMEOUT_MS,
+);
 
-test('states that are forgotten half way are started again from the last result', async () => {
-    let forgotten = false;
-    const bench = createBench({
-        frames: framesFrom(0, LAST, { width: clip.width, height: clip.height }),
-        invoke,
-        intercept: (call, next) => {
-            if (call.type !== 'track' || call.frame !== 3 || forgotten) return next();
-            forgotten = true;
-            return { status: 400, body: 'Invalid or expired tracker state' };
-        },
-    });
-    bench.store.import({ shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)) });
-    await bench.runAll(0, 5);
-    expect(bench.calls.map(({ type, frame }) => `${type} ${frame}`)).toContain('init_tracking 2');
-    const polygons = bench.store.export().shapes.filter(({ type }) => type === 'polygon');
-    expect(polygons).toHaveLength(6);
-    expect(agreement(polygons, 1)).toBeGreaterThan(0.5);
-}, TIMEOUT_MS);
+test(
+    'states that are forgotten half way are started again from the last result',
+    async () => {
+        let forgotten = false;
+        const bench = createBench({
+            frames: framesFrom(0, LAST, { width: clip.width, height: clip.height }),
+            invoke,
+            intercept: (call, next) => {
+                if (call.type !== 'track' || call.frame !== 3 || forgotten) return next();
+                forgotten = true;
+                return { status: 400, body: 'Invalid or expired tracker state' };
+            },
+        });
+        bench.store.import({
+            shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)),
+        });
+        await bench.runAll(0, 5);
+        expect(bench.calls.map(({ type, frame }) => `${type} ${frame}`)).toContain(
+            'init_tracking 2',
+        );
+        const polygons = bench.store.export().shapes.filter(({ type }) => type === 'polygon');
+        expect(polygons).toHaveLength(6);
+        expect(agreement(polygons, 1)).toBeGreaterThan(0.5);
+    },
+    TIMEOUT_MS,
+);

@@ -10,14 +10,19 @@ const OTHER = [0, 16, 15, 10, 18, 13]; // a neighbour of the same label, type an
 const SQUARE = [10, 10, 20, 10, 20, 20, 10, 20];
 
 function layout(bench: ReturnType<typeof createBench>): string[] {
-    return bench.store.export().shapes
-        .map(({ frame, points, source }) => `${frame}:${points[points.length - 4]}:${source}`)
+    return bench.store
+        .export()
+        .shapes.map(
+            ({ frame, points, source }) => `${frame}:${points[points.length - 4]}:${source}`,
+        )
         .sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
 }
 
 test('running twice gives the same shapes', async () => {
     const bench = createBench({ invoke: moving() });
-    bench.store.import({ shapes: [shape('mask', 2, MASK), shape('mask', 2, OTHER), shape('polygon', 2, SQUARE)] });
+    bench.store.import({
+        shapes: [shape('mask', 2, MASK), shape('mask', 2, OTHER), shape('polygon', 2, SQUARE)],
+    });
     await bench.runAll(2, 7);
     const once = layout(bench);
     await bench.runAll(2, 7);
@@ -40,32 +45,45 @@ test('running twice gives the same track', async () => {
     expect(strip()).toEqual(once);
     expect(bench.store.save()).toEqual({ created: [], updated: [], deleted: [] });
     await bench.runAll(2, 9);
-    expect(bench.store.export().tracks[0].shapes.map(({ frame, outside }) => `${frame}${outside ? '-' : ''}`).join(' '))
-        .toBe('2 3 4 5 6 7 8 9 10-');
+    expect(
+        bench.store
+            .export()
+            .tracks[0].shapes.map(({ frame, outside }) => `${frame}${outside ? '-' : ''}`)
+            .join(' '),
+    ).toBe('2 3 4 5 6 7 8 9 10-');
 });
 
 test('a correction and re-run of one object leaves its twin alone', async () => {
     // the first object drifts away from frame 5 on
-    const drift = (frame: number, { points, at }: { points: number[]; at: number }) => (
-        at === 2 && points.at(-4) === 10 && frame >= 5 ?
-            { shape: { type: 'mask', points: shifted('mask', MASK, 20 + frame) } } : null
-    );
+    const drift = (frame: number, { points, at }: { points: number[]; at: number }) =>
+        at === 2 && points.at(-4) === 10 && frame >= 5
+            ? { shape: { type: 'mask', points: shifted('mask', MASK, 20 + frame) } }
+            : null;
     const bench = createBench({ invoke: moving(drift) });
     bench.store.import({ shapes: [shape('mask', 2, MASK), shape('mask', 2, OTHER)] });
     await bench.runAll(2, 8);
-    const twins = (): string[] => layout(bench).filter((line) => {
-        const [frame, left] = line.split(':').map(Number);
-        return left === 15 + frame - 2;
-    });
+    const twins = (): string[] =>
+        layout(bench).filter((line) => {
+            const [frame, left] = line.split(':').map(Number);
+            return left === 15 + frame - 2;
+        });
     const before = twins();
     expect(before).toHaveLength(7);
 
-    const wrong = bench.store.export().shapes.find(({ frame, points }) => frame === 5 && points.at(-4) === 35)!;
+    const wrong = bench.store
+        .export()
+        .shapes.find(({ frame, points }) => frame === 5 && points.at(-4) === 35)!;
     bench.store.set(wrong.clientID!, { points: shifted('mask', MASK, 3), source: 'semi-auto' });
     await bench.runOn([wrong.clientID!], 5, 8);
     expect(twins()).toEqual(before);
     expect(layout(bench).filter((line) => !before.includes(line))).toEqual([
-        '2:10:manual', '3:11:auto', '4:12:auto', '5:13:semi-auto', '6:14:auto', '7:15:auto', '8:16:auto',
+        '2:10:manual',
+        '3:11:auto',
+        '4:12:auto',
+        '5:13:semi-auto',
+        '6:14:auto',
+        '7:15:auto',
+        '8:16:auto',
     ]);
     expect(bench.reports[1].lines).toContain('Replaced 3 shapes of an earlier run.');
 });
@@ -105,7 +123,9 @@ test('an object that was tracked from a later frame keeps its shapes', async () 
 
 test('what an earlier run found where this one loses the object goes too', async () => {
     let visible = true;
-    const bench = createBench({ invoke: moving((frame) => (frame === 4 && !visible ? { shape: null } : null)) });
+    const bench = createBench({
+        invoke: moving((frame) => (frame === 4 && !visible ? { shape: null } : null)),
+    });
     bench.store.import({ shapes: [shape('mask', 2, MASK)] });
     await bench.runAll(2, 5);
     visible = false;
@@ -125,9 +145,8 @@ test('a conversion replaces the polygons of an earlier run', async () => {
 test('backwards too, and only on frames that were tracked', async () => {
     const bench = createBench({
         invoke: moving(),
-        intercept: (call, next) => (
-            bench.calls.length > 8 && call.frame === 3 ? { status: 401, body: {} } : next()
-        ),
+        intercept: (call, next) =>
+            bench.calls.length > 8 && call.frame === 3 ? { status: 401, body: {} } : next(),
     });
     bench.store.import({ shapes: [shape('mask', 6, MASK)] });
     await bench.runAll(6, 1);

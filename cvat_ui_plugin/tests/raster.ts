@@ -2,7 +2,12 @@
 // Shapes as pixels, to compare them with the clip's own masks.
 
 /** The pixels (row-major index) whose centres a shape covers. */
-export function pixelsOf(type: string, points: number[], width: number, height: number): Set<number> {
+export function pixelsOf(
+    type: string,
+    points: number[],
+    width: number,
+    height: number,
+): Set<number> {
     const pixels = new Set<number>();
     if (type === 'mask') {
         const [left, top, right] = points.slice(-4);
@@ -16,17 +21,38 @@ export function pixelsOf(type: string, points: number[], width: number, height: 
         });
         return pixels;
     }
-    const ring = type === 'rectangle' ?
-        [points[0], points[1], points[2], points[1], points[2], points[3], points[0], points[3]] : points;
+    const ring =
+        type === 'rectangle'
+            ? [
+                  points[0],
+                  points[1],
+                  points[2],
+                  points[1],
+                  points[2],
+                  points[3],
+                  points[0],
+                  points[3],
+              ]
+            : points;
     for (let y = 0; y < height; y += 1) {
         const crossings: number[] = [];
         for (let i = 0; i < ring.length; i += 2) {
-            const [x0, y0, x1, y1] = [ring[i], ring[i + 1], ring[(i + 2) % ring.length], ring[(i + 3) % ring.length]];
-            if ((y0 <= y + 0.5) !== (y1 <= y + 0.5)) crossings.push(x0 + ((y + 0.5 - y0) / (y1 - y0)) * (x1 - x0));
+            const [x0, y0, x1, y1] = [
+                ring[i],
+                ring[i + 1],
+                ring[(i + 2) % ring.length],
+                ring[(i + 3) % ring.length],
+            ];
+            if (y0 <= y + 0.5 !== y1 <= y + 0.5)
+                crossings.push(x0 + ((y + 0.5 - y0) / (y1 - y0)) * (x1 - x0));
         }
         crossings.sort((a, b) => a - b);
         for (let i = 0; i + 1 < crossings.length; i += 2) {
-            for (let x = Math.max(0, Math.ceil(crossings[i] - 0.5)); x < width && x + 0.5 < crossings[i + 1]; x += 1) {
+            for (
+                let x = Math.max(0, Math.ceil(crossings[i] - 0.5));
+                x < width && x + 0.5 < crossings[i + 1];
+                x += 1
+            ) {
                 pixels.add(y * width + x);
             }
         }
@@ -36,7 +62,9 @@ export function pixelsOf(type: string, points: number[], width: number, height: 
 
 export function iou(a: Set<number>, b: Set<number>): number {
     let shared = 0;
-    a.forEach((pixel) => { shared += b.has(pixel) ? 1 : 0; });
+    a.forEach((pixel) => {
+        shared += b.has(pixel) ? 1 : 0;
+    });
     return a.size + b.size === 0 ? 1 : shared / (a.size + b.size - shared);
 }
 

@@ -2,7 +2,7 @@
 // Answers of the real function, recorded object by object (objects never see each other, so any
 // grouping of them can be replayed). Its random tokens become s0, s1, …
 
-import { Invoke } from '../standin/server';
+import { FunctionRequest, HttpAnswer, Invoke } from '../standin/server';
 
 export interface Recorded {
     /** type and points of a seed, or the state, and the frame. */
@@ -21,52 +21,68 @@ interface Body {
     errors: unknown[];
 }
 
-/** Pass through to the real function and keep what it says in `into`. */
+function answerOf(
+    known: Map<string, Recorded['answer']>,
+    frame: number,
+    request: FunctionRequest,
+): HttpAnswer | null {
+    const said = request.states.map((state, index) =>
+        known.get(keyOf({ frame, shape: request.shapes[index] ?? null, state: state ?? null })),
+    );
+    const seeds = request.shapes
+        .slice(said.length)
+        .map((shape) => known.get(keyOf({ frame, shape, state: null })));
+    const answers = [...said, ...seeds];
+    return answers.some((answer) => !answer)
+        ? null
+        : {
+              status: 200,
+              body: {
+                  shapes: answers.map((answer) => answer!.shape),
+                  states: answers.map((answer) => answer!.state),
+                  scores: answers.map((answer) => answer!.score),
+                  errors: answers.map((answer) => answer!.error),
+              },
+          };
+}
+
+/** Ask the real function what was not asked before, and keep what it says in `into`. */
 export function recording(invoke: Invoke, into: Recorded[]): Invoke {
     const tokens: unknown[] = [];
-    const known = new Map<string, number>();
-    const seen = new Set<string>();
-    const short = (token: unknown): string | null => {
-        if (token === null) return null;
-        const text = JSON.stringify(token);
-        if (!known.has(text)) known.set(text, tokens.push(token) - 1);
-        return `s${known.get(text)}`;
-    };
-    return async (frame, { shapes, states }) => {
+    const known = new Map<string, Recorded['answer']>();
+    return async (frame, request) => {
+        const before = answerOf(known, frame, request);
+        if (before) return before;
+        const { shapes, states } = request;
         const answer = await invoke(frame, {
-            shapes, states: states.map((state) => (state === null ? null : tokens[Number(String(state).slice(1))])),
+            shapes,
+            states: states.map((state) =>
+                state === null ? null : tokens[Number(String(state).slice(1))],
+            ),
         });
         if (answer.status !== 200) return answer;
         const body = answer.body as Body;
-        const answers = body.states.map((state, index) => ({
-            shape: body.shapes[index], state: short(state), score: body.scores[index], error: body.errors[index],
-        }));
-        answers.forEach((one, index) => {
+        body.states.forEach((state, index) => {
             const ask = { frame, shape: shapes[index] ?? null, state: states[index] ?? null };
-            if (!seen.has(keyOf(ask))) into.push({ ask, answer: one });
-            seen.add(keyOf(ask));
+            if (known.has(keyOf(ask))) return;
+            const one = {
+                shape: body.shapes[index],
+                state: state === null ? null : `s${tokens.push(state) - 1}`,
+                score: body.scores[index],
+                error: body.errors[index],
+            };
+            known.set(keyOf(ask), one);
+            into.push({ ask, answer: one });
         });
-        return { status: 200, body: { ...body, states: answers.map(({ state }) => state) } };
+        return answerOf(known, frame, request) as HttpAnswer;
     };
 }
 
 export function replaying(recorded: Recorded[]): Invoke {
-    const answers = new Map(recorded.map(({ ask, answer }) => [keyOf(ask), answer]));
-    return async (frame, { shapes, states }) => {
-        const said = shapes.map((shape, index) => {
-            const ask = { frame, shape: shape ?? null, state: states[index] ?? null };
-            const answer = answers.get(keyOf(ask));
-            if (!answer) throw new Error(`not recorded (npm run record): ${keyOf(ask).slice(0, 120)}`);
-            return answer;
-        });
-        return {
-            status: 200,
-            body: {
-                shapes: said.map(({ shape }) => shape),
-                states: said.map(({ state }) => state),
-                scores: said.map(({ score }) => score),
-                errors: said.map(({ error }) => error),
-            },
-        };
+    const known = new Map(recorded.map(({ ask, answer }) => [keyOf(ask), answer]));
+    return async (frame, request) => {
+        const answer = answerOf(known, frame, request);
+        if (!answer) throw new Error(`not recorded (npm run record): frame ${frame}`);
+        return answer;
     };
 }

@@ -4,22 +4,37 @@
 import { expect, test } from 'vitest';
 import { SerializedTrack } from '../src/ts/cvat';
 import { shape } from '../standin/core';
-import {
-    createBench, framesFrom, moving, shifted,
-} from './bench';
+import { createBench, framesFrom, moving, shifted } from './bench';
 
 const SQUARE = [10, 10, 20, 10, 20, 20, 10, 20];
 const MASK = [0, 4, 30, 30, 31, 31];
 const BOX = [40, 40, 50, 52];
 
-function polygonTrack(frames: Record<number, number[] | null>, more: Partial<SerializedTrack> = {}): SerializedTrack {
+function polygonTrack(
+    frames: Record<number, number[] | null>,
+    more: Partial<SerializedTrack> = {},
+): SerializedTrack {
     const shapes = Object.entries(frames).map(([frame, points], index) => ({
-        type: 'polygon', frame: +frame, points: points ?? SQUARE, outside: points === null,
-        occluded: false, z_order: 0, rotation: 0, attributes: [], id: 900 + index,
+        type: 'polygon',
+        frame: +frame,
+        points: points ?? SQUARE,
+        outside: points === null,
+        occluded: false,
+        z_order: 0,
+        rotation: 0,
+        attributes: [],
+        id: 900 + index,
     }));
     return {
-        label_id: 1, frame: shapes[0].frame, group: 0, source: 'manual', attributes: [], elements: [],
-        shapes, id: 500, ...more,
+        label_id: 1,
+        frame: shapes[0].frame,
+        group: 0,
+        source: 'manual',
+        attributes: [],
+        elements: [],
+        shapes,
+        id: 500,
+        ...more,
     };
 }
 
@@ -28,43 +43,78 @@ function lastTrack(bench: ReturnType<typeof createBench>): SerializedTrack {
 }
 
 function timelineOf(track: SerializedTrack): string {
-    return [...track.shapes].sort((a, b) => a.frame - b.frame)
-        .map(({ frame, outside }) => `${frame}${outside ? '-' : ''}`).join(' ');
+    return [...track.shapes]
+        .sort((a, b) => a.frame - b.frame)
+        .map(({ frame, outside }) => `${frame}${outside ? '-' : ''}`)
+        .join(' ');
 }
 
 test('a mask becomes one mask shape per frame and stays itself', async () => {
     const bench = createBench({ invoke: moving() });
-    const attributes = [{ spec_id: 31, value: 'red' }, { spec_id: 32, value: 'true' }];
+    const attributes = [
+        { spec_id: 31, value: 'red' },
+        { spec_id: 32, value: 'true' },
+    ];
     const [id] = bench.store.import({
-        shapes: [shape('mask', 5, MASK, {
-            group: 3, z_order: 2, occluded: true, attributes, id: 77,
-        })],
+        shapes: [
+            shape('mask', 5, MASK, {
+                group: 3,
+                z_order: 2,
+                occluded: true,
+                attributes,
+                id: 77,
+            }),
+        ],
     });
     await bench.runOn([id], 5, 9, { convert: true });
 
     const { shapes, tracks } = bench.store.export();
     expect(tracks).toEqual([]);
     expect(shapes.map(({ frame }) => frame).sort()).toEqual([5, 6, 7, 8, 9]);
-    expect(shapes.find(({ frame }) => frame === 5)).toMatchObject({ clientID: id, id: 77, source: 'manual' });
+    expect(shapes.find(({ frame }) => frame === 5)).toMatchObject({
+        clientID: id,
+        id: 77,
+        source: 'manual',
+    });
     const { clientID, ...made } = shapes.find(({ frame }) => frame === 8)!;
     expect(made).toEqual({
-        type: 'mask', frame: 8, points: shifted('mask', MASK, 3), label_id: 1, group: 3, source: 'auto',
-        occluded: true, outside: false, z_order: 2, rotation: 0, attributes, elements: [],
+        type: 'mask',
+        frame: 8,
+        points: shifted('mask', MASK, 3),
+        label_id: 1,
+        group: 3,
+        source: 'auto',
+        occluded: true,
+        outside: false,
+        z_order: 2,
+        rotation: 0,
+        attributes,
+        elements: [],
     });
     expect(clientID).not.toBe(id);
 });
 
-test('one call per frame for all objects, in the server\'s terms', async () => {
+test("one call per frame for all objects, in the server's terms", async () => {
     const bench = createBench({ invoke: moving() });
-    bench.store.import({ shapes: [shape('mask', 2, MASK), shape('polygon', 2, SQUARE), shape('rectangle', 2, BOX)] });
+    bench.store.import({
+        shapes: [shape('mask', 2, MASK), shape('polygon', 2, SQUARE), shape('rectangle', 2, BOX)],
+    });
     await bench.runAll(2, 5);
     expect(bench.calls.map(({ type, frame }) => [type, frame])).toEqual([
-        ['init_tracking', 2], ['track', 3], ['track', 4], ['track', 5],
+        ['init_tracking', 2],
+        ['track', 3],
+        ['track', 4],
+        ['track', 5],
     ]);
     expect(bench.calls[0]).toEqual({
-        type: 'init_tracking', frame: 2, job: 42, task: 7,
+        type: 'init_tracking',
+        frame: 2,
+        job: 42,
+        task: 7,
         shapes: [
-            { type: 'mask', points: MASK }, { type: 'polygon', points: SQUARE }, { type: 'rectangle', points: BOX },
+            { type: 'mask', points: MASK },
+            { type: 'polygon', points: SQUARE },
+            { type: 'rectangle', points: BOX },
         ],
     });
     expect(bench.calls.every(({ states }) => !states || states.length === 3)).toBe(true);
@@ -84,10 +134,17 @@ test('a polygon shape stays shapes without conversion', async () => {
 test('conversion turns a polygon into a closed track and splits its attributes', async () => {
     const bench = createBench({ invoke: moving() });
     bench.store.import({
-        shapes: [shape('polygon', 4, SQUARE, {
-            id: 70, group: 2, z_order: 1,
-            attributes: [{ spec_id: 31, value: 'red' }, { spec_id: 32, value: 'true' }],
-        })],
+        shapes: [
+            shape('polygon', 4, SQUARE, {
+                id: 70,
+                group: 2,
+                z_order: 1,
+                attributes: [
+                    { spec_id: 31, value: 'red' },
+                    { spec_id: 32, value: 'true' },
+                ],
+            }),
+        ],
     });
     await bench.runAll(4, 7, { convert: true });
     const { shapes, tracks } = bench.store.export();
@@ -96,17 +153,30 @@ test('conversion turns a polygon into a closed track and splits its attributes',
     const [track] = tracks;
     expect(timelineOf(track)).toBe('4 5 6 7 8-');
     expect(track).toMatchObject({
-        frame: 4, group: 2, source: 'auto', label_id: 1, elements: [], attributes: [{ spec_id: 31, value: 'red' }],
+        frame: 4,
+        group: 2,
+        source: 'auto',
+        label_id: 1,
+        elements: [],
+        attributes: [{ spec_id: 31, value: 'red' }],
     });
     expect(track.id).toBeUndefined();
     expect(track.shapes.some(({ id }) => id !== undefined)).toBe(false);
     expect(track.shapes.map(({ attributes }) => attributes)).toEqual([
-        [{ spec_id: 32, value: 'true' }], [], [], [], [],
+        [{ spec_id: 32, value: 'true' }],
+        [],
+        [],
+        [],
+        [],
     ]);
     expect(track.shapes[2].points).toEqual(shifted('polygon', SQUARE, 2));
     expect(track.shapes[4].points).toEqual(track.shapes[3].points);
     expect(track.shapes.every(({ z_order }) => z_order === 1)).toBe(true);
-    expect(bench.store.save()).toMatchObject({ deleted: [70], created: [{ frame: 4 }], updated: [] });
+    expect(bench.store.save()).toMatchObject({
+        deleted: [70],
+        created: [{ frame: 4 }],
+        updated: [],
+    });
 });
 
 test('nothing is closed at the end of the job, nor on deleted frames', async () => {
@@ -129,8 +199,12 @@ test('an existing track keeps its id, its start and what lies beyond the target'
     expect(timelineOf(track)).toBe('0 5 6 7 8 9 10 11 12 15');
     expect(track).toMatchObject({ id: 500, source: 'auto' });
     // half way from frame 0 to frame 10, where the user saw it
-    expect(track.shapes.find(({ frame }) => frame === 5)!.points).toEqual(shifted('polygon', SQUARE, 20));
-    expect(track.shapes.find(({ frame }) => frame === 10)!.points).toEqual(shifted('polygon', SQUARE, 25));
+    expect(track.shapes.find(({ frame }) => frame === 5)!.points).toEqual(
+        shifted('polygon', SQUARE, 20),
+    );
+    expect(track.shapes.find(({ frame }) => frame === 10)!.points).toEqual(
+        shifted('polygon', SQUARE, 25),
+    );
     expect(track.shapes.find(({ frame }) => frame === 15)!.points).toEqual(SQUARE);
     const saved = bench.store.save();
     expect(saved.updated.map(({ id }) => id)).toEqual([500]);
@@ -154,13 +228,27 @@ test('keyframes on deleted frames neither keep a track open nor close it', async
 test('occluded, z-order and mutable attributes of overwritten keyframes hold', async () => {
     const bench = createBench({ invoke: moving() });
     const track = polygonTrack({ 0: SQUARE, 3: SQUARE });
-    Object.assign(track.shapes[1], { occluded: true, z_order: 4, attributes: [{ spec_id: 32, value: 'x' }] });
+    Object.assign(track.shapes[1], {
+        occluded: true,
+        z_order: 4,
+        attributes: [{ spec_id: 32, value: 'x' }],
+    });
     bench.store.import({ tracks: [track] });
     await bench.runAll(0, 5);
-    expect(lastTrack(bench).shapes.map(({ occluded, z_order, attributes }) => (
-        [occluded, z_order, attributes.length]
-    ))).toEqual([
-        [false, 0, 0], [false, 0, 0], [false, 0, 0], [true, 4, 1], [true, 4, 0], [true, 4, 0], [true, 4, 0],
+    expect(
+        lastTrack(bench).shapes.map(({ occluded, z_order, attributes }) => [
+            occluded,
+            z_order,
+            attributes.length,
+        ]),
+    ).toEqual([
+        [false, 0, 0],
+        [false, 0, 0],
+        [false, 0, 0],
+        [true, 4, 1],
+        [true, 4, 0],
+        [true, 4, 0],
+        [true, 4, 0],
     ]);
 });
 
@@ -173,15 +261,21 @@ test('lost objects: nothing for shapes, one outside keyframe for tracks, and the
     const track = lastTrack(bench);
     expect(timelineOf(track)).toBe('2 3 4- 7 8 9-');
     expect(track.shapes[2].points).toEqual(track.shapes[1].points);
-    expect(bench.reports[0].lines.join('\n')).toMatch(/Not visible: .*on 3 frames, first on frame 4/);
+    expect(bench.reports[0].lines.join('\n')).toMatch(/Not visible: .*on 3 frames, first on 4/);
 });
 
 test('a lost rectangle is the box marked outside, which is never drawn', async () => {
-    const gone = (frame: number) => (frame === 4 ? { shape: { type: 'rectangle', points: BOX, outside: true } } : null);
+    const gone = (frame: number) =>
+        frame === 4 ? { shape: { type: 'rectangle', points: BOX, outside: true } } : null;
     const bench = createBench({ invoke: moving(gone) });
     bench.store.import({
         shapes: [shape('rectangle', 3, BOX)],
-        tracks: [{ ...polygonTrack({ 3: BOX }), shapes: [{ ...polygonTrack({ 3: BOX }).shapes[0], type: 'rectangle' }] }],
+        tracks: [
+            {
+                ...polygonTrack({ 3: BOX }),
+                shapes: [{ ...polygonTrack({ 3: BOX }).shapes[0], type: 'rectangle' }],
+            },
+        ],
     });
     await bench.runAll(3, 5, { convert: true });
     expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([3, 5]); // rectangles stay shapes
@@ -196,7 +290,9 @@ test('a track that ends lost is not closed twice; old keyframes do not shine thr
 });
 
 test('backwards: shapes, a converted track closed after its start, an existing one extended', async () => {
-    const bench = createBench({ invoke: moving((frame) => (frame === 3 ? { shape: null } : null)) });
+    const bench = createBench({
+        invoke: moving((frame) => (frame === 3 ? { shape: null } : null)),
+    });
     bench.store.import({
         shapes: [
             shape('mask', 6, MASK),
@@ -208,9 +304,14 @@ test('backwards: shapes, a converted track closed after its start, an existing o
     expect(bench.calls.map(({ frame }) => frame)).toEqual([6, 5, 4, 3, 2]);
     const { shapes, tracks } = bench.store.export();
     expect(shapes.map(({ frame }) => frame).sort()).toEqual([2, 4, 5, 6]);
-    const [converted, extended] = [undefined, 500].map((id) => tracks.find((track) => track.id === id)!);
+    const [converted, extended] = [undefined, 500].map((id) =>
+        tracks.find((track) => track.id === id)!,
+    );
     expect(timelineOf(converted)).toBe('2 3- 4 5 6 7-');
-    expect(converted.shapes[0]).toMatchObject({ points: shifted('polygon', SQUARE, -4), attributes: [{ value: 'a' }] });
+    expect(converted.shapes[0]).toMatchObject({
+        points: shifted('polygon', SQUARE, -4),
+        attributes: [{ value: 'a' }],
+    });
     expect(converted.shapes[4].points).toEqual(SQUARE);
     expect(timelineOf(extended)).toBe('2 3- 4 5 6 9');
     expect(extended.frame).toBe(2);
@@ -226,7 +327,8 @@ test('backwards, lost before the object appears: the track starts where it is fi
 test('one undo step takes a whole run back; redo brings it again', async () => {
     const bench = createBench({ invoke: moving() });
     bench.store.import({
-        shapes: [shape('mask', 2, MASK), shape('polygon', 2, SQUARE)], tracks: [polygonTrack({ 0: SQUARE })],
+        shapes: [shape('mask', 2, MASK), shape('polygon', 2, SQUARE)],
+        tracks: [polygonTrack({ 0: SQUARE })],
     });
     const before = JSON.stringify(bench.store.export());
     await bench.runAll(2, 6, { convert: true });
@@ -246,10 +348,18 @@ test('nothing created carries a clientID, and only an edited track an id', async
     });
     await bench.runAll(2, 4, { convert: true });
     const { created, deleted } = bench.outcome;
-    expect([...created.shapes, ...created.tracks].filter((object) => 'clientID' in object)).toEqual([]);
-    expect([...created.shapes, ...created.tracks].map(({ id }) => id).filter((id) => id !== undefined)).toEqual([500]);
-    expect([...deleted.shapes, ...deleted.tracks].every(({ clientID }) => Number.isInteger(clientID))).toBe(true);
-    expect(created.tracks.some(({ shapes }) => shapes.some(({ type }) => type === 'mask'))).toBe(false);
+    expect([...created.shapes, ...created.tracks].filter((object) => 'clientID' in object)).toEqual(
+        [],
+    );
+    expect(
+        [...created.shapes, ...created.tracks].map(({ id }) => id).filter((id) => id !== undefined),
+    ).toEqual([500]);
+    expect(
+        [...deleted.shapes, ...deleted.tracks].every(({ clientID }) => Number.isInteger(clientID)),
+    ).toBe(true);
+    expect(created.tracks.some(({ shapes }) => shapes.some(({ type }) => type === 'mask'))).toBe(
+        false,
+    );
     expect([created.tags, deleted.tags]).toEqual([[], []]);
 });
 
@@ -257,8 +367,12 @@ test('locked, hidden, ground-truth, outside, rotated and foreign objects are lef
     const bench = createBench({ invoke: moving() });
     const [locked, hidden] = bench.store.import({
         shapes: [
-            shape('mask', 2, MASK), shape('mask', 2, MASK), shape('polygon', 2, SQUARE, { label_id: 2 }),
-            shape('rectangle', 2, BOX, { rotation: 30 }), shape('ellipse', 2, BOX), shape('points', 2, [1, 1]),
+            shape('mask', 2, MASK),
+            shape('mask', 2, MASK),
+            shape('polygon', 2, SQUARE, { label_id: 2 }),
+            shape('rectangle', 2, BOX, { rotation: 30 }),
+            shape('ellipse', 2, BOX),
+            shape('points', 2, [1, 1]),
             shape('mask', 3, MASK),
         ],
         tracks: [polygonTrack({ 0: SQUARE, 2: null })],
@@ -275,17 +389,25 @@ test('locked, hidden, ground-truth, outside, rotated and foreign objects are lef
     const [state] = await bench.job.annotations.get(3, false, []);
     expect(bench.action.isApplicableForObject(state)).toBe(true);
     for (const change of [
-        { lock: true }, { hidden: true }, { isGroundTruth: true }, { outside: true }, { rotation: 3 },
-        { shapeType: 'ellipse' }, { objectType: 'tag', shapeType: null }, { parentID: 4 },
+        { lock: true },
+        { hidden: true },
+        { isGroundTruth: true },
+        { outside: true },
+        { rotation: 3 },
+        { shapeType: 'ellipse' },
+        { objectType: 'tag', shapeType: null },
+        { parentID: 4 },
         { objectType: 'track' }, // of a mask
     ]) {
         expect(bench.action.isApplicableForObject({ ...state, ...change })).toBe(false);
     }
 });
 
-test('the sidebar\'s filter is respected', async () => {
+test("the sidebar's filter is respected", async () => {
     const bench = createBench({ invoke: moving() });
-    const [first] = bench.store.import({ shapes: [shape('mask', 2, MASK), shape('mask', 2, MASK)] });
+    const [first] = bench.store.import({
+        shapes: [shape('mask', 2, MASK), shape('mask', 2, MASK)],
+    });
     await bench.runAll(2, 3, { filter: (clientID) => clientID === first });
     expect(bench.calls[0].shapes).toHaveLength(1);
 });
@@ -295,7 +417,7 @@ test('a target frame remembered from another job is clamped, and the message say
     bench.store.import({ shapes: [shape('mask', 12, MASK)] });
     await bench.runAll(12, 900);
     expect(bench.calls.map(({ frame }) => frame)).toEqual([12, 13, 14]);
-    expect(bench.reports[0].lines).toContain('The target frame 900 is not in this job, 14 was used.');
+    expect(bench.reports[0].lines).toContain('Frame 900 is not in this job: 14 was used.');
     bench.store.undo();
     await bench.runAll(12, -3);
     expect(bench.calls.slice(3).map(({ frame }) => frame)).toEqual([12, 11, 10]);
@@ -327,22 +449,33 @@ test('the frames of a job need not be in a row', async () => {
 });
 
 test('the end message: frames, objects, the frame with the lowest confidence', async () => {
-    const bench = createBench({ invoke: moving((frame, { type }) => ({ score: type === 'mask' && frame === 4 ? 0.31 : 0.8 })) });
-    const [mask] = bench.store.import({ shapes: [shape('mask', 2, MASK), shape('polygon', 2, SQUARE)] });
+    const bench = createBench({
+        invoke: moving((frame, { type }) => ({
+            score: type === 'mask' && frame === 4 ? 0.31 : 0.8,
+        })),
+    });
+    const [mask] = bench.store.import({
+        shapes: [shape('mask', 2, MASK), shape('polygon', 2, SQUARE)],
+    });
     await bench.runAll(2, 6);
-    expect(bench.reports).toEqual([{
-        kind: 'success',
-        title: 'Tracking is done',
-        lines: [
-            '2 objects tracked over 4 frames (3 to 6).', 'No object was lost.',
-            `Lowest confidence: 0.31, car ${mask} on frame 4. Look there first.`,
-        ],
-    }]);
+    expect(bench.reports).toEqual([
+        {
+            kind: 'success',
+            title: 'Tracking is done',
+            lines: [
+                '2 objects tracked over 4 frames (3 to 6).',
+                'No object was lost.',
+                `Lowest confidence: 0.31, car ${mask} on frame 4. Look there first.`,
+            ],
+        },
+    ]);
 });
 
 test('clear words where there is nothing to track', async () => {
     const bench = createBench({ frames: framesFrom(0, 5, undefined, [1, 4, 5]), invoke: moving() });
-    const [id] = bench.store.import({ shapes: [shape('rectangle', 2, BOX, { rotation: 10 }), shape('mask', 3, MASK)] });
+    const [id] = bench.store.import({
+        shapes: [shape('rectangle', 2, BOX, { rotation: 10 }), shape('mask', 3, MASK)],
+    });
     await expect(bench.runAll(2, 4)).rejects.toThrow(
         `There is no mask, polygon or rectangle to track on frame 2 (car ${id}: it is rotated).`,
     );
@@ -350,15 +483,21 @@ test('clear words where there is nothing to track', async () => {
     await expect(bench.runAll(3, 5)).rejects.toThrow('All frames from 3 to 5 are deleted.');
 });
 
-test('the parameters are CVAT\'s, by name and order', () => {
+test("the parameters are CVAT's, by name and order", () => {
     const { action, job } = createBench({ frames: framesFrom(10, 14), invoke: moving() });
     const { parameters } = action;
     expect(action.name).toBe('Segment Anything 2: Tracker');
     expect(Object.keys(parameters!)).toEqual(['Target frame', 'Convert polygon shapes to tracks']);
     const target = parameters!['Target frame'];
-    expect((target.values as (_: object) => string[])({ instance: job })).toEqual(['10', '14', '1']);
+    expect((target.values as (_: object) => string[])({ instance: job })).toEqual([
+        '10',
+        '14',
+        '1',
+    ]);
     expect((target.defaultValue as (_: object) => string)({ instance: job })).toBe('14');
     expect(parameters!['Convert polygon shapes to tracks']).toEqual({
-        type: 'checkbox', values: ['true', 'false'], defaultValue: 'false',
+        type: 'checkbox',
+        values: ['true', 'false'],
+        defaultValue: 'false',
     });
 });

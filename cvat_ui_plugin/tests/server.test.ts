@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Which function is used, and how the plugin enters CVAT's page.
 
-import {
-    afterEach, expect, test, vi,
-} from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { Model } from '../src/ts/cvat';
 import { chooseTracker } from '../src/ts/server';
 import { createCore, shape } from '../standin/core';
@@ -12,26 +10,65 @@ import { createBench, framesFrom, moving } from './bench';
 const all = ['mask', 'polygon', 'rectangle'];
 
 test.each([
-    ['by its name', [
-        { id: 'a', name: 'Other', kind: 'tracker', supportedShapeTypes: all },
-        { id: 'b', name: 'Segment Anything 2: Tracker', kind: 'tracker', supportedShapeTypes: all },
-    ], 'b'],
-    ['by its id', [
-        { id: 'a', name: 'Other', kind: 'tracker', supportedShapeTypes: all },
-        { id: 'my-sam2-large', name: 'mine', kind: 'tracker', supportedShapeTypes: ['mask'] },
-    ], 'my-sam2-large'],
-    ['else any for masks or polygons', [
-        { id: 'a', name: 'TransT', kind: 'tracker', supportedShapeTypes: ['rectangle'] },
-        { id: 'b', name: 'XMem', kind: 'tracker', supportedShapeTypes: ['polygon'] },
-    ], 'b'],
-    ['none for boxes only', [{ id: 'a', name: 'SiamMask', kind: 'tracker', supportedShapeTypes: ['rectangle'] }], undefined],
-    ['no interactor', [{ id: 'a', name: 'Segment Anything 2', kind: 'interactor', supportedShapeTypes: all }], undefined],
-    ['by its id where the page tells no types', [
-        { id: 'other', name: 'x', kind: 'tracker' }, { id: 'sam2', name: 'x', kind: 'tracker' },
-    ], 'sam2'],
-    ['none by name with boxes only', [
-        { id: 'sam2', name: 'Segment Anything 2: Tracker', kind: 'tracker', supportedShapeTypes: ['rectangle'] },
-    ], undefined],
+    [
+        'by its name',
+        [
+            { id: 'a', name: 'Other', kind: 'tracker', supportedShapeTypes: all },
+            {
+                id: 'b',
+                name: 'Segment Anything 2: Tracker',
+                kind: 'tracker',
+                supportedShapeTypes: all,
+            },
+        ],
+        'b',
+    ],
+    [
+        'by its id',
+        [
+            { id: 'a', name: 'Other', kind: 'tracker', supportedShapeTypes: all },
+            { id: 'my-sam2-large', name: 'mine', kind: 'tracker', supportedShapeTypes: ['mask'] },
+        ],
+        'my-sam2-large',
+    ],
+    [
+        'else any for masks or polygons',
+        [
+            { id: 'a', name: 'TransT', kind: 'tracker', supportedShapeTypes: ['rectangle'] },
+            { id: 'b', name: 'XMem', kind: 'tracker', supportedShapeTypes: ['polygon'] },
+        ],
+        'b',
+    ],
+    [
+        'none for boxes only',
+        [{ id: 'a', name: 'SiamMask', kind: 'tracker', supportedShapeTypes: ['rectangle'] }],
+        undefined,
+    ],
+    [
+        'no interactor',
+        [{ id: 'a', name: 'Segment Anything 2', kind: 'interactor', supportedShapeTypes: all }],
+        undefined,
+    ],
+    [
+        'by its id where the page tells no types',
+        [
+            { id: 'other', name: 'x', kind: 'tracker' },
+            { id: 'sam2', name: 'x', kind: 'tracker' },
+        ],
+        'sam2',
+    ],
+    [
+        'none by name with boxes only',
+        [
+            {
+                id: 'sam2',
+                name: 'Segment Anything 2: Tracker',
+                kind: 'tracker',
+                supportedShapeTypes: ['rectangle'],
+            },
+        ],
+        undefined,
+    ],
 ])('the function is chosen %s', (_name, models: Model[], id) => {
     expect(chooseTracker(models)?.id).toBe(id);
 });
@@ -41,7 +78,9 @@ test('clear words where there is no function, or no list of them', async () => {
     bench.store.import({ shapes: [shape('mask', 2, [0, 4, 30, 30, 31, 31])] });
     bench.core.lambda.list = async () => ({ models: [], count: 0 });
     await expect(bench.runAll(2, 4)).rejects.toThrow('has no tracker for masks or polygons');
-    bench.core.lambda.list = async () => { throw new Error('Not Found'); };
+    bench.core.lambda.list = async () => {
+        throw new Error('Not Found');
+    };
     await expect(bench.runAll(2, 4)).rejects.toThrow('CVAT did not list its functions (Not Found)');
 });
 
@@ -51,13 +90,20 @@ test('a type the function does not take is left alone, with the reason', async (
         shapes: [shape('mask', 2, [0, 4, 30, 30, 31, 31]), shape('rectangle', 2, [1, 1, 9, 9])],
     });
     bench.core.lambda.list = async () => ({
-        models: [{
-            id: 'pth-facebookresearch-sam2-tracker', name: 'x', kind: 'tracker', supportedShapeTypes: ['mask'],
-        }],
+        models: [
+            {
+                id: 'pth-facebookresearch-sam2-tracker',
+                name: 'x',
+                kind: 'tracker',
+                supportedShapeTypes: ['mask'],
+            },
+        ],
         count: 1,
     });
     await bench.runAll(2, 4);
-    expect(bench.reports[0].lines).toContain(`Left alone: car ${box} (the deployed function takes no rectangles).`);
+    expect(bench.reports[0].lines).toContain(
+        `Left alone: car ${box} (the deployed function takes no rectangles).`,
+    );
 });
 
 afterEach(() => vi.unstubAllGlobals());
@@ -76,9 +122,14 @@ test('the entry registers one action when the page is ready, calls no API, and c
             listeners[event] = listener;
         },
         cvatUI: {
-            registerComponent: (builder: (args: object) => { name: string; destructor(): void }) => {
+            registerComponent: (
+                builder: (args: object) => { name: string; destructor(): void },
+            ) => {
                 plugin = builder({
-                    core, dispatch: () => {}, store: { getState: () => ({}) }, actionCreators: {},
+                    core,
+                    dispatch: () => {},
+                    store: { getState: () => ({}) },
+                    actionCreators: {},
                 });
             },
         },
@@ -86,7 +137,9 @@ test('the entry registers one action when the page is ready, calls no API, and c
     await import('../src/ts/index');
     expect(Object.keys(listeners)).toEqual(['plugins.ready']);
     listeners['plugins.ready']();
-    expect((await core.actions.list()).map(({ name }) => name)).toEqual(['Segment Anything 2: Tracker']);
+    expect((await core.actions.list()).map(({ name }) => name)).toEqual([
+        'Segment Anything 2: Tracker',
+    ]);
     expect(plugin!.name).toBe('Segment Anything 2: Tracker');
     expect(requests).toBe(0);
     plugin!.destructor();

@@ -2,13 +2,18 @@
 // The annotation action as CVAT runs it.
 
 import {
-    ActionInput, ActionOutput, ActionParameter, Collection, CollectionAction, Core, Job, ObjectState,
+    ActionInput,
+    ActionOutput,
+    ActionParameter,
+    Collection,
+    CollectionAction,
+    Core,
+    Job,
+    ObjectState,
 } from './cvat';
 import { earlierShapes } from './earlier';
 import { clampTarget, routeBetween } from './frames';
-import {
-    onFrame, reasonAgainst, SHAPE_TYPES, sourcesOf,
-} from './objects';
+import { onFrame, reasonAgainst, SHAPE_TYPES, sourcesOf } from './objects';
 import { Report, reportOf } from './report';
 import { nothing, outcomeOf } from './results';
 import { ACTION_NAME, findTracker } from './server';
@@ -44,7 +49,11 @@ export function createAction(core: Core, page: Page): CollectionAction {
             return {
                 [TARGET]: {
                     type: 'number',
-                    values: ({ instance }) => [`${instance.startFrame}`, `${instance.stopFrame}`, '1'],
+                    values: ({ instance }) => [
+                        `${instance.startFrame}`,
+                        `${instance.stopFrame}`,
+                        '1',
+                    ],
                     defaultValue: ({ instance }) => `${instance.stopFrame}`,
                 },
                 [CONVERT]: {
@@ -66,25 +75,33 @@ export function createAction(core: Core, page: Page): CollectionAction {
             return reasonAgainst(state) === null;
         }
 
-        public applyFilter(
-            { collection, frameData }: Pick<ActionInput, 'collection' | 'frameData'>,
-        ): Collection {
+        public applyFilter({
+            collection,
+            frameData,
+        }: Pick<ActionInput, 'collection' | 'frameData'>): Collection {
             return onFrame(collection, frameData.number);
         }
 
-        public async run(
-            {
-                collection, frameData, onProgress, cancelled,
-            }: ActionInput,
-        ): Promise<ActionOutput> {
+        public async run({
+            collection,
+            frameData,
+            onProgress,
+            cancelled,
+        }: ActionInput): Promise<ActionOutput> {
             const { job, convert } = this;
-            if (job === null || !Number.isInteger(job.startFrame) || !Number.isInteger(job.stopFrame)) {
+            if (
+                job === null ||
+                !Number.isInteger(job.startFrame) ||
+                !Number.isInteger(job.stopFrame)
+            ) {
                 throw new Error('This action works in a job: open one.');
             }
             const start = { ...frameData, deleted: false };
             const target = clampTarget(this.target, job);
-            const hint = Number(this.target) === target ? null :
-                `The target frame ${String(this.target)} is not in this job, ${target} was used.`;
+            const hint =
+                Number(this.target) === target
+                    ? null
+                    : `Frame ${String(this.target)} is not in this job: ${target} was used.`;
             if (target === start.number) {
                 page.tell({
                     kind: 'info',
@@ -100,16 +117,20 @@ export function createAction(core: Core, page: Page): CollectionAction {
             const tracker = await findTracker(core);
             const states = await job.annotations.get(start.number, false, []);
             const { sources, leftOut } = sourcesOf(
-                collection, states, tracker.supportedShapeTypes ?? SHAPE_TYPES,
+                collection,
+                states,
+                tracker.supportedShapeTypes ?? SHAPE_TYPES,
             );
             if (!sources.length) {
                 const why = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
                 throw new Error(
                     `There is no mask, polygon or rectangle to track on frame ${start.number}` +
-                    `${why ? ` (${why})` : ''}.`,
+                        `${why ? ` (${why})` : ''}.`,
                 );
             }
-            const keyframes = sources.flatMap(({ track: own }) => own?.shapes.map(({ frame }) => frame) ?? []);
+            const keyframes = sources.flatMap(
+                ({ track: own }) => own?.shapes.map(({ frame }) => frame) ?? [],
+            );
             const route = await routeBetween(job, start.number, target, keyframes);
             if (!route.frames.length) {
                 throw new Error(`All frames from ${start.number} to ${target} are deleted.`);
@@ -126,13 +147,14 @@ export function createAction(core: Core, page: Page): CollectionAction {
             if (run.objects.every(({ results }) => !results.length) && !run.stop?.cancelled) {
                 const failure = run.objects.find((object) => object.failure);
                 throw new Error(
-                    `Nothing was tracked. ${run.stop?.reason ??
-                    `${failure?.source.name}: ${failure?.failure?.reason}`}`,
+                    `Nothing was tracked. ${
+                        run.stop?.reason ?? `${failure?.source.name}: ${failure?.failure?.reason}`
+                    }`,
                 );
             }
             const outcome = outcomeOf(run.objects, start.number, route, job.labels, convert);
-            const replaced = await earlierShapes(
-                job, run.objects, start.number, () => page.sleep(0),
+            const replaced = await earlierShapes(job, run.objects, start.number, () =>
+                page.sleep(0),
             );
             outcome.deleted.shapes.push(...replaced);
             // CVAT commits after this returns and calls destroy() last: report then

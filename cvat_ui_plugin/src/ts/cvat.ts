@@ -156,7 +156,10 @@ export interface BuilderArguments {
     store: { getState(): unknown };
     actionCreators: {
         changeFrameAsync?(
-            frame: number, fillBuffer?: boolean, frameStep?: number, forceUpdate?: boolean,
+            frame: number,
+            fillBuffer?: boolean,
+            frameStep?: number,
+            forceUpdate?: boolean,
         ): unknown;
     };
 }

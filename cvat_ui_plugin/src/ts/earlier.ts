@@ -44,7 +44,10 @@ function areaOf([left, top, right, bottom]: Box): number {
 
 function overlap(a: Box, b: Box): number {
     const shared = areaOf([
-        Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3]),
+        Math.max(a[0], b[0]),
+        Math.max(a[1], b[1]),
+        Math.min(a[2], b[2]),
+        Math.min(a[3], b[3]),
     ]);
     return shared === 0 ? 0 : shared / (areaOf(a) + areaOf(b) - shared);
 }
@@ -69,12 +72,16 @@ function kindOfState(state: ObjectState): string {
 const SAME_PLACE = 0.5;
 
 /** Pair chains and candidates of a frame one to one, the best overlap first, then what is near. */
-function pair(chains: Chain[], candidates: Candidate[], frame: number, first: boolean): [Chain, Candidate][] {
+function pair(
+    chains: Chain[],
+    candidates: Candidate[],
+    frame: number,
+    first: boolean,
+): [Chain, Candidate][] {
     const pairs: [Chain, Candidate][] = [];
-    const free = (chain: Chain, candidate: Candidate): boolean => (
+    const free = (chain: Chain, candidate: Candidate): boolean =>
         kindOfState(candidate.state) === chain.kind &&
-        !pairs.some(([one, other]) => one === chain || other === candidate)
-    );
+        !pairs.some(([one, other]) => one === chain || other === candidate);
     // An object whose seed is not followed by an earlier shape was not tracked from here before:
     // further on, only a shape in the very place of its result is taken for its own.
     const byResult = ({ tracked }: Chain, { box }: Candidate): number => {
@@ -84,13 +91,17 @@ function pair(chains: Chain[], candidates: Candidate[], frame: number, first: bo
     };
     const follows = ({ linked, tracked }: Chain): boolean => linked || first || tracked === null;
     const passes: ((chain: Chain, candidate: Candidate) => number)[] = [
-        (chain, candidate) => (follows(chain) ? overlap(chain.box, candidate.box) : byResult(chain, candidate)),
+        (chain, candidate) =>
+            follows(chain) ? overlap(chain.box, candidate.box) : byResult(chain, candidate),
         (chain, candidate) => (follows(chain) ? nearness(chain.box, candidate.box) : 0),
     ];
     for (const likeness of passes) {
-        const scored = chains.flatMap((chain) => candidates
-            .filter((candidate) => free(chain, candidate))
-            .map((candidate) => ({ chain, candidate, score: likeness(chain, candidate) })))
+        const scored = chains
+            .flatMap((chain) =>
+                candidates
+                    .filter((candidate) => free(chain, candidate))
+                    .map((candidate) => ({ chain, candidate, score: likeness(chain, candidate) })),
+            )
             .filter(({ score }) => score > 0)
             .sort((a, b) => b.score - a.score);
         for (const { chain, candidate } of scored) {
@@ -98,16 +109,20 @@ function pair(chains: Chain[], candidates: Candidate[], frame: number, first: bo
         }
     }
     if (first) {
-        // A result that was corrected by hand (no longer "auto", but not "manual" either) can be far
-        // from where the earlier run went on. What is left is its own if nobody else can be meant.
-        const corrected = ({ tracked }: Chain): boolean => (
-            tracked !== null && tracked.source.shape?.source !== 'manual'
-        );
+        // A result that was corrected by hand (no longer "auto", but not "manual" either) can be
+        // far from where the earlier run went on. What is left is its own if nobody else can be
+        // meant.
+        const corrected = ({ tracked }: Chain): boolean =>
+            tracked !== null && tracked.source.shape?.source !== 'manual';
         for (const kind of new Set(chains.map((chain) => chain.kind))) {
-            const lone = chains.filter((chain) => chain.kind === kind && !pairs.some(([one]) => one === chain));
-            const rest = candidates.filter((candidate) => (
-                kindOfState(candidate.state) === kind && !pairs.some(([, other]) => other === candidate)
-            ));
+            const lone = chains.filter(
+                (chain) => chain.kind === kind && !pairs.some(([one]) => one === chain),
+            );
+            const rest = candidates.filter(
+                (candidate) =>
+                    kindOfState(candidate.state) === kind &&
+                    !pairs.some(([, other]) => other === candidate),
+            );
             if (rest.length <= lone.length && lone.every(corrected)) {
                 rest.forEach((candidate, index) => pairs.push([lone[index], candidate]));
             }
@@ -137,23 +152,27 @@ function stateToShape(state: ObjectState, frame: number): SerializedShape {
 /** The shapes of an earlier run that this run's results replace. Locked ones stay. `pause` lets the
  * page draw: reading a frame's annotations never waits for anything else. */
 export async function earlierShapes(
-    job: Job, objects: Tracked[], start: number, pause: () => Promise<void>,
+    job: Job,
+    objects: Tracked[],
+    start: number,
+    pause: () => Promise<void>,
 ): Promise<SerializedShape[]> {
-    const sourceKind = ({ type, labelID, shape }: Source): string => (
-        kindOf(type, labelID, shape?.group ?? 0)
-    );
+    const sourceKind = ({ type, labelID, shape }: Source): string =>
+        kindOf(type, labelID, shape?.group ?? 0);
     const shapes = objects.filter(({ source, results }) => source.shape && results.length);
     const kinds = new Set(shapes.map(({ source }) => sourceKind(source)));
     if (!kinds.size) return [];
 
-    const onFrame = async (frame: number): Promise<Candidate[]> => (
+    const onFrame = async (frame: number): Promise<Candidate[]> =>
         (await job.annotations.get(frame, false, []))
-            .filter((state) => (
-                state.objectType === 'shape' && !state.isGroundTruth && state.clientID !== null &&
-                kinds.has(kindOfState(state))
-            ))
-            .map((state) => ({ state, box: boxOf(state.shapeType as string, state.points ?? []) }))
-    );
+            .filter(
+                (state) =>
+                    state.objectType === 'shape' &&
+                    !state.isGroundTruth &&
+                    state.clientID !== null &&
+                    kinds.has(kindOfState(state)),
+            )
+            .map((state) => ({ state, box: boxOf(state.shapeType as string, state.points ?? []) }));
     const chains: Chain[] = (await onFrame(start)).map(({ state, box }) => ({
         kind: kindOfState(state),
         box,

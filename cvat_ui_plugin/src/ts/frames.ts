@@ -24,17 +24,25 @@ export interface Route {
 /** The way from `start` to `target`, in either direction. `keyframes`: frames outside of it that
  * matter too. */
 export async function routeBetween(
-    job: Job, start: number, target: number, keyframes: number[],
+    job: Job,
+    start: number,
+    target: number,
+    keyframes: number[],
 ): Promise<Route> {
-    const numbers = [...await job.frames.frameNumbers()].sort((a, b) => a - b);
+    const numbers = [...(await job.frames.frameNumbers())].sort((a, b) => a - b);
     const [low, high] = [Math.min(start, target), Math.max(start, target)];
     const deleted = new Set<number>();
     const look = async (number: number): Promise<Frame | null> => {
         const { width, height, deleted: isDeleted } = await job.frames.get(number);
         if (isDeleted) deleted.add(number);
-        return isDeleted ? null : {
-            number, width, height, deleted: false,
-        };
+        return isDeleted
+            ? null
+            : {
+                  number,
+                  width,
+                  height,
+                  deleted: false,
+              };
     };
     const frames: Frame[] = [];
     for (const number of numbers.filter((one) => one >= low && one <= high)) {

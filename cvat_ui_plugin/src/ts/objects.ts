@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Which objects of the current frame can be tracked, and why the others cannot.
 
-import {
-    Collection, ObjectState, SerializedShape, SerializedTrack,
-} from './cvat';
+import { Collection, ObjectState, SerializedShape, SerializedTrack } from './cvat';
 
 export const SHAPE_TYPES: readonly string[] = ['mask', 'polygon', 'rectangle'];
 
@@ -51,12 +49,16 @@ export function reasonAgainst(state: ObjectState): string | null {
 /** The objects of an exported collection that may lie on `frame` (CVAT asks this before a run). */
 export function onFrame(collection: Collection, frame: number): Collection {
     return {
-        shapes: collection.shapes.filter((shape) => (
-            shape.frame === frame && SHAPE_TYPES.includes(shape.type)
-        )),
+        shapes: collection.shapes.filter(
+            (shape) => shape.frame === frame && SHAPE_TYPES.includes(shape.type),
+        ),
         tags: [],
         tracks: collection.tracks.filter(({ shapes }) => {
-            if (!shapes.length || shapes[0].type === 'mask' || !SHAPE_TYPES.includes(shapes[0].type)) {
+            if (
+                !shapes.length ||
+                shapes[0].type === 'mask' ||
+                !SHAPE_TYPES.includes(shapes[0].type)
+            ) {
                 return false;
             }
             return shapes.some((keyframe) => keyframe.frame <= frame);
@@ -67,7 +69,9 @@ export function onFrame(collection: Collection, frame: number): Collection {
 /** Join what CVAT exported with how it stands on the frame (which is where positions of tracks,
  * locks and visibility are known). */
 export function sourcesOf(
-    collection: Collection, states: ObjectState[], supported: readonly string[],
+    collection: Collection,
+    states: ObjectState[],
+    supported: readonly string[],
 ): { sources: Source[]; leftOut: LeftOut[] } {
     const byID = new Map(states.map((state) => [state.clientID, state]));
     const sources: Source[] = [];
@@ -80,7 +84,10 @@ export function sourcesOf(
         if (reason !== null) {
             leftOut.push({ name: nameOf(state), reason });
         } else if (!supported.includes(type)) {
-            leftOut.push({ name: nameOf(state), reason: `the deployed function takes no ${type}s` });
+            leftOut.push({
+                name: nameOf(state),
+                reason: `the deployed function takes no ${type}s`,
+            });
         } else {
             sources.push({
                 clientID: state.clientID,

@@ -3,7 +3,12 @@
 // masks only ever become shapes.
 
 import {
-    ActionOutput, Attribute, Label, SerializedKeyframe, SerializedShape, SerializedTrack,
+    ActionOutput,
+    Attribute,
+    Label,
+    SerializedKeyframe,
+    SerializedShape,
+    SerializedTrack,
 } from './cvat';
 import { Route } from './frames';
 import { Source } from './objects';
@@ -22,20 +27,26 @@ function copyAttributes(attributes: Attribute[]): Attribute[] {
 
 /** One shape per frame where the object is visible; a new shape has neither id nor clientID. */
 function shapesOf(seed: SerializedShape, results: FrameResult[]): SerializedShape[] {
-    return results.flatMap(({ frame, points }) => (points === null ? [] : [{
-        type: seed.type,
-        frame,
-        points,
-        label_id: seed.label_id,
-        group: seed.group,
-        source: 'auto',
-        occluded: seed.occluded,
-        outside: false,
-        z_order: seed.z_order,
-        rotation: 0,
-        attributes: copyAttributes(seed.attributes),
-        elements: [],
-    }]));
+    return results.flatMap(({ frame, points }) =>
+        points === null
+            ? []
+            : [
+                  {
+                      type: seed.type,
+                      frame,
+                      points,
+                      label_id: seed.label_id,
+                      group: seed.group,
+                      source: 'auto',
+                      occluded: seed.occluded,
+                      outside: false,
+                      z_order: seed.z_order,
+                      rotation: 0,
+                      attributes: copyAttributes(seed.attributes),
+                      elements: [],
+                  },
+              ],
+    );
 }
 
 /** A polygon shape as a track with one keyframe; mutable attributes belong to the keyframe. */
@@ -48,27 +59,37 @@ function shapeToTrack(seed: SerializedShape, label: Label | undefined): Serializ
         source: 'auto',
         attributes: copyAttributes(seed.attributes.filter(({ spec_id }) => !mutable.has(spec_id))),
         elements: [],
-        shapes: [{
-            type: seed.type,
-            frame: seed.frame,
-            points: [...seed.points],
-            occluded: seed.occluded,
-            outside: false,
-            z_order: seed.z_order,
-            rotation: 0,
-            attributes: copyAttributes(seed.attributes.filter(({ spec_id }) => mutable.has(spec_id))),
-        }],
+        shapes: [
+            {
+                type: seed.type,
+                frame: seed.frame,
+                points: [...seed.points],
+                occluded: seed.occluded,
+                outside: false,
+                z_order: seed.z_order,
+                rotation: 0,
+                attributes: copyAttributes(
+                    seed.attributes.filter(({ spec_id }) => mutable.has(spec_id)),
+                ),
+            },
+        ],
     };
 }
 
 /** The track with a keyframe on every tracked frame. */
 function extendTrack(
-    track: SerializedTrack, source: Source, start: number, results: FrameResult[], timeline: number[],
-    deletedFrames: ReadonlySet<number>, isNew: boolean,
+    track: SerializedTrack,
+    source: Source,
+    start: number,
+    results: FrameResult[],
+    timeline: number[],
+    deletedFrames: ReadonlySet<number>,
+    isNew: boolean,
 ): SerializedTrack {
     const keyframes = new Map(track.shapes.map((keyframe) => [keyframe.frame, keyframe]));
     // CVAT passes over keyframes on deleted frames
-    const before = track.shapes.filter(({ frame }) => !deletedFrames.has(frame))
+    const before = track.shapes
+        .filter(({ frame }) => !deletedFrames.has(frame))
         .sort((a, b) => a.frame - b.frame);
     // occluded and z-order hold from one keyframe to the next
     const keyframeAt = (frame: number, points: number[], outside: boolean): SerializedKeyframe => {
@@ -95,9 +116,9 @@ function extendTrack(
     const forwards = tracked[0].frame > start;
     const earlier = before.filter(({ frame }) => frame < tracked[0].frame).at(-1);
     let visible = forwards || (earlier !== undefined && !earlier.outside);
-    let points = forwards ? source.points : (
-        tracked.find((result) => result.points !== null)?.points ?? source.points
-    );
+    let points = forwards
+        ? source.points
+        : (tracked.find((result) => result.points !== null)?.points ?? source.points);
     for (const result of tracked) {
         if (result.points !== null) {
             ({ points } = result);
@@ -124,7 +145,10 @@ function extendTrack(
         shapes[0] = { ...shapes[0], attributes: copyAttributes(first.attributes) };
     }
     return {
-        ...track, frame: shapes[0].frame, source: 'auto', shapes,
+        ...track,
+        frame: shapes[0].frame,
+        source: 'auto',
+        shapes,
     };
 }
 
@@ -135,7 +159,10 @@ function extendTrack(
  * again with its id, so that saving it becomes an update; everything else is created without ids.
  */
 export function outcomeOf(
-    objects: Tracked[], start: number, { timeline, deleted: deletedFrames }: Route, labels: Label[],
+    objects: Tracked[],
+    start: number,
+    { timeline, deleted: deletedFrames }: Route,
+    labels: Label[],
     convertPolygons: boolean,
 ): ActionOutput {
     const { created, deleted } = nothing();

@@ -34,19 +34,23 @@ export class CallError extends Error {
     }
 }
 
-/** The tracker to use: ours by name or id (also where an old page does not tell its types), else any
- * that takes masks or polygons. */
+/** The tracker to use: ours by name or id (also where an old page does not tell its types), else
+ * any that takes masks or polygons. */
 export function chooseTracker(models: Model[]): Model | null {
     const trackers = models.filter(({ kind }) => kind === 'tracker');
-    const fits = ({ supportedShapeTypes: types }: Model): boolean => (
-        types !== undefined && (types.includes('mask') || types.includes('polygon'))
+    const fits = ({ supportedShapeTypes: types }: Model): boolean =>
+        types !== undefined && (types.includes('mask') || types.includes('polygon'));
+    const mayFit = (model: Model): boolean =>
+        model.supportedShapeTypes === undefined || fits(model);
+    return (
+        trackers.find((model) => model.name === ACTION_NAME && mayFit(model)) ??
+        trackers.find(
+            (model) =>
+                /sam-?2|segment.anything.?2/i.test(`${model.id} ${model.name}`) && mayFit(model),
+        ) ??
+        trackers.find(fits) ??
+        null
     );
-    const mayFit = (model: Model): boolean => model.supportedShapeTypes === undefined || fits(model);
-    return trackers.find((model) => model.name === ACTION_NAME && mayFit(model)) ??
-        trackers.find((model) => (
-            /sam-?2|segment.anything.?2/i.test(`${model.id} ${model.name}`) && mayFit(model)
-        )) ??
-        trackers.find(fits) ?? null;
 }
 
 export async function findTracker(core: Core): Promise<Model> {
@@ -56,14 +60,14 @@ export async function findTracker(core: Core): Promise<Model> {
     } catch (error) {
         throw new Error(
             `CVAT did not list its functions (${messageOf(error)}). ` +
-            'Is the serverless component running?',
+                'Is the serverless component running?',
         );
     }
     const tracker = chooseTracker(models);
     if (tracker === null) {
         throw new Error(
             'This CVAT server has no tracker for masks or polygons. ' +
-            `Ask its administrator to deploy the function "${ACTION_NAME}", then reload the page.`,
+                `Its administrator can deploy "${ACTION_NAME}"; then reload the page.`,
         );
     }
     return tracker;
@@ -71,7 +75,10 @@ export async function findTracker(core: Core): Promise<Model> {
 
 function messageOf(error: unknown): string {
     const text = (error instanceof Error ? error.message : String(error)).trim();
-    const plain = text.replace(/<style[\s\S]*?<\/style>|<[^>]*>/gi, ' ').replace(/\s+/g, ' ').trim();
+    const plain = text
+        .replace(/<style[\s\S]*?<\/style>|<[^>]*>/gi, ' ')
+        .replace(/\s+/g, ' ')
+        .trim();
     return plain.length > 200 ? `${plain.slice(0, 200)}…` : plain || 'no message';
 }
 
@@ -88,32 +95,41 @@ export function explain(error: unknown, functionID: string | number): CallError 
     switch (status) {
         case 0:
             return new CallError(`CVAT's server did not answer (${said}).`, 'wait');
-        case 429: case 502: case 503:
+        case 429:
+        case 502:
+        case 503:
             return new CallError(
-                `The function is busy, restarting or without its Redis (${status}). ${log}`, 'wait',
+                `The function is busy, restarting or without its Redis (${status}). ${log}`,
+                'wait',
             );
         case 500:
             // CVAT's own failure is an HTML page (often a chunk that was not ready in time); the
             // function's arrives as one line of text
             return new CallError(
-                /<html|<!doctype|<h1|Server Error \(500\)/i.test(text) ?
-                    'CVAT\'s server failed (500).' : `The function failed (500). ${log}`, 'wait',
+                /<html|<!doctype|<h1|Server Error \(500\)/i.test(text)
+                    ? "CVAT's server failed (500)."
+                    : `The function failed (500). ${log}`,
+                'wait',
             );
-        case 408: case 504:
+        case 408:
+        case 504:
             return new CallError(
-                `One call took too long (${status}): track fewer objects at a time, or use a faster ` +
-                'device or a smaller model.', 'fewer',
+                `One call took too long (${status}): track fewer objects at a time, or use ` +
+                    'a faster device or a smaller model.',
+                'fewer',
             );
         case 410:
             return new CallError('The function no longer knows these objects (410).', 'reseed');
-        case 400: case 413:
+        case 400:
+        case 413:
             if (/expired tracker state/i.test(text)) {
                 return new CallError('The tracker states have expired (400).', 'reseed');
             }
             if (status === 413 || / for url: /i.test(text)) {
                 return new CallError(
-                    `the function refused it (${status}): a shape or an image it cannot use, or more ` +
-                    `than its limits allow. ${log}`, 'fewer for good',
+                    `the function refused it (${status}): a shape or an image it cannot use, ` +
+                        `or more than its limits allow. ${log}`,
+                    'fewer for good',
                 );
             }
             return new CallError(`CVAT refused the request (400): ${said}`, 'stop');
@@ -123,7 +139,8 @@ export function explain(error: unknown, functionID: string | number): CallError 
             return new CallError(`You may not call this function (403): ${said}`, 'stop');
         case 404:
             return new CallError(
-                `The function ${functionID} is not deployed any more (404).`, 'stop',
+                `The function ${functionID} is not deployed any more (404).`,
+                'stop',
             );
         default:
             return new CallError(`The call failed (${status}): ${said}`, 'stop');
@@ -133,15 +150,21 @@ export function explain(error: unknown, functionID: string | number): CallError 
 /** Why `points` are no usable shape of this type in an image of this size; null where they are.
  * One bad object would make CVAT refuse the whole result. */
 export function faultOf(
-    { type, points }: { type: unknown; points: unknown }, width: number, height: number,
+    { type, points }: { type: unknown; points: unknown },
+    width: number,
+    height: number,
 ): string | null {
-    if (typeof type !== 'string' || !SHAPE_TYPES.includes(type)) return `unknown type ${String(type)}`;
+    if (typeof type !== 'string' || !SHAPE_TYPES.includes(type))
+        return `unknown type ${String(type)}`;
     if (!Array.isArray(points) || !points.every((value) => Number.isFinite(value))) {
         return 'points that are not all numbers';
     }
     const numbers = points as number[];
     if (type === 'mask') {
-        if (numbers.length < 6 || !numbers.every((value) => Number.isInteger(value) && value >= 0)) {
+        if (
+            numbers.length < 6 ||
+            !numbers.every((value) => Number.isInteger(value) && value >= 0)
+        ) {
             return 'a malformed mask';
         }
         const [left, top, right, bottom] = numbers.slice(-4);
@@ -149,31 +172,45 @@ export function faultOf(
             return 'a mask that does not fit the image';
         }
         const total = numbers.slice(0, -4).reduce((sum, run) => sum + run, 0);
-        return total === (right - left + 1) * (bottom - top + 1) ? null : 'a mask whose runs do not fit its box';
+        return total === (right - left + 1) * (bottom - top + 1)
+            ? null
+            : 'a mask whose runs do not fit its box';
     }
     if (type === 'rectangle') {
         if (numbers.length !== 4) return 'a malformed rectangle';
-        return numbers[2] - numbers[0] >= 1 && numbers[3] - numbers[1] >= 1 ?
-            null : 'a rectangle smaller than a pixel';
+        return numbers[2] - numbers[0] >= 1 && numbers[3] - numbers[1] >= 1
+            ? null
+            : 'a rectangle smaller than a pixel';
     }
-    return numbers.length >= 6 && numbers.length % 2 === 0 ? null : 'a polygon of less than three points';
+    return numbers.length >= 6 && numbers.length % 2 === 0
+        ? null
+        : 'a polygon of less than three points';
 }
 
 /** Take a tracker's answer apart. `shapes` may be missing in the answer to `init_tracking`. */
 export function parseAnswers(body: unknown, count: number, tracking: boolean): Answer[] {
     const { shapes, states, scores, errors } = (body ?? {}) as Record<string, unknown>;
-    if (!Array.isArray(states) || states.length !== count ||
-        (tracking && (!Array.isArray(shapes) || shapes.length !== count))) {
+    if (
+        !Array.isArray(states) ||
+        states.length !== count ||
+        (tracking && (!Array.isArray(shapes) || shapes.length !== count))
+    ) {
         throw new CallError('The answer is not the one of a tracker for these objects.', 'stop');
     }
     return states.map((state, index) => {
-        const shape = tracking ? (shapes as unknown[])[index] as Record<string, unknown> | null : null;
-        const error = Array.isArray(errors) ? errors[index] as Record<string, unknown> | null : null;
+        const shape = tracking
+            ? ((shapes as unknown[])[index] as Record<string, unknown> | null)
+            : null;
+        const error = Array.isArray(errors)
+            ? (errors[index] as Record<string, unknown> | null)
+            : null;
         const score = Array.isArray(scores) ? scores[index] : null;
         return {
             // a rectangle that is lost answers its last box, marked
-            shape: shape && shape.outside !== true ?
-                { type: shape.type as string, points: shape.points as number[] } : null,
+            shape:
+                shape && shape.outside !== true
+                    ? { type: shape.type as string, points: shape.points as number[] }
+                    : null,
             // the server signs null too
             state: typeof state === 'string' && !state.startsWith('null:') ? state : null,
             score: typeof score === 'number' && Number.isFinite(score) ? score : null,

@@ -3,9 +3,7 @@
 
 import { Frame } from './cvat';
 import { Source } from './objects';
-import {
-    Answer, CallError, explain, faultOf, parseAnswers,
-} from './server';
+import { Answer, CallError, explain, faultOf, parseAnswers } from './server';
 
 /** nginx in front of CVAT ends a call after 60 s; a call should stay well below. */
 const CALL_BUDGET_MS = 25_000;
@@ -71,7 +69,10 @@ class Caller {
 
     /** Ask about all objects, in as few calls as fit. What is refused even alone is given up. */
     public async ask(
-        objects: Live[], frame: number, request: Request, take: (object: Live, answer: Answer) => void,
+        objects: Live[],
+        frame: number,
+        request: Request,
+        take: (object: Live, answer: Answer) => void,
     ): Promise<void> {
         let rest = objects;
         let repeats = 0;
@@ -107,7 +108,7 @@ class Caller {
         }
     }
 
-    /** Halving brings a call to half its time at best, so that growing below a quarter cannot flap. */
+    /** Halving brings a call to half its time at best: growing below a quarter cannot flap. */
     private adapt(count: number, elapsed: number): void {
         if (elapsed > 0.8 * CALL_BUDGET_MS && count > 1) {
             this.perCall = Math.floor(count / 2);
@@ -134,9 +135,10 @@ async function seed(caller: Caller, objects: Live[]): Promise<void> {
             frame,
             (batch) => ({
                 type: 'init_tracking',
-                shapes: batch.map(({ tracked, lastSeen }) => (
-                    { type: tracked.source.type, points: lastSeen.points }
-                )),
+                shapes: batch.map(({ tracked, lastSeen }) => ({
+                    type: tracked.source.type,
+                    points: lastSeen.points,
+                })),
             }),
             (object, { state, error }) => {
                 object.state = state;
@@ -150,12 +152,14 @@ async function seed(caller: Caller, objects: Live[]): Promise<void> {
 
 /** Track `objects` over one frame. What the function has forgotten is started again from where
  * it was last seen, once. */
-async function step(caller: Caller, objects: Live[], { number, width, height }: Frame): Promise<void> {
+async function step(
+    caller: Caller,
+    objects: Live[],
+    { number, width, height }: Frame,
+): Promise<void> {
     const forgotten: Live[] = [];
     let again = false;
-    const take = (object: Live, {
-        shape, state, score, error,
-    }: Answer): void => {
+    const take = (object: Live, { shape, state, score, error }: Answer): void => {
         const { tracked } = object;
         if (error || (shape === null && state === null)) {
             if (again || error?.code === 'size_changed') {
@@ -165,8 +169,11 @@ async function step(caller: Caller, objects: Live[], { number, width, height }: 
             }
             return;
         }
-        const fault = shape && (shape.type === tracked.source.type ?
-            faultOf(shape, width, height) : `a ${shape.type} instead of a ${tracked.source.type}`);
+        const fault =
+            shape &&
+            (shape.type === tracked.source.type
+                ? faultOf(shape, width, height)
+                : `a ${shape.type} instead of a ${tracked.source.type}`);
         if (fault) {
             giveUp(object, number, `the function answered ${fault}`);
             return;
@@ -176,10 +183,14 @@ async function step(caller: Caller, objects: Live[], { number, width, height }: 
         if (shape) object.lastSeen = { frame: number, points: shape.points };
         if (state === null) giveUp(object, number, 'the function does not track it any further');
     };
-    const request: Request = (batch) => ({ type: 'track', states: batch.map(({ state }) => state) });
-    const open = (): Live[] => objects.filter(({ tracked }) => (
-        tracked.failure === null && tracked.results.at(-1)?.frame !== number
-    ));
+    const request: Request = (batch) => ({
+        type: 'track',
+        states: batch.map(({ state }) => state),
+    });
+    const open = (): Live[] =>
+        objects.filter(
+            ({ tracked }) => tracked.failure === null && tracked.results.at(-1)?.frame !== number,
+        );
 
     try {
         await caller.ask(objects, number, request, take);
@@ -199,7 +210,7 @@ function progressText(done: number, frames: Frame[], live: number, elapsed: numb
     const objects = live === 1 ? '1 object' : `${live} objects`;
     const text = `Frame ${frames[done].number} (${done + 1} of ${frames.length}), ${objects}`;
     if (done === 0) return text;
-    const left = Math.round((elapsed / done) * (frames.length - done) / 1000);
+    const left = Math.round(((elapsed / done) * (frames.length - done)) / 1000);
     return `${text}, about ${left < 90 ? `${left} s` : `${Math.round(left / 60)} min`} left`;
 }
 
@@ -210,14 +221,19 @@ function progressText(done: number, frames: Frame[], live: number, elapsed: numb
  * what is done until then. Before that a `CallError` says why nothing could be started.
  */
 export async function track(
-    sources: Source[], start: Frame, frames: Frame[], tools: Tools,
+    sources: Source[],
+    start: Frame,
+    frames: Frame[],
+    tools: Tools,
 ): Promise<Run> {
     const run: Run = {
         objects: sources.map((source) => ({ source, results: [], failure: null })),
         stop: null,
     };
     const objects: Live[] = run.objects.map((tracked) => ({
-        tracked, state: null, lastSeen: { frame: start.number, points: tracked.source.points },
+        tracked,
+        state: null,
+        lastSeen: { frame: start.number, points: tracked.source.points },
     }));
     const caller = new Caller(tools);
     const stopped = (frame: number, error: unknown): Run => {
@@ -227,12 +243,17 @@ export async function track(
             if (results.at(-1)?.frame === frame) results.pop();
         }
         run.stop = {
-            frame, cancelled, reason: cancelled ? 'cancelled' : explain(error, tools.functionID).message,
+            frame,
+            cancelled,
+            reason: cancelled ? 'cancelled' : explain(error, tools.functionID).message,
         };
         return run;
     };
 
-    tools.onProgress(`Starting ${objects.length === 1 ? '1 object' : `${objects.length} objects`}`, 0);
+    tools.onProgress(
+        `Starting ${objects.length === 1 ? '1 object' : `${objects.length} objects`}`,
+        0,
+    );
     try {
         await seed(caller, objects);
     } catch (error) {
@@ -246,14 +267,19 @@ export async function track(
         if (!live.length) break;
         if (tools.cancelled()) return stopped(frame.number, new Cancelled());
         if (frame.width !== start.width || frame.height !== start.height) {
-            return stopped(frame.number, new CallError(
-                `The image is ${frame.width}x${frame.height} here and ${start.width}x${start.height} before.`,
-                'stop',
-            ));
+            return stopped(
+                frame.number,
+                new CallError(
+                    `The image is ${frame.width}x${frame.height} here, ` +
+                        `and ${start.width}x${start.height} before.`,
+                    'stop',
+                ),
+            );
         }
         caller.percent = Math.floor((100 * done) / frames.length);
         tools.onProgress(
-            progressText(done, frames, live.length, tools.now() - begun), caller.percent,
+            progressText(done, frames, live.length, tools.now() - begun),
+            caller.percent,
         );
         try {
             await step(caller, live, frame);
