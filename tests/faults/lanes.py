@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""Several fleets side by side: most of a fault is waiting."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from faults.campaign import Lane, Tally
+from faults.fleet import Fleet
+
+
+def in_lanes(
+    campaign: Callable[[Lane, int], Tally],
+    runs: int,
+    *,
+    seed: int,
+    lanes: int,
+    workers: int,
+    model: Any = None,
+) -> Tally:
+    """Splits runs over lanes; lane n has the seed `seed` + n."""
+    begin = time.monotonic()
+
+    def one(number: int) -> Tally:
+        share = runs // lanes + (number < runs % lanes)
+        with Fleet(workers=workers, real_model=model is not None) as fleet:
+            return campaign(Lane(fleet, seed=seed + number, model=model), share)
+
+    with ThreadPoolExecutor(lanes) as pool:
+        tallies = list(pool.map(one, range(lanes)))
+    whole = tallies[0]
+    for tally in tallies[1:]:
+        whole.add(tally)
+    whole.seconds = time.monotonic() - begin
+    return whole

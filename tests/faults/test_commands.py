@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""Which commands really go to the store: those that every Kvrocks since 2.7 knows, on our keys."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from faults.local import make_store, make_tracker
+from faults.proxy import Proxy
+from faults.redis_server import RedisServer, free_port
+from faults.reference import image_to_png, noise_images
+from faults.resp import commands
+from faults.standin_model import StandinModel
+from protocol import Seed, Token, TrackRequest
+from records import RedisRecords
+from settings import Settings
+from tracker import Tracker
+
+# In the command tables of Kvrocks 2.7.0 and every release since, and of Redis since 4.0.
+ALLOWED = {
+    b"MGET": r"MGET( {key})+",
+    b"SET": r"SET {key} VALUE EX \d+",
+    b"EXPIRE": r"EXPIRE {key} \d+",
+    b"UNLINK": r"UNLINK( {key})+",
+    b"PING": r"PING",
+    # What redis-py says when it connects; it goes on where CLIENT SETINFO is unknown.
+    b"CLIENT": r"CLIENT SETINFO (LIB-NAME|LIB-VER) \S+",
+}
+KEY = r"cvat-sam2:standin-for-tests:[hm]:[A-Za-z0-9_-]{43}"
+
+
+def image(seed: int) -> bytes:
+    return image_to_png(noise_images(random.Random(seed), 1, width=40, height=30)[0])
+
+
+def play(tracker: Tracker, frames: int) -> list[Any]:
+    """A track of two objects with a repeated, a branched and a refused request; all answers."""
+    seeds = tuple(Seed(type="rectangle", points=[2, 2, 9 + n, 20]) for n in range(2))
+    answers = tracker.track(TrackRequest(image=image(0), entries=seeds))
+    seen = [answers]
+    for number in range(frames):
+        entries = tuple(answer.token for answer in answers)
+        request = TrackRequest(image=image(number % 5), entries=entries)
+        answers = tracker.track(request)
+        seen += [answers, tracker.track(request)]
+    unknown = Token(id="x" * 43)
+    seen.append(tracker.track(TrackRequest(image=image(1), entries=(answers[0].token, unknown))))
+    return [[(a.shape, a.score, a.error and a.error.code) for a in answers] for answers in seen]
+
+
+def test_only_known_commands_are_sent_and_only_for_our_keys() -> None:
+    server = RedisServer()
+    proxy = Proxy(server.port)
+    proxy.sent = []
+    records = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=proxy.port))
+    # A life so short that renewals are met: less than 0.96 of it is left after a second.
+    tracker = Tracker(
+        StandinModel(),  # type: ignore[arg-type]
+        make_store(records, StandinModel().layout, ttl_seconds=10),
+        Settings(threads=1),
+    )
+    play(tracker, 20)
+    time.sleep(1.1)
+    play(tracker, 3)
+    assert tracker.store_answers()
+    tracker.close()
+    proxy.close()
+    server.close()
+
+    met = set()
+    for command in commands(b"".join(proxy.sent)):
+        name = command[0].upper()
+        met.add(name)
+        shown = [part.decode() for part in command[:2]]
+        shown += ["VALUE"] if name == b"SET" else []
+        shown += [part.decode() for part in command[3 if name == b"SET" else 2 :]]
+        pattern = ALLOWED.get(name, "not allowed").replace("{key}", KEY)
+        assert re.fullmatch(pattern, " ".join(shown)), " ".join(shown)[:200]
+    assert met >= {b"MGET", b"SET", b"UNLINK", b"PING"}
+
+
+def test_a_renewal_is_a_plain_expire() -> None:
+    server = RedisServer()
+    proxy = Proxy(server.port)
+    records = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=proxy.port))
+    tracker = Tracker(
+        StandinModel(),  # type: ignore[arg-type]
+        make_store(records, StandinModel().layout, ttl_seconds=10),
+        Settings(threads=1),
+    )
+    seed = Seed(type="rectangle", points=[2, 2, 9, 20])
+    token = tracker.track(TrackRequest(image=image(0), entries=(seed,)))[0].token
+    time.sleep(2.1)
+    proxy.sent = []
+    tracker.track(TrackRequest(image=image(1), entries=(token,)))
+    tracker.close()
+    proxy.close()
+    server.close()
+    names = [command[0].upper() for command in commands(b"".join(proxy.sent))]
+    assert names.count(b"EXPIRE") == 1
+
+
+def test_a_malformed_token_sends_nothing() -> None:
+    from protocol import body_to_request
+
+    state = {"v": 1, "id": "*\r\nFLUSHALL\r\n" + "a" * 30}
+    request = body_to_request(
+        {"image": "AAAA", "states": [state]}, max_objects=9, max_points=100_000
+    )
+    assert request.entries[0].code == "bad_state"  # type: ignore[union-attr]
+
+
+# --- Kvrocks itself, where there is one
+
+
+@pytest.fixture(scope="module")
+def kvrocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """KVROCKS_ADDRESS=host:port, or the server named by KVROCKS (default: `kvrocks` in PATH)."""
+    if address := os.environ.get("KVROCKS_ADDRESS"):
+        host, _, port = address.rpartition(":")
+        yield host, int(port)
+        return
+    executable = os.environ.get("KVROCKS") or shutil.which("kvrocks")
+    if executable is None:
+        pytest.skip("NOT RUN: no KVROCKS_ADDRESS=host:port and no kvrocks binary")
+    directory = tmp_path_factory.mktemp("kvrocks")
+    port = free_port()
+    config = directory / "kvrocks.conf"
+    config.write_text(f"bind 127.0.0.1\nport {port}\ndir {directory}\n")
+    process = subprocess.Popen([executable, "-c", str(config)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            redis.Redis(port=port, protocol=2).ping()
+            break
+        except redis.exceptions.ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+    yield "127.0.0.1", port
+    process.terminate()
+    process.wait(30)
+
+
+def test_kvrocks_gives_what_redis_gives(kvrocks: tuple[str, int]) -> None:
+    host, port = kvrocks
+    password = os.environ.get("KVROCKS_PASSWORD")
+    settings = Settings(redis_host=host, redis_port=port, redis_password=password)
+    tracker = make_tracker(RedisRecords(settings))
+    found = play(tracker, 20)
+    tracker.close()
+    server = RedisServer()
+    tracker = make_tracker(RedisRecords(Settings(redis_host="127.0.0.1", redis_port=server.port)))
+    expected = play(tracker, 20)
+    tracker.close()
+    server.close()
+    assert found == expected
+    client = redis.Redis(host=host, port=port, password=password, protocol=2)
+    keys = list(client.scan_iter(match="cvat-sam2:standin-for-tests:*", count=1000))
+    assert keys
+    assert all(0 < client.ttl(key) <= 30_000 for key in keys)
+    client.close()
