@@ -27,26 +27,25 @@ function copyAttributes(attributes: Attribute[]): Attribute[] {
 
 /** One shape per frame where the object is visible; a new shape has neither id nor clientID. */
 function shapesOf(seed: SerializedShape, results: FrameResult[]): SerializedShape[] {
-    return results.flatMap(({ frame, points }) =>
-        points === null
-            ? []
-            : [
-                  {
-                      type: seed.type,
-                      frame,
-                      points,
-                      label_id: seed.label_id,
-                      group: seed.group,
-                      source: 'auto',
-                      occluded: seed.occluded,
-                      outside: false,
-                      z_order: seed.z_order,
-                      rotation: 0,
-                      attributes: copyAttributes(seed.attributes),
-                      elements: [],
-                  },
-              ],
-    );
+    const shapes: SerializedShape[] = [];
+    for (const { frame, points } of results) {
+        if (points === null) continue;
+        shapes.push({
+            type: seed.type,
+            frame,
+            points: [...points], // cvat-core keeps the list and cuts the box off a mask's
+            label_id: seed.label_id,
+            group: seed.group,
+            source: 'auto',
+            occluded: seed.occluded,
+            outside: false,
+            z_order: seed.z_order,
+            rotation: 0,
+            attributes: copyAttributes(seed.attributes),
+            elements: [],
+        });
+    }
+    return shapes;
 }
 
 /** A polygon shape as a track with one keyframe; mutable attributes belong to the keyframe. */
