@@ -19,10 +19,10 @@ def points_fault(kind: str, points: object, width: int, height: int) -> str | No
     CVAT's server stores a wrong run sum or a box outside the image without a word, and then shows
     and exports it broken (contract 6.1, 11.2), so nothing is written that was not looked at here.
     """
-    if not isinstance(points, list) or not all(
-        isinstance(p, int | float) and not isinstance(p, bool) and math.isfinite(p) for p in points
-    ):
+    if not isinstance(points, list) or not {type(p) for p in points} <= {int, float}:
         return "points that are not a list of numbers"
+    if not all(map(math.isfinite, points)):
+        return "points that are not finite"
     if kind == "mask":
         return _mask_fault(points, width, height)
     if kind == "rectangle":

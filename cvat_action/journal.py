@@ -94,7 +94,8 @@ class Journal:
 
     def changes(self, batches: Sequence[Batch], converted: Sequence[str]) -> None:
         self._created_tracks = _created_tracks(batches)
-        self._line({"changes": [asdict(b) for b in batches], "converted": list(converted)})
+        requests = [{"action": b.action, "kind": b.kind, "objects": b.objects} for b in batches]
+        self._line({"changes": requests, "converted": list(converted)})
 
     def sending(self, index: int) -> None:
         self._line({"sending": index})
