@@ -27,7 +27,8 @@ def init_context(context: Any) -> None:
     tracker.warm_up()
     context.user_data.tracker = tracker
     context.user_data.settings = settings
-    context.platform.set_termination_callback(tracker.close)
+    if hasattr(context.platform, "set_termination_callback"):  # nuclio_sdk.test's has none
+        context.platform.set_termination_callback(tracker.close)
     context.logger.info_with("running", **_flat(tracker))
     if settings.redis_host is None:
         context.logger.warn(
