@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the tests of protocol and geometry run without torch and Re
     from redis_server import RedisServer
 
     from model_handler import ModelHandler
+    from weights import ModelFiles
 
 settings.register_profile(
     "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -49,13 +50,19 @@ def empty_redis(redis_server: "RedisServer") -> "Iterator[RedisServer]":
 
 
 @pytest.fixture(scope="session")
-def micro_model() -> "ModelHandler":
-    """The bundled model in the reference precision."""
-    from official import MICRO
+def micro_files() -> "ModelFiles":
+    """The bundled model."""
+    import sam2_models
 
-    from model_handler import ModelHandler
+    return sam2_models.micro_files()
 
-    return ModelHandler(MICRO, device="cpu", precision="float32")
+
+@pytest.fixture(scope="session")
+def micro_model(micro_files: "ModelFiles") -> "ModelHandler":
+    """The bundled model in the reference precision, without hole filling."""
+    from sam2_models import load_model
+
+    return load_model(micro_files)
 
 
 @pytest.fixture(scope="session")

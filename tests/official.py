@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The official predictor, run on frames in memory: the truth that our tracker is compared with."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -10,80 +9,83 @@ import cv2
 import numpy as np
 import sam2.utils.misc
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
-from weights import load_weights
+from weights import ModelFiles, load_weights
 
 # SAM2VideoPredictor scales the time encoding by min(number of frames, 16).
 LEAST_FRAMES = 16
 
+Prompt = np.ndarray | tuple[float, float, float, float]
 
-def official_predictor(
-    config: Path, checkpoint: Path, *, fill_hole_area: int
-) -> SAM2VideoPredictor:
-    """Built by sam2's own builder, with all the overrides that it adds."""
+
+def official_predictor(files: ModelFiles, *, fill_hole_area: int = 0) -> SAM2VideoPredictor:
+    """Built by sam2's own builder, with all the overrides that it adds.
+
+    It fills holes of at most 8 low-resolution pixels where its CUDA extension is there, else none.
+    """
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config.parent), version_base="1.2"):
-        assert compose(config.stem)
-        predictor = build_sam2_video_predictor(
-            config.stem,
-            device="cpu",
-            # The builder's own override comes last, so its 8 is replaced below.
-            apply_postprocessing=True,
-        )
+    try:
+        with initialize_config_dir(str(files.config.parent), version_base="1.2"):
+            predictor = build_sam2_video_predictor(files.config.stem, device="cpu")
+    finally:  # as sam2 leaves it when it is imported
+        GlobalHydra.instance().clear()
+        initialize_config_module("sam2", version_base="1.2")
+    # Here, because the builder's own 8 would go before any that it was asked for.
     predictor.fill_hole_area = fill_hole_area
-    predictor.load_state_dict(load_weights(checkpoint), strict=True)
+    predictor.load_state_dict(load_weights(files.checkpoint), strict=True)
     return predictor
 
 
 def official_logits(
     predictor: SAM2VideoPredictor,
     frames: Sequence[Image.Image],
-    prompts: Sequence[np.ndarray | tuple[float, float, float, float]],
+    prompts: Sequence[Prompt],
     folder: Path,
     *,
-    seed_frames: Sequence[int] | None = None,
-) -> dict[int, Tensor]:
-    """Tracks objects from the frames of their prompts to the last frame.
+    starts: Sequence[int] | None = None,
+) -> list[dict[int, Tensor]]:
+    """Tracks each object from the frame of its prompt to the last frame.
 
-    prompts: a bool mask (height, width) or a box each, on frame 0 or that in `seed_frames`.
-    Returns by frame index the logits at image size, float32 (objects, height, width).
+    prompts: a bool mask (height, width) or a box (x0, y0, x1, y1) each, on frame 0 or that in
+    `starts`. Returns for each the logits at image size, float32 (height, width), by frame index.
     """
     for index in range(max(len(frames), LEAST_FRAMES)):
         # PNG under the name that the predictor looks for: the pixels must be exactly ours.
         frames[min(index, len(frames) - 1)].save(folder / f"{index}.jpg", format="PNG")
-    starts = list(seed_frames or [0] * len(prompts))
+    starts = starts or [0] * len(prompts)
+    found: list[dict[int, Tensor]] = [{} for _ in prompts]
     with mock.patch.object(sam2.utils.misc, "get_connected_components", opencv_components):
         state = predictor.init_state(str(folder))
-        for object_id, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
-            if isinstance(prompt, tuple):
-                predictor.add_new_points_or_box(state, start, object_id, box=prompt)
-            else:
-                predictor.add_new_mask(state, start, object_id, prompt)
-        return {
-            index: logits[:, 0].clone()
-            for index, _, logits in predictor.propagate_in_video(
-                state, start_frame_idx=min(starts), max_frame_num_to_track=len(frames) - 1
-            )
-        }
-
-
-@contextmanager
-def official_hole_filling() -> Iterator[None]:
-    with mock.patch.object(sam2.utils.misc, "get_connected_components", opencv_components):
-        yield
+        # Those that start later go by themselves: together, the predictor would track them on the
+        # frames before their start as well, and remember that.
+        for start in sorted(set(starts)):
+            predictor.reset_state(state)
+            for number, prompt in enumerate(prompts):
+                if starts[number] != start:
+                    continue
+                if isinstance(prompt, tuple):
+                    predictor.add_new_points_or_box(state, start, number, box=prompt)
+                else:
+                    predictor.add_new_mask(state, start, number, prompt)
+            for index, numbers, logits in predictor.propagate_in_video(
+                state, start_frame_idx=start, max_frame_num_to_track=len(frames) - 1 - start
+            ):
+                for number, each in zip(numbers, logits[:, 0], strict=True):
+                    found[number][index] = each.clone()
+    return found
 
 
 def opencv_components(mask: Tensor) -> tuple[Tensor, Tensor]:
     """What sam2's CUDA extension computes: labels and areas of 8-connected components."""
-    labels, areas = torch.zeros_like(mask, dtype=torch.int32), torch.zeros_like(mask, dtype=torch.int32)
-    for index, plane in enumerate(mask[:, 0].cpu().numpy()):
-        _, found, stats, _ = cv2.connectedComponentsWithStats(plane.astype(np.uint8), connectivity=8)
+    labels, areas = torch.zeros_like(mask, dtype=torch.int32), torch.zeros_like(mask).int()
+    for index, plane in enumerate(mask[:, 0].cpu().numpy().astype(np.uint8)):
+        _, found, stats, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
         size = stats[:, cv2.CC_STAT_AREA].copy()
         size[0] = 0
         labels[index, 0], areas[index, 0] = torch.from_numpy(found), torch.from_numpy(size[found])

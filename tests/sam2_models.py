@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""The models that tests run: the bundled one, and Meta's configurations with random weights."""
+
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from model_handler import ModelHandler
+from settings import MIB, Settings
+from weights import ModelFiles, model_files
+
+# Makes every object visible: sam2 hides what its object score (a logit) takes for absent.
+VISIBLE = 10.0
+# Brings the mask logits of untrained weights to the size of those of trained ones.
+CONTRAST = 100.0
+
+
+def micro_files() -> ModelFiles:
+    return model_files(Settings(model="sam2.1_hiera_micro"))
+
+
+def load_model(
+    files: ModelFiles, *, precision: str = "float32", fill_hole_area: int = 0
+) -> ModelHandler:
+    return ModelHandler(
+        files,
+        device="cpu",
+        precision=precision,
+        fill_hole_area=fill_hole_area,
+        cache_bytes=64 * MIB,
+    )
+
+
+def random_model(
+    config: Path, folder: Path, *, seed: int = 0, image_size: int | None = None
+) -> ModelFiles:
+    """Writes a checkpoint as Meta's are, and the configuration with another image size, if any."""
+    settings = OmegaConf.load(config)
+    if image_size is not None:
+        settings.model.image_size = image_size
+    our_config = folder / f"{config.stem.replace('.', '_')}_{image_size or 'full'}.yaml"
+    our_config.write_text("# @package _global_\n" + OmegaConf.to_yaml(settings))
+    torch.manual_seed(seed)
+    model = instantiate(settings.model, _recursive_=True)
+    weights = model.state_dict()
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in weights.items():
+        # Larger than they are initialised: so that an exchanged age, say, shows in the logits.
+        if "tpos" in name or name.startswith("no_") or "pos_embed" in name:
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5)
+        if "output_hypernetworks_mlps" in name and ".layers.2." in name:
+            tensor.mul_(CONTRAST)
+    last = max(name for name in weights if name.startswith("sam_mask_decoder.pred_obj_score_head"))
+    bias = last.rsplit(".", 1)[0] + ".bias"
+    weights[bias].fill_(VISIBLE)
+    checkpoint = folder / f"{our_config.stem}.pt"
+    torch.save({"model": weights}, checkpoint)
+    return model_files(Settings(config=our_config, checkpoint=checkpoint))
