@@ -269,7 +269,7 @@ class Run:
                 if self._faults and self._rng.random() < self._fault_rate:
                     self._disturb()
                 self._advance()
-                if self._walk and self._rng.random() < 0.3:
+                if self._walk and self._rng.random() < 0.15:
                     self._wander()
             return True
         except GaveUp as failure:
