@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Runs inside what check_image.py has built: starts the function, tracks a polygon."""
+"""Starts the function without Nuclio, tracks discs over some frames, prints time and memory.
 
+python tests/deploy/probe_function.py                           # what check_image.py runs
+SAM2_MODEL=sam2.1_hiera_tiny python tests/deploy/probe_function.py --objects 10 --frames 9
+"""
+
+import argparse
 import base64
 import io
 import json
@@ -8,18 +13,23 @@ import logging
 import resource
 import sys
 import time
+from pathlib import Path
 
 import nuclio_sdk
 from PIL import Image, ImageDraw
 
+if Path(__file__).parent.name == "deploy":  # else it was copied to where main.py is
+    sys.path.insert(0, str(Path(__file__).parents[2]))
 import main
 
 
-def frame(x: int) -> str:
-    picture = Image.new("RGB", (320, 240), "navy")
-    ImageDraw.Draw(picture).ellipse((x, 80, x + 90, 170), fill="orange")
+def frame(size: tuple[int, int], time_index: int) -> str:
+    picture = Image.linear_gradient("L").resize(size).convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    x = size[0] // 3 + 5 * time_index
+    draw.ellipse((x, 80, x + 90, 170), fill="orange")
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    picture.save(file, "JPEG")
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -30,17 +40,35 @@ def ask(context: nuclio_sdk.Context, method: str, body: object = None) -> dict:
     return json.loads(response.body)
 
 
-logger = nuclio_sdk.Logger(logging.INFO)
-logger.set_handler("default", sys.stderr, nuclio_sdk.logger.HumanReadableFormatter())
-context = nuclio_sdk.Context(logger, nuclio_sdk.Platform("local"), worker_id=0)
-start = time.monotonic()
-main.init_context(context)
-print(f"init_context: {time.monotonic() - start:.1f} s")
-print(ask(context, "GET"))
-polygon = {"type": "polygon", "points": [100, 125, 120, 90, 145, 80, 185, 110, 185, 145, 145, 170]}
-answer = ask(context, "POST", {"image": frame(100), "shapes": [polygon], "states": []})
-answer = ask(context, "POST", {"image": frame(105), "shapes": [None], "states": answer["states"]})
-if answer["errors"] != [None] or not answer["states"][0]:
-    sys.exit(f"probe_function.py: no track: {answer}")
-print("tracked:", json.dumps(answer["shapes"])[:200])
-print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+def run(objects: int, frames: int, size: tuple[int, int]) -> None:
+    logger = nuclio_sdk.Logger(logging.WARNING)
+    logger.set_handler("default", sys.stderr, nuclio_sdk.logger.HumanReadableFormatter())
+    context = nuclio_sdk.Context(logger, nuclio_sdk.Platform("local"), worker_id=0)
+    start = time.monotonic()
+    main.init_context(context)
+    print(f"init_context: {time.monotonic() - start:.1f} s")
+    print(ask(context, "GET"))
+    left = size[0] // 3
+    disc = [left, 125, left + 20, 90, left + 45, 80, left + 85, 110, left + 85, 145, left + 45, 170]
+    body: dict = {"shapes": [{"type": "polygon", "points": disc}] * objects, "states": []}
+    for time_index in range(frames):
+        start = time.monotonic()
+        answer = ask(context, "POST", {"image": frame(size, time_index), **body})
+        seconds = time.monotonic() - start
+        if any(answer["errors"]) or not all(answer["states"]):
+            sys.exit(f"probe_function.py: no track: {answer}")
+        body = {"shapes": [None] * objects, "states": answer["states"]}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{objects} objects, {frames} frames of {size[0]}x{size[1]}: the last took {seconds:.1f} s"
+    )
+    print(f"peak memory: {peak:.0f} MiB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--objects", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=2)
+    parser.add_argument("--size", type=int, nargs=2, default=(320, 240), metavar="PIXELS")
+    options = parser.parse_args()
+    run(options.objects, options.frames, tuple(options.size))

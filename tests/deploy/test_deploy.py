@@ -49,7 +49,7 @@ class Machine:
             "function_log": "Init context...  0%",
         }
     )
-    programs: tuple[str, ...] = ("docker", "nuctl", "kubectl", "nvidia-smi")
+    programs: tuple[str, ...] = ("docker", "nuctl", "kubectl", "nvidia-smi", "make", "git")
 
     @property
     def repository(self) -> Path:

@@ -259,6 +259,7 @@ def docker(words: list[str], state: dict) -> None:
         Path(one(options, "--output", "-o") or "/dev/null").write_bytes(b"image")
 
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 COMPOSE_SERVERLESS = "components/serverless/docker-compose.serverless.yml"
 
 
@@ -275,6 +276,18 @@ def kubectl(words: list[str], state: dict) -> None:
         print(state["function_answers"])
 
 
+def make(words: list[str], state: dict) -> None:
+    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    for word in words:
+        if not re.match(r"[A-Z_]+=", word) and word not in targets:
+            refuse(f"No rule to make target '{word}'.")
+
+
+def git(words: list[str], state: dict) -> None:
+    if words != ["pull"]:
+        refuse(f"git does not do {words} here")
+
+
 def nvidia_smi(words: list[str], state: dict) -> None:
     if words != ["--query-gpu=driver_version", "--format=csv,noheader"]:
         refuse(f"Option {words} is not recognized.")
@@ -286,7 +299,14 @@ def main() -> None:
     state = json.loads(Path(os.environ["STANDIN_STATE"]).read_text())
     with open(os.environ["STANDIN_LOG"], "a") as log:
         log.write(json.dumps([name, *sys.argv[1:]]) + "\n")
-    program = {"docker": docker, "nuctl": nuctl, "kubectl": kubectl, "nvidia-smi": nvidia_smi}
+    program = {
+        "docker": docker,
+        "nuctl": nuctl,
+        "kubectl": kubectl,
+        "nvidia-smi": nvidia_smi,
+        "make": make,
+        "git": git,
+    }
     program[name](sys.argv[1:], state)
 
 
