@@ -20,6 +20,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cvat_action import preview, report
+from cvat_action.earlier import earlier_results
 from cvat_action.errors import ActionError
 from cvat_action.formats import check_output, read_document, write_document
 from cvat_action.formats.document import Document, changed
@@ -30,8 +31,6 @@ from cvat_action.results import changes_for
 from cvat_action.selection import (
     Seed,
     Selection,
-    check_replaceable,
-    earlier_results,
     select,
     with_corrections,
 )
@@ -317,7 +316,6 @@ def _seeds(
             f"{len(earlier)} shapes on the frames to track look like an earlier run's; --replace "
             "replaces them."
         )
-    check_replaceable(job, seeds, earlier)
     return seeds
 
 

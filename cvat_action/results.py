@@ -11,7 +11,7 @@
 Nothing here knows a server.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +136,7 @@ def _edited_track(job: Job, o: TrackedObject, *, leave_open: bool) -> Wire:
     _lay_results(keyframes, o)
     if not leave_open and max(o.frames) > seed.frame:
         _close(job, keyframes, o)
-    _keep_attributes(before, keyframes, seed.frame)
+    _keep_attributes(before, keyframes)
     return {
         "id": track["id"],
         "label_id": track["label_id"],
@@ -155,18 +155,19 @@ def _lay_results(keyframes: dict[int, Wire], o: TrackedObject) -> None:
     Where the object is not visible, one `outside` keyframe stands on the first such frame, with
     the last visible points; where nothing was visible before, the track begins later.
     """
+    original = dict(keyframes)
     for frame in sorted(o.frames):
         t = o.frames[frame]
         if t.by_hand:
             continue
         keyframes.pop(frame, None)
         if t.points is not None:
-            keyframes[frame] = _keyframe(o.seed, frame, t.points)
+            keyframes[frame] = _keyframe(o.seed, frame, t.points, original)
             continue
         before = [f for f in keyframes if f < frame]
         if before and not keyframes[max(before)]["outside"]:
             last = keyframes[max(before)]
-            keyframes[frame] = _keyframe(o.seed, frame, last["points"], outside=True)
+            keyframes[frame] = _keyframe(o.seed, frame, last["points"], original, outside=True)
 
 
 def _close(job: Job, keyframes: dict[int, Wire], o: TrackedObject) -> None:
@@ -179,15 +180,15 @@ def _close(job: Job, keyframes: dict[int, Wire], o: TrackedObject) -> None:
     later = [f for f in keyframes if f > last and f not in job.deleted_frames]
     here = keyframes[max(f for f in keyframes if f <= last)]
     if end is not None and not later and not here["outside"]:
-        keyframes[end] = _keyframe(o.seed, end, here["points"], outside=True)
+        keyframes[end] = _keyframe(o.seed, end, here["points"], {last: here}, outside=True)
 
 
-def _keep_attributes(before: dict[int, Wire], after: dict[int, Wire], frame: int) -> None:
+def _keep_attributes(before: dict[int, Wire], after: dict[int, Wire]) -> None:
     """Keeps a track's mutable attributes as they were on every frame, in place.
 
     They hold from the keyframe that carries them to the next that does (contract 7), so those of a
     keyframe that went are given to the next one that stays; a track that now begins earlier begins
-    with what held on `frame`.
+    with those of its former beginning.
     """
     held: dict[int, Any] = {}
     for f in sorted(set(before) | set(after)):
@@ -198,11 +199,8 @@ def _keep_attributes(before: dict[int, Wire], after: dict[int, Wire], frame: int
             held = {}
     first = min(after)
     if first < min(before):
-        values: dict[int, Any] = {}
-        for f in sorted(before):
-            if f <= frame:
-                values |= _by_spec(before[f])
-        after[first] = {**after[first], "attributes": _as_list(values | _by_spec(after[first]))}
+        values = _by_spec(before[min(before)])
+        after[first] = {**after[first], "attributes": _as_list(values)}
 
 
 def _by_spec(keyframe: Wire) -> dict[int, Any]:
@@ -213,14 +211,24 @@ def _as_list(values: dict[int, Any]) -> list[Wire]:
     return [{"spec_id": spec, "value": value} for spec, value in values.items()]
 
 
-def _keyframe(seed: Seed, frame: int, points: Sequence[float], *, outside: bool = False) -> Wire:
+def _keyframe(
+    seed: Seed,
+    frame: int,
+    points: Sequence[float],
+    original: Mapping[int, Wire] | None = None,
+    *,
+    outside: bool = False,
+) -> Wire:
+    """`occluded` and z-order as they held on this frame in `original`, by default as the seed's."""
+    held = max((f for f in original or () if f <= frame), default=None)
+    before = original[held] if original and held is not None else None
     return {
         "type": seed.type,
         "frame": frame,
         "points": list(points),
         "outside": outside,
-        "occluded": seed.occluded,
-        "z_order": seed.z_order,
+        "occluded": before["occluded"] if before else seed.occluded,
+        "z_order": before["z_order"] if before else seed.z_order,
         "rotation": 0,
         "attributes": [],
     }

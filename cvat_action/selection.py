@@ -108,7 +108,7 @@ def with_corrections(
     tracker's (`source` other than `auto`) belongs to a seed if label, type and group are the same
     and neither another seed nor another shape of that frame could be meant.
     """
-    kinds = Counter(_kind(s.wire) for s in seeds if not s.is_track)
+    kinds = Counter(kind_of(s.wire) for s in seeds if not s.is_track)
     warnings: list[str] = []
     corrected = []
     for seed in seeds:
@@ -124,9 +124,11 @@ def with_corrections(
                 drawn = [
                     s
                     for s in annotations.shapes
-                    if s["frame"] == f and s["source"] != "auto" and _kind(s) == _kind(seed.wire)
+                    if s["frame"] == f
+                    and s["source"] != "auto"
+                    and kind_of(s) == kind_of(seed.wire)
                 ]
-                if len(drawn) == 1 and kinds[_kind(seed.wire)] == 1:
+                if len(drawn) == 1 and kinds[kind_of(seed.wire)] == 1:
                     found.append(Correction(f, tuple(drawn[0]["points"]), drawn[0]))
                 elif drawn:
                     name = job.label(seed.label_id).name
@@ -138,32 +140,9 @@ def with_corrections(
     return tuple(corrected), tuple(dict.fromkeys(warnings))
 
 
-def earlier_results(
-    job: Job, annotations: Annotations, seeds: Sequence[Seed], frames: Collection[int]
-) -> list[Wire]:
-    """Shapes on `frames` that look like results of an earlier run for the same seeds.
-
-    They carry no mark of the run: same label, type and group, and `source: auto` (contract 10).
-    """
-    kinds = {_kind(s.wire) for s in seeds if not s.is_track}
-    return [
-        s
-        for s in annotations.shapes
-        if s["frame"] in frames and s["source"] == "auto" and _kind(s) in kinds
-    ]
-
-
-def check_replaceable(job: Job, seeds: Sequence[Seed], earlier: Sequence[Wire]) -> None:
-    """Raises ActionError where earlier shapes cannot be told apart from those of other objects."""
-    selected = Counter(_kind(s.wire) for s in seeds if not s.is_track)
-    for (kind, frame), count in Counter((_kind(s), s["frame"]) for s in earlier).items():
-        if count > selected[kind]:
-            name = job.label(kind[0]).name
-            raise ActionError(
-                f"Frame {frame} holds {count} tracked shapes ({name}, {kind[1]}), but only "
-                f"{selected[kind]} such objects are selected, so --replace cannot tell whose they "
-                "are. Select all of these objects, or give them different groups in CVAT."
-            )
+def kind_of(shape: Wire) -> tuple[int, str, int]:
+    """Label, type and group: what the results of one object have in common."""
+    return int(shape["label_id"]), str(shape["type"]), int(shape.get("group") or 0)
 
 
 def track_position(job: Job, track: Wire, frame: int) -> Wire | None:
@@ -274,7 +253,3 @@ def _malformed(job: Job, frame: int, p: _On) -> str | None:
     points = p.shape["points"] if p.shape else None
     fault = points_fault(p.type, points, *job.size(frame))
     return f"malformed: {fault}" if fault else None
-
-
-def _kind(shape: Wire) -> tuple[int, str, int]:
-    return int(shape["label_id"]), str(shape["type"]), int(shape.get("group") or 0)

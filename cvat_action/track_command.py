@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cvat_action import journal as journals
 from cvat_action import preview, report
+from cvat_action.earlier import earlier_results
 from cvat_action.errors import ActionError
 from cvat_action.functions_command import choose_function
 from cvat_action.job import Annotations, Job, Wire, check_range
@@ -22,8 +23,6 @@ from cvat_action.results import Changes, becomes_track, changes_for
 from cvat_action.selection import (
     Refusal,
     Seed,
-    check_replaceable,
-    earlier_results,
     select,
     with_corrections,
 )
@@ -249,7 +248,6 @@ class _Session:
         if self.header.replace:
             seeds = [o.seed for o in objects]
             replaced = earlier_results(self._job, fresh, seeds, done)
-            check_replaceable(self._job, seeds, replaced)
         changes = changes_for(
             self._job,
             objects,
@@ -336,7 +334,6 @@ def _earlier(
             "label, type and group, made automatically). --replace replaces them; --keep-earlier "
             "writes beside them."
         )
-    check_replaceable(job, seeds, earlier)
     return earlier
 
 

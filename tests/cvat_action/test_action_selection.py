@@ -159,15 +159,42 @@ def test_an_earlier_runs_shapes_stop_the_run_unless_replaced_or_kept(cvat, job, 
     assert frames(job.shapes) == [10, 11, 11, 11, 11, 12, 12]
 
 
-def test_replace_refuses_to_guess_whose_shapes_they_are(cvat, job, act):
-    two = [0, 1, 30, 40, 30, 40]
-    job.shapes = [shape("mask", MASK, id=900), shape("mask", two, id=901)]
+def at(x, y=20, **more):
+    return shape("mask", [0, 25, x, y, x + 4, y + 4], **more)
+
+
+def test_replace_leaves_neighbours_of_the_same_kind_alone(cvat, job, act):
+    job.shapes = [at(4, id=900), at(20, id=901), at(4, 30, id=902)]
     assert act(*TO_12).code == 0
+    made = {s["id"] for s in job.shapes}
+    assert act(*TO_12, "--replace", "--object", "900").code == 0
+    assert len(made & {s["id"] for s in job.shapes}) == len(made) - 2
+    assert len(job.shapes) == 9
+    assert len({(s["frame"], *s["points"]) for s in job.shapes}) == 9
+
+
+def test_replace_after_a_correction_finds_what_is_left_over(cvat, job, act):
+    job.shapes = [at(4, id=900), at(20, id=901)]
+    assert act(*TO_12).code == 0
+    job.shapes = [at(50, id=900), *job.shapes[1:]]
+    assert act(*TO_12, "--replace", "--object", "900").code == 0
+    assert sorted((s["frame"], s["points"][2]) for s in job.shapes) == [
+        (10, 20), (10, 50), (11, 21), (11, 51), (12, 22), (12, 52),
+    ]  # fmt: skip
+
+
+def test_replace_refuses_to_guess_whose_shapes_they_are(cvat, job, act, function):
+    job.shapes = [at(4, id=900), at(20, id=901)]
+    assert act(*TO_12).code == 0
+    calls = len(function.calls)
+    # both have moved away from their earlier results, and only one is tracked again
+    job.shapes = [at(50, id=900), at(50, 30, id=901), *job.shapes[2:]]
     result = act(*TO_12, "--replace", "--object", "900")
     assert result.code == 1
-    assert "cannot tell whose they are" in result.log
+    assert "it cannot be told whose they are" in result.log
+    assert len(function.calls) == calls
     assert act(*TO_12, "--replace").code == 0
-    assert frames(job.shapes) == [10, 10, 11, 11, 12, 12]
+    assert len(job.shapes) == 6
 
 
 def test_keyframes_start_a_track_again_from_what_was_drawn(cvat, job, act, function):

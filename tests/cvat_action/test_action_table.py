@@ -234,6 +234,20 @@ def test_attributes_of_overwritten_keyframes_hold_from_the_same_frame_on(cvat, j
     ]  # fmt: skip
 
 
+def test_occluded_and_z_order_of_a_track_hold_as_before(cvat, job, act):
+    job.tracks = [
+        track(
+            keyframe(10, POLYGON, z_order=1),
+            keyframe(12, POLYGON, occluded=True, z_order=2),
+            id=5,
+        )
+    ]
+    assert act(*TO_13).code == 0
+    assert [(k["occluded"], k["z_order"]) for k in job.tracks[0]["shapes"]] == [
+        (False, 1), (False, 1), (True, 2), (True, 2), (True, 2),
+    ]  # fmt: skip
+
+
 def test_running_a_track_twice_changes_nothing(cvat, job, act):
     job.tracks = [track(keyframe(10, POLYGON), id=5)]
     assert act(*TO_13).code == 0
