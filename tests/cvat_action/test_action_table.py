@@ -96,7 +96,7 @@ def test_a_polygon_track_gets_its_start_and_results_and_keeps_later_keyframes(cv
     job.tracks = [
         track(
             keyframe(8, POLYGON, attributes=[MOVING], z_order=3, occluded=True),
-            keyframe(12, other, occluded=False, id=77),
+            keyframe(12, other, occluded=True, z_order=3, id=77),
             keyframe(20, other, id=78),
             id=5,
             group=2,
