@@ -10,9 +10,9 @@ CONTAINER="nuclio-nuclio-$FUNCTION"
 # list with what main.py imports.
 FILES=(
     LICENSE
-    attention.py errors.py image_encoder.py main.py memory_attention.py memory_bank.py
-    model_handler.py protocol.py records.py request_log.py settings.py shapes.py tracker.py
-    tracker_state.py weights.py
+    attention.py byte_cache.py errors.py image_encoder.py main.py memory_attention.py
+    memory_bank.py model_handler.py protocol.py records.py request_log.py settings.py shapes.py
+    tracker.py tracker_state.py weights.py
     requirements.txt requirements-torch.txt requirements-sam2.txt
 )
 CONFIGS=(function.yaml function-gpu.yaml)
@@ -155,6 +155,11 @@ check_options() {
     if [ -n "$IMAGE" ] && [ -n "$MODEL_GIVEN$CONFIG$TORCH_INDEX$STAGE_ONLY" ]; then
         die "--image is built already: --model, --config, --torch-index and --stage do not go with it."
     fi
+    local value
+    for value in "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
+        # It would end Nuclio's own quoting in the middle of its docker command.
+        case "$value" in *\'*) die "Nuclio cannot hand on a value with a single quote in it." ;; esac
+    done
     STAGE="${STAGE:-$HERE/out/function}"
     case "$STAGE" in /*) ;; *) STAGE="$PWD/$STAGE" ;; esac
 }
