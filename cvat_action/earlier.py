@@ -36,14 +36,17 @@ def earlier_results(
     found: list[Wire] = []
     for kind in dict.fromkeys(kind_of(s.wire) for s in shape_seeds):
         alike = [s for s in annotations.shapes if kind_of(s) == kind]
-        selected = {s.wire["id"] for s in shape_seeds if kind_of(s.wire) == kind}
-        start = {s.frame for s in shape_seeds if kind_of(s.wire) == kind}
-        others = [s for s in alike if s["frame"] in start and s["id"] not in selected]
-        chains = [
-            _Chain(bounding_box(s.type, s.points), True)
-            for s in shape_seeds
-            if kind_of(s.wire) == kind
+        selected = [s for s in shape_seeds if kind_of(s.wire) == kind]
+        # by place, not by id: a run that is resumed starts from its own last results
+        starts = {(s.frame, *map(float, s.points)) for s in selected}
+        frames_of_starts = {s.frame for s in selected}
+        others = [
+            s
+            for s in alike
+            if s["frame"] in frames_of_starts
+            and (s["frame"], *map(float, s["points"])) not in starts
         ]
+        chains = [_Chain(bounding_box(s.type, s.points), True) for s in selected]
         chains += [_Chain(bounding_box(s["type"], s["points"]), False) for s in others]
         for frame in frames:
             on_frame = [s for s in alike if s["frame"] == frame and s["source"] == "auto"]

@@ -255,6 +255,10 @@ class _Session:
             leave_open=self.header.leave_open,
             replaced=replaced,
         )
+        there = {s["id"] for s in fresh.shapes}
+        changes = replace(
+            changes, delete_shapes=tuple(s for s in changes.delete_shapes if s["id"] in there)
+        )
         converted = [
             o.seed.ref
             for o in objects

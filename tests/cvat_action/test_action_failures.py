@@ -344,6 +344,32 @@ def test_resuming_goes_on_with_tracks_made_by_the_first_part(cvat, job, act, fun
         ]
 
 
+def test_resuming_goes_on_replacing(cvat, job, act, masks, function):
+    assert act(*TO_14).code == 0
+    job.shapes = [s if s["id"] != 20 else {**s, "points": [0, 8, 4, 20, 7, 21]} for s in job.shapes]
+    function.refuse = lambda frame, count: 503 if frame == 13 else None
+    result = act(*TO_14, "--replace", "--object", "20", "--repeats", 0)
+    assert result.code == 1
+    function.refuse = lambda frame, count: None
+    assert act("track", "--resume", journal_of(result)).code == 0
+    assert frames(job.shapes) == sorted([10, 11, 12, 13, 14] * 3)
+    assert {tuple(s["points"][:2]) for s in job.shapes if s["group"] == 20} == {(0, 8)}
+
+
+def test_a_seed_deleted_meanwhile_is_not_deleted_again(cvat, job, act, function):
+    job.shapes = [shape("polygon", POLYGON, id=900)]
+    answer = function.answer
+
+    def meanwhile(request):
+        job.shapes = []
+        return answer(request)
+
+    function.answer = meanwhile
+    assert act(*TO_14, CONVERT).code == 0
+    assert len(job.tracks) == 1
+    assert [q["action"] for m, _, q, _ in cvat.requests if m == "PATCH"] == ["create"]
+
+
 def test_resuming_on_another_server_or_from_no_journal_is_refused(cvat, job, act, tmp_path):
     assert "cannot be read" in act("track", "--resume", tmp_path / "none").log
     (tmp_path / "other").write_text('{"hello": 1}\n')
