@@ -2,18 +2,23 @@
 """The deploy scripts, the clean copy and the documented recipes, against recording stand-ins."""
 
 import ast
+import functools
+import hashlib
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from check_image import Image
 from nuclio_schema import Invalid, check_config
 
 from weights import MODELS
@@ -290,6 +295,49 @@ def test_the_clean_copy_runs_by_itself(machine: Machine) -> None:
         text=True,
     )
     assert done.stdout.split() == [str(machine.copy / f"{m}.py") for m in ("main", "weights")]
+
+
+@pytest.mark.parametrize("name", ["function.yaml", "function-gpu.yaml"])
+def test_the_directives_around_pip(machine: Machine, tmp_path: Path, name: str) -> None:
+    """What check_image.py does with the pip lines too, which take minutes: all others, for real.
+
+    The checkpoint comes from a mirror, as in a build without access to Meta's server.
+    """
+    checkpoint = bytes(range(256)) * 999
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "sam2_hiera_small.pt").write_bytes(checkpoint)
+    sha256 = hashlib.sha256(checkpoint).hexdigest()
+    handler = functools.partial(QuietFiles, directory=tmp_path / "mirror")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as mirror:
+        thread = threading.Thread(target=mirror.serve_forever, args=(0.02,))
+        thread.start()
+        done = machine.run(
+            "./deploy_cpu.sh --stage ../context/handler "
+            f"--model sam2_hiera_small --sha256 {sha256}",
+            SAM2_WEIGHTS_URL=f"http://127.0.0.1:{mirror.server_port}",
+        )
+        assert done.returncode == 0, done.stderr
+        context = machine.folder / "context"
+        path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+        image = Image(root=tmp_path / "root", chroot=False, environment={"PATH": path})
+        config = yaml.safe_load((context / "handler" / name).read_text())
+        steps = config["spec"]["build"]["directives"]
+        for directive in steps["preCopy"]:
+            if "pip install" not in directive["value"]:
+                image.apply(directive, context)
+        copied = {p.name for p in image.path("/opt/nuclio").iterdir()}
+        assert copied == {f"requirements{kind}.txt" for kind in ("", "-torch", "-sam2")}
+        shutil.copytree(context / "handler", image.path("/opt/nuclio"), dirs_exist_ok=True)
+        for directive in steps["postCopy"]:
+            image.apply(directive, context)
+        mirror.shutdown()
+        thread.join()
+    assert image.path("/opt/nuclio/weights/sam2_hiera_small.pt").read_bytes() == checkpoint
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 # --- the scripts
