@@ -17,14 +17,26 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "request_log": set(),
     "memory_bank": set(),
+    "byte_cache": set(),
+    "attention": set(),
+    "image_encoder": {"attention"},
+    "memory_attention": {"attention", "byte_cache", "errors"},
     "settings": {"errors"},
     "shapes": {"errors"},
     "weights": {"errors", "settings"},
     "protocol": {"errors", "shapes"},
     "records": {"errors", "settings"},
-    "model_handler": {"errors", "memory_bank", "shapes", "weights"},
-    "tracker_state": {"errors", "memory_bank", "records", "shapes"},
+    "model_handler": {
+        "errors",
+        "image_encoder",
+        "memory_attention",
+        "memory_bank",
+        "shapes",
+        "weights",
+    },
+    "tracker_state": {"byte_cache", "errors", "memory_bank", "records", "shapes"},
     "tracker": {
+        "byte_cache",
         "errors",
         "model_handler",
         "protocol",
@@ -51,6 +63,9 @@ UNKNOWN = {
     "records": MODEL | HTTP | {"numpy"},
     "shapes": MODEL | STORE | HTTP,
     "memory_bank": STORE | HTTP | {"sam2", "json"},
+    "byte_cache": STORE | HTTP | {"sam2", "json"},
+    "image_encoder": STORE | HTTP | {"json"},
+    "memory_attention": STORE | HTTP | {"json"},
     "weights": STORE | {"nuclio_sdk"},
     "settings": MODEL | STORE | HTTP | {"numpy"},
     "errors": MODEL | STORE | HTTP | {"numpy"},
@@ -94,7 +109,7 @@ def test_imports_run_one_way(module: str) -> None:
     assert found & ours <= ARROWS[module]
 
 
-@pytest.mark.parametrize("module", ARROWS)
+@pytest.mark.parametrize("module", UNKNOWN)
 def test_a_module_knows_nothing_of_what_is_not_its_job(module: str) -> None:
     assert not imports(ROOT / f"{module}.py") & UNKNOWN[module]
 
@@ -107,10 +122,10 @@ def test_the_arrows_make_no_circle() -> None:
         placed |= lowest
 
 
-def test_the_action_knows_only_the_tracker_of_the_function() -> None:
+def test_the_action_knows_only_the_trackers_face() -> None:
     for path in (ROOT / "cvat_action").rglob("*.py"):
         inside = imports(path) & set(ARROWS)
-        allowed = {"tracker"} if path.stem == "local" else set()
+        allowed = {"tracker", "protocol", "settings", "errors"} if path.stem == "local" else set()
         assert inside <= allowed, path.name
 
 
@@ -150,8 +165,9 @@ sys.exit(pytest.main(options + sys.argv[1:]))
 
 def test_protocol_and_geometry_are_tested_without_torch() -> None:
     tests = ["test_shapes.py", "test_protocol.py", "test_settings.py"]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *(str(ROOT / "tests" / name) for name in tests)],
+    command = [sys.executable, "-c", WITHOUT_TORCH]
+    done = subprocess.run(  # but for the many cycles over large objects, which take long
+        [*command, *(str(ROOT / "tests" / name) for name in tests), "-k", "not stay_true"],
         cwd=ROOT,
         env={**os.environ, "HYPOTHESIS_PROFILE": "quick"},
         capture_output=True,

@@ -34,6 +34,8 @@ VARIABLES: dict[str, tuple[str, str, object]] = {
     "time_budget_seconds": ("SAM2_TIME_BUDGET_SECONDS", "50", 50.0),
     "state_ttl_seconds": ("SAM2_STATE_TTL_SECONDS", "600", 600),
     "memory_cache_mib": ("SAM2_MEMORY_CACHE_MIB", "0", 0),
+    "frame_cache_mib": ("SAM2_FRAME_CACHE_MIB", "5", 5),
+    "attention_cache_mib": ("SAM2_ATTENTION_CACHE_MIB", "6", 6),
     "embedded_store_mib": ("SAM2_EMBEDDED_STORE_MIB", "64", 64),
 }
 

@@ -1,0 +1,588 @@
+# SPDX-License-Identifier: MIT
+"""The flow of a request: rules per object, errors, limits, what is saved and what is not."""
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cvat_sdk.masks import decode_mask, encode_mask
+from PIL import Image
+from redis_server import RedisServer
+from sam2_models import load_model, random_model
+
+from errors import (
+    AllObjectsFailed,
+    BadRequest,
+    ModelFailure,
+    StoreUnavailable,
+    TooLarge,
+)
+from model_handler import ModelHandler
+from protocol import TrackRequest, answers_to_json, body_to_request
+from records import open_records
+from request_log import RequestLog
+from settings import MIB, Settings
+from tracker import Tracker, _Costs
+from tracker_state import StateStore
+from training.clips import Clip, draw_clip
+
+WIDTH, HEIGHT = 160, 120
+GONE = {"v": 1, "id": "A" * 43}
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return draw_clip(5, frames=12, width=WIDTH, height=HEIGHT, objects=3)
+
+
+@pytest.fixture(scope="module")
+def seeds(clip: Clip) -> list[dict[str, Any]]:
+    """A mask, a polygon and a rectangle."""
+    y, x = np.nonzero(clip.masks[0, 2])
+    corners = np.argwhere(clip.masks[0, 1])[:, ::-1]
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0) + 1
+    return [
+        {"type": "mask", "points": encode_mask(clip.masks[0, 0])},
+        {
+            "type": "polygon",
+            "points": [int(n) for n in (left, top, right, top, right, bottom, left, bottom)],
+        },
+        {
+            "type": "rectangle",
+            "points": [float(n) for n in (x.min() + 0.5, y.min(), x.max() + 1, y.max() + 1)],
+        },
+    ]
+
+
+def new_tracker(model: ModelHandler, server: RedisServer | None = None, **changes: Any) -> Tracker:
+    settings = Settings(threads=1, **changes)
+    if server is not None:
+        settings = replace(settings, redis_host=server.host, redis_port=server.port)
+    store = StateStore(
+        open_records(settings),
+        layout=model.layout,
+        fingerprint=model.fingerprint,
+        prefix=settings.redis_prefix,
+        ttl_seconds=settings.state_ttl_seconds,
+        device=model.device,
+        cache_bytes=settings.memory_cache_mib * MIB,
+    )
+    return Tracker(model, store, settings)
+
+
+@pytest.fixture
+def tracker(micro_model: ModelHandler) -> Iterator[Tracker]:
+    opened = new_tracker(micro_model)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def hiding_tracker(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[Tracker]:
+    """Its model holds every object for absent after the first frame."""
+    files = random_model(
+        repository / "models" / "sam2.1_hiera_micro.yaml", tmp_path_factory.mktemp("hiding")
+    )
+    content = torch.load(files.checkpoint, weights_only=True)
+    for name, tensor in content["model"].items():
+        if name.startswith("sam_mask_decoder.pred_obj_score_head") and tensor.shape == (1,):
+            tensor.fill_(-10.0)
+    torch.save(content, files.checkpoint)
+    opened = new_tracker(load_model(files))
+    yield opened
+    opened.close()
+
+
+def request(
+    frame: np.ndarray | bytes, shapes: Sequence[Any] = (), states: Sequence[Any] = ()
+) -> TrackRequest:
+    if isinstance(frame, np.ndarray):
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "PNG")
+        frame = buffer.getvalue()
+    image = base64.b64encode(frame).decode()
+    return body_to_request(
+        {"image": image, "shapes": list(shapes), "states": list(states)},
+        max_objects=100,
+        max_points=1_000_000,
+    )
+
+
+def track(
+    tracker: Tracker, frame: np.ndarray, shapes: Sequence[Any] = (), states: Sequence[Any] = ()
+) -> dict[str, list[Any]]:
+    """The answer as it goes over the wire."""
+    answer: dict[str, list[Any]] = json.loads(
+        answers_to_json(tracker.track(request(frame, shapes, states)))
+    )
+    assert len({len(each) for each in answer.values()}) == 1
+    return answer
+
+
+# ---- results ----
+
+
+def test_each_object_keeps_its_type_and_its_place(
+    tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    answer = track(tracker, clip.frames[0], seeds)
+    assert answer["shapes"] == seeds  # what was drawn is what is there
+    assert answer["scores"][:2] == [1.0, 1.0]
+    assert 0 <= answer["scores"][2] <= 1
+    for frame in clip.frames[1:5]:
+        answer = track(tracker, frame, [None] * 3, answer["states"])
+        assert answer["errors"] == [None] * 3
+        assert None not in answer["states"]
+        assert all(0 <= score <= 1 for score in answer["scores"])
+        for shape, kind in zip(answer["shapes"], ("mask", "polygon", "rectangle"), strict=True):
+            if shape is not None:
+                assert shape["type"] == kind
+                check_shape(shape)
+
+
+def check_shape(shape: dict[str, Any]) -> None:
+    points = shape["points"]
+    assert {type(number) for number in points} <= {int, float}
+    if shape["type"] == "mask":
+        bitmap = decode_mask(points, image_width=WIDTH, image_height=HEIGHT)
+        assert bitmap.any()
+        assert encode_mask(bitmap)[-4:] == points[-4:]  # tight
+    else:
+        assert min(points) >= 0
+        assert max(points[0::2]) <= WIDTH
+        assert max(points[1::2]) <= HEIGHT
+    if shape["type"] == "polygon":
+        assert len(points) >= 6
+        assert len(points) % 2 == 0
+    if shape["type"] == "rectangle":
+        left, top, right, bottom = points
+        assert left < right
+        assert top < bottom
+
+
+def test_the_first_frames_follow_the_objects(
+    tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    answer = track(tracker, clip.frames[0], seeds[:1])
+    for index in range(1, 4):
+        answer = track(tracker, clip.frames[index], [None], answer["states"])
+        bitmap = decode_mask(answer["shapes"][0]["points"], image_width=WIDTH, image_height=HEIGHT)
+        truth = clip.masks[index, 0]
+        assert (bitmap & truth).sum() / (bitmap | truth).sum() > 0.5
+
+
+def test_a_state_continues_else_a_shape_starts_else_nothing(
+    tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    mask, polygon, rectangle = seeds
+    states = track(tracker, clip.frames[0], seeds)["states"]
+    answer = track(
+        tracker,
+        clip.frames[1],
+        [None, rectangle, polygon, None, mask],
+        [states[0], states[1], None, None],
+    )
+    assert [shape and shape["type"] for shape in answer["shapes"]][1:] == [
+        "polygon",  # the state of index 1 was a polygon's: it wins over the rectangle
+        "polygon",
+        None,
+        "mask",
+    ]
+    assert answer["shapes"][2] == polygon
+    assert answer["shapes"][4] == mask
+    assert [state is None for state in answer["states"]] == [False, False, False, True, False]
+    assert answer["scores"][3] is None
+    assert answer["errors"] == [None] * 5
+
+
+def test_nothing_to_do(tracker: Tracker, clip: Clip) -> None:
+    empty: dict[str, list[Any]] = {"shapes": [], "states": [], "scores": [], "errors": []}
+    assert track(tracker, clip.frames[0]) == empty
+    assert track(tracker, clip.frames[0], [None, None], [None]) == {
+        name: [None, None] for name in empty
+    }
+
+
+def test_any_subset_in_any_order_gives_the_same_shapes(
+    tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    first = track(tracker, clip.frames[0], seeds)["states"]
+    late = track(tracker, clip.frames[1], [*[None] * 3, seeds[0]], [*first, None])
+    states = late["states"]  # of two ages
+    whole = track(tracker, clip.frames[2], [None] * 4, states)
+    for order in ([3, 2, 1, 0], [2, 0], [1], [3, 1, 2]):
+        part = track(tracker, clip.frames[2], [], [states[index] for index in order])
+        for shape, index in zip(part["shapes"], order, strict=True):
+            assert_alike(shape, whole["shapes"][index])
+
+
+def assert_alike(one: dict[str, Any] | None, other: dict[str, Any] | None) -> None:
+    assert (one is None) == (other is None)
+    if one is None or other is None:
+        return
+    assert one["type"] == other["type"]
+    if one["type"] == "mask":
+        a, b = (
+            decode_mask(shape["points"], image_width=WIDTH, image_height=HEIGHT)
+            for shape in (one, other)
+        )
+        assert (a & b).sum() >= 0.999 * (a | b).sum()
+    else:
+        assert np.abs(np.subtract(one["points"][:4], other["points"][:4])).max() <= 1
+
+
+def test_a_repeated_request_gives_the_same_answer(
+    tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    states = track(tracker, clip.frames[0], seeds)["states"]
+    first, second = (track(tracker, clip.frames[1], [], states) for _ in range(2))
+    assert first["shapes"] == second["shapes"]
+    assert first["scores"] == second["scores"]
+    assert first["states"] != second["states"]
+    one, other = (track(tracker, clip.frames[2], [], a["states"]) for a in (first, second))
+    assert one["shapes"] == other["shapes"]
+
+
+def test_two_branches_of_one_state_do_not_see_each_other(
+    tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    states = track(tracker, clip.frames[0], seeds)["states"]
+    alone = track(tracker, clip.frames[1], [], states)
+    track(tracker, clip.frames[9], [], states)
+    assert track(tracker, clip.frames[1], [], states)["shapes"] == alone["shapes"]
+
+
+@pytest.mark.parametrize("frame_cache_mib", [0, 64])
+def test_a_frame_is_encoded_once_and_known_the_next_time(
+    micro_model: ModelHandler,
+    clip: Clip,
+    seeds: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    frame_cache_mib: int,
+) -> None:
+    tracker = new_tracker(micro_model, frame_cache_mib=frame_cache_mib)
+    encoded = count_calls(monkeypatch, micro_model, "encode")
+    states = track(tracker, clip.frames[0], seeds)["states"]
+    first = track(tracker, clip.frames[1], [], states)
+    assert len(encoded) == 2
+    again = track(tracker, clip.frames[1], [], states)
+    assert len(encoded) == (2 if frame_cache_mib else 3)
+    assert again["shapes"] == first["shapes"]
+    tracker.close()
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[int]:
+    calls: list[int] = []
+    method: Callable[..., Any] = getattr(owner, name)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return method(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+# ---- objects that are not visible ----
+
+
+def test_what_is_not_visible_is_null_and_keeps_its_state(
+    hiding_tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    answer = track(hiding_tracker, clip.frames[0], seeds[:2])
+    for frame in clip.frames[1:4]:
+        answer = track(hiding_tracker, frame, [], answer["states"])
+        assert answer["shapes"] == [None, None]
+        assert None not in answer["states"]
+        assert answer["errors"] == [None, None]
+        assert all(0 <= score < 0.01 for score in answer["scores"])
+
+
+def test_a_lost_rectangle_answers_its_last_box(
+    hiding_tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    """Never null: CVAT's own tab crashes on it."""
+    box = seeds[2]["points"]
+    answer = track(hiding_tracker, clip.frames[0], [seeds[2]])
+    for frame in clip.frames[1:4]:
+        answer = track(hiding_tracker, frame, [], answer["states"])
+        assert answer["shapes"] == [{"type": "rectangle", "points": box, "outside": True}]
+        assert answer["states"][0] is not None
+
+
+def test_a_lost_rectangle_that_stuck_out_answers_its_part_inside(
+    hiding_tracker: Tracker, clip: Clip
+) -> None:
+    seed = {"type": "rectangle", "points": [-20.0, 30.0, 50.0, 900.0]}
+    states = track(hiding_tracker, clip.frames[0], [seed])["states"]
+    answer = track(hiding_tracker, clip.frames[1], [], states)
+    assert answer["shapes"][0]["points"] == [0.0, 30.0, 50.0, float(HEIGHT)]
+
+
+def test_a_rectangle_that_was_tracked_remembers_where(
+    tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = track(tracker, clip.frames[0], [seeds[2]])["states"]
+    seen = track(tracker, clip.frames[1], [], states)
+    assert "outside" not in seen["shapes"][0]
+    blank = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
+    with monkeypatch.context() as patched:
+        patched.setattr(tracker._model, "logits_to_bitmap", lambda *_, **__: blank)
+        lost = track(tracker, clip.frames[2], [], seen["states"])
+    assert lost["shapes"] == [{**seen["shapes"][0], "outside": True}]
+    back = track(tracker, clip.frames[3], [], lost["states"])
+    assert "outside" not in back["shapes"][0]
+
+
+# ---- errors of single objects ----
+
+
+def test_what_befalls_one_object_is_said_beside_it(
+    tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    states = track(tracker, clip.frames[0], seeds)["states"]
+    other_size = track(tracker, np.zeros((50, 60, 3), np.uint8), [square(10)])["states"][0]
+    shapes = [
+        None,
+        {"type": "polygon", "points": [1, 2, 3]},
+        {"type": "mask", "points": [1, 0, 0, 0, 0]},
+        {"type": "ellipse", "points": [1, 2, 3, 4]},
+        {"type": "mask", "points": [0, 10**9, 0, 0, 1, 1]},
+        None,
+        None,
+        None,
+        seeds[0],
+    ]
+    answer = track(
+        tracker, clip.frames[1], shapes, [states[0], *[None] * 4, GONE, {"v": 1}, other_size]
+    )
+    codes = [error and error["code"] for error in answer["errors"]]
+    assert codes == [
+        None,
+        "bad_shape",
+        "empty_shape",
+        "bad_shape",
+        "bad_shape",
+        "state_gone",
+        "bad_state",
+        "size_changed",
+        None,
+    ]
+    for index, code in enumerate(codes):
+        assert (answer["states"][index] is None) == (code is not None)
+        if code:
+            assert answer["shapes"][index] is None
+            assert answer["scores"][index] is None
+            assert answer["errors"][index]["message"].endswith(".")
+    message = answer["errors"][7]["message"]
+    assert "Image sizes of the start frame and the current frame are different" in message
+    assert "60 x 50, 160 x 120" in message
+
+
+def square(side: int) -> dict[str, Any]:
+    return {"type": "polygon", "points": [5, 5, 5 + side, 5, 5 + side, 5 + side, 5, 5 + side]}
+
+
+def test_where_all_fail_the_request_does(tracker: Tracker, clip: Clip) -> None:
+    with pytest.raises(AllObjectsFailed) as caught:
+        tracker.track(request(clip.frames[0], [None, square(0)], [GONE]))
+    assert (caught.value.status, caught.value.code) == (410, "state_gone")
+    assert caught.value.indexes == [0, 1]
+    with pytest.raises(AllObjectsFailed) as caught:
+        tracker.track(request(clip.frames[0], [square(0), None], [None, GONE]))
+    assert (caught.value.status, caught.value.code) == (400, "empty_shape")
+    assert caught.value.indexes == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("points", "kind"),
+    [
+        ([-50, -50, 60, -50, 60, 60, -50, 60], "polygon"),
+        ([-1e9, -1e9, 1e9, -1e9, 80, 1e9], "polygon"),
+        ([-50, 20, 60.5, 60], "rectangle"),
+        ([0, 1, 159, 119, 159, 119], "mask"),  # the pixel in the corner
+        ([0, WIDTH * HEIGHT, 0, 0, WIDTH - 1, HEIGHT - 1], "mask"),  # everything
+        ([80, 60, 81, 60, 81, 61, 80, 61], "polygon"),  # a pixel
+        ([80, 0, 81, 0, 81, 120, 80, 120], "polygon"),  # a column
+    ],
+)
+def test_shapes_at_the_limits_start(
+    tracker: Tracker, clip: Clip, points: list[float], kind: str
+) -> None:
+    states = track(tracker, clip.frames[0], [{"type": kind, "points": points}])["states"]
+    answer = track(tracker, clip.frames[1], [], states)
+    assert answer["errors"] == [None]
+    assert answer["states"] != [None]
+
+
+# ---- errors of the request ----
+
+
+def test_an_image_that_is_none(tracker: Tracker) -> None:
+    with pytest.raises(BadRequest, match="decoded"):
+        tracker.track(request(b"no image", [square(10)]))
+
+
+def test_a_large_image(micro_model: ModelHandler, clip: Clip) -> None:
+    tracker = new_tracker(micro_model, max_image_megapixels=0.01)
+    with pytest.raises(TooLarge, match="0.01 megapixels"):
+        tracker.track(request(clip.frames[0], [square(10)]))
+    tracker.close()
+
+
+def test_more_objects_than_the_time_allows_are_refused_with_the_number_that_fits(
+    micro_model: ModelHandler,
+) -> None:
+    tracker = new_tracker(micro_model, time_budget_seconds=1e-6)
+    tracker.warm_up()
+    with pytest.raises(TooLarge, match="send at most 1 in one request"):
+        tracker.track(request(b"not even decoded", [square(10)] * 2))
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    assert track(tracker, image, [square(10)])["errors"] == [None]  # one always goes
+    tracker.close()
+
+
+def test_the_number_that_fits() -> None:
+    costs = _Costs(25.0)
+    costs.check(1000)  # nothing is known yet
+    log = RequestLog(phases={"decode": 1.0, "encode": 4.0, "start": 2.0, "step": 4.0})
+    costs.remember(log, 3)  # 5 s for the frame, 2 s for each object
+    costs.check(10)
+    with pytest.raises(TooLarge, match=r"11 objects .* 25 s here; send at most 10 "):
+        costs.check(11)
+
+
+def test_a_model_that_fails_saves_nothing(
+    micro_model: ModelHandler,
+    clip: Clip,
+    seeds: list[Any],
+    empty_redis: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracker = new_tracker(micro_model, empty_redis)
+    states = track(tracker, clip.frames[0], seeds)["states"]
+    with empty_redis.client() as client:
+        before = client.dbsize()
+        fill = micro_model._fill_holes
+        with monkeypatch.context() as patched:
+            patched.setattr(micro_model, "_fill_holes", lambda logits: fill(logits) * torch.nan)
+            with pytest.raises(ModelFailure, match="not finite"):
+                tracker.track(request(clip.frames[1], [seeds[0]], [None, *states]))
+        assert client.dbsize() == before
+    assert track(tracker, clip.frames[1], [], states)["errors"] == [None] * 3
+    tracker.close()
+
+
+# ---- the store ----
+
+
+def test_malformed_tokens_send_no_command(
+    micro_model: ModelHandler, clip: Clip, empty_redis: RedisServer
+) -> None:
+    tracker = new_tracker(micro_model, empty_redis)
+    tracker.store_answers()
+    hostile = ["x", {"v": 1, "id": "*"}, {"v": 1, "id": "../" * 14 + "a"}, {"v": 2, "id": "A" * 43}]
+    with empty_redis.commands() as commands, pytest.raises(AllObjectsFailed):
+        tracker.track(request(clip.frames[0], [], hostile))
+    assert commands == []
+    with empty_redis.commands() as commands, pytest.raises(AllObjectsFailed):
+        tracker.track(request(clip.frames[0], [], [*hostile, GONE]))
+    assert [command[0] for command in commands] == ["MGET"]
+    assert len(commands[0]) == 2  # one key, of the one token that could be ours
+    tracker.close()
+
+
+def test_a_request_with_a_redis_that_is_gone_costs_no_model_work(
+    micro_model: ModelHandler,
+    clip: Clip,
+    seeds: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with RedisServer(tmp_path) as server:
+        tracker = new_tracker(micro_model, server)
+        states = track(tracker, clip.frames[0], seeds)["states"]
+    encoded = count_calls(monkeypatch, micro_model, "encode")
+    for content in (request(clip.frames[1], [], states), request(clip.frames[1], seeds)):
+        with pytest.raises(StoreUnavailable):
+            tracker.track(content)
+    assert not encoded
+    assert not tracker.store_answers()
+    with server:
+        assert tracker.store_answers()
+        assert track(tracker, clip.frames[1], seeds)["errors"] == [None] * 3
+        with pytest.raises(AllObjectsFailed) as caught:
+            tracker.track(request(clip.frames[1], [], states))
+        assert caught.value.status == 410  # it came back empty
+    tracker.close()
+
+
+def test_a_redis_lost_at_the_save_leaves_the_old_state_good(
+    micro_model: ModelHandler,
+    clip: Clip,
+    seeds: list[Any],
+    empty_redis: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracker = new_tracker(micro_model, empty_redis)
+    states = track(tracker, clip.frames[0], seeds)["states"]
+    expected = track(tracker, clip.frames[1], [], states)["shapes"]
+    with monkeypatch.context() as patched:
+
+        def lost(states: object) -> list[str]:
+            raise StoreUnavailable("The store does not answer.")
+
+        patched.setattr(tracker._store, "save", lost)
+        with pytest.raises(StoreUnavailable):
+            tracker.track(request(clip.frames[1], [], states))
+    assert track(tracker, clip.frames[1], [], states)["shapes"] == expected
+    tracker.close()
+
+
+def test_a_store_that_hangs_is_waited_for_only_so_long(
+    micro_model: ModelHandler, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = new_tracker(micro_model, redis_timeout_seconds=0.2)
+    go_on = threading.Event()
+    monkeypatch.setattr(tracker._store, "ping", lambda: go_on.wait(60))
+    with pytest.raises(StoreUnavailable, match="in time"):
+        tracker.track(request(clip.frames[0], seeds))
+    assert not tracker.store_answers()
+    go_on.set()
+    assert track(tracker, clip.frames[0], seeds)["errors"] == [None] * 3
+    tracker.close()
+
+
+def test_two_trackers_on_one_redis_take_turns(
+    micro_model: ModelHandler, clip: Clip, seeds: list[Any], empty_redis: RedisServer
+) -> None:
+    alone = new_tracker(micro_model)
+    pair = [new_tracker(micro_model, empty_redis, memory_cache_mib=mib) for mib in (64, 0)]
+    expected, answer = (track(tracker, clip.frames[0], seeds) for tracker in (alone, pair[0]))
+    for index, frame in enumerate(clip.frames[1:8]):
+        expected = track(alone, frame, [], expected["states"])
+        answer = track(pair[index % 2], frame, [], answer["states"])
+        assert answer["shapes"] == expected["shapes"]
+        assert answer["scores"] == expected["scores"]
+    for tracker in (alone, *pair):
+        tracker.close()
+
+
+# ---- what is told ----
+
+
+def test_the_log_of_a_request(tracker: Tracker, clip: Clip, seeds: list[Any]) -> None:
+    states = track(tracker, clip.frames[0], seeds)["states"]
+    log = RequestLog()
+    tracker.track(request(clip.frames[1], [seeds[0]], [None, *states, GONE, None]), log)
+    assert (log.objects, log.started, log.continued, log.failed) == (6, 1, 3, 1)
+    assert log.image_bytes > 0
+    assert {"decode", "load", "encode", "start", "step", "shapes", "save"} <= set(log.phases)
