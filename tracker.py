@@ -3,6 +3,7 @@
 
 import hashlib
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ from weights import model_files
 T = TypeVar("T")
 
 COSTS_REMEMBERED = 9
+# Bitmaps of one request's seeds are held together, one byte per pixel of the image: 32 at 4K.
+MAX_SEED_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +129,7 @@ class Tracker:
             with log.phase("load"):
                 loaded = self._wait(loading)
 
+        _check_seeds(seeds.values(), frame)
         starts: dict[int, _Start] = {}
         states: dict[int, TrackState] = {}
         for index, seed in seeds.items():
@@ -339,6 +343,16 @@ def build_tracker(settings: Settings) -> Tracker:
         cache_bytes=settings.memory_cache_mib * MIB,
     )
     return Tracker(model, store, settings)
+
+
+def _check_seeds(seeds: Iterable[Seed], frame: _Frame) -> None:
+    drawn = sum(seed.type != "rectangle" for seed in seeds)
+    fitting = max(1, MAX_SEED_PIXELS // (frame.width * frame.height))
+    if drawn > fitting:
+        raise TooLarge(
+            f"{drawn} masks and polygons start on an image of {frame.width} x {frame.height} "
+            f"pixels; send at most {fitting} at once."
+        )
 
 
 def _prepare_start(seed: Seed, frame: _Frame) -> _Start:
