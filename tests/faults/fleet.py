@@ -20,7 +20,7 @@ from faults.worker import KILL_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT_TIMEOUT_SECONDS = 60
-START_TIMEOUT_SECONDS = 120
+START_TIMEOUT_SECONDS = 300
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Several fleets side by side: most of a fault is waiting."""
 
+import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +24,16 @@ def in_lanes(
     """Splits runs over lanes; lane n has the seed `seed` + n."""
     begin = time.monotonic()
 
+    one_at_a_time = threading.Lock()  # a start is all work and no waiting
+
     def one(number: int) -> Tally:
         share = runs // lanes + (number < runs % lanes)
-        with Fleet(workers=workers, real_model=model is not None) as fleet:
-            return campaign(Lane(fleet, seed=seed + number, model=model), share)
+        with one_at_a_time:
+            fleet = Fleet(workers=workers, real_model=model is not None)
+        with fleet:
+            tally = campaign(Lane(fleet, seed=seed + number, model=model), share)
+        print(f"lane {number} of {lanes}: {tally.line()}", file=sys.stderr, flush=True)
+        return tally
 
     with ThreadPoolExecutor(lanes) as pool:
         tallies = list(pool.map(one, range(lanes)))
