@@ -12,7 +12,6 @@ import re
 import socket
 import struct
 import threading
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -82,7 +81,8 @@ class Fault:
     times: int = 1
     skip: int = 0
     """let this many pass first"""
-    seconds: float = 0.0
+    hold: threading.Event | None = None
+    """it is answered when this is set"""
     drop: bool = False
     """close the connection without an answer"""
     after: bool = False
@@ -462,7 +462,8 @@ def _handler_for(cvat: StandinCvat) -> type[BaseHTTPRequestHandler]:
             return None
 
         def _fail(self, fault: Fault) -> None:
-            time.sleep(fault.seconds)
+            if fault.hold:
+                fault.hold.wait(200)
             if fault.drop:
                 self.connection.setsockopt(
                     socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)

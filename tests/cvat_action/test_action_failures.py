@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import MASK, POLYGON, RECTANGLE, keyframe, shape, shifted, track
@@ -19,6 +20,8 @@ WRITE = r"/api/jobs/42/annotations/"
 TO_14 = ("track", "--job", 42, "--frame", 10, "--target-frame", 14)
 CONVERT = "--convert-polygon-shapes-to-tracks"
 ROOT = Path(__file__).parents[2]
+WAIT = 200
+"""seconds at most, for processes on a busy machine"""
 
 
 def frames(shapes):
@@ -99,13 +102,39 @@ def test_a_body_over_nuclios_limit_is_sent_in_parts(cvat, job, act, masks, funct
     assert len(job.shapes) == 3 + 3 * 4
 
 
-def test_slow_calls_are_split_and_joined_again(cvat, job, act, masks, function):
-    function.seconds = lambda frame, count: 0.3 * count if frame == 11 else 0.0
-    assert act(*TO_14, "--seconds-per-call", 0.6).code == 0
+def test_slow_calls_are_split_and_joined_again(cvat, job, act, masks, function, monkeypatch):
+    clock = SimpleNamespace(now=0.0, sleep=time.sleep)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("cvat_action.tracking.time", clock)
+
+    def takes(frame, count):
+        clock.now += 9.0 * count if frame == 11 else 1.0
+        return 0.0
+
+    function.seconds = takes
+    assert act(*TO_14, "--seconds-per-call", 25).code == 0
     sizes = [(frame, len(objects)) for _, frame, objects in function.calls]
     assert sizes[:2] == [(10, 3), (11, 3)]
     assert sizes[2:5] == [(12, 1), (12, 2), (13, 3)]
     assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_an_object_without_a_state_is_told_and_the_others_go_on(cvat, job, act, masks, function):
+    """A function that knows no `errors` gives null, which CVAT signs as `null:...`."""
+    answer = function.answer
+
+    def without_state(request):
+        status, columns = answer(request)
+        del columns["errors"], columns["scores"]
+        if not request["states"]:
+            columns["states"][1] = None
+        return status, columns
+
+    function.answer = without_state
+    result = act(*TO_14)
+    assert result.code == 0
+    assert "Object 30: not started on frame 10: the function gave no state for it" in result.log
+    assert frames(job.shapes) == sorted([10] * 3 + [11, 12, 13, 14] * 2)
 
 
 def test_objects_per_call_is_kept_to(cvat, job, act, masks, function):
@@ -394,59 +423,64 @@ def command(cvat, tmp_path, *arguments):
     )
 
 
-def at_frame(function, number):
-    """Is set when the function is asked for a frame, which it then never answers in time."""
-    reached = threading.Event()
+@pytest.fixture
+def at_frame_13(function):
+    """Set when the function is asked for frame 13; it answers when `go_on` is called."""
+    reached, released = threading.Event(), threading.Event()
 
     def seconds(frame, count):
-        if frame == number:
+        if frame == 13:
             reached.set()
-            return 30.0
+            released.wait(WAIT)
         return 0.0
 
     function.seconds = seconds
-    return reached
+    reached.go_on = released.set
+    yield reached
+    released.set()
 
 
-def test_ctrl_c_keeps_what_is_done(cvat, job, masks, function, tmp_path, act):
-    reached = at_frame(function, 13)
+def test_ctrl_c_keeps_what_is_done(cvat, job, masks, at_frame_13, tmp_path, act):
     process = command(cvat, tmp_path, *TO_14, "--json")
-    assert reached.wait(30)
+    assert at_frame_13.wait(WAIT)
     process.send_signal(signal.SIGINT)
-    out, log = process.communicate(timeout=30)
+    out, log = process.communicate(timeout=WAIT)
     assert process.returncode == 130
     assert "Stopped by Ctrl+C. 2 of 4 frames are tracked and written" in log
     assert "Traceback" not in log
     assert frames(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
     assert json.loads(out)["complete"] is False
-    function.seconds = lambda frame, count: 0.0
+    at_frame_13.go_on()
     assert act("track", "--resume", json.loads(out)["resume"].split()[-1]).code == 0
     assert len(job.shapes) == 3 + 3 * 4
 
 
-def test_a_killed_run_is_written_and_goes_on_with_resume(cvat, job, masks, function, tmp_path, act):
-    reached = at_frame(function, 13)
+def test_a_killed_run_is_written_and_goes_on_with_resume(
+    cvat, job, masks, at_frame_13, tmp_path, act
+):
     journal = tmp_path / "run.jsonl"
     process = command(cvat, tmp_path, *TO_14, "--journal", journal)
-    assert reached.wait(30)
+    assert at_frame_13.wait(WAIT)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=WAIT)
     assert len(job.shapes) == 3
     with journal.open("a") as file:
         file.write('{"frame": 13, "resul')  # the last line may be cut short
-    function.seconds = lambda frame, count: 0.0
+    at_frame_13.go_on()
     assert act("track", "--resume", journal).code == 0
     assert frames(job.shapes) == sorted([10, 11, 12, 13, 14] * 3)
 
 
 def test_ctrl_c_while_writing_still_writes(cvat, job, masks, tmp_path):
-    cvat.faults = [Fault("PATCH", WRITE, 503, "busy", seconds=1.0)]
+    hold = threading.Event()
+    cvat.faults = [Fault("PATCH", WRITE, 503, "busy", hold=hold)]
     process = command(cvat, tmp_path, *TO_14, "--first-wait", "0.01")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT
     while cvat.faults[0].times and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, log = process.communicate(timeout=30)
+    hold.set()
+    _, log = process.communicate(timeout=WAIT)
     assert process.returncode == 0
     assert "Writing what is done" in log
     assert len(job.shapes) == 3 + 3 * 4
