@@ -21,8 +21,9 @@ from errors import (
     StoreUnavailable,
     TooLarge,
 )
+from image_decoding import decode_image
 from model_handler import FrameFeatures, ModelHandler, Prediction, set_threads
-from protocol import Answer, Seed, Shape, Token, TrackRequest, decode_image
+from protocol import Answer, Seed, Shape, Token, TrackRequest
 from records import open_records
 from request_log import RequestLog
 from settings import MIB, Settings

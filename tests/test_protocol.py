@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from errors import BadRequest, BadShape, BadState, EmptyShape, ObjectError, StateGone, TooLarge
+from image_decoding import decode_image
 from protocol import (
     Answer,
     Seed,
@@ -24,7 +25,6 @@ from protocol import (
     TrackRequest,
     answers_to_json,
     body_to_request,
-    decode_image,
     error_to_json,
 )
 
