@@ -61,7 +61,7 @@ class NuclioHandler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if not length.isdecimal() or self.headers.get("Transfer-Encoding"):
             return self._answer(411, "text/plain", b"Send a Content-Length.")
-        if int(length) > MAX_BODY_BYTES:
+        if len(length) > 18 or int(length) > MAX_BODY_BYTES:
             return self._answer(400, "text/plain", b"body size exceeds the given limit")
         body = self.rfile.read(int(length))
         if len(body) < int(length):
