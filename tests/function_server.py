@@ -20,9 +20,9 @@ from typing import Any
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS = 120.0
-ANSWER_SECONDS = 60.0
-STOP_SECONDS = 30.0
+START_SECONDS = 200.0
+ANSWER_SECONDS = 120.0
+STOP_SECONDS = 90.0
 
 
 class FunctionServer:

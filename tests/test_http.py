@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: MIT
+"""The function over real HTTP, as CVAT calls it: one frame per request, tokens in between."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from cvat_sdk.masks import decode_mask, encode_mask
+from function_server import FunctionServer, follow, init
+from official import official_logits, official_predictor
+from PIL import Image
+from redis_server import RedisServer, free_port
+
+from training.clips import Clip, draw_clip
+from weights import ModelFiles
+
+WIDTH, HEIGHT = 320, 240
+# Nearer to 0 than this a logit's sign may be decided by rounding.
+UNDECIDED = 1e-2
+POLYGON = {"type": "polygon", "points": [20, 10, 70, 12, 60, 50, 25, 45]}
+FRAME = Image.effect_noise((96, 64), 80).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    """26 frames of three objects of different size; the last one leaves and returns."""
+    return draw_clip(3, frames=26, width=WIDTH, height=HEIGHT, objects=3, leaving=True)
+
+
+def environment(
+    files: ModelFiles, server: RedisServer | None = None, **more: str
+) -> dict[str, str]:
+    found = {
+        "SAM2_CONFIG": str(files.config),
+        "SAM2_CHECKPOINT": str(files.checkpoint),
+        "SAM2_DEVICE": "cpu",
+        "SAM2_PRECISION": "float32",
+        "SAM2_THREADS": "1",
+        **more,
+    }
+    if server is not None:
+        found["CVAT_FUNCTIONS_REDIS_HOST"] = server.host
+        found["CVAT_FUNCTIONS_REDIS_PORT"] = str(server.port)
+    return found
+
+
+@pytest.fixture(scope="module")
+def function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionServer]:
+    """With a Redis, and without hole filling."""
+    with FunctionServer(environment(micro_files, redis_server, SAM2_FILL_HOLE_AREA="0")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def other_function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionServer]:
+    """A second one on the same Redis, whose caches keep nothing."""
+    caches = {"SAM2_MEMORY_CACHE_MIB": "0", "SAM2_FRAME_CACHE_MIB": "0"}
+    variables = environment(micro_files, redis_server, SAM2_FILL_HOLE_AREA="0", **caches)
+    with FunctionServer(variables) as server:
+        yield server
+
+
+def images(clip: Clip) -> list[Image.Image]:
+    return [Image.fromarray(frame) for frame in clip.frames]
+
+
+def mask_seeds(clip: Clip, frame: int = 0) -> list[dict[str, Any]]:
+    return [{"type": "mask", "points": encode_mask(mask)} for mask in clip.masks[frame]]
+
+
+def track(
+    servers: list[FunctionServer], frames: list[Image.Image], seeds: list[dict[str, Any]]
+) -> list[list[dict[str, Any] | None]]:
+    """The shapes by frame from the second frame on; the servers take turns."""
+    status, answer = servers[0].post(init(frames[0], seeds))
+    assert status == 200
+    found = []
+    for index, frame in enumerate(frames[1:]):
+        status, answer = servers[(index + 1) % len(servers)].post(follow(frame, answer["states"]))
+        assert status == 200
+        assert answer["errors"] == [None] * len(seeds)
+        found.append(answer["shapes"])
+    return found
+
+
+def bitmap(shape: dict[str, Any] | None) -> np.ndarray:
+    if shape is None:
+        return np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
+    return decode_mask(shape["points"], image_width=WIDTH, image_height=HEIGHT)
+
+
+# ---- tracking ----
+
+
+@pytest.fixture(scope="module")
+def tracked(function: FunctionServer, clip: Clip) -> list[list[dict[str, Any] | None]]:
+    return track([function], images(clip), mask_seeds(clip))
+
+
+def test_equal_to_the_official_predictor(
+    tracked: list[list[dict[str, Any] | None]], clip: Clip, micro_files: ModelFiles, tmp_path: Any
+) -> None:
+    """HTTP, state in Redis, HTTP: over 25 steps of 3 objects."""
+    official = official_logits(
+        official_predictor(micro_files), images(clip), list(clip.masks[0]), tmp_path
+    )
+    overlaps, visible = [], []
+    for number, by_frame in enumerate(official):
+        for index in range(1, len(clip.frames)):
+            logits = by_frame[index].numpy()
+            ours, truth = bitmap(tracked[index - 1][number]), logits > 0
+            decided = np.abs(logits) > UNDECIDED
+            assert (ours[decided] == truth[decided]).all()
+            visible.append(truth.any())
+            union = (ours | truth).sum()
+            overlaps.append((ours & truth).sum() / union if union else 1.0)
+    assert np.mean(visible) >= 0.8
+    assert np.mean(overlaps) >= 0.9999
+    assert np.min(overlaps) >= 0.999
+
+
+def test_the_masks_are_those_of_the_objects(
+    tracked: list[list[dict[str, Any] | None]], clip: Clip
+) -> None:
+    """The bundled model does track: against what was drawn."""
+    overlaps = [
+        (bitmap(shape) & truth).sum() / max((bitmap(shape) | truth).sum(), 1)
+        for shapes, truths in zip(tracked, clip.masks[1:], strict=True)
+        for shape, truth in zip(shapes, truths, strict=True)
+        if truth.any()
+    ]
+    assert np.mean(overlaps) > 0.5
+
+
+def test_two_processes_in_turn_give_the_same_masks_as_one(
+    function: FunctionServer,
+    other_function: FunctionServer,
+    tracked: list[list[dict[str, Any] | None]],
+    clip: Clip,
+) -> None:
+    in_turn = track([other_function, function], images(clip), mask_seeds(clip))
+    for shapes, others in zip(tracked, in_turn, strict=True):
+        for one, other in zip(shapes, others, strict=True):
+            a, b = bitmap(one), bitmap(other)
+            assert (a & b).sum() >= 0.999 * (a | b).sum()
+    assert in_turn == tracked
+
+
+def test_mixed_types_and_late_starts(function: FunctionServer, clip: Clip) -> None:
+    y, x = np.nonzero(clip.masks[0, 1])
+    box = [float(n) for n in (x.min(), y.min(), x.max() + 1, y.max() + 1)]
+    frames = images(clip)
+    status, first = function.post(
+        init(frames[0], [mask_seeds(clip)[0], {"type": "rectangle", "points": box}])
+    )
+    assert status == 200
+    late = {"image": follow(frames[1], [])["image"], "shapes": [None, POLYGON, None]}
+    status, second = function.post({**late, "states": [first["states"][1], None, None]})
+    assert status == 200
+    assert [shape and shape["type"] for shape in second["shapes"]] == ["rectangle", "polygon", None]
+    states = [second["states"][1], first["states"][0], second["states"][0]]
+    status, third = function.post(follow(frames[2], states))
+    assert status == 200
+    kinds = [shape and shape["type"] for shape in third["shapes"]]
+    assert kinds[2] == "rectangle"
+    assert kinds[0] in ("polygon", None)
+    assert kinds[1] in ("mask", None)
+
+
+def test_a_track_whose_redis_was_lost_is_gone(micro_files: ModelFiles, tmp_path: Any) -> None:
+    with RedisServer(tmp_path) as redis, FunctionServer(environment(micro_files, redis)) as server:
+        _, answer = server.post(init(FRAME, [POLYGON]))
+        redis.stop()
+        status, failure = server.post(follow(FRAME, answer["states"]))
+        assert (status, failure["error"]["code"]) == (503, "store_unavailable")
+        assert server.get()["store"] == {"kind": "redis", "answers": False}
+        redis.start()
+        status, failure = server.post(follow(FRAME, answer["states"]))
+        assert (status, failure["error"]["code"]) == (410, "state_gone")
+        assert server.post(init(FRAME, [POLYGON]))[0] == 200
+
+
+# ---- HTTP ----
+
+
+def test_get(function: FunctionServer, micro_files: ModelFiles) -> None:
+    status, headers, body = function.request("GET")
+    assert status == 200
+    assert headers["content-type"] == "application/json"
+    assert json.loads(body)["model"] == micro_files.name
+    assert json.loads(body)["store"] == {"kind": "redis", "answers": True}
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/json; charset=utf-8", "text/plain", None]
+)
+def test_content_types(function: FunctionServer, content_type: str | None) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    status, found, body = function.request(
+        "POST", json.dumps(init(FRAME, [POLYGON])), headers=headers
+    )
+    assert status == 200
+    assert found["content-type"] == "application/json"
+    assert json.loads(body)["shapes"] == [POLYGON]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_other_methods(function: FunctionServer, method: str) -> None:
+    status, _, body = function.request(method)
+    assert status == 405
+    assert json.loads(body)["error"]["code"] == "bad_method"
+
+
+def test_head_has_no_body(function: FunctionServer) -> None:
+    status, headers, body = function.request("HEAD")
+    assert status == 405
+    assert int(headers["content-length"]) > 0
+    assert body == b""
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(b"", 400), (b"{", 400), (b"\xff\xfe\x00", 400), (b"[" * 100_000, 400), (b"null", 400)],
+)
+def test_bodies_that_are_no_request(function: FunctionServer, content: bytes, status: int) -> None:
+    for content_type in ("application/json", "text/plain"):
+        found, _, body = function.request("POST", content, headers={"Content-Type": content_type})
+        assert found == status
+        assert json.loads(body)["error"]["code"] == "bad_request"
+
+
+def raw(function: FunctionServer, request: bytes) -> bytes:
+    """What comes back for bytes that need not be HTTP, until the server closes."""
+    with socket.create_connection(("127.0.0.1", function.port), timeout=30) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"411"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", b"411"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 268435457\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", b"4"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", b"501"),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", b"505"),
+        (b"nonsense\r\n\r\n", b""),
+    ],
+    ids=lambda value: repr(value)[-30:],
+)
+def test_requests_that_are_hardly_http(
+    function: FunctionServer, request_: bytes, status: bytes
+) -> None:
+    answer = raw(function, request_)
+    assert status in answer.split(b"\r\n")[0]
+    assert b"Traceback" not in answer
+    assert function.get()["store"]["answers"] is True  # the worker goes on
+
+
+def test_a_client_that_goes_away(function: FunctionServer) -> None:
+    for request in (b"", b"POST / HT", b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{"):
+        with socket.create_connection(("127.0.0.1", function.port)) as connection:
+            connection.sendall(request)
+    assert function.get()["store"]["answers"] is True
+
+
+def test_a_large_body_is_read_to_its_end(function: FunctionServer) -> None:
+    request = {**init(FRAME, [POLYGON]), "padding": "x" * (16 << 20)}
+    assert function.post(request)[0] == 200
+
+
+def test_requests_wait_for_their_turn(function: FunctionServer) -> None:
+    """One at a time per worker, none refused."""
+    request = init(FRAME, [POLYGON])
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: function.post(request)[0], range(24)))
+    assert answers == [200] * 24
+
+
+def test_a_connection_is_not_kept_from_the_others(function: FunctionServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", function.port, timeout=30)
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    assert response.read()
+    assert response.getheader("Connection") == "close"
+    assert function.get()
+    connection.close()
+
+
+# ---- start and stop ----
+
+
+def test_a_stop_lets_the_running_request_finish(micro_files: ModelFiles, clip: Clip) -> None:
+    with FunctionServer(environment(micro_files)) as server:
+        seeds = mask_seeds(clip) * 20
+        with ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(server.post, init(images(clip)[0], seeds))
+            time.sleep(0.3)  # so that it is being worked on; else it proves less, but holds
+            assert server.stop() == 0
+            try:
+                status, answer = pending.result()
+            except ConnectionRefusedError:
+                pytest.fail("the request came too late")
+        assert status == 200
+        assert None not in answer["states"]
+        assert "Traceback" not in "".join(server.log)
+
+
+def test_without_a_redis_two_workers_refuse_to_start(micro_files: ModelFiles) -> None:
+    with FunctionServer(environment(micro_files), workers=2, wait=False) as server:
+        assert server.wait() == 1
+        assert "The function cannot start: Several workers need a Redis" in "".join(server.log)
+        assert "Traceback" not in "".join(server.log)
+
+
+def test_two_workers_share_a_redis_and_one_that_dies_is_replaced(
+    micro_files: ModelFiles, redis_server: RedisServer
+) -> None:
+    variables = environment(micro_files, redis_server)
+    with FunctionServer(variables, workers=2) as server:
+        status, answer = server.post(init(FRAME, [POLYGON]))
+        assert status == 200
+        for _ in range(6):
+            status, answer = server.post(follow(FRAME, answer["states"]))
+            assert status == 200
+        os.kill(worker_ids(server)[0], signal.SIGKILL)
+        server.wait_for(r"worker \d died: starting it again")
+        server.wait_for(r"worker \d+ is ready", times=3)
+        for _ in range(4):
+            status, answer = server.post(follow(FRAME, answer["states"]))
+            assert status == 200
+        assert server.stop() == 0
+
+
+def worker_ids(server: FunctionServer) -> list[int]:
+    children = f"/proc/{server._process.pid}/task/{server._process.pid}/children"
+    with open(children) as file:
+        return [int(word) for word in file.read().split()]
+
+
+def test_a_wrong_setting_ends_the_start_with_a_sentence(micro_files: ModelFiles) -> None:
+    variables = environment(micro_files, SAM2_DEVICE="cuda:99")
+    with FunctionServer(variables, wait=False) as server:
+        assert server.wait() == 1
+        assert "SAM2_DEVICE" in "".join(server.log)
+        assert "Traceback" not in "".join(server.log)
+
+
+def test_a_redis_that_is_not_there_yet(micro_files: ModelFiles, tmp_path: Any) -> None:
+    redis = RedisServer(tmp_path)
+    redis.port = free_port()
+    with FunctionServer(environment(micro_files, redis)) as server:
+        assert "Redis does not answer yet" in "".join(server.log)
+        assert server.get()["store"] == {"kind": "redis", "answers": False}
+        assert server.post(init(FRAME, [POLYGON]))[0] == 503
+        with redis:
+            assert server.get()["store"] == {"kind": "redis", "answers": True}
+            assert server.post(init(FRAME, [POLYGON]))[0] == 200
