@@ -25,6 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "shapes": {"errors"},
     "weights": {"errors", "settings"},
     "protocol": {"errors", "shapes"},
+    "image_decoding": {"errors"},
     "records": {"errors", "settings"},
     "model_handler": {
         "errors",
@@ -38,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "tracker": {
         "byte_cache",
         "errors",
+        "image_decoding",
         "model_handler",
         "protocol",
         "records",
@@ -56,7 +58,8 @@ HTTP = {"http", "socketserver", "socket", "urllib", "nuclio_sdk", "requests", "u
 # What a module must know nothing of, as imports.
 UNKNOWN = {
     "main": MODEL | STORE | {"numpy", "cv2", "PIL"} | HTTP,
-    "protocol": MODEL | STORE | HTTP,
+    "protocol": MODEL | STORE | HTTP | {"PIL", "numpy"},
+    "image_decoding": MODEL | STORE | HTTP,
     "tracker": STORE | HTTP | {"sam2", "hydra", "omegaconf", "torch"},
     "model_handler": STORE | HTTP | {"json"},
     "tracker_state": {"sam2", "hydra", "omegaconf", "redis"} | HTTP,
