@@ -301,7 +301,7 @@ class _Session:
         elif run.done:
             print(report.summary_table(report.summary(self._job, run.objects)))
             if written:
-                print("written: " + ", ".join(f"{n} {name}" for name, n in written.items()))
+                print(f"written: {_counts_as_text(written)}")
 
 
 def count_objects(frame: int, objects: Sequence[TrackedObject]) -> dict[str, int]:
@@ -312,12 +312,20 @@ def count_objects(frame: int, objects: Sequence[TrackedObject]) -> dict[str, int
 
 def count_changes(changes: Changes) -> dict[str, int]:
     counts = {
-        "shapes created": len(changes.create_shapes),
-        "tracks created": len(changes.create_tracks),
-        "tracks updated": len(changes.update_tracks),
-        "shapes deleted": len(changes.delete_shapes),
+        "shapes_created": len(changes.create_shapes),
+        "tracks_created": len(changes.create_tracks),
+        "tracks_updated": len(changes.update_tracks),
+        "shapes_deleted": len(changes.delete_shapes),
     }
     return {name: n for name, n in counts.items() if n}
+
+
+def _counts_as_text(counts: dict[str, int]) -> str:
+    parts = []
+    for name, n in counts.items():
+        what, done = name.split("_")
+        parts.append(f"{n} {what.removesuffix('s') if n == 1 else what} {done}")
+    return ", ".join(parts)
 
 
 def _earlier(
@@ -444,9 +452,10 @@ def _show_plan(
         f"Job {job.id}, {function.id}: from frame {header.frame} to {header.target}, "
         f"{len(frames)} frames" + (f" (deleted ones skipped: {skipped})" if skipped else "")
     )
-    rows = [("object", "label", "type", "becomes", "corrected on")]
+    rows = [("object", "label", "type", "becomes", "")]
     for p in plan:
-        corrected = ", ".join(map(str, p["corrected_on"]))
+        frames_of = ", ".join(map(str, p["corrected_on"]))
+        corrected = f"corrected on {frames_of}" if frames_of else ""
         rows.append((p["object"], p["label"], p["type"], p["becomes"], corrected))
     print(report.table(rows))
     if refused:

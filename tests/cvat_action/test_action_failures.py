@@ -493,7 +493,7 @@ def test_the_summary_names_the_frame_to_look_at_first(cvat, job, act, masks, fun
     rows = {line.split()[0]: line for line in result.out.splitlines()}
     assert "0.31 on frame 13" in rows["20"]
     assert rows["30"].split()[3:5] == ["4", "2"]
-    assert "written: 10 shapes created" in result.out
+    assert "written: 10 shapes created\n" in result.out
 
 
 def test_a_preview_that_fails_does_not_hide_what_is_written(cvat, job, act, masks, tmp_path):
