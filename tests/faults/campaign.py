@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from faults.fleet import Fleet, Reply
+from faults.local_fleet import LocalFleet
 from faults.proxy import LOADING
 from faults.reference import (
     Node,
@@ -33,6 +34,7 @@ GIVE_UP_SECONDS = 30.0
 # After a fault is over a request may still suffer: it began to wait before, or a worker starts.
 AFTERMATH_SECONDS = 5.0
 RETRY_SECONDS = 0.05
+STALL_SECONDS = 3.0  # what the function waits for its store
 LEAST_IOU = 0.999  # of a real model's masks; the stand-in's must be equal
 
 
@@ -46,6 +48,8 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     """Errors that no fault of the time accounts for."""
+    stalls: int = 0
+    """503 without a fault: the machine was so busy that the store's answer took 3 s."""
     errors: Counter[str] = field(default_factory=collections.Counter)
     faults: Counter[str] = field(default_factory=collections.Counter)
     met: Counter[str] = field(default_factory=collections.Counter)
@@ -58,6 +62,7 @@ class Tally:
         self.right += other.right
         self.wrong += other.wrong
         self.unexplained += other.unexplained
+        self.stalls += other.stalls
         self.errors += other.errors
         self.faults += other.faults
         self.met += other.met
@@ -66,8 +71,9 @@ class Tally:
         errors = ", ".join(f"{name} x {n}" for name, n in sorted(self.errors.items())) or "none"
         text = (
             f"{self.name}: seed {self.seed}, {self.runs} runs, {self.finished} finished, "
-            f"{self.right} right answers, errors {errors}, {len(self.unexplained)} unexplained, "
-            f"{len(self.wrong)} wrong answers, {self.seconds:.0f} s"
+            f"{self.right} right answers, errors {errors} ({self.stalls} of the 503 from a stalled "
+            f"machine), {len(self.unexplained)} unexplained, {len(self.wrong)} wrong "
+            f"answers, {self.seconds:.0f} s"
         )
         if self.faults:
             met = ", ".join(f"{name} {self.met[name]}/{n}" for name, n in self.faults.items())
@@ -186,7 +192,7 @@ def worker_faults() -> list[Fault]:
 
 
 class Lane:
-    def __init__(self, fleet: Fleet, *, seed: int, model: Any = None) -> None:
+    def __init__(self, fleet: Fleet | LocalFleet, *, seed: int, model: Any = None) -> None:
         self.fleet = fleet
         self.seed = seed
         rng = random.Random(seed)
@@ -385,7 +391,10 @@ class Run:
                 and reply.begin <= end + AFTERMATH_SECONDS
             ):
                 return
-        self._tally.unexplained.append(f"{self._label}: status {reply.status}: {reply.body}")
+        if reply.status == 503 and reply.end - reply.begin >= STALL_SECONDS:
+            self._tally.stalls += 1
+        else:
+            self._tally.unexplained.append(f"{self._label}: status {reply.status}: {reply.body}")
 
     def _check(self, reply: Reply, index: int, node: Node, parent: Node | None = None) -> bool:
         """Whether the answer to one object is there (right or wrong); False: its state is gone."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Several fleets side by side: most of a fault is waiting."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any
 
 from faults.campaign import Lane, Tally
 from faults.fleet import Fleet
+from faults.local_fleet import LocalFleet
 
 
 def in_lanes(
@@ -18,7 +18,7 @@ def in_lanes(
     *,
     seed: int,
     lanes: int,
-    workers: int,
+    make_fleet: Callable[[], Fleet | LocalFleet],
     model: Any = None,
 ) -> Tally:
     """Splits runs over lanes; lane n has the seed `seed` + n."""
@@ -29,11 +29,9 @@ def in_lanes(
     def one(number: int) -> Tally:
         share = runs // lanes + (number < runs % lanes)
         with one_at_a_time:
-            fleet = Fleet(workers=workers, real_model=model is not None)
+            fleet = make_fleet()
         with fleet:
-            tally = campaign(Lane(fleet, seed=seed + number, model=model), share)
-        print(f"lane {number} of {lanes}: {tally.line()}", file=sys.stderr, flush=True)
-        return tally
+            return campaign(Lane(fleet, seed=seed + number, model=model), share)
 
     with ThreadPoolExecutor(lanes) as pool:
         tallies = list(pool.map(one, range(lanes)))

@@ -16,6 +16,7 @@ from faults.fleet import Fleet
 from faults.hostile_bodies import hostile_body
 from faults.kill_points import kill_campaign
 from faults.lanes import in_lanes
+from faults.local_fleet import LocalFleet
 
 # Another seed every day, the same for everybody; a failing one is printed and can be given.
 SEED = int(os.environ.get("FAULTS_SEED") or time.strftime("%Y%m%d", time.gmtime()))
@@ -29,21 +30,34 @@ def check(tally: Tally) -> None:
     assert tally.right > 0
 
 
-def test_redis_fails_and_workers_die_in_random_mixtures() -> None:
+def test_redis_fails_at_random() -> None:
+    tally = in_lanes(
+        lambda lane, runs: lane.campaign("Redis fails at random", runs, faults=redis_faults),
+        40,
+        seed=SEED,
+        lanes=4,
+        make_fleet=lambda: LocalFleet(workers=4),
+    )
+    check(tally)
+    assert sum(tally.met.values()) >= 20
+
+
+def test_redis_fails_and_workers_are_killed_at_random() -> None:
     tally = in_lanes(
         lambda lane, runs: lane.campaign(
-            "random faults",
+            "Redis fails and workers are killed at random, over HTTP",
             runs,
             faults=lambda rng: [*redis_faults(rng), *worker_faults()],
             frames=20,
+            fault_rate=0.15,
         ),
-        12,
+        4,
         seed=SEED,
-        lanes=2,
-        workers=2,
+        lanes=1,
+        make_fleet=lambda: Fleet(workers=2),
     )
     check(tally)
-    assert sum(tally.met.values()) >= 5
+    assert sum(tally.met.values()) >= 4
 
 
 def test_workers_are_interchangeable() -> None:
