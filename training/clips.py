@@ -524,7 +524,7 @@ def _render(
 def _background(
     rng: np.random.Generator, width: int, height: int, pictures: Pictures
 ) -> np.ndarray:
-    """The still world behind everything, float32, with still clutter on it; 1.5 times the picture."""
+    """The still world behind everything, clutter on it: float32, 1.5 times the picture."""
     wide, tall = int(width * 1.5), int(height * 1.5)
     world = _texture(rng, tall, wide, pictures, 0.7)
     camera = np.eye(2, 3)

@@ -154,9 +154,10 @@ def share(cases: list[bool]) -> str:
 
 def lines_of(subset: str, tallies: dict[str, Tally]) -> Iterator[str]:
     for name, tally in tallies.items():
+        j, f = statistics.fmean(tally.j), statistics.fmean(tally.f)
         yield (
-            f"{subset:10s} {name:20s} {statistics.fmean(tally.j):6.3f} {statistics.fmean(tally.f):6.3f} "
-            f"{tally.j_and_f:6.3f} {share(tally.found):>16s} {share(tally.shown_while_hidden):>16s}"
+            f"{subset:10s} {name:20s} {j:6.3f} {f:6.3f} {tally.j_and_f:6.3f} "
+            f"{share(tally.found):>16s} {share(tally.shown_while_hidden):>16s}"
         )
 
 

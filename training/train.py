@@ -23,18 +23,20 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from training.dataset import FOLDER, KINDS, SIDE, Batch, ClipStock, draw_stock
+from training.dataset import FOLDER, KINDS, LEAST_PIXELS, SIDE, Batch, ClipStock, draw_stock
 from training.evaluation_set import parameters_hash
 from training.model import CONFIG, WEIGHTS, build_predictor, load_weights, save_weights
 
-PEAK_RATE = 8e-4
+PEAK_RATE = {"Muon": 3e-3, "AdamW": 1e-3}
 WEIGHT_DECAY = 0.02
 WARM_UP = 0.03  # share of the training
-LONGER_CLIPS, FULL_SIZE, LONGEST_CLIPS = 0.25, 0.42, 0.7  # from which progress on
-BALANCED = 400  # steps that the evened-out loss fades over
+LONGER_CLIPS, FULL_SIZE, LONGEST_CLIPS = 0.2, 0.35, 0.7  # from which progress on
+EARLY_STEPS = 2000  # over which the evened-out loss and the guide fade
 EMA_DECAY = 0.997
 MOST_NORM = 1.0
-MASK_PROMPTS = 0.62  # share of the batches; the others are prompted with boxes
+# Shares of the batches: tracked from boxes, and single pictures with boxes; the others are tracked
+# from masks. At the start few are tracked from boxes, for nothing can be tracked from a wrong mask.
+BOXES_TRACKED, BOXES_ALONE = (0.04, 0.2), (0.3, 0.15)  # before and after FULL_SIZE
 FINE_LOSS = 0.6  # from this progress on the loss looks at 128 x 128 instead of 64 x 64
 SECONDS_PER_CHECKPOINT = 180
 STEPS_PER_LINE = 20
@@ -79,11 +81,20 @@ def plain_attention(
     return torch.matmul(scores.softmax(-1), value)
 
 
-class DecoderTap:
-    """Keeps what the mask decoder predicts: all four masks, their IoUs, the visibility."""
+class Tap:
+    """Keeps what the mask decoder predicts (all four masks, their IoUs, the visibility), and the
+    picture's features as the memory attention and the decoder's transformer leave them."""
 
     def __init__(self, predictor: SAM2VideoPredictor) -> None:
         self.seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self.remembered: list[torch.Tensor] = []  # (HW, M, C), not of frame 0
+        self.decoded: list[torch.Tensor] = []  # (M, HW, C)
+        predictor.memory_attention.register_forward_hook(
+            lambda _module, _inputs, output: self.remembered.append(output)
+        )
+        predictor.sam_mask_decoder.transformer.register_forward_hook(
+            lambda _module, _inputs, output: self.decoded.append(output[1])
+        )
         decoder = predictor.sam_mask_decoder
         plain = decoder.predict_masks
 
@@ -94,14 +105,19 @@ class DecoderTap:
 
         decoder.predict_masks = listening
 
+    def clear(self) -> None:
+        self.seen.clear()
+        self.remembered.clear()
+        self.decoded.clear()
+
 
 def serving_at(progress: float, rng: np.random.Generator) -> Serving:
-    """Small pictures first, at a quarter of the cost; longer clips, where things stay hidden, later."""
+    """Small pictures first, at a quarter of the cost; longer clips with things hidden later."""
     draw = rng.random()
     if progress < FULL_SIZE:
         if draw < 0.35 and progress > LONGER_CLIPS:
-            return Serving("long", 3, 8, 2, 2, SIDE // 2)
-        return Serving("short", 5, 4, 2, 2, SIDE // 2)
+            return Serving("long", 2, 8, 2, 2, SIDE // 2)
+        return Serving("short", 4, 4, 2, 2, SIDE // 2)
     if draw < 0.2 and progress > LONGEST_CLIPS:
         return Serving("long", 2, 12, 2, 1, SIDE)
     if draw < 0.5:
@@ -170,16 +186,17 @@ def boxes_of(masks: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def track(
-    model: SAM2VideoPredictor, tap: DecoderTap, images: torch.Tensor, masks: torch.Tensor,
-    clip: torch.Tensor, times: tuple[int, ...], boxes: torch.Tensor | None,
-) -> list[int]:  # fmt: skip
-    """Run the tracker over a batch; the tap holds the predictions of the frames returned.
+    model: SAM2VideoPredictor, tap: Tap, images: torch.Tensor, masks: torch.Tensor,
+    clip: torch.Tensor, times: tuple[int, ...], boxes: torch.Tensor | None, told: bool,
+) -> torch.Tensor:  # fmt: skip
+    """Run the tracker over a batch; gives the true masks of what the tap then holds.
 
     images: (B, T, 3, S, S), normalised; masks: bool (M, T, S, S); boxes: None for mask prompts.
+    told: remember the true mask of frame 0, whatever a box was answered with.
     """
     clips, frames = images.shape[:2]
     levels, places, sizes = encode(model, images.flatten(0, 1))
-    tap.seen.clear()
+    tap.clear()
     bank: dict[str, dict[int, dict[str, Any]]] = {
         "cond_frame_outputs": {}, "non_cond_frame_outputs": {}
     }  # fmt: skip
@@ -206,21 +223,48 @@ def track(
         )
         if t == 0:  # as propagate_in_video_preflight does it
             upsampled = F.interpolate(output["pred_masks"], masks.shape[-2:], mode="bilinear")
+            if told:
+                upsampled = masks[:, :1].float() * 20 - 10
             output["maskmem_features"], output["maskmem_pos_enc"] = model._encode_new_memory(
                 current, sizes, upsampled, output["object_score_logits"], is_mask_from_pts=True
             )
         bank["cond_frame_outputs" if t == 0 else "non_cond_frame_outputs"][times[t]] = output
     if boxes is None:
         tap.seen.pop(0)
-        return list(range(1, frames))
-    return list(range(frames))
+        tap.decoded.pop(0)
+        masks = masks[:, 1:]
+    return masks.transpose(0, 1).flatten(0, 1)
 
 
-def losses_of(
-    tap: DecoderTap, masks: torch.Tensor, frames: list[int], single_first: bool, balance: float,
-    side: int,
-) -> Losses:  # fmt: skip
-    """masks: bool (M, T, S, S). single_first: the first of `frames` was a box prompt's.
+def segment_boxes(
+    model: SAM2VideoPredictor, tap: Tap, images: torch.Tensor, masks: torch.Tensor,
+    clip: torch.Tensor, rng: np.random.Generator,
+) -> torch.Tensor:  # fmt: skip
+    """Prompt every frame with the boxes of what it shows, without any memory; like `track`."""
+    frames = images.shape[1]
+    levels, places, sizes = encode(model, images.flatten(0, 1))
+    tap.clear()
+    shown = masks.flatten(2).sum(2) > LEAST_PIXELS * (masks.shape[-1] / SIDE) ** 2
+    objects, times = shown.nonzero(as_tuple=True)
+    rows, truth = clip[objects] * frames + times, masks[objects, times]
+    labels = torch.tensor([[2, 3]], dtype=torch.int32, device=masks.device).expand(len(truth), 2)
+    model.track_step(
+        frame_idx=0,
+        is_init_cond_frame=True,
+        current_vision_feats=[level[:, rows] for level in levels],
+        current_vision_pos_embeds=[place.expand(-1, len(rows), -1) for place in places],
+        feat_sizes=sizes,
+        point_inputs={"point_coords": boxes_of(truth, rng), "point_labels": labels},
+        mask_inputs=None,
+        output_dict={},
+        num_frames=NUM_FRAMES,
+        run_mem_encoder=False,
+    )
+    return truth
+
+
+def losses_of(tap: Tap, truth: torch.Tensor, boxed: int, balance: float, side: int) -> Losses:
+    """truth: bool (K, S, S), what the tap holds predictions of; the first `boxed` are of boxes.
 
     balance: weight of a cross-entropy in which object and background count the same; at the start
     it leads away from answering "background" everywhere. side: of the masks that are compared; the
@@ -229,10 +273,9 @@ def losses_of(
     logits = torch.cat([seen[0] for seen in tap.seen]).float()
     ious = torch.cat([seen[1] for seen in tap.seen]).float()
     visibility = torch.cat([seen[2] for seen in tap.seen]).float().flatten()
-    truth = masks[:, frames].transpose(0, 1).flatten(0, 1)
     area = truth.sum((1, 2))
     # Between the two, a sliver shows that nobody could name: no lesson in it.
-    shown, hidden = area > 12 * (masks.shape[-1] / SIDE) ** 2, area == 0
+    shown, hidden = area > 12 * (truth.shape[-1] / SIDE) ** 2, area == 0
     truth = F.adaptive_avg_pool2d(truth[:, None].float(), side)
     clear = shown | hidden
     seen_loss = F.binary_cross_entropy_with_logits(visibility[clear], shown[clear].float())
@@ -255,11 +298,11 @@ def losses_of(
         union = (said | real).sum((2, 3)).clamp(min=1)
         actual = (said & real).sum((2, 3)) / union
         chosen = actual[:, 1:].gather(1, ious[:, 1:].argmax(1, keepdim=True)).flatten()
-        if single_first:
-            count = int(shown[: len(masks)].sum())
-            chosen[:count] = actual[:count, 0]
+        boxed = int(shown[:boxed].sum())
+        chosen[:boxed] = actual[:boxed, 0]  # a box is answered with the single mask
+    single = per_mask[:, 0]
     return Losses(
-        mask=best.mean() + 0.5 * per_mask[:, 0].mean(),
+        mask=best.mean() + 0.5 * single.mean() + 0.5 * single[:boxed].sum() / len(single),
         iou=(ious - actual).abs().mean(),
         visibility=seen_loss,
         mean_iou=float(chosen.mean()),
@@ -268,34 +311,78 @@ def losses_of(
 
 
 def step_losses(
-    model: SAM2VideoPredictor, tap: DecoderTap, batch: Batch, rng: np.random.Generator,
-    balance: float, side: int,
-) -> Losses:  # fmt: skip
+    model: SAM2VideoPredictor, tap: Tap, guides: torch.nn.ModuleList, batch: Batch,
+    rng: np.random.Generator, full_size: bool, early: float, side: int,
+) -> tuple[Losses, torch.Tensor]:  # fmt: skip
+    """The losses, and the guides' loss. early: 1 at the start of a training, 0 later."""
     device = model.device
     images = torch.from_numpy(batch.images).to(device).permute(0, 1, 4, 2, 3).float() / 255
     mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (MEAN, STD))
+    images = (images - mean) / std
     masks = torch.from_numpy(batch.masks).to(device)
     clip = torch.from_numpy(batch.clip).to(device)
-    boxes = None if rng.random() < MASK_PROMPTS else boxes_of(masks[:, 0], rng)
+    draw, told = rng.random(), rng.random() < early
     with torch.autocast(device.type, torch.bfloat16):
-        frames = track(model, tap, (images - mean) / std, masks, clip, batch.times, boxes)
-    return losses_of(tap, masks, frames, boxes is not None, balance, side)
+        if draw < BOXES_ALONE[full_size]:
+            truth = segment_boxes(model, tap, images, masks, clip, rng)
+            boxed = len(truth)
+        else:
+            from_boxes = draw < BOXES_ALONE[full_size] + BOXES_TRACKED[full_size]
+            boxes = boxes_of(masks[:, 0], rng) if from_boxes else None
+            truth = track(model, tap, images, masks, clip, batch.times, boxes, told)
+            boxed = len(masks) if from_boxes else 0
+    return losses_of(tap, truth, boxed, 2 * early, side), guide_loss(guides, tap, truth)
+
+
+def attend_nearby(model: SAM2VideoPredictor) -> None:
+    """Start the attention to memories at "the same place as then", where most objects still are.
+
+    With equal constant queries and keys the rotary encoding alone decides, and it falls off with
+    the distance; only the faster frequencies are used, for they tell neighbours apart. From random
+    weights this locality is what a training needs longest to find.
+    """
+    with torch.no_grad():
+        for layer in model.memory_attention.layers:
+            attention = layer.cross_attn_image
+            pairs = attention.internal_dim // 4  # per axis; x first, then y
+            for projection in (attention.q_proj, attention.k_proj):
+                axes = projection.bias.zero_().view(2, pairs, 2)
+                axes[:, : pairs * 3 // 8] = 1.8
 
 
 def optimizers_of(model: SAM2VideoPredictor) -> list[torch.optim.Optimizer]:
     """Muon for the matrices within the layers, AdamW for everything else."""
     matrices, others = [], []
     for name, weight in model.named_parameters():
-        inner = weight.ndim == 2 and min(weight.shape) >= 16 and "token" not in name
+        inner = weight.ndim == 2 and min(weight.shape) >= 16 and not name.endswith("token.weight")
+        inner = inner and not name.endswith("tokens.weight")
         (matrices if inner and "embed" not in name and "no_obj" not in name else others).append(
             weight
         )
     return [
-        torch.optim.Muon(
-            matrices, lr=PEAK_RATE, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY),
+        torch.optim.Muon(matrices, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY),
     ]
+
+
+def guide_loss(guides: torch.nn.ModuleList, tap: Tap, truth: torch.Tensor) -> torch.Tensor:
+    """How well two linear layers read the object off the features that the tap has kept.
+
+    Early in the training this tells memory, attention and decoder directly what they are for, long
+    before the masks can. The guides are not part of the model. truth: bool (K, S, S).
+    """
+    features = [torch.cat(tap.decoded)]
+    if tap.remembered:
+        features.append(torch.cat([kept.transpose(0, 1) for kept in tap.remembered]))
+    total = truth.new_zeros((), dtype=torch.float32)
+    for guide, feature in zip(guides, features, strict=False):
+        read = guide(feature.float())[..., 0]  # (K, HW); the last K, where frame 0 has none
+        cells = math.isqrt(read.shape[1])
+        covered = F.adaptive_avg_pool2d(truth[-len(read) :, None].float(), cells).flatten(1)
+        wrong = F.binary_cross_entropy_with_logits(read, covered, reduction="none")
+        total = total + (wrong * covered).sum() / covered.sum().clamp(min=1)
+        total = total + (wrong * (1 - covered)).sum() / (1 - covered).sum().clamp(min=1)
+    return total
 
 
 class Training:
@@ -304,12 +391,16 @@ class Training:
     def __init__(self, device: str, seed: int) -> None:
         torch.manual_seed(seed)
         self.model = build_predictor(CONFIG, None, device)
-        self.tap = DecoderTap(self.model)
+        attend_nearby(self.model)
+        self.tap = Tap(self.model)
+        width = self.model.hidden_dim
+        self.guides = torch.nn.ModuleList(torch.nn.Linear(width, 1) for _ in range(2)).to(device)
         self.optimizers = optimizers_of(self.model)
+        self.optimizers[1].add_param_group({"params": list(self.guides.parameters())})
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.step, self.progress, self.seed = 0, 0.0, seed
         # All gradients lie in one tensor, the seconds of a step behind them.
-        weights = list(self.model.parameters())
+        weights = [*self.model.parameters(), *self.guides.parameters()]
         self.flat = torch.zeros(sum(weight.numel() for weight in weights) + 1, device=device)
         parts = self.flat[:-1].split([weight.numel() for weight in weights])
         for weight, part in zip(weights, parts, strict=True):
@@ -318,6 +409,7 @@ class Training:
     def load(self, path: Path) -> None:
         kept = torch.load(path, map_location=self.model.device, weights_only=True)
         self.model.load_state_dict(kept["model"])
+        self.guides.load_state_dict(kept["guides"])
         self.average = kept["average"]
         for optimizer, state in zip(self.optimizers, kept["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -328,6 +420,7 @@ class Training:
         torch.save(
             {
                 "model": self.model.state_dict(),
+                "guides": self.guides.state_dict(),
                 "average": self.average,
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "step": self.step,
@@ -342,8 +435,10 @@ class Training:
         self.model.load_state_dict(load_weights(weights), strict=True)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
-    def advance(self, stocks: dict[str, ClipStock], seconds: float = 0.0) -> tuple[Losses, float]:
-        """One step; gives the losses and the mean of `seconds` over the processes.
+    def advance(
+        self, stocks: dict[str, ClipStock], seconds: float = 0.0
+    ) -> tuple[Losses, float, float]:
+        """One step; gives the losses, the mean of `seconds` over the processes, the guide's loss.
 
         What is drawn depends on seed, step and process alone, so a resumed training goes on as if
         it had never stopped.
@@ -356,15 +451,18 @@ class Training:
             serving.side,
         )  # fmt: skip
         resize_input(self.model, serving.side)
-        balance = 2 * max(0.0, 1 - self.step / BALANCED)
-        side = 128 if self.progress >= FINE_LOSS else 64
-        losses = step_losses(self.model, self.tap, batch, rng, balance, side)
-        losses.total.backward()
+        early = max(0.0, 1 - self.step / EARLY_STEPS)
+        losses, guiding = step_losses(
+            self.model, self.tap, self.guides, batch, rng,
+            full_size=serving.side == SIDE, early=early,
+            side=128 if self.progress >= FINE_LOSS else 64,
+        )  # fmt: skip
+        (losses.total + 2 * early * guiding).backward()
         seconds = self._share_gradients(world, seconds)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), MOST_NORM)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = PEAK_RATE * rate_at(self.progress)
+                group["lr"] = PEAK_RATE[type(optimizer).__name__] * rate_at(self.progress)
             if torch.isfinite(norm):
                 optimizer.step()
         self.flat.zero_()
@@ -372,7 +470,7 @@ class Training:
         state = self.model.state_dict()
         torch._foreach_lerp_(list(self.average.values()), list(state.values()), 1 - decay)
         self.step += 1
-        return losses, seconds
+        return losses, seconds, guiding.item()
 
     def _share_gradients(self, world: int, seconds: float) -> float:
         """Average the gradients (and the seconds) over the processes."""
@@ -387,22 +485,23 @@ def train(training: Training, folder: Path, minutes: float, export: Path, rank: 
     """Until the schedule ends; its length is time, so that it fits any machine."""
     stocks = {name: ClipStock(name, folder) for name in KINDS}
     saved = began = time.monotonic()
-    recent: list[tuple[float, float, float, float, float]] = []
+    recent: list[tuple[float, ...]] = []
     seconds = 0.0
     while training.progress < 1:
-        losses, seconds = training.advance(stocks, seconds)
+        losses, seconds, guide = training.advance(stocks, seconds)
         training.progress += seconds / (60 * minutes)
-        recent.append(
-            (losses.mask.item(), losses.visibility.item(), losses.mean_iou, losses.silence, seconds)
-        )
+        mask, visibility = losses.mask.item(), losses.visibility.item()
+        recent.append((mask, visibility, losses.mean_iou, losses.silence, guide, seconds))
         if training.step % STEPS_PER_LINE == 0:
+            means = np.nanmean(np.array(recent), 0)
+            named = zip(
+                ("mask", "visibility", "iou", "silence", "guide", "s/step"), means, strict=True
+            )
             if rank == 0:
-                mask, visibility, iou, silence, mean_seconds = np.nanmean(np.array(recent), 0)
                 print(
                     f"{time.strftime('%H:%M:%S')} step {training.step} "
-                    f"progress {training.progress:.3f} mask {mask:.3f} "
-                    f"visibility {visibility:.3f} iou {iou:.3f} silence {silence:.2f} "
-                    f"{mean_seconds:.2f} s/step",
+                    f"progress {training.progress:.3f} "
+                    + " ".join(f"{name} {value:.3f}" for name, value in named),
                     flush=True,
                 )
             recent.clear()
