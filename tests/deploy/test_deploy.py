@@ -709,7 +709,7 @@ def test_shellcheck() -> None:
 
 
 def recipes(name: str) -> list[Any]:
-    text = (ROOT / "docs" / name).read_text()
+    text = (ROOT / name).read_text()
     blocks = re.finditer(r"^## (?P<title>.+?)$|^```sh\n(?P<code>.*?)^```$", text, re.M | re.S)
     found, title, number = [], "", 0
     for block in blocks:
@@ -721,7 +721,14 @@ def recipes(name: str) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("code", recipes("deploy.md") + recipes("kubernetes.md"))
+RECIPES = [
+    *recipes("docs/deploy.md"),
+    *recipes("docs/kubernetes.md"),
+    *(recipe for recipe in recipes("README.md") if ": Deploy " in str(recipe.id)),
+]
+
+
+@pytest.mark.parametrize("code", RECIPES)
 def test_recipe(machine: Machine, code: str) -> None:
     machine.state["images"] = ["cvat.pth.facebookresearch.sam2:latest"]
     (machine.repository / "cvat-sam2.tar").write_bytes(b"image")
