@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""That the benchmarks measure what they say; never how fast anything is."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import parts
+from benchmarks.__main__ import list_parts, measure, todo_shares
+from benchmarks.clip import encoded_clip
+from benchmarks.models import MICRO, agreement_files, random_files
+from benchmarks.parts import Clock, Plan, compare_masks
+from benchmarks.report import Results, goals, plot, report_markdown
+from benchmarks.runners import FILLED, AgentRunner
+from benchmarks.summary import paired_ratio, slope, summarise
+from image_decoding import decode_image
+from model_handler import ModelHandler
+from tests.official import official_predictor
+
+SMALL = Plan(
+    device="cpu",
+    models=(MICRO,),
+    objects=(1,),
+    precisions=("float32",),
+    width=160,
+    height=120,
+    track_frames=10,
+)
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+# ---- statistics ----
+
+
+def test_summary() -> None:
+    found = summarise([3.0, 1.0, 10.0])
+    assert (found.median, found.fastest, found.slowest, found.count) == (3.0, 1.0, 10.0, 3)
+    with pytest.raises(ValueError, match="nothing to summarise"):
+        summarise([])
+
+
+def test_a_ratio_is_taken_within_rounds() -> None:
+    """A round that was slow for both does not count more than the others."""
+    assert paired_ratio([1.0, 10.0, 1.0], [4.0, 40.0, 2.0]) == 0.25
+    assert paired_ratio([1.0, 1.0, 9.0], [2.0, 2.0]) == 0.5
+    with pytest.raises(ValueError, match="no round"):
+        paired_ratio([], [1.0])
+
+
+def test_slope() -> None:
+    assert slope([1, 4, 16], [12.0, 18.0, 42.0]) == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="two points"):
+        slope([1], [1.0])
+
+
+# ---- what is compared ----
+
+
+def test_the_agents_way_and_ours_track_as_the_official_predictor_does(tmp_path: Path) -> None:
+    """Else the times would be those of other work."""
+    files = agreement_files(tmp_path)
+    clip = encoded_clip(width=320, height=240, objects=2, image_format="PNG")
+    ious = compare_masks(files, official_predictor(files), clip, "cpu", 4, quiet)
+    assert ious["in_process"] > 0.999
+    assert 0.9 < ious["agent"] < 1  # its time encoding of pointers and its resizing differ
+
+
+def test_the_agents_memory_is_full_and_stays_so(tmp_path: Path) -> None:
+    clip = encoded_clip(width=160, height=120, objects=2, image_format="JPEG")
+    predictor = official_predictor(agreement_files(tmp_path))
+    runner = AgentRunner(predictor, clip, "float32")
+    runner.start()
+    for frame in range(3):
+        for state in runner._states:
+            kept = state.outputs["non_cond_frame_outputs"]
+            last = FILLED - 1 + frame
+            assert sorted(kept) == list(range(last - 6, last + 1))
+        runner.step()
+
+
+def test_every_image_has_other_bytes_and_the_same_pixels() -> None:
+    for image_format in ("JPEG", "PNG"):
+        clip = encoded_clip(width=160, height=120, objects=6, image_format=image_format)
+        one, same = clip.image(0), clip.image(len(clip.images))
+        assert one != same
+        pixels = [decode_image(data, max_megapixels=1).tobytes() for data in (one, same)]
+        assert pixels[0] == pixels[1]
+        assert clip.masks.any(axis=(1, 2)).all()
+
+
+def test_random_weights_answer_a_blob(tmp_path: Path, repository: Path) -> None:
+    files = random_files(repository / "models" / "sam2.1_hiera_micro.yaml", tmp_path)
+    model = ModelHandler(
+        files, device="cpu", precision="float32", fill_hole_area=0, cache_bytes=1 << 20
+    )
+    clip = encoded_clip(width=320, height=240, objects=1, image_format="JPEG")
+    frame = model.encode(decode_image(clip.image(0), max_megapixels=1))
+    (started,) = model.start(frame, [clip.masks[0]], width=320, height=240)
+    (tracked,) = model.step(frame, [started.bank])
+    bitmap = model.logits_to_bitmap(tracked.logits, width=320, height=240)
+    assert 0.005 < bitmap.mean() < 0.2
+    rows = bitmap[bitmap.any(axis=1)].astype(int)
+    assert (abs(rows[:, 1:] - rows[:, :-1]).sum(axis=1) <= 2).all()  # one run in every row
+
+
+# ---- the whole ----
+
+
+def test_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "MEASUREMENTS_EACH", 1)
+    out = tmp_path / "results.json"
+    results: Results = {
+        "parts": {},
+        "failed": {},
+        "plan": {"models": [MICRO], "objects": [1], "precisions": ["float32"]},
+        "command": "python -m benchmarks",
+        "date": "today",
+    }
+    measure(SMALL, 0.5, out, results, only=[f"speed_{MICRO}", "track_length"])
+    assert results["failed"] == {}
+    assert json.loads(out.read_text())["parts"].keys() == {f"speed_{MICRO}", "track_length"}
+    cases: list[Any] = results["parts"][f"speed_{MICRO}"]["cases"]
+    assert [case["runner"] for case in cases] == list(parts.RUNNERS)
+    assert all(second > 0 for case in cases for second in case["seconds"])
+    http = cases[0]
+    # A step writes one memory frame and a head, and reads heads: the frames are in the cache.
+    assert min(http["written_bytes"]) > 16 * 16 * 32 * 2
+    assert 0 < max(http["read_bytes"]) < min(http["written_bytes"])
+    assert {"decode", "encode", "step", "save"} <= http["phases"].keys()
+    early, late = results["parts"]["track_length"]["frames"].values()
+    assert early["bytes_in_redis"] == pytest.approx(late["bytes_in_redis"], rel=0.02)
+
+    text = report_markdown(results)
+    assert "| JPEG | float32 | 1 |" in text
+    flat = [goal for goal in goals(results) if "bytes of frame 20" in goal.text]
+    assert [goal.passed for goal in flat] == [True]
+    plot(results, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    found = parts.speed(MICRO)(SMALL, Clock(0), tmp_path, quiet)
+    assert found["cases"] == []
+    results: Results = {
+        "parts": {f"speed_{MICRO}": found},
+        "failed": {"machine": "RuntimeError: no"},
+        "plan": {"models": [MICRO], "objects": [1], "precisions": ["float32"]},
+    }
+    text = report_markdown(results)
+    assert "Not measured, because the time was over: a float32 1 JPEG, b float32 1 JPEG" in text
+    assert "Part machine failed" in text
+    assert all(goal.passed is not False for goal in goals(results))
+
+
+def test_the_shares_of_the_parts_are_at_most_the_whole() -> None:
+    for plan in (SMALL, replace(SMALL, models=("tiny", "small", "large"))):
+        names = list_parts(plan)
+        shares = todo_shares(plan, names)
+        assert list(shares) == names
+        assert sum(shares.values()) <= 1
