@@ -422,7 +422,7 @@ class Run:
             )
         else:
             self._tally.right += 1
-        node.may_be_gone = self._losing()
+        node.may_be_gone = self._may_be_lost(reply)
         self._saved.append(node)
         return True
 
@@ -434,11 +434,10 @@ class Run:
             and _iou(answer["shape"], right["shape"]) >= LEAST_IOU
         )
 
-    def _losing(self) -> bool:
-        """Whether a fault that loses records is under way."""
-        now = time.monotonic()
+    def _may_be_lost(self, reply: Reply) -> bool:
+        """Whether a fault that loses records was there since the request began."""
         lossy = {fault.name for fault in self._faults if fault.loses}
-        return any(name in lossy and end > now for name, _, end in self._disturbed)
+        return any(name in lossy and end >= reply.begin for name, _, end in self._disturbed)
 
     def _disturb(self) -> None:
         self._settle()
