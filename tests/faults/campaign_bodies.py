@@ -5,6 +5,7 @@ import json
 import random
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +34,20 @@ class BodiesTally:
     slowest_body: bytes = b""
     growth_mib: float = 0.0
     workers: set[str] = field(default_factory=set)
+    deaths: int = 0
     seconds: float = 0.0
+
+    def add(self, other: "BodiesTally") -> None:
+        self.bodies += other.bodies
+        self.geometry += other.geometry
+        self.statuses += other.statuses
+        self.codes += other.codes
+        self.wrong += other.wrong
+        if other.slowest_cpu > self.slowest_cpu:
+            self.slowest_cpu, self.slowest_body = other.slowest_cpu, other.slowest_body
+        self.slowest_wall = max(self.slowest_wall, other.slowest_wall)
+        self.growth_mib = max(self.growth_mib, other.growth_mib)
+        self.deaths += other.deaths
 
     def line(self) -> str:
         statuses = ", ".join(f"{status} x {n}" for status, n in sorted(self.statuses.items()))
@@ -42,23 +56,25 @@ class BodiesTally:
             f"hostile bodies: seed {self.seed}, {self.bodies} bodies, {self.geometry} reached "
             f"geometry, {statuses}; {codes}; slowest {self.slowest_cpu:.2f} s of CPU "
             f"({self.slowest_wall:.2f} s by the clock), memory +{self.growth_mib:.0f} MiB, "
-            f"{len(self.workers) - 1} workers died, {len(self.wrong)} wrong answers, "
+            f"{self.deaths} workers died, {len(self.wrong)} wrong answers, "
             f"{self.seconds:.0f} s"
         )
 
 
-def live_pool(fleet: Fleet, *, large_images: bool = True) -> Pool:
+def live_pool(fleet: Fleet, *, worker: int = 0, large_images: bool = True) -> Pool:
     pool = make_pool([], large_images=large_images)
     shapes = [{"type": "rectangle", "points": [1, 1, 30, 30]}] * 4
-    reply = fleet.post({"image": pool.good, "shapes": shapes, "states": []})
+    reply = fleet.post({"image": pool.good, "shapes": shapes, "states": []}, worker=worker)
     assert reply.status == 200, reply
     return make_pool(reply.body["states"], large_images=large_images)
 
 
-def throw(fleet: Fleet, body: bytes, tally: BodiesTally, rng: random.Random) -> None:
+def throw(
+    fleet: Fleet, body: bytes, tally: BodiesTally, rng: random.Random, *, worker: int
+) -> None:
     """Sends one body and judges the answer."""
     content_type = rng.choice(("application/json", "application/json; charset=utf-8", ""))
-    reply = fleet.send("POST", body, content_type=content_type)
+    reply = fleet.send("POST", body, content_type=content_type, worker=worker)
     tally.bodies += 1
     tally.statuses[reply.status] += 1
     if (trouble := judge(reply)) is not None:
@@ -105,16 +121,37 @@ def peak_mib(pid: str) -> float:
 
 
 def bodies_campaign(fleet: Fleet, count: int, *, seed: int, large_images: bool) -> BodiesTally:
+    """Splits the bodies over the workers of the fleet; worker n gets those of seed `seed` + n."""
     begin = time.monotonic()
+    workers = len(fleet.ports)
+
+    def one(worker: int) -> BodiesTally:
+        share = count // workers + (worker < count % workers)
+        return _throw_all(
+            fleet, share, worker=worker, seed=seed + worker, large_images=large_images
+        )
+
+    with ThreadPoolExecutor(workers) as pool:
+        tallies = list(pool.map(one, range(workers)))
+    whole = tallies[0]
+    for tally in tallies[1:]:
+        whole.add(tally)
+    whole.seconds = time.monotonic() - begin
+    return whole
+
+
+def _throw_all(
+    fleet: Fleet, count: int, *, worker: int, seed: int, large_images: bool
+) -> BodiesTally:
     rng = random.Random(seed)
     tally = BodiesTally(seed=seed)
-    pool = live_pool(fleet, large_images=large_images)
-    worker = fleet.send("GET").headers["X-Worker"]
-    tally.workers.add(worker)
-    before = peak_mib(worker)
+    pool = live_pool(fleet, worker=worker, large_images=large_images)
+    pid = fleet.send("GET", worker=worker).headers["X-Worker"]
+    tally.workers.add(pid)
+    before = peak_mib(pid)
     for _ in range(count):
-        throw(fleet, hostile_body(rng, pool), tally, rng)
-    if tally.workers == {worker}:
-        tally.growth_mib = peak_mib(worker) - before
-    tally.seconds = time.monotonic() - begin
+        throw(fleet, hostile_body(rng, pool), tally, rng, worker=worker)
+    tally.deaths = len(tally.workers) - 1
+    if tally.deaths == 0:
+        tally.growth_mib = peak_mib(pid) - before
     return tally
