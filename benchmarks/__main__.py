@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="1, 2, 4, 8 and 16 objects, PNG too")
     parser.add_argument("--minutes", type=float, help="for everything; default 10, --full 60")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, help="at most; default: as many as time allows")
     parser.add_argument("--part", action="append", help="only this one; may be given again")
     parser.add_argument("--model", action="append", choices=[*META, MICRO], help="instead")
     parser.add_argument("--objects", type=int, action="append", help="instead; again for more")
@@ -87,9 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make_plan(options: argparse.Namespace) -> Plan:
     cuda = options.device.startswith("cuda")
-    models = ("tiny", "small", "base_plus", "large") if cuda and options.full else ("tiny",)
-    if cuda and not options.full:
-        models = ("tiny", "large")
+    models: tuple[str, ...] = ("tiny",)
+    if cuda:
+        models = ("tiny", "small", "base_plus", "large") if options.full else ("tiny", "large")
     objects = (1, 2, 4, 8, 16) if options.full else (1, 4, 16) if cuda else (1, 4)
     return Plan(
         device=options.device,
@@ -97,6 +98,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         objects=tuple(options.objects) if options.objects else objects,
         formats=("JPEG", "PNG") if options.full else ("JPEG",),
         action_model="tiny" if options.full or cuda else MICRO,
+        rounds=options.rounds,
         width=options.size[0],
         height=options.size[1],
     )
@@ -117,7 +119,7 @@ def measure(
         for name, share in todo_shares(plan, todo).items():
 
             def report(text: str, name: str = name) -> None:
-                bar.n = min(bar.total, round(time.monotonic() - begin))
+                bar.n = min(round(60 * minutes), round(time.monotonic() - begin))
                 bar.set_description(f"{name}: {text}")
 
             report("starts")

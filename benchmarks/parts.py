@@ -61,6 +61,8 @@ class Plan:
     """Of the two actions over the same frames."""
     width: int = WIDTH
     height: int = HEIGHT
+    rounds: int | None = None
+    """At most so many of the interleaved ones; None: until the time is over."""
     track_frames: int = LATE + EARLY
     """Of the whole track that is measured with the micro model."""
 
@@ -117,7 +119,9 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
                 report(f"{model}, {precision}: loading")
                 bench.load(precision)
             rounds = 0
-            while not clock.is_over(grace=FIRST_ROUND_GRACE if rounds == 0 else 1):
+            while rounds != plan.rounds and not clock.is_over(
+                grace=FIRST_ROUND_GRACE if rounds == 0 else 1
+            ):
                 # From round to round another case comes first.
                 turn = rounds % len(cases)
                 for case in cases[turn:] + cases[:turn]:

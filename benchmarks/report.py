@@ -342,7 +342,7 @@ def _cpu_goals(results: Results, *, promised: bool) -> list[Goal]:
             results, ("tiny", "http", "bfloat16"), ("tiny", "agent", "float32"), objects
         )
         text = f"AMX: {objects} objects at most {limit} of (d)'s time"
-        found.append(_goal(text, ratio, lambda r, limit=limit: r <= limit, "{:.3f}"))
+        found.append(_goal(text, ratio, _at_most(limit), "{:.3f}"))
     rate = _rate(results)
     for objects in (1, 4):
         case = _case(results, "tiny", "http", "bfloat16", objects)
@@ -482,6 +482,10 @@ def _goal(text: str, value: float | None, holds: Callable[[float], bool], form: 
     if value is None:
         return Goal(text=text, measured="not measured", passed=None)
     return Goal(text=text, measured=form.format(value), passed=holds(value))
+
+
+def _at_most(limit: float) -> Callable[[float], bool]:
+    return lambda value: value <= limit
 
 
 def _milliseconds(seconds: Sequence[float] | None, digits: int = 0) -> str:

@@ -8,7 +8,7 @@ frame that is measured costs what every later one does.
 import contextlib
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
@@ -276,7 +276,7 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
         yield
 
 
-def mean_iou(ones: list[Bitmap | None], others: list[Bitmap | None]) -> float:
+def mean_iou(ones: Sequence[Bitmap | None], others: Sequence[Bitmap | None]) -> float:
     """Over pairs of masks; None is an empty one, and two empty ones are equal."""
     ious = []
     for one, other in zip(ones, others, strict=True):
