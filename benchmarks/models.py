@@ -14,9 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from errors import ConfigurationError
 from settings import Settings
-from tests.sam2_models import random_model
 from weights import ModelFiles, model_files
 
 MICRO = "micro"
@@ -26,7 +24,6 @@ META = {
     "base_plus": "sam2.1_hiera_b+.yaml",
     "large": "sam2.1_hiera_l.yaml",
 }
-MICRO_CONFIG = Path(__file__).resolve().parents[1] / "models" / "sam2.1_hiera_micro.yaml"
 # Logits: of the blob's middle and around it, and of an object's being there.
 BLOB, AROUND, VISIBLE = 4.0, -1.5, 10.0
 
@@ -34,21 +31,10 @@ BLOB, AROUND, VISIBLE = 4.0, -1.5, 10.0
 def benchmark_files(name: str, folder: Path) -> ModelFiles:
     """name: micro, or a key of META. Writes a checkpoint into `folder` where there is none."""
     if name == MICRO:
-        try:
-            return model_files(Settings(model="sam2.1_hiera_micro"))
-        except ConfigurationError:  # not trained yet
-            return random_files(MICRO_CONFIG, folder)
+        return model_files(Settings(model="sam2.1_hiera_micro"))
     spec = importlib.util.find_spec("sam2")
     package = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
     return random_files(package / "configs" / "sam2.1" / META[name], folder)
-
-
-def agreement_files(folder: Path) -> ModelFiles:
-    """A small model whose masks depend on what it remembers."""
-    try:
-        return model_files(Settings(model="sam2.1_hiera_micro"))
-    except ConfigurationError:  # not trained yet
-        return random_model(MICRO_CONFIG, folder)
 
 
 def random_files(config: Path, folder: Path) -> ModelFiles:

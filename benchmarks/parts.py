@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.clip import EncodedClip, encoded_clip
 from benchmarks.machine import describe_machine, matrix_rate, peak_memory
-from benchmarks.models import MICRO, agreement_files, benchmark_files
+from benchmarks.models import MICRO, benchmark_files
 from benchmarks.runners import (
     FILLED,
     AgentRunner,
@@ -323,7 +323,7 @@ def _whole_track(
 
 def agreement(plan: Plan, clock: Clock, folder: Path, report: Report) -> Result:
     """Whether all of them track the same: mean IoU with (c)'s masks, micro model, float32."""
-    files, clip = agreement_files(folder), _clip(plan, 3)
+    files, clip = benchmark_files(MICRO, folder), _clip(plan, 3)
     predictor = official_predictor(files).to(plan.device)
     return {
         "model": MICRO,
