@@ -62,6 +62,8 @@ async function startFunction() {
     const child = spawn(PYTHON, ['serve.py', '--port', `${port}`], {
         cwd: ROOT,
         stdio: ['ignore', 'ignore', 'pipe'],
+        // its threads wait politely: the browser needs the cores too
+        env: { OMP_WAIT_POLICY: 'PASSIVE', GOMP_SPINCOUNT: '0', ...process.env },
     });
     let log = '';
     const ready = new Promise((resolve, reject) => {
@@ -304,7 +306,7 @@ try {
     const page = await browser.newPage();
     const errors = [];
     page.on('pageerror', (error) => errors.push(error));
-    page.setDefaultTimeout(60_000);
+    page.setDefaultTimeout(300_000);
     await page.goto(`${server.resolvedUrls.local[0]}e2e/index.html`);
     await page.locator('body[data-ready=true]').waitFor();
     await scenario(page, requests);

@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Invoke } from './server';
 
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 300_000;
 
 /** `url`: where serve.py listens; `folder`: the frames as 000.png, 001.png, … */
 export function realFunction(url: string, folder: string): Invoke {
