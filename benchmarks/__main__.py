@@ -68,14 +68,18 @@ def main(arguments: list[str] | None = None) -> int:
     set_threads(0, 1)
 
     results: dict[str, Any] = {"parts": {}, "failed": {}}
+    if options.show and not out.exists():
+        parser.error(f"{out} is not there")
     if (options.resume or options.show) and out.exists():
         results = json.loads(out.read_text())
+    if options.resume and results.get("plan", written(plan)) != written(plan):
+        parser.error(f"{out} holds another plan; give --out, or leave out --resume")
     if not options.show:
         command = arguments if arguments is not None else sys.argv[1:]
         results |= {
             "command": shlex.join(["python", "-m", "benchmarks", *command]),
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "plan": asdict(plan),
+            "plan": written(plan),
             "failed": {},
         }
         measure(plan, minutes, out, results, only=options.part)
@@ -102,6 +106,11 @@ def make_plan(options: argparse.Namespace) -> Plan:
         width=options.size[0],
         height=options.size[1],
     )
+
+
+def written(plan: Plan) -> Any:
+    """As it is read from the JSON."""
+    return json.loads(json.dumps(asdict(plan)))
 
 
 def measure(

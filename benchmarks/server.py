@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from settings import Settings
 from tests.redis_server import RedisServer
 from weights import ModelFiles
 
@@ -109,8 +110,8 @@ def running_function(
     *,
     precision: str,
     device: str,
-    redis: RedisServer | None,
-    wait: bool = True,
+    redis: RedisServer,
+    cache_mib: int = Settings().attention_cache_mib,
 ) -> Iterator[RunningFunction]:
     """Starts serve.py with one worker on a free port, and stops it."""
     environment = {
@@ -121,13 +122,13 @@ def running_function(
         "SAM2_CHECKPOINT": str(files.checkpoint),
         "SAM2_PRECISION": precision,
         "SAM2_DEVICE": device,
+        "SAM2_ATTENTION_CACHE_MIB": str(cache_mib),
         "SAM2_TIME_BUDGET_SECONDS": "600",
         # A slow machine must not fail here; what it takes is what is measured.
         "SAM2_REDIS_TIMEOUT_SECONDS": "20",
+        "CVAT_FUNCTIONS_REDIS_HOST": redis.host,
+        "CVAT_FUNCTIONS_REDIS_PORT": str(redis.port),
     }
-    if redis is not None:
-        environment["CVAT_FUNCTIONS_REDIS_HOST"] = redis.host
-        environment["CVAT_FUNCTIONS_REDIS_PORT"] = str(redis.port)
     log = folder / f"function-{time.monotonic_ns()}.log"
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603 - our own server
@@ -139,8 +140,7 @@ def running_function(
         )
     function = RunningFunction(process, log)
     try:
-        if wait:
-            function.wait_until_ready()
+        function.wait_until_ready()
         yield function
     finally:
         process.terminate()
