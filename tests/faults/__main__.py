@@ -20,7 +20,7 @@ from faults.fleet import Fleet
 from faults.kill_points import kill_campaign
 from faults.lanes import in_lanes
 from faults.local_fleet import LocalFleet
-from faults.real_model import micro_model
+from faults.real_model import micro_models
 
 LEAST_FINISHED = 0.95
 
@@ -77,22 +77,18 @@ def http_campaign(report: Report, options: argparse.Namespace) -> None:
 
 
 def micro_campaign(report: Report, options: argparse.Namespace) -> None:
-    report.track(
-        in_lanes(
-            lambda lane, runs: lane.campaign(
-                "the same with the micro model",
-                runs,
-                faults=lambda rng: [*redis_faults(rng), *worker_faults()],
-                frames=12,
-                fault_rate=0.12,
-            ),
-            scaled(36, options),
-            seed=options.seed,
-            lanes=1,
-            make_fleet=lambda: Fleet(workers=2, real_model=True),
-            model=micro_model(),
+    models = micro_models()
+    with LocalFleet(workers=2, models=models) as fleet:
+        lane = Lane(fleet, seed=options.seed, model=models[1])
+        report.track(
+            lane.campaign(
+                "Redis fails at random, the micro model",
+                scaled(36, options),
+                faults=redis_faults,
+                frames=20,
+                fault_rate=0.1,
+            )
         )
-    )
 
 
 def workers_campaign(report: Report, options: argparse.Namespace) -> None:

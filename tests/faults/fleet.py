@@ -34,9 +34,7 @@ class Reply:
 
 
 class Fleet:
-    def __init__(
-        self, *, workers: int, real_model: bool = False, environment: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, *, workers: int) -> None:
         self.redis = RedisServer()
         self.proxy = Proxy(self.redis.port)
         self.control = Path(tempfile.mkdtemp(prefix="faults-control-"))
@@ -45,10 +43,9 @@ class Fleet:
         arguments = [f"--port={port}" for port in self.ports] + [f"--control={self.control}"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "faults.worker", *arguments]
-                + (["--real-model"] if real_model else []),
+                [sys.executable, "-m", "faults.worker", *arguments],
                 cwd=ROOT,
-                env=self._environment() | (environment or {}),
+                env=self._environment(),
                 stdin=subprocess.PIPE,
                 stderr=log,
                 stdout=log,

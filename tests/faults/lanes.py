@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from faults.campaign import Lane, Tally
 from faults.fleet import Fleet
@@ -19,7 +18,6 @@ def in_lanes(
     seed: int,
     lanes: int,
     make_fleet: Callable[[], Fleet | LocalFleet],
-    model: Any = None,
 ) -> Tally:
     """Splits runs over lanes; lane n has the seed `seed` + n."""
     begin = time.monotonic()
@@ -31,7 +29,7 @@ def in_lanes(
         with one_at_a_time:
             fleet = make_fleet()
         with fleet:
-            return campaign(Lane(fleet, seed=seed + number, model=model), share)
+            return campaign(Lane(fleet, seed=seed + number), share)
 
     with ThreadPoolExecutor(lanes) as pool:
         tallies = list(pool.map(one, range(lanes)))

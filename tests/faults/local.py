@@ -43,12 +43,17 @@ class DictRecords:
 
 
 def make_store(
-    records: Records, layout: MemoryLayout, *, ttl_seconds: int = 30_000, cache_bytes: int = 0
+    records: Records,
+    layout: MemoryLayout,
+    *,
+    ttl_seconds: int = 30_000,
+    cache_bytes: int = 0,
+    fingerprint: str = StandinModel.fingerprint,
 ) -> StateStore:
     return StateStore(
         records,
         layout=layout,
-        fingerprint=StandinModel.fingerprint,
+        fingerprint=fingerprint,
         prefix="cvat-sam2",
         ttl_seconds=ttl_seconds,
         device=StandinModel.device,

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import nuclio_sdk
@@ -25,7 +26,9 @@ from tracker import Tracker
 class LocalFleet:
     """As Fleet, but for the death of workers."""
 
-    def __init__(self, *, workers: int) -> None:
+    def __init__(self, *, workers: int, models: Sequence[Any] = (StandinModel(),)) -> None:
+        """The workers take turns with the models."""
+        self._models = models
         self.redis = RedisServer()
         self.proxy = Proxy(self.redis.port)
         self.ports = list(range(workers))
@@ -67,13 +70,16 @@ class LocalFleet:
             threads=1,
             frame_cache_mib=0 if worker % 2 else 512,
         )
-        model = StandinModel()
+        model = self._models[worker % len(self._models)]
         store = make_store(
-            RedisRecords(settings), model.layout, cache_bytes=0 if worker % 2 else MIB
+            RedisRecords(settings),
+            model.layout,
+            cache_bytes=0 if worker % 2 else 64 * MIB,
+            fingerprint=model.fingerprint,
         )
         logger = nuclio_sdk.Logger(logging.ERROR, f"worker-{worker}")
         logger.set_handler("default", io.StringIO(), nuclio_sdk.logger.JSONFormatter())
         context = nuclio_sdk.Context(logger, worker_id=worker)
         context.user_data.settings = settings
-        context.user_data.tracker = Tracker(model, store, settings)  # type: ignore[arg-type]
+        context.user_data.tracker = Tracker(model, store, settings)
         return context

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""The bundled micro model, as the workers run it: same precision, same threads."""
+"""The bundled micro model, once with a cache of keys and values and once without."""
 
 from model_handler import ModelHandler, set_threads
-from settings import Settings
+from settings import MIB, Settings
 from weights import model_files
 
 
-def micro_model() -> ModelHandler:
+def micro_models() -> list[ModelHandler]:
+    """In float32, where a batch of another size moves no pixel."""
     settings = Settings(model="sam2.1_hiera_micro")
     set_threads(1, 1)
-    return ModelHandler(
-        model_files(settings),
-        device="cpu",
-        precision=settings.precision,
-        fill_hole_area=settings.fill_hole_area,
-    )
+    return [
+        ModelHandler(
+            model_files(settings),
+            device="cpu",
+            precision="float32",
+            fill_hole_area=settings.fill_hole_area,
+            cache_bytes=cache_mib * MIB,
+        )
+        for cache_mib in (64, 0)
+    ]

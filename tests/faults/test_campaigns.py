@@ -17,6 +17,7 @@ from faults.hostile_bodies import hostile_body
 from faults.kill_points import kill_campaign
 from faults.lanes import in_lanes
 from faults.local_fleet import LocalFleet
+from faults.real_model import micro_models
 
 # Another seed every day, the same for everybody; a failing one is printed and can be given.
 SEED = int(os.environ.get("FAULTS_SEED") or time.strftime("%Y%m%d", time.gmtime()))
@@ -58,6 +59,21 @@ def test_redis_fails_and_workers_are_killed_at_random() -> None:
     )
     check(tally)
     assert sum(tally.met.values()) >= 4
+
+
+def test_redis_fails_at_random_under_a_real_model() -> None:
+    models = micro_models()
+    with LocalFleet(workers=2, models=models) as fleet:
+        lane = Lane(fleet, seed=SEED, model=models[1])
+        check(
+            lane.campaign(
+                "Redis fails at random, the micro model",
+                2,
+                faults=redis_faults,
+                frames=8,
+                fault_rate=0.3,
+            )
+        )
 
 
 def test_workers_are_interchangeable() -> None:

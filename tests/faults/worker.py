@@ -110,10 +110,8 @@ def main_() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, action="append", required=True)
     parser.add_argument("--control", type=Path, required=True)
-    parser.add_argument("--real-model", action="store_true")
     options = parser.parse_args()
-    if not options.real_model:
-        use_standin_model()
+    use_standin_model()
     die_on_demand(options.control)
     tell_in_headers()
 
