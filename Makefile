@@ -6,13 +6,15 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-torch.txt req
 PORT ?= 8090
 WORKERS ?= 1
 MODEL ?=
+SHA256 ?=
 VIDEO ?=
 SEEDS ?=
 ARGS ?=
 # torch for another device: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: help setup demo test check serve bench evaluate train weights faults action ui-plugin clean
+.PHONY: help setup demo test check serve bench bench-full evaluate train \
+	weights check-image faults action ui-plugin clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +46,24 @@ check: setup  ## ruff, mypy, shellcheck
 
 serve: setup  ## the function behind HTTP (PORT=8090 WORKERS=1), without Docker
 	$(PY) serve.py --port $(PORT) --workers $(WORKERS)
+
+weights: setup  ## fetch a checkpoint, checked (MODEL=sam2.1_hiera_tiny, SHA256= for SAM 2)
+	$(PY) weights.py $(MODEL) $(if $(SHA256),--sha256 $(SHA256))
+
+action: setup  ## the annotation action (ARGS="--server-host ... track --job 42 ...")
+	$(PY) -m cvat_action $(ARGS)
+
+faults: setup  ## all fault campaigns in full, one line each (long)
+	PYTHONPATH=.:tests $(PY) -m faults
+
+bench: setup  ## speed beside the official predictor, interleaved (at most 10 minutes)
+	$(PY) -m benchmarks
+
+bench-full: setup  ## the same with 2, 8, 16 objects, PNG, and the larger models on a GPU
+	$(PY) -m benchmarks --full
+
+check-image: setup  ## carry out the image's build directives for real (minutes)
+	$(PY) tests/deploy/check_image.py
 
 evaluate: setup  ## the quality of the bundled micro model
 	$(PY) -m training.evaluate

@@ -43,14 +43,16 @@ def init_context(context: Any) -> None:
 def handler(context: Any, event: Any) -> Any:
     """GET tells what is running; POST takes CVAT's request and gives its response."""
     log = RequestLog()
+    # Nuclio's wrapper leaves strings as bytes unless it is told to decode them.
+    method = event.method.decode() if isinstance(event.method, bytes) else event.method
     try:
-        if event.method == "GET":
+        if method == "GET":
             status, body = 200, _info(context.user_data.tracker)
-        elif event.method in (None, "POST"):
+        elif method in (None, "POST"):
             status, body = 200, _track(context, event.body, log)
         else:
             status, body = 405, error_to_json("bad_method", "Use GET or POST.", [])
-        if event.method != "GET":
+        if method != "GET":
             context.logger.info_with("request", status=status, **log.fields())
     except RequestError as error:
         status = error.status

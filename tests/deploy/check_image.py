@@ -32,7 +32,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 NUCLIO_HOME = "/opt/nuclio"
-DEBIAN = ("bookworm", "https://deb.debian.org/debian")
+DEBIAN = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
 
 
@@ -95,7 +95,7 @@ def fresh_debian(folder: Path) -> Image:
     """Debian's own Python, in a venv because Debian closes the system's one to pip."""
     if not (folder / "usr/bin/python3").exists():
         words = ["debootstrap", "--variant=minbase", f"--include={DEBIAN_PACKAGES}"]
-        subprocess.run([*words, DEBIAN[0], str(folder), DEBIAN[1]], check=True)  # noqa: S603
+        subprocess.run([*words, DEBIAN, str(folder)], check=True)  # noqa: S603
     for name in ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf"):
         if Path(name).exists():
             shutil.copy(name, folder / name[1:])
