@@ -79,7 +79,7 @@ def http_campaign(report: Report, options: argparse.Namespace) -> None:
 def micro_campaign(report: Report, options: argparse.Namespace) -> None:
     models = micro_models()
     with LocalFleet(workers=2, models=models) as fleet:
-        lane = Lane(fleet, seed=options.seed, model=models[1])
+        lane = Lane(fleet, seed=options.seed, model=models[1], images=10)
         report.track(
             lane.campaign(
                 "Redis fails at random, the micro model",

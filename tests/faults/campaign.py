@@ -192,11 +192,13 @@ def worker_faults() -> list[Fault]:
 
 
 class Lane:
-    def __init__(self, fleet: Fleet | LocalFleet, *, seed: int, model: Any = None) -> None:
+    def __init__(
+        self, fleet: Fleet | LocalFleet, *, seed: int, model: Any = None, images: int = IMAGES
+    ) -> None:
         self.fleet = fleet
         self.seed = seed
         rng = random.Random(seed)
-        images = noise_images(rng, IMAGES, width=WIDTH, height=HEIGHT)
+        images = noise_images(rng, images, width=WIDTH, height=HEIGHT)
         self.pictures = [base64.b64encode(image_to_png(image)).decode() for image in images]
         self.exact = model is None
         self.reference = Reference(model or StandinModel(), images)
@@ -270,7 +272,7 @@ class Run:
         """Whether every frame was answered."""
         shapes = random_shapes(self._rng, self._rng.randint(1, 4), width=WIDTH, height=HEIGHT)
         try:
-            self._nodes = self._start(self._rng.randrange(IMAGES), shapes)
+            self._nodes = self._start(self._rng.randrange(len(self._lane.pictures)), shapes)
             for _ in range(frames - 1):
                 if self._faults and self._rng.random() < self._fault_rate:
                     self._disturb()
@@ -293,7 +295,7 @@ class Run:
 
     def _advance(self) -> None:
         """All objects to a random next image; those that the store lost are started again."""
-        image = self._rng.randrange(IMAGES)
+        image = self._rng.randrange(len(self._lane.pictures))
         order = self._rng.sample(range(len(self._nodes)), len(self._nodes))
         reached = self._step(image, [self._nodes[index] for index in order])
         for index, node in zip(order, reached, strict=True):
@@ -305,14 +307,14 @@ class Run:
 
     def _wander(self) -> None:
         """What impatient, forgetful and busy clients do; the track itself does not notice."""
-        image = self._rng.randrange(IMAGES)
+        image = self._rng.randrange(len(self._lane.pictures))
         what = self._rng.choice(("again", "branch", "together", "old and new"))
         if what == "again":  # the same request twice, the second perhaps to another worker
             self._step(image, self._nodes)
             self._step(image, self._nodes)
         elif what == "branch":  # from any token of the run, also one that may be gone
             some = self._rng.sample(self._saved, min(len(self._saved), 3))
-            self._step(self._rng.randrange(IMAGES), some)
+            self._step(self._rng.randrange(len(self._lane.pictures)), some)
         elif what == "together":  # two at the same time from the same tokens
             choices = [self._rng.randrange(self._workers) for _ in range(2)]
             expected = self._lane.reference.step(image, self._nodes)

@@ -64,7 +64,7 @@ def test_redis_fails_and_workers_are_killed_at_random() -> None:
 def test_redis_fails_at_random_under_a_real_model() -> None:
     models = micro_models()
     with LocalFleet(workers=2, models=models) as fleet:
-        lane = Lane(fleet, seed=SEED, model=models[1])
+        lane = Lane(fleet, seed=SEED, model=models[1], images=4)
         check(
             lane.campaign(
                 "Redis fails at random, the micro model",
