@@ -25,5 +25,6 @@ export default defineConfig(({ command }) => ({
                   ]
                 : [],
     },
-    test: { include: ['tests/**/*.test.ts'] },
+    // generous: the machine may be busy
+    test: { include: ['tests/**/*.test.ts'], testTimeout: 120_000 },
 }));
