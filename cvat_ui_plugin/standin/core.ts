@@ -38,6 +38,8 @@ export type Transport = (
     body?: unknown,
 ) => Promise<{ status: number; body: unknown }>;
 
+const COLORS = ['#ff3b6b', '#2f7bff', '#ffb000', '#b05cff', '#00c2d1'];
+
 const FREE_FIELDS = ['color', 'lock', 'hidden'] as const;
 
 interface Stored {
@@ -130,7 +132,7 @@ export class Annotations {
             kind,
             data: rest as Stored['data'],
             removed: false,
-            color: `hsl(${(lastClientID * 67) % 360} 80% 55%)`,
+            color: COLORS[lastClientID % COLORS.length],
             lock: false,
             hidden: false,
         };
