@@ -7,10 +7,7 @@ after it; that is how CVAT exports a shape, and what its import turns into a mas
 
 from collections.abc import Iterable, Iterator
 from typing import Any
-from xml.etree import ElementTree  # noqa: S405 (for writing; read with defusedxml)
-
-from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
-from defusedxml.ElementTree import ParseError, fromstring  # type: ignore[import-untyped]
+from xml.etree import ElementTree  # noqa: S405 (read by _parse, which takes no entities)
 
 from cvat_action.errors import ActionError
 from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
@@ -27,8 +24,8 @@ TAGS = {kind: tag for tag, kind in TYPES.items()}
 def read(data: bytes, name: str, media: Media) -> Document:
     """Raises ActionError, naming the track that is wrong."""
     try:
-        root = fromstring(data)
-    except (ParseError, DefusedXmlException, ValueError) as error:
+        root = _parse(data)
+    except (ElementTree.ParseError, ValueError) as error:
         raise ActionError(f"{name} is not XML that can be read: {error}.") from None
     if root.tag != "annotations":
         raise ActionError(f"{name} is not a CVAT annotation file.")
@@ -83,7 +80,7 @@ def write(document: Document, media: Media) -> str:
         number = _add_track(root, number, document, shape, _shape_alone(shape, media))
     if document.format == "cvat":
         for text in document.untouched:
-            element = fromstring(text)
+            element = _parse(text)
             element.set("id", str(number))
             root.append(element)
             number += 1
@@ -91,6 +88,18 @@ def write(document: Document, media: Media) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(
         root, encoding="unicode"
     )
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Entities are declared in a document type; without one there is nothing to expand."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("it declares a document type, which no annotation file needs")
+
+
+def _parse(text: str | bytes) -> Element:
+    """Raises ParseError or ValueError."""
+    return ElementTree.fromstring(text, ElementTree.XMLParser(target=_NoDoctype()))  # noqa: S314
 
 
 def _labels(root: Element) -> tuple[LabelSpec, ...]:
@@ -239,7 +248,7 @@ def _shape_to_attributes(k: Wire) -> dict[str, str]:
 
 def _meta(document: Document, media: Media) -> Element:
     if document.format == "cvat" and document.header:
-        return fromstring(document.header)
+        return _parse(document.header)
     meta = ElementTree.Element("meta")
     task = ElementTree.SubElement(meta, "task")
     count = len(media.frame_names)
