@@ -53,4 +53,5 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
             raise ValueError(f"{name} does not fit float16")
     part = path.with_suffix(".part")
     save_file(halves, part, metadata={"format": "pt", "model": "sam2.1_hiera_micro"})
+    part.chmod(0o644)
     os.replace(part, path)

@@ -30,14 +30,14 @@ from training.model import CONFIG, WEIGHTS, build_predictor, load_weights, save_
 PEAK_RATE = {"Muon": 3e-3, "AdamW": 1e-3}
 WEIGHT_DECAY = 0.02
 WARM_UP = 0.03  # share of the training
-LONGER_CLIPS, FULL_SIZE, LONGEST_CLIPS = 0.2, 0.35, 0.7  # from which progress on
+LONGER_CLIPS, FULL_SIZE, LONGEST_CLIPS = 0.2, 0.35, 0.6  # from which progress on
 EARLY_STEPS = 2000  # over which the evened-out loss and the guide fade
 EMA_DECAY = 0.997
 MOST_NORM = 1.0
 # Shares of the batches: tracked from boxes, and single pictures with boxes; the others are tracked
 # from masks. At the start few are tracked from boxes, for nothing can be tracked from a wrong mask.
 BOXES_TRACKED, BOXES_ALONE = (0.04, 0.2), (0.3, 0.15)  # before and after FULL_SIZE
-FINE_LOSS = 0.6  # from this progress on the loss looks at 128 x 128 instead of 64 x 64
+FINE_LOSS = 0.75  # from this progress on the loss looks at 128 x 128 instead of 64 x 64
 SECONDS_PER_CHECKPOINT = 180
 STEPS_PER_LINE = 20
 NUM_FRAMES = 1 << 30  # any constant that no frame index reaches
@@ -67,7 +67,7 @@ class Losses:
 
     @property
     def total(self) -> torch.Tensor:
-        return self.mask + self.iou + self.visibility
+        return self.mask + self.iou + 2 * self.visibility
 
 
 def plain_attention(
@@ -118,9 +118,9 @@ def serving_at(progress: float, rng: np.random.Generator) -> Serving:
         if draw < 0.35 and progress > LONGER_CLIPS:
             return Serving("long", 2, 8, 2, 2, SIDE // 2)
         return Serving("short", 4, 4, 2, 2, SIDE // 2)
-    if draw < 0.2 and progress > LONGEST_CLIPS:
+    if draw < 0.25 and progress > LONGEST_CLIPS:
         return Serving("long", 2, 12, 2, 1, SIDE)
-    if draw < 0.5:
+    if draw < 0.6:
         return Serving("long", 2, 8, 3, 2, SIDE)
     return Serving("short", 4, 4, 2, 2, SIDE)
 
@@ -278,7 +278,10 @@ def losses_of(tap: Tap, truth: torch.Tensor, boxed: int, balance: float, side: i
     shown, hidden = area > 12 * (truth.shape[-1] / SIDE) ** 2, area == 0
     truth = F.adaptive_avg_pool2d(truth[:, None].float(), side)
     clear = shown | hidden
-    seen_loss = F.binary_cross_entropy_with_logits(visibility[clear], shown[clear].float())
+    # Hidden frames are few: they weigh more.
+    seen_loss = F.binary_cross_entropy_with_logits(
+        visibility[clear], shown[clear].float(), weight=1 + hidden[clear].float()
+    )
     silence = float((visibility[hidden] <= 0).float().mean()) if hidden.any() else math.nan
     logits, ious, truth = logits[shown], ious[shown], truth[shown]
     if side != logits.shape[-1]:
@@ -289,9 +292,11 @@ def losses_of(tap: Tap, truth: torch.Tensor, boxed: int, balance: float, side: i
     focal = (wrong * (chance - target).abs() ** 2).mean((2, 3))
     overlap = (chance * target).sum((2, 3))
     dice = 1 - (2 * overlap + 1) / (chance.sum((2, 3)) + target.sum((2, 3)) + 1)
-    even = (wrong * target).sum((2, 3)) / target.sum((2, 3)).clamp(min=1)
-    even = even + (wrong * (1 - target)).sum((2, 3)) / (1 - target).sum((2, 3)).clamp(min=1)
-    per_mask = 20 * focal + dice + balance * even
+    per_mask = 20 * focal + dice
+    if balance:
+        even = (wrong * target).sum((2, 3)) / target.sum((2, 3)).clamp(min=1)
+        even = even + (wrong * (1 - target)).sum((2, 3)) / (1 - target).sum((2, 3)).clamp(min=1)
+        per_mask = per_mask + balance * even
     best, _ = per_mask[:, 1:].min(1)
     with torch.no_grad():
         said, real = logits > 0, target > 0.5
@@ -331,7 +336,9 @@ def step_losses(
             boxes = boxes_of(masks[:, 0], rng) if from_boxes else None
             truth = track(model, tap, images, masks, clip, batch.times, boxes, told)
             boxed = len(masks) if from_boxes else 0
-    return losses_of(tap, truth, boxed, 2 * early, side), guide_loss(guides, tap, truth)
+    losses = losses_of(tap, truth, boxed, 2 * early, side)
+    guiding = guide_loss(guides, tap, truth) if early else losses.total.new_zeros(())
+    return losses, guiding
 
 
 def attend_nearby(model: SAM2VideoPredictor) -> None:
