@@ -53,8 +53,8 @@ weights: setup  ## fetch a checkpoint, checked (MODEL=sam2.1_hiera_tiny, SHA256=
 action: setup  ## the annotation action (ARGS="--server-host ... track --job 42 ...")
 	$(PY) -m cvat_action $(ARGS)
 
-faults: setup  ## all fault campaigns in full, one line each (long)
-	PYTHONPATH=.:tests $(PY) -m faults
+faults: setup  ## all fault campaigns in full, one line each (ARGS="--scale 0.1 --seed 7 bodies")
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m faults $(ARGS)
 
 bench: setup  ## speed beside the official predictor, interleaved (at most 10 minutes)
 	$(PY) -m benchmarks
@@ -67,6 +67,15 @@ check-image: setup  ## carry out the image's build directives for real (minutes)
 
 evaluate: setup  ## the quality of the bundled micro model
 	$(PY) -m training.evaluate
+
+ui-plugin: setup  ## test and build the plugin for CVAT's page (Node 20.19+, Chromium)
+	@[ -n "$$(command -v chromium || command -v chromium-browser || command -v google-chrome)" ] || \
+		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
+	cd cvat_ui_plugin && npm ci && npm run check && npm test && npm run build
+	cd cvat_ui_plugin && PYTHON="$(CURDIR)/$(PY)" npm run e2e
+
+train: setup  ## go on training the micro model from its committed weights (ARGS="--minutes 60")
+	$(PY) -m training.train $(ARGS)
 
 clean:  ## remove .venv and out/
 	rm -rf $(VENV) out

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,7 +54,7 @@ def draw_masks(
     return drawn
 
 
-def write_caption(picture: Picture, text: str, at: tuple[int, int] = (8, 20)) -> None:
+def write_caption(picture: NDArray[Any], text: str, at: tuple[int, int] = (8, 20)) -> None:
     """Writes into the picture itself; `at` is the lower left corner of the text."""
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(
@@ -70,7 +71,7 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], *, colum
         height = round(picture.shape[0] * CELL_WIDTH / picture.shape[1])
         cell = cv2.resize(picture, (CELL_WIDTH, height), interpolation=cv2.INTER_AREA)
         cell = cell.astype(np.uint8, copy=False)
-        write_caption(cell.astype(np.uint8), caption)
+        write_caption(cell, caption)
         cells.append(cell)
     height = max(cell.shape[0] for cell in cells)
     columns = min(columns, len(cells))
