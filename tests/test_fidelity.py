@@ -24,8 +24,9 @@ from training.clips import Clip, draw_clip
 from weights import ModelFiles
 
 SAM2_CONFIGS = Path(sam2.__file__).parent / "configs"
-# Rounding gives some 1e-5; a wrong age or a missing memory frame gives 1e-2 and more.
-LOGIT_TOLERANCE = 1e-3
+# Memories are kept in bfloat16: where float32 rounds differently, one may fall on the next value,
+# and a logit moves by some 1e-3. An exchanged age or a missing pointer moves it by 1 and more.
+LOGIT_TOLERANCE = 1e-2
 
 
 def images(clip: Clip) -> list[Image.Image]:
