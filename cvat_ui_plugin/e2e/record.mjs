@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Record the function's answers for tests/demo.test.ts: FUNCTION_URL=http://… npm run record
+// Record the answers of a function that runs with SAM2_PRECISION=float32, for tests/demo.test.ts:
+// FUNCTION_URL=http://… npm run record
 
 import { execFileSync } from 'node:child_process';
 import path from 'node:path';
