@@ -142,14 +142,14 @@ def _predictor(config: Path, weights: Path, device: str) -> SAM2VideoPredictor:
     return build_predictor(config, weights, device)
 
 
-def _silence_bars() -> None:
+def silence_bars() -> None:
     # Theirs, one per clip, would drown the table.
     sam2_video_predictor.tqdm = misc.tqdm = partial(tqdm, disable=True)
 
 
 def tallies_of(job: Job) -> tuple[dict[str, Tally], bytes]:
     """What each method scores on one clip, and the digest of the clip's pixels and masks."""
-    _silence_bars()
+    silence_bars()
     torch.set_num_threads(1)  # two processes are faster than one with two threads
     cv2.setNumThreads(1)
     predictor = _predictor(job.config, job.weights, job.device)
@@ -266,7 +266,7 @@ def main() -> int:
     for line in lines_of("all", whole):
         print(line)
     print(f"pixels and masks of the clips {pixels.hexdigest()[:16]}")
-    _silence_bars()
+    silence_bars()
     goals = goals_of(by_subset, milliseconds_of(config, weights, device))
     for goal in goals:
         print(f"{'reached' if goal.reached else 'MISSED':8s} {goal.text}: {goal.value:.3f}")

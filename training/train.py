@@ -33,6 +33,7 @@ WARM_UP = 0.03  # share of the training
 LONGER_CLIPS, FULL_SIZE, LONGEST_CLIPS = 0.2, 0.35, 0.6  # from which progress on
 EARLY_STEPS = 2000  # over which the evened-out loss and the guide fade
 EMA_DECAY = 0.997
+CONTINUED = 0.6  # the progress that a training from stored weights starts with
 MOST_NORM = 1.0
 # Shares of the batches: tracked from boxes, and single pictures with boxes; the others are tracked
 # from masks. At the start few are tracked from boxes, for nothing can be tracked from a wrong mask.
@@ -439,6 +440,8 @@ class Training:
         os.replace(part, path)
 
     def start_from(self, weights: Path) -> None:
+        """Go on with weights that were stored: a new schedule, its first part left out."""
+        self.step, self.progress = EARLY_STEPS, CONTINUED
         self.model.load_state_dict(load_weights(weights), strict=True)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
@@ -539,10 +542,13 @@ def work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
     checkpoint = arguments.folder / "checkpoint.pt"
     if checkpoint.exists():
         training.load(checkpoint)
-        if rank == 0:
-            print(f"resumed at step {training.step}, progress {training.progress:.3f}", flush=True)
-    elif arguments.start_from is not None:
+    if training.progress >= 1 and arguments.start_from is None:
+        raise SystemExit(f"{checkpoint} is finished: remove it, or give --start-from its weights")
+    if arguments.start_from is not None and not 0 < training.progress < 1:
+        training = Training(arguments.device, arguments.seed)
         training.start_from(arguments.start_from)
+    if rank == 0:
+        print(f"from step {training.step}, progress {training.progress:.3f}", flush=True)
     if rank == 0:
         count = sum(weight.numel() for weight in training.model.parameters())
         print(f"{count / 1e6:.2f} M parameters on {arguments.device}, {processes} processes; "
