@@ -253,9 +253,9 @@ def _shape(rng: np.random.Generator) -> tuple[_Part, ...]:
         turn = rng.uniform(0, 2 * np.pi)
         joint = np.array([np.cos(turn) * 0.35, np.sin(turn) * 0.5])
         reach = rng.uniform(0.5, 0.95) * np.array([np.cos(turn), np.sin(turn)])
-        thick = rng.uniform(0.1, 0.22)
+        limb = rng.uniform(0.1, 0.22)
         parts.append(
-            _Part((_capsule(joint, joint + reach, thick, thick * rng.uniform(0.5, 1)),),
+            _Part((_capsule(joint, joint + reach, limb, limb * rng.uniform(0.5, 1)),),
                   (float(joint[0]), float(joint[1])), rng.uniform(0, 0.8),
                   rate * rng.choice([1.0, 1.0, 2.0]), rng.uniform(0, 6.3))
         )  # fmt: skip
@@ -510,7 +510,7 @@ def _render(
         cv2.fillPoly(canvas, scaled, 255, shift=4)
     alpha = cv2.resize(canvas, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     if thing.softness:
-        alpha = cv2.GaussianBlur(alpha, (0, 0), thing.softness)
+        alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), thing.softness))
     own_per_texel = 2 * _REACH / _TEXTURE_SIDE
     place = np.empty((2, 3))
     place[:, :2] = matrix[:, :2] * own_per_texel
@@ -718,5 +718,5 @@ def _shoot(
             _, packed = cv2.imencode(
                 ".jpg", shots[t][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]
             )
-            shots[t] = cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1]
+            shots[t] = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))[..., ::-1]
     return Clip(shots, masks)

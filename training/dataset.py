@@ -130,7 +130,9 @@ class ClipStock:
     ) -> Batch:  # fmt: skip
         """clips x up to `objects` objects over `frames` frames, augmented, side x side pixels."""
         names = sorted(self._shards)
-        images, masks, clip_of = [], [], []
+        images: list[np.ndarray] = []
+        masks: list[np.ndarray] = []
+        clip_of: list[int] = []
         while len(images) < clips:
             shard = self._shards[names[int(rng.integers(len(names)))]]
             stock = shard[int(rng.integers(len(shard)))]

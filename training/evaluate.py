@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,7 +57,7 @@ class Tally:
         self.f.append(
             statistics.fmean(boundary_f(m, t) for m, t in zip(masks[1:], truth[1:], strict=True))
         )
-        hidden = ~truth.any((1, 2))
+        hidden = np.asarray(truth.sum((1, 2)) == 0)
         self.shown_while_hidden += [bool(m.any()) for m in masks[1:][hidden[1:]]]
         self.found += [
             any(
@@ -81,7 +82,7 @@ def returns_after(hidden: np.ndarray, run: int) -> list[int]:
     return returns
 
 
-def state_of(predictor: SAM2VideoPredictor, frames: np.ndarray, folder: Path) -> dict:
+def state_of(predictor: SAM2VideoPredictor, frames: np.ndarray, folder: Path) -> dict[str, Any]:
     """init_state, with the frames handed over in memory instead of as JPEG files.
 
     frames: uint8 (T, H, W, 3), RGB, resized as load_video_frames does it. init_state itself builds

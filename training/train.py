@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from sam2.sam2_video_predictor import SAM2VideoPredictor
+from torch.multiprocessing.spawn import spawn
 
 from training.dataset import FOLDER, KINDS, LEAST_PIXELS, SIDE, Batch, ClipStock, draw_stock
 from training.evaluation_set import parameters_hash
@@ -207,7 +208,7 @@ def track(
         points = mask_prompt = None
         if t == 0 and boxes is None:
             mask_prompt = masks[:, :1].float()
-        elif t == 0:
+        elif t == 0 and boxes is not None:
             labels = torch.tensor([[2, 3]], dtype=torch.int32, device=masks.device)
             points = {"point_coords": boxes, "point_labels": labels.expand(len(boxes), 2)}
         output = model.track_step(
@@ -360,7 +361,8 @@ def attend_nearby(model: SAM2VideoPredictor) -> None:
 
 def optimizers_of(model: SAM2VideoPredictor) -> list[torch.optim.Optimizer]:
     """Muon for the matrices within the layers, AdamW for everything else."""
-    matrices, others = [], []
+    matrices: list[torch.Tensor] = []
+    others: list[torch.Tensor] = []
     for name, weight in model.named_parameters():
         inner = weight.ndim == 2 and min(weight.shape) >= 16 and not name.endswith("token.weight")
         inner = inner and not name.endswith("tokens.weight")
@@ -410,7 +412,7 @@ class Training:
         # All gradients lie in one tensor, the seconds of a step behind them.
         weights = [*self.model.parameters(), *self.guides.parameters()]
         self.flat = torch.zeros(sum(weight.numel() for weight in weights) + 1, device=device)
-        parts = self.flat[:-1].split([weight.numel() for weight in weights])
+        parts = torch.split(self.flat[:-1], [weight.numel() for weight in weights])
         for weight, part in zip(weights, parts, strict=True):
             weight.grad = part.view_as(weight)
 
@@ -467,7 +469,7 @@ class Training:
             full_size=serving.side == SIDE, early=early,
             side=128 if self.progress >= FINE_LOSS else 64,
         )  # fmt: skip
-        (losses.total + 2 * early * guiding).backward()
+        (losses.total + 2 * early * guiding).backward()  # type: ignore[no-untyped-call]
         seconds = self._share_gradients(world, seconds)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), MOST_NORM)
         for optimizer in self.optimizers:
@@ -529,7 +531,7 @@ def work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
     """One of the processes; on a CPU each has one thread, for OpenMP stalls on a shared machine."""
     if arguments.device == "cpu":
         torch.set_num_threads(1)
-        F.scaled_dot_product_attention = plain_attention
+        setattr(F, "scaled_dot_product_attention", plain_attention)  # noqa: B010 (typed otherwise)
     if processes > 1:
         dist.init_process_group(
             "gloo",
@@ -580,7 +582,7 @@ def main() -> None:
     if processes == 1 and arguments.device != "cpu":
         work(0, 1, arguments)
     else:
-        torch.multiprocessing.spawn(work, (processes, arguments), nprocs=processes)
+        spawn(work, (processes, arguments), processes)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
