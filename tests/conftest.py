@@ -2,6 +2,7 @@
 """What the tests share: quiet threads, a real Redis, a model."""
 
 import os
+import signal
 
 # Before torch is imported: its threads wait politely where cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +25,10 @@ if TYPE_CHECKING:  # the tests of protocol and geometry run without torch and Re
 
     from model_handler import ModelHandler
     from weights import ModelFiles
+
+# A shell that starts us in the background has SIGINT ignored, and our children would inherit that:
+# the tests of Ctrl+C could wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
