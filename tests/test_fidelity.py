@@ -29,6 +29,15 @@ SAM2_CONFIGS = Path(sam2.__file__).parent / "configs"
 LOGIT_TOLERANCE = 1e-2
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Rounding depends on the number of threads, which other tests of this process change."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def images(clip: Clip) -> list[Image.Image]:
     return [Image.fromarray(frame) for frame in clip.frames]
 
