@@ -21,7 +21,8 @@ def carry_by_flow(frames: np.ndarray, first: np.ndarray) -> np.ndarray:
     soft = [mask.astype(np.float32) for mask in first]
     masks = [first]
     for before, now in zip(greys[:-1], greys[1:], strict=True):
-        whence = grid + flow_of.calc(now, before, np.zeros_like(grid))
+        flow = flow_of.calc(now, before, None)  # type: ignore[call-overload]
+        whence = grid + flow
         x, y = np.ascontiguousarray(whence[..., 0]), np.ascontiguousarray(whence[..., 1])
         soft = [np.asarray(cv2.remap(mask, x, y, cv2.INTER_LINEAR)) for mask in soft]
         masks.append(np.stack(soft) > 0.5)

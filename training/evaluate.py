@@ -250,6 +250,8 @@ def main() -> int:
     print(f"{'subset':10s} {'method':20s} {'J':>6s} {'F':>6s} {'J&F':>6s} {'found again':>16s} "
           f"{'shown if hidden':>16s}")  # fmt: skip
     by_subset, pixels = {}, hashlib.sha256()
+    # For the processes of the pool; this one has read it already.
+    os.environ["OMP_NUM_THREADS"] = "1"
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
         for subset in SUBSETS:
