@@ -75,7 +75,7 @@ ui-plugin: setup  ## test and build the plugin for CVAT's page (Node 20.19+, Chr
 	cd cvat_ui_plugin && PYTHON="$(CURDIR)/$(PY)" npm run e2e
 
 train: setup  ## go on training the micro model from its committed weights (ARGS="--minutes 60")
-	$(PY) -m training.train $(ARGS)
+	$(PY) -m training.train --start-from models/sam2.1_hiera_micro.safetensors $(ARGS)
 
 clean:  ## remove .venv and out/
 	rm -rf $(VENV) out
