@@ -11,7 +11,7 @@ CONTAINER="nuclio-nuclio-$FUNCTION"
 FILES=(
     LICENSE
     attention.py byte_cache.py errors.py image_decoding.py image_encoder.py main.py
-    memory_attention.py memory_bank.py model_handler.py protocol.py records.py request_log.py
+    memory_attention.py memory_bank.py model_handler.py official_rounding.py protocol.py records.py request_log.py
     settings.py shapes.py tracker.py tracker_state.py weights.py
     requirements.txt requirements-torch.txt requirements-sam2.txt
 )

@@ -31,6 +31,7 @@ from errors import ConfigurationError, ModelFailure, OutOfMemory
 from image_encoder import speed_up
 from memory_attention import MemoryAttention
 from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
+from official_rounding import PlainMemoryAttention, keep_objects_apart
 from shapes import Bitmap
 from weights import ModelFiles, load_weights
 
@@ -112,15 +113,24 @@ class ModelHandler:
         self._image_std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
         with torch.inference_mode():
             self.layout, positions = self._measure_memory()
-            self._model.memory_attention = MemoryAttention(
-                self._model.memory_attention,
-                height=self.layout.height,
-                width=self.layout.width,
-                memory_positions=positions,
-                time_encodings=self._model.maskmem_tpos_enc[:, 0, 0],
-                dtype=self._dtype,
-                cache_bytes=cache_bytes,
-            )
+            time_encodings = self._model.maskmem_tpos_enc[:, 0, 0]
+            if self._dtype == torch.float32:
+                keep_objects_apart(self._model)
+                self._model.memory_attention = PlainMemoryAttention(
+                    self._model.memory_attention,
+                    memory_positions=positions,
+                    time_encodings=time_encodings,
+                )
+            else:
+                self._model.memory_attention = MemoryAttention(
+                    self._model.memory_attention,
+                    height=self.layout.height,
+                    width=self.layout.width,
+                    memory_positions=positions,
+                    time_encodings=time_encodings,
+                    dtype=self._dtype,
+                    cache_bytes=cache_bytes,
+                )
 
     def encode(self, image: Image.Image) -> FrameFeatures:
         """Encodes an RGB image of any size. Raises OutOfMemory."""

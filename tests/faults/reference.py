@@ -53,10 +53,16 @@ class Node:
 
     def promised(self) -> bool:
         """Whether the store still must know it: its own token is at most 8 steps old, and so are
-        those that share the memory frames it stands on."""
-        if self.may_be_gone or self.newest > self.bank.step + RETAINED:
-            return False
+        those that share the memory frames it stands on, and no fault has touched any of these.
+
+        A frame that the store has lost may live on in a worker's cache and carry further steps;
+        another worker misses it later.
+        """
         recent = self.lineage[: len(self.bank.recent)]
+        if any(node.may_be_gone for node in (self, *recent, self.lineage[-1])):
+            return False
+        if self.newest > self.bank.step + RETAINED:
+            return False
         kept = RETAINED + 6
         return all(node.newest < node.bank.step + kept for node in recent)
 

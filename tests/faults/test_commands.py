@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import redis
+from redis_server import free_port
 
 from faults.local import make_store, make_tracker
 from faults.proxy import Proxy
-from faults.redis_server import RedisServer, free_port
+from faults.redis_server import RedisServer
 from faults.reference import image_to_png, noise_images
 from faults.resp import commands
 from faults.standin_model import StandinModel

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""The rearranged memory attention against the official module, on random memories."""
+
+from pathlib import Path
+
+import pytest
+import sam2
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from memory_attention import MemoryAttention
+from official_rounding import PlainMemoryAttention
+
+SIDE, CHANNELS, MEMORY_CHANNELS = 16, 256, 64
+PIXELS = SIDE * SIDE
+
+
+@pytest.mark.parametrize("config", ["sam2.1/sam2.1_hiera_t.yaml", "sam2/sam2_hiera_l.yaml"])
+@pytest.mark.parametrize(("objects", "frames"), [(1, 1), (3, 7)])
+def test_equals_the_official_module(config: str, objects: int, frames: int) -> None:
+    path = Path(sam2.__file__).parent / "configs" / config
+    torch.manual_seed(1)
+    settings = OmegaConf.load(path).model
+    settings.memory_attention.layer.self_attention.feat_sizes = [SIDE, SIDE]
+    settings.memory_attention.layer.cross_attention.feat_sizes = [SIDE, SIDE]
+    official = instantiate(settings.memory_attention, _recursive_=True).eval()
+    memory_positions = torch.randn(PIXELS, MEMORY_CHANNELS)
+    time_encodings = torch.randn(7, MEMORY_CHANNELS)
+    plain = PlainMemoryAttention(
+        official, memory_positions=memory_positions, time_encodings=time_encodings
+    )
+    rearranged = MemoryAttention(
+        official,
+        height=SIDE,
+        width=SIDE,
+        memory_positions=memory_positions,
+        time_encodings=time_encodings,
+        dtype=torch.float32,
+        cache_bytes=1 << 24,
+    )
+    tokens = 4 * (frames + 1)
+    memories = [
+        [torch.randn(MEMORY_CHANNELS, SIDE, SIDE).bfloat16() for _ in range(frames)]
+        for _ in range(objects)
+    ]
+    arguments = (
+        torch.randn(PIXELS, CHANNELS),
+        torch.randn(PIXELS, CHANNELS),
+        memories,
+        [6, *range(frames - 2, -1, -1)],
+        torch.randn(objects, tokens, MEMORY_CHANNELS),
+        torch.randn(objects, tokens, MEMORY_CHANNELS),
+    )
+    with torch.inference_mode():
+        truth = plain(*arguments)
+        assert truth.shape == (objects, PIXELS, CHANNELS)
+        for _ in range(2):  # the second time from the cache
+            assert (rearranged(*arguments) - truth).abs().max() < 1e-4
