@@ -5,6 +5,7 @@ Both keep a record for as long as it was given and no longer; what is in one is 
 """
 
 import logging
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -115,8 +116,8 @@ class RedisRecords:
 
 
 class _RetryLost(Retry):
-    """Does not repeat what a refused password makes fail again: to redis-py that is a lost
-    connection too, and its health check multiplies the attempts."""
+    """Does not repeat what a refused password or certificate makes fail again: to redis-py that is
+    a lost connection too, and its health check multiplies the attempts."""
 
     def call_with_retry(
         self,
@@ -126,6 +127,9 @@ class _RetryLost(Retry):
         with_failure_count: bool = False,
     ) -> T:
         def lost(error: Exception) -> bool:
+            cause = error.__context__
+            if isinstance(cause, ssl.SSLError):
+                return isinstance(cause, ssl.SSLEOFError)  # closed in the middle
             return not isinstance(error, redis.exceptions.AuthenticationError)
 
         return super().call_with_retry(do, fail, lost, with_failure_count)
@@ -190,10 +194,15 @@ class EmbeddedRecords:
 
 
 def _unavailable(error: redis.exceptions.RedisError) -> StoreUnavailable:
+    cause = error.__context__  # what redis-py made its error of
     if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
         logger.error("Redis refuses the password: check CVAT_FUNCTIONS_REDIS_PASSWORD")
     elif "NOAUTH" in str(error):
         logger.error("Redis asks for a password: set CVAT_FUNCTIONS_REDIS_PASSWORD")
+    elif isinstance(cause, ssl.SSLCertVerificationError):
+        logger.error("Redis's certificate is not trusted: %s", cause.verify_message)
+    elif isinstance(cause, ssl.SSLError) or "handshake" in str(cause):
+        logger.error("TLS to Redis failed; is SAM2_REDIS_TLS right for this port? %s", cause)
     else:
         logger.error("Redis failed: %s: %s", type(error).__name__, error)
     return StoreUnavailable("The store of the tracks does not answer; try again in a moment.")

@@ -4,6 +4,7 @@
 import contextlib
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -15,8 +16,10 @@ LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 class Proxy:
     """Forwards bytes; what it does besides is set by its attributes and counted in `cuts`."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        """tls: of a server; clients then speak TLS, and the target what is inside."""
         self._target = ("127.0.0.1", target_port)
+        self._tls = tls
         self.cut_after: int | None = None
         """So many bytes later (both ways together) the connection that carries them is reset."""
         self.delay_seconds = 0.0
@@ -27,6 +30,8 @@ class Proxy:
         """Connections are taken and nothing ever answers."""
         self.cuts = 0
         self.stubbed = 0
+        self.handshakes = 0
+        """Begun by clients, however they ended."""
         self.sent: list[bytes] | None = None
         """What clients sent, chunk by chunk, where somebody put a list here."""
         self._lock = threading.Lock()
@@ -52,16 +57,25 @@ class Proxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._shake_hands(client) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with socket.create_connection(self._target, timeout=5) as server:
                 server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._pump(client, server)
 
+    def _shake_hands(self, client: socket.socket) -> socket.socket:
+        if self._tls is None:
+            return client
+        with self._lock:
+            self.handshakes += 1
+        # This closes the client if it does not like the certificate.
+        return self._tls.wrap_socket(client, server_side=True)
+
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
         while not self._closed:
             readable, _, _ = select.select([client, server], [], [], 1.0)
             for source in readable:
+                # More than a record of TLS: none of it stays behind where select does not see it.
                 data = source.recv(CHUNK)
                 if not data:
                     return
