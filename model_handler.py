@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from sam2.modeling.sam2_utils import get_1d_sine_pe
@@ -95,18 +95,26 @@ class ModelHandler:
         device: str = "auto",
         precision: str = "auto",
         fill_hole_area: int = 8,
+        image_size: int = 0,
+        memory_frames: int = 0,
         cache_bytes: int,
     ) -> None:
         """Raises ConfigurationError if the device is missing or the files do not fit together.
 
-        cache_bytes: for what is derived from memory frames and needed again in the next step.
+        image_size, memory_frames: less than the model was made for, faster and less exact; 0: its
+        own. cache_bytes: for what is derived from memory frames and needed again in the next step.
         """
         self.name = files.name
         self.device = _choose_device(device)
         self.precision = _choose_precision(precision, self.device)
-        self.fingerprint = _fingerprint(files)
+        config = _read_config(files, image_size)
         self._fill_hole_area = fill_hole_area
-        self._model = _build(files).to(self.device)
+        self._model = _build(files, config).to(self.device)
+        if memory_frames:
+            _keep_memory_frames(self._model, memory_frames)
+            config.model.num_maskmem = memory_frames
+        # Tracks that were started with other options are not continued with these.
+        self.fingerprint = _fingerprint(files, config)
         self._dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         speed_up(self._model.image_encoder, image_size=self._model.image_size, dtype=self._dtype)
         self._image_mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
@@ -447,22 +455,31 @@ def _choose_precision(name: str, device: torch.device) -> str:
     return "bfloat16" if fast else "float32"
 
 
-def _fingerprint(files: ModelFiles) -> str:
-    config = OmegaConf.to_yaml(OmegaConf.load(files.config), sort_keys=True)
-    text = "\n".join((FORMAT, files.sha256, config))
+def _read_config(files: ModelFiles, image_size: int) -> DictConfig:
+    """The configuration file, with another image size unless that is 0."""
+    try:
+        config = OmegaConf.load(files.config)
+        if not isinstance(config, DictConfig) or not isinstance(config.model, DictConfig):
+            raise TypeError("it has no model")
+    except (OSError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+        raise _not_a_configuration(files, error) from error
+    if image_size:
+        config.model.image_size = image_size
+    return config
+
+
+def _fingerprint(files: ModelFiles, config: DictConfig) -> str:
+    text = "\n".join((FORMAT, files.sha256, OmegaConf.to_yaml(config, sort_keys=True)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _build(files: ModelFiles) -> SAM2VideoPredictor:
+def _build(files: ModelFiles, config: DictConfig) -> SAM2VideoPredictor:
     try:
-        config = OmegaConf.load(files.config)
-        config = OmegaConf.merge(config, {"model": PREDICTOR_OVERRIDES})
-        OmegaConf.resolve(config)
-        model = instantiate(config.model, _recursive_=True)
-    except (OSError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{files.config.name} is not a configuration of a SAM 2 model: {error}"
-        ) from error
+        whole = OmegaConf.merge(config, {"model": PREDICTOR_OVERRIDES})
+        OmegaConf.resolve(whole)
+        model = instantiate(whole.model, _recursive_=True)
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+        raise _not_a_configuration(files, error) from error
     _check_supported(model, files.config.name)
     try:
         model.load_state_dict(load_weights(files.checkpoint), strict=True)
@@ -474,6 +491,26 @@ def _build(files: ModelFiles) -> SAM2VideoPredictor:
     # These act on all objects of a batch; the official predictor runs every object by itself.
     model.non_overlap_masks_for_mem_enc = False
     return model.eval()
+
+
+def _not_a_configuration(files: ModelFiles, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"{files.config.name} is not a configuration of a SAM 2 model: {error}"
+    )
+
+
+def _keep_memory_frames(model: SAM2VideoPredictor, frames: int) -> None:
+    """Lets a loaded model remember fewer frames: the conditioning one and frames - 1 recent ones.
+
+    Of its time encodings the last belongs to the conditioning frame, the first to the newest.
+    """
+    if frames > model.num_maskmem:
+        raise ConfigurationError(
+            f"SAM2_MEMORY_FRAMES is {frames}, but the model remembers {model.num_maskmem}."
+        )
+    encodings = model.maskmem_tpos_enc.data
+    model.maskmem_tpos_enc.data = torch.cat((encodings[: frames - 1], encodings[-1:]))
+    model.num_maskmem = frames
 
 
 def _check_supported(model: SAM2VideoPredictor, config: str) -> None:

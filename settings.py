@@ -40,6 +40,10 @@ class Settings:
     """Workers that share this container, as numWorkers in function.yaml."""
     fill_hole_area: int = 8
     """Low-resolution pixels; 0 fills nothing."""
+    image_size: int = 0
+    """Side of the model's input; 0: the model's own. Smaller is faster and less exact."""
+    memory_frames: int = 0
+    """That an object is remembered by; 0: the model's own. Fewer is faster and less exact."""
     polygon_tolerance: float = 0.005
     """Simplification tolerance of polygons in units of sqrt(area), at most 1 px; 0: keep all."""
 
@@ -107,6 +111,18 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
         threads=whole("SAM2_THREADS", defaults.threads, 0, 1024),
         workers=whole("SAM2_WORKERS", defaults.workers, 1, 256),
         fill_hole_area=whole("SAM2_FILL_HOLE_AREA", defaults.fill_hole_area, 0, 65536),
+        image_size=read(
+            "SAM2_IMAGE_SIZE",
+            defaults.image_size,
+            _zero_or(_image_size),
+            "0 or a multiple of 32 from 64 to 1024",
+        ),
+        memory_frames=read(
+            "SAM2_MEMORY_FRAMES",
+            defaults.memory_frames,
+            _zero_or(_parser(int, 2, 32)),
+            "0 or a whole number from 2 to 32",
+        ),
         polygon_tolerance=real("SAM2_POLYGON_TOLERANCE", defaults.polygon_tolerance, 0, 0.1),
         max_image_megapixels=real(
             "SAM2_MAX_IMAGE_MEGAPIXELS", defaults.max_image_megapixels, 0.0001, 178
@@ -134,6 +150,17 @@ def _parser(kind: type[T], low: float, high: float) -> Callable[[str], T]:
         return value
 
     return parse
+
+
+def _zero_or(parse: Callable[[str], int]) -> Callable[[str], int]:
+    return lambda text: 0 if text == "0" else parse(text)
+
+
+def _image_size(text: str) -> int:
+    size = _parser(int, 64, 1024)(text)
+    if size % 32:  # the encoder's coarsest level, and its windows
+        raise ValueError
+    return size
 
 
 def _switch(text: str) -> bool:

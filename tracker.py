@@ -332,6 +332,8 @@ def build_tracker(settings: Settings) -> Tracker:
         device=settings.device,
         precision=settings.precision,
         fill_hole_area=settings.fill_hole_area,
+        image_size=settings.image_size,
+        memory_frames=settings.memory_frames,
         cache_bytes=settings.attention_cache_mib * MIB,
     )
     store = StateStore(
