@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Environment variables into one frozen dataclass. The README's table is this file in words."""
 
-import math
+import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,12 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
         return read(name, default, _parser(float, low, high), f"a number from {low:g} to {high:g}")
 
     return Settings(
-        redis_host=environ.get("CVAT_FUNCTIONS_REDIS_HOST", "").strip() or None,
+        redis_host=read(
+            "CVAT_FUNCTIONS_REDIS_HOST",
+            defaults.redis_host,
+            _host,
+            "a host name or an address, without scheme and port",
+        ),
         redis_port=whole("CVAT_FUNCTIONS_REDIS_PORT", defaults.redis_port, 1, 65535),
         redis_password=environ.get("CVAT_FUNCTIONS_REDIS_PASSWORD") or None,
         redis_tls=read("SAM2_REDIS_TLS", defaults.redis_tls, _switch, "0 or 1"),
@@ -145,7 +151,7 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
 def _parser(kind: type[T], low: float, high: float) -> Callable[[str], T]:
     def parse(text: str) -> T:
         value = kind(text)  # type: ignore[call-arg]
-        if not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
+        if not low <= value <= high:  # type: ignore[operator]
             raise ValueError
         return value
 
@@ -161,6 +167,15 @@ def _image_size(text: str) -> int:
     if size % 32:  # the encoder's coarsest level, and its windows
         raise ValueError
     return size
+
+
+def _host(text: str) -> str:
+    if ":" in text:
+        ipaddress.IPv6Address(text)
+    elif not re.fullmatch(r"[^\s/@]+", text):
+        raise ValueError
+    text.encode("idna")  # as the resolver does, which would refuse it on every request
+    return text
 
 
 def _switch(text: str) -> bool:

@@ -64,6 +64,12 @@ def test_an_empty_value_counts_as_absent() -> None:
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
+        ("CVAT_FUNCTIONS_REDIS_HOST", "redis://cvat_redis_ondisk"),
+        ("CVAT_FUNCTIONS_REDIS_HOST", "cvat_redis_ondisk:6666"),
+        ("CVAT_FUNCTIONS_REDIS_HOST", "user@host"),
+        ("CVAT_FUNCTIONS_REDIS_HOST", "two hosts"),
+        ("CVAT_FUNCTIONS_REDIS_HOST", "redis..local"),
+        ("CVAT_FUNCTIONS_REDIS_HOST", "a" * 64),
         ("CVAT_FUNCTIONS_REDIS_PORT", "redis"),
         ("CVAT_FUNCTIONS_REDIS_PORT", "0"),
         ("CVAT_FUNCTIONS_REDIS_PORT", "65536"),
@@ -83,6 +89,7 @@ def test_an_empty_value_counts_as_absent() -> None:
         ("SAM2_DEVICE", "0"),
         ("SAM2_PRECISION", "float16"),
         ("SAM2_THREADS", "-1"),
+        ("SAM2_THREADS", "9" * 400),
         ("SAM2_WORKERS", "0"),
         ("SAM2_FILL_HOLE_AREA", "-1"),
         ("SAM2_IMAGE_SIZE", "500"),
@@ -106,6 +113,14 @@ def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, text: str) -
     with pytest.raises(ConfigurationError) as caught:
         settings_from_environment({variable: text})
     assert caught.value.message.startswith(f"{variable} is {text!r}; it must be ")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["cvat_redis_ondisk", "redis.cvat.svc.cluster.local", "10.0.0.7", "::1", "fe80::1%eth0"],
+)
+def test_hosts_by_name_and_by_address(host: str) -> None:
+    assert settings_from_environment({"CVAT_FUNCTIONS_REDIS_HOST": host}).redis_host == host
 
 
 def test_settings_cannot_be_changed() -> None:
