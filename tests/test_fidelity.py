@@ -75,11 +75,13 @@ def our_logits(
 
 def largest_difference(ours: list[dict[int, Tensor]], official: list[dict[int, Tensor]]) -> float:
     assert [set(each) for each in ours] == [set(each) for each in official]
-    return max(
+    largest = max(
         float((one - official[number][index]).abs().max())
         for number, each in enumerate(ours)
         for index, one in each.items()
     )
+    print(f"largest difference of a logit: {largest}")
+    return largest
 
 
 def share_visible(logits: list[dict[int, Tensor]]) -> float:

@@ -34,7 +34,7 @@ GIVE_UP_SECONDS = 30.0
 # After a fault is over a request may still suffer: it began to wait before, or a worker starts.
 AFTERMATH_SECONDS = 5.0
 RETRY_SECONDS = 0.05
-STALL_SECONDS = 3.0  # what the function waits for its store
+STALL_SECONDS = 2.0  # after which the function takes an answer of Redis for lost
 LEAST_IOU = 0.999  # of a real model's masks; the stand-in's must be equal
 
 
@@ -49,7 +49,7 @@ class Tally:
     unexplained: list[str] = field(default_factory=list)
     """Errors that no fault of the time accounts for."""
     stalls: int = 0
-    """503 without a fault: the machine was so busy that the store's answer took 3 s."""
+    """503 without a fault: the machine was so busy that the store's answer took 2 s."""
     errors: Counter[str] = field(default_factory=collections.Counter)
     faults: Counter[str] = field(default_factory=collections.Counter)
     met: Counter[str] = field(default_factory=collections.Counter)
