@@ -396,7 +396,10 @@ class Run:
         if reply.status == 503 and reply.end - reply.begin >= STALL_SECONDS:
             self._tally.stalls += 1
         else:
-            self._tally.unexplained.append(f"{self._label}: status {reply.status}: {reply.body}")
+            self._tally.unexplained.append(
+                f"{self._label}: status {reply.status} after {reply.end - reply.begin:.2f} s: "
+                f"{reply.body}"
+            )
 
     def _check(self, reply: Reply, index: int, node: Node, parent: Node | None = None) -> bool:
         """Whether the answer to one object is there (right or wrong); False: its state is gone."""
