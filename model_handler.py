@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +27,7 @@ from PIL import Image
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from errors import ConfigurationError, ModelFailure, OutOfMemory
 from image_encoder import speed_up
@@ -461,7 +463,7 @@ def _read_config(files: ModelFiles, image_size: int) -> DictConfig:
         config = OmegaConf.load(files.config)
         if not isinstance(config, DictConfig) or not isinstance(config.model, DictConfig):
             raise TypeError("it has no model")
-    except (OSError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+    except (OSError, YAMLError, OmegaConfBaseException, TypeError, ValueError) as error:
         raise _not_a_configuration(files, error) from error
     if image_size:
         config.model.image_size = image_size
@@ -478,7 +480,7 @@ def _build(files: ModelFiles, config: DictConfig) -> SAM2VideoPredictor:
         whole = OmegaConf.merge(config, {"model": PREDICTOR_OVERRIDES})
         OmegaConf.resolve(whole)
         model = instantiate(whole.model, _recursive_=True)
-    except (OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+    except (OmegaConfBaseException, InstantiationException) as error:
         raise _not_a_configuration(files, error) from error
     _check_supported(model, files.config.name)
     try:

@@ -4,6 +4,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import nuclio_sdk
@@ -270,6 +271,26 @@ def test_a_wrong_setting_stops_the_start_with_a_sentence(
 ) -> None:
     environment(**{variable: value})
     with pytest.raises(ConfigurationError, match=variable):
+        main.init_context(new_context())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("model:", "model: [1, 2"),
+        ("sam2.modeling.memory_encoder.MemoryEncoder", "sam2.modeling.nothing.MemoryEncoder"),
+        ("  num_maskmem:", "  no_such_option: 1\n  num_maskmem:"),
+        ("model:", "another:"),
+    ],
+)
+def test_a_file_that_configures_no_model_stops_the_start_with_a_sentence(
+    environment: Callable[..., None], micro_files: ModelFiles, tmp_path: Path, old: str, new: str
+) -> None:
+    text = micro_files.config.read_text()
+    assert old in text
+    (tmp_path / "mine.yaml").write_text(text.replace(old, new, 1))
+    environment(SAM2_CONFIG=str(tmp_path / "mine.yaml"))
+    with pytest.raises(ConfigurationError, match="mine.yaml is not a configuration of a SAM 2"):
         main.init_context(new_context())
 
 
