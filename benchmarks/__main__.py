@@ -6,7 +6,9 @@
     python -m benchmarks --device cuda
 
 Every part is written to the JSON as soon as it is done; --resume goes on with the parts that are
-missing there.
+missing there. `savings` and `accuracy` are measured with --full, or where they are named:
+
+    python -m benchmarks --resume --part savings --part accuracy
 """
 
 import argparse
@@ -25,22 +27,31 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import parts
+from benchmarks.accuracy import accuracy
 from benchmarks.models import META, MICRO
-from benchmarks.parts import Clock, Plan
+from benchmarks.plan import HEIGHT, WIDTH, Clock, Plan, Report
 from benchmarks.report import goals, plot, report_markdown
+from benchmarks.savings import savings
 from model_handler import set_threads
 
 RESULTS = Path(__file__).resolve().parent / "results"
-# Shares of the whole time, loading included.
+# By part, how the time is divided, loading included; what one part leaves over or takes too much is
+# the others' to share.
 SHARES = {
-    "machine": 0.02,
-    "agreement": 0.02,
-    "speed_main": 0.54,
-    "cold_start": 0.08,
-    "second_action": 0.04,
-    "track_length": 0.18,
-    "speed_micro": 0.08,
+    "machine": 2,
+    "agreement": 2,
+    "speed_main": 54,
+    "speed_others": 36,
+    "cold_start": 8,
+    "second_action": 4,
+    "track_length": 18,
+    "speed_micro": 8,
+    "savings": 16,
+    "accuracy": 40,
 }
+EXTRA = ("savings", "accuracy")
+# Of the whole time: what has begun when it is over is finished.
+RESERVE = 0.04
 MINUTES = {"default": 10.0, "full": 60.0, "gpu": 8.0}
 
 
@@ -54,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--part", action="append", help="only this one; may be given again")
     parser.add_argument("--model", action="append", choices=[*META, MICRO], help="instead")
     parser.add_argument("--objects", type=int, action="append", help="instead; again for more")
-    parser.add_argument("--size", type=int, nargs=2, default=(parts.WIDTH, parts.HEIGHT))
+    parser.add_argument("--size", type=int, nargs=2, default=(WIDTH, HEIGHT))
     parser.add_argument("--resume", action="store_true", help="keep the parts that are done")
     parser.add_argument("--show", action="store_true", help="measure nothing, print what is there")
     parser.add_argument("--out", type=Path, help="JSON file; default in benchmarks/results/")
@@ -65,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
     out = options.out or RESULTS / f"{kind}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     plan = make_plan(options)
+    if unknown := set(options.part or ()) - set(list_parts(plan, extra=True)):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; "
+                     f"there are {', '.join(list_parts(plan, extra=True))}")  # fmt: skip
     set_threads(0, 1)
 
     results: dict[str, Any] = {"parts": {}, "failed": {}}
@@ -103,6 +117,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         formats=("JPEG", "PNG") if options.full else ("JPEG",),
         action_model="tiny" if options.full or cuda else MICRO,
         rounds=options.rounds,
+        extra=options.full,
         width=options.size[0],
         height=options.size[1],
     )
@@ -116,16 +131,23 @@ def written(plan: Plan) -> Any:
 def measure(
     plan: Plan, minutes: float, out: Path, results: dict[str, Any], *, only: list[str] | None
 ) -> None:
-    """Runs what is missing in `results`, and writes them after each part."""
-    todo = [name for name in list_parts(plan) if name not in results["parts"]]
-    if only:
-        todo = [name for name in todo if name in only]
+    """Runs what is missing in `results`, and writes them after each part.
+
+    only: these parts; None: all that the plan has.
+    """
+    wanted = only if only is not None else list_parts(plan)
+    todo = [
+        name
+        for name in list_parts(plan, extra=True)
+        if name in wanted and name not in results["parts"]
+    ]
     begin = time.monotonic()
+    end = begin + 60 * minutes * (1 - RESERVE)
     with (
         tempfile.TemporaryDirectory() as folder,
         tqdm(total=round(60 * minutes), unit="s", desc="benchmarks") as bar,
     ):
-        for name, share in todo_shares(plan, todo).items():
+        for index, name in enumerate(todo):
 
             def report(text: str, name: str = name) -> None:
                 bar.n = min(round(60 * minutes), round(time.monotonic() - begin))
@@ -133,8 +155,9 @@ def measure(
 
             report("starts")
             part_begin = time.monotonic()
+            seconds = share_of_first(plan, todo[index:]) * max(0.0, end - part_begin)
             try:
-                found = run_part(name, plan, Clock(60 * minutes * share), Path(folder), report)
+                found = run_part(name, plan, Clock(seconds), Path(folder), report)
                 results["parts"][name] = {
                     **found, "part_seconds": round(time.monotonic() - part_begin, 1)
                 }  # fmt: skip
@@ -142,10 +165,11 @@ def measure(
                 traceback.print_exc()
                 results["failed"][name] = f"{type(error).__name__}: {error}"
             out.write_text(json.dumps(results, indent=1))
-        report("done")
+        bar.set_description("benchmarks: done")
 
 
-def list_parts(plan: Plan) -> list[str]:
+def list_parts(plan: Plan, *, extra: bool = False) -> list[str]:
+    """In the order in which they are measured; extra: with those that --full alone has."""
     main, *others = plan.models
     small = [] if MICRO in plan.models else [f"speed_{MICRO}"]
     return [
@@ -157,22 +181,23 @@ def list_parts(plan: Plan) -> list[str]:
         "second_action",
         "track_length",
         *small,
+        *(EXTRA if extra or plan.extra else ()),
     ]
 
 
-def todo_shares(plan: Plan, todo: list[str]) -> dict[str, float]:
-    """By part; what the main model has is shared with the larger ones."""
-    main = [f"speed_{model}" for model in plan.models]
-    return {
-        name: SHARES["speed_main"] * (1 if len(main) == 1 else 0.6 if name == main[0] else 0.4)
-        / (1 if name == main[0] else len(main) - 1)
-        if name in main
-        else SHARES[name]
-        for name in todo
-    }  # fmt: skip
+def share_of_first(plan: Plan, todo: list[str]) -> float:
+    """Of the time that is left to `todo`, what its first part may take."""
+
+    def weight(name: str) -> float:
+        main, *others = (f"speed_{model}" for model in plan.models)
+        if name == main:
+            return SHARES["speed_main"]
+        return SHARES["speed_others"] / len(others) if name in others else SHARES[name]
+
+    return weight(todo[0]) / sum(weight(name) for name in todo)
 
 
-def run_part(name: str, plan: Plan, clock: Clock, folder: Path, report: parts.Report) -> Any:
+def run_part(name: str, plan: Plan, clock: Clock, folder: Path, report: Report) -> Any:
     if name.startswith("speed_"):
         return parts.speed(name.removeprefix("speed_"))(plan, clock, folder, report)
     measure_part = {
@@ -181,6 +206,8 @@ def run_part(name: str, plan: Plan, clock: Clock, folder: Path, report: parts.Re
         "cold_start": parts.cold_start,
         "second_action": parts.second_action,
         "track_length": parts.track_length,
+        "savings": savings,
+        "accuracy": accuracy,
     }[name]
     return measure_part(plan, clock, folder, report)
 

@@ -38,9 +38,13 @@ def report_markdown(results: Results) -> str:
     for model, part in _speeds(results).items():
         lines += [*_speed_table(model, part), ""]
         lines += [*_phase_table(model, part, results), ""]
+    lines += [*_savings_lines(results), *_accuracy_lines(results)]
     lines += [*_other_lines(results), "", *_goal_table(goals(results)), ""]
     failed = results.get("failed", {})
-    lines += [f"**Part {name} failed:** {error}" for name, error in failed.items()]
+    lines += [
+        f"**Part {name} failed:** {error.strip().splitlines()[-1]}"
+        for name, error in failed.items()
+    ]
     return "\n".join(lines)
 
 
@@ -269,10 +273,47 @@ def _other_lines(results: Results) -> list[str]:
             f"float32) the mean IoU with (c)'s masks is {ious['in_process']:.4f} of (b), "
             f"{ious['agent']:.4f} of (d)."
         )
-    lines.append(
-        "- There are no inexact options (smaller input, fewer memory frames), so none has a cost."
-    )
     return lines
+
+
+def _savings_lines(results: Results) -> list[str]:
+    part = results["parts"].get("savings")
+    if not part:
+        return []
+    lines = [
+        f"What each saving gives ({part['model']}, bfloat16 where nothing else is said):",
+        "",
+        "| | | ms | of the first |",
+        "|---|---|---:|---:|",
+    ]
+    first: dict[str, list[float]] = {}
+    for row in part["rows"]:
+        reference = first.setdefault(row["group"], row["seconds"])
+        lines.append(
+            f"| {row['group']} | {row['name']} | {_milliseconds(row['seconds'])} "
+            f"| {_ratio(row['seconds'], reference)} |"
+        )
+    return [*lines, ""]
+
+
+def _accuracy_lines(results: Results) -> list[str]:
+    part = results["parts"].get("accuracy")
+    if not part:
+        return []
+    lines = [
+        f"Accuracy ({part['model']}, mask prompts, {part['clips']} of {part['of']} clips of the "
+        f"evaluation set {part['evaluation_set']}, {part['frames']} frames each):",
+        "",
+        "| | J&F | J | F | found again | IoU with float32 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in part["rows"]:
+        again = "" if row["found_again"] is None else f"{row['found_again']:.0%}"
+        lines.append(
+            f"| {row['name']} | {row['j_and_f']:.3f} | {row['j']:.3f} | {row['f']:.3f} | {again} "
+            f"| {row['iou_with_float32']:.4f} |"
+        )
+    return [*lines, ""]
 
 
 def _goal_table(found: list[Goal]) -> list[str]:
@@ -291,7 +332,7 @@ def _general_goals(results: Results) -> list[Goal]:
     found = []
     model = plan["models"][0]
     for precision in plan["precisions"]:
-        for objects in (min(plan["objects"]), max(plan["objects"])):
+        for objects in sorted({min(plan["objects"]), max(plan["objects"])}):
             ratio = _case_ratio(
                 results, (model, "official", precision), (model, "agent", precision), objects
             )
@@ -312,6 +353,14 @@ def _general_goals(results: Results) -> list[Goal]:
         found.append(_goal("cold start <= 15 s", worst, lambda s: s <= 15, "{:.1f} s"))
         ratio = max(_first_over_median(cold["starts"]), _first_over_median(cold["steps"]))
         found.append(_goal("first request <= 2x the median", ratio, lambda r: r <= 2, "{:.2f}x"))
+    if accuracy := parts.get("accuracy"):
+        (half,) = (row for row in accuracy["rows"] if row["name"] == "bfloat16")
+        found.append(
+            _goal(
+                f"bfloat16: mean IoU with float32 >= 0.98 ({half['object_frames']} object-frames)",
+                half["iou_with_float32"], lambda iou: iou >= 0.98, "{:.4f}",
+            )
+        )  # fmt: skip
     if length := parts.get("track_length"):
         early, late = (length["frames"][key] for key in sorted(length["frames"], key=int))
         ratio = paired_ratio(late["seconds"], early["seconds"])

@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 
 from benchmarks import parts
-from benchmarks.__main__ import list_parts, measure, todo_shares
+from benchmarks.__main__ import list_parts, main, measure, share_of_first
+from benchmarks.accuracy import Variant, accuracy_of
 from benchmarks.clip import encoded_clip
 from benchmarks.models import MICRO, random_files
-from benchmarks.parts import Plan, compare_masks
+from benchmarks.parts import compare_masks
+from benchmarks.plan import Clock, Plan
 from benchmarks.report import Results, goals, plot, report_markdown
 from benchmarks.runners import FILLED, AgentRunner
+from benchmarks.savings import savings
 from benchmarks.summary import paired_ratio, slope, summarise
 from image_decoding import decode_image
 from model_handler import ModelHandler
 from tests.official import official_predictor
+from training.evaluation_set import SUBSETS
 from weights import ModelFiles
 
 SMALL = Plan(
@@ -182,9 +186,61 @@ def test_a_missed_goal_is_seen() -> None:
     assert passed(cold(15.1, 2.1))[:2] == [False, False]
 
 
-def test_the_shares_of_the_parts_are_at_most_the_whole() -> None:
-    for plan in (SMALL, replace(SMALL, models=("tiny", "small", "large"))):
-        names = list_parts(plan)
-        shares = todo_shares(plan, names)
-        assert list(shares) == names
-        assert sum(shares.values()) <= 1
+def test_the_parts_share_the_time() -> None:
+    """What is left when each has taken its share is nothing, and each gets some."""
+    for plan in (SMALL, replace(SMALL, models=("tiny", "small", "large"), extra=True)):
+        names, left = list_parts(plan), 1.0
+        for index in range(len(names)):
+            share = share_of_first(plan, names[index:])
+            assert 0 < share <= 1
+            left *= 1 - share
+        assert left == pytest.approx(0)
+    # Where time runs short the comparison itself gets most of it.
+    shares = [share_of_first(SMALL, list_parts(SMALL)[2:]), 0.5]
+    assert shares[0] > shares[1]
+
+
+def test_a_part_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--part", "sped_tiny"])
+    assert "no such part: sped_tiny" in capsys.readouterr().err
+
+
+# ---- accuracy and savings ----
+
+
+def test_accuracy_of_precisions_and_options(micro_files: ModelFiles) -> None:
+    found = accuracy_of(
+        micro_files,
+        device="cpu",
+        clips=1,
+        clock=Clock(60),
+        report=quiet,
+        variants=(
+            Variant(name="float32"),
+            Variant(name="bfloat16", precision="bfloat16"),
+            Variant(name="small", image_size=64),
+        ),
+        subsets=(replace(SUBSETS[0], objects=2, frames=8, clips=3),),
+    )
+    assert (found["clips"], found["of"]) == (1, 3)
+    assert found["rows"][0]["object_frames"] == 2 * 7
+    exact, half, small = found["rows"]
+    assert exact["iou_with_float32"] == 1.0
+    assert 0.9 < half["iou_with_float32"] < 1.0
+    assert small["iou_with_float32"] < half["iou_with_float32"]
+    assert small["j_and_f"] < exact["j_and_f"]
+    results: Results = {"parts": {"accuracy": found}, "plan": asdict(SMALL), "failed": {}}
+    assert "| small |" in report_markdown(results)
+    (goal,) = [goal for goal in goals(results) if "IoU" in goal.text]
+    assert goal.passed == (half["iou_with_float32"] >= 0.98)
+
+
+def test_savings_are_measured(tmp_path: Path) -> None:
+    plan = replace(SMALL, rounds=1)
+    part = savings(plan, Clock(0), tmp_path, quiet)
+    groups = {row["group"] for row in part["rows"]}
+    assert len(groups) == 5
+    assert all(row["seconds"] and min(row["seconds"]) > 0 for row in part["rows"])
+    results: Results = {"parts": {"savings": part}, "plan": asdict(plan), "failed": {}}
+    assert "| official, autocast |" in report_markdown(results)

@@ -2,6 +2,7 @@
 """A smaller input and fewer memory frames: the official predictor with the same, and kept apart."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from official import official_logits, official_predictor
@@ -28,7 +29,7 @@ def clip() -> Clip:
     return draw_clip(3, frames=FRAMES, width=320, height=240, objects=2)
 
 
-def model_with(files: ModelFiles, *, precision: str = "float32", **options: int) -> ModelHandler:
+def model_with(files: ModelFiles, *, precision: str = "float32", **options: Any) -> ModelHandler:
     return ModelHandler(
         files,
         device="cpu",
@@ -78,7 +79,7 @@ def test_a_smaller_input_is_the_official_predictors(
 
 @pytest.mark.parametrize("options", [{"image_size": 192}, {"memory_frames": 3}])
 def test_the_fast_arrangement_has_the_same_options(
-    clip: Clip, micro_files: ModelFiles, options: dict[str, int]
+    clip: Clip, micro_files: ModelFiles, options: dict[str, Any]
 ) -> None:
     """bfloat16 keeps rearranged weights of its own."""
     prompts = list(clip.masks[0])
@@ -127,11 +128,11 @@ def test_a_track_is_not_continued_with_other_options(
     micro_files: ModelFiles,
     empty_redis: RedisServer,
     tmp_path: Path,
-    options: dict[str, int],
+    options: dict[str, Any],
 ) -> None:
     """They share a Redis, as replicas with different settings would."""
 
-    def tracker(**some: int) -> Tracker:
+    def tracker(**some: Any) -> Tracker:
         return build_tracker(
             Settings(
                 redis_host=empty_redis.host,
@@ -139,7 +140,7 @@ def test_a_track_is_not_continued_with_other_options(
                 config=micro_files.config,
                 checkpoint=micro_files.checkpoint,
                 precision="float32",
-                **some,  # type: ignore[arg-type]
+                **some,
             )
         )
 

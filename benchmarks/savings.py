@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: MIT
+"""What each saving gives: encoder and memory attention with and without it, taking turns.
+
+The official modules are those of the `sam2` package, called with the same inputs as ours.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+
+import image_encoder
+import memory_attention
+from benchmarks.machine import synchronise
+from benchmarks.models import benchmark_files
+from benchmarks.plan import Clock, Plan, Report
+from benchmarks.runners import autocast
+from memory_attention import MemoryAttention
+from memory_bank import MemoryBank, advance_bank, start_bank
+from model_handler import FrameFeatures, ModelHandler
+from official_rounding import PlainMemoryAttention
+from settings import MIB
+from tests.official import official_predictor
+from weights import ModelFiles
+
+ROUNDS = 5
+OBJECTS = 4
+CACHE_BYTES = 1024 * MIB
+# SAM2_IMAGE_SIZE, SAM2_MEMORY_FRAMES; 0: the model's own.
+OPTIONS = ((0, 0), (512, 0), (0, 4), (512, 4))
+
+
+def savings(plan: Plan, clock: Clock, folder: Path, report: Report) -> dict[str, Any]:
+    """Seconds of every row by round; rows of one group compute the same."""
+    model, device = plan.main_model, torch.device(plan.device)
+    report(f"savings: loading {model}")
+    files = benchmark_files(model, folder)
+    with torch.inference_mode():
+        rows: dict[tuple[str, str], Callable[[], object]] = {}
+        ours = _handler(files, plan.device)
+        official = official_predictor(files).to(device)
+        _encoder_rows(rows, ours, official)
+        _attention_rows(rows, ours, official)
+        _option_rows(rows, files, plan.device, ours)
+        seconds: dict[tuple[str, str], list[float]] = {key: [] for key in rows}
+        rounds = 0
+        while rounds < (plan.rounds or ROUNDS) and not (rounds > 1 and clock.is_over()):
+            for (group, name), run in rows.items():
+                report(f"savings, round {rounds + 1}: {group}, {name}")
+                if rounds == 0:
+                    run()  # warms up, and fills the caches
+                synchronise(device)
+                begin = time.perf_counter()
+                run()
+                synchronise(device)
+                seconds[group, name].append(time.perf_counter() - begin)
+            rounds += 1
+    return {
+        "model": model,
+        "image_size": ours._model.image_size,
+        "rows": [
+            {"group": group, "name": name, "seconds": each}
+            for (group, name), each in seconds.items()
+        ],
+    }
+
+
+def _handler(files: ModelFiles, device: str, image_size: int = 0, frames: int = 0) -> ModelHandler:
+    return ModelHandler(
+        files,
+        device=device,
+        precision="bfloat16",
+        image_size=image_size,
+        memory_frames=frames,
+        cache_bytes=CACHE_BYTES,
+    )
+
+
+def _encoder_rows(
+    rows: dict[tuple[str, str], Callable[[], object]], ours: ModelHandler, official: Any
+) -> None:
+    size, device = official.image_size, ours.device
+    image = torch.randn(1, 3, size, size, device=device)
+    encoder = ours._model.image_encoder
+
+    def encode() -> None:
+        with ours._inference():
+            ours._model.forward_image(image.bfloat16())
+
+    def encode_officially(precision: str) -> None:
+        with autocast(device, precision):
+            official.forward_image(image)
+
+    def encode_with_fused_attention() -> None:
+        with mock.patch.object(image_encoder, "attend", F.scaled_dot_product_attention):
+            encode()
+
+    def encode_channels_last() -> None:
+        pixels = image.bfloat16().contiguous(memory_format=torch.channels_last)
+        with _channels_last(encoder), ours._inference():
+            ours._model.forward_image(pixels)
+
+    group = "encoder, one frame"
+    rows[group, "official, float32"] = lambda: encode_officially("float32")
+    rows[group, "official, autocast"] = lambda: encode_officially("bfloat16")
+    rows[group, "ours: weights in bfloat16, constants once"] = encode
+    rows[group, "ours, with torch's own fused attention"] = encode_with_fused_attention
+    rows[group, "ours, channels-last (not in the function)"] = encode_channels_last
+
+
+@contextlib.contextmanager
+def _channels_last(encoder: torch.nn.Module) -> Iterator[None]:
+    convolutions = [layer for layer in encoder.modules() if isinstance(layer, torch.nn.Conv2d)]
+    before = [layer.weight.data for layer in convolutions]
+    for layer in convolutions:
+        layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    yield
+    for layer, weight in zip(convolutions, before, strict=True):
+        layer.weight.data = weight
+
+
+def _attention_rows(
+    rows: dict[tuple[str, str], Callable[[], object]], ours: ModelHandler, official: Any
+) -> None:
+    layout, device = ours.layout, ours.device
+    _, positions = ours._measure_memory()
+    encodings = official.maskmem_tpos_enc[:, 0, 0]
+    plain = PlainMemoryAttention(
+        official.memory_attention, memory_positions=positions, time_encodings=encodings
+    )
+
+    def rearranged(cache_bytes: int) -> MemoryAttention:
+        return MemoryAttention(
+            official.memory_attention,
+            height=layout.height,
+            width=layout.width,
+            memory_positions=positions,
+            time_encodings=encodings,
+            dtype=torch.bfloat16,
+            cache_bytes=cache_bytes,
+        )
+
+    uncached, cached = rearranged(0), rearranged(CACHE_BYTES)
+    pixels = layout.height * layout.width
+    channels = layout.pointer_channels
+    frame = torch.randn(pixels, channels, device=device)
+    frame_positions = torch.randn(pixels, channels, device=device)
+    frames = layout.recent + 1
+    memories = [
+        [
+            torch.randn(layout.channels, layout.height, layout.width, device=device).bfloat16()
+            for _ in range(frames)
+        ]
+        for _ in range(OBJECTS)
+    ]
+    ages = [layout.recent, *range(layout.recent - 1, -1, -1)]
+    tokens = (layout.pointers + 1) * channels // layout.channels
+    pointers = torch.randn(OBJECTS, tokens, layout.channels, device=device)
+    pointer_positions = torch.randn(OBJECTS, tokens, layout.channels, device=device)
+
+    def attend(module: torch.nn.Module, precision: str, first: int, last: int) -> None:
+        with autocast(device, precision):
+            module(
+                frame,
+                frame_positions,
+                memories[first:last],
+                ages,
+                pointers[first:last],
+                pointer_positions[first:last],
+            )
+
+    def attend_fused() -> None:
+        with mock.patch.object(memory_attention, "attend", F.scaled_dot_product_attention):
+            attend(cached, "float32", 0, 1)
+
+    def attend_one_by_one() -> None:
+        for number in range(OBJECTS):
+            attend(cached, "float32", number, number + 1)
+
+    group = f"memory attention, 1 object, {frames} memory frames"
+    rows[group, "official, float32 (this is what we run in float32)"] = lambda: attend(
+        plain, "float32", 0, 1
+    )
+    rows[group, "official, autocast"] = lambda: attend(plain, "bfloat16", 0, 1)
+    rows[group, "ours: bfloat16 products, rotations of real numbers"] = lambda: attend(
+        uncached, "float32", 0, 1
+    )
+    rows[group, "and keys and values of memory frames kept"] = lambda: attend(
+        cached, "float32", 0, 1
+    )
+    rows[group, "the same, with torch's own fused attention"] = attend_fused
+    group = f"memory attention, {OBJECTS} objects, {frames} memory frames"
+    rows[group, "ours, one object after the other"] = attend_one_by_one
+    rows[group, "ours, in one batch"] = lambda: attend(cached, "float32", 0, OBJECTS)
+
+
+def _option_rows(
+    rows: dict[tuple[str, str], Callable[[], object]],
+    files: ModelFiles,
+    device: str,
+    ours: ModelHandler,
+) -> None:
+    """Encoding a frame and stepping one object with the inexact options."""
+    size = ours._model.image_size
+    for image_size, frames in OPTIONS:
+        if image_size > size:
+            continue
+        model = _handler(files, device, image_size, frames) if image_size or frames else ours
+        layout = model.layout
+        side = model._model.image_size
+        pixels = torch.randn(1, 3, side, side, device=model.device)
+        bank = _full_bank(model)
+
+        def encode(model: ModelHandler = model, pixels: torch.Tensor = pixels) -> Any:
+            with model._inference():
+                encoded = model._model.forward_image(pixels.bfloat16())
+                return model._model._prepare_backbone_features(encoded)
+
+        _, levels, positions, sizes = encode()
+        features = FrameFeatures(
+            levels=tuple(levels), positions=tuple(positions), sizes=tuple(sizes)
+        )
+
+        def step(
+            model: ModelHandler = model,
+            features: FrameFeatures = features,
+            bank: MemoryBank = bank,
+        ) -> None:
+            model.step(features, [bank])
+
+        name = f"{image_size or size} px, {layout.recent + 1} memory frames"
+        rows["options: encode a frame", name] = encode
+        rows["options: step one object", name] = step
+
+
+def _full_bank(model: ModelHandler) -> MemoryBank:
+    """Of noise: what attention costs does not depend on it."""
+    layout = model.layout
+
+    def memory() -> torch.Tensor:
+        shape = (layout.channels, layout.height, layout.width)
+        return torch.randn(shape, device=model.device).bfloat16()
+
+    def pointer() -> torch.Tensor:
+        return torch.randn(layout.pointer_channels, device=model.device)
+
+    bank = start_bank(memory(), pointer())
+    for _ in range(layout.pointers + 1):
+        bank = advance_bank(bank, memory(), pointer(), layout)
+    return bank
