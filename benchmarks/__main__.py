@@ -6,7 +6,7 @@
     python -m benchmarks --device cuda
 
 Every part is written to the JSON as soon as it is done; --resume goes on with the parts that are
-missing there. `savings` and `accuracy` are measured with --full, or where they are named:
+missing there. `savings` and `accuracy` are measured with --full and on a GPU, or when named:
 
     python -m benchmarks --resume --part savings --part accuracy
 """
@@ -117,7 +117,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         formats=("JPEG", "PNG") if options.full else ("JPEG",),
         action_model="tiny" if options.full or cuda else MICRO,
         rounds=options.rounds,
-        extra=options.full,
+        extra=options.full or cuda,
         width=options.size[0],
         height=options.size[1],
     )
@@ -169,7 +169,7 @@ def measure(
 
 
 def list_parts(plan: Plan, *, extra: bool = False) -> list[str]:
-    """In the order in which they are measured; extra: with those that --full alone has."""
+    """In the order in which they are measured; extra: with those that not every plan has."""
     main, *others = plan.models
     small = [] if MICRO in plan.models else [f"speed_{MICRO}"]
     return [

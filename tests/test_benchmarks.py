@@ -115,6 +115,21 @@ def test_random_weights_answer_a_blob(tmp_path: Path, repository: Path) -> None:
     assert (abs(rows[:, 1:] - rows[:, :-1]).sum(axis=1) <= 2).all()  # one run in every row
 
 
+def test_a_second_action_neither_decodes_nor_encodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def decode(data: bytes, **options: Any) -> Any:
+        decoded.append(data)
+        return decode_image(data, **options)
+
+    monkeypatch.setattr("tracker.decode_image", decode)
+    first, second = parts.second_action(SMALL, Clock(60), tmp_path, quiet)["actions"]
+    assert (first["encoder_calls"], second["encoder_calls"]) == (20, 0)  # counted on the module
+    assert len(decoded) == len(set(decoded)) == 20
+
+
 # ---- the whole ----
 
 
@@ -184,6 +199,15 @@ def test_a_missed_goal_is_seen() -> None:
 
     assert passed(cold(14.9, 1.9))[:2] == [True, True]
     assert passed(cold(15.1, 2.1))[:2] == [False, False]
+
+    def agreeing(iou: float) -> bool | None:
+        part = {"model": MICRO, "frames": 8, "mean_iou": {"in_process": iou, "agent": 0.9}}
+        plan = {"models": [MICRO], "objects": [1], "precisions": ["float32"]}
+        found = goals({"parts": {"agreement": part}, "plan": plan})
+        return next(goal.passed for goal in found if "official" in goal.text)
+
+    assert agreeing(0.9995) is True
+    assert agreeing(0.99) is False
 
 
 def test_the_parts_share_the_time() -> None:
