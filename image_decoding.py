@@ -49,7 +49,7 @@ def decode_image(data: bytes, *, max_megapixels: float) -> Image.Image:
         raise TooLarge(f"The image has more than {max_megapixels:g} megapixels.") from None
     except Exception as error:  # a broken file can raise almost anything in Pillow's decoders
         raise BadRequest(
-            "The image cannot be decoded: it is damaged or of another kind."
+            f"The image cannot be decoded: it is damaged, or not one of {', '.join(IMAGE_FORMATS)}."
         ) from error
 
 
