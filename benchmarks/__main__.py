@@ -52,14 +52,16 @@ SHARES = {
 EXTRA = ("savings", "accuracy")
 # Of the whole time: what has begun when it is over is finished.
 RESERVE = 0.04
-MINUTES = {"default": 10.0, "full": 60.0, "gpu": 8.0}
+MINUTES = {"default": 10.0, "full": 60.0, "gpu": 8.0, "gpu-full": 25.0}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--full", action="store_true", help="1, 2, 4, 8 and 16 objects, PNG too")
-    parser.add_argument("--minutes", type=float, help="for everything; default 10, --full 60")
+    parser.add_argument(
+        "--minutes", type=float, help="for everything; default 10, --full 60, on a GPU 8 and 25"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, help="at most; default: as many as time allows")
     parser.add_argument("--part", action="append", help="only this one; may be given again")
@@ -71,7 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="JSON file; default in benchmarks/results/")
     options = parser.parse_args(arguments)
 
-    kind = "gpu" if options.device.startswith("cuda") else "full" if options.full else "default"
+    kind = "full" if options.full else "default"
+    if options.device.startswith("cuda"):
+        kind = "gpu-full" if options.full else "gpu"
     minutes = options.minutes or MINUTES[kind]
     out = options.out or RESULTS / f"{kind}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.resume and results.get("plan", written(plan)) != written(plan):
         parser.error(f"{out} holds another plan; give --out, or leave out --resume")
     if not options.show:
-        command = arguments if arguments is not None else sys.argv[1:]
+        words = arguments if arguments is not None else sys.argv[1:]
+        command = shlex.join(["python", "-m", "benchmarks", *words])
         results |= {
-            "command": shlex.join(["python", "-m", "benchmarks", *command]),
+            # Of a run that was resumed all that had a hand in it.
+            "command": "; ".join(filter(None, (results.get("command"), command))),
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "plan": written(plan),
             "failed": {},

@@ -37,7 +37,8 @@ def report_markdown(results: Results) -> str:
     lines = [*_machine_lines(results), ""]
     for model, part in _speeds(results).items():
         lines += [*_speed_table(model, part), ""]
-        lines += [*_phase_table(model, part, results), ""]
+        if any(case["runner"] == "http" for case in part["cases"]):
+            lines += [*_phase_table(model, part, results), ""]
     lines += [*_savings_lines(results), *_accuracy_lines(results)]
     lines += [*_other_lines(results), "", *_goal_table(goals(results)), ""]
     failed = results.get("failed", {})
