@@ -25,7 +25,7 @@ class RequestLog:
     """Memory frames that did not have to be read from the store."""
     cache_misses: int = 0
     phases: dict[str, float] = field(default_factory=dict)
-    """Seconds by phase: read, decode, load, encode, start, step, shapes, save."""
+    """Seconds by phase: read, decode, load, encode, start, step, shapes, save, write."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

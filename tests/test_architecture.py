@@ -152,6 +152,11 @@ def test_every_file_names_its_licence(path: Path) -> None:
     assert first == "# SPDX-License-Identifier: MIT"
 
 
+def test_the_readmes_map_names_every_file() -> None:
+    map_ = (ROOT / "README.md").read_text().split("## The files")[1].split("\n## ")[0]
+    assert not [path.name for path in ROOT.glob("*.py") if f"`{path.name}`" not in map_]
+
+
 # Stands in for a machine without torch and Redis: an import hook that finds neither.
 WITHOUT_TORCH = """
 import sys
