@@ -336,7 +336,12 @@ def build_tracker(settings: Settings) -> Tracker:
         memory_frames=settings.memory_frames,
         cache_bytes=settings.attention_cache_mib * MIB,
     )
-    store = StateStore(
+    return Tracker(model, open_store(settings, model), settings)
+
+
+def open_store(settings: Settings, model: ModelHandler) -> StateStore:
+    """Connects to nothing yet: a Redis may be down at start."""
+    return StateStore(
         open_records(settings),
         layout=model.layout,
         fingerprint=model.fingerprint,

@@ -27,11 +27,9 @@ from errors import (
 )
 from model_handler import ModelHandler
 from protocol import TrackRequest, answers_to_json, body_to_request
-from records import open_records
 from request_log import RequestLog
-from settings import MIB, Settings
-from tracker import Tracker, _Costs
-from tracker_state import StateStore
+from settings import Settings
+from tracker import Tracker, _Costs, open_store
 from training.clips import Clip, draw_clip
 
 WIDTH, HEIGHT = 160, 120
@@ -66,16 +64,7 @@ def new_tracker(model: ModelHandler, server: RedisServer | None = None, **change
     settings = Settings(threads=1, **changes)
     if server is not None:
         settings = replace(settings, redis_host=server.host, redis_port=server.port)
-    store = StateStore(
-        open_records(settings),
-        layout=model.layout,
-        fingerprint=model.fingerprint,
-        prefix=settings.redis_prefix,
-        ttl_seconds=settings.state_ttl_seconds,
-        device=model.device,
-        cache_bytes=settings.memory_cache_mib * MIB,
-    )
-    return Tracker(model, store, settings)
+    return Tracker(model, open_store(settings, model), settings)
 
 
 @pytest.fixture
