@@ -154,12 +154,30 @@ class ModelHandler:
             _, levels, positions, sizes = self._model._prepare_backbone_features(encoded)
         return FrameFeatures(levels=tuple(levels), positions=tuple(positions), sizes=tuple(sizes))
 
+    def scale_mask(self, mask: Bitmap) -> Bitmap:
+        """Scales a mask (bool, (height, width)) to the size of the model's input.
+
+        One of that size is left as it is. start() scales by itself; to do it mask by mask saves
+        memory where many objects start on a large image. Raises OutOfMemory.
+        """
+        size = self._model.image_size
+        if mask.shape == (size, size):
+            return mask
+        with self._inference():
+            full = torch.from_numpy(mask)[None, None].to(self.device).float()
+            resized = F.interpolate(
+                full, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+            )[0, 0]
+            # Of an object too small for the cut the strongest pixels stay: it can be followed.
+            return (resized >= resized.max().clamp(max=0.5)).cpu().numpy()
+
     def start(
         self, frame: FrameFeatures, prompts: Sequence[Bitmap | Box], *, width: int, height: int
     ) -> list[Prediction]:
         """Starts objects from masks (bool, (height, width)) and boxes (x0, y0, x1, y1 in pixels).
 
-        All masks run as one batch, and so do all boxes. Raises OutOfMemory, ModelFailure.
+        A mask may be scaled already. All masks run as one batch, and so do all boxes. Raises
+        OutOfMemory, ModelFailure.
         """
 
         def kind(index: int) -> str:
@@ -167,8 +185,9 @@ class ModelHandler:
 
         def run(indexes: list[int]) -> list[Prediction]:
             chosen = [prompts[index] for index in indexes]
-            if kind(indexes[0]) == "mask":
-                masks = torch.stack([self._mask_to_input(mask) for mask in chosen])
+            scaled = [self.scale_mask(mask) for mask in chosen if not isinstance(mask, tuple)]
+            if scaled:
+                masks = torch.from_numpy(np.stack(scaled))[:, None].to(self.device).float()
                 return self._start_batch(frame, None, masks)
             scale = torch.tensor([width, height], dtype=torch.float32)
             corners = torch.tensor(chosen, dtype=torch.float32).reshape(-1, 2, 2)
@@ -347,18 +366,6 @@ class ModelHandler:
             )
             for index, (bank, score) in enumerate(zip(banks, scores.tolist(), strict=True))
         ]
-
-    def _mask_to_input(self, mask: Bitmap | Box) -> Tensor:
-        """A mask at the model's size: float32 (1, size, size) of 0 and 1."""
-        size = self._model.image_size
-        full = torch.from_numpy(np.asarray(mask))[None, None].to(self.device).float()
-        if full.shape[-2:] == (size, size):
-            return full[0]
-        resized = F.interpolate(
-            full, size=(size, size), mode="bilinear", align_corners=False, antialias=True
-        )[0]
-        # Of an object too small for the cut the strongest pixels stay, so that it can be followed.
-        return (resized >= resized.max().clamp(max=0.5)).float()
 
     def _fill_holes(self, logits: Tensor) -> Tensor:
         """Sets background components of at most `fill_hole_area` pixels to a small positive logit.

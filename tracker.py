@@ -42,8 +42,9 @@ from weights import model_files
 T = TypeVar("T")
 
 COSTS_REMEMBERED = 9
-# Bitmaps of one request's seeds are held together, one byte per pixel of the image: 32 at 4K.
-MAX_SEED_PIXELS = 1 << 28
+# Pixels of the bitmaps that one request's seeds become, one after the other: bounds the time that
+# a small body can take. 129 seeds at 4K, 26 at 40 megapixels.
+MAX_SEED_PIXELS = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +134,12 @@ class Tracker:
         _check_seeds(seeds.values(), frame)
         starts: dict[int, _Start] = {}
         states: dict[int, TrackState] = {}
-        for index, seed in seeds.items():
-            try:
-                starts[index] = _prepare_start(seed, frame)
-            except ObjectError as error:
-                failures[index] = error
+        with log.phase("start"):
+            for index, seed in seeds.items():
+                try:
+                    starts[index] = _prepare_start(seed, frame, self._model)
+                except ObjectError as error:
+                    failures[index] = error
         for index, state in zip(tokens, loaded, strict=True):
             if isinstance(state, StateGone):
                 failures[index] = state
@@ -350,7 +352,6 @@ def open_store(settings: Settings, model: ModelHandler) -> StateStore:
         device=model.device,
         cache_bytes=settings.memory_cache_mib * MIB,
     )
-    return Tracker(model, store, settings)
 
 
 def _check_seeds(seeds: Iterable[Seed], frame: _Frame) -> None:
@@ -363,11 +364,12 @@ def _check_seeds(seeds: Iterable[Seed], frame: _Frame) -> None:
         )
 
 
-def _prepare_start(seed: Seed, frame: _Frame) -> _Start:
+def _prepare_start(seed: Seed, frame: _Frame, model: ModelHandler) -> _Start:
     track = Track(width=frame.width, height=frame.height, shape_type=seed.type)
     if seed.type == "rectangle":
         box = rectangle_to_box(seed.points, width=frame.width, height=frame.height)
         return _Start(seed=seed, prompt=box, track=replace(track, box=box))
     to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap
     bitmap = to_bitmap(seed.points, width=frame.width, height=frame.height)
-    return _Start(seed=seed, prompt=bitmap, track=track)
+    # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
+    return _Start(seed=seed, prompt=model.scale_mask(bitmap), track=track)

@@ -24,6 +24,7 @@ Box = tuple[float, float, float, float]
 TINY = MemoryLayout(channels=4, height=2, width=2, recent=6, pointer_channels=8, pointers=15)
 SAM2 = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
 LOGITS_SIDE = 8
+MASK_SIDE = 16
 ROWS_AT_ONCE = 256
 
 
@@ -51,6 +52,13 @@ class StandinModel:
             digest = _digest(digest, image.crop((0, row, image.width, end)).tobytes())
         return HashedFrame(digest=digest)
 
+    def scale_mask(self, mask: Bitmap) -> Bitmap:
+        """A digest as a bitmap: small, and unlike that of any other mask."""
+        if mask.shape == (MASK_SIDE, MASK_SIDE):
+            return mask
+        digest = np.frombuffer(_digest(mask.data.cast("B")), dtype=np.uint8)
+        return np.unpackbits(digest).astype(np.bool_).reshape(MASK_SIDE, MASK_SIDE)
+
     def start(
         self, frame: HashedFrame, prompts: Sequence[Bitmap | Box], *, width: int, height: int
     ) -> list[Prediction]:
@@ -68,7 +76,8 @@ class StandinModel:
     def _start_one(
         self, frame: HashedFrame, prompt: Bitmap | Box, width: int, height: int
     ) -> Prediction:
-        shown = prompt.tobytes() if isinstance(prompt, np.ndarray) else repr(prompt).encode()
+        box = isinstance(prompt, tuple)
+        shown = repr(prompt).encode() if box else self.scale_mask(prompt).tobytes()
         logits, score, features, pointer = self._outputs(
             _digest("start", frame.digest, shown, repr((width, height)))
         )
@@ -99,7 +108,7 @@ class StandinModel:
         return logits, stream[LOGITS_SIDE**2] / 255, memory, rest[features:].float()
 
 
-def _digest(*parts: str | bytes) -> bytes:
+def _digest(*parts: str | bytes | memoryview) -> bytes:
     state = hashlib.blake2b(digest_size=32)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

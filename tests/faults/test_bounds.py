@@ -6,13 +6,15 @@ import random
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from errors import ModelFailure, OutOfMemory, StoreUnavailable
+from errors import ModelFailure, OutOfMemory, StoreUnavailable, TooLarge
 from faults.campaign_leak import leak_campaign
 from faults.local import DictRecords, make_store, make_tracker
 from faults.proxy import Proxy
@@ -238,6 +240,9 @@ class ModelShortOfMemory(ModelHandler):
     def encode(self, image: Any) -> Any:
         return self._standin.encode(image)
 
+    def scale_mask(self, mask: Any) -> Any:
+        return self._standin.scale_mask(mask)
+
     def start(self, frame: Any, prompts: Any, *, width: int, height: int) -> list[Prediction]:
         return self._standin.start(frame, prompts, width=width, height=height)
 
@@ -273,6 +278,34 @@ def make_answers(request: TrackRequest, tracker: Tracker) -> list[Any]:
     answers = tracker.track(request)
     assert all(answer.token for answer in answers)
     return answers
+
+
+def masked(width: int, height: int, count: int) -> TrackRequest:
+    """So many masks that cover all of an image of one colour."""
+    everything = Seed(type="mask", points=[0, width * height, 0, 0, width - 1, height - 1])
+    image = image_to_png(Image.new("RGB", (width, height)))
+    return TrackRequest(image=image, entries=(everything,) * count)
+
+
+def test_bitmaps_of_many_seeds_are_not_held_together() -> None:
+    width, height = 2000, 1500
+    request = masked(width, height, 40)
+    tracker = make_tracker(DictRecords())
+    tracemalloc.start()
+    answers = tracker.track(request)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    tracker.close()
+    assert all(answer.token for answer in answers)
+    print(f"{peak / (width * height):.1f} bitmaps")
+    assert peak < 6 * width * height  # two or three while one mask is decoded
+
+
+def test_more_seeds_than_a_large_image_allows_are_refused_with_the_number() -> None:
+    tracker = make_tracker(DictRecords())
+    with pytest.raises(TooLarge, match="27 masks and polygons .* send at most 26 at once"):
+        tracker.track(masked(8000, 5000, 27))
+    tracker.close()
 
 
 def test_a_model_that_fails_saves_nothing() -> None:
