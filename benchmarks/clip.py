@@ -2,7 +2,8 @@
 """The frames that are sent: a drawn clip as encoded images."""
 
 import io
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ SEED = 3
 FRAMES = 6
 DRAWN_OBJECTS = 4
 JPEG_QUALITY = 90
+_TAKES = itertools.count(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +26,20 @@ class EncodedClip:
     masks: NDArray[np.bool_]
     """(objects, height, width), on the first image."""
 
+    take: int = 0
+    """Of two takes no image has the same bytes."""
+
     def image(self, index: int) -> bytes:
         """One image file; of another index always other bytes, so that no cache knows it.
 
         Decoders ignore what follows the end of a JPEG or PNG.
         """
-        return self.images[index % len(self.images)] + index.to_bytes(8, "big")
+        ending = self.take.to_bytes(8, "big") + index.to_bytes(8, "big")
+        return self.images[index % len(self.images)] + ending
+
+    def another_take(self) -> "EncodedClip":
+        """For whoever shares a function, and so its cache of images, with others."""
+        return replace(self, take=next(_TAKES))
 
 
 def encoded_clip(*, width: int, height: int, objects: int, image_format: str) -> EncodedClip:

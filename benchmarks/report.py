@@ -100,6 +100,7 @@ def plot(results: Results, path: Path) -> None:
         title=f"SAM 2.1 {model}", xlabel="objects", ylabel="time per frame, ms", ylim=(0, None)
     )
     if left.has_data():
+        left.set_xticks(results["plan"]["objects"])
         left.legend(fontsize=8)
     length = results["parts"].get("track_length")
     if length:

@@ -56,7 +56,7 @@ class HttpRunner:
         self, function: RunningFunction, clip: EncodedClip, store: StateStore, layout: MemoryLayout
     ) -> None:
         self._function = function
-        self._clip = clip
+        self._clip = clip.another_take()
         self._store = store
         self._layout = layout
         self._states: list[Any] = []
@@ -96,7 +96,7 @@ class InProcessRunner:
 
     def __init__(self, tracker: Tracker, clip: EncodedClip) -> None:
         self._tracker = tracker
-        self._clip = clip
+        self._clip = clip.another_take()
         self._tokens: list[Token] = []
         self._frame = 0
 

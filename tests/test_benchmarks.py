@@ -16,7 +16,7 @@ from benchmarks.models import MICRO, random_files
 from benchmarks.parts import compare_masks
 from benchmarks.plan import Clock, Plan
 from benchmarks.report import Results, goals, plot, report_markdown
-from benchmarks.runners import FILLED, AgentRunner
+from benchmarks.runners import FILLED, AgentRunner, InProcessRunner
 from benchmarks.savings import savings
 from benchmarks.summary import paired_ratio, slope, summarise
 from image_decoding import decode_image
@@ -100,6 +100,22 @@ def test_every_image_has_other_bytes_and_the_same_pixels() -> None:
         assert clip.masks.any(axis=(1, 2)).all()
 
 
+def test_those_that_share_a_function_do_not_find_each_others_frames_in_its_cache(
+    micro_files: ModelFiles,
+) -> None:
+    clip = encoded_clip(width=160, height=120, objects=1, image_format="JPEG")
+    tracker = parts._tracker(micro_files, "cpu", "float32")
+    runners = [InProcessRunner(tracker, clip) for _ in range(2)]
+    calls: list[object] = []
+    encoder: Any = tracker._model._model.image_encoder
+    encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    for runner in runners:
+        runner.start()
+        runner.step()
+    assert len(calls) == 4
+    tracker.close()
+
+
 def test_random_weights_answer_a_blob(tmp_path: Path, repository: Path) -> None:
     files = random_files(repository / "models" / "sam2.1_hiera_micro.yaml", tmp_path)
     model = ModelHandler(
@@ -109,7 +125,7 @@ def test_random_weights_answer_a_blob(tmp_path: Path, repository: Path) -> None:
     frame = model.encode(decode_image(clip.image(0), max_megapixels=1))
     (started,) = model.start(frame, [clip.masks[0]], width=320, height=240)
     (tracked,) = model.step(frame, [started.bank])
-    bitmap = model.logits_to_bitmap(tracked.logits, width=320, height=240)
+    (bitmap,) = model.logits_to_bitmaps([tracked.logits], width=320, height=240)
     assert 0.005 < bitmap.mean() < 0.2
     rows = bitmap[bitmap.any(axis=1)].astype(int)
     assert (abs(rows[:, 1:] - rows[:, :-1]).sum(axis=1) <= 2).all()  # one run in every row
