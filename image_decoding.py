@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from errors import BadRequest, TooLarge
+from errors import BadRequest, OutOfMemory, TooLarge
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 # Parts that cost a decoder milliseconds for a few bytes, and minutes where there are many: passes
@@ -29,7 +29,7 @@ def decode_image(data: bytes, *, max_megapixels: float) -> Image.Image:
 
     Grey of more than 8 bits is scaled so that its brightest pixel is white, and floating-point grey
     of 0..1 to 0..255. Raises TooLarge before anything is decoded, BadRequest if it is no image that
-    can be decoded.
+    can be decoded, OutOfMemory.
     """
     _check_parts(data)
     try:
@@ -47,6 +47,8 @@ def decode_image(data: bytes, *, max_megapixels: float) -> Image.Image:
         raise
     except Image.DecompressionBombError:
         raise TooLarge(f"The image has more than {max_megapixels:g} megapixels.") from None
+    except MemoryError:
+        raise OutOfMemory("There is too little memory for this image; try again later.") from None
     except Exception as error:  # a broken file can raise almost anything in Pillow's decoders
         raise BadRequest(
             f"The image cannot be decoded: it is damaged, or not one of {', '.join(IMAGE_FORMATS)}."

@@ -118,6 +118,16 @@ class ModelHandler:
         # Tracks that were started with other options are not continued with these.
         self.fingerprint = _fingerprint(files, config)
         self._dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        try:
+            self._rearrange(cache_bytes)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"{files.config.name} describes a model that cannot run at "
+                f"{self._model.image_size} x {self._model.image_size} pixels: {error}"
+            ) from error
+
+    def _rearrange(self, cache_bytes: int) -> None:
+        """Puts faster parts in the places of the official ones."""
         speed_up(self._model.image_encoder, image_size=self._model.image_size, dtype=self._dtype)
         self._image_mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
         self._image_std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
@@ -217,9 +227,25 @@ class ModelHandler:
             lambda indexes: self._step_batch(frame, [banks[index] for index in indexes]),
         )
 
-    def logits_to_bitmap(self, logits: Tensor, *, width: int, height: int) -> Bitmap:
-        """Scales a prediction's logits to image size and cuts them at 0."""
-        return self.logits_to_image_size(logits, width=width, height=height).gt(0).cpu().numpy()
+    def logits_to_bitmaps(
+        self, logits: Sequence[Tensor], *, width: int, height: int
+    ) -> Iterator[Bitmap]:
+        """Scales predictions' logits to image size and cuts them at 0: (height, width) each.
+
+        Those of all objects leave a GPU together, as bits. Raises OutOfMemory.
+        """
+        if self.device.type == "cpu":  # one by one, for those of a large image are large
+            for each in logits:
+                yield self.logits_to_image_size(each, width=width, height=height).gt(0).numpy()
+        elif logits:
+            with self._inference():
+                bits = [
+                    pack_bits(self.logits_to_image_size(each, width=width, height=height) > 0)
+                    for each in logits
+                ]
+                together = torch.stack(bits).cpu().numpy()
+            for packed in together:
+                yield np.unpackbits(packed, axis=1, count=width).view(np.bool_)
 
     def logits_to_image_size(self, logits: Tensor, *, width: int, height: int) -> Tensor:
         """Bilinear and without antialias, as the official predictor does; (height, width)."""
@@ -420,6 +446,14 @@ class ModelHandler:
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise OutOfMemory("The device has too little memory for this frame.") from None
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """bool (height, width) to uint8 (height, ceil(width / 8)), as numpy.packbits does it."""
+    height, width = mask.shape
+    padded = F.pad(mask, (0, -width % 8)).reshape(height, -1, 8)
+    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=mask.device)
+    return (padded * weights).sum(dim=2, dtype=torch.uint8)
 
 
 def set_threads(threads: int, workers: int) -> int:

@@ -160,6 +160,9 @@ class EmbeddedRecords:
         extend: Sequence[str],
         remove: Sequence[str],
     ) -> None:
+        if sum(len(value) for _, value in records) > self._max_bytes:
+            logger.error("the embedded store is too small: raise SAM2_EMBEDDED_STORE_MIB")
+            raise StoreUnavailable("The store of the tracks is too small for so many objects.")
         expiry = time.monotonic() + ttl_seconds
         for key, value in records:
             self._remove(key)
@@ -178,14 +181,15 @@ class EmbeddedRecords:
 
     def _make_room(self) -> None:
         # All records live equally long, so the dict is in the order of their expiry.
-        now = time.monotonic()
+        now, dropped = time.monotonic(), 0
         while self._records:
             key, (_, expiry) = next(iter(self._records.items()))
             if expiry > now and self._bytes <= self._max_bytes:
-                return
-            if expiry > now:
-                logger.warning("the embedded store is full: the oldest record is dropped")
+                break
+            dropped += expiry > now
             self._remove(key)
+        if dropped:
+            logger.warning("the embedded store is full: its oldest %d records are dropped", dropped)
 
     def _remove(self, key: str) -> None:
         record = self._records.pop(key, None)

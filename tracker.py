@@ -2,12 +2,13 @@
 """The flow of one request: restore what is remembered, run the model once for all objects, save."""
 
 import hashlib
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,7 +23,7 @@ from errors import (
     TooLarge,
 )
 from image_decoding import decode_image
-from model_handler import FrameFeatures, ModelHandler, Prediction, set_threads
+from model_handler import FrameFeatures, ModelHandler, set_threads
 from protocol import Answer, Seed, Shape, Token, TrackRequest
 from records import open_records
 from request_log import RequestLog
@@ -40,6 +41,7 @@ from tracker_state import Box, StateStore, Track, TrackState
 from weights import model_files
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 COSTS_REMEMBERED = 9
 # Pixels of the bitmaps that one request's seeds become, one after the other: bounds the time that
@@ -108,6 +110,7 @@ class Tracker:
             log.cache_misses = after.cache_misses - before.cache_misses
 
     def _track(self, request: TrackRequest, log: RequestLog) -> list[Answer]:
+        began = time.monotonic()
         log.objects, log.image_bytes = len(request.entries), len(request.image)
         work: dict[int, _Start | TrackState | Token | Seed] = {}
         failures: dict[int, ObjectError] = {}
@@ -122,20 +125,19 @@ class Tracker:
 
         tokens = {index: entry for index, entry in work.items() if isinstance(entry, Token)}
         seeds = {index: entry for index, entry in work.items() if isinstance(entry, Seed)}
-        loading = self._store_thread.submit(self._read_store, [t.id for t in tokens.values()])
-        try:
-            with log.phase("decode"):
-                digest = hashlib.sha256(request.image).digest()
-                frame = self._frames.get(digest) or self._decode(request.image)
-        finally:
-            with log.phase("load"):
-                loaded = self._wait(loading)
+        loading = self._ask_store(self._read_store, [token.id for token in tokens.values()])
+        with log.phase("decode"):
+            digest = hashlib.sha256(request.image).digest()
+            frame = self._frames.get(digest) or self._decode(request.image)
+        with log.phase("load"):
+            loaded = loading.wait()
 
         _check_seeds(seeds.values(), frame)
         starts: dict[int, _Start] = {}
         states: dict[int, TrackState] = {}
         with log.phase("start"):
             for index, seed in seeds.items():
+                self._check_budget(began, len(starts), len(seeds))
                 try:
                     starts[index] = _prepare_start(seed, frame, self._model)
                 except ObjectError as error:
@@ -174,15 +176,22 @@ class Tracker:
         with log.phase("step"):
             predictions = self._model.step(features, [state.bank for state in states.values()])
         with log.phase("shapes"):
-            for (index, state), prediction in zip(states.items(), predictions, strict=True):
-                shape_, track = self._prediction_to_shape(prediction, state.track)
+            bitmaps = self._model.logits_to_bitmaps(
+                [prediction.logits for prediction in predictions],
+                width=frame.width,
+                height=frame.height,
+            )
+            for (index, state), prediction, bitmap in zip(
+                states.items(), predictions, bitmaps, strict=True
+            ):
+                shape_, track = self._bitmap_to_shape(bitmap, state.track)
                 answers[index] = Answer(shape=shape_, score=prediction.score)
                 new_states[index] = replace(state, track=track, bank=prediction.bank)
         if isinstance(frame.content, Image.Image):  # else it would seem to cost nothing
             self._costs.remember(log, len(answers))
 
         with log.phase("save"):
-            ids = self._wait(self._store_thread.submit(self._store.save, list(new_states.values())))
+            ids = self._ask_store(self._store.save, list(new_states.values())).wait()
         for index, id_ in zip(new_states, ids, strict=True):
             answers[index] = replace(answers[index], token=Token(id=id_))
         return self._answers(request, answers, failures, log)
@@ -224,7 +233,7 @@ class Tracker:
 
     def store_answers(self) -> bool:
         try:
-            self._wait(self._store_thread.submit(self._store.ping))
+            self._ask_store(self._store.ping).wait()
         except StoreUnavailable:
             return False
         return True
@@ -239,14 +248,17 @@ class Tracker:
         self._store.ping()  # it would be of no use to compute what cannot be saved
         return []
 
-    def _wait(self, future: Future[T]) -> T:
-        try:
-            return future.result(timeout=self._settings.redis_timeout_seconds)
-        except FutureTimeoutError:
-            future.cancel()
-            raise StoreUnavailable(
-                "The store of the tracks does not answer in time; try again in a moment."
-            ) from None
+    def _ask_store(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "_Asked[T]":
+        deadline = time.monotonic() + self._settings.redis_timeout_seconds
+        return _Asked(self._store_thread.submit(call, *args, **kwargs), deadline)
+
+    def _check_budget(self, began: float, done: int, of: int) -> None:
+        """Raises TooLarge if the time is up before all are prepared; one always is."""
+        if done and time.monotonic() - began > self._settings.time_budget_seconds:
+            raise TooLarge(
+                f"After {self._settings.time_budget_seconds:g} s only {done} of {of} new shapes "
+                "are prepared; send fewer or simpler ones at once."
+            )
 
     def _decode(self, data: bytes) -> _Frame:
         image = decode_image(data, max_megapixels=self._settings.max_image_megapixels)
@@ -260,13 +272,8 @@ class Tracker:
         self._frames.put(digest, known, features.nbytes)
         return features
 
-    def _prediction_to_shape(
-        self, prediction: Prediction, track: Track
-    ) -> tuple[Shape | None, Track]:
+    def _bitmap_to_shape(self, bitmap: Bitmap, track: Track) -> tuple[Shape | None, Track]:
         """The shape, None if the object is not visible, and the track with its last box."""
-        bitmap = self._model.logits_to_bitmap(
-            prediction.logits, width=track.width, height=track.height
-        )
         visible = bool(bitmap.any())
         if track.shape_type == "rectangle":
             if not visible:
@@ -294,6 +301,24 @@ class Tracker:
             raise AllObjectsFailed(dict(sorted(failures.items())))
         failed = {index: Answer(error=error) for index, error in failures.items()}
         return [(answers | failed).get(index, Answer()) for index in range(len(request.entries))]
+
+
+class _Asked(Generic[T]):
+    """What the store was asked for, on its thread, and until when that is waited for."""
+
+    def __init__(self, future: Future[T], deadline: float) -> None:
+        self._future = future
+        self._deadline = deadline
+
+    def wait(self) -> T:
+        """Raises StoreUnavailable at the deadline, and what the call raises."""
+        try:
+            return self._future.result(timeout=max(0.0, self._deadline - time.monotonic()))
+        except FutureTimeoutError:
+            self._future.cancel()
+            raise StoreUnavailable(
+                "The store of the tracks does not answer in time; try again in a moment."
+            ) from None
 
 
 class _Costs:

@@ -160,10 +160,8 @@ def tracked(model: ModelHandler, clip: Clip) -> NDArray[np.bool_]:
             else model.start(frame, list(clip.masks[0]), width=width, height=height)
         )
         banks = [prediction.bank for prediction in predictions]
-        for number, prediction in enumerate(predictions):
-            masks[index, number] = model.logits_to_bitmap(
-                prediction.logits, width=width, height=height
-            )
+        logits = [prediction.logits for prediction in predictions]
+        masks[index] = list(model.logits_to_bitmaps(logits, width=width, height=height))
     return masks
 
 

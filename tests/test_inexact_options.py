@@ -9,14 +9,14 @@ from official import official_logits, official_predictor
 from omegaconf import OmegaConf
 from PIL import Image
 from redis_server import RedisServer
+from sam2_models import random_model
+from test_fidelity import LOGIT_TOLERANCE, images, largest_difference, our_logits
 
 from errors import AllObjectsFailed, ConfigurationError
 from model_handler import ModelHandler
 from protocol import Seed, TrackRequest
 from settings import MIB, Settings
 from shapes import bitmap_to_mask
-from tests.sam2_models import random_model
-from tests.test_fidelity import LOGIT_TOLERANCE, images, largest_difference, our_logits
 from tracker import Tracker, build_tracker
 from training.clips import Clip, draw_clip
 from weights import ModelFiles

@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from errors import BadRequest, BadShape, BadState, EmptyShape, ObjectError, StateGone, TooLarge
+from errors import (
+    BadRequest,
+    BadShape,
+    BadState,
+    EmptyShape,
+    ObjectError,
+    OutOfMemory,
+    StateGone,
+    TooLarge,
+)
 from image_decoding import decode_image
 from protocol import (
     Answer,
@@ -465,3 +474,14 @@ def test_the_body_of_an_error() -> None:
 )
 def test_codes_of_the_design(kind: type[ObjectError], code: str, status: int) -> None:
     assert (kind.code, kind.status) == (code, status)
+
+
+def test_an_image_that_memory_cannot_hold_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(_image: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(OutOfMemory):
+        decode_image(encoded(Image.new("RGB", (8, 8)), "PNG"), max_megapixels=40)

@@ -165,6 +165,17 @@ def test_embedded_records_are_bounded_and_the_oldest_goes(caplog: pytest.LogCapt
     assert "full" in caplog.text
 
 
+def test_embedded_records_that_never_fit_are_refused_and_nothing_is_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    records = EmbeddedRecords(max_bytes=100)
+    records.put([("a", b"x" * 60)], ttl_seconds=60, extend=[], remove=[])
+    with pytest.raises(StoreUnavailable):
+        records.put([(key, b"x" * 60) for key in "bc"], ttl_seconds=60, extend=[], remove=["a"])
+    assert "SAM2_EMBEDDED_STORE_MIB" in caplog.text
+    assert records.get(["a", "b", "c"]) == [b"x" * 60, None, None]
+
+
 def test_embedded_records_that_expired_make_room_first(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

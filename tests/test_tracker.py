@@ -324,7 +324,7 @@ def test_a_rectangle_that_was_tracked_remembers_where(
     assert "outside" not in seen["shapes"][0]
     blank = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
     with monkeypatch.context() as patched:
-        patched.setattr(tracker._model, "logits_to_bitmap", lambda *_, **__: blank)
+        patched.setattr(tracker._model, "logits_to_bitmaps", lambda *_, **__: [blank])
         lost = track(tracker, clip.frames[2], [], seen["states"])
     assert lost["shapes"] == [{**seen["shapes"][0], "outside": True}]
     back = track(tracker, clip.frames[3], [], lost["states"])

@@ -105,7 +105,9 @@ class Reference:
         nodes = []
         for parent, prediction in zip(parents, predictions, strict=True):
             width, height = self._images[index].size
-            bitmap = self._model.logits_to_bitmap(prediction.logits, width=width, height=height)
+            (bitmap,) = self._model.logits_to_bitmaps(
+                [prediction.logits], width=width, height=height
+            )
             shape: dict[str, Any] | None = None
             box = parent.box
             if parent.type == "rectangle":

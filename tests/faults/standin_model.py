@@ -67,11 +67,12 @@ class StandinModel:
     def step(self, frame: HashedFrame, banks: Sequence[MemoryBank]) -> list[Prediction]:
         return [self._step_one(frame, bank) for bank in banks]
 
-    def logits_to_bitmap(self, logits: Tensor, *, width: int, height: int) -> Bitmap:
+    def logits_to_bitmaps(
+        self, logits: Sequence[Tensor], *, width: int, height: int
+    ) -> list[Bitmap]:
         rows = np.arange(height) * LOGITS_SIDE // height
         columns = np.arange(width) * LOGITS_SIDE // width
-        bitmap: Bitmap = logits.numpy()[np.ix_(rows, columns)] > 0
-        return bitmap
+        return [each.numpy()[np.ix_(rows, columns)] > 0 for each in logits]
 
     def _start_one(
         self, frame: HashedFrame, prompt: Bitmap | Box, width: int, height: int

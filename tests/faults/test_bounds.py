@@ -14,13 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from errors import ModelFailure, OutOfMemory, StoreUnavailable, TooLarge
+from errors import BadRequest, ModelFailure, OutOfMemory, StoreUnavailable, TooLarge
 from faults.campaign_leak import leak_campaign
 from faults.local import DictRecords, make_store, make_tracker
 from faults.proxy import Proxy
 from faults.redis_server import RedisServer
 from faults.reference import image_to_png, noise_images
 from faults.standin_model import SAM2, HashedFrame, StandinModel
+from image_decoding import decode_image
 from memory_bank import MemoryBank
 from model_handler import ModelHandler, Prediction
 from protocol import Seed, Token, TrackRequest
@@ -246,8 +247,8 @@ class ModelShortOfMemory(ModelHandler):
     def start(self, frame: Any, prompts: Any, *, width: int, height: int) -> list[Prediction]:
         return self._standin.start(frame, prompts, width=width, height=height)
 
-    def logits_to_bitmap(self, logits: Any, *, width: int, height: int) -> Any:
-        return self._standin.logits_to_bitmap(logits, width=width, height=height)
+    def logits_to_bitmaps(self, logits: Any, *, width: int, height: int) -> Any:
+        return self._standin.logits_to_bitmaps(logits, width=width, height=height)
 
     def _step_batch(self, frame: Any, banks: list[MemoryBank]) -> list[Prediction]:
         self.batches.append(len(banks))
@@ -332,3 +333,51 @@ def test_nothing_leaks() -> None:
     assert tally.mib < 20
     assert tally.handles <= 1  # a socket that is just being closed
     assert tally.connections <= 1
+
+
+def test_a_bad_image_is_told_at_once_though_the_store_is_dead(
+    server: RedisServer, tracker: Tracker
+) -> None:
+    known = start(tracker)
+    server.freeze()
+    begin = time.monotonic()
+    with pytest.raises(BadRequest):
+        tracker.track(TrackRequest(image=b"no image", entries=known.entries))
+    assert time.monotonic() - begin < WAIT_SECONDS / 2
+    server.thaw()
+
+
+def test_the_3_s_begin_before_the_image_is_decoded(
+    server: RedisServer, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = start(tracker)
+    decode = decode_image
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(2)
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr("tracker.decode_image", slow)
+    server.freeze()
+    request = TrackRequest(image=png(7), entries=known.entries)
+    assert seconds_until_unavailable(tracker, request) < WAIT_SECONDS + SLACK_SECONDS
+    server.thaw()
+
+
+def test_shapes_that_take_too_long_to_prepare_are_refused() -> None:
+    class SlowModel(StandinModel):
+        def scale_mask(self, mask: Any) -> Any:
+            time.sleep(0.3)
+            return super().scale_mask(mask)
+
+    settings = Settings(threads=1, time_budget_seconds=1)
+    tracker = Tracker(
+        SlowModel(),  # type: ignore[arg-type]
+        make_store(DictRecords(), StandinModel().layout),
+        settings,
+    )
+    seed = Seed(type="polygon", points=[1, 1, 30, 1, 30, 20])
+    assert all(a.token for a in tracker.track(TrackRequest(image=png(), entries=(seed,) * 2)))
+    with pytest.raises(TooLarge, match=r"After 1 s only \d of 100 new shapes"):
+        tracker.track(TrackRequest(image=png(), entries=(seed,) * 100))
+    tracker.close()
