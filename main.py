@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Nuclio's two entry points. The only place that answers with status codes; errors.py has the table."""
+"""Nuclio's two entry points. The only place that answers with status codes."""
 
 import dataclasses
 import json

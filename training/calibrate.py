@@ -24,7 +24,7 @@ from training.evaluate import Tally, merged, share, silence_bars, tracked
 from training.model import WEIGHTS, build_predictor, load_weights, save_weights
 
 BIAS = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
-SHIFTS = (0.0, -0.8, -1.6)
+SHIFTS = (0.0, -0.8, -1.2, -1.6)
 FIRST_CALIBRATION_SEED = 3 * FIRST_SEED
 
 
