@@ -28,6 +28,7 @@ MICRO_MODEL = "sam2.1_hiera_micro"
 MAX_BODY_BYTES = 256 << 20
 QUEUED_REQUESTS = 128
 SOCKET_TIMEOUT_SECONDS = 60
+POLL_SECONDS = 0.2
 STOP_TIMEOUT_SECONDS = 60
 
 
@@ -121,7 +122,7 @@ class NuclioHandler(BaseHTTPRequestHandler):
 
 
 def run_worker(listener: socket.socket, worker_id: int) -> None:
-    stop = Stop()
+    stop, parent = Stop(), os.getppid()
     import nuclio_sdk
 
     import main
@@ -140,9 +141,9 @@ def run_worker(listener: socket.socket, worker_id: int) -> None:
     server = HTTPServer(listener.getsockname()[:2], NuclioHandler, bind_and_activate=False)
     server.socket.close()
     server.socket = listener
-    server.timeout = 0.2
+    server.timeout = POLL_SECONDS
     print(f"worker {worker_id} is ready", file=sys.stderr, flush=True)
-    while not stop.wanted:
+    while not stop.wanted and os.getppid() == parent:  # nobody else would end it
         server.handle_request()
     platform._on_signal("termination")
 
@@ -170,7 +171,9 @@ def main_(arguments: list[str] | None = None) -> int:
     except OSError as error:
         parser.exit(1, f"Cannot listen on {options.host}:{options.port}: {error.strerror}.\n")
     listener.listen(QUEUED_REQUESTS)
-    listener.setblocking(False)  # of several workers that wake up only one gets the connection
+    # Of several workers that wake up one gets the connection; the others wait no longer than this.
+    # (Not 0: handle_request would then poll without a pause.)
+    listener.settimeout(POLL_SECONDS)
     host, port = listener.getsockname()
     print(f"listening on http://{host}:{port}", file=sys.stderr, flush=True)
 

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -348,6 +349,30 @@ def worker_ids(server: FunctionServer) -> list[int]:
     children = f"/proc/{server._process.pid}/task/{server._process.pid}/children"
     with open(children) as file:
         return [int(word) for word in file.read().split()]
+
+
+def cpu_seconds(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_waiting_for_requests_takes_no_cpu(function: FunctionServer) -> None:
+    assert function.get()["model"]
+    time.sleep(1)  # torch's threads spin for a moment
+    (worker,) = worker_ids(function)
+    before = cpu_seconds(worker)
+    time.sleep(2)
+    assert cpu_seconds(worker) - before < 0.5
+
+
+def test_workers_end_with_a_server_that_was_killed(micro_files: ModelFiles) -> None:
+    with FunctionServer(environment(micro_files)) as server:
+        (worker,) = worker_ids(server)
+        server._process.kill()
+        deadline = time.monotonic() + 20
+        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not Path(f"/proc/{worker}").exists()
 
 
 def test_a_wrong_setting_ends_the_start_with_a_sentence(micro_files: ModelFiles) -> None:
