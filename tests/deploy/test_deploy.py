@@ -271,6 +271,7 @@ def test_what_the_function_imports_is_required() -> None:
         "cv2": "opencv-python-headless",
         "PIL": "Pillow",
         "hydra": "hydra-core",
+        "yaml": "PyYAML",
     }
     ours = {p.stem for p in ROOT.glob("*.py")}
     foreign = set().union(*(imports(ROOT / f"{m}.py") for m in modules_of_the_function()))
