@@ -197,8 +197,10 @@ def _alter_content(rng: random.Random, victim: Victim) -> str:
     kinds: dict[str, Callable[[], Any]] = {
         "version": lambda: content.update(version=rng.choice((0, 2, "1", None, [1]))),
         "a key missing": lambda: content.pop(rng.choice(sorted(content))),
-        # Not a later step: of a long track that is a state like any other, for who holds its token.
-        "step": lambda: content.update(step=rng.choice((*NOT_WHOLE, 0))),
+        # Where it shows: a later step of a long track is a state like any other.
+        "step": lambda: content.update(
+            step=rng.choice((*NOT_WHOLE, 0 if content["step"] > 9 else content["step"] + 100))
+        ),
         "size": lambda: content.update(
             {rng.choice(("width", "height")): rng.choice((0, *NOT_WHOLE))}
         ),
