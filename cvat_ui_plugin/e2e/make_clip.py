@@ -19,7 +19,7 @@ from training.clips import Clip, draw_clip  # noqa: E402
 
 FRAMES = 16
 WIDTH, HEIGHT = 320, 180
-SEED = 16
+SEED = 83
 HIDDEN = 3
 
 
