@@ -60,7 +60,7 @@ class PlainMemoryAttention(nn.Module):
 def keep_objects_apart(model: SAM2VideoPredictor) -> None:
     """Lets the layers whose rounding depends on the batch see one object at a time, in place.
 
-    Which these are was found by comparing every layer's output for one object and for three.
+    Which these are was found by comparing every layer's output for one object and for five.
     """
     layers = {
         f"{part}.{name}".removesuffix(".")

@@ -136,8 +136,8 @@ class Tracker:
         starts: dict[int, _Start] = {}
         states: dict[int, TrackState] = {}
         with log.phase("start"):
-            for index, seed in seeds.items():
-                self._check_budget(began, len(starts), len(seeds))
+            for done, (index, seed) in enumerate(seeds.items()):
+                self._check_budget(began, done, len(seeds))
                 try:
                     starts[index] = _prepare_start(seed, frame, self._model)
                 except ObjectError as error:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from errors import BadRequest, ModelFailure, OutOfMemory, StoreUnavailable, TooLarge
+from errors import BadRequest, EmptyShape, ModelFailure, OutOfMemory, StoreUnavailable, TooLarge
 from faults.campaign_leak import leak_campaign
 from faults.local import DictRecords, make_store, make_tracker
 from faults.proxy import Proxy
@@ -380,4 +380,21 @@ def test_shapes_that_take_too_long_to_prepare_are_refused() -> None:
     with pytest.raises(TooLarge, match=r"After 1 s only \d of 100 new shapes"):
         tracker.track(TrackRequest(image=png(), entries=(seed,) * 100))
     assert all(a.token for a in tracker.track(TrackRequest(image=png(), entries=(seed,) * 2)))
+    tracker.close()
+
+
+def test_shapes_that_fail_after_a_long_time_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: Any, **__: Any) -> Any:
+        time.sleep(0.3)
+        raise EmptyShape("The polygon covers no pixel of the image.")
+
+    monkeypatch.setattr("tracker.polygon_to_bitmap", slow)
+    tracker = Tracker(
+        StandinModel(),  # type: ignore[arg-type]
+        make_store(DictRecords(), StandinModel().layout),
+        Settings(threads=1, time_budget_seconds=1),
+    )
+    seed = Seed(type="polygon", points=[1, 1, 30, 1, 30, 20])
+    with pytest.raises(TooLarge, match=r"After 1 s only \d of 100 new shapes"):
+        tracker.track(TrackRequest(image=png(), entries=(seed,) * 100))
     tracker.close()
