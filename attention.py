@@ -13,16 +13,17 @@ SCORES_AT_ONCE = 7 << 20
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """queries (batch, heads, tokens, channels), keys and values with tokens of their own."""
+    """queries (batch, heads, tokens, channels), keys with tokens of their own, values with channels
+    of their own, no more than the queries'."""
     if queries.dtype != torch.bfloat16 or queries.is_cuda or torch.cpu._is_amx_tile_supported():
-        return F.scaled_dot_product_attention(queries, keys, values)
+        return _attend_fused(queries, keys, values)
     # Without AMX torch's fused attention takes bfloat16 no faster than float32, while its matrix
     # product does where the processor has avx512_bf16 (4 times, on a Zen 5).
     batch, heads, tokens, channels = queries.shape
     queries = (queries * (1 / math.sqrt(channels))).reshape(-1, tokens, channels)
     keys = keys.reshape(-1, *keys.shape[2:]).transpose(1, 2)
     values = values.reshape(-1, *values.shape[2:])
-    out = torch.empty_like(queries)
+    out = queries.new_empty(*queries.shape[:2], values.shape[2])
     rows = min(tokens, max(1, SCORES_AT_ONCE // keys.shape[2]))
     together = max(1, SCORES_AT_ONCE // (rows * keys.shape[2]))
     for first in range(0, len(queries), together):
@@ -30,4 +31,11 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         for start in range(0, tokens, rows):
             scores = torch.bmm(queries[part, start : start + rows], keys[part])
             out[part, start : start + rows] = torch.bmm(scores.softmax(dim=-1), values[part])
-    return out.reshape(batch, heads, tokens, channels)
+    return out.reshape(batch, heads, tokens, -1)
+
+
+def _attend_fused(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    channels = values.shape[-1]
+    # The fused kernels want values as wide as keys.
+    values = F.pad(values, (0, queries.shape[-1] - channels))
+    return F.scaled_dot_product_attention(queries, keys, values)[..., :channels]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SAM 2's memory attention, with a memory frame's keys and values projected and rotated only once.
+"""SAM 2's memory attention, with a memory frame's keys projected and rotated only once.
 
 The same function of the same weights as `sam2.modeling.memory_attention.MemoryAttention`, arranged
 for repeated use. In the official module every step projects all memory frames anew and rotates them
@@ -7,6 +7,9 @@ for repeated use. In the official module every step projects all memory frames a
 
 - projection and rotation are linear, so a frame's keys are computed once, without its time
   encoding; what that adds is a constant map for every age, which is added when the frame is used;
+- the projection of the values is linear too, and attention's weights sum to 1: so it attends to the
+  memories themselves, which have a quarter of the channels, and the projection follows, as one
+  matrix with the projection of the output;
 - the channels of a head are ordered so that a rotated pair lies half a head apart, not side by
   side: then a rotation is a few real multiplications, and the products of queries and keys stay;
 - until the first cross-attention all objects of a frame are alike and are computed as one.
@@ -28,11 +31,13 @@ from errors import ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class KeysAndValues:
-    """Of one memory frame, each (layers, heads, pixels, channels of a head), without time."""
+class MemoryTokens:
+    """Of one memory frame, what is needed again in every step while it is remembered."""
 
     keys: Tensor
+    """(layers, heads, pixels, channels of a head), without time."""
     values: Tensor
+    """(1, pixels, memory channels): of all layers and heads."""
 
     @property
     def nbytes(self) -> int:
@@ -67,6 +72,7 @@ class MemoryAttention(nn.Module):
         self._position_scale = 0.1 if module.pos_enc_at_input else 0.0
         self._norm = module.norm
         self._layers = [_Layer(layer, height, width, dtype) for layer in module.layers]
+        self._dtype = dtype
         self._memory_positions = memory_positions
         # (ages, layers, heads, pixels, channels)
         self._time_keys = torch.stack(
@@ -76,7 +82,7 @@ class MemoryAttention(nn.Module):
             ]
         )
         # By the identity of a frame's tensor, which is kept beside them so that it stays unique.
-        self._cache: ByteCache[int, tuple[Tensor, KeysAndValues]] = ByteCache(cache_bytes)
+        self._cache: ByteCache[int, tuple[Tensor, MemoryTokens]] = ByteCache(cache_bytes)
 
     def forward(
         self,
@@ -94,32 +100,30 @@ class MemoryAttention(nn.Module):
         for all objects, an index into the time encodings. pointers, pointer_positions: (objects,
         tokens, memory channels). Returns float32 (objects, pixels, channels).
         """
-        frames = [[self._keys_and_values(features) for features in object_] for object_ in memories]
+        frames = [[self._tokens_of(features) for features in object_] for object_ in memories]
+        values = _gather(
+            [[f.values for f in object_] for object_ in frames], pointers[:, None].to(self._dtype)
+        )
         x = (pixels + self._position_scale * pixel_positions).float()[None]
         for index, layer in enumerate(self._layers):
             x = layer.attend_to_itself(x, pixel_positions)
-            pointer_keys, pointer_values = layer.pointer_keys_and_values(
-                pointers, pointer_positions
-            )
+            pointer_keys = layer.pointer_keys(pointers, pointer_positions)
             keys = _gather([[f.keys[index] for f in object_] for object_ in frames], pointer_keys)
             for part, age in zip(torch.split(keys, len(pixels), dim=2), ages, strict=False):
                 part += self._time_keys[age, index]
-            values = _gather(
-                [[f.values[index] for f in object_] for object_ in frames], pointer_values
-            )
             x = layer.attend_to_memory(x, pixel_positions, keys, values)
             x = layer.feed_forward(x)
         return _norm(x, self._norm)
 
-    def _keys_and_values(self, features: Tensor) -> KeysAndValues:
+    def _tokens_of(self, features: Tensor) -> MemoryTokens:
         cached = self._cache.get(id(features))
         if cached is not None:
             return cached[1]
-        tokens = features.float().flatten(1).T
-        positions = self._memory_positions
-        pairs = [layer.frame_keys_and_values(tokens, positions) for layer in self._layers]
-        keys, values = zip(*pairs, strict=True)
-        derived = KeysAndValues(keys=torch.stack(keys), values=torch.stack(values))
+        tokens = features.flatten(1).T
+        keys = [layer.frame_keys(tokens.float(), self._memory_positions) for layer in self._layers]
+        derived = MemoryTokens(
+            keys=torch.stack(keys), values=tokens.to(self._dtype).contiguous()[None]
+        )
         self._cache.put(id(features), (features, derived), derived.nbytes)
         return derived
 
@@ -145,8 +149,7 @@ class _Layer:
         self._queries = _projection(cross.q_proj, cross.num_heads, dtype)
         # Of a memory frame only once: in full precision.
         self._keys = _projection(cross.k_proj, cross.num_heads, torch.float32)
-        self._values = _projection(cross.v_proj, 0, torch.float32)
-        self._out = _projection(cross.out_proj, 0, dtype)
+        self._out = _values_to_output(cross, dtype)
         self._wide = _projection(layer.linear1, 0, dtype)
         self._narrow = _projection(layer.linear2, 0, dtype)
         self._activation = layer.activation
@@ -160,18 +163,15 @@ class _Layer:
         heads = _split(keys.expand(1, pixels, -1), self._heads[1])
         return _rotate(heads, self._rotations[1])[0].to(self._dtype)
 
-    def frame_keys_and_values(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def frame_keys(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """tokens, positions: float32 (pixels, memory channels)."""
         placed = tokens + positions if self._position_at_keys else tokens
         keys = _split(F.linear(placed, *self._keys)[None], self._heads[1])
-        values = _split(F.linear(tokens, *self._values)[None], self._heads[1])
-        return _rotate(keys, self._rotations[1])[0].to(self._dtype), values[0].to(self._dtype)
+        return _rotate(keys, self._rotations[1])[0].to(self._dtype)
 
-    def pointer_keys_and_values(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def pointer_keys(self, tokens: Tensor, positions: Tensor) -> Tensor:
         placed = tokens + positions if self._position_at_keys else tokens
-        keys = _split(F.linear(placed, *self._keys), self._heads[1])
-        values = _split(F.linear(tokens, *self._values), self._heads[1])
-        return keys.to(self._dtype), values.to(self._dtype)
+        return _split(F.linear(placed, *self._keys), self._heads[1]).to(self._dtype)
 
     def attend_to_itself(self, x: Tensor, positions: Tensor) -> Tensor:
         normed = _norm(x, self._norms[0])
@@ -191,6 +191,7 @@ class _Layer:
         placed = normed + positions if self._position_at_queries else normed
         queries = _split(F.linear(placed.to(self._dtype), *self._queries), self._heads[1])
         queries = _rotate(queries, self._rotations[1]).to(self._dtype)
+        values = values.expand(-1, self._heads[1], -1, -1)
         attended = attend(queries.expand(len(keys), -1, -1, -1), keys, values)
         return x + F.linear(_merge(attended), *self._out).float()
 
@@ -205,6 +206,16 @@ def _projection(linear: nn.Linear, rotated_heads: int, dtype: torch.dtype) -> tu
     if rotated_heads:
         order = torch.arange(len(bias)).view(rotated_heads, -1, 2).transpose(1, 2).flatten()
         weight, bias = weight[order], bias[order]
+    return weight.to(dtype), bias.to(dtype)
+
+
+def _values_to_output(attention: RoPEAttention, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight and bias from what each head attended to, before any projection, to the output."""
+    values, out = attention.v_proj, attention.out_proj
+    heads = values.weight.detach().unflatten(0, (attention.num_heads, -1))
+    mixes = out.weight.detach().unflatten(1, (attention.num_heads, -1))
+    weight = torch.einsum("ohc,hcm->ohm", mixes, heads).flatten(1)
+    bias = F.linear(values.bias.detach(), out.weight.detach(), out.bias.detach())
     return weight.to(dtype), bias.to(dtype)
 
 

@@ -128,7 +128,7 @@ class ModelHandler:
 
     def _rearrange(self, cache_bytes: int) -> None:
         """Puts faster parts in the places of the official ones."""
-        speed_up(self._model.image_encoder, image_size=self._model.image_size, dtype=self._dtype)
+        speed_up(self._model, dtype=self._dtype)
         self._image_mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
         self._image_std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
         with torch.inference_mode():

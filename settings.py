@@ -58,7 +58,7 @@ class Settings:
     memory_cache_mib: int = 1024
     """Memory frames kept on the device: 0.5 MiB each at 1024 px."""
     attention_cache_mib: int = 1024
-    """Their keys and values: 16 MiB each at 1024 px. Only bfloat16 keeps them."""
+    """Their keys: 8.5 MiB each at 1024 px. Only bfloat16 keeps them."""
     frame_cache_mib: int = 512
     """Features of the last images: about 10 MiB each at 1024 px."""
     embedded_store_mib: int = 2048

@@ -48,12 +48,12 @@ class Plan:
         return self.precisions[0]
 
     def attention_cache_mib(self, precision: str) -> int:
-        """Holds the keys and values of all cases, which take turns: 8 memory frames of 16 MiB for
+        """Holds the keys of all cases, which take turns: 8 memory frames of 9 MiB at most for
         every object in bfloat16. In float32 none are kept."""
         default = Settings().attention_cache_mib
         if precision != "bfloat16":
             return default
-        return max(default, 8 * 16 * (sum(self.objects) + len(self.formats) - 1))
+        return max(default, 8 * 9 * (sum(self.objects) + len(self.formats) - 1))
 
 
 class Clock:

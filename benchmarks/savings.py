@@ -44,7 +44,7 @@ def savings(plan: Plan, clock: Clock, folder: Path, report: Report) -> dict[str,
         rows: dict[tuple[str, str], Callable[[], object]] = {}
         ours = _handler(files, plan.device)
         official = official_predictor(files).to(device)
-        _encoder_rows(rows, ours, official)
+        _encoder_rows(rows, files, ours, official)
         _attention_rows(rows, ours, official)
         _option_rows(rows, files, plan.device, ours)
         seconds: dict[tuple[str, str], list[float]] = {key: [] for key in rows}
@@ -82,15 +82,25 @@ def _handler(files: ModelFiles, device: str, image_size: int = 0, frames: int = 
 
 
 def _encoder_rows(
-    rows: dict[tuple[str, str], Callable[[], object]], ours: ModelHandler, official: Any
+    rows: dict[tuple[str, str], Callable[[], object]],
+    files: ModelFiles,
+    ours: ModelHandler,
+    official: Any,
 ) -> None:
     size, device = official.image_size, ours.device
     image = torch.randn(1, 3, size, size, device=device)
     encoder = ours._model.image_encoder
 
-    def encode() -> None:
-        with ours._inference():
-            ours._model.forward_image(image.bfloat16())
+    with mock.patch.object(image_encoder, "_fine_levels_are_merely_projected", return_value=False):
+        unmerged = _handler(files, str(device))
+
+    def encode(model: ModelHandler = ours) -> None:
+        with model._inference():
+            model._model.forward_image(image.bfloat16())
+
+    def encode_whole() -> None:
+        with mock.patch.object(image_encoder, "VALUES_AT_ONCE", 1 << 60):
+            encode(unmerged)
 
     def encode_officially(precision: str) -> None:
         with autocast(device, precision):
@@ -108,7 +118,9 @@ def _encoder_rows(
     group = "encoder, one frame"
     rows[group, "official, float32"] = lambda: encode_officially("float32")
     rows[group, "official, autocast"] = lambda: encode_officially("bfloat16")
-    rows[group, "ours: weights in bfloat16, constants once"] = encode
+    rows[group, "ours: weights in bfloat16, constants once"] = encode_whole
+    rows[group, "and windows and pixels part by part"] = lambda: encode(unmerged)
+    rows[group, "and the fine levels' convolutions merged (this is what we run)"] = encode
     rows[group, "ours, with torch's own fused attention"] = encode_with_fused_attention
     rows[group, "ours, channels-last (not in the function)"] = encode_channels_last
 
@@ -187,10 +199,10 @@ def _attention_rows(
         plain, "float32", 0, 1
     )
     rows[group, "official, autocast"] = lambda: attend(plain, "bfloat16", 0, 1)
-    rows[group, "ours: bfloat16 products, rotations of real numbers"] = lambda: attend(
-        uncached, "float32", 0, 1
+    rows[group, "ours: bfloat16 products, rotations of real numbers, values after attention"] = (
+        lambda: attend(uncached, "float32", 0, 1)
     )
-    rows[group, "and keys and values of memory frames kept"] = lambda: attend(
+    rows[group, "and keys of memory frames kept (this is what we run)"] = lambda: attend(
         cached, "float32", 0, 1
     )
     rows[group, "the same, with torch's own fused attention"] = attend_fused

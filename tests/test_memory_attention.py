@@ -17,13 +17,15 @@ PIXELS = SIDE * SIDE
 
 
 @pytest.mark.parametrize("config", ["sam2.1/sam2.1_hiera_t.yaml", "sam2/sam2_hiera_l.yaml"])
-@pytest.mark.parametrize(("objects", "frames"), [(1, 1), (3, 7)])
-def test_equals_the_official_module(config: str, objects: int, frames: int) -> None:
+@pytest.mark.parametrize(("objects", "frames", "heads"), [(1, 1, 1), (3, 7, 1), (2, 2, 4)])
+def test_equals_the_official_module(config: str, objects: int, frames: int, heads: int) -> None:
     path = Path(sam2.__file__).parent / "configs" / config
     torch.manual_seed(1)
     settings = OmegaConf.load(path).model
     settings.memory_attention.layer.self_attention.feat_sizes = [SIDE, SIDE]
     settings.memory_attention.layer.cross_attention.feat_sizes = [SIDE, SIDE]
+    settings.memory_attention.layer.self_attention.num_heads = heads
+    settings.memory_attention.layer.cross_attention.num_heads = heads
     official = instantiate(settings.memory_attention, _recursive_=True).eval()
     memory_positions = torch.randn(PIXELS, MEMORY_CHANNELS)
     time_encodings = torch.randn(7, MEMORY_CHANNELS)

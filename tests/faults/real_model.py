@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The bundled micro model, once with a cache of keys and values and once without."""
+"""The bundled micro model, once with a cache of keys and once without."""
 
 from model_handler import ModelHandler, set_threads
 from settings import MIB, Settings
