@@ -10,9 +10,9 @@ CONTAINER="nuclio-nuclio-$FUNCTION"
 # list with what main.py imports.
 FILES=(
     LICENSE
-    attention.py byte_cache.py errors.py image_decoding.py image_encoder.py main.py
-    memory_attention.py memory_bank.py model_handler.py official_rounding.py protocol.py records.py request_log.py
-    settings.py shapes.py tracker.py tracker_state.py weights.py
+    attention.py byte_cache.py errors.py image_decoding.py image_encoder.py image_resize.py main.py
+    memory_attention.py memory_bank.py model_handler.py official_rounding.py protocol.py records.py
+    request_log.py settings.py shapes.py tracker.py tracker_state.py weights.py
     requirements.txt requirements-torch.txt requirements-sam2.txt
 )
 CONFIGS=(function.yaml function-gpu.yaml)

@@ -31,6 +31,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from errors import ConfigurationError, ModelFailure, OutOfMemory
 from image_encoder import speed_up
+from image_resize import resize
 from memory_attention import MemoryAttention
 from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
 from official_rounding import PlainMemoryAttention, keep_objects_apart
@@ -155,11 +156,15 @@ class ModelHandler:
     def encode(self, image: Image.Image) -> FrameFeatures:
         """Encodes an RGB image of any size. Raises OutOfMemory."""
         size = self._model.image_size
-        # Pillow's default filter, as sam2.utils.misc.load_video_frames does it.
-        pixels = np.array(image.resize((size, size)))
-        tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1).float() / 255.0
-        tensor = (tensor - self._image_mean) / self._image_std
         with self._inference():
+            # Pillow's default filter, as sam2.utils.misc.load_video_frames does it.
+            if self.device.type == "cpu":
+                pixels = torch.from_numpy(np.array(image.resize((size, size))))
+            else:  # a GPU takes the time of a few dozen small kernels for it
+                whole = torch.from_numpy(np.array(image)).to(self.device)
+                pixels = resize(whole, width=size, height=size)
+            tensor = pixels.permute(2, 0, 1).float() / 255.0
+            tensor = (tensor - self._image_mean) / self._image_std
             encoded = self._model.forward_image(tensor[None].to(self._dtype))
             _, levels, positions, sizes = self._model._prepare_backbone_features(encoded)
         return FrameFeatures(levels=tuple(levels), positions=tuple(positions), sizes=tuple(sizes))

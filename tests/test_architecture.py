@@ -20,6 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "byte_cache": set(),
     "attention": set(),
     "image_encoder": {"attention"},
+    "image_resize": set(),
     "memory_attention": {"attention", "byte_cache", "errors"},
     "official_rounding": set(),
     "settings": {"errors"},
@@ -31,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "model_handler": {
         "errors",
         "image_encoder",
+        "image_resize",
         "memory_attention",
         "memory_bank",
         "official_rounding",
@@ -70,6 +72,7 @@ UNKNOWN = {
     "memory_bank": STORE | HTTP | {"sam2", "json"},
     "byte_cache": STORE | HTTP | {"sam2", "json"},
     "image_encoder": STORE | HTTP | {"json"},
+    "image_resize": STORE | HTTP | {"json", "sam2"},
     "memory_attention": STORE | HTTP | {"json"},
     "official_rounding": STORE | HTTP | {"json"},
     "weights": STORE | {"nuclio_sdk"},
