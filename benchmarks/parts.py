@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.clip import EncodedClip, encoded_clip
-from benchmarks.machine import describe_machine, matrix_rate, peak_memory
+from benchmarks.machine import describe_machine, matrix_rate, peak_memory, synchronise
 from benchmarks.models import MICRO, benchmark_files
 from benchmarks.plan import EARLY, LATE, Clock, Plan, Report
 from benchmarks.runners import (
@@ -24,6 +25,7 @@ from benchmarks.runners import (
 )
 from benchmarks.server import RunningFunction, running_function
 from image_decoding import decode_image
+from image_resize import resize
 from protocol import Seed, Token, TrackRequest
 from records import open_records
 from settings import MIB, Settings
@@ -93,7 +95,9 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
                         runner.step()  # it does not know the memory that was filled in
                     measured[case].append(runner.step())
                 rounds += 1
-            resize = _seconds_to_resize(bench.clip(1, plan.formats[0]), bench.image_size)
+            resize = _seconds_to_resize(
+                bench.clip(1, plan.formats[0]), bench.image_size, torch.device(plan.device)
+            )
             memory = {
                 precision: peak_memory(function.worker_pid)
                 for precision, function in bench.functions.items()
@@ -463,12 +467,16 @@ def _bytes_lying(redis: RedisServer) -> int:
         return sum(int(client.strlen(key)) for key in client.scan_iter())
 
 
-def _seconds_to_resize(clip: EncodedClip, size: int) -> float:
+def _seconds_to_resize(clip: EncodedClip, size: int, device: torch.device) -> float:
     """Best of 5: it belongs to the phase "encode", but is not the model's."""
     image = decode_image(clip.image(0), max_megapixels=40)
     best = float("inf")
     for _ in range(5):
         begin = time.perf_counter()
-        image.resize((size, size))
+        if device.type == "cpu":
+            image.resize((size, size))
+        else:
+            resize(torch.from_numpy(np.array(image)).to(device), width=size, height=size)
+            synchronise(device)
         best = min(best, time.perf_counter() - begin)
     return best
