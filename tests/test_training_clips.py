@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The clip generator: what a seed gives, and that its masks are what one sees."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -71,10 +73,10 @@ def test_masks_lie_on_what_is_drawn() -> None:
 def test_held_out_pictures_change_the_clip() -> None:
     clips = [
         draw_clip(11, frames=1, objects=2, pictures=pictures, **SIZE)
-        for pictures in ("training", "held_out", "none")
+        for pictures in ("training", "held_out", "none", "mottled")
     ]
-    assert not np.array_equal(clips[0].frames, clips[1].frames)
-    assert not np.array_equal(clips[1].frames, clips[2].frames)
+    for one, other in pairwise(clips):
+        assert not np.array_equal(one.frames, other.frames)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import as_file, files
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 
-Pictures = Literal["training", "held_out", "none"]
+Pictures = Literal["training", "held_out", "none", "mottled"]
 
 # The pictures of one scene stay on one side, so the held-out side is really unseen.
 _PICTURES: dict[str, tuple[str, ...]] = {
@@ -135,6 +135,15 @@ def _pattern(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.clip(texture, 0, 255).astype(np.float32)
 
 
+def _mottle(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Noise of its own in every colour, coarse or fine, float32 (height, width, 3), 0..255."""
+    cells = int(np.exp(rng.uniform(np.log(3), np.log(60))))
+    grid = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32)
+    share = rng.uniform(0.15, 1.0)
+    texture = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(share * texture + (1 - share) * _colour(rng), 0, 255).astype(np.float32)
+
+
 def _cutout(rng: np.random.Generator, height: int, width: int, pictures: Pictures) -> np.ndarray:
     """A piece of a packaged picture with its colours changed, float32 (height, width, 3)."""
     picture = _picture(str(rng.choice(_PICTURES[pictures])))
@@ -163,6 +172,8 @@ def _texture(
     rng: np.random.Generator, height: int, width: int, pictures: Pictures, share: float
 ) -> np.ndarray:
     """share: probability that the texture is cut from a picture."""
+    if pictures == "mottled":
+        return _mottle(rng, height, width) if rng.random() < 0.6 else _pattern(rng, height, width)
     if pictures != "none" and rng.random() < share:
         return _cutout(rng, height, width, pictures)
     return _pattern(rng, height, width)
@@ -616,7 +627,7 @@ def draw_clip(
     leaving: the last object leaves the picture and, if the clip is long enough, returns.
     clutter: further things that move and have no mask.
     pictures: which of the packaged pictures serve as textures; "none" draws procedural ones only
-        and needs no scikit-image.
+        and needs no scikit-image, "mottled" noise in all colours for most of them.
     motion: 0 stands nearly still, 1 is what the model was trained on.
 
     Raises ValueError for counts and sizes that make no clip.
@@ -630,8 +641,8 @@ def draw_clip(
         raise ValueError(
             f"{hidden} hidden frames need a clip of at least {hidden + 4}, not {frames}"
         )
-    if pictures not in ("training", "held_out", "none"):
-        raise ValueError(f"pictures: training, held_out or none, not {pictures!r}")
+    if pictures not in get_args(Pictures):
+        raise ValueError(f"pictures: {', '.join(get_args(Pictures))}, not {pictures!r}")
     for attempt in range(_TRIES):
         rng = np.random.default_rng((seed, attempt))
         order, camera = _scene(

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from training.clips import Clip, draw_clip
+from training.clips import Clip, Pictures, draw_clip
 
 SIDE = 256
 CLIPS_PER_SHARD = 100
@@ -25,18 +25,21 @@ LEAST_PIXELS = 100  # of an object in the frame that it is prompted in
 
 @dataclass(frozen=True)
 class Kind:
-    """A stock of clips: how long they are, how many, how often and how long something hides."""
+    """A stock of clips: how long they are, how many, how often and how long something hides, and
+    what they show."""
 
     frames: int
     clips: int
     hidden_share: float
     longest_hidden: int
     first_seed: int
+    pictures: Pictures = "training"
 
 
 KINDS = {
     "short": Kind(8, 4000, 0.35, 3, FIRST_SEED),
     "long": Kind(18, 600, 0.7, 9, 2 * FIRST_SEED),
+    "mottled": Kind(10, 1000, 0.35, 3, 4 * FIRST_SEED, "mottled"),
 }
 
 
@@ -57,6 +60,7 @@ def training_clip(kind: Kind, number: int) -> Clip:
         distractors=int(rng.choice([0, 1, 2], p=[0.6, 0.25, 0.15])),
         leaving=bool(rng.random() < 0.2),
         clutter=int(rng.choice([0, 1, 2, 3], p=[0.3, 0.35, 0.2, 0.15])),
+        pictures=kind.pictures,
         motion=float(rng.uniform(0.3, 1.6)),
     )
 

@@ -125,9 +125,11 @@ def serving_at(progress: float, rng: np.random.Generator) -> Serving:
         return Serving("short", 4, 4, 2, 2, SIDE // 2)
     if draw < 0.25 and progress > LONGEST_CLIPS:
         return Serving("long", 2, 12, 2, 1, SIDE)
-    if draw < 0.6:
+    if draw < 0.45:
         return Serving("long", 2, 8, 3, 2, SIDE)
-    return Serving("short", 4, 4, 2, 2, SIDE)
+    if draw < 0.6:
+        return Serving("mottled", 2, 8, 3, 1, SIDE)
+    return Serving("short" if draw < 0.8 else "mottled", 4, 4, 2, 2, SIDE)
 
 
 def resize_input(model: SAM2VideoPredictor, side: int) -> None:
