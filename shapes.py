@@ -134,6 +134,16 @@ def rectangle_to_box(
     return left, top, right, bottom
 
 
+def widen_box(
+    box: tuple[float, float, float, float], *, width: int, height: int
+) -> tuple[float, float, float, float]:
+    """Makes a box inside the image at least 1 px wide and high: CVAT keeps none that is smaller."""
+    left, top, right, bottom = box
+    left, right = _widen(left, right, width)
+    top, bottom = _widen(top, bottom, height)
+    return left, top, right, bottom
+
+
 def bitmap_to_mask(bitmap: Bitmap) -> list[int]:
     """Encodes a bitmap with at least one pixel, without loss; the inverse of mask_to_bitmap."""
     x, y, w, h = _tight_box(bitmap)
@@ -183,6 +193,13 @@ def _numbers(points: Sequence[Any]) -> NDArray[np.float64]:
     if not np.isfinite(numbers).all():
         raise BadShape("The points must be finite numbers.")
     return numbers
+
+
+def _widen(low: float, high: float, limit: int) -> tuple[float, float]:
+    if high - low >= 1:
+        return low, high
+    low = min(max((low + high - 1) / 2, 0.0), limit - 1.0)
+    return low, low + 1.0
 
 
 def _tight_box(bitmap: Bitmap) -> tuple[int, int, int, int]:

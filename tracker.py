@@ -36,6 +36,7 @@ from shapes import (
     mask_to_bitmap,
     polygon_to_bitmap,
     rectangle_to_box,
+    widen_box,
 )
 from tracker_state import Box, StateStore, Track, TrackState
 from weights import model_files
@@ -393,7 +394,9 @@ def _prepare_start(seed: Seed, frame: _Frame, model: ModelHandler) -> _Start:
     track = Track(width=frame.width, height=frame.height, shape_type=seed.type)
     if seed.type == "rectangle":
         box = rectangle_to_box(seed.points, width=frame.width, height=frame.height)
-        return _Start(seed=seed, prompt=box, track=replace(track, box=box))
+        # What is answered while the object is lost, if it is never seen again.
+        last = widen_box(box, width=frame.width, height=frame.height)
+        return _Start(seed=seed, prompt=box, track=replace(track, box=last))
     to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap
     bitmap = to_bitmap(seed.points, width=frame.width, height=frame.height)
     # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.

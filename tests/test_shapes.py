@@ -22,6 +22,7 @@ from shapes import (
     mask_to_bitmap,
     polygon_to_bitmap,
     rectangle_to_box,
+    widen_box,
 )
 
 DEFAULT_TOLERANCE = 0.005
@@ -624,6 +625,21 @@ def test_rectangles_are_cut_to_the_image(
     points: list[float], box: tuple[float, float, float, float]
 ) -> None:
     assert rectangle_to_box(points, width=10, height=8) == box
+
+
+@pytest.mark.parametrize(
+    ("box", "widened"),
+    [
+        ((1.5, 2.25, 6.0, 7.0), (1.5, 2.25, 6.0, 7.0)),
+        ((4.25, 2.0, 4.75, 7.0), (4.0, 2.0, 5.0, 7.0)),
+        ((0.25, 7.25, 0.75, 8.0), (0.0, 7.0, 1.0, 8.0)),
+        ((9.5, 0.0, 10.0, 0.6), (9.0, 0.0, 10.0, 1.0)),
+    ],
+)
+def test_boxes_are_widened_to_a_pixel_inside_the_image(
+    box: tuple[float, float, float, float], widened: tuple[float, float, float, float]
+) -> None:
+    assert widen_box(box, width=10, height=8) == widened
 
 
 @pytest.mark.parametrize(

@@ -316,6 +316,15 @@ def test_a_lost_rectangle_that_stuck_out_answers_its_part_inside(
     assert answer["shapes"][0]["points"] == [0.0, 30.0, 50.0, float(HEIGHT)]
 
 
+def test_a_lost_rectangle_is_never_smaller_than_cvat_saves(
+    hiding_tracker: Tracker, clip: Clip
+) -> None:
+    seed = {"type": "rectangle", "points": [20.25, 30.0, 20.75, 60.0]}
+    states = track(hiding_tracker, clip.frames[0], [seed])["states"]
+    answer = track(hiding_tracker, clip.frames[1], [], states)
+    assert answer["shapes"][0]["points"] == [20.0, 30.0, 21.0, 60.0]
+
+
 def test_a_rectangle_that_was_tracked_remembers_where(
     tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
