@@ -40,12 +40,12 @@ RESULTS = Path(__file__).resolve().parent / "results"
 SHARES = {
     "machine": 2,
     "agreement": 2,
-    "speed_main": 54,
+    "speed_main": 70,
     "speed_others": 36,
     "cold_start": 8,
     "second_action": 4,
-    "track_length": 18,
-    "speed_micro": 8,
+    "track_length": 12,
+    "speed_micro": 5,
     "savings": 16,
     "accuracy": 40,
 }
