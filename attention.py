@@ -16,7 +16,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """queries (batch, heads, tokens, channels), keys with tokens of their own, values with channels
     of their own, no more than the queries'."""
     if queries.dtype != torch.bfloat16 or queries.is_cuda or torch.cpu._is_amx_tile_supported():
-        return _attend_fused(queries, keys, values)
+        return attend_fused(queries, keys, values)
     # Without AMX torch's fused attention takes bfloat16 no faster than float32, while its matrix
     # product does where the processor has avx512_bf16 (4 times, on a Zen 5).
     batch, heads, tokens, channels = queries.shape
@@ -34,8 +34,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return out.reshape(batch, heads, tokens, -1)
 
 
-def _attend_fused(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend_fused(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The same by torch's fused kernels, which want values as wide as keys."""
     channels = values.shape[-1]
-    # The fused kernels want values as wide as keys.
-    values = F.pad(values, (0, queries.shape[-1] - channels))
+    if channels < queries.shape[-1]:
+        values = F.pad(values, (0, queries.shape[-1] - channels))
     return F.scaled_dot_product_attention(queries, keys, values)[..., :channels]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pillow's resizing of an RGB image on the model's device, bit for bit.
+"""Pillow's resizing of an RGB image, on a GPU too, bit for bit.
 
 Pillow resizes with a bicubic filter whose width grows with the reduction, in one direction after
 the other and in whole numbers of 2^-22 (https://pillow.readthedocs.io, "Concepts", "Filters").
@@ -10,11 +10,23 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 PRECISION_BITS = 22
 SUPPORT = 2.0  # of the bicubic filter, in pixels of the smaller of both images
 BICUBIC = -0.5  # the filter's free parameter (Keys, 1981)
+
+
+def image_to_pixels(image: Image.Image, size: int, device: torch.device) -> Tensor:
+    """An RGB image resized to uint8 (size, size, 3) on the device, with Pillow's default filter.
+
+    sam2.utils.misc.load_video_frames resizes so.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(np.array(image.resize((size, size))))
+    # A GPU takes the time of a few dozen small kernels for it.
+    return resize(torch.from_numpy(np.array(image)).to(device), width=size, height=size)
 
 
 def resize(image: Tensor, *, width: int, height: int) -> Tensor:

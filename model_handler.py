@@ -31,7 +31,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from errors import ConfigurationError, ModelFailure, OutOfMemory
 from image_encoder import speed_up
-from image_resize import resize
+from image_resize import image_to_pixels
 from memory_attention import MemoryAttention
 from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
 from official_rounding import PlainMemoryAttention, keep_objects_apart
@@ -155,14 +155,8 @@ class ModelHandler:
 
     def encode(self, image: Image.Image) -> FrameFeatures:
         """Encodes an RGB image of any size. Raises OutOfMemory."""
-        size = self._model.image_size
         with self._inference():
-            # Pillow's default filter, as sam2.utils.misc.load_video_frames does it.
-            if self.device.type == "cpu":
-                pixels = torch.from_numpy(np.array(image.resize((size, size))))
-            else:  # a GPU takes the time of a few dozen small kernels for it
-                whole = torch.from_numpy(np.array(image)).to(self.device)
-                pixels = resize(whole, width=size, height=size)
+            pixels = image_to_pixels(image, self._model.image_size, self.device)
             tensor = pixels.permute(2, 0, 1).float() / 255.0
             tensor = (tensor - self._image_mean) / self._image_std
             encoded = self._model.forward_image(tensor[None].to(self._dtype))

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.clip import EncodedClip, encoded_clip
@@ -25,7 +24,7 @@ from benchmarks.runners import (
 )
 from benchmarks.server import RunningFunction, running_function
 from image_decoding import decode_image
-from image_resize import resize
+from image_resize import image_to_pixels
 from protocol import Seed, Token, TrackRequest
 from records import open_records
 from settings import MIB, Settings
@@ -473,10 +472,7 @@ def _seconds_to_resize(clip: EncodedClip, size: int, device: torch.device) -> fl
     best = float("inf")
     for _ in range(5):
         begin = time.perf_counter()
-        if device.type == "cpu":
-            image.resize((size, size))
-        else:
-            resize(torch.from_numpy(np.array(image)).to(device), width=size, height=size)
-            synchronise(device)
+        image_to_pixels(image, size, device)
+        synchronise(device)
         best = min(best, time.perf_counter() - begin)
     return best

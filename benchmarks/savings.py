@@ -12,10 +12,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
 
 import image_encoder
 import memory_attention
+from attention import attend_fused
 from benchmarks.machine import synchronise
 from benchmarks.models import benchmark_files
 from benchmarks.plan import Clock, Plan, Report
@@ -108,7 +108,7 @@ def _encoder_rows(
             official.forward_image(image)
 
     def encode_with_fused_attention() -> None:
-        with mock.patch.object(image_encoder, "attend", F.scaled_dot_product_attention):
+        with mock.patch.object(image_encoder, "attend", attend_fused):
             encode()
 
     def encode_channels_last() -> None:
@@ -186,8 +186,8 @@ def _attention_rows(
                 pointer_positions[first:last],
             )
 
-    def attend_fused() -> None:
-        with mock.patch.object(memory_attention, "attend", F.scaled_dot_product_attention):
+    def attend_with_fused_kernels() -> None:
+        with mock.patch.object(memory_attention, "attend", attend_fused):
             attend(cached, "float32", 0, 1)
 
     def attend_one_by_one() -> None:
@@ -205,7 +205,7 @@ def _attention_rows(
     rows[group, "and keys of memory frames kept (this is what we run)"] = lambda: attend(
         cached, "float32", 0, 1
     )
-    rows[group, "the same, with torch's own fused attention"] = attend_fused
+    rows[group, "the same, with torch's own fused attention"] = attend_with_fused_kernels
     group = f"memory attention, {OBJECTS} objects, {frames} memory frames"
     rows[group, "ours, one object after the other"] = attend_one_by_one
     rows[group, "ours, in one batch"] = lambda: attend(cached, "float32", 0, OBJECTS)
