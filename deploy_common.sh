@@ -99,6 +99,11 @@ parse_options() {
         --stage) STAGE="$2" STAGE_ONLY=1 ;;
         --env)
             [[ "$2" =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || die "--env is NAME=VALUE, not '$2'."
+            case "$2" in
+            SAM2_MODEL=* | SAM2_CONFIG=* | SAM2_CHECKPOINT=*)
+                die "the image holds one model's file; choose it with --model, or --config and --checkpoint."
+                ;;
+            esac
             ENVIRONMENT+=(--env "$2")
             ;;
         --force | --dry-run)
@@ -155,13 +160,19 @@ check_options() {
     if [ -n "$IMAGE" ] && [ -n "$MODEL_GIVEN$CONFIG$TORCH_INDEX$STAGE_ONLY" ]; then
         die "--image is built already: --model, --config, --torch-index and --stage do not go with it."
     fi
+    STAGE="${STAGE:-$HERE/out/function}"
+    case "$STAGE" in /*) ;; *) STAGE="$PWD/$STAGE" ;; esac
+    for file in "$CONFIG" "$CHECKPOINT" "${SAM2_WEIGHTS_URL:-}"; do
+        case "$file" in '' | http://* | https://*) continue ;; esac
+        file="${file#file://}"
+        case "$file" in /*) ;; *) file="$PWD/$file" ;; esac
+        case "$file/" in "$STAGE"/*) die "'$file' lies in '$STAGE', which is emptied first; move it elsewhere." ;; esac
+    done
     local value
     for value in "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
         # It would end Nuclio's own quoting in the middle of its docker command.
         case "$value" in *\'*) die "Nuclio cannot hand on a value with a single quote in it." ;; esac
     done
-    STAGE="${STAGE:-$HERE/out/function}"
-    case "$STAGE" in /*) ;; *) STAGE="$PWD/$STAGE" ;; esac
 }
 
 # ---------------------------------------------------------------------------------------------
@@ -306,7 +317,7 @@ preflight_nuctl() {
         finding "nuctl is not installed; get version ${dashboard:-of the dashboard} from $releases."
         return
     fi
-    nuctl="$(nuctl version 2>/dev/null | sed -n 's/.*Label:[ "]*\([0-9][0-9.]*\).*/\1/p')"
+    nuctl="$(nuctl version 2>/dev/null | sed -n 's/.*Label:[ "]*\([0-9][0-9.]*\).*/\1/p')" || true
     if [ -n "$dashboard" ] && [ "$nuctl" != "$dashboard" ]; then
         finding "nuctl is version ${nuctl:-unknown}, CVAT's dashboard is $dashboard; get nuctl $dashboard from $releases."
     fi
@@ -325,7 +336,7 @@ preflight_gpu() {
         finding "nvidia-smi is not here: install the NVIDIA driver, version $GPU_DRIVER or newer."
         return
     fi
-    driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)"
+    driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)" || true
     if ! [[ "$driver" =~ ^[0-9]+ ]]; then
         finding "nvidia-smi shows no GPU; see what it says."
     elif [ "${driver%%.*}" -lt "$GPU_DRIVER" ] && [ -z "$TORCH_INDEX$IMAGE" ]; then
@@ -396,8 +407,8 @@ next_steps() {
     cat <<NEXT
 
 Next: CVAT lists "Segment Anything 2: Tracker" on its page Models. Track with it
-  - from the command line over a range of frames: python -m cvat_action --help
-  - in CVAT's page, with the plugin: cvat_ui_plugin/README.md
+  - from the command line over a range of frames, after 'make setup': .venv/bin/python -m cvat_action --help
+  - in CVAT's page, with the plugin: docs/ui-plugin.md
   - in the stock Trackers tab of the AI tools, rectangles only, frame by frame.
 Its log: docker logs -f $CONTAINER
 NEXT

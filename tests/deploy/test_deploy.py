@@ -403,6 +403,7 @@ FINDINGS = {
     "no docker": ({}, ("docker",), "docker is not installed; see https://"),
     "no nuctl": ({}, ("nuctl",), r"nuctl is not installed; get version 1\.16\.3 from https://"),
     "old nuctl": ({"nuctl": "1.13.0"}, (), r"nuctl is version 1\.13\.0, .* is 1\.16\.3; get nuctl"),
+    "foreign nuctl": ({"nuctl": ""}, (), r"nuctl is version unknown, .* is 1\.16\.3; get nuctl"),
     "no network": ({"networks": ["bridge"]}, (), "no Docker network cvat_cvat; start CVAT"),
     "no dashboard": (
         {"images_running": ["cvat/server:v2.73.0"]},
@@ -555,6 +556,7 @@ def test_every_model_under_both_names(machine: Machine, model: Any) -> None:
         ("--config 'main.py' --checkpoint 'a b.pt'", "there is no file 'a b.pt'"),
         ("--env THREADS", "--env is NAME=VALUE, not 'THREADS'"),
         ("""--env "A=it's" """, "a value with a single quote"),
+        ("--env SAM2_MODEL=sam2.1_hiera_large", "choose it with --model"),
         ("--network 'a b'", "is no name of a network"),
         ("--torch-index cu126", "--torch-index is a URL"),
         ("--torch-index 'https://x/ --trusted'", "is no plain URL"),
@@ -571,6 +573,27 @@ def test_wrong_options(machine: Machine, options: str, sentence: str) -> None:
     assert done.stderr.startswith("deploy_cpu.sh: ")
     assert done.stderr.count("\n") == 1
     assert machine.calls("nuctl", "deploy") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        ("--config main.py --checkpoint out/function/weights/mine.pt", {}),
+        ("", {"SAM2_WEIGHTS_URL": "out/function/weights"}),
+        ("", {"SAM2_WEIGHTS_URL": "file://{copy}/weights/mine.pt"}),
+    ],
+)
+def test_a_checkpoint_in_the_folder_that_is_emptied_is_kept(
+    machine: Machine, options: str, environment: dict[str, str]
+) -> None:
+    checkpoint = machine.copy / "weights" / "mine.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"weights")
+    environment = {k: v.format(copy=machine.copy) for k, v in environment.items()}
+    done = machine.run(f"./deploy_cpu.sh {options}", **environment)
+    assert done.returncode == 1
+    assert "which is emptied first; move it elsewhere" in done.stderr
+    assert checkpoint.read_bytes() == b"weights"
 
 
 def test_help(machine: Machine) -> None:

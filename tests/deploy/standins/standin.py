@@ -158,6 +158,8 @@ def nuctl(words: list[str], state: dict) -> None:
     if one(options, "--platform") not in (None, "local", "kube", "auto"):
         refuse("Can't create platform")
     if command == "version":
+        if not state["nuctl"]:  # built for another processor
+            sys.exit(126)
         details = "Git commit: 0, OS: linux, Arch: amd64, Go version: go1.23.4"
         print(f'Client version:\n"Label: {state["nuctl"]}, {details}"')
     elif command == "get project":
@@ -292,6 +294,8 @@ def nvidia_smi(words: list[str], state: dict) -> None:
     if words != ["--query-gpu=driver_version", "--format=csv,noheader"]:
         refuse(f"Option {words} is not recognized.")
     print(state["driver"])
+    if not state["driver"][0].isdigit():
+        sys.exit(6)
 
 
 def main() -> None:
