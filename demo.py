@@ -2,7 +2,7 @@
 """The main job, from end to end: track objects through a clip over HTTP, and draw the result.
 
     python demo.py                                        a clip that we draw ourselves
-    python demo.py --video my.mp4 --seeds seeds.json      your clip, and COCO seeds on its frames
+    python demo.py --video my.mp4 --seeds seeds.json      your clip, and what you drew on its frames
 
 Starts the function behind real HTTP (serve.py), sends it frame after frame as CVAT does, and writes
 an overlay video, a contact sheet and the annotations (COCO, RLE) to out/.
@@ -11,6 +11,7 @@ an overlay video, a contact sheet and the annotations (COCO, RLE) to out/.
 import argparse
 import base64
 import json
+import math
 import os
 import re
 import statistics
@@ -31,6 +32,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from cvat_action.errors import ActionError
+from cvat_action.media import Media, open_media
 from errors import ObjectError
 from overlay import Picture, VideoFile, contact_sheet, draw_masks
 from shapes import (
@@ -46,6 +49,7 @@ HERE = Path(__file__).resolve().parent
 START_TIMEOUT_SECONDS = 180
 REQUEST_TIMEOUT_SECONDS = 120
 SHEET_PICTURES = 12
+OWN_MODEL = ("SAM2_CONFIG", "SAM2_CHECKPOINT")
 CLIP_SEED = 4
 CLIP_FRAMES = 40
 CLIP_SIZE = (640, 360)
@@ -102,59 +106,64 @@ def drawn_clip() -> Clip:
     )
 
 
-def clip_from_files(video: Path, seeds: Path) -> Clip:
-    """Raises DemoError in the words of what is wrong with the files."""
-    reader = cv2.VideoCapture(str(video))
-    rate = reader.get(cv2.CAP_PROP_FPS) or 10.0
-    frames: list[Picture] = []
-    while True:
-        read, frame = reader.read()
-        if not read:
-            break
-        frames.append(frame.astype(np.uint8, copy=False))
-    if not frames:
-        raise DemoError(f"{video} is not a video that can be read.")
-    height, width = frames[0].shape[:2]
-    try:
-        content = json.loads(seeds.read_text())
-        image_ids = sorted(image["id"] for image in content["images"])
-        categories = {item["id"]: item["name"] for item in content.get("categories", [])}
-        by_frame: dict[int, list[Wire]] = {}
-        names: list[str] = []
-        for annotation in sorted(content["annotations"], key=lambda item: item["image_id"]):
-            start = image_ids.index(annotation["image_id"])
-            by_frame.setdefault(start, []).append(_coco_to_shape(annotation, width, height))
-            name = categories.get(annotation.get("category_id"), "object")
-            names.append(f"{name} {len(names) + 1}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DemoError(
-            f"{seeds} is not a COCO file with images and annotations: {error}"
-        ) from None
-    if not by_frame:
-        raise DemoError(f"{seeds} has no annotations to start from.")
-    return Clip(frames=frames, frames_per_second=rate, seeds=by_frame, names=names)
+class _FramesOf(Sequence[Picture]):
+    """Decoded when asked for: a video need not fit into memory."""
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+
+    def __len__(self) -> int:
+        return len(self._media.frame_names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._media.picture(index)
 
 
-def _coco_to_shape(annotation: Wire, width: int, height: int) -> Wire:
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, list) and len(segmentation) == 1:
-        return {"type": "polygon", "points": segmentation[0]}
-    if segmentation:
-        if isinstance(segmentation, list):
-            code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            code = coco_mask.frPyObjects(segmentation, height, width)
-        else:
-            code = segmentation
-        return {"type": "mask", "points": bitmap_to_mask(coco_mask.decode(code).astype(bool))}
-    x, y, w, h = annotation["bbox"]
-    return {"type": "rectangle", "points": [x, y, x + w, y + h]}
+def clip_from_files(video: Path, annotations: Path) -> Clip:
+    """Every object starts where it is first visible. Raises ActionError, naming what is wrong."""
+    from cvat_action.formats import read_document
+    from cvat_action.formats.document import local_job
+    from cvat_action.selection import select
+
+    media = open_media(video)
+    document = read_document(annotations, media)
+    job = local_job(document, media)
+    drawn = [*document.annotations.shapes]
+    drawn += [keyframe for track in document.annotations.tracks for keyframe in track["shapes"]]
+    seeds: dict[int, list[Wire]] = {}
+    names: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for frame in sorted(
+        {shape["frame"] for shape in drawn if shape["frame"] < len(media.frame_names)}
+    ):
+        selection = select(job, document.annotations, frame)
+        refused |= {refusal.ref: refusal.reason for refusal in selection.refused}
+        for seed in selection.seeds:
+            if seed.ref not in names:
+                names[seed.ref] = f"{job.label(seed.label_id).name} {len(names) + 1}"
+                shape = {"type": seed.type, "points": list(seed.points)}
+                seeds.setdefault(frame, []).append(shape)
+    for ref in refused.keys() - names.keys():
+        print(f"Object {ref} is left alone: {refused[ref]}.")
+    if not seeds:
+        raise ActionError(f"{annotations} has no mask, polygon or upright box to start from.")
+    return Clip(
+        frames=_FramesOf(media),
+        frames_per_second=media.fps,
+        seeds=seeds,
+        names=list(names.values()),
+    )
 
 
 @contextmanager
 def running_function(model: str | None) -> Iterator[str]:
     """Starts serve.py on a free port and yields its URL once it answers."""
-    environment = os.environ | ({"SAM2_MODEL": model} if model else {})
+    environment = dict(os.environ)
+    if model:  # it was asked for by name, so no configuration of the environment's stands before it
+        environment = {k: v for k, v in environment.items() if k not in OWN_MODEL}
+        environment["SAM2_MODEL"] = model
     log = HERE / "out" / "function.log"
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603 - our own server
@@ -311,7 +320,7 @@ def write_coco(clip: Clip, results: list[list[Result]], path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--video", type=Path)
-    parser.add_argument("--seeds", type=Path, help="COCO; its images in the order of the frames")
+    parser.add_argument("--seeds", type=Path, help="COCO (.json) or CVAT for video 1.1 (.xml)")
     parser.add_argument("--model", help="default: SAM2_MODEL, or the bundled micro model")
     parser.add_argument("--out", type=Path, default=HERE / "out")
     options = parser.parse_args()
@@ -327,7 +336,7 @@ def main() -> int:
                 info = json.load(response)
             print(f"{info['model']} on {info['device']} in {info['precision']} at {url}")
             results, seconds = track(url, clip)
-    except DemoError as error:
+    except (DemoError, ActionError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     write_pictures(clip, results, options.out)
@@ -340,7 +349,7 @@ def main() -> int:
     for number, name in enumerate(clip.names):
         mine = [objects[number] for objects in results if len(objects) > number]
         scores = [item.score for item in mine if item.score is not None]
-        print(f"{name:<20}{len(mine):>8}{min(scores):>14.2f}", end="")
+        print(f"{name:<20}{len(mine):>8}{min(scores, default=math.nan):>14.2f}", end="")
         if clip.truth is not None:
             figures = compare(clip.truth[1:, number], mine[1:])
             print("{:>10.3f}{:>8}{:>20}".format(*figures), end="")

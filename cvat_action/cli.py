@@ -27,6 +27,11 @@ from cvat_action.tracking import Pace
 logger = logging.getLogger("cvat_action")
 
 OLDEST_CVAT = (2, 40)
+SAID_BY_JOURNAL = (
+    "job", "frame", "target_frame", "object", "label", "function", "backward", "keyframes",
+    "convert_polygon_shapes_to_tracks", "leave_open", "replace", "keep_earlier", "dry_run",
+    "journal",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "local":
             return _run_local(options)
+        if options.command == "track":
+            _check_track(options)
         return _run_on_server(options)
     except ActionError as error:
         logger.critical(error)
@@ -73,6 +80,23 @@ def _run_on_server(options: argparse.Namespace) -> int:
         return run_track(server, _track_options(options), _pace(options), output)
 
 
+def _check_track(options: argparse.Namespace) -> None:
+    """Raises ActionError where options contradict each other or would be passed over."""
+    if options.replace and options.keep_earlier:
+        raise ActionError("--replace and --keep-earlier contradict each other; give one of them.")
+    if options.resume is None:
+        if options.job is None or options.frame is None:
+            raise ActionError(
+                "track needs --job and --frame, or --resume with the journal of a run."
+            )
+        return
+    values = {name: getattr(options, name) for name in SAID_BY_JOURNAL}
+    given = [name for name, v in values.items() if not (v is None or v is False or v == [])]
+    if given:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ActionError(f"--resume goes on with what its journal says; leave out {names}.")
+
+
 def _run_local(options: argparse.Namespace) -> int:
     from cvat_action.local import LocalOptions, run_local  # it loads torch
 
@@ -99,8 +123,6 @@ def _run_local(options: argparse.Namespace) -> int:
 
 
 def _track_options(options: argparse.Namespace) -> TrackOptions:
-    if options.job is None or options.frame is None:
-        raise ActionError("track needs --job and --frame, or --resume with the journal of a run.")
     return TrackOptions(
         job=options.job,
         frame=options.frame,
@@ -182,7 +204,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, metavar="FILE", help="what to write: .json or .xml"
     )
     local.add_argument(
-        "--model", metavar="NAME", help="a name from the README's table (default: SAM2_MODEL)"
+        "--model",
+        metavar="NAME",
+        help="sam2.1_hiera_tiny, ... (default: SAM2_MODEL, else the bundled micro model)",
     )
     local.add_argument(
         "--step",

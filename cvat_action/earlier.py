@@ -48,9 +48,12 @@ def earlier_results(
         ]
         chains = [_Chain(bounding_box(s.type, s.points), True) for s in selected]
         chains += [_Chain(bounding_box(s["type"], s["points"]), False) for s in others]
+        on_frame: dict[int, list[Wire]] = {}
+        for s in alike:
+            if s["source"] == "auto":
+                on_frame.setdefault(s["frame"], []).append(s)
         for frame in frames:
-            on_frame = [s for s in alike if s["frame"] == frame and s["source"] == "auto"]
-            found += _own(job, kind, frame, on_frame, chains)
+            found += _own(job, kind, frame, on_frame.get(frame, []), chains)
     return found
 
 

@@ -11,6 +11,8 @@ from cvat_sdk.masks import decode_mask
 from numpy.typing import NDArray
 
 Point = tuple[float, float]
+MOST_OUTSIDE = 10
+"""image sides that a point may lie off; farther ones are no drawing, and cost memory to fill"""
 
 
 def points_fault(kind: str, points: object, width: int, height: int) -> str | None:
@@ -25,6 +27,9 @@ def points_fault(kind: str, points: object, width: int, height: int) -> str | No
         return "points that are not finite"
     if kind == "mask":
         return _mask_fault(points, width, height)
+    most = MOST_OUTSIDE * max(width, height)
+    if any(abs(p) > most for p in points):
+        return f"points far outside the {width}x{height} image"
     if kind == "rectangle":
         return None if len(points) == 4 else f"a rectangle of {len(points)} numbers instead of 4"
     if kind == "polygon":

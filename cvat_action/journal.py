@@ -5,12 +5,17 @@ The first line says what is run, then comes a line per tracked frame, then the r
 and one line before and one after each of them. No credentials are in it.
 """
 
+import errno
 import json
 import os
+import re
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import platformdirs
 
@@ -58,16 +63,28 @@ class Record:
 class Journal:
     """Written line by line; every line is on disk before the run goes on."""
 
-    def __init__(self, path: Path, file: TextIO, created_tracks: frozenset[int]) -> None:
+    def __init__(self, path: Path, file: FileIO, created_tracks: frozenset[int]) -> None:
         self.path = path
         self._file = file
         self._created_tracks = created_tracks
 
     @classmethod
-    def begin(cls, path: Path, header: Header, seeds: Sequence[Seed]) -> "Journal":
+    def begin(
+        cls, path: Path, header: Header, seeds: Sequence[Seed], *, over: bool = False
+    ) -> "Journal":
+        """over: write over the journal that lies there, of a run that is written.
+
+        Raises ActionError where one lies there else: it may hold the only copy of what was tracked.
+        """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w", encoding="utf-8")
+            file = FileIO(path, "w" if over else "x")
+        except FileExistsError:
+            raise ActionError(
+                "A run that was cut off or is still going on has its journal there. Delete the "
+                "file, name another with --journal, or go on with that run: "
+                f"--resume {shlex.quote(str(path))}"
+            ) from None
         except OSError as error:
             raise ActionError(
                 f"The journal {path} cannot be written ({error.strerror}); name another place "
@@ -81,7 +98,7 @@ class Journal:
     def append(cls, path: Path, record: Record) -> "Journal":
         with path.open("r+b") as file:  # a last line cut short must not spoil the next one
             file.truncate(file.read().rfind(b"\n") + 1)
-        journal = cls(path, path.open("a", encoding="utf-8"), frozenset())
+        journal = cls(path, FileIO(path, "a"), frozenset())
         if record.batches is not None:
             journal._created_tracks = _created_tracks(record.batches)
         return journal
@@ -112,11 +129,15 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _line(self, content: Wire) -> None:
+        line = json.dumps(content).encode() + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(json.dumps(content) + "\n")
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):  # half a line would spoil the next one
+                self._file.truncate(end)
             raise ActionError(
                 f"The journal {self.path} cannot be written: {error.strerror}."
             ) from None
@@ -124,7 +145,8 @@ class Journal:
 
 def default_path(header: Header) -> Path:
     folder = platformdirs.user_state_path("cvat-action")
-    return folder / f"job-{header.job}-frame-{header.frame}-to-{header.target}.jsonl"
+    server = re.sub(r"[^A-Za-z0-9.-]+", "-", header.server)
+    return folder / f"{server}-job-{header.job}-frame-{header.frame}-to-{header.target}.jsonl"
 
 
 def read(path: Path) -> Record:

@@ -23,8 +23,8 @@ from cvat_action import preview, report
 from cvat_action.earlier import earlier_results
 from cvat_action.errors import ActionError
 from cvat_action.formats import check_output, read_document, write_document
-from cvat_action.formats.document import Document, changed
-from cvat_action.geometry import points_fault, points_to_bitmap
+from cvat_action.formats.document import Document, changed, local_job
+from cvat_action.geometry import bounding_box, points_fault, points_in_image, points_to_bitmap
 from cvat_action.job import Annotations, Job, check_range
 from cvat_action.media import Media, open_media
 from cvat_action.results import changes_for
@@ -61,6 +61,7 @@ from tracker import Tracker, build_tracker
 logger = logging.getLogger(__name__)
 
 MICRO_MODEL = "sam2.1_hiera_micro"
+OWN_MODEL = ("SAM2_CONFIG", "SAM2_CHECKPOINT")
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,7 @@ def run_local(options: LocalOptions, pace: Pace, output: Output) -> int:
     check_pictures(output)
     media = open_media(options.video)
     document = read_document(options.annotations, media)
-    job = Job(
-        id=0,
-        task_id=0,
-        start_frame=0,
-        stop_frame=len(media.frame_names) - 1,
-        labels=tuple(label.label() for label in document.labels),
-        sizes=media.sizes,
-        name=media.name,
-    )
+    job = local_job(document, media)
     frame, frames = _frames(job, document.annotations, options)
     selection = select(
         job, document.annotations, frame, objects=options.objects, labels=options.labels
@@ -262,13 +255,14 @@ class _Stepper:
         fault = points_fault(kind, flat, width, height)
         if fault:
             raise ActionError(f"That is {fault}.")
+        flat = points_in_image(kind, flat, width, height)
+        left, top, right, bottom = bounding_box(kind, flat)
+        if seed.type == "rectangle":
+            return (left, top, right, bottom)
         if kind == seed.type:
             return tuple(flat)
         if seed.type == "polygon":
-            left, top, right, bottom = flat
             return (left, top, right, top, right, bottom, left, bottom)
-        if seed.type == "rectangle":
-            return (min(flat[0::2]), min(flat[1::2]), max(flat[0::2]), max(flat[1::2]))
         bitmap = points_to_bitmap(kind, flat, width, height)
         if not np.any(bitmap):
             raise ActionError("That covers no pixel of the frame.")
@@ -321,7 +315,8 @@ def _seeds(
 
 def _build_tracker(model: str | None) -> Tracker:
     environment = dict(os.environ)
-    if model:
+    if model:  # it was asked for by name, so no configuration of the environment's stands before it
+        environment = {k: v for k, v in environment.items() if k not in OWN_MODEL}
         environment["SAM2_MODEL"] = model
     if not environment.get("SAM2_MODEL") and not environment.get("SAM2_CONFIG"):
         environment["SAM2_MODEL"] = MICRO_MODEL

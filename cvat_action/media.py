@@ -26,7 +26,8 @@ class Media(Protocol):
     def picture(self, frame: int) -> Picture: ...
 
     def encoded(self, frame: int) -> bytes:
-        """An encoded image file with exactly the frame's pixels."""
+        """An encoded image file with exactly the frame's pixels; like `picture` it raises
+        ActionError where the frame cannot be read."""
         ...
 
 
@@ -57,7 +58,10 @@ class ImageFolder:
         return picture  # type: ignore[return-value]
 
     def encoded(self, frame: int) -> bytes:
-        return self._files[frame].read_bytes()
+        try:
+            return self._files[frame].read_bytes()
+        except OSError as error:
+            raise ActionError(f"{error.filename} cannot be read: {error.strerror}.") from None
 
 
 class VideoFile:

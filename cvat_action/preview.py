@@ -19,11 +19,17 @@ SHEET_COLUMNS = 4
 SHEET_CELLS = 12
 
 
-def decode_picture(data: bytes, frame: int) -> Picture:
-    """Raises ActionError where the bytes are not a picture."""
+def decode_picture(data: bytes, frame: int, size: tuple[int, int]) -> Picture:
+    """The picture in the frame's own size (width, height), which the shapes belong to.
+
+    CVAT halves the pictures of some tasks for its page. Raises ActionError where the bytes are not
+    a picture.
+    """
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise ActionError(f"Frame {frame} could not be decoded as a picture.")
+    if picture.shape[1::-1] != size:
+        picture = cv2.resize(picture, size)
     return np.asarray(picture, dtype=np.uint8)
 
 

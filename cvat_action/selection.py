@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which objects of a frame can be tracked, and why the others cannot (contract section 10)."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -109,6 +110,11 @@ def with_corrections(
     and neither another seed nor another shape of that frame could be meant.
     """
     kinds = Counter(kind_of(s.wire) for s in seeds if not s.is_track)
+    wanted = set(frames)
+    drawn_on: dict[tuple[int, tuple[int, str, int]], list[Wire]] = {}
+    for s in annotations.shapes:
+        if s["frame"] in wanted and s["source"] != "auto":
+            drawn_on.setdefault((s["frame"], kind_of(s)), []).append(s)
     warnings: list[str] = []
     corrected = []
     for seed in seeds:
@@ -116,18 +122,12 @@ def with_corrections(
             found = [
                 Correction(k["frame"], None if k["outside"] else tuple(k["points"]))
                 for k in seed.wire["shapes"]
-                if k["frame"] in frames
+                if k["frame"] in wanted
             ]
         else:
             found = []
             for f in frames:
-                drawn = [
-                    s
-                    for s in annotations.shapes
-                    if s["frame"] == f
-                    and s["source"] != "auto"
-                    and kind_of(s) == kind_of(seed.wire)
-                ]
+                drawn = drawn_on.get((f, kind_of(seed.wire)), [])
                 if len(drawn) == 1 and kinds[kind_of(seed.wire)] == 1:
                     found.append(Correction(f, tuple(drawn[0]["points"]), drawn[0]))
                 elif drawn:
@@ -150,18 +150,19 @@ def track_position(job: Job, track: Wire, frame: int) -> Wire | None:
 
     Keyframes on deleted frames do not count, as in CVAT (contract 7).
     """
-    keyframes = sorted(
-        (k for k in track["shapes"] if k["frame"] not in job.deleted_frames),
-        key=lambda k: k["frame"],
-    )
-    before = [k for k in keyframes if k["frame"] <= frame]
-    after = [k for k in keyframes if k["frame"] > frame]
-    if not before:
+    counting = (k for k in track["shapes"] if k["frame"] not in job.deleted_frames)
+    return position_among(sorted(counting, key=_frame_of), frame)
+
+
+def position_among(keyframes: Sequence[Wire], frame: int) -> Wire | None:
+    """Like `track_position`, of keyframes in the order of their frames."""
+    after = bisect_right(keyframes, frame, key=_frame_of)
+    if not after:
         return None
-    left = before[-1]
-    if left["frame"] == frame or left["outside"] or not after:
+    left = keyframes[after - 1]
+    if left["frame"] == frame or left["outside"] or after == len(keyframes):
         return left
-    right = after[0]
+    right = keyframes[after]
     share = (frame - left["frame"]) / (right["frame"] - left["frame"])
     if left["type"] == "polygon":
         points = polygon_between(left["points"], right["points"], share)
@@ -171,6 +172,10 @@ def track_position(job: Job, track: Wire, frame: int) -> Wire | None:
         return left
     rotation = left.get("rotation", 0) or right.get("rotation", 0)
     return {**left, "points": points, "rotation": rotation}
+
+
+def _frame_of(shape: Wire) -> int:
+    return int(shape["frame"])
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def run_track(server: Server, options: TrackOptions, pace: Pace, output: Output)
     frames = job.frames_between(options.frame, target)
     if not frames:
         logger.info("Nothing to do: there is no frame to track after frame %d.", options.frame)
+        _tell_of_nothing(job, output)
         return 0
     function = choose_function(server, options.function)
     annotations = server.annotations(job.id)
@@ -121,9 +122,9 @@ def run_track(server: Server, options: TrackOptions, pace: Pace, output: Output)
     for refusal in selection.refused:
         logger.warning("Object %s is left alone: %s.", refusal.ref, refusal.reason)
     path = options.journal or journals.default_path(header)
-    return _Session(server, job, function, header, pace, output, path).run(
-        seeds, frames, selection.refused
-    )
+    session = _Session(server, job, function, header, pace, output, path)
+    journal = Journal.begin(path, header, seeds)
+    return session.run(seeds, frames, selection.refused, journal)
 
 
 def resume_track(server: Server, path: Path, pace: Pace, output: Output) -> int:
@@ -143,10 +144,12 @@ def resume_track(server: Server, path: Path, pace: Pace, output: Output) -> int:
     if not seeds:
         path.unlink()
         logger.info("Everything is written; nothing is left to track.")
+        _tell_of_nothing(job, output)
         return 0
     logger.info("Going on after frame %d with %d objects.", last, len(seeds))
     session.header = replace(header, frame=last)
-    return session.run(seeds, frames, ())
+    journal = Journal.begin(path, session.header, seeds, over=True)
+    return session.run(seeds, frames, (), journal)
 
 
 class _Session:
@@ -170,8 +173,13 @@ class _Session:
         self._output = output
         self._path = path
 
-    def run(self, seeds: Sequence[Seed], frames: Sequence[int], refused: Sequence[Refusal]) -> int:
-        journal = Journal.begin(self._path, self.header, seeds)
+    def run(
+        self,
+        seeds: Sequence[Seed],
+        frames: Sequence[int],
+        refused: Sequence[Refusal],
+        journal: Journal,
+    ) -> int:
         run = self._track(seeds, frames, journal)
         written: dict[str, int] = {}
         problem = run.broken
@@ -186,7 +194,10 @@ class _Session:
         can_go_on = pending or (
             problem is not None and bool(run.done) and any(o.live for o in run.objects)
         )
-        resume = f"python -m cvat_action track --resume {shlex.quote(str(self._path))}"
+        resume = (
+            f"python -m cvat_action {self._server.options} track "
+            f"--resume {shlex.quote(str(self._path))}"
+        )
         if can_go_on:
             journal.close()
         else:
@@ -287,7 +298,8 @@ class _Session:
         resume: str | None,
     ) -> None:
         def frame(number: int) -> Picture:
-            return preview.decode_picture(self._server.frame(self._job.id, number), number)
+            data = self._server.frame(self._job.id, number)
+            return preview.decode_picture(data, number, self._job.size(number))
 
         if run.done:
             if self._output.preview:
@@ -302,6 +314,11 @@ class _Session:
             print(report.summary_table(report.summary(self._job, run.objects)))
             if written:
                 print(f"written: {_counts_as_text(written)}")
+
+
+def _tell_of_nothing(job: Job, output: Output) -> None:
+    if output.as_json:
+        print(json.dumps(report.run_as_json(job, Run((), ()), (), {}, None), indent=2))
 
 
 def count_objects(frame: int, objects: Sequence[TrackedObject]) -> dict[str, int]:

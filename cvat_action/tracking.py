@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from cvat_action.errors import ActionError
 from cvat_action.geometry import points_fault, points_in_image
 from cvat_action.job import Job
 from cvat_action.selection import Correction, Seed
@@ -170,7 +171,7 @@ def track(
                 loop.correct(frame, on_frame(frame, loop.objects) or ())
     except StopTracking as stop:
         loop.correct(done[-1], stop.corrected, start=False)
-    except CallFailed as failure:
+    except (CallFailed, ActionError) as failure:
         broken = str(failure)
     except KeyboardInterrupt:
         broken, interrupted = "Stopped by Ctrl+C.", True

@@ -18,7 +18,7 @@ from training.clips import Clip, Pictures, draw_clip
 SIDE = 256
 CLIPS_PER_SHARD = 100
 FOLDER = Path("out/training")
-# Training seeds start here; the evaluation's seeds are below (training/evaluate.py).
+# Training seeds start here; the evaluation's seeds are below (training/evaluation_set.py).
 FIRST_SEED = 1_000_000
 LEAST_PIXELS = 100  # of an object in the frame that it is prompted in
 
@@ -113,17 +113,12 @@ class Batch:
 
 
 class ClipStock:
-    """Reads the shards that exist; shards that are drawn meanwhile join in."""
+    """Reads the shards that exist when it is made."""
 
     def __init__(self, name: str, folder: Path = FOLDER) -> None:
-        self._folder = folder / name
-        self._shards: dict[str, np.ndarray] = {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        for path in sorted(self._folder.glob("*.npy")):
-            if path.name not in self._shards:
-                self._shards[path.name] = np.load(path, mmap_mode="r")
+        self._shards = [
+            np.load(path, mmap_mode="r") for path in sorted((folder / name).glob("*.npy"))
+        ]
 
     def __len__(self) -> int:
         return len(self._shards) * CLIPS_PER_SHARD
@@ -133,12 +128,11 @@ class ClipStock:
         side: int = SIDE,
     ) -> Batch:  # fmt: skip
         """clips x up to `objects` objects over `frames` frames, augmented, side x side pixels."""
-        names = sorted(self._shards)
         images: list[np.ndarray] = []
         masks: list[np.ndarray] = []
         clip_of: list[int] = []
         while len(images) < clips:
-            shard = self._shards[names[int(rng.integers(len(names)))]]
+            shard = self._shards[int(rng.integers(len(self._shards)))]
             stock = shard[int(rng.integers(len(shard)))]
             picked = _window(rng, stock, frames, widest_stride)
             picked = _augment(rng, picked)

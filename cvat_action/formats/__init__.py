@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Annotation files in and out: COCO and CVAT for video 1.1, plain or in the ZIP of an export."""
 
+import os
 import zipfile
+import zlib
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from cvat_action.errors import ActionError
@@ -22,9 +25,19 @@ def read_document(path: Path, media: Media) -> Document:
 
 
 def write_document(path: Path, document: Document, media: Media) -> None:
-    """In the format that the path's suffix says."""
+    """In the format that the path's suffix says; a file that lies there stays whole until then.
+
+    Raises ActionError where it cannot be written.
+    """
     text = (coco if path.suffix.lower() == ".json" else cvat_video).write(document, media)
-    path.write_text(text, encoding="utf-8")
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise ActionError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def check_output(path: Path) -> None:
@@ -33,6 +46,8 @@ def check_output(path: Path) -> None:
             f"{path} must end in .json (COCO) or .xml (CVAT for video 1.1) and lie in a folder "
             "that exists."
         )
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ActionError(f"{path} cannot be written.")
 
 
 def _content(path: Path) -> tuple[str, bytes]:
@@ -51,5 +66,6 @@ def _content(path: Path) -> tuple[str, bytes]:
         if path.suffix.lower() not in SUFFIXES:
             raise ActionError(f"{path} must be a .json (COCO), a .xml (CVAT for video) or a .zip.")
         return path.name, path.read_bytes()
-    except (OSError, zipfile.BadZipFile) as error:
+    # RuntimeError: an encrypted file; NotImplementedError: compressed in a way unknown here
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
         raise ActionError(f"The annotations {path} cannot be read: {error}.") from None

@@ -9,7 +9,7 @@ annotation are one object in parts and so become a mask. Annotations that share 
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,9 +20,9 @@ from pycocotools import mask as rle_tools
 from cvat_action.errors import ActionError
 from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
 from cvat_action.geometry import points_fault
-from cvat_action.job import Annotations, Job, Wire
+from cvat_action.job import Annotations, Wire
 from cvat_action.media import Media
-from cvat_action.selection import track_position
+from cvat_action.selection import position_among
 
 OWN_ATTRIBUTES = ("occluded", "rotation", "track_id", "keyframe", "outside")
 """attributes that CVAT's export adds to those of the label"""
@@ -75,12 +75,13 @@ def write(document: Document, media: Media) -> str:
     """All objects, tracks as an annotation per visible frame."""
     header = json.loads(document.header) if document.format == "coco" else {}
     images: list[Wire] = header.get("images", [])
-    image_of = {f: i["id"] for i in images for f in [_frame_of_image(i, media)] if f is not None}
+    find = _frame_finder(media)
+    image_of = {f: i["id"] for i in images for f in [find(i["file_name"])] if f is not None}
     annotations: list[Wire] = []
     if document.format == "coco":
         annotations = [json.loads(text) for text in document.untouched]
     used = {i["id"] for i in images}
-    number = max((a["id"] for a in annotations), default=0)
+    number = max((a["id"] for a in annotations if isinstance(a.get("id"), int)), default=0)
     for shape, extra in _shapes_by_frame(document, media):
         frame = shape["frame"]
         size = media.sizes[0 if len(media.sizes) == 1 else frame]
@@ -126,31 +127,42 @@ def write(document: Document, media: Media) -> str:
 
 
 def _frames(images: Sequence[Any], name: str, media: Media) -> dict[Any, int]:
-    """Image id to frame."""
+    """Image id to frame. Raises TypeError where an id is no number."""
     frames = {}
+    find = _frame_finder(media)
     for image in images:
-        frame = _frame_of_image(image, media)
+        frame = find(image["file_name"])
         if frame is None:
             raise ActionError(
                 f"{name}: image {image['file_name']!r} is not a frame of {media.name}: it has "
                 f"{len(media.frame_names)} frames, {media.frame_names[0]} to "
                 f"{media.frame_names[-1]}."
             )
-        frames[image["id"]] = frame
+        frames[_id(image)] = frame
     return frames
 
 
-def _frame_of_image(image: Wire, media: Media) -> int | None:
-    """By file name, with or without suffix; else by the number at the name's end (videos)."""
-    path = PurePosixPath(str(image["file_name"]).replace("\\", "/"))
-    for frame, frame_name in enumerate(media.frame_names):
-        if frame_name in (path.name, str(path)) or PurePosixPath(frame_name).stem == path.stem:
-            return frame
-    digits = re.search(r"(\d+)$", path.stem)
+def _frame_finder(media: Media) -> Callable[[str], int | None]:
+    """File name to frame: with suffix, without it, or by the number at its end (videos)."""
+    by_name = {name: frame for frame, name in enumerate(media.frame_names)}
+    by_stem = {PurePosixPath(name).stem: frame for name, frame in reversed(by_name.items())}
     is_video = media.frame_names[0] == "frame_000000.PNG"
-    if is_video and digits and int(digits[1]) < len(media.frame_names):
-        return int(digits[1])
-    return None
+
+    def find(file_name: str) -> int | None:
+        path = PurePosixPath(str(file_name).replace("\\", "/"))
+        frame = by_name.get(path.name, by_stem.get(path.stem))
+        digits = re.search(r"\d+$", path.stem)
+        if frame is None and is_video and digits and int(digits[0]) < len(media.frame_names):
+            return int(digits[0])
+        return frame
+
+    return find
+
+
+def _id(entry: Wire) -> int:
+    if not isinstance(entry["id"], int):
+        raise TypeError("an id that is no number")
+    return entry["id"]
 
 
 def _labels(content: Wire) -> tuple[LabelSpec, ...]:
@@ -166,7 +178,7 @@ def _labels(content: Wire) -> tuple[LabelSpec, ...]:
         for attribute in sorted(names.get(category["id"], ())):
             specs.append(AttributeSpec(spec_id, attribute, True))
             spec_id += 1
-        labels.append(LabelSpec(category["id"], str(category["name"]), tuple(specs)))
+        labels.append(LabelSpec(_id(category), str(category["name"]), tuple(specs)))
     return tuple(labels)
 
 
@@ -221,6 +233,10 @@ def _points(annotation: Wire, width: int, height: int) -> tuple[str, list[float]
             else segmentation
         )
         return "mask", _rle_to_points(compressed)
+    for part in segmentation or []:
+        fault = points_fault("polygon", part, width, height)
+        if fault:
+            raise ValueError(fault)
     if segmentation and len(segmentation) > 1:
         parts = rle_tools.frPyObjects(segmentation, height, width)
         return "mask", _rle_to_points(rle_tools.merge(parts))
@@ -284,14 +300,12 @@ def _shapes_by_frame(document: Document, media: Media) -> Iterator[tuple[Wire, W
     for shape in document.annotations.shapes:
         rotation = {"rotation": shape["rotation"]} if shape["type"] == "rectangle" else {}
         yield shape, rotation
-    count = len(media.frame_names)
-    labels = tuple(label.label() for label in document.labels)
-    everything = Job(0, 0, 0, count - 1, labels, media.sizes)
     for number, track in enumerate(document.annotations.tracks):
-        keyframes = {k["frame"] for k in track["shapes"]}
+        in_order = sorted(track["shapes"], key=lambda k: k["frame"])
+        keyframes = {k["frame"] for k in in_order}
         held = {a["spec_id"]: a["value"] for a in track["attributes"]}
-        for frame in range(track["frame"], count):
-            position = track_position(everything, track, frame)
+        for frame in range(track["frame"], len(media.frame_names)):
+            position = position_among(in_order, frame)
             if position is None:
                 continue
             if position["frame"] == frame:

@@ -3,7 +3,8 @@
 
 from dataclasses import dataclass, replace
 
-from cvat_action.job import Annotations, Label, Wire
+from cvat_action.job import Annotations, Job, Label, Wire
+from cvat_action.media import Media
 from cvat_action.results import Changes
 
 
@@ -40,6 +41,19 @@ class Document:
 
     def label(self, label_id: int) -> LabelSpec:
         return next(label for label in self.labels if label.id == label_id)
+
+
+def local_job(document: Document, media: Media) -> Job:
+    """Media and document as a server would show them."""
+    return Job(
+        id=0,
+        task_id=0,
+        start_frame=0,
+        stop_frame=len(media.frame_names) - 1,
+        labels=tuple(label.label() for label in document.labels),
+        sizes=media.sizes,
+        name=media.name,
+    )
 
 
 def changed(document: Document, changes: Changes) -> Document:

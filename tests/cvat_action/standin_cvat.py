@@ -55,6 +55,9 @@ class StandinJob:
     shapes: list[dict[str, Any]] = field(default_factory=list)
     tracks: list[dict[str, Any]] = field(default_factory=list)
 
+    page_pictures: list[bytes] | None = None
+    """what the page shows, by frame, where it is another picture (of half the size, say)"""
+
     def picture(self, frame: int) -> bytes:
         return self.source[self.source_start + frame * self.frame_step]
 
@@ -215,7 +218,10 @@ class StandinCvat:
 
     def _data(self, number: str, query: Any, body: Any) -> bytes:
         job = self._job_of(number)
-        return job.picture(int(query["number"]))
+        number = int(query["number"])
+        if query.get("quality") == "compressed" and job.page_pictures:
+            return job.page_pictures[number]
+        return job.picture(number)
 
     def _list_functions(self, query: Any, body: Any) -> Any:
         return [

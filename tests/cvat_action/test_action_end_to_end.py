@@ -214,7 +214,10 @@ def test_without_a_server_backwards_over_a_video(act, tmp_path):
 
 def test_step_shows_asks_corrects_and_stops(act, folder, tmp_path, monkeypatch):
     (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[1:])))
-    answers = "\nc 9 1,1 2,2\nc 1 5,5\nc 1 20,20 40,20 40,40 20,40\nc 2 outside\n\nwhat\ns\n"
+    answers = (
+        "c 2 100,110 60,-5\n\n"  # corners in any order, and a little off the image
+        "c 9 1,1 2,2\nc 1 5,5\nc 1 20,20 40,20 40,40 20,40\nc 2 outside\n\nwhat\ns\n"
+    )
     monkeypatch.setattr("sys.stdin", io.StringIO(answers))
     result = act(
         "local", "--video", folder, "--annotations", tmp_path / "seeds.json", CONVERT,
@@ -231,6 +234,7 @@ def test_step_shows_asks_corrects_and_stops(act, folder, tmp_path, monkeypatch):
     assert corrected["points"] == [20, 20, 40, 20, 40, 40, 20, 40]
     boxes = [s["frame"] for s in document.annotations.shapes]
     assert boxes == [0, 1]
+    assert document.annotations.shapes[1]["points"] == [60, 0, 100, 110]
 
 
 def test_a_cvat_export_goes_in_and_comes_out_with_its_tracks_edited(act, folder, tmp_path):

@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,12 @@ from types import SimpleNamespace
 import pytest
 from conftest import MASK, POLYGON, RECTANGLE, keyframe, shape, shifted, track
 from standin_cvat import Fault
+
+from cvat_action import tracking
+from cvat_action.errors import ActionError
+from cvat_action.job import Job
+from cvat_action.journal import Header, Journal, read
+from cvat_action.selection import Seed
 
 CALL = r"/api/lambda/functions/.*"
 WRITE = r"/api/jobs/42/annotations/"
@@ -405,6 +412,84 @@ def test_resuming_on_another_server_or_from_no_journal_is_refused(cvat, job, act
     assert "is not a journal" in act("track", "--resume", tmp_path / "other").log
 
 
+def test_what_a_resumed_run_would_pass_over_is_refused(cvat, job, act, masks, function):
+    function.refuse = lambda frame, count: 503 if frame == 13 else None
+    journal = journal_of(act(*TO_14, "--repeats", 0))
+    kept = Path(journal).read_bytes()
+    function.refuse = lambda frame, count: None
+    for more in (["--dry-run"], ["--job", 42, "--frame", 0], ["--replace"]):
+        result = act("track", "--resume", journal, *more)
+        assert result.code == 1
+        assert f"leave out {', '.join(str(m) for m in more if str(m)[0] == '-')}." in result.log
+    assert Path(journal).read_bytes() == kept
+    assert frames(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
+    assert act("track", "--resume", journal, "--json").json["complete"] is True
+
+
+def test_a_journal_of_another_run_is_never_written_over(
+    cvat, job, masks, at_frame_13, tmp_path, act
+):
+    """Neither of one that is still going on nor of one that was killed."""
+    process = command(cvat, tmp_path / "state", *TO_14, "--object", 20)
+    assert at_frame_13.wait(WAIT)
+    second = act(*TO_14, "--object", 30)
+    assert second.code == 1
+    journal = journal_of(second)
+    assert "or is still going on has its journal there." in second.log
+    process.kill()
+    process.communicate(timeout=WAIT)
+    at_frame_13.go_on()
+    assert act(*TO_14, "--object", 20).code == 1
+    assert act("track", "--resume", journal).code == 0
+    assert [s["group"] for s in job.shapes if s["frame"] == 14] == [20]
+    assert act(*TO_14, "--object", 30).code == 0
+
+
+def test_a_resumed_run_with_nothing_left_is_told_as_json(cvat, job, act, masks, function, tmp_path):
+    journal = tmp_path / "run.jsonl"
+    cvat.faults = [Fault("PATCH", ".*", status=500, times=9)]
+    assert act(*TO_14, "--journal", journal, "--repeats", 0).code == 1
+    cvat.faults = []
+    told = act("track", "--resume", journal, "--json").json
+    assert (told["complete"], told["frames"]) == (True, [])
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_a_full_disk_leaves_a_journal_that_can_be_read(tmp_path):
+    header = Header("http://x", 1, "f", 0, 9, False, False, False, False)
+    path = tmp_path / "run.jsonl"
+    journal = Journal.begin(path, header, [])
+    journal.frame(1, [])
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, unlimited[1]))
+    try:
+        with pytest.raises(ActionError, match="cannot be written"):
+            journal.frame(2, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    journal.frame(3, [])
+    journal.close()
+    assert read(path).done == [1, 3]
+
+
+def test_where_nothing_can_be_read_any_more_what_is_done_comes_back():
+    class Disappearing:
+        def start(self, frame, shapes):
+            return tracking.Answer([None], ["state"], [1.0], [None])
+
+        def step(self, frame, states):
+            if frame == 12:
+                raise ActionError("pic_12.png cannot be read: No such file or directory.")
+            shape = {"type": "rectangle", "points": [1, 2, 3, 4]}
+            return tracking.Answer([shape], ["state"], [0.5], [None])
+
+    one = Seed("1", "rectangle", 9, (1, 2, 3, 4), {"id": 1}, False, 0)
+    here = Job(1, 1, 0, 20, (), ((40, 30),))
+    run = tracking.track(Disappearing(), here, [one], [10, 11, 12, 13])
+    assert run.done == (10, 11)
+    assert run.broken == "pic_12.png cannot be read: No such file or directory."
+
+
 def command(cvat, tmp_path, *arguments):
     environment = {
         **os.environ,
@@ -519,3 +604,23 @@ def test_a_video_and_a_sheet_show_the_objects(cvat, job, act, tmp_path):
     inside, beside = picture[300 + 131, 62], picture[300 + 131, 150]
     assert int(inside.max()) - int(inside.min()) > 60
     assert int(beside.max()) - int(beside.min()) < 10
+
+
+def test_pictures_of_half_the_size_show_the_objects_in_their_place(cvat, job, act, tmp_path):
+    """CVAT halves what its page shows of some videos."""
+    import cv2
+    import numpy as np
+
+    def halved(data):
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        return cv2.imencode(".png", cv2.resize(picture, None, fx=0.5, fy=0.5))[1].tobytes()
+
+    job.shapes = [shape("mask", MASK, id=900)]
+    whole, half = tmp_path / "whole.png", tmp_path / "half.png"
+    assert act(*TO_14, "--contact-sheet", whole).code == 0
+    job.shapes = [shape("mask", MASK, id=900)]
+    job.page_pictures = [halved(data) for data in job.source]
+    assert act(*TO_14, "--contact-sheet", half).code == 0
+    expected, found = cv2.imread(str(whole)), cv2.imread(str(half))
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 10

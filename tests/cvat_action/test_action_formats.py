@@ -259,6 +259,12 @@ def test_the_zip_of_an_export_is_read(tmp_path, media):
     assert len(read_document(tmp_path / "video.zip", media).annotations.tracks) == 2
 
 
+def with_segmentation(segmentation):
+    content = coco()
+    content["annotations"][0]["segmentation"] = segmentation
+    return json.dumps(content)
+
+
 COCO_TEXT = json.dumps(coco())
 COMPRESSED = coco()["annotations"][2]["segmentation"]["counts"]
 BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
@@ -279,6 +285,11 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
         ("a.json", COCO_TEXT.replace('category_id": 9', 'category_id": 1'), "annotation 1"),
         ("a.json", COCO_TEXT.replace("[3.5, ", "[null, "), "annotation 1 cannot be read"),
         ("a.json", COCO_TEXT.replace(f"[{HEIGHT}, {WIDTH}]", "[9, 9]"), "its RLE is of size"),
+        ("a.json", with_segmentation([[1, 2], [3, 4]]), "annotation 1 .*a polygon of 2 numbers"),
+        ("a.json", with_segmentation([[1, 2, 3, 4, 1e8, 6]]), "annotation 1 .*far outside"),
+        ("a.json", with_segmentation([[1, 2, 9, 2, 9, 9], [1, 2, 3, 4, -1e9, 6]]), "far outside"),
+        ("a.json", with_segmentation(["ab", 3]), "annotation 1 .*not a list of numbers"),
+        ("a.json", COCO_TEXT.replace('"id": 9', '"id": "nine"'), "image or a category is not"),
         ("a.json", COCO_TEXT.replace(COMPRESSED, "0"), "counts do not fill"),
         ("a.json", COCO_TEXT.replace(COMPRESSED, COMPRESSED + "9"), "counts do not fill"),
         ("a.txt", "x", "must be a .json"),
@@ -289,6 +300,67 @@ def test_a_wrong_file_is_named(tmp_path, media, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(ActionError, match=said.replace("[", r"\[")):
         read_document(tmp_path / name, media)
+
+
+def test_an_encrypted_or_damaged_zip_is_named(tmp_path, media):
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations.xml", VIDEO_XML)
+    whole = path.read_bytes()
+    local, central = whole.index(b"PK\x03\x04"), whole.index(b"PK\x01\x02")
+    encrypted, damaged = bytearray(whole), bytearray(whole)
+    encrypted[local + 6] |= 1
+    encrypted[central + 8] |= 1
+    damaged[60:90] = b"x" * 30
+    for data in (encrypted, damaged):
+        path.write_bytes(data)
+        with pytest.raises(ActionError, match="cannot be read"):
+            read_document(path, media)
+
+
+def test_an_image_is_found_by_its_whole_name_first(tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("1.jpg", "1.png", "2.jpg"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / name)
+    media = open_media(folder)
+    content = {
+        "images": [
+            {"id": i, "file_name": name} for i, name in enumerate(("x/1.png", "1.jpg", "2.png"))
+        ],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 5, 5]} for i in range(3)
+        ],
+    }
+    shapes = read_coco(tmp_path, media, content).annotations.shapes
+    assert [s["frame"] for s in shapes] == [1, 0, 2]
+
+
+def test_a_result_that_cannot_be_written_leaves_the_file_that_was_there(tmp_path, media):
+    document = read_coco(tmp_path, media, coco())
+    (tmp_path / "b.json.part").mkdir()  # stands in the way
+    (tmp_path / "b.json").write_text("kept")
+    with pytest.raises(ActionError, match="b.json cannot be written"):
+        write_document(tmp_path / "b.json", document, media)
+    assert (tmp_path / "b.json").read_text() == "kept"
+
+
+def test_keypoints_without_a_number_are_written_again(tmp_path, media):
+    content = coco()
+    keypoints = next(a for a in content["annotations"] if a.get("keypoints"))
+    del keypoints["id"]
+    document = read_coco(tmp_path, media, content)
+    write_document(tmp_path / "b.json", document, media)
+    written = json.loads((tmp_path / "b.json").read_text())["annotations"]
+    assert [a["keypoints"] for a in written if "keypoints" in a] == [keypoints["keypoints"]]
+
+
+def test_an_image_that_disappears_is_named(folder):
+    media = open_media(folder)
+    (folder / "pic_3.png").unlink()
+    with pytest.raises(ActionError, match=r"pic_3.png cannot be read"):
+        media.encoded(3)
 
 
 def test_a_video_is_read_forwards_and_backwards(video):

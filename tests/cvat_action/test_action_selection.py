@@ -88,6 +88,7 @@ def test_object_and_label_choose(cvat, job, act, function):
         (("--function", "siammask"), "no function 'siammask'"),
         (("--preview", "/nowhere/at/all.mp4"), "lie in a folder that exists"),
         (("--contact-sheet", "sheet.jpg"), "must end in .png"),
+        (("--replace", "--keep-earlier"), "contradict each other"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line_and_nothing_is_written(cvat, job, act, arguments, said):

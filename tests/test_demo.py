@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""What `make demo VIDEO=... SEEDS=...` makes of a person's own files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import demo
+from cvat_action.errors import ActionError
+
+WIDTH, HEIGHT, FRAMES = 64, 48, 12
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (WIDTH, HEIGHT))
+    for n in range(FRAMES):
+        writer.write(np.full((HEIGHT, WIDTH, 3), n * 20, np.uint8))
+    writer.release()
+    return path
+
+
+def write_seeds(path: Path, annotations: list[dict[str, Any]], images: dict[int, str]) -> Path:
+    content = {
+        "images": [{"id": i, "file_name": name} for i, name in images.items()],
+        "categories": [{"id": 3, "name": "car"}],
+        "annotations": [
+            {"id": i, "category_id": 3, **annotation} for i, annotation in enumerate(annotations)
+        ],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_objects_start_on_the_frames_that_their_images_name(video: Path, tmp_path: Path) -> None:
+    box = {"bbox": [4, 4, 10, 8]}
+    seeds = write_seeds(
+        tmp_path / "seeds.json",
+        [
+            {"image_id": 58, **box},
+            {"image_id": 60, "segmentation": [[1, 2, 20, 2, 20, 20]]},
+            # one object of CVAT's export, drawn on three frames
+            *({"image_id": i, **box, "attributes": {"track_id": 0}} for i in (58, 59, 60)),
+        ],
+        {58: "frame_000007.png", 59: "frame_000008.png", 60: "frame_000009.png"},
+    )
+    clip = demo.clip_from_files(video, seeds)
+    rectangle = {"type": "rectangle", "points": [4, 4, 14, 12]}
+    polygon = {"type": "polygon", "points": [1, 2, 20, 2, 20, 20]}
+    assert clip.seeds == {7: [rectangle, rectangle], 9: [polygon]}
+    assert clip.names == ["car 1", "car 2", "car 3"]
+    assert clip.frames_per_second == 12
+    assert [round(float(frame.mean()) / 20) for frame in clip.frames] == list(range(FRAMES))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "image", "said"),
+    [
+        ({"bbox": [4, 4, 10, 8]}, "frame_000099.png", "is not a frame of clip.mp4"),
+        (
+            {"segmentation": {"size": [9, 9], "counts": [81]}},
+            "frame_000001.png",
+            "its RLE is of size",
+        ),
+        (
+            {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}},
+            "frame_000001.png",
+            "no mask, polygon or upright box to start from",
+        ),
+        (
+            {"bbox": [4, 4, 10, 8], "attributes": {"rotation": 30.0}},
+            "frame_000001.png",
+            "no mask, polygon or upright box to start from",
+        ),
+    ],
+)
+def test_what_cannot_start_is_said(
+    video: Path, tmp_path: Path, annotation: dict[str, Any], image: str, said: str
+) -> None:
+    seeds = write_seeds(tmp_path / "seeds.json", [{"image_id": 1, **annotation}], {1: image})
+    with pytest.raises(ActionError, match=said):
+        demo.clip_from_files(video, seeds)
+
+
+def test_a_persons_own_clip_from_end_to_end(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The model that is named counts, whatever configuration the environment has.
+    monkeypatch.setenv("SAM2_CONFIG", "/nowhere.yaml")
+    monkeypatch.setenv("SAM2_CHECKPOINT", "/nowhere.pt")
+    seeds = write_seeds(
+        tmp_path / "seeds.json",
+        [{"image_id": 1, "bbox": [4, 4, 30, 28]}],
+        {1: "frame_000010.PNG"},
+    )
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        "sys.argv",
+        ["demo.py", "--video", str(video), "--seeds", str(seeds), "--out", str(out),
+         "--model", "sam2.1_hiera_micro"],
+    )  # fmt: skip
+    assert demo.main() == 0
+    assert "car 1" in capsys.readouterr().out
+    tracked = json.loads((out / "annotations.json").read_text())
+    assert {a["image_id"] for a in tracked["annotations"]} <= {11, 12}
+    capture = cv2.VideoCapture(str(out / "overlay.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
+    capture.release()
+    assert cv2.imread(str(out / "contact_sheet.png")) is not None
