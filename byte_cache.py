@@ -23,6 +23,10 @@ class ByteCache(Generic[K, V]):
         self._entries.move_to_end(key)
         return self._entries[key][0]
 
+    def clear(self) -> None:
+        self._entries.clear()
+        self._bytes = 0
+
     def put(self, key: K, value: V, nbytes: int) -> None:
         _, old = self._entries.pop(key, (None, 0))
         self._entries[key] = (value, nbytes)

@@ -115,6 +115,10 @@ class MemoryAttention(nn.Module):
             x = layer.feed_forward(x)
         return _norm(x, self._norm)
 
+    def forget(self) -> None:
+        """Drops what is kept for the next steps; they compute it anew."""
+        self._cache.clear()
+
     def _tokens_of(self, features: Tensor) -> MemoryTokens:
         cached = self._cache.get(id(features))
         if cached is not None:

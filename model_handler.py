@@ -35,17 +35,12 @@ from image_resize import image_to_pixels
 from memory_attention import MemoryAttention
 from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
 from official_rounding import PlainMemoryAttention, keep_objects_apart
-from shapes import Bitmap
+from shapes import Bitmap, Box
 from weights import ModelFiles, load_weights
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Box = tuple[float, float, float, float]
-
-# A constant larger than any frame index: SAM 2 scales the time encoding of object pointers by
-# min(num_frames, 16), and this must not depend on how far the track has come.
-NUM_FRAMES = 1 << 30
 # As sam2.build_sam.build_sam2_video_predictor changes every configuration it builds.
 PREDICTOR_OVERRIDES = {
     "_target_": "sam2.sam2_video_predictor.SAM2VideoPredictor",
@@ -172,8 +167,10 @@ class ModelHandler:
         size = self._model.image_size
         if mask.shape == (size, size):
             return mask
+        # CUDA's kernel has no room for a reduction of more than about 180 to 1.
+        device = self.device if max(mask.shape) <= 64 * size else torch.device("cpu")
         with self._inference():
-            full = torch.from_numpy(mask)[None, None].to(self.device).float()
+            full = torch.from_numpy(mask)[None, None].to(device).float()
             resized = F.interpolate(
                 full, size=(size, size), mode="bilinear", align_corners=False, antialias=True
             )[0, 0]
@@ -231,20 +228,28 @@ class ModelHandler:
     ) -> Iterator[Bitmap]:
         """Scales predictions' logits to image size and cuts them at 0: (height, width) each.
 
-        Those of all objects leave a GPU together, as bits. Raises OutOfMemory.
+        Those of many objects leave a GPU together, as bits. Raises OutOfMemory.
         """
         if self.device.type == "cpu":  # one by one, for those of a large image are large
             for each in logits:
                 yield self.logits_to_image_size(each, width=width, height=height).gt(0).numpy()
-        elif logits:
+            return
+        for first in range(0, len(logits), OBJECTS_AT_ONCE):
             with self._inference():
                 bits = [
                     pack_bits(self.logits_to_image_size(each, width=width, height=height) > 0)
-                    for each in logits
+                    for each in logits[first : first + OBJECTS_AT_ONCE]
                 ]
                 together = torch.stack(bits).cpu().numpy()
             for packed in together:
                 yield np.unpackbits(packed, axis=1, count=width).view(np.bool_)
+
+    def release_memory(self) -> None:
+        """Gives back all device memory that is held for speed only."""
+        if isinstance(self._model.memory_attention, MemoryAttention):
+            self._model.memory_attention.forget()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def logits_to_image_size(self, logits: Tensor, *, width: int, height: int) -> Tensor:
         """Bilinear and without antialias, as the official predictor does; (height, width)."""
@@ -292,7 +297,7 @@ class ModelHandler:
             point_inputs=points,
             mask_inputs=masks,
             output_dict={},
-            num_frames=NUM_FRAMES,
+            num_frames=1,  # not read on a conditioning frame
             track_in_reverse=False,
             prev_sam_mask_logits=None,
         )
@@ -355,6 +360,8 @@ class ModelHandler:
         if model.add_tpos_enc_to_obj_ptrs:
             ages = range(1, pointers.shape[1])
             distances = torch.tensor([[bank.step + 1, *ages] for bank in banks], device=self.device)
+            # SAM 2 scales by what it remembers at most, or the video's length if that is less: here
+            # as in a long video, for it must not depend on how far the track has come.
             projected = model.proj_tpos_enc_in_obj_ptrs
             time = get_1d_sine_pe(
                 distances / layout.pointers,
@@ -443,7 +450,6 @@ class ModelHandler:
             ):
                 yield
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
             raise OutOfMemory("The device has too little memory for this frame.") from None
 
 
@@ -492,7 +498,9 @@ def _choose_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        # Older ones emulate it, which torch.cuda.is_bf16_supported() does not tell apart.
+        ampere = 8
+        return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= ampere else "float32"
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if fast else "float32"
 
@@ -559,6 +567,7 @@ def _check_supported(model: SAM2VideoPredictor, config: str) -> None:
     wanted = {
         "num_maskmem": model.num_maskmem >= 2,
         "memory_temporal_stride_for_eval": model.memory_temporal_stride_for_eval == 1,
+        "directly_add_no_mem_embed": model.directly_add_no_mem_embed,
     }
     for option, supported in wanted.items():
         if not supported:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from errors import BadShape, EmptyShape
 
 Bitmap = NDArray[np.bool_]
+Box = tuple[float, float, float, float]
 Points = list[int] | list[float]
 
 SHAPE_TYPES = ("mask", "polygon", "rectangle")
@@ -112,9 +113,7 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
     return bitmap
 
 
-def rectangle_to_box(
-    points: Sequence[Any], *, width: int, height: int
-) -> tuple[float, float, float, float]:
+def rectangle_to_box(points: Sequence[Any], *, width: int, height: int) -> Box:
     """Checks `[left, top, right, bottom]` and cuts it to the image.
 
     Raises BadShape if these are not 4 ordered numbers, EmptyShape if no pixel centre is covered.
@@ -134,9 +133,7 @@ def rectangle_to_box(
     return left, top, right, bottom
 
 
-def widen_box(
-    box: tuple[float, float, float, float], *, width: int, height: int
-) -> tuple[float, float, float, float]:
+def widen_box(box: Box, *, width: int, height: int) -> Box:
     """Makes a box inside the image at least 1 px wide and high: CVAT keeps none that is smaller."""
     left, top, right, bottom = box
     left, right = _widen(left, right, width)

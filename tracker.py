@@ -17,12 +17,14 @@ from byte_cache import ByteCache
 from errors import (
     AllObjectsFailed,
     ObjectError,
+    OutOfMemory,
     SizeChanged,
     StateGone,
     StoreUnavailable,
     TooLarge,
 )
 from image_decoding import decode_image
+from memory_bank import advance_bank
 from model_handler import FrameFeatures, ModelHandler, set_threads
 from protocol import Answer, Seed, Shape, Token, TrackRequest
 from records import open_records
@@ -30,6 +32,7 @@ from request_log import RequestLog
 from settings import MIB, Settings
 from shapes import (
     Bitmap,
+    Box,
     bitmap_to_mask,
     bitmap_to_polygon,
     bitmap_to_rectangle,
@@ -38,7 +41,7 @@ from shapes import (
     rectangle_to_box,
     widen_box,
 )
-from tracker_state import Box, StateStore, Track, TrackState
+from tracker_state import StateStore, Track, TrackState
 from weights import model_files
 
 T = TypeVar("T")
@@ -103,29 +106,34 @@ class Tracker:
         before = self._store.traffic
         try:
             return self._track(request, log)
+        except OutOfMemory as error:
+            message = error.message
         finally:
             after = self._store.traffic
             log.store_read_bytes = after.read_bytes - before.read_bytes
             log.store_written_bytes = after.written_bytes - before.written_bytes
             log.cache_hits = after.cache_hits - before.cache_hits
             log.cache_misses = after.cache_misses - before.cache_misses
+        # Not while the error is handled: on its traceback hang the tensors of the call that failed.
+        self._release_memory()
+        raise OutOfMemory(message)
 
     def _track(self, request: TrackRequest, log: RequestLog) -> list[Answer]:
         began = time.monotonic()
         log.objects, log.image_bytes = len(request.entries), len(request.image)
-        work: dict[int, _Start | TrackState | Token | Seed] = {}
+        work: dict[int, Token | Seed] = {}
         failures: dict[int, ObjectError] = {}
         for index, entry in enumerate(request.entries):
             if isinstance(entry, ObjectError):
                 failures[index] = entry
             elif entry is not None:
                 work[index] = entry
-        self._costs.check(len(work))
+        tokens = {index: entry for index, entry in work.items() if isinstance(entry, Token)}
+        seeds = {index: entry for index, entry in work.items() if isinstance(entry, Seed)}
+        self._costs.check(starts=len(seeds), steps=len(tokens))
         if not work:
             return self._answers(request, {}, failures, log)
 
-        tokens = {index: entry for index, entry in work.items() if isinstance(entry, Token)}
-        seeds = {index: entry for index, entry in work.items() if isinstance(entry, Seed)}
         loading = self._ask_store(self._read_store, [token.id for token in tokens.values()])
         with log.phase("decode"):
             digest = hashlib.sha256(request.image).digest()
@@ -158,7 +166,9 @@ class Tracker:
             return self._answers(request, {}, failures, log)
 
         with log.phase("encode"):
-            features = self._encode(frame, digest)
+            features = frame.content
+            if isinstance(features, Image.Image):
+                features = self._model.encode(features)
         answers: dict[int, Answer] = {}
         new_states: dict[int, TrackState] = {}
         with log.phase("start"):
@@ -188,8 +198,8 @@ class Tracker:
                 shape_, track = self._bitmap_to_shape(bitmap, state.track)
                 answers[index] = Answer(shape=shape_, score=prediction.score)
                 new_states[index] = replace(state, track=track, bank=prediction.bank)
-        if isinstance(frame.content, Image.Image):  # else it would seem to cost nothing
-            self._costs.remember(log, len(answers))
+        self._remember(frame, digest, features)
+        self._remember_costs(log, frame, len(starts), list(states.values()))
 
         with log.phase("save"):
             ids = self._ask_store(self._store.save, list(new_states.values())).wait()
@@ -203,16 +213,21 @@ class Tracker:
         image = Image.new("RGB", (side, side))
         mask = np.zeros((side, side), dtype=np.bool_)
         mask[16:48, 16:48] = True
-        for _ in range(2):  # the second tells what a request will cost
+        layout = self._model.layout
+        for memories in (1, layout.recent + layout.pointers):  # the second round counts
             log = RequestLog()
-            with log.phase("encode"):
+            with log.phase("frame"):
                 frame = self._model.encode(image)
-            started = self._model.start(
-                frame, [mask, (8.0, 8.0, 40.0, 40.0)], width=side, height=side
-            )
+            with log.phase("start"):
+                prompts: list[Bitmap | Box] = [mask, (8.0, 8.0, 40.0, 40.0)]
+                bank = self._model.start(frame, prompts, width=side, height=side)[0].bank
+            for _ in range(memories - 1):
+                bank = advance_bank(bank, bank.conditioning, bank.pointers[0], layout)
             with log.phase("step"):
-                self._model.step(frame, [started[0].bank])
-        self._costs.remember(log, 1)
+                self._model.step(frame, [bank])
+        self._costs.remember("frame", log.phases["frame"])
+        self._costs.remember("start", log.phases["start"] / len(prompts))
+        self._costs.remember("step", log.phases["step"])
 
     def info(self) -> TrackerInfo:
         settings = self._settings
@@ -265,13 +280,28 @@ class Tracker:
         image = decode_image(data, max_megapixels=self._settings.max_image_megapixels)
         return _Frame(width=image.width, height=image.height, content=image)
 
-    def _encode(self, frame: _Frame, digest: bytes) -> FrameFeatures:
-        if not isinstance(frame.content, Image.Image):
-            return frame.content
-        features = self._model.encode(frame.content)
-        known = _Frame(width=frame.width, height=frame.height, content=features)
-        self._frames.put(digest, known, features.nbytes)
-        return features
+    def _remember(self, frame: _Frame, digest: bytes, features: FrameFeatures) -> None:
+        """Called when the model could compute with it, not before."""
+        if frame.content is not features:
+            known = replace(frame, content=features)
+            self._frames.put(digest, known, features.nbytes)
+
+    def _remember_costs(
+        self, log: RequestLog, frame: _Frame, starts: int, states: list[TrackState]
+    ) -> None:
+        seconds = log.phases
+        if isinstance(frame.content, Image.Image):  # else it would seem to cost nothing
+            self._costs.remember("frame", seconds["decode"] + seconds["encode"])
+        if starts:
+            self._costs.remember("start", seconds["start"] / starts)
+        # Most of a track is stepped with all that an object remembers.
+        if any(len(state.bank.recent) == self._model.layout.recent for state in states):
+            self._costs.remember("step", (seconds["step"] + seconds["shapes"]) / len(states))
+
+    def _release_memory(self) -> None:
+        self._frames.clear()
+        self._store_thread.submit(self._store.forget_frames)  # the cache is that thread's
+        self._model.release_memory()
 
     def _bitmap_to_shape(self, bitmap: Bitmap, track: Track) -> tuple[Shape | None, Track]:
         """The shape, None if the object is not visible, and the track with its last box."""
@@ -323,29 +353,29 @@ class _Asked(Generic[T]):
 
 
 class _Costs:
-    """What a frame and an object cost on this machine at the best of the last requests.
+    """What a frame, a new object and a tracked one cost here, at the best of the last requests.
 
     The best, because a stall that has passed must not refuse the next request.
     """
 
     def __init__(self, budget_seconds: float) -> None:
         self._budget = budget_seconds
-        self._frame: deque[float] = deque(maxlen=COSTS_REMEMBERED)
-        self._object: deque[float] = deque(maxlen=COSTS_REMEMBERED)
+        self._seconds: dict[str, deque[float]] = {
+            kind: deque(maxlen=COSTS_REMEMBERED) for kind in ("frame", "start", "step")
+        }
 
-    def remember(self, log: RequestLog, objects: int) -> None:
-        seconds = log.phases
-        self._frame.append(seconds.get("decode", 0.0) + seconds["encode"])
-        spent = sum(seconds.get(phase, 0.0) for phase in ("start", "step", "shapes"))
-        self._object.append(spent / objects)
+    def remember(self, kind: str, seconds: float) -> None:
+        """kind: frame, start or step; of the last two, the seconds per object."""
+        self._seconds[kind].append(seconds)
 
-    def check(self, objects: int) -> None:
+    def check(self, *, starts: int, steps: int) -> None:
         """Raises TooLarge if so many objects would take longer than the budget. One never does."""
-        if not self._object or objects <= 1:
-            return
-        frame, each = min(self._frame), min(self._object)
-        fitting = max(1, int((self._budget - frame) / each))
-        if objects > fitting:
+        objects = starts + steps
+        best = {kind: min(seconds, default=0.0) for kind, seconds in self._seconds.items()}
+        needed = starts * best["start"] + steps * best["step"]
+        left = self._budget - best["frame"]
+        if objects > 1 and needed > left:
+            fitting = max(1, int(objects * max(0.0, left) / needed)) if needed else 1
             raise TooLarge(
                 f"{objects} objects would take longer than {self._budget:g} s here; "
                 f"send at most {fitting} in one request."

@@ -23,6 +23,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,10 +33,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from byte_cache import ByteCache
-from errors import StateGone
+from errors import OutOfMemory, StateGone
 from memory_bank import MemoryBank, MemoryLayout
 from records import Records
-from shapes import SHAPE_TYPES
+from shapes import SHAPE_TYPES, Box
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +49,9 @@ RETAINED = 8
 RENEW_BELOW = 0.96
 SEAL_BYTES = 32
 MAX_HEAD_BYTES = 1 << 20
+MAX_SAFETENSORS_HEAD = 4096
 ID = re.compile(r"[A-Za-z0-9_-]{43}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +157,8 @@ class StateStore:
     def load(self, ids: Sequence[str]) -> list[TrackState | StateGone]:
         """Reads the states of tokens: all heads, then all memory frames that are not cached.
 
-        Raises StoreUnavailable. A state that is unknown, expired, of another model or damaged comes
-        back as StateGone.
+        Raises StoreUnavailable, OutOfMemory. A state that is unknown, expired, of another model or
+        damaged comes back as StateGone.
         """
         found = self._records.get([self._head_key(_hash_id(id_)) for id_ in ids])
         heads = [self._read_head(id_, record) for id_, record in zip(ids, found, strict=True)]
@@ -207,9 +207,10 @@ class StateStore:
             extend += renewed
             remove += stale
             ids.append(id_)
-            # A copy: a view would keep the whole batch alive that it was cut from.
-            features = state.bank.newest.clone()
-            self._cache.put(reference.name, features, features.nbytes)
+            with suppress(torch.OutOfMemoryError):  # then the next step reads it from the store
+                # A copy: a view would keep the whole batch alive that it was cut from.
+                features = state.bank.newest.clone()
+                self._cache.put(reference.name, features, features.nbytes)
         self._records.put(
             [*frames, *heads],
             ttl_seconds=self._ttl_seconds,
@@ -219,6 +220,10 @@ class StateStore:
         written = sum(len(record) for _, record in (*frames, *heads))
         self.traffic = replace(self.traffic, written_bytes=self.traffic.written_bytes + written)
         return ids
+
+    def forget_frames(self) -> None:
+        """Empties the device's cache of memory frames; they are read from the store again."""
+        self._cache.clear()
 
     def _head_key(self, hashed_id: str) -> str:
         return f"{self._key_prefix}:h:{hashed_id}"
@@ -242,7 +247,10 @@ class StateStore:
             return gone
         conditioning, *recent = (frames[name] for name in names)
         bank = MemoryBank(
-            step=head.step, conditioning=conditioning, recent=tuple(recent), pointers=head.pointers
+            step=head.step,
+            conditioning=conditioning,
+            recent=tuple(recent),
+            pointers=self._to_device(head.pointers),
         )
         return TrackState(track=head.track, bank=bank, history=head.history)
 
@@ -340,7 +348,7 @@ class StateStore:
                 box=(box[0], box[1], box[2], box[3]),
             ),
             step=step,
-            pointers=pointers.to(self._device),
+            pointers=pointers,
             history=History(
                 conditioning=_json_to_reference(content["conditioning"]),
                 recent=recent,
@@ -351,22 +359,34 @@ class StateStore:
     def _read_frame(self, reference: FrameReference, record: bytes | None) -> Tensor | None:
         if record is None:
             return None
+        layout = self._layout
         try:
+            if (
+                len(record)
+                > 2 * layout.channels * layout.height * layout.width + MAX_SAFETENSORS_HEAD
+            ):
+                raise ValueError("it is too long")
             if hashlib.sha256(record).hexdigest() != reference.digest:
                 raise ValueError("its digest is wrong")
             tensors = load(record)
             if set(tensors) != {"features"}:
                 raise ValueError("it holds something else")
-            layout = self._layout
             _check_tensor(
                 tensors["features"], torch.bfloat16, (layout.channels, layout.height, layout.width)
             )
-            features = tensors["features"].to(self._device)
         except Exception as error:  # whatever a hostile record provokes, it is no memory
             logger.error("memory frame %s is unusable: %s", _hash_id(reference.id)[:8], error)
             return None
+        features = self._to_device(tensors["features"])
         self._cache.put(reference.name, features, features.nbytes)
         return features
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        # Not a fault of the record: the track goes on when there is room again.
+        try:
+            return tensor.to(self._device)
+        except torch.OutOfMemoryError:
+            raise OutOfMemory("The device has too little memory for this request.") from None
 
 
 def _hash_id(id_: str) -> str:

@@ -44,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
         "byte_cache",
         "errors",
         "image_decoding",
+        "memory_bank",
         "model_handler",
         "protocol",
         "records",

@@ -294,6 +294,16 @@ def test_a_file_that_configures_no_model_stops_the_start_with_a_sentence(
         main.init_context(new_context())
 
 
+def test_an_option_that_is_not_supported_stops_the_start_with_a_sentence(
+    environment: Callable[..., None], micro_files: ModelFiles, tmp_path: Path
+) -> None:
+    text, option = micro_files.config.read_text(), "directly_add_no_mem_embed"
+    (tmp_path / "mine.yaml").write_text(text.replace(f"{option}: true", f"{option}: false"))
+    environment(SAM2_CONFIG=str(tmp_path / "mine.yaml"))
+    with pytest.raises(ConfigurationError, match=f"mine.yaml sets {option} to False"):
+        main.init_context(new_context())
+
+
 def test_a_redis_that_is_down_at_start(environment: Callable[..., None], tmp_path: Any) -> None:
     """The function is ready, says so, answers 503, and recovers by itself."""
     server = RedisServer(tmp_path)

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sam2_models import load_model, random_model
 
 from errors import ConfigurationError
-from model_handler import pack_bits
+from model_handler import _choose_precision, pack_bits
+from weights import ModelFiles
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 320])
@@ -25,3 +27,23 @@ def test_an_image_size_that_does_not_fit_is_told_at_start(tmp_path: Path, reposi
     files = random_model(config, tmp_path, image_size=250)
     with pytest.raises(ConfigurationError, match="cannot run at 250 x 250 pixels"):
         load_model(files)
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")]
+)
+def test_bfloat16_only_where_a_gpu_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)  # older ones emulate it
+    assert _choose_precision("auto", torch.device("cuda")) == precision
+
+
+def test_memory_that_is_released_changes_no_answer(micro_files: ModelFiles) -> None:
+    model = load_model(micro_files, precision="bfloat16")
+    frame = model.encode(Image.effect_noise((64, 48), 60).convert("RGB"))
+    (started,) = model.start(frame, [(8.0, 8.0, 40.0, 40.0)], width=64, height=48)
+    before = model.step(frame, [started.bank])[0].logits
+    model.release_memory()
+    assert torch.equal(model.step(frame, [started.bank])[0].logits, before)

@@ -25,7 +25,7 @@ from errors import (
     StoreUnavailable,
     TooLarge,
 )
-from model_handler import ModelHandler
+from model_handler import FrameFeatures, ModelHandler
 from protocol import TrackRequest, answers_to_json, body_to_request
 from request_log import RequestLog
 from settings import Settings
@@ -450,12 +450,55 @@ def test_more_objects_than_the_time_allows_are_refused_with_the_number_that_fits
 
 def test_the_number_that_fits() -> None:
     costs = _Costs(25.0)
-    costs.check(1000)  # nothing is known yet
-    log = RequestLog(phases={"decode": 1.0, "encode": 4.0, "start": 2.0, "step": 4.0})
-    costs.remember(log, 3)  # 5 s for the frame, 2 s for each object
-    costs.check(10)
+    costs.check(starts=1000, steps=1000)  # nothing is known yet
+    for kind, seconds in (("frame", 5.0), ("start", 1.0), ("step", 2.0), ("step", 9.0)):
+        costs.remember(kind, seconds)
+    costs.check(starts=0, steps=10)
+    costs.check(starts=20, steps=0)
+    costs.check(starts=10, steps=5)
     with pytest.raises(TooLarge, match=r"11 objects .* 25 s here; send at most 10 "):
-        costs.check(11)
+        costs.check(starts=0, steps=11)
+    with pytest.raises(TooLarge, match=r"21 objects .* 25 s here; send at most 20 "):
+        costs.check(starts=21, steps=0)
+
+
+def test_cheap_requests_do_not_make_a_long_track_seem_cheap(
+    micro_model: ModelHandler, clip: Clip
+) -> None:
+    """What is estimated for a track is a step with all of its memory, from the first request on."""
+    tracker = new_tracker(micro_model)
+    tracker.warm_up()
+    known = [*tracker._costs._seconds["step"]]
+    assert len(known) == 1
+    states = track(tracker, clip.frames[0], [square(10)])["states"]
+    recent = micro_model.layout.recent
+    for frame in clip.frames[1 : recent + 1]:
+        states = track(tracker, frame, [], states)["states"]
+    assert [*tracker._costs._seconds["step"]] == known
+    track(tracker, clip.frames[recent + 1], [], states)
+    assert len(tracker._costs._seconds["step"]) == 2
+    tracker.close()
+
+
+def test_features_that_the_model_could_not_use_are_not_kept(
+    micro_model: ModelHandler, clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every repetition of that frame would fail as well."""
+    tracker = new_tracker(micro_model)
+    encode = micro_model.encode
+
+    def failing(image: Image.Image) -> FrameFeatures:
+        good = encode(image)
+        return replace(good, levels=tuple(level * torch.nan for level in good.levels))
+
+    entry = request(clip.frames[0], [square(40)])
+    with monkeypatch.context() as patched:
+        patched.setattr(micro_model, "encode", failing)
+        with pytest.raises(ModelFailure):
+            tracker.track(entry)
+    (answer,) = tracker.track(entry)
+    assert answer.token is not None
+    tracker.close()
 
 
 def test_a_model_that_fails_saves_nothing(

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import redis.connection
@@ -14,7 +15,7 @@ from redis_server import RedisServer
 from torch import Tensor
 
 import tracker_state
-from errors import StateGone
+from errors import OutOfMemory, StateGone
 from memory_bank import MemoryLayout, advance_bank, start_bank
 from records import Records, open_records
 from settings import MIB, Settings
@@ -435,6 +436,40 @@ def test_a_damaged_record_is_gone_and_in_the_log(
     assert "unusable" in caplog.text
     assert ids[-1] not in caplog.text
     assert not is_gone(store, good)
+
+
+def test_a_long_memory_frame_is_not_hashed(
+    empty_redis: RedisServer, store: StateStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids, _ = walk(store, 1)
+    with empty_redis.client() as client:
+        for key in client.keys("*:m:*"):
+            client.append(key, bytes(5000))
+    assert is_gone(store, ids[-1])
+    assert "it is too long" in caplog.text
+
+
+def short_of_memory(*_: object, **__: object) -> Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_a_device_without_room_loses_no_track(empty_redis: RedisServer) -> None:
+    store = open_store(empty_redis, cache_bytes=1 << 20)
+    with mock.patch.object(torch.Tensor, "clone", short_of_memory):
+        (id_,) = store.save([started(7)])  # stored, if not cached
+    with mock.patch.object(torch.Tensor, "to", short_of_memory), pytest.raises(OutOfMemory):
+        store.load([id_])
+    assert same(load(store, id_), started(7))
+    store.close()
+
+
+def test_cached_frames_that_are_forgotten_are_read_again(empty_redis: RedisServer) -> None:
+    store = open_store(empty_redis, cache_bytes=1 << 20)
+    (id_,) = store.save([started(7)])
+    store.forget_frames()
+    assert same(load(store, id_), started(7))
+    assert (store.traffic.cache_hits, store.traffic.cache_misses) == (0, 1)
+    store.close()
 
 
 @pytest.mark.parametrize("kind", ["h", "m"])

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
 from model_handler import Prediction
-from shapes import Bitmap
-
-Box = tuple[float, float, float, float]
+from shapes import Bitmap, Box
 
 TINY = MemoryLayout(channels=4, height=2, width=2, recent=6, pointer_channels=8, pointers=15)
 SAM2 = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
@@ -73,6 +71,9 @@ class StandinModel:
         rows = np.arange(height) * LOGITS_SIDE // height
         columns = np.arange(width) * LOGITS_SIDE // width
         return [each.numpy()[np.ix_(rows, columns)] > 0 for each in logits]
+
+    def release_memory(self) -> None:
+        pass
 
     def _start_one(
         self, frame: HashedFrame, prompt: Bitmap | Box, width: int, height: int

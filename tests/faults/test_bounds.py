@@ -26,6 +26,7 @@ from memory_bank import MemoryBank
 from model_handler import ModelHandler, Prediction
 from protocol import Seed, Token, TrackRequest
 from records import RedisRecords
+from request_log import RequestLog
 from settings import MIB, Settings
 from tracker import Tracker
 from tracker_state import Track, TrackState
@@ -236,6 +237,7 @@ class ModelShortOfMemory(ModelHandler):
         self.name, self.fingerprint = StandinModel.name, StandinModel.fingerprint
         self.at_once = at_once
         self.batches: list[int] = []
+        self.released = 0
         self._standin = StandinModel()
 
     def encode(self, image: Any) -> Any:
@@ -249,6 +251,9 @@ class ModelShortOfMemory(ModelHandler):
 
     def logits_to_bitmaps(self, logits: Any, *, width: int, height: int) -> Any:
         return self._standin.logits_to_bitmaps(logits, width=width, height=height)
+
+    def release_memory(self) -> None:
+        self.released += 1
 
     def _step_batch(self, frame: Any, banks: list[MemoryBank]) -> list[Prediction]:
         self.batches.append(len(banks))
@@ -271,7 +276,12 @@ def test_out_of_memory_splits_the_batch_and_then_gives_up() -> None:
     with pytest.raises(OutOfMemory):
         tracker.track(request)
     model.at_once = 7  # and the next request is served as if nothing had been
-    assert [(a.shape, a.score) for a in make_answers(request, tracker)] == whole
+    assert model.released == 1
+    log = RequestLog()
+    assert [(a.shape, a.score) for a in tracker.track(request, log)] == whole
+    # What was cached has made room: read, decoded and encoded again.
+    assert (log.cache_hits, log.cache_misses) == (0, 7)
+    assert log.phases["encode"] > 0
     tracker.close()
 
 
