@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The shipped micro model, and that a training stopped half-way goes on where it was."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,28 @@ def test_a_stopped_training_goes_on_bit_by_bit(stocks, tmp_path: Path) -> None:
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, stopped.model.state_dict()[name]), name
         assert torch.equal(whole.average[name], stopped.average[name]), name
+
+
+def test_a_training_is_not_mixed_up_with_another(tmp_path: Path) -> None:
+    arguments = argparse.Namespace(device="cpu", seed=5, folder=tmp_path, start_from=None)
+    from_nothing = training_program.begin(arguments)
+    from_nothing.progress = 0.5
+    from_nothing.save(tmp_path / "checkpoint.pt")
+    assert training_program.begin(arguments).progress == 0.5
+    arguments.start_from = WEIGHTS
+    with pytest.raises(SystemExit, match="half of a training that did not start from"):
+        training_program.begin(arguments)
+    (tmp_path / "checkpoint.pt").unlink()
+    continued = training_program.begin(arguments)
+    continued.progress = 0.7
+    continued.save(tmp_path / "checkpoint.pt")
+    assert training_program.begin(arguments).progress == 0.7
+    continued.progress = 1.0
+    continued.save(tmp_path / "checkpoint.pt")
+    assert training_program.begin(arguments).progress == training_program.CONTINUED
+    arguments.start_from = None
+    with pytest.raises(SystemExit, match="is finished"):
+        training_program.begin(arguments)
 
 
 def test_a_training_starts_from_the_committed_weights() -> None:

@@ -9,6 +9,7 @@ decoder is listened to, for the four masks and scores before one of them is chos
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import os
 import time
@@ -414,6 +415,7 @@ class Training:
         self.optimizers[1].add_param_group({"params": list(self.guides.parameters())})
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.step, self.progress, self.seed = 0, 0.0, seed
+        self.origin = ""  # the digest of the weights that it started from
         # All gradients lie in one tensor, the seconds of a step behind them.
         weights = [*self.model.parameters(), *self.guides.parameters()]
         self.flat = torch.zeros(sum(weight.numel() for weight in weights) + 1, device=device)
@@ -429,6 +431,7 @@ class Training:
         for optimizer, state in zip(self.optimizers, kept["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.step, self.progress, self.seed = kept["step"], kept["progress"], kept["seed"]
+        self.origin = kept["origin"]
 
     def save(self, path: Path) -> None:
         part = path.with_suffix(".part")
@@ -441,6 +444,7 @@ class Training:
                 "step": self.step,
                 "progress": self.progress,
                 "seed": self.seed,
+                "origin": self.origin,
             },
             part,
         )
@@ -448,7 +452,7 @@ class Training:
 
     def start_from(self, weights: Path) -> None:
         """Go on with weights that were stored: a new schedule, its first part left out."""
-        self.step, self.progress = EARLY_STEPS, CONTINUED
+        self.step, self.progress, self.origin = EARLY_STEPS, CONTINUED, digest_of(weights)
         self.model.load_state_dict(load_weights(weights), strict=True)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
@@ -498,6 +502,10 @@ class Training:
         return float(self.flat[-1])
 
 
+def digest_of(weights: Path) -> str:
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
 def train(training: Training, folder: Path, minutes: float, export: Path, rank: int) -> None:
     """Until the schedule ends; its length is time, so that it fits any machine."""
     stocks = {name: ClipStock(name, folder) for name in KINDS}
@@ -532,6 +540,26 @@ def train(training: Training, folder: Path, minutes: float, export: Path, rank: 
         save_weights(training.average, export)
 
 
+def begin(arguments: argparse.Namespace) -> Training:
+    """From where a checkpoint was left, else from the weights that are named, else from nothing."""
+    training = Training(arguments.device, arguments.seed)
+    checkpoint = arguments.folder / "checkpoint.pt"
+    if checkpoint.exists():
+        training.load(checkpoint)
+    if training.progress >= 1 and arguments.start_from is None:
+        raise SystemExit(f"{checkpoint} is finished: remove it, or give --start-from its weights")
+    half_done = 0 < training.progress < 1
+    if half_done and arguments.start_from and training.origin != digest_of(arguments.start_from):
+        raise SystemExit(
+            f"{checkpoint} is half of a training that did not start from {arguments.start_from}: "
+            "finish it without --start-from, or remove it"
+        )
+    if arguments.start_from is not None and not half_done:
+        training = Training(arguments.device, arguments.seed)
+        training.start_from(arguments.start_from)
+    return training
+
+
 def work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
     """One of the processes; on a CPU each has one thread, for OpenMP stalls on a shared machine."""
     if arguments.device == "cpu":
@@ -545,15 +573,7 @@ def work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
             world_size=processes,
             timeout=timedelta(hours=3),
         )
-    training = Training(arguments.device, arguments.seed)
-    checkpoint = arguments.folder / "checkpoint.pt"
-    if checkpoint.exists():
-        training.load(checkpoint)
-    if training.progress >= 1 and arguments.start_from is None:
-        raise SystemExit(f"{checkpoint} is finished: remove it, or give --start-from its weights")
-    if arguments.start_from is not None and not 0 < training.progress < 1:
-        training = Training(arguments.device, arguments.seed)
-        training.start_from(arguments.start_from)
+    training = begin(arguments)
     if rank == 0:
         print(f"from step {training.step}, progress {training.progress:.3f}", flush=True)
     if rank == 0:
