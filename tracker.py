@@ -121,17 +121,18 @@ class Tracker:
     def _track(self, request: TrackRequest, log: RequestLog) -> list[Answer]:
         began = time.monotonic()
         log.objects, log.image_bytes = len(request.entries), len(request.image)
-        work: dict[int, Token | Seed] = {}
+        seeds: dict[int, Seed] = {}
+        tokens: dict[int, Token] = {}
         failures: dict[int, ObjectError] = {}
         for index, entry in enumerate(request.entries):
-            if isinstance(entry, ObjectError):
-                failures[index] = entry
+            if isinstance(entry, Seed):
+                seeds[index] = entry
+            elif isinstance(entry, Token):
+                tokens[index] = entry
             elif entry is not None:
-                work[index] = entry
-        tokens = {index: entry for index, entry in work.items() if isinstance(entry, Token)}
-        seeds = {index: entry for index, entry in work.items() if isinstance(entry, Seed)}
+                failures[index] = entry
         self._costs.check(starts=len(seeds), steps=len(tokens))
-        if not work:
+        if not seeds and not tokens:
             return self._answers(request, {}, failures, log)
 
         loading = self._ask_store(self._read_store, [token.id for token in tokens.values()])
