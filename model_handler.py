@@ -470,14 +470,14 @@ def set_threads(threads: int, workers: int) -> int:
     return torch.get_num_threads()
 
 
-def _available_cores() -> float:
+def _available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
     cores = float(len(os.sched_getaffinity(0)))
     with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (cgroup / "cpu.max").read_text().split()
         return min(cores, int(quota) / int(period))
     with contextlib.suppress(OSError, ValueError):  # cgroup v1
-        quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        quota_us = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
+        period_us = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
         if quota_us > 0:
             return min(cores, quota_us / period_us)
     return cores

@@ -5,8 +5,9 @@
     python -m benchmarks --full --resume
     python -m benchmarks --device cuda
 
-Every part is written to the JSON as soon as it is done; --resume goes on with the parts that are
-missing there. `savings` and `accuracy` are measured with --full and on a GPU, or when named:
+Every part is written to the JSON as soon as it is done, with its date and command; --resume goes on
+with the parts that are missing there, and measures those anew that are named. `savings` and
+`accuracy` are measured with --full and on a GPU, or when named:
 
     python -m benchmarks --resume --part savings --part accuracy
 """
@@ -95,14 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.show:
         words = arguments if arguments is not None else sys.argv[1:]
         command = shlex.join(["python", "-m", "benchmarks", *words])
-        results |= {
-            # Of a run that was resumed all that had a hand in it.
-            "command": "; ".join(filter(None, (results.get("command"), command))),
-            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "plan": written(plan),
-            "failed": {},
-        }
-        measure(plan, minutes, out, results, only=options.part)
+        results["plan"] = written(plan)
+        measure(plan, minutes, out, results, command=command, only=options.part)
     print(report_markdown(results))
     plot(results, out.with_suffix(".png"))
     out.with_suffix(".md").write_text(report_markdown(results) + "\n")
@@ -135,18 +130,18 @@ def written(plan: Plan) -> Any:
 
 
 def measure(
-    plan: Plan, minutes: float, out: Path, results: dict[str, Any], *, only: list[str] | None
+    plan: Plan,
+    minutes: float,
+    out: Path,
+    results: dict[str, Any],
+    *,
+    command: str,
+    only: list[str] | None,
 ) -> None:
-    """Runs what is missing in `results`, and writes them after each part.
-
-    only: these parts; None: all that the plan has.
-    """
-    wanted = only if only is not None else list_parts(plan)
-    todo = [
-        name
-        for name in list_parts(plan, extra=True)
-        if name in wanted and name not in results["parts"]
-    ]
+    """Runs the parts `only`, or else all of the plan that `results` lacks; writes after each."""
+    missing = [name for name in list_parts(plan) if name not in results["parts"]]
+    wanted = missing if only is None else only
+    todo = [name for name in list_parts(plan, extra=True) if name in wanted]
     begin = time.monotonic()
     end = begin + 60 * minutes * (1 - RESERVE)
     with (
@@ -165,8 +160,12 @@ def measure(
             try:
                 found = run_part(name, plan, Clock(seconds), Path(folder), report)
                 results["parts"][name] = {
-                    **found, "part_seconds": round(time.monotonic() - part_begin, 1)
-                }  # fmt: skip
+                    "command": command,
+                    "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+                    **found,
+                    "part_seconds": round(time.monotonic() - part_begin, 1),
+                }
+                results["failed"].pop(name, None)
             except Exception as error:  # the other parts can still be measured
                 traceback.print_exc()
                 results["failed"][name] = f"{type(error).__name__}: {error}"

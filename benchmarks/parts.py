@@ -76,10 +76,11 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
             for precision in dict.fromkeys(case.precision for case in cases):
                 report(f"{model}, {precision}: loading")
                 bench.load(precision)
-            rounds = 0
+            rounds, rates = 0, []
             while rounds != plan.rounds and not clock.is_over(
                 grace=FIRST_ROUND_GRACE if rounds == 0 else 1
             ):
+                rates.append(matrix_rate(torch.device(plan.device), torch.bfloat16))
                 # From round to round another case comes first.
                 turn = rounds % len(cases)
                 for case in cases[turn:] + cases[:turn]:
@@ -104,6 +105,7 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
         return {
             "weights": "random" if files.checkpoint.parent == folder else "its own",
             "resize_seconds": resize,
+            "matrix_rates": rates,
             "server_peak_bytes": memory,
             "cases": [
                 {

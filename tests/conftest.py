@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What the tests share: quiet threads, a real Redis, a model."""
 
+import logging
 import os
 import signal
+import sys
 
 # Before torch is imported: its threads wait politely where cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +38,18 @@ settings.register_profile(
 # A few examples only: for a second run of the same tests in other surroundings.
 settings.register_profile("quick", settings.get_profile("project"), max_examples=5)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
+
+
+@pytest.fixture(autouse=True)
+def what_a_test_changed() -> "Iterator[None]":
+    """Puts torch's threads and the root logger back as they were, whatever a test did to them."""
+    torch, root = sys.modules.get("torch"), logging.getLogger()
+    threads = torch.get_num_threads() if torch else 0
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers, root.level = handlers, level
+    if torch and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -156,10 +156,10 @@ def test_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "parts": {},
         "failed": {},
         "plan": {"models": [MICRO], "objects": [1], "precisions": ["float32"]},
-        "command": "python -m benchmarks",
-        "date": "today",
     }
-    measure(SMALL, 60, out, results, only=[f"speed_{MICRO}", "track_length"])
+    results["failed"]["track_length"] = "RuntimeError: an earlier run"
+    named = [f"speed_{MICRO}", "track_length"]
+    measure(SMALL, 60, out, results, command="python -m benchmarks", only=named)
     assert results["failed"] == {}
     assert json.loads(out.read_text())["parts"].keys() == {f"speed_{MICRO}", "track_length"}
     cases: list[Any] = results["parts"][f"speed_{MICRO}"]["cases"]
@@ -173,8 +173,14 @@ def test_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     early, late = results["parts"]["track_length"]["frames"].values()
     assert early["bytes_in_redis"] == pytest.approx(late["bytes_in_redis"], rel=0.02)
 
+    before = results["parts"]["track_length"]
+    measure(SMALL, 60, out, results, command="the second time", only=["track_length"])
+    assert results["parts"]["track_length"] != before  # what is named is measured again
+
     text = report_markdown(results)
     assert "| JPEG | float32 | 1 |" in text
+    assert f"`python -m benchmarks`: speed_{MICRO}" in text
+    assert "`the second time`: track_length" in text
     flat = [goal for goal in goals(results) if "bytes of frame 20" in goal.text]
     assert [goal.passed for goal in flat] == [True]
     plot(results, tmp_path / "plot.png")
@@ -186,6 +192,7 @@ def test_what_is_missing_is_said() -> None:
     part = {
         "weights": "random",
         "resize_seconds": 0.0,
+        "matrix_rates": [],
         "server_peak_bytes": {},
         "cases": [],
         "not_measured": missing,
@@ -267,7 +274,7 @@ def test_accuracy_of_precisions_and_options(micro_files: ModelFiles) -> None:
     assert found["rows"][0]["object_frames"] == 29
     exact, half, small = found["rows"]
     assert exact["iou_with_float32"] == 1.0
-    assert 0.98 <= half["iou_with_float32"] < 1.0
+    assert 0.9 < half["iou_with_float32"] < 1.0
     assert small["iou_with_float32"] < half["iou_with_float32"]
     assert small["j_and_f"] < exact["j_and_f"]
     results: Results = {"parts": {"accuracy": found}, "plan": asdict(SMALL), "failed": {}}

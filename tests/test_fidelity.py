@@ -34,8 +34,10 @@ LOGIT_TOLERANCE = 1e-2
 def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def images(clip: Clip) -> list[Image.Image]:
@@ -125,7 +127,7 @@ def test_masks_and_boxes_over_many_frames(
 def test_many_objects_of_other_clips(
     seed: int, thread_count: int, micro_files: ModelFiles, tmp_path: Path
 ) -> None:
-    """Five objects in a batch; here rounding alone was seen to move a logit by 0.037."""
+    """Five objects in a batch, of which each must be rounded as if it were alone."""
     clip = draw_clip(seed, frames=24, width=320, height=240, objects=3)
     masks = [clip.masks[0, number] for number in range(3)]
     prompts: list[Prompt] = [*masks, tight_box(masks[0]), tight_box(masks[1])]

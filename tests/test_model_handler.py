@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the model handler does beside tracking; test_fidelity.py has that."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from sam2_models import load_model, random_model
 
 from errors import ConfigurationError
-from model_handler import _choose_precision, pack_bits
+from model_handler import _available_cores, _choose_precision, pack_bits
 from weights import ModelFiles
 
 
@@ -45,5 +46,23 @@ def test_memory_that_is_released_changes_no_answer(micro_files: ModelFiles) -> N
     frame = model.encode(Image.effect_noise((64, 48), 60).convert("RGB"))
     (started,) = model.start(frame, [(8.0, 8.0, 40.0, 40.0)], width=64, height=48)
     before = model.step(frame, [started.bank])[0].logits
+    kept = model._model.memory_attention._cache
+    assert kept.get(id(started.bank.conditioning)) is not None
     model.release_memory()
+    assert kept.get(id(started.bank.conditioning)) is None
     assert torch.equal(model.step(frame, [started.bank])[0].logits, before)
+
+
+def test_a_containers_share_of_the_cores_is_seen(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert _available_cores(tmp_path) == cores  # no cgroup
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert _available_cores(tmp_path) == cores  # without limit
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
+    assert _available_cores(tmp_path) == 0.5
+    (tmp_path / "cpu.max").write_text("25000 100000\n")  # version 2
+    assert _available_cores(tmp_path) == 0.25
+    (tmp_path / "cpu.max").write_text(f"{(cores + 1) * 100000} 100000\n")
+    assert _available_cores(tmp_path) == cores

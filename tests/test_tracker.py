@@ -28,9 +28,10 @@ from errors import (
 from model_handler import FrameFeatures, ModelHandler
 from protocol import TrackRequest, answers_to_json, body_to_request
 from request_log import RequestLog
-from settings import Settings
-from tracker import Tracker, _Costs, open_store
+from settings import Settings, settings_from_environment
+from tracker import Tracker, _Costs, build_tracker, open_store
 from training.clips import Clip, draw_clip
+from weights import ModelFiles
 
 WIDTH, HEIGHT = 160, 120
 GONE = {"v": 1, "id": "A" * 43}
@@ -525,12 +526,58 @@ def test_a_model_that_fails_saves_nothing(
 # ---- the store ----
 
 
+def test_the_settings_of_the_store_are_those_of_the_keys(
+    empty_redis: RedisServer, micro_files: ModelFiles, clip: Clip, seeds: list[Any]
+) -> None:
+    environment = {
+        "CVAT_FUNCTIONS_REDIS_HOST": empty_redis.host,
+        "CVAT_FUNCTIONS_REDIS_PORT": str(empty_redis.port),
+        "SAM2_MODEL": "sam2.1_hiera_micro",
+        "SAM2_THREADS": "1",
+    }
+    for more, prefix, life in (
+        ({}, "cvat-sam2:", 30_000),
+        ({"SAM2_REDIS_PREFIX": "mine", "SAM2_STATE_TTL_SECONDS": "900"}, "mine:", 900),
+    ):
+        tracker = build_tracker(settings_from_environment(environment | more))
+        track(tracker, clip.frames[0], seeds)
+        tracker.close()
+        with empty_redis.client() as client:
+            keys = client.keys("*")
+            lives = [client.ttl(key) for key in keys]
+            client.flushall()
+        assert len(keys) == 2 * len(seeds)
+        assert all(key.decode().startswith(prefix) for key in keys)
+        assert all(life - 60 < left <= life for left in lives)
+
+
+def test_a_polygon_has_as_many_points_as_its_tolerance_asks_for(
+    micro_model: ModelHandler, clip: Clip, seeds: list[Any]
+) -> None:
+    first, second = (clip.frames[n].repeat(6, axis=0).repeat(6, axis=1) for n in (0, 1))
+    seed = {**seeds[1], "points": [6 * p for p in seeds[1]["points"]]}
+    points = []
+    for tolerance in (0.0, 0.05):
+        tracker = new_tracker(micro_model, polygon_tolerance=tolerance)
+        states = track(tracker, first, [seed])["states"]
+        (shape,) = track(tracker, second, [], states)["shapes"]
+        points.append(len(shape["points"]))
+        tracker.close()
+    assert points[0] > points[1]
+
+
 def test_malformed_tokens_send_no_command(
     micro_model: ModelHandler, clip: Clip, empty_redis: RedisServer
 ) -> None:
     tracker = new_tracker(micro_model, empty_redis)
     tracker.store_answers()
-    hostile = ["x", {"v": 1, "id": "*"}, {"v": 1, "id": "../" * 14 + "a"}, {"v": 2, "id": "A" * 43}]
+    hostile = [
+        "x",
+        {"v": 1, "id": "*"},
+        {"v": 1, "id": "../" * 14 + "a"},
+        {"v": 1, "id": "*\r\nFLUSHALL\r\n" + "a" * 30},
+        {"v": 2, "id": "A" * 43},
+    ]
     with empty_redis.commands() as commands, pytest.raises(AllObjectsFailed):
         tracker.track(request(clip.frames[0], [], hostile))
     assert commands == []

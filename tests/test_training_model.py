@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from training import train as training_program
 from training.clips import draw_clip
-from training.dataset import CLIPS_PER_SHARD, KINDS, SIDE, ClipStock
+from training.dataset import KINDS, SIDE, ClipStock
 from training.evaluate import tracked
 from training.metrics import jaccard
 from training.model import CONFIG, WEIGHTS, build_predictor, load_weights, save_weights
@@ -140,4 +140,3 @@ def test_batches_hold_whole_objects_of_their_clips(stocks) -> None:
     assert batch.masks[:, 0].any((1, 2)).all()
     assert batch.times[0] == 0
     assert list(batch.times) == sorted(set(batch.times))
-    assert CLIPS_PER_SHARD % 2 == 0

@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import weights
 from errors import ConfigurationError
@@ -508,9 +510,6 @@ class Evil:
 
 
 def test_checkpoints_of_either_form(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import save_file
-
     state = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1, dtype=torch.bfloat16)}
     torch.save({"model": state}, tmp_path / "meta.pt")
     torch.save(state, tmp_path / "flat.pt")
@@ -524,9 +523,6 @@ def test_checkpoints_of_either_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "folder"])
 def test_broken_checkpoints(tmp_path: Path, damage: str, suffix: str) -> None:
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import save_file
-
     path = tmp_path / f"broken{suffix}"
     if damage == "folder":
         path.mkdir()
@@ -543,7 +539,6 @@ def test_broken_checkpoints(tmp_path: Path, damage: str, suffix: str) -> None:
 
 
 def test_nothing_else_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(ConfigurationError, match="cannot be read"):
@@ -553,7 +548,6 @@ def test_nothing_else_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("content", [{}, {"model": {}}, {"model": {"a": 1}}, {"a": [1]}, [1, 2]])
 def test_files_without_weights(tmp_path: Path, content: object) -> None:
-    torch = pytest.importorskip("torch")
     torch.save(content, tmp_path / "odd.pt")
     with pytest.raises(ConfigurationError, match="holds no weights"):
         load_weights(tmp_path / "odd.pt")

@@ -44,7 +44,6 @@ def _one(lane: Lane, point: str, rng: random.Random, tally: Tally) -> str | None
         nodes = reference.step(image, nodes)
         states = fleet.post({"image": lane.pictures[image], "states": states}).body["states"]
 
-    # An image that no worker has seen yet is decoded by whoever gets it.
     image = rng.randrange(IMAGES)
     body = {"image": lane.pictures[image], "states": states}
     kills = fleet.kills()

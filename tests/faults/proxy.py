@@ -32,6 +32,8 @@ class Proxy:
         self.stubbed = 0
         self.handshakes = 0
         """Begun by clients, however they ended."""
+        self.round_trips = 0
+        """How often a client spoke after the server, or first."""
         self.sent: list[bytes] | None = None
         """What clients sent, chunk by chunk, where somebody put a list here."""
         self._lock = threading.Lock()
@@ -72,6 +74,7 @@ class Proxy:
         return self._tls.wrap_socket(client, server_side=True)
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        spoke_last = server
         while not self._closed:
             readable, _, _ = select.select([client, server], [], [], 1.0)
             for source in readable:
@@ -81,6 +84,10 @@ class Proxy:
                     return
                 if source is client and self.sent is not None:
                     self.sent.append(data)
+                if source is client and spoke_last is server:
+                    with self._lock:
+                        self.round_trips += 1
+                spoke_last = source
                 while self.silent and not self._closed:
                     time.sleep(0.01)
                 if source is client and self.stub_answer is not None:

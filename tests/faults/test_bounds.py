@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from errors import BadRequest, EmptyShape, ModelFailure, OutOfMemory, StoreUnavailable, TooLarge
+from errors import BadRequest, EmptyShape, OutOfMemory, StoreUnavailable, TooLarge
 from faults.campaign_leak import leak_campaign
+from faults.hostile_images import EXPECTED, hostile_image
 from faults.local import DictRecords, make_store, make_tracker
 from faults.proxy import Proxy
 from faults.redis_server import RedisServer
@@ -24,7 +25,7 @@ from faults.standin_model import SAM2, HashedFrame, StandinModel
 from image_decoding import decode_image
 from memory_bank import MemoryBank
 from model_handler import ModelHandler, Prediction
-from protocol import Seed, Token, TrackRequest
+from protocol import Seed, TrackRequest
 from records import RedisRecords
 from request_log import RequestLog
 from settings import MIB, Settings
@@ -166,15 +167,16 @@ def test_a_restart_of_redis_is_not_seen(
     assert (answer.shape, answer.score) == (expected.shape, expected.score)
 
 
+@pytest.mark.parametrize("objects", [1, 50])
 def test_latency_costs_three_round_trips_whatever_the_number_of_objects(
-    proxy: Proxy, tracker: Tracker
+    proxy: Proxy, tracker: Tracker, objects: int
 ) -> None:
-    answers = tracker.track(TrackRequest(image=png(), entries=(SEED,) * 50))
+    answers = tracker.track(TrackRequest(image=png(), entries=(SEED,) * objects))
     tokens = tuple(answer.token for answer in answers)
-    proxy.delay_seconds = 0.2
-    begin = time.monotonic()
+    proxy.delay_seconds = 0.05  # so that whoever asks twice without waiting is seen to
+    before = proxy.round_trips
     tracker.track(TrackRequest(image=png(), entries=tokens))
-    assert time.monotonic() - begin < 3 * 0.2 + SLACK_SECONDS
+    assert proxy.round_trips == before + 3
 
 
 def test_every_key_lives_for_a_time_and_a_track_stays_below_7_7_mib(server: RedisServer) -> None:
@@ -214,7 +216,7 @@ def test_after_their_time_no_key_is_left(server: RedisServer) -> None:
     records = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=server.port))
     tracker = Tracker(
         StandinModel(),  # type: ignore[arg-type]
-        make_store(records, StandinModel().layout, ttl_seconds=1),
+        make_store(records, StandinModel().layout, ttl_seconds=4),
         Settings(threads=1),
     )
     known = start(tracker)
@@ -298,6 +300,18 @@ def masked(width: int, height: int, count: int) -> TrackRequest:
     return TrackRequest(image=image, entries=(everything,) * count)
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_strange_image_is_decoded_or_refused_as_it_should_be(name: str) -> None:
+    refusals = {"bad_request": BadRequest, "too_large": TooLarge}
+    if (code := EXPECTED[name]) is not None:
+        with pytest.raises(refusals[code]):
+            decode_image(hostile_image(name), max_megapixels=40)
+    else:
+        image = decode_image(hostile_image(name), max_megapixels=40)
+        assert image.mode == "RGB"
+        assert image.getbbox(alpha_only=False) is None or image.width * image.height > 0
+
+
 def test_bitmaps_of_many_seeds_are_not_held_together() -> None:
     width, height = 2000, 1500
     request = masked(width, height, 40)
@@ -316,24 +330,6 @@ def test_more_seeds_than_a_large_image_allows_are_refused_with_the_number() -> N
     tracker = make_tracker(DictRecords())
     with pytest.raises(TooLarge, match="27 masks and polygons .* send at most 26 at once"):
         tracker.track(masked(8000, 5000, 27))
-    tracker.close()
-
-
-def test_a_model_that_fails_saves_nothing() -> None:
-    class FailingModel(StandinModel):
-        def step(self, frame: Any, banks: Any) -> list[Prediction]:
-            if banks:
-                raise ModelFailure("The model's masks are not finite numbers.")
-            return []
-
-    records = DictRecords()
-    tracker = make_tracker(records, model=FailingModel())
-    token = tracker.track(TrackRequest(image=png(), entries=(SEED,)))[0].token
-    assert isinstance(token, Token)
-    before = dict(records.values)
-    with pytest.raises(ModelFailure):
-        tracker.track(TrackRequest(image=png(), entries=(token, SEED)))
-    assert records.values == before
     tracker.close()
 
 

@@ -109,16 +109,6 @@ def test_a_renewal_is_a_plain_expire() -> None:
     assert names.count(b"EXPIRE") == 1
 
 
-def test_a_malformed_token_sends_nothing() -> None:
-    from protocol import body_to_request
-
-    state = {"v": 1, "id": "*\r\nFLUSHALL\r\n" + "a" * 30}
-    request = body_to_request(
-        {"image": "AAAA", "states": [state]}, max_objects=9, max_points=100_000
-    )
-    assert request.entries[0].code == "bad_state"  # type: ignore[union-attr]
-
-
 # --- Kvrocks itself, where there is one
 
 

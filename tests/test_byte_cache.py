@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""The bound of what is cached."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byte_cache import ByteCache
+
+PUTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40)), max_size=60)
+
+
+@given(puts=PUTS)
+def test_never_more_than_the_bound_and_always_the_newest(puts: list[tuple[int, int]]) -> None:
+    cache: ByteCache[int, int] = ByteCache(100)
+    last: dict[int, tuple[int, int]] = {}
+    for number, (key, size) in enumerate(puts):
+        cache.put(key, number, size)
+        last[key] = (number, size)
+        assert cache.get(key) == number
+        kept = {k: value for k in range(10) if (value := cache.get(k)) is not None}
+        assert all(value == last[k][0] for k, value in kept.items())
+        assert sum(last[k][1] for k in kept) <= 100
+
+
+def test_what_was_used_stays_longer() -> None:
+    cache: ByteCache[str, int] = ByteCache(2)
+    cache.put("a", 1, 1)
+    cache.put("b", 2, 1)
+    assert cache.get("a") == 1
+    cache.put("c", 3, 1)
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (1, None, 3)
+
+
+def test_what_is_larger_than_the_bound_is_not_kept() -> None:
+    cache: ByteCache[str, int] = ByteCache(5)
+    cache.put("a", 1, 6)
+    assert cache.get("a") is None
+
+
+def test_after_clearing_there_is_room_again() -> None:
+    cache: ByteCache[str, int] = ByteCache(2)
+    cache.put("a", 1, 2)
+    cache.clear()
+    assert cache.get("a") is None
+    cache.put("b", 2, 1)
+    cache.put("c", 3, 1)
+    assert (cache.get("b"), cache.get("c")) == (2, 3)
