@@ -345,7 +345,10 @@ def test_two_workers_share_a_redis_and_one_that_dies_is_replaced(
         for _ in range(4):
             status, answer = server.post(follow(FRAME, answer["states"]))
             assert status == 200
+        begin = time.monotonic()
         assert server.stop() == 0
+        assert time.monotonic() - begin < 10
+        assert "Traceback" not in "".join(server.log)
 
 
 def worker_ids(server: FunctionServer) -> list[int]:
