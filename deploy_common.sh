@@ -160,15 +160,9 @@ check_options() {
     if [ -n "$IMAGE" ] && [ -n "$MODEL_GIVEN$CONFIG$TORCH_INDEX$STAGE_ONLY" ]; then
         die "--image is built already: --model, --config, --torch-index and --stage do not go with it."
     fi
+    local value
     STAGE="${STAGE:-$HERE/out/function}"
     case "$STAGE" in /*) ;; *) STAGE="$PWD/$STAGE" ;; esac
-    for file in "$CONFIG" "$CHECKPOINT" "${SAM2_WEIGHTS_URL:-}"; do
-        case "$file" in '' | http://* | https://*) continue ;; esac
-        file="${file#file://}"
-        case "$file" in /*) ;; *) file="$PWD/$file" ;; esac
-        case "$file/" in "$STAGE"/*) die "'$file' lies in '$STAGE', which is emptied first; move it elsewhere." ;; esac
-    done
-    local value
     for value in "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
         # It would end Nuclio's own quoting in the middle of its docker command.
         case "$value" in *\'*) die "Nuclio cannot hand on a value with a single quote in it." ;; esac
@@ -189,6 +183,7 @@ stage() {
             *) die "'$STAGE' holds '$name', which is not ours; name an empty folder." ;;
             esac
         done
+        check_sources
         run rm -rf "$STAGE"
     fi
     run mkdir -p "$STAGE/weights"
@@ -198,6 +193,19 @@ stage() {
     for config in "${CONFIGS[@]}"; do
         say "# $STAGE/$config, with $MODEL_SETTINGS"
         [ -n "$DRY_RUN" ] || write_config "$HERE/$config" >"$STAGE/$config"
+    done
+}
+
+# What is copied must not lie in the folder that is emptied first, however the path is spelled.
+check_sources() {
+    local file folder stage
+    stage="$(cd "$STAGE" && pwd -P)"
+    for file in "$CONFIG" "$CHECKPOINT" "${SAM2_WEIGHTS_URL:-}"; do
+        case "$file" in '' | http://* | https://*) continue ;; esac
+        folder="$(cd "$(dirname "${file#file://}")" 2>/dev/null && pwd -P)" || continue
+        case "$folder/" in
+        "$stage"/*) die "'$file' lies in '$STAGE', which is emptied first; move it elsewhere." ;;
+        esac
     done
 }
 

@@ -17,6 +17,8 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 # over the whole image in a progressive JPEG (cameras need 10), colour profiles in a PNG (1).
 MAX_JPEG_SCANS = 32
 MAX_PNG_PROFILES = 8
+# To resize a line of millions of pixels takes gigabytes of tables, here and in Pillow.
+MAX_SIDE = 65_535
 # Markers with a length, and the end of the image.
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
 START_OF_SCAN = 0xDA
@@ -56,6 +58,10 @@ def decode_image(data: bytes, *, max_megapixels: float) -> Image.Image:
 
 
 def _check_size(image: Image.Image, max_megapixels: float) -> None:
+    if max(image.size) > MAX_SIDE:
+        raise TooLarge(
+            f"The image has {image.width} x {image.height} pixels; a side may have {MAX_SIDE}."
+        )
     if image.width * image.height > max_megapixels * 1e6:
         raise TooLarge(
             f"The image has {image.width} x {image.height} pixels; "

@@ -16,8 +16,6 @@ from torch import Tensor
 PRECISION_BITS = 22
 SUPPORT = 2.0  # of the bicubic filter, in pixels of the smaller of both images
 BICUBIC = -0.5  # the filter's free parameter (Keys, 1981)
-# Of a longer image a pixel comes from so many that the filter's tables would fill the device.
-MOST_REDUCTION = 32
 
 
 def image_to_pixels(image: Image.Image, size: int, device: torch.device) -> Tensor:
@@ -25,8 +23,8 @@ def image_to_pixels(image: Image.Image, size: int, device: torch.device) -> Tens
 
     sam2.utils.misc.load_video_frames resizes so.
     """
-    if device.type == "cpu" or max(image.size) > MOST_REDUCTION * size:
-        return torch.from_numpy(np.array(image.resize((size, size)))).to(device)
+    if device.type == "cpu":
+        return torch.from_numpy(np.array(image.resize((size, size))))
     # A GPU takes the time of a few dozen small kernels for it.
     return resize(torch.from_numpy(np.array(image)).to(device), width=size, height=size)
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Generic, ParamSpec, TypeVar
 
@@ -301,7 +302,8 @@ class Tracker:
 
     def _release_memory(self) -> None:
         self._frames.clear()
-        self._store_thread.submit(self._store.forget_frames)  # the cache is that thread's
+        with suppress(StoreUnavailable):  # a store that hangs: its thread does it later
+            self._ask_store(self._store.forget_frames).wait()
         self._model.release_memory()
 
     def _bitmap_to_shape(self, bitmap: Bitmap, track: Track) -> tuple[Shape | None, Track]:
@@ -339,18 +341,24 @@ class _Asked(Generic[T]):
     """What the store was asked for, on its thread, and until when that is waited for."""
 
     def __init__(self, future: Future[T], deadline: float) -> None:
-        self._future = future
+        self._future: Future[T] | None = future
         self._deadline = deadline
 
     def wait(self) -> T:
         """Raises StoreUnavailable at the deadline, and what the call raises."""
+        # Asked once, and let go: the traceback of an error in it holds the tensors of the request.
+        future, self._future = self._future, None
+        if future is None:
+            raise RuntimeError("the answer was taken already")
         try:
-            return self._future.result(timeout=max(0.0, self._deadline - time.monotonic()))
+            return future.result(timeout=max(0.0, self._deadline - time.monotonic()))
         except FutureTimeoutError:
-            self._future.cancel()
+            future.cancel()
             raise StoreUnavailable(
                 "The store of the tracks does not answer in time; try again in a moment."
             ) from None
+        finally:
+            del future
 
 
 class _Costs:

@@ -8,6 +8,7 @@ python -m cvat_action local --video clip.mp4 --annotations seeds.json --out trac
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,10 +75,22 @@ def _run_on_server(options: argparse.Namespace) -> int:
         if options.command == "functions":
             run_functions(server, as_json=options.json)
             return 0
-        output = Output(options.json, options.preview, options.contact_sheet)
+        output = Output(options.json, options.preview, options.contact_sheet, _connection(options))
         if options.resume:
             return resume_track(server, options.resume, _pace(options), output)
         return run_track(server, _track_options(options), _pace(options), output)
+
+
+def _connection(options: argparse.Namespace) -> str:
+    """The options of the connection but the login, for the command that goes on with a run."""
+    given = {
+        "--server-host": options.server_host,
+        "--server-port": options.server_port,
+        "--profile": options.profile,
+        "--org": options.organization,
+    }
+    words = [f"{name} {shlex.quote(str(v))} " for name, v in given.items() if v is not None]
+    return "".join(words) + ("--insecure " if options.insecure else "")
 
 
 def _check_track(options: argparse.Namespace) -> None:

@@ -23,7 +23,11 @@ def points_fault(kind: str, points: object, width: int, height: int) -> str | No
     """
     if not isinstance(points, list) or not {type(p) for p in points} <= {int, float}:
         return "points that are not a list of numbers"
-    if not all(map(math.isfinite, points)):
+    try:
+        finite = all(map(math.isfinite, points))
+    except OverflowError:  # a whole number of hundreds of digits
+        finite = False
+    if not finite:
         return "points that are not finite"
     if kind == "mask":
         return _mask_fault(points, width, height)

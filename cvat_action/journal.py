@@ -72,26 +72,35 @@ class Journal:
     def begin(
         cls, path: Path, header: Header, seeds: Sequence[Seed], *, over: bool = False
     ) -> "Journal":
-        """over: write over the journal that lies there, of a run that is written.
+        """over: in the place of the journal that lies there, of a run that is written.
 
         Raises ActionError where one lies there else: it may hold the only copy of what was tracked.
         """
+        part = path.with_name(path.name + ".part") if over else path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = FileIO(path, "w" if over else "x")
-        except FileExistsError:
-            raise ActionError(
-                "A run that was cut off or is still going on has its journal there. Delete the "
-                "file, name another with --journal, or go on with that run: "
-                f"--resume {shlex.quote(str(path))}"
-            ) from None
+            file = FileIO(part, "w" if over else "x")
         except OSError as error:
+            if isinstance(error, FileExistsError) and path.is_file():
+                raise ActionError(
+                    "A run that was cut off or is still going on has its journal there. Delete "
+                    "the file, name another with --journal, or go on with that run: "
+                    f"--resume {shlex.quote(str(path))}"
+                ) from None
             raise ActionError(
                 f"The journal {path} cannot be written ({error.strerror}); name another place "
                 "with --journal."
             ) from None
         journal = cls(path, file, frozenset())
-        journal._line({"journal": VERSION, **asdict(header), "seeds": [asdict(s) for s in seeds]})
+        try:
+            content = {**asdict(header), "seeds": [asdict(s) for s in seeds]}
+            journal._line({"journal": VERSION, **content})
+        except ActionError:
+            file.close()
+            part.unlink()
+            raise
+        if over:
+            part.replace(path)
         return journal
 
     @classmethod

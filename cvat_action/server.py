@@ -9,7 +9,6 @@ authentication, organisation, certificates and proxies.
 import json
 import logging
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,14 +56,6 @@ class Server:
     @property
     def host(self) -> str:
         return str(self._client.api_map.host)
-
-    @property
-    def options(self) -> str:
-        """The options that lead to this server, for a person to paste; without the login."""
-        organization = self._client.organization_slug
-        return f"--server-host {shlex.quote(self.host)}" + (
-            f" --org {shlex.quote(organization)}" if organization else ""
-        )
 
     def version(self) -> tuple[int, int] | None:
         """(major, minor) of the server, or None where it does not say."""

@@ -4,6 +4,7 @@
 import json
 import logging
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,8 @@ class Output:
     as_json: bool = False
     preview: Path | None = None
     contact_sheet: Path | None = None
+    connection: str = ""
+    """the options that led to the server, as they were given and with a blank at the end"""
 
 
 def run_track(server: Server, options: TrackOptions, pace: Pace, output: Output) -> int:
@@ -73,7 +76,7 @@ def run_track(server: Server, options: TrackOptions, pace: Pace, output: Output)
     frames = job.frames_between(options.frame, target)
     if not frames:
         logger.info("Nothing to do: there is no frame to track after frame %d.", options.frame)
-        _tell_of_nothing(job, output)
+        _tell_of_nothing(job, output, {}, dry_run=options.dry_run)
         return 0
     function = choose_function(server, options.function)
     annotations = server.annotations(job.id)
@@ -137,14 +140,14 @@ def resume_track(server: Server, path: Path, pace: Pace, output: Output) -> int:
     job = server.job(header.job)
     function = choose_function(server, header.function)
     session = _Session(server, job, function, header, pace, output, path)
-    record = session.finish_writing(record)
+    record, written = session.finish_writing(record)
     last = record.done[-1] if record.done else header.frame
     frames = job.frames_between(last, header.target) if last != header.target else []
     seeds = _seeds_to_go_on_with(server.annotations(job.id), record, frames) if frames else []
     if not seeds:
         path.unlink()
         logger.info("Everything is written; nothing is left to track.")
-        _tell_of_nothing(job, output)
+        _tell_of_nothing(job, output, written)
         return 0
     logger.info("Going on after frame %d with %d objects.", last, len(seeds))
     session.header = replace(header, frame=last)
@@ -195,7 +198,7 @@ class _Session:
             problem is not None and bool(run.done) and any(o.live for o in run.objects)
         )
         resume = (
-            f"python -m cvat_action {self._server.options} track "
+            f"python -m cvat_action {self._output.connection}track "
             f"--resume {shlex.quote(str(self._path))}"
         )
         if can_go_on:
@@ -215,8 +218,12 @@ class _Session:
         logger.critical("%s%s%s", problem, done, f" Go on with: {resume}" if can_go_on else "")
         return INTERRUPTED if run.interrupted else 1
 
-    def finish_writing(self, record: Record) -> Record:
-        """Writes what a cut-off run has tracked and not written; the record with the new ids."""
+    def finish_writing(self, record: Record) -> tuple[Record, dict[str, int]]:
+        """Writes what a cut-off run has tracked and not written.
+
+        Gives the record with the new ids, and how much of what was written.
+        """
+        written: Counter[str] = Counter()
         journal = Journal.append(self._path, record)
         try:
             if record.batches is not None:
@@ -230,11 +237,13 @@ class _Session:
                     repeats=self._pace.repeats,
                     first_wait=self._pace.first_wait,
                 )
+                for batch in record.batches[record.written :]:
+                    written[f"{batch.kind}_{batch.action}d"] += len(batch.objects)
             elif record.done:
-                self._write(record.objects, record.done, journal)
+                written.update(self._write(record.objects, record.done, journal))
         finally:
             journal.close()
-        return journals.read(self._path)
+        return journals.read(self._path), dict(written)
 
     def _track(self, seeds: Sequence[Seed], frames: Sequence[int], journal: Journal) -> Run:
         tracker = ServerTracker(self._server, self._job, self._function)
@@ -316,9 +325,14 @@ class _Session:
                 print(f"written: {_counts_as_text(written)}")
 
 
-def _tell_of_nothing(job: Job, output: Output) -> None:
+def _tell_of_nothing(
+    job: Job, output: Output, written: dict[str, int], *, dry_run: bool = False
+) -> None:
     if output.as_json:
-        print(json.dumps(report.run_as_json(job, Run((), ()), (), {}, None), indent=2))
+        told = report.run_as_json(job, Run((), ()), (), written, None)
+        print(json.dumps({**told, "dry_run": True} if dry_run else told, indent=2))
+    elif written:
+        print(f"written: {_counts_as_text(written)}")
 
 
 def count_objects(frame: int, objects: Sequence[TrackedObject]) -> dict[str, int]:

@@ -168,7 +168,14 @@ def track(
                 loop.objects[index].frames[frame] = result
             done.append(frame)
             if on_frame:
-                loop.correct(frame, on_frame(frame, loop.objects) or ())
+                try:
+                    corrected = on_frame(frame, loop.objects)
+                except ActionError:  # it is not on record, so it counts as not done
+                    done.pop()
+                    for o in loop.objects:
+                        o.frames.pop(frame, None)
+                    raise
+                loop.correct(frame, corrected or ())
     except StopTracking as stop:
         loop.correct(done[-1], stop.corrected, start=False)
     except (CallFailed, ActionError) as failure:

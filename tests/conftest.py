@@ -47,7 +47,8 @@ def what_a_test_changed() -> "Iterator[None]":
     threads = torch.get_num_threads() if torch else 0
     handlers, level = root.handlers[:], root.level
     yield
-    root.handlers, root.level = handlers, level
+    root.handlers = handlers
+    root.setLevel(level)
     if torch and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Annotation files in and out: COCO and CVAT for video 1.1, plain or in the ZIP of an export."""
 
+import lzma
 import os
 import zipfile
 import zlib
@@ -14,6 +15,16 @@ from cvat_action.media import Media
 
 SUFFIXES = (".json", ".xml")
 MOST_BYTES = 1 << 30
+# What zipfile raises for a damaged, encrypted (RuntimeError) or strangely named ZIP.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def read_document(path: Path, media: Media) -> Document:
@@ -34,10 +45,10 @@ def write_document(path: Path, document: Document, media: Media) -> None:
     try:
         part.write_text(text, encoding="utf-8")
         part.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a label that is no text in UTF-8
         with suppress(OSError):
             part.unlink()
-        raise ActionError(f"{path} cannot be written: {error.strerror}.") from None
+        raise ActionError(f"{path} cannot be written: {error}.") from None
 
 
 def check_output(path: Path) -> None:
@@ -66,6 +77,5 @@ def _content(path: Path) -> tuple[str, bytes]:
         if path.suffix.lower() not in SUFFIXES:
             raise ActionError(f"{path} must be a .json (COCO), a .xml (CVAT for video) or a .zip.")
         return path.name, path.read_bytes()
-    # RuntimeError: an encrypted file; NotImplementedError: compressed in a way unknown here
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise ActionError(f"The annotations {path} cannot be read: {error}.") from None

@@ -26,6 +26,7 @@ from cvat_action.selection import position_among
 
 OWN_ATTRIBUTES = ("occluded", "rotation", "track_id", "keyframe", "outside")
 """attributes that CVAT's export adds to those of the label"""
+MOST_DIGITS = 20
 HEADER = ("info", "licenses", "categories", "images")
 
 
@@ -52,7 +53,7 @@ def read(data: bytes, name: str, media: Media) -> Document:
         try:
             shape = _annotation_to_shape(annotation, frame_of, specs, media)
             track_id = (annotation.get("attributes") or {}).get("track_id")
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
             number = annotation.get("id") if isinstance(annotation, dict) else annotation
             what = error.args[0] if error.args else type(error).__name__
             raise ActionError(f"{name}: annotation {number} cannot be read ({what}).") from None
@@ -152,8 +153,9 @@ def _frame_finder(media: Media) -> Callable[[str], int | None]:
         path = PurePosixPath(str(file_name).replace("\\", "/"))
         frame = by_name.get(path.name, by_stem.get(path.stem))
         digits = re.search(r"\d+$", path.stem)
-        if frame is None and is_video and digits and int(digits[0]) < len(media.frame_names):
-            return int(digits[0])
+        if frame is None and is_video and digits and len(digits[0]) < MOST_DIGITS:
+            number = int(digits[0])
+            return number if number < len(media.frame_names) else None
         return frame
 
     return find
@@ -189,8 +191,10 @@ def _annotation_to_shape(
     frame = frame_of[annotation["image_id"]]
     label = specs[annotation["category_id"]]
     size = media.sizes[0 if len(media.sizes) == 1 else frame]
+    if annotation.get("keypoints"):
+        return None
     kind, points = _points(annotation, *size)
-    if annotation.get("keypoints") or not points:
+    if not points:
         return None
     fault = points_fault(kind, points, *size)
     if fault:
@@ -233,15 +237,20 @@ def _points(annotation: Wire, width: int, height: int) -> tuple[str, list[float]
             else segmentation
         )
         return "mask", _rle_to_points(compressed)
-    for part in segmentation or []:
+    parts = segmentation or []
+    # Converters leave slivers of one or two points beside the rest.
+    whole = [part for part in parts if not isinstance(part, list) or len(part) >= 6]
+    if whole or annotation.get("bbox"):
+        parts = whole
+    for part in parts:
         fault = points_fault("polygon", part, width, height)
         if fault:
             raise ValueError(fault)
-    if segmentation and len(segmentation) > 1:
-        parts = rle_tools.frPyObjects(segmentation, height, width)
-        return "mask", _rle_to_points(rle_tools.merge(parts))
-    if segmentation:
-        return "polygon", [float(p) for p in segmentation[0]]
+    if len(parts) > 1:
+        codes = rle_tools.frPyObjects(parts, height, width)
+        return "mask", _rle_to_points(rle_tools.merge(codes))
+    if parts:
+        return "polygon", [float(p) for p in parts[0]]
     if annotation.get("bbox"):
         left, top, box_width, box_height = (float(p) for p in annotation["bbox"])
         return "rectangle", [left, top, left + box_width, top + box_height]

@@ -452,6 +452,7 @@ def test_a_resumed_run_with_nothing_left_is_told_as_json(cvat, job, act, masks, 
     cvat.faults = []
     told = act("track", "--resume", journal, "--json").json
     assert (told["complete"], told["frames"]) == (True, [])
+    assert told["written"] == {"shapes_created": 12}
     assert len(job.shapes) == 3 + 3 * 4
 
 
@@ -472,6 +473,34 @@ def test_a_full_disk_leaves_a_journal_that_can_be_read(tmp_path):
     assert read(path).done == [1, 3]
 
 
+@pytest.mark.parametrize("over", [False, True])
+def test_a_full_disk_at_the_start_leaves_things_as_they_were(tmp_path, over):
+    header = Header("http://x", 1, "f", 0, 9, False, False, False, False)
+    path = tmp_path / "run.jsonl"
+    if over:
+        earlier = Journal.begin(path, header, [])
+        earlier.frame(1, [])
+        earlier.close()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, unlimited[1]))
+    try:
+        with pytest.raises(ActionError, match="cannot be written"):
+            Journal.begin(path, header, [], over=over)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert (read(path).done == [1]) if over else not path.exists()
+    Journal.begin(path, header, [], over=over).close()
+    assert read(path).done == []
+
+
+def test_a_journal_where_a_folder_is_wanted_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    header = Header("http://x", 1, "f", 0, 9, False, False, False, False)
+    for path in (tmp_path / "file" / "run.jsonl", tmp_path):
+        with pytest.raises(ActionError, match="cannot be written .* name another place"):
+            Journal.begin(path, header, [])
+
+
 def test_where_nothing_can_be_read_any_more_what_is_done_comes_back():
     class Disappearing:
         def start(self, frame, shapes):
@@ -488,6 +517,14 @@ def test_where_nothing_can_be_read_any_more_what_is_done_comes_back():
     run = tracking.track(Disappearing(), here, [one], [10, 11, 12, 13])
     assert run.done == (10, 11)
     assert run.broken == "pic_12.png cannot be read: No such file or directory."
+
+    def keep(frame, objects):
+        if frame == 11:
+            raise ActionError("The journal cannot be written.")
+
+    run = tracking.track(Disappearing(), here, [one], [10, 11, 12, 13], on_frame=keep)
+    assert run.done == (10,)  # else a frame that is on no record would be written, and again
+    assert [*run.objects[0].frames] == [10]
 
 
 def command(cvat, tmp_path, *arguments):

@@ -262,6 +262,7 @@ def test_the_zip_of_an_export_is_read(tmp_path, media):
 def with_segmentation(segmentation):
     content = coco()
     content["annotations"][0]["segmentation"] = segmentation
+    content["annotations"][0].pop("bbox", None)
     return json.dumps(content)
 
 
@@ -289,6 +290,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
         ("a.json", with_segmentation([[1, 2, 3, 4, 1e8, 6]]), "annotation 1 .*far outside"),
         ("a.json", with_segmentation([[1, 2, 9, 2, 9, 9], [1, 2, 3, 4, -1e9, 6]]), "far outside"),
         ("a.json", with_segmentation(["ab", 3]), "annotation 1 .*not a list of numbers"),
+        ("a.json", with_segmentation([[1, 2, 3, 4, 10**400, 6]]), "annotation 1 .*not finite"),
         ("a.json", COCO_TEXT.replace('"id": 9', '"id": "nine"'), "image or a category is not"),
         ("a.json", COCO_TEXT.replace(COMPRESSED, "0"), "counts do not fill"),
         ("a.json", COCO_TEXT.replace(COMPRESSED, COMPRESSED + "9"), "counts do not fill"),
@@ -300,6 +302,24 @@ def test_a_wrong_file_is_named(tmp_path, media, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(ActionError, match=said.replace("[", r"\[")):
         read_document(tmp_path / name, media)
+
+
+def test_slivers_beside_the_rest_are_left_out(tmp_path, media):
+    content = coco()
+    ring = [2, 2, 20, 2, 20, 20]
+    kinds = {
+        "mask": [ring, [30, 1, 35, 1, 35, 9], [1, 2, 3, 4]],
+        "polygon": [[1, 2, 3, 4], ring],
+        "rectangle": [[]],
+    }
+    one = {"image_id": content["images"][0]["id"], "category_id": content["categories"][0]["id"]}
+    content["annotations"] = [
+        {**one, "id": i, "segmentation": parts, "bbox": [2, 2, 18, 18]}
+        for i, parts in enumerate(kinds.values())
+    ]
+    shapes = read_coco(tmp_path, media, content).annotations.shapes
+    assert [s["type"] for s in shapes] == list(kinds)
+    assert shapes[1]["points"] == ring
 
 
 def test_an_encrypted_or_damaged_zip_is_named(tmp_path, media):

@@ -579,6 +579,8 @@ def test_wrong_options(machine: Machine, options: str, sentence: str) -> None:
     ("options", "environment"),
     [
         ("--config main.py --checkpoint out/function/weights/mine.pt", {}),
+        ("--config main.py --checkpoint ./out/../out/function/weights/mine.pt", {}),
+        ("--stage out/function/ --config main.py --checkpoint out/function/weights/mine.pt", {}),
         ("", {"SAM2_WEIGHTS_URL": "out/function/weights"}),
         ("", {"SAM2_WEIGHTS_URL": "file://{copy}/weights/mine.pt"}),
     ],

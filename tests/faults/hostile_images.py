@@ -93,6 +93,8 @@ _MAKERS: dict[str, tuple[str | None, Callable[[], bytes]]] = {
             + chunk(b"IDAT", zlib.compress(b""))
         ),
     ),
+    # Few pixels, but the tables to resize so long a line would take gigabytes.
+    "a very long line": ("too_large", lambda: png(2_000_000, 1, depth=1, colour=GREY)),
     # refused as damaged or as no image
     "jpeg of 2000 scans": ("bad_request", _jpeg_of_many_scans),
     "png of 1000 profiles": (
