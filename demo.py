@@ -36,6 +36,7 @@ from cvat_action.errors import ActionError
 from cvat_action.media import Media, open_media
 from errors import ObjectError
 from overlay import Picture, VideoFile, contact_sheet, draw_masks
+from settings import with_model
 from shapes import (
     Bitmap,
     bitmap_to_mask,
@@ -49,7 +50,6 @@ HERE = Path(__file__).resolve().parent
 START_TIMEOUT_SECONDS = 180
 REQUEST_TIMEOUT_SECONDS = 120
 SHEET_PICTURES = 12
-OWN_MODEL = ("SAM2_CONFIG", "SAM2_CHECKPOINT")
 CLIP_SEED = 4
 CLIP_FRAMES = 40
 CLIP_SIZE = (640, 360)
@@ -160,10 +160,7 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
 @contextmanager
 def running_function(model: str | None) -> Iterator[str]:
     """Starts serve.py on a free port and yields its URL once it answers."""
-    environment = dict(os.environ)
-    if model:  # it was asked for by name, so no configuration of the environment's stands before it
-        environment = {k: v for k, v in environment.items() if k not in OWN_MODEL}
-        environment["SAM2_MODEL"] = model
+    environment = with_model(os.environ, model) if model else dict(os.environ)
     log = HERE / "out" / "function.log"
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603 - our own server

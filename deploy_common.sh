@@ -161,12 +161,12 @@ check_options() {
         die "--image is built already: --model, --config, --torch-index and --stage do not go with it."
     fi
     local value
-    STAGE="${STAGE:-$HERE/out/function}"
-    case "$STAGE" in /*) ;; *) STAGE="$PWD/$STAGE" ;; esac
     for value in "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
         # It would end Nuclio's own quoting in the middle of its docker command.
         case "$value" in *\'*) die "Nuclio cannot hand on a value with a single quote in it." ;; esac
     done
+    STAGE="${STAGE:-$HERE/out/function}"
+    case "$STAGE" in /*) ;; *) STAGE="$PWD/$STAGE" ;; esac
 }
 
 # ---------------------------------------------------------------------------------------------

@@ -20,6 +20,11 @@ class MemoryLayout:
     pointers: int
     """Object pointers of past frames kept beside that of the conditioning frame: 15 in SAM 2."""
 
+    @property
+    def frame_bytes(self) -> int:
+        """Of one memory frame's features, in bfloat16."""
+        return 2 * self.channels * self.height * self.width
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MemoryBank:

@@ -64,6 +64,12 @@ class Settings:
     embedded_store_mib: int = 2048
 
 
+def with_model(environ: Mapping[str, str], model: str) -> dict[str, str]:
+    """The environment with this model, whatever configuration of its own it had."""
+    kept = {k: v for k, v in environ.items() if k not in ("SAM2_CONFIG", "SAM2_CHECKPOINT")}
+    return {**kept, "SAM2_MODEL": model}
+
+
 def settings_from_environment(environ: Mapping[str, str]) -> Settings:
     """Reads the settings, e.g. from `os.environ`; an empty value counts as absent.
 

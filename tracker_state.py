@@ -361,10 +361,7 @@ class StateStore:
             return None
         layout = self._layout
         try:
-            if (
-                len(record)
-                > 2 * layout.channels * layout.height * layout.width + MAX_SAFETENSORS_HEAD
-            ):
+            if len(record) > layout.frame_bytes + MAX_SAFETENSORS_HEAD:
                 raise ValueError("it is too long")
             if hashlib.sha256(record).hexdigest() != reference.digest:
                 raise ValueError("its digest is wrong")

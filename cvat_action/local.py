@@ -55,13 +55,12 @@ from errors import (
 )
 from protocol import Seed as StartSeed
 from protocol import Token, TrackRequest
-from settings import settings_from_environment
+from settings import settings_from_environment, with_model
 from tracker import Tracker, build_tracker
 
 logger = logging.getLogger(__name__)
 
 MICRO_MODEL = "sam2.1_hiera_micro"
-OWN_MODEL = ("SAM2_CONFIG", "SAM2_CHECKPOINT")
 
 
 @dataclass(frozen=True)
@@ -314,10 +313,7 @@ def _seeds(
 
 
 def _build_tracker(model: str | None) -> Tracker:
-    environment = dict(os.environ)
-    if model:  # it was asked for by name, so no configuration of the environment's stands before it
-        environment = {k: v for k, v in environment.items() if k not in OWN_MODEL}
-        environment["SAM2_MODEL"] = model
+    environment = with_model(os.environ, model) if model else dict(os.environ)
     if not environment.get("SAM2_MODEL") and not environment.get("SAM2_CONFIG"):
         environment["SAM2_MODEL"] = MICRO_MODEL
         logger.warning(

@@ -30,7 +30,7 @@ from training.baselines import carry_by_flow, repeat_first
 from training.clips import Clip
 from training.evaluation_set import SUBSETS, Subset, parameters_hash
 from training.metrics import boundary_f, jaccard
-from training.model import CONFIG, WEIGHTS, build_predictor
+from training.model import CONFIG, WEIGHTS, build_predictor, digest_of
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -245,8 +245,7 @@ def main() -> int:
     arguments = parser.parse_args()
     config, weights, device = arguments.config, arguments.weights, arguments.device
     processes = arguments.processes or (1 if device == "cuda" else os.cpu_count() or 1)
-    weights_hash = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-    print(f"weights {weights_hash}, evaluation set {parameters_hash()}")
+    print(f"weights {digest_of(weights)[:16]}, evaluation set {parameters_hash()}")
     print(f"{'subset':10s} {'method':20s} {'J':>6s} {'F':>6s} {'J&F':>6s} {'found again':>16s} "
           f"{'shown if hidden':>16s}")  # fmt: skip
     by_subset, pixels = {}, hashlib.sha256()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -38,6 +39,10 @@ def build_predictor(
     if weights is not None:
         predictor.load_state_dict(load_weights(weights), strict=True)
     return predictor.to(device).eval()
+
+
+def digest_of(weights: Path) -> str:
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -9,7 +9,6 @@ decoder is listened to, for the four masks and scores before one of them is chos
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import os
 import time
@@ -27,7 +26,14 @@ from torch.multiprocessing.spawn import spawn
 
 from training.dataset import FOLDER, KINDS, LEAST_PIXELS, SIDE, Batch, ClipStock, draw_stock
 from training.evaluation_set import parameters_hash
-from training.model import CONFIG, WEIGHTS, build_predictor, load_weights, save_weights
+from training.model import (
+    CONFIG,
+    WEIGHTS,
+    build_predictor,
+    digest_of,
+    load_weights,
+    save_weights,
+)
 
 PEAK_RATE = {"Muon": 3e-3, "AdamW": 1e-3}
 WEIGHT_DECAY = 0.02
@@ -500,10 +506,6 @@ class Training:
             dist.all_reduce(self.flat)
             self.flat /= world
         return float(self.flat[-1])
-
-
-def digest_of(weights: Path) -> str:
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def train(training: Training, folder: Path, minutes: float, export: Path, rank: int) -> None:
