@@ -32,7 +32,7 @@ $(VENV)/installed: $(REQUIREMENTS)
 	@touch $@
 
 demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=...)
-	$(PY) demo.py $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \
+	$(PY) -m tools.demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 		$(if $(MODEL),--model "$(MODEL)")
 
 test: setup  ## all tests
@@ -45,10 +45,10 @@ check: setup  ## ruff, mypy, shellcheck
 	git ls-files -z '*.sh' .ci/run | xargs -0 -r $(VENV)/bin/shellcheck
 
 serve: setup  ## the function behind HTTP (PORT=8090 WORKERS=1), without Docker
-	$(PY) serve.py --port $(PORT) --workers $(WORKERS)
+	$(PY) -m tools.serve --port $(PORT) --workers $(WORKERS)
 
 weights: setup  ## fetch a checkpoint, checked (MODEL=sam2.1_hiera_tiny, SHA256= for SAM 2)
-	$(PY) weights.py $(MODEL) $(if $(SHA256),--sha256 $(SHA256))
+	$(PY) -m sam2_tracker.models $(MODEL) $(if $(SHA256),--sha256 $(SHA256))
 
 action: setup  ## the annotation action (ARGS="--server-host ... track --job 42 ...")
 	$(PY) -m cvat_action $(ARGS)

@@ -6,13 +6,9 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 FUNCTION=pth-facebookresearch-sam2-tracker
 CONTAINER="nuclio-nuclio-$FUNCTION"
 
-# What belongs into the image besides the two function yamls and weights/. A test compares this
-# list with what main.py imports.
+# What ships: these files and the whole package, beside the two function yamls and weights/.
 FILES=(
-    LICENSE
-    attention.py byte_cache.py errors.py image_decoding.py image_encoder.py image_resize.py main.py
-    memory_attention.py memory_bank.py model_handler.py official_rounding.py protocol.py records.py
-    request_log.py settings.py shapes.py tracker.py tracker_state.py weights.py
+    LICENSE main.py tracker.py model_handler.py tracker_state.py sam2_tracker
     requirements.txt requirements-torch.txt requirements-sam2.txt
 )
 CONFIGS=(function.yaml function-gpu.yaml)
@@ -187,7 +183,8 @@ stage() {
         run rm -rf "$STAGE"
     fi
     run mkdir -p "$STAGE/weights"
-    run cp "${FILES[@]/#/$HERE/}" "$STAGE"
+    run cp -R "${FILES[@]/#/$HERE/}" "$STAGE"
+    run find "$STAGE" -name __pycache__ -prune -exec rm -rf {} +
     stage_weights
     local config
     for config in "${CONFIGS[@]}"; do
@@ -233,7 +230,7 @@ stage_weights() {
         esac
     fi
     [ -z "$source" ] || run cp "$source" "$STAGE/weights/$file"
-    # The checksums of SAM 2.1 are in weights.py.
+    # The checksums of SAM 2.1 are in sam2_tracker/models.py.
     case "$MODEL" in sam2_*)
         if [ -n "$SHA256" ]; then
             say "# $STAGE/weights/$file.sha256, with $SHA256"

@@ -8,10 +8,10 @@ import os
 import traceback
 from typing import Any
 
-from errors import AllObjectsFailed, ConfigurationError, RequestError, StoreUnavailable
-from protocol import answers_to_json, body_to_request, error_to_json
-from request_log import RequestLog
-from settings import Settings, settings_from_environment
+from sam2_tracker.errors import AllObjectsFailed, ConfigurationError, RequestError, StoreUnavailable
+from sam2_tracker.protocol import answers_to_json, body_to_request, error_to_json
+from sam2_tracker.settings import Settings, settings_from_environment
+from sam2_tracker.stopwatch import RequestLog
 from tracker import Tracker, build_tracker
 
 VERSION = "0.1.0"

@@ -29,14 +29,14 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from errors import ConfigurationError, ModelFailure, OutOfMemory
-from image_encoder import speed_up
-from image_resize import image_to_pixels
-from memory_attention import MemoryAttention
-from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
-from official_rounding import PlainMemoryAttention, keep_objects_apart
-from shapes import Bitmap, Box
-from weights import ModelFiles, load_weights
+from sam2_tracker.errors import ConfigurationError, ModelFailure, OutOfMemory
+from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
+from sam2_tracker.models import ModelFiles, load_weights
+from sam2_tracker.modules.image_encoder import speed_up
+from sam2_tracker.modules.image_resize import image_to_pixels
+from sam2_tracker.modules.memory_attention import MemoryAttention
+from sam2_tracker.modules.official_rounding import PlainMemoryAttention, keep_objects_apart
+from sam2_tracker.shapes import Bitmap, Box
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from typing import Generic, ParamSpec, TypeVar
 import numpy as np
 from PIL import Image
 
-from byte_cache import ByteCache
-from errors import (
+from model_handler import FrameFeatures, ModelHandler, set_threads
+from sam2_tracker.byte_cache import ByteCache
+from sam2_tracker.errors import (
     AllObjectsFailed,
     ObjectError,
     OutOfMemory,
@@ -24,14 +25,13 @@ from errors import (
     StoreUnavailable,
     TooLarge,
 )
-from image_decoding import decode_image
-from memory_bank import advance_bank
-from model_handler import FrameFeatures, ModelHandler, set_threads
-from protocol import Answer, Seed, Shape, Token, TrackRequest
-from records import open_records
-from request_log import RequestLog
-from settings import MIB, Settings
-from shapes import (
+from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.memory_bank import advance_bank
+from sam2_tracker.models import model_files
+from sam2_tracker.protocol import Answer, Seed, Shape, Token, TrackRequest
+from sam2_tracker.records import open_records
+from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.shapes import (
     Bitmap,
     Box,
     bitmap_to_mask,
@@ -42,8 +42,8 @@ from shapes import (
     rectangle_to_box,
     widen_box,
 )
+from sam2_tracker.stopwatch import RequestLog
 from tracker_state import StateStore, Track, TrackState
-from weights import model_files
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -32,11 +32,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from byte_cache import ByteCache
-from errors import OutOfMemory, StateGone
-from memory_bank import MemoryBank, MemoryLayout
-from records import Records
-from shapes import SHAPE_TYPES, Box
+from sam2_tracker.byte_cache import ByteCache
+from sam2_tracker.errors import OutOfMemory, StateGone
+from sam2_tracker.memory_bank import MemoryBank, MemoryLayout
+from sam2_tracker.records import Records
+from sam2_tracker.shapes import SHAPE_TYPES, Box
 
 logger = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from PIL import Image
 from benchmarks.models import MICRO, benchmark_files
 from benchmarks.plan import Clock, Plan, Report
 from benchmarks.runners import mean_iou
-from memory_bank import MemoryBank
 from model_handler import ModelHandler
-from settings import MIB
+from sam2_tracker.memory_bank import MemoryBank
+from sam2_tracker.models import ModelFiles
+from sam2_tracker.settings import MIB
 from training.clips import Clip
 from training.evaluate import Tally, merged
 from training.evaluation_set import SUBSETS, Subset, parameters_hash
-from weights import ModelFiles
 
 EXACT = "float32"
 

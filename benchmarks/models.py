@@ -14,8 +14,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from settings import Settings
-from weights import ModelFiles, model_files
+from sam2_tracker.models import ModelFiles, model_files
+from sam2_tracker.settings import Settings
 
 MICRO = "micro"
 META = {

@@ -23,17 +23,17 @@ from benchmarks.runners import (
     mean_iou,
 )
 from benchmarks.server import RunningFunction, running_function
-from image_decoding import decode_image
-from image_resize import image_to_pixels
-from protocol import Seed, Token, TrackRequest
-from records import open_records
-from settings import MIB, Settings
-from shapes import bitmap_to_mask, mask_to_bitmap
-from tests.official import official_predictor
-from tests.redis_server import RedisServer
+from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.models import ModelFiles
+from sam2_tracker.modules.image_resize import image_to_pixels
+from sam2_tracker.protocol import Seed, Token, TrackRequest
+from sam2_tracker.records import open_records
+from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.shapes import bitmap_to_mask, mask_to_bitmap
+from tools.official import official_predictor
+from tools.redis_server import RedisServer
 from tracker import Tracker, build_tracker
 from tracker_state import StateStore
-from weights import ModelFiles
 
 OURS = ("http", "in_process")
 RUNNERS = (*OURS, "official", "agent")

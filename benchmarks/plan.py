@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.models import MICRO
-from settings import Settings
+from sam2_tracker.settings import Settings
 
 WIDTH, HEIGHT = 1920, 1080
 EARLY, LATE = 20, 500

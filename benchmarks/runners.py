@@ -25,11 +25,11 @@ from benchmarks.agent import IMAGE_MEAN, IMAGE_STD, AgentTracker
 from benchmarks.clip import EncodedClip
 from benchmarks.machine import synchronise
 from benchmarks.server import RunningFunction
-from errors import StateGone
-from memory_bank import MemoryLayout, advance_bank
-from protocol import Answer, Seed, Token, TrackRequest
-from request_log import RequestLog
-from shapes import Bitmap, bitmap_to_mask
+from sam2_tracker.errors import StateGone
+from sam2_tracker.memory_bank import MemoryLayout, advance_bank
+from sam2_tracker.protocol import Answer, Seed, Token, TrackRequest
+from sam2_tracker.shapes import Bitmap, bitmap_to_mask
+from sam2_tracker.stopwatch import RequestLog
 from tracker import Tracker
 from tracker_state import StateStore, TrackState
 

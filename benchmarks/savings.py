@@ -13,20 +13,19 @@ from unittest import mock
 
 import torch
 
-import image_encoder
-import memory_attention
-from attention import attend_fused
 from benchmarks.machine import synchronise
 from benchmarks.models import benchmark_files
 from benchmarks.plan import Clock, Plan, Report
 from benchmarks.runners import autocast
-from memory_attention import MemoryAttention
-from memory_bank import MemoryBank, advance_bank, start_bank
 from model_handler import FrameFeatures, ModelHandler
-from official_rounding import PlainMemoryAttention
-from settings import MIB
-from tests.official import official_predictor
-from weights import ModelFiles
+from sam2_tracker.memory_bank import MemoryBank, advance_bank, start_bank
+from sam2_tracker.models import ModelFiles
+from sam2_tracker.modules import image_encoder, memory_attention
+from sam2_tracker.modules.attention import attend_fused
+from sam2_tracker.modules.memory_attention import MemoryAttention
+from sam2_tracker.modules.official_rounding import PlainMemoryAttention
+from sam2_tracker.settings import MIB
+from tools.official import official_predictor
 
 ROUNDS = 5
 OBJECTS = 4

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from settings import Settings
-from tests.redis_server import RedisServer
-from weights import ModelFiles
+from sam2_tracker.models import ModelFiles
+from sam2_tracker.settings import Settings
+from tools.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_SECONDS = 300
@@ -132,7 +132,7 @@ def running_function(
     log = folder / f"function-{time.monotonic_ns()}.log"
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603 - our own server
-            [sys.executable, str(ROOT / "serve.py"), "--port", "0"],
+            [sys.executable, "-m", "tools.serve", "--port", "0"],
             stdout=output,
             stderr=output,
             env=environment,

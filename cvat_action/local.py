@@ -45,7 +45,7 @@ from cvat_action.tracking import (
     TrackedObject,
     track,
 )
-from errors import (
+from sam2_tracker.errors import (
     AllObjectsFailed,
     ConfigurationError,
     OutOfMemory,
@@ -53,9 +53,9 @@ from errors import (
     StoreUnavailable,
     TooLarge,
 )
-from protocol import Seed as StartSeed
-from protocol import Token, TrackRequest
-from settings import settings_from_environment, with_model
+from sam2_tracker.protocol import Seed as StartSeed
+from sam2_tracker.protocol import Token, TrackRequest
+from sam2_tracker.settings import settings_from_environment, with_model
 from tracker import Tracker, build_tracker
 
 logger = logging.getLogger(__name__)

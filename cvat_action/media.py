@@ -8,7 +8,7 @@ import cv2
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cvat_action.errors import ActionError
-from overlay import Picture
+from cvat_action.overlay import Picture
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 READ_BACK = 32

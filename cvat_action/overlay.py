@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shapes import Bitmap
+from sam2_tracker.shapes import Bitmap
 
 Picture = NDArray[np.uint8]
 """uint8 (height, width, 3), BGR as OpenCV has it."""

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
+from cvat_action.overlay import Picture, VideoFile, contact_sheet, draw_masks
 from cvat_action.tracking import TrackedObject
-from overlay import Picture, VideoFile, contact_sheet, draw_masks
 
 Frames = Callable[[int], Picture]
 

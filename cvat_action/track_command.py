@@ -20,6 +20,7 @@ from cvat_action.errors import ActionError
 from cvat_action.functions_command import choose_function
 from cvat_action.job import Annotations, Job, Wire, check_range
 from cvat_action.journal import Header, Journal, Record
+from cvat_action.overlay import Picture
 from cvat_action.results import Changes, becomes_track, changes_for
 from cvat_action.selection import (
     Refusal,
@@ -30,7 +31,6 @@ from cvat_action.selection import (
 from cvat_action.server import Function, Server, ServerTracker
 from cvat_action.tracking import Pace, Run, TrackedObject, track
 from cvat_action.upload import changes_to_batches, upload
-from overlay import Picture
 
 logger = logging.getLogger(__name__)
 

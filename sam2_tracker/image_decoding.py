@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from errors import BadRequest, OutOfMemory, TooLarge
+from sam2_tracker.errors import BadRequest, OutOfMemory, TooLarge
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 # Parts that cost a decoder milliseconds for a few bytes, and minutes where there are many: passes

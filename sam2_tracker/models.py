@@ -28,14 +28,14 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
-from errors import ConfigurationError
-from settings import Settings, settings_from_environment
+from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.settings import Settings, settings_from_environment
 
 if TYPE_CHECKING:
     import torch
     from tqdm import tqdm
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 META_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 MAX_FILE_BYTES = 4 << 30
 """For files whose size the table does not know: four times Meta's largest."""
@@ -104,7 +104,7 @@ def _table() -> tuple[Model, ...]:
     models = [
         Model(
             name="sam2.1_hiera_micro",
-            config=HERE / "models" / "sam2.1_hiera_micro.yaml",
+            config=ROOT / "models" / "sam2.1_hiera_micro.yaml",
             file_name="sam2.1_hiera_micro.safetensors",
         )
     ]
@@ -184,7 +184,7 @@ def checkpoint_path(model: Model, settings: Settings) -> Path:
     """Where the model's checkpoint is looked for and downloaded to."""
     if model.url is None:
         return model.config.with_name(model.file_name)
-    return HERE / settings.weights_dir / model.file_name
+    return ROOT / settings.weights_dir / model.file_name
 
 
 def load_weights(path: Path) -> dict[str, "torch.Tensor"]:

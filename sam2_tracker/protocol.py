@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from errors import BadRequest, BadShape, BadState, ObjectError, TooLarge
-from shapes import SHAPE_TYPES, Points
+from sam2_tracker.errors import BadRequest, BadShape, BadState, ObjectError, TooLarge
+from sam2_tracker.shapes import SHAPE_TYPES, Points
 
 STATE_VERSION = 1
 STATE_ID = re.compile(r"[A-Za-z0-9_-]{43}")

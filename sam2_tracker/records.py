@@ -14,8 +14,8 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from errors import StoreUnavailable
-from settings import MIB, Settings
+from sam2_tracker.errors import StoreUnavailable
+from sam2_tracker.settings import MIB, Settings
 
 logger = logging.getLogger(__name__)
 

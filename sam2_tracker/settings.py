@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from errors import ConfigurationError
+from sam2_tracker.errors import ConfigurationError
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import BadShape, EmptyShape
+from sam2_tracker.errors import BadShape, EmptyShape
 
 Bitmap = NDArray[np.bool_]
 Box = tuple[float, float, float, float]

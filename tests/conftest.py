@@ -23,10 +23,9 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 if TYPE_CHECKING:  # the tests of protocol and geometry run without torch and Redis
-    from redis_server import RedisServer
-
     from model_handler import ModelHandler
-    from weights import ModelFiles
+    from sam2_tracker.models import ModelFiles
+    from tools.redis_server import RedisServer
 
 # A shell that starts us in the background has SIGINT ignored, and our children would inherit that:
 # the tests of Ctrl+C could wait for ever.
@@ -56,7 +55,7 @@ def what_a_test_changed() -> "Iterator[None]":
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RedisServer]":
     """A redis-server of our own; tests keep apart by their key prefix, or flush it."""
-    from redis_server import RedisServer
+    from tools.redis_server import RedisServer
 
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
@@ -72,7 +71,7 @@ def empty_redis(redis_server: "RedisServer") -> "Iterator[RedisServer]":
 @pytest.fixture(scope="session")
 def micro_files() -> "ModelFiles":
     """The bundled model."""
-    import sam2_models
+    from tools import sam2_models
 
     return sam2_models.micro_files()
 
@@ -80,7 +79,7 @@ def micro_files() -> "ModelFiles":
 @pytest.fixture(scope="session")
 def micro_model(micro_files: "ModelFiles") -> "ModelHandler":
     """The bundled model in the reference precision, without hole filling."""
-    from sam2_models import load_model
+    from tools.sam2_models import load_model
 
     return load_model(micro_files)
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from attention import attend
+from sam2_tracker.modules.attention import attend
 
 
 @pytest.mark.parametrize("amx", [False, True])

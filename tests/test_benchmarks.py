@@ -19,11 +19,11 @@ from benchmarks.report import Results, goals, plot, report_markdown
 from benchmarks.runners import FILLED, AgentRunner, InProcessRunner
 from benchmarks.savings import savings
 from benchmarks.summary import paired_ratio, slope, summarise
-from image_decoding import decode_image
 from model_handler import ModelHandler
-from tests.official import official_predictor
+from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.models import ModelFiles
+from tools.official import official_predictor
 from training.evaluation_set import SUBSETS
-from weights import ModelFiles
 
 SMALL = Plan(
     device="cpu",

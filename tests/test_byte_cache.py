@@ -4,7 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byte_cache import ByteCache
+from sam2_tracker.byte_cache import ByteCache
 
 PUTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40)), max_size=60)
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-import demo
 from cvat_action.errors import ActionError
+from tools import demo
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 12
 

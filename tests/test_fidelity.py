@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import sam2
 import torch
-from official import Prompt, official_logits, official_predictor
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2_models import load_model, random_model
 from torch import Tensor
 
-from memory_bank import MemoryBank
 from model_handler import ModelHandler, Prediction
+from sam2_tracker.memory_bank import MemoryBank
+from sam2_tracker.models import ModelFiles
+from tools.official import Prompt, official_logits, official_predictor
+from tools.sam2_models import load_model, random_model
 from training.clips import Clip, draw_clip
-from weights import ModelFiles
 
 SAM2_CONFIGS = Path(sam2.__file__).parent / "configs"
 # In float32 every sum is taken in the official order (official_rounding.py): 0.0 is what is seen.

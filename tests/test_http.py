@@ -17,12 +17,12 @@ import pytest
 import torch
 from cvat_sdk.masks import decode_mask, encode_mask
 from function_server import FunctionServer, follow, init
-from official import official_logits, official_predictor
 from PIL import Image
-from redis_server import RedisServer, free_port
 
+from sam2_tracker.models import ModelFiles
+from tools.official import official_logits, official_predictor
+from tools.redis_server import RedisServer, free_port
 from training.clips import Clip, draw_clip
-from weights import ModelFiles
 
 WIDTH, HEIGHT = 320, 240
 # Nearer to 0 than this a logit's sign may be decided by rounding.

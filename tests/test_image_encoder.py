@@ -9,9 +9,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-import image_encoder
-from image_encoder import speed_up
 from model_handler import PREDICTOR_OVERRIDES
+from sam2_tracker.modules import image_encoder
+from sam2_tracker.modules.image_encoder import speed_up
 
 # The windows of the first do not divide the picture, those of the second do.
 CONFIGS = ["sam2.1/sam2.1_hiera_t.yaml", "sam2/sam2_hiera_l.yaml"]

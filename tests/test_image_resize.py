@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from image_resize import resize
+from sam2_tracker.modules.image_resize import resize
 
 SIDES = st.integers(1, 200)
 

@@ -5,21 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from official import official_logits, official_predictor
 from omegaconf import OmegaConf
 from PIL import Image
-from redis_server import RedisServer
-from sam2_models import random_model
 from test_fidelity import LOGIT_TOLERANCE, images, largest_difference, our_logits
 
-from errors import AllObjectsFailed, ConfigurationError
 from model_handler import ModelHandler
-from protocol import Seed, TrackRequest
-from settings import MIB, Settings
-from shapes import bitmap_to_mask
+from sam2_tracker.errors import AllObjectsFailed, ConfigurationError
+from sam2_tracker.models import ModelFiles
+from sam2_tracker.protocol import Seed, TrackRequest
+from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.shapes import bitmap_to_mask
+from tools.official import official_logits, official_predictor
+from tools.redis_server import RedisServer
+from tools.sam2_models import random_model
 from tracker import Tracker, build_tracker
 from training.clips import Clip, draw_clip
-from weights import ModelFiles
 
 FRAMES = 10  # more than the memory holds
 

@@ -13,11 +13,11 @@ import pytest
 from function_server import follow, image_to_base64, init
 from nuclio_sdk.event import EventDeserializerKinds
 from PIL import Image
-from redis_server import RedisServer, free_port
 
 import main
-from errors import ConfigurationError, ModelFailure, OutOfMemory, StoreUnavailable
-from weights import ModelFiles
+from sam2_tracker.errors import ConfigurationError, ModelFailure, OutOfMemory, StoreUnavailable
+from sam2_tracker.models import ModelFiles
+from tools.redis_server import RedisServer, free_port
 
 FRAME = Image.effect_noise((96, 64), 80).convert("RGB")
 POLYGON = {"type": "polygon", "points": [20, 10, 70, 12, 60, 50, 25, 45]}

@@ -9,8 +9,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from memory_attention import MemoryAttention
-from official_rounding import PlainMemoryAttention
+from sam2_tracker.modules.memory_attention import MemoryAttention
+from sam2_tracker.modules.official_rounding import PlainMemoryAttention
 
 SIDE, CHANNELS, MEMORY_CHANNELS = 16, 256, 64
 PIXELS = SIDE * SIDE

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
+from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
 
 LAYOUT = MemoryLayout(channels=2, height=3, width=4, recent=6, pointer_channels=5, pointers=15)
 

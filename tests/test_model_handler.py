@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sam2_models import load_model, random_model
 
-from errors import ConfigurationError
 from model_handler import _available_cores, _choose_precision, pack_bits
-from weights import ModelFiles
+from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.models import ModelFiles
+from tools.sam2_models import load_model, random_model
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 320])

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from errors import (
+from sam2_tracker.errors import (
     BadRequest,
     BadShape,
     BadState,
@@ -25,8 +25,8 @@ from errors import (
     StateGone,
     TooLarge,
 )
-from image_decoding import decode_image
-from protocol import (
+from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.protocol import (
     Answer,
     Seed,
     Shape,

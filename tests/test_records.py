@@ -8,12 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from redis_server import RedisServer, free_port
 
-import records as records_module
-from errors import StoreUnavailable
-from records import EmbeddedRecords, Records, RedisRecords, open_records
-from settings import MIB, Settings
+from sam2_tracker import records as records_module
+from sam2_tracker.errors import StoreUnavailable
+from sam2_tracker.records import EmbeddedRecords, Records, RedisRecords, open_records
+from sam2_tracker.settings import MIB, Settings
+from tools.redis_server import RedisServer, free_port
 
 
 def redis_settings(server: RedisServer, **changes: object) -> Settings:

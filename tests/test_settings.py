@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from errors import ConfigurationError
-from settings import Settings, settings_from_environment
+from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.settings import Settings, settings_from_environment
 
 # By field: its variable, a value other than the default, and what is read from it.
 VARIABLES: dict[str, tuple[str, str, object]] = {

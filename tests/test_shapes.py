@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-import shapes
-from errors import BadShape, EmptyShape
-from shapes import (
+from sam2_tracker import shapes
+from sam2_tracker.errors import BadShape, EmptyShape
+from sam2_tracker.shapes import (
     Bitmap,
     bitmap_to_mask,
     bitmap_to_polygon,

@@ -15,23 +15,23 @@ import pytest
 import torch
 from cvat_sdk.masks import decode_mask, encode_mask
 from PIL import Image
-from redis_server import RedisServer
-from sam2_models import load_model, random_model
 
-from errors import (
+from model_handler import FrameFeatures, ModelHandler
+from sam2_tracker.errors import (
     AllObjectsFailed,
     BadRequest,
     ModelFailure,
     StoreUnavailable,
     TooLarge,
 )
-from model_handler import FrameFeatures, ModelHandler
-from protocol import TrackRequest, answers_to_json, body_to_request
-from request_log import RequestLog
-from settings import Settings, settings_from_environment
+from sam2_tracker.models import ModelFiles
+from sam2_tracker.protocol import TrackRequest, answers_to_json, body_to_request
+from sam2_tracker.settings import Settings, settings_from_environment
+from sam2_tracker.stopwatch import RequestLog
+from tools.redis_server import RedisServer
+from tools.sam2_models import load_model, random_model
 from tracker import Tracker, _Costs, build_tracker, open_store
 from training.clips import Clip, draw_clip
-from weights import ModelFiles
 
 WIDTH, HEIGHT = 160, 120
 GONE = {"v": 1, "id": "A" * 43}

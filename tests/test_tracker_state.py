@@ -12,14 +12,14 @@ from unittest import mock
 import pytest
 import redis.connection
 import torch
-from redis_server import RedisServer
 from torch import Tensor
 
 import tracker_state
-from errors import OutOfMemory, StateGone
-from memory_bank import MemoryLayout, advance_bank, start_bank
-from records import Records, open_records
-from settings import MIB, Settings
+from sam2_tracker.errors import OutOfMemory, StateGone
+from sam2_tracker.memory_bank import MemoryLayout, advance_bank, start_bank
+from sam2_tracker.records import Records, open_records
+from sam2_tracker.settings import MIB, Settings
+from tools.redis_server import RedisServer
 from tracker_state import RETAINED, StateStore, Track, TrackState
 
 SMALL = MemoryLayout(channels=4, height=4, width=4, recent=6, pointer_channels=8, pointers=15)

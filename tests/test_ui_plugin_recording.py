@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from protocol import answers_to_json, body_to_request
-from request_log import RequestLog
-from settings import settings_from_environment
-from shapes import mask_to_bitmap, polygon_to_bitmap
+from sam2_tracker.protocol import answers_to_json, body_to_request
+from sam2_tracker.settings import settings_from_environment
+from sam2_tracker.shapes import mask_to_bitmap, polygon_to_bitmap
+from sam2_tracker.stopwatch import RequestLog
 from tracker import build_tracker
 
 PLUGIN = Path(__file__).parents[1] / "cvat_ui_plugin"

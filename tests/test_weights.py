@@ -19,12 +19,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import weights
-from errors import ConfigurationError
-from settings import Settings
-from weights import Model, fetch, find_model, load_weights, model_files
+from sam2_tracker import models as weights
+from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.models import Model, fetch, find_model, load_weights, model_files
+from sam2_tracker.settings import Settings
 
-ROOT = Path(weights.__file__).parent
+ROOT = Path(weights.__file__).parents[1]
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -127,7 +127,8 @@ def test_an_unknown_name_lists_the_known(name: str) -> None:
 
 def test_importing_needs_no_model_library() -> None:
     code = (
-        "import sys, weights; heavy = {'torch', 'sam2', 'hydra', 'safetensors', 'tqdm'}; "
+        "import sys, sam2_tracker.models; "
+        "heavy = {'torch', 'sam2', 'hydra', 'safetensors', 'tqdm'}; "
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -376,7 +377,7 @@ def test_another_checksum_than_the_tables(settings: Settings, model: Model) -> N
 
 def command(*arguments: str, server: Server, folder: Path, **more: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "weights.py"), *arguments],
+        [sys.executable, "-m", "sam2_tracker.models", *arguments],
         env={**os.environ, "SAM2_WEIGHTS_URL": server.url, "SAM2_WEIGHTS_DIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

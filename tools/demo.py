@@ -34,10 +34,10 @@ from tqdm import tqdm
 
 from cvat_action.errors import ActionError
 from cvat_action.media import Media, open_media
-from errors import ObjectError
-from overlay import Picture, VideoFile, contact_sheet, draw_masks
-from settings import with_model
-from shapes import (
+from cvat_action.overlay import Picture, VideoFile, contact_sheet, draw_masks
+from sam2_tracker.errors import ObjectError
+from sam2_tracker.settings import with_model
+from sam2_tracker.shapes import (
     Bitmap,
     bitmap_to_mask,
     bitmap_to_polygon,
@@ -46,7 +46,7 @@ from shapes import (
     polygon_to_bitmap,
 )
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_SECONDS = 180
 REQUEST_TIMEOUT_SECONDS = 120
 SHEET_PICTURES = 12
@@ -161,14 +161,14 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
 def running_function(model: str | None) -> Iterator[str]:
     """Starts serve.py on a free port and yields its URL once it answers."""
     environment = with_model(os.environ, model) if model else dict(os.environ)
-    log = HERE / "out" / "function.log"
+    log = ROOT / "out" / "function.log"
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603 - our own server
-            [sys.executable, str(HERE / "serve.py"), "--port", "0"],
+            [sys.executable, "-m", "tools.serve", "--port", "0"],
             stderr=output,
             stdout=output,
             env=environment,
-            cwd=HERE,
+            cwd=ROOT,
         )
         try:
             yield _wait_until_ready(process, log)
@@ -319,11 +319,11 @@ def main() -> int:
     parser.add_argument("--video", type=Path)
     parser.add_argument("--seeds", type=Path, help="COCO (.json) or CVAT for video 1.1 (.xml)")
     parser.add_argument("--model", help="default: SAM2_MODEL, or the bundled micro model")
-    parser.add_argument("--out", type=Path, default=HERE / "out")
+    parser.add_argument("--out", type=Path, default=ROOT / "out")
     options = parser.parse_args()
     if bool(options.video) != bool(options.seeds):
         parser.error("--video and --seeds belong together")
-    (HERE / "out").mkdir(exist_ok=True)
+    (ROOT / "out").mkdir(exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()

@@ -16,7 +16,7 @@ from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
-from weights import ModelFiles, load_weights
+from sam2_tracker.models import ModelFiles, load_weights
 
 # SAM2VideoPredictor scales the time encoding by min(number of frames, 16).
 LEAST_FRAMES = 16

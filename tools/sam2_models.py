@@ -8,8 +8,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from model_handler import ModelHandler
-from settings import MIB, Settings
-from weights import ModelFiles, model_files
+from sam2_tracker.models import ModelFiles, model_files
+from sam2_tracker.settings import MIB, Settings
 
 # Makes every object visible: sam2 hides what its object score (a logit) takes for absent.
 VISIBLE = 10.0

@@ -126,7 +126,7 @@ def run_worker(listener: socket.socket, worker_id: int) -> None:
     import nuclio_sdk
 
     import main
-    from errors import ConfigurationError
+    from sam2_tracker.errors import ConfigurationError
 
     logger = nuclio_sdk.Logger(logging.INFO, f"worker-{worker_id}")
     logger.set_handler("default", sys.stderr, nuclio_sdk.logger.HumanReadableFormatter())
@@ -148,7 +148,7 @@ def run_worker(listener: socket.socket, worker_id: int) -> None:
     platform._on_signal("termination")
 
 
-def main_(arguments: list[str] | None = None) -> int:
+def serve(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8090, help="0: any that is free")
@@ -207,4 +207,4 @@ def main_(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main_())
+    sys.exit(serve())

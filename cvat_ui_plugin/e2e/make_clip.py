@@ -14,7 +14,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from shapes import bitmap_to_mask, bitmap_to_polygon, bitmap_to_rectangle  # noqa: E402
+from sam2_tracker.shapes import bitmap_to_mask, bitmap_to_polygon, bitmap_to_rectangle  # noqa: E402
 from training.clips import Clip, draw_clip  # noqa: E402
 
 FRAMES = 16

@@ -61,7 +61,7 @@ async function freePort() {
 
 async function startFunction() {
     const port = await freePort();
-    const child = spawn(PYTHON, ['serve.py', '--port', `${port}`], {
+    const child = spawn(PYTHON, ['-m', 'tools.serve', '--port', `${port}`], {
         cwd: ROOT,
         stdio: ['ignore', 'ignore', 'pipe'],
         // its threads wait politely: the browser needs the cores too

@@ -7,7 +7,7 @@ from sam2.modeling.sam2_utils import MLP
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor, nn
 
-from attention import attend
+from sam2_tracker.modules.attention import attend
 
 # What a block works on at a time, counted in its widest values: 4 MiB in bfloat16, which stays in a
 # processor's cache and is memory that is used again, where fresh pages cost as much as the sums.

@@ -25,9 +25,9 @@ from sam2.modeling.memory_attention import MemoryAttentionLayer
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
 
-from attention import attend
-from byte_cache import ByteCache
-from errors import ConfigurationError
+from sam2_tracker.byte_cache import ByteCache
+from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.modules.attention import attend
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -63,7 +63,7 @@ def overlap(kind, points, mask):
 def real_function() -> Iterator[str]:
     """serve.py with the bundled model."""
     process = subprocess.Popen(
-        [sys.executable, "serve.py", "--port", "0"],
+        [sys.executable, "-m", "tools.serve", "--port", "0"],
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stderr=subprocess.PIPE,

@@ -21,7 +21,7 @@ import yaml
 from check_image import Image
 from nuclio_schema import Invalid, check_config
 
-from weights import MODELS
+from sam2_tracker.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "pth-facebookresearch-sam2-tracker"
@@ -252,18 +252,20 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def modules_of_the_function() -> set[str]:
-    ours, seen, ahead = {p.stem for p in ROOT.glob("*.py")}, set[str](), {"main"}
-    while ahead:
-        module = ahead.pop()
-        seen.add(module)
-        ahead |= (imports(ROOT / f"{module}.py") & ours) - seen
-    return seen
+def shipped_files() -> list[Path]:
+    """The Python files that the clean copy holds."""
+    listed = [ROOT / name for name in scripts_list("FILES")]
+    return [file for path in listed for file in (path.rglob("*.py") if path.is_dir() else [path])]
 
 
-def test_the_clean_copy_has_all_modules_and_no_other() -> None:
-    copied = {Path(name).stem for name in scripts_list("FILES") if name.endswith(".py")}
-    assert copied == modules_of_the_function()
+def test_no_test_benchmark_or_training_code_ships(machine: Machine) -> None:
+    assert machine.run("./deploy_cpu.sh --stage out/function").returncode == 0
+    folders = {path.name for path in machine.copy.iterdir() if path.is_dir()}
+    assert folders == {"sam2_tracker", "weights"}
+    ours = {"main", "tracker", "model_handler", "tracker_state", "sam2_tracker"}
+    unshipped = {path.stem for path in ROOT.iterdir()} - ours
+    for path in machine.copy.rglob("*.py"):
+        assert not imports(path) & unshipped, path.name
 
 
 def test_what_the_function_imports_is_required() -> None:
@@ -273,8 +275,9 @@ def test_what_the_function_imports_is_required() -> None:
         "hydra": "hydra-core",
         "yaml": "PyYAML",
     }
-    ours = {p.stem for p in ROOT.glob("*.py")}
-    foreign = set().union(*(imports(ROOT / f"{m}.py") for m in modules_of_the_function()))
+    shipped = [path for path in shipped_files() if path.suffix == ".py"]
+    ours = {path.stem for path in shipped} | {"sam2_tracker"}
+    foreign = set().union(*(imports(path) for path in shipped))
     foreign -= ours | set(sys.stdlib_module_names)
     required = {*pins("requirements.txt"), *pins("requirements-torch.txt")}
     required |= set(pins("requirements-sam2.txt"))
@@ -284,8 +287,10 @@ def test_what_the_function_imports_is_required() -> None:
 def test_the_clean_copy_runs_by_itself(machine: Machine) -> None:
     """In an interpreter that sees nothing else of the repository."""
     assert machine.run("./deploy_cpu.sh --stage out/function").returncode == 0
-    code = f"import sys; sys.path.insert(0, {str(machine.copy)!r}); import main, weights; "
-    code += "print(main.__file__, weights.__file__)"
+    code = (
+        f"import sys; sys.path.insert(0, {str(machine.copy)!r}); import main, sam2_tracker.models; "
+    )
+    code += "print(main.__file__, sam2_tracker.models.__file__)"
     environment = {"OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
@@ -295,7 +300,9 @@ def test_the_clean_copy_runs_by_itself(machine: Machine) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == [str(machine.copy / f"{m}.py") for m in ("main", "weights")]
+    assert done.stdout.split() == [
+        str(machine.copy / f"{m}.py") for m in ("main", "sam2_tracker/models")
+    ]
 
 
 @pytest.mark.parametrize("name", ["function.yaml", "function-gpu.yaml"])
@@ -366,7 +373,7 @@ def test_deploys_into_cvat(machine: Machine, device: str) -> None:
     assert f"It runs: {INFO}" in done.stdout
     assert "Next: CVAT lists" in done.stdout
     assert "ENV SAM2_MODEL=sam2.1_hiera_tiny" in machine.directives(file)
-    assert machine.directives(file)[-1] == "RUN python weights.py"
+    assert machine.directives(file)[-1] == "RUN python -m sam2_tracker.models"
 
 
 def test_the_clean_copy_holds_nothing_else(machine: Machine) -> None:
@@ -639,7 +646,7 @@ def test_weights_from_a_mirror(machine: Machine) -> None:
     assert machine.run("./deploy_cpu.sh", SAM2_WEIGHTS_URL=url).returncode == 0
     directives = machine.directives()
     assert directives.index(f"ARG SAM2_WEIGHTS_URL={url}") < directives.index(
-        "RUN python weights.py"
+        "RUN python -m sam2_tracker.models"
     )
 
 

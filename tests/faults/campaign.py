@@ -27,7 +27,7 @@ from faults.reference import (
 )
 from faults.standin_model import StandinModel
 from faults.worker import KILL_POINTS
-from shapes import mask_to_bitmap, polygon_to_bitmap
+from sam2_tracker.shapes import mask_to_bitmap, polygon_to_bitmap
 
 WIDTH, HEIGHT, IMAGES = 40, 30, 30
 GIVE_UP_SECONDS = 30.0

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from errors import AllObjectsFailed
 from faults.local import DictRecords, make_tracker
 from faults.reference import Node, Reference, image_to_png, noise_images, random_shapes
 from faults.standin_model import StandinModel
-from protocol import Token, TrackRequest
+from sam2_tracker.errors import AllObjectsFailed
+from sam2_tracker.protocol import Token, TrackRequest
 from tracker_state import SEAL_BYTES, _hash_id, _seal
 
 WIDTH, HEIGHT, IMAGES = 40, 30, 8
@@ -116,7 +116,7 @@ class Victim:
         return "no error"
 
     def _send(self, image: int, shapes: Any = ()) -> None:
-        from protocol import Seed
+        from sam2_tracker.protocol import Seed
 
         entries: Any = [Seed(type=shape["type"], points=shape["points"]) for shape in shapes]
         entries = entries or [Token(id=id_) for id_ in self.ids]

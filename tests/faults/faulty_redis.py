@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import redis
-from redis_server import free_port, plain_client, run_redis
+
+from tools.redis_server import free_port, plain_client, run_redis
 
 PASSWORD = "a password"
 

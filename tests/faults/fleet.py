@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redis_server import free_port
-
+from faults.faulty_redis import RedisServer
 from faults.proxy import Proxy
-from faults.redis_server import RedisServer
 from faults.worker import KILL_FILE
+from tools.redis_server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT_TIMEOUT_SECONDS = 60

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from faults.standin_model import StandinModel
-from memory_bank import MemoryLayout
-from records import Records
-from settings import Settings
+from sam2_tracker.memory_bank import MemoryLayout
+from sam2_tracker.records import Records
+from sam2_tracker.settings import Settings
 from tracker import Tracker
 from tracker_state import StateStore
 

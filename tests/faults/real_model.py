@@ -2,8 +2,8 @@
 """The bundled micro model, once with a cache of keys and once without."""
 
 from model_handler import ModelHandler, set_threads
-from settings import MIB, Settings
-from weights import model_files
+from sam2_tracker.models import model_files
+from sam2_tracker.settings import MIB, Settings
 
 
 def micro_models() -> list[ModelHandler]:

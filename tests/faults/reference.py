@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from memory_bank import MemoryBank
-from shapes import (
+from sam2_tracker.memory_bank import MemoryBank
+from sam2_tracker.shapes import (
     bitmap_to_mask,
     bitmap_to_polygon,
     bitmap_to_rectangle,

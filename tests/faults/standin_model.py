@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
 from model_handler import Prediction
-from shapes import Bitmap, Box
+from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
+from sam2_tracker.shapes import Bitmap, Box
 
 TINY = MemoryLayout(channels=4, height=2, width=2, recent=6, pointer_channels=8, pointers=15)
 SAM2 = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)

@@ -15,21 +15,21 @@ import pytest
 import torch
 from PIL import Image
 
-from errors import BadRequest, EmptyShape, OutOfMemory, StoreUnavailable, TooLarge
 from faults.campaign_leak import leak_campaign
+from faults.faulty_redis import RedisServer
 from faults.hostile_images import EXPECTED, hostile_image
 from faults.local import DictRecords, make_store, make_tracker
 from faults.proxy import Proxy
-from faults.redis_server import RedisServer
 from faults.reference import image_to_png, noise_images
 from faults.standin_model import SAM2, HashedFrame, StandinModel
-from image_decoding import decode_image
-from memory_bank import MemoryBank
 from model_handler import ModelHandler, Prediction
-from protocol import Seed, TrackRequest
-from records import RedisRecords
-from request_log import RequestLog
-from settings import MIB, Settings
+from sam2_tracker.errors import BadRequest, EmptyShape, OutOfMemory, StoreUnavailable, TooLarge
+from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.memory_bank import MemoryBank
+from sam2_tracker.protocol import Seed, TrackRequest
+from sam2_tracker.records import RedisRecords
+from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.stopwatch import RequestLog
 from tracker import Tracker
 from tracker_state import Track, TrackState
 

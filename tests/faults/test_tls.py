@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from errors import StoreUnavailable
+from faults.faulty_redis import RedisServer
 from faults.local import make_tracker
 from faults.proxy import Proxy
-from faults.redis_server import RedisServer
 from faults.test_bounds import SEED, SLACK_SECONDS, WAIT_SECONDS, png
-from protocol import TrackRequest
-from records import open_records
-from settings import settings_from_environment
+from sam2_tracker.errors import StoreUnavailable
+from sam2_tracker.protocol import TrackRequest
+from sam2_tracker.records import open_records
+from sam2_tracker.settings import settings_from_environment
 from tracker import Tracker
 
 START = TrackRequest(image=png(), entries=(SEED,))

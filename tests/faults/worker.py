@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import main
-import serve
 import tracker
 from faults.standin_model import StandinModel
-from records import RedisRecords
+from sam2_tracker.records import RedisRecords
+from tools import serve
 
 KILL_POINTS = ("decoded", "loaded", "computed", "half saved", "saved")
 KILL_FILE = "kill"

@@ -35,7 +35,7 @@ class FunctionServer:
         self._wait = wait
         self._workers = workers
         self._process = subprocess.Popen(
-            [sys.executable, "serve.py", "--port", "0", "--workers", str(workers)],
+            [sys.executable, "-m", "tools.serve", "--port", "0", "--workers", str(workers)],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
