@@ -373,7 +373,7 @@ def test_deploys_into_cvat(machine: Machine, device: str) -> None:
     assert f"It runs: {INFO}" in done.stdout
     assert "Next: CVAT lists" in done.stdout
     assert "ENV SAM2_MODEL=sam2.1_hiera_tiny" in machine.directives(file)
-    assert machine.directives(file)[-1] == "RUN python -m sam2_tracker.models"
+    assert machine.directives(file)[-1] == "RUN python -m sam2_tracker.download"
 
 
 def test_the_clean_copy_holds_nothing_else(machine: Machine) -> None:
@@ -646,7 +646,7 @@ def test_weights_from_a_mirror(machine: Machine) -> None:
     assert machine.run("./deploy_cpu.sh", SAM2_WEIGHTS_URL=url).returncode == 0
     directives = machine.directives()
     assert directives.index(f"ARG SAM2_WEIGHTS_URL={url}") < directives.index(
-        "RUN python -m sam2_tracker.models"
+        "RUN python -m sam2_tracker.download"
     )
 
 
