@@ -10,10 +10,10 @@ writes are all correct without a lock.
     <prefix>:<fingerprint>:h:<hash of the token's id>     the head
 
 A state is good as long as its head and every memory frame it names are in the store, also where a
-worker has the frames in its cache: so all workers give the same answer. Where one track is continued
-in two branches, the branch that runs ahead removes frames that the other one may still need: a
-branch that is more than RETAINED steps behind is gone. Frames that a person drew are never removed
-before their time; they may serve several tracks.
+worker has the frames in its cache: so all workers give the same answer. Where one track is
+continued in two branches, the branch that runs ahead removes frames that the other one may still
+need: a branch that is more than RETAINED steps behind is gone. Frames that a person drew are never
+removed before their time; they may serve several tracks.
 """
 
 import hashlib

@@ -33,7 +33,7 @@ class MemoryLayout:
     """Memory frames that a step attends to beside the conditioning frames: 6 in SAM 2."""
     pointer_channels: int
     pointers: int
-    """The largest distance, in steps, of a tracked frame whose object pointer is used: 15 in SAM 2."""
+    """A tracked frame's object pointer is used up to this distance in steps: 15 in SAM 2."""
 
     @property
     def frame_bytes(self) -> int:

@@ -20,7 +20,7 @@ def set_threads(threads: int, workers: int) -> int:
 
 
 def available_cores(cgroup: Path = CGROUP) -> float:
-    """The cores that this process may use: its affinity, or the container's quota if that is less."""
+    """The cores of this process: by its affinity, or the container's quota if that is less."""
     cores = float(len(os.sched_getaffinity(0)))
     with contextlib.suppress(OSError, ValueError):
         quota, period = (cgroup / "cpu.max").read_text().split()
