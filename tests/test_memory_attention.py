@@ -35,7 +35,7 @@ def test_equals_the_official_module(config: str, objects: int, frames: int, head
     plain = PlainMemoryAttention(
         official, memory_positions=memory_positions, time_encodings=time_encodings
     )
-    cache = MemoryCache(1 << 24)
+    cache = MemoryCache(1 << 27)
     rearranged = MemoryAttention(
         official,
         height=SIDE,

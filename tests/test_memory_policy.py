@@ -110,6 +110,15 @@ def test_a_keyframe_ahead_is_seen_but_gives_no_pointer(policy: str) -> None:
     assert pointer_distances(bank) == (1,)
 
 
+def test_a_step_onto_a_drawn_frame_leaves_it_as_it_was_drawn() -> None:
+    bank = adopt_keyframes(
+        bank_of("official", [True]), [(start_bank("official", observation(50)), 1)]
+    )
+    after = remember(bank, observation(2), SMALL)
+    assert (after.step, after.conditioning, after.tracked) == (2, bank.conditioning, bank.tracked)
+    assert attended(after) == [(0, 6), (2, 6), (1, 1)]
+
+
 def test_only_the_nearest_drawn_frames_are_attended_to() -> None:
     bank = start_bank("official", observation(0))
     others = [(start_bank("official", observation(n)), n) for n in (3, 10, 12)]
