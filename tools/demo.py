@@ -31,6 +31,7 @@ from cvat_action.errors import ActionError
 from cvat_action.media import Media, open_media
 from cvat_action.overlay import Picture, VideoFile, contact_sheet, draw_masks
 from sam2_tracker.errors import ObjectError
+from sam2_tracker.settings import with_model
 from sam2_tracker.shapes import (
     Bitmap,
     bitmap_to_mask,
