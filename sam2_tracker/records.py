@@ -38,6 +38,14 @@ class Records(Protocol):
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Reads all records in one round trip, in the order of `keys`; None: unknown or expired."""
 
+    def get_and_check(
+        self, keys: Sequence[str], check: Sequence[str]
+    ) -> tuple[list[bytes | None], list[bool]]:
+        """Reads the records under `keys`, and tells of each key in `check` whether it is there.
+
+        In one round trip; in none where both are empty.
+        """
+
     def put(
         self,
         records: Sequence[tuple[str, bytes]],
@@ -99,6 +107,21 @@ class RedisRecords:
             return found
         except redis.exceptions.RedisError as error:
             raise _unavailable(error) from error
+
+    def get_and_check(
+        self, keys: Sequence[str], check: Sequence[str]
+    ) -> tuple[list[bytes | None], list[bool]]:
+        pipeline = self._client.pipeline(transaction=False)
+        if keys:
+            pipeline.mget(keys)
+        for key in check:
+            pipeline.exists(key)
+        try:
+            answers = pipeline.execute()
+        except redis.exceptions.RedisError as error:
+            raise _unavailable(error) from error
+        found: list[bytes | None] = answers.pop(0) if keys else []
+        return found, [bool(count) for count in answers]
 
     def put(
         self,
@@ -165,6 +188,11 @@ class EmbeddedRecords:
         now = time.monotonic()
         found = (self._records.get(key) for key in keys)
         return [record[0] if record and record[1] > now else None for record in found]
+
+    def get_and_check(
+        self, keys: Sequence[str], check: Sequence[str]
+    ) -> tuple[list[bytes | None], list[bool]]:
+        return self.get(keys), [record is not None for record in self.get(check)]
 
     def put(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.memory_policy import POLICIES
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -135,6 +136,12 @@ class Settings:
     """Side of the model's input in pixels; 0: the model's own. Smaller: faster and less exact."""
     memory_frames: int = setting("SAM2_MEMORY_FRAMES", 0, _zero_or(_whole(2, 32)))
     """Memory frames that the model reads per object; 0: the model's own `num_maskmem`."""
+    memory_policy: str = setting(
+        "SAM2_MEMORY_POLICY", "quality", _matching("|".join(POLICIES), ", ".join(POLICIES))
+    )
+    """Which frames an object is remembered by (memory_policy.py), unless its shape says it."""
+    conditioning_frames: int = setting("SAM2_CONDITIONING_FRAMES", 2, _zero_or(_whole(2, 8)))
+    """Drawn frames of an object that a step attends to, the nearest ones; 0: all of them."""
     polygon_tolerance: float = setting(
         "SAM2_POLYGON_TOLERANCE", 0.005, _number(0, 0.1, "sqrt(area)")
     )
@@ -149,10 +156,9 @@ class Settings:
 
     state_ttl_seconds: int = setting("SAM2_STATE_TTL_SECONDS", 30_000, _whole(1, 30_000, "s"))
     """CVAT's tokens live 28,800 s; a shorter life here would lose tracks that CVAT still holds."""
-    memory_cache_mib: int = setting("SAM2_MEMORY_CACHE_MIB", 1024, _whole(0, 1 << 20, "MiB"))
-    """Memory frames kept on the device: 0.5 MiB each at 1024 px."""
-    attention_cache_mib: int = setting("SAM2_ATTENTION_CACHE_MIB", 1024, _whole(0, 1 << 20, "MiB"))
-    """Attention keys of the memory frames, in bfloat16 only: 8.5 MiB each at 1024 px."""
+    memory_cache_mib: int = setting("SAM2_MEMORY_CACHE_MIB", 2048, _whole(0, 1 << 20, "MiB"))
+    """Memory frames on the device, 0.5 MiB each at 1024 px, and, in bfloat16 only, their attention
+    keys, 8.5 MiB each. 2048 MiB hold both for about 30 objects."""
     frame_cache_mib: int = setting("SAM2_FRAME_CACHE_MIB", 512, _whole(0, 1 << 20, "MiB"))
     """Features of the last images: about 10 MiB each at 1024 px."""
     embedded_store_mib: int = setting("SAM2_EMBEDDED_STORE_MIB", 2048, _whole(8, 1 << 20, "MiB"))

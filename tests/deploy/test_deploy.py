@@ -115,7 +115,8 @@ def machine(tmp_path: Path) -> Machine:
     machine = Machine(tmp_path)
     machine.repository.mkdir()
     for name in (*scripts_list("FILES"), *scripts_list("CONFIGS")):
-        shutil.copy(ROOT / name, machine.repository)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, machine.repository / name)
     for script in ("deploy_cpu.sh", "deploy_gpu.sh", "deploy_common.sh"):
         shutil.copy(ROOT / script, machine.repository)
     for name in ("kubernetes", "docs"):
