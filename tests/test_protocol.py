@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The wire: what comes in, what goes out, and what is refused."""
+"""The wire format: requests, answers, and the errors of malformed requests."""
 
 import base64
 import io
@@ -58,7 +58,7 @@ def request(content: object, *, max_objects: int = 100, max_points: int = 1000) 
 # ---- requests ----
 
 
-def test_init_of_the_contract() -> None:
+def test_shapes_start_objects() -> None:
     found = request(body(shapes=[MASK, POLYGON, RECTANGLE], states=[]))
     assert found.image == PICTURE
     assert found.entries == (
@@ -102,7 +102,7 @@ def test_unknown_keys_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("kind", [str, str.encode, lambda text: bytearray(text.encode())])
-def test_a_body_in_another_content_type_is_parsed_here(kind: type) -> None:
+def test_a_body_of_text_or_bytes_is_parsed_as_json(kind: type) -> None:
     assert request(kind(json.dumps(body(shapes=[POLYGON])))).entries == (SEED,)
 
 
@@ -140,12 +140,12 @@ def test_a_body_in_another_content_type_is_parsed_here(kind: type) -> None:
     ],
     ids=lambda content: repr(content)[:40],
 )
-def test_malformed_requests(content: object) -> None:
+def test_a_malformed_request_is_rejected(content: object) -> None:
     with pytest.raises(BadRequest, match=r"^[A-Za-z].*\.$"):
         request(content)
 
 
-def test_more_objects_than_the_limit() -> None:
+def test_more_objects_than_the_limit_are_rejected() -> None:
     assert len(request(body(shapes=[POLYGON] * 5), max_objects=5).entries) == 5
     with pytest.raises(TooLarge, match="6 objects.*limit is 5"):
         request(body(shapes=[POLYGON] * 6), max_objects=5)
@@ -185,7 +185,7 @@ def test_more_objects_than_the_limit() -> None:
     ],
     ids=lambda state: repr(state)[:60],
 )
-def test_malformed_tokens_are_the_objects_error(state: object) -> None:
+def test_a_malformed_token_is_an_error_of_its_object(state: object) -> None:
     first, second = request(body(states=[state, STATE], shapes=[POLYGON])).entries
     assert isinstance(first, BadState)  # and the shape beside it does not start
     assert len(first.message) < 100
@@ -213,7 +213,7 @@ def test_malformed_tokens_are_the_objects_error(state: object) -> None:
         ({**RECTANGLE, "rotation": 30}, "rotated rectangle"),
     ],
 )
-def test_malformed_shapes_are_the_objects_error(shape: object, match: str) -> None:
+def test_a_malformed_shape_is_an_error_of_its_object(shape: object, match: str) -> None:
     first, second = request(body(shapes=[shape, POLYGON])).entries
     assert isinstance(first, BadShape)
     assert match in first.message
@@ -235,7 +235,7 @@ json_values = st.recursive(
 
 
 @given(st.lists(json_values, max_size=4) | json_values, st.lists(json_values, max_size=4))
-def test_any_json_is_a_request_or_an_error(shapes: object, states: list[object]) -> None:
+def test_any_json_is_parsed_or_rejected(shapes: object, states: list[object]) -> None:
     try:
         found = request(body(shapes=shapes, states=states))
     except BadRequest:
@@ -248,7 +248,7 @@ def test_any_json_is_a_request_or_an_error(shapes: object, states: list[object])
 
 
 @given(st.binary(max_size=30) | st.text(max_size=30))
-def test_any_bytes_are_an_error(content: bytes | str) -> None:
+def test_random_bytes_are_rejected(content: bytes | str) -> None:
     with pytest.raises(BadRequest):
         request(content)
 
@@ -284,26 +284,26 @@ def test_answers_keep_their_places() -> None:
     }
 
 
-def test_no_answers() -> None:
+def test_a_request_without_objects_has_empty_lists() -> None:
     empty = {"shapes": [], "states": [], "scores": [], "errors": []}
     assert json.loads(answers_to_json([])) == empty
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_numbers_that_json_has_no_word_for_do_not_go_out(number: float) -> None:
+def test_numbers_that_are_not_finite_are_never_sent(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         answers_to_json([Answer(score=number)])
     with pytest.raises(ValueError, match="JSON"):
         answers_to_json([Answer(shape=Shape(type="polygon", points=[number, 1.0]))])
 
 
-def test_tokens_are_small_and_come_back_as_they_went() -> None:
+def test_a_token_is_small_and_is_read_back_unchanged() -> None:
     answer = json.loads(answers_to_json([Answer(token=TOKEN)]))
     assert len(json.dumps(answer["states"][0])) < 200
     assert request(body(states=answer["states"])).entries == (TOKEN,)
 
 
-def test_the_body_of_an_error() -> None:
+def test_the_body_of_a_failed_request() -> None:
     assert json.loads(error_to_json("too_large", "Too large.", [1, 2])) == {
         "error": {"code": "too_large", "message": "Too large.", "indexes": [1, 2]}
     }
@@ -318,5 +318,5 @@ def test_the_body_of_an_error() -> None:
         (StateGone, "state_gone", 410),
     ],
 )
-def test_codes_of_the_design(kind: type[ObjectError], code: str, status: int) -> None:
+def test_error_codes_and_statuses(kind: type[ObjectError], code: str, status: int) -> None:
     assert (kind.code, kind.status) == (code, status)
