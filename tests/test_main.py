@@ -10,7 +10,7 @@ from typing import Any
 import nuclio_sdk
 import nuclio_sdk.test
 import pytest
-from function_server import follow, image_to_base64, init
+from cvat_requests import follow, image_to_base64, init
 from nuclio_sdk.event import EventDeserializerKinds
 from PIL import Image
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The official predictor, run on frames in memory: the truth that our tracker is compared with."""
+"""Runs the official SAM 2 video predictor on frames in memory, for comparison with our tracker."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,18 +25,19 @@ Prompt = np.ndarray | tuple[float, float, float, float]
 
 
 def official_predictor(files: ModelFiles, *, fill_hole_area: int = 0) -> SAM2VideoPredictor:
-    """Built by sam2's own builder, with all the overrides that it adds.
+    """Builds the predictor with sam2's own builder, which adds overrides, on the CPU in float32.
 
-    It fills holes of at most 8 low-resolution pixels where its CUDA extension is there, else none.
+    fill_hole_area: holes of at most so many low-resolution pixels are filled. official_logits
+    supplies the connected components that sam2 computes with its CUDA extension.
     """
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(files.config.parent), version_base="1.2"):
             predictor = build_sam2_video_predictor(files.config.stem, device="cpu")
-    finally:  # as sam2 leaves it when it is imported
+    finally:  # hydra's state as it is after an import of sam2
         GlobalHydra.instance().clear()
         initialize_config_module("sam2", version_base="1.2")
-    # Here, because the builder's own 8 would go before any that it was asked for.
+    # Set here, because the builder overrides every given value with its own 8.
     predictor.fill_hole_area = fill_hole_area
     predictor.load_state_dict(load_weights(files.checkpoint), strict=True)
     return predictor
@@ -96,13 +97,14 @@ def official_logits(
 ) -> list[dict[int, Tensor]]:
     """Tracks each object from the frame of its prompt to the last frame.
 
-    prompts: a bool mask (height, width) or a box (x0, y0, x1, y1) each, on frame 0 or that in
-    `starts`. Returns for each the logits at image size, float32 (height, width), by frame index.
+    prompts: one per object, a bool mask (height, width) or a box (x0, y0, x1, y1) in pixels.
+    starts: the frame of each prompt; default: 0. folder: an empty one, for the frames as files.
+    Returns for each object its mask logits, float32 (height, width) at image size, by frame index.
     """
     run = OfficialRun(predictor, frames, folder)
     starts = starts or [0] * len(prompts)
-    # Those that start later go by themselves: together, the predictor would track them on the
-    # frames before their start as well, and remember that.
+    # One run per start frame. In one run for all, the predictor would also track objects on the
+    # frames before their start, and remember these frames.
     for start in sorted(set(starts)):
         run.forget()
         for number, prompt in enumerate(prompts):
@@ -117,7 +119,10 @@ def _opencv_holes() -> "mock._patch[object]":
 
 
 def opencv_components(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """What sam2's CUDA extension computes: labels and areas of 8-connected components."""
+    """Computes labels and areas of 8-connected components, as sam2's CUDA extension does.
+
+    mask: bool or 0/1 (batch, 1, height, width). Returns two int32 tensors of its shape.
+    """
     labels, areas = torch.zeros_like(mask, dtype=torch.int32), torch.zeros_like(mask).int()
     for index, plane in enumerate(mask[:, 0].cpu().numpy().astype(np.uint8)):
         _, found, stats, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
