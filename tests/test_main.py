@@ -306,8 +306,7 @@ def test_an_option_that_is_not_supported_stops_the_start_with_a_sentence(
 
 def test_a_redis_that_is_down_at_start(environment: Callable[..., None], tmp_path: Any) -> None:
     """The function is ready, says so, answers 503, and recovers by itself."""
-    server = RedisServer(tmp_path)
-    server.port = free_port()
+    server = RedisServer()
     environment(CVAT_FUNCTIONS_REDIS_HOST=server.host, CVAT_FUNCTIONS_REDIS_PORT=str(server.port))
     started = new_context()
     main.init_context(started)

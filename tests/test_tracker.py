@@ -595,7 +595,7 @@ def test_a_request_with_a_redis_that_is_gone_costs_no_model_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with RedisServer(tmp_path) as server:
+    with RedisServer() as server:
         tracker = new_tracker(micro_model, server)
         states = track(tracker, clip.frames[0], seeds)["states"]
     encoded = count_calls(monkeypatch, micro_model, "encode")

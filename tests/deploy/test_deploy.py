@@ -280,7 +280,7 @@ def shipped_files() -> list[Path]:
 def test_no_test_benchmark_or_training_code_ships(machine: Machine) -> None:
     assert machine.run("./deploy_cpu.sh --stage out/function").returncode == 0
     assert "ENV SAM2_MODEL=sam2.1_hiera_tiny" in machine.directives()
-    assert machine.directives()[-1] == "RUN python -m sam2_tracker.models"
+    assert machine.directives()[-1] == "RUN python -m sam2_tracker.download"
     folders = {path.name for path in machine.copy.iterdir() if path.is_dir()}
     assert folders == {"sam2_tracker", "weights"}
     ours = {"main", "tracker", "model_handler", "tracker_state", "sam2_tracker"}
@@ -697,7 +697,7 @@ def test_weights_from_a_mirror(machine: Machine) -> None:
     assert done.returncode == 0, done.stderr
     directives = machine.directives()
     assert directives.index(f"ARG SAM2_WEIGHTS_URL={url}") < directives.index(
-        "RUN python -m sam2_tracker.models"
+        "RUN python -m sam2_tracker.download"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import nuclio_sdk
 
 import main
-from faults.faulty_redis import RedisServer
+from tools.redis_server import RedisServer
 from faults.fleet import Reply
 from faults.local import make_store
 from faults.proxy import Proxy
@@ -29,7 +29,7 @@ class LocalFleet:
     def __init__(self, *, workers: int, models: Sequence[Any] = (StandinModel(),)) -> None:
         """The workers take turns with the models."""
         self._models = models
-        self.redis = RedisServer()
+        self.redis = RedisServer(persist=True).start()
         self.proxy = Proxy(self.redis.port)
         self.ports = list(range(workers))
         self._contexts = [self._context(worker) for worker in self.ports]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from faults.faulty_redis import RedisServer
+from tools.redis_server import RedisServer
 from faults.local import make_store, make_tracker
 from faults.proxy import Proxy
 from faults.reference import image_to_png, noise_images
@@ -58,7 +58,7 @@ def play(tracker: Tracker, frames: int) -> list[Any]:
 
 
 def test_only_known_commands_are_sent_and_only_for_our_keys() -> None:
-    server = RedisServer()
+    server = RedisServer(persist=True).start()
     proxy = Proxy(server.port)
     proxy.sent = []
     records = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=proxy.port))
@@ -89,7 +89,7 @@ def test_only_known_commands_are_sent_and_only_for_our_keys() -> None:
 
 
 def test_a_renewal_is_a_plain_expire() -> None:
-    server = RedisServer()
+    server = RedisServer(persist=True).start()
     proxy = Proxy(server.port)
     records = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=proxy.port))
     tracker = Tracker(
@@ -148,7 +148,7 @@ def test_kvrocks_gives_what_redis_gives(kvrocks: tuple[str, int]) -> None:
     tracker = make_tracker(RedisRecords(settings))
     found = play(tracker, 20)
     tracker.close()
-    server = RedisServer()
+    server = RedisServer(persist=True).start()
     tracker = make_tracker(RedisRecords(Settings(redis_host="127.0.0.1", redis_port=server.port)))
     expected = play(tracker, 20)
     tracker.close()
