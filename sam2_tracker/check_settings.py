@@ -11,10 +11,10 @@ import os
 import sys
 
 from sam2_tracker.errors import ConfigurationError
-from sam2_tracker.settings import settings_from_environment
+from sam2_tracker.settings import check_workers, settings_from_environment
 
 if __name__ == "__main__":
     try:
-        settings_from_environment(os.environ)
+        check_workers(settings_from_environment(os.environ))
     except ConfigurationError as error:
         sys.exit(error.message)

@@ -5,6 +5,7 @@
     ├── ConfigurationError      a setting or a model file is wrong; only at start
     ├── RequestError            the whole request fails
     │   ├── BadRequest          400
+    │   ├── BadMethod           405
     │   ├── AllObjectsFailed    that of its first object
     │   ├── TooLarge            413
     │   ├── StoreUnavailable    503
@@ -42,6 +43,11 @@ class RequestError(TrackerError):
 class BadRequest(RequestError):
     code = "bad_request"
     status = 400
+
+
+class BadMethod(RequestError):
+    code = "bad_method"
+    status = 405
 
 
 class AllObjectsFailed(RequestError):
