@@ -6,9 +6,8 @@ objects of a frame at once, with each object's memory handed in and out. A call 
 arguments nor the model's weights; only caches live on between two calls.
 """
 
-import contextlib
-import logging
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +17,9 @@ from PIL import Image
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
+from sam2_tracker.batches import Batches
 from sam2_tracker.build_model import LoadedModel, build_model
-from sam2_tracker.errors import ConfigurationError, ModelFailure, OutOfMemory
+from sam2_tracker.errors import ConfigurationError, ModelFailure
 from sam2_tracker.mask_logits import (
     fill_holes,
     find_distractors,
@@ -33,8 +33,6 @@ from sam2_tracker.models import ModelFiles
 from sam2_tracker.modules.image_resize import image_to_pixels
 from sam2_tracker.out_of_memory import memory_errors
 from sam2_tracker.shapes import Bitmap, Box
-
-logger = logging.getLogger(__name__)
 
 # Objects that go through the model together; bounds the memory of a request with many.
 OBJECTS_AT_ONCE = 32
@@ -123,7 +121,7 @@ class ModelHandler:
         self.network = self._loaded.network
         self._fill_hole_area = fill_hole_area
         self._conditioning_frames = conditioning_frames
-        self._objects_at_once = OBJECTS_AT_ONCE
+        self._batches = Batches(OBJECTS_AT_ONCE)
         self._image_mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
         self._image_std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
         grid = (self.network.image_size // 4) ** 2
@@ -195,14 +193,15 @@ class ModelHandler:
 
         def run(indexes: list[int]) -> list[Result]:
             chosen = [prompts[index] for index in indexes]
-            scaled = [self.scale_mask(mask) for mask in chosen if not isinstance(mask, tuple)]
-            if scaled:
-                masks = torch.from_numpy(np.stack(scaled))[:, None].to(self.device).float()
-                return self._start_batch(frame, None, masks)
-            boxes = [box for box in chosen if isinstance(box, tuple)]
-            return self._start_batch(frame, self._box_prompts(boxes, width, height), None)
+            boxes = [prompt for prompt in chosen if isinstance(prompt, tuple)]
+            masks = [self.scale_mask(prompt) for prompt in chosen if not isinstance(prompt, tuple)]
+            with self._inference():
+                if boxes:
+                    return self._start_batch(frame, self._box_prompts(boxes, width, height), None)
+                stacked = torch.from_numpy(np.stack(masks))[:, None].to(self.device).float()
+                return self._start_batch(frame, None, stacked)
 
-        return self._in_batches([isinstance(prompt, tuple) for prompt in prompts], run)
+        return self._batches.run([isinstance(prompt, tuple) for prompt in prompts], run)
 
     def step(self, frame: FrameFeatures, banks: Sequence[MemoryBank]) -> list[Result]:
         """Tracks objects on the next frame; those that attend to equally much run as one batch.
@@ -213,9 +212,10 @@ class ModelHandler:
 
         def run(indexes: list[int]) -> list[Result]:
             with_candidates = any(banks[index].policy == "anchors" for index in indexes)
-            return self._step_batch(frame, [recalls[i] for i in indexes], with_candidates)
+            with self._inference():
+                return self._step_batch(frame, [recalls[i] for i in indexes], with_candidates)
 
-        return self._in_batches([each.size for each in recalls], run)
+        return self._batches.run([each.size for each in recalls], run)
 
     def correct(
         self,
@@ -235,10 +235,11 @@ class ModelHandler:
         recalls = [self._recall(bank) for bank in banks]
 
         def run(indexes: list[int]) -> list[Result]:
-            prompts = self._box_prompts([boxes[index] for index in indexes], width, height)
-            return self._correct_batch(frame, [recalls[index] for index in indexes], prompts)
+            with self._inference():
+                prompts = self._box_prompts([boxes[i] for i in indexes], width, height)
+                return self._correct_batch(frame, [recalls[i] for i in indexes], prompts)
 
-        return self._in_batches([each.size for each in recalls], run)
+        return self._batches.run([each.size for each in recalls], run)
 
     def logits_to_bitmaps(
         self, logits: Sequence[Tensor], *, width: int, height: int
@@ -259,31 +260,6 @@ class ModelHandler:
 
     def _recall(self, bank: MemoryBank) -> Recall:
         return recall(bank, self.layout, conditioning_frames=self._conditioning_frames)
-
-    def _in_batches(
-        self, keys: Sequence[Hashable], run: Callable[[list[int]], list[Result]]
-    ) -> list[Result]:
-        """Runs objects with equal keys together; halves a batch that finds too little memory."""
-        groups: dict[Hashable, list[int]] = {}
-        for index, key in enumerate(keys):
-            groups.setdefault(key, []).append(index)
-        results: dict[int, Result] = {}
-        for group in groups.values():
-            while group:
-                batch = group[: self._objects_at_once]
-                try:
-                    with self._inference():
-                        results.update(zip(batch, run(batch), strict=True))
-                    group = group[len(batch) :]
-                except OutOfMemory:
-                    if len(batch) == 1:
-                        raise
-                    # Remembered: the next request would fail in the same way.
-                    self._objects_at_once = len(batch) // 2
-                    logger.warning(
-                        "out of device memory: %d objects at a time now", self._objects_at_once
-                    )
-        return [results[index] for index in range(len(keys))]
 
     def _box_prompts(self, boxes: Sequence[Box], width: int, height: int) -> dict[str, Tensor]:
         scale = torch.tensor([width, height], dtype=torch.float32)
@@ -463,7 +439,7 @@ class ModelHandler:
             for index, score in enumerate(scores.tolist())
         ]
 
-    @contextlib.contextmanager
+    @contextmanager
     def _inference(self) -> Iterator[None]:
         with (
             memory_errors(NO_MEMORY),

@@ -196,7 +196,8 @@ class Tracker:
             results = self._model.step(features, [_known(each).bank for each in stepped])
         with watch.phase("shapes"):
             self._make_shapes(stepped, results, frame)
-        self._keep_frame(frame, features)
+        if any(each.active for each in (*drawn, *stepped)):  # the features served
+            self._keep_frame(frame, features)
         self._remember_costs(drawn, stepped, frame, watch)
 
     def warm_up(self) -> None:
@@ -275,7 +276,6 @@ class Tracker:
         )
 
     def _keep_frame(self, frame: _Frame, features: FrameFeatures) -> None:
-        """Called when the model could compute with the features, not before."""
         if frame.features is None:
             known = replace(frame, image=None, features=features)
             self._frames.put(frame.digest, known, features.nbytes)

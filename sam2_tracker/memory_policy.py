@@ -99,8 +99,13 @@ def recall(bank: MemoryBank, layout: MemoryLayout, *, conditioning_frames: int =
 
 
 def remember(bank: MemoryBank, seen: Observation, layout: MemoryLayout) -> MemoryBank:
-    """The bank after a step: with the new frame, without what no later step attends to."""
+    """The bank after a step: with the new frame, without what no later step attends to.
+
+    A frame on which the object was drawn is remembered as it was drawn.
+    """
     step = bank.step + 1
+    if any(frame.step == step for frame in bank.conditioning):
+        return replace(bank, step=step)
     newest = TrackedFrame(
         step=step,
         memory=seen.memory,

@@ -22,7 +22,7 @@ class StoreCall(Generic[T]):
         self._clock = clock
 
     def wait(self) -> T:
-        """Returns the result, once, or raises what the call raises; at the deadline StoreUnavailable."""
+        """The result, once. Raises what the call raises, or StoreUnavailable at the deadline."""
         # Let go of the future: the traceback of an error in it holds the tensors of the request.
         future, self._future = self._future, None
         if future is None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from sam2_tracker.models import ModelFiles
 from tools.official import official_logits, official_predictor
-from tools.redis_server import RedisServer, free_port
+from tools.redis_server import RedisServer
 from training.clips import Clip, draw_clip
 
 WIDTH, HEIGHT = 320, 240

@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from model_handler import PREDICTOR_OVERRIDES
+from sam2_tracker.build_model import PREDICTOR_OVERRIDES
 from sam2_tracker.modules import image_encoder
 from sam2_tracker.modules.image_encoder import prepare_image_encoder
 

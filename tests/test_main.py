@@ -17,7 +17,7 @@ from PIL import Image
 import main
 from sam2_tracker.errors import ConfigurationError, ModelFailure, OutOfMemory, StoreUnavailable
 from sam2_tracker.models import ModelFiles
-from tools.redis_server import RedisServer, free_port
+from tools.redis_server import RedisServer
 
 FRAME = Image.effect_noise((96, 64), 80).convert("RGB")
 POLYGON = {"type": "polygon", "points": [20, 10, 70, 12, 60, 50, 25, 45]}

@@ -99,7 +99,9 @@ def test_an_answer_that_takes_longer_than_the_timeout_is_an_error(
     """The same delay of 1.2 s fails under a timeout of 0.9 s and passes under one of 9 s."""
     with empty_redis.client() as client:
         for timeout_seconds in (0.9, 9.0):
-            opened = RedisRecords(redis_settings(empty_redis, redis_timeout_seconds=timeout_seconds))
+            opened = RedisRecords(
+                redis_settings(empty_redis, redis_timeout_seconds=timeout_seconds)
+            )
             put(opened, ("a", b"1"))
             client.client_pause(1200)
             if timeout_seconds < 1.2:
@@ -111,9 +113,7 @@ def test_an_answer_that_takes_longer_than_the_timeout_is_an_error(
             client.client_unpause()
 
 
-def test_a_frozen_server_costs_one_timeout(
-    caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_frozen_server_costs_one_timeout(caplog: pytest.LogCaptureFixture) -> None:
     """A second attempt would multiply the time that a request waits."""
     with RedisServer() as server:
         opened = RedisRecords(redis_settings(server, redis_timeout_seconds=0.5))

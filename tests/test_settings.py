@@ -39,7 +39,8 @@ VARIABLES: dict[str, tuple[str, str, object]] = {
     "state_ttl_seconds": ("SAM2_STATE_TTL_SECONDS", "600", 600),
     "memory_cache_mib": ("SAM2_MEMORY_CACHE_MIB", "0", 0),
     "frame_cache_mib": ("SAM2_FRAME_CACHE_MIB", "5", 5),
-    "attention_cache_mib": ("SAM2_ATTENTION_CACHE_MIB", "6", 6),
+    "memory_policy": ("SAM2_MEMORY_POLICY", "anchors", "anchors"),
+    "conditioning_frames": ("SAM2_CONDITIONING_FRAMES", "3", 3),
     "embedded_store_mib": ("SAM2_EMBEDDED_STORE_MIB", "64", 64),
 }
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.redis_server import RedisServer
 from faults.proxy import Proxy
 from faults.worker import KILL_FILE
-from tools.redis_server import free_port
+from tools.redis_server import RedisServer, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT_TIMEOUT_SECONDS = 60

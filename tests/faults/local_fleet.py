@@ -13,13 +13,13 @@ from typing import Any
 import nuclio_sdk
 
 import main
-from tools.redis_server import RedisServer
 from faults.fleet import Reply
 from faults.local import make_store
 from faults.proxy import Proxy
 from faults.standin_model import StandinModel
 from sam2_tracker.records import RedisRecords
 from sam2_tracker.settings import MIB, Settings
+from tools.redis_server import RedisServer
 from tracker import Tracker
 
 

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from faults.campaign_leak import leak_campaign
-from tools.redis_server import RedisServer
 from faults.hostile_images import EXPECTED, hostile_image
 from faults.local import DictRecords, make_store, make_tracker
 from faults.proxy import Proxy
@@ -30,6 +29,7 @@ from sam2_tracker.protocol import Seed, TrackRequest
 from sam2_tracker.records import RedisRecords
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.stopwatch import RequestLog
+from tools.redis_server import RedisServer
 from tracker import Tracker
 from tracker_state import Track, TrackState
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import redis
 
-from tools.redis_server import RedisServer
 from faults.local import make_store, make_tracker
 from faults.proxy import Proxy
 from faults.reference import image_to_png, noise_images
@@ -22,7 +21,7 @@ from faults.standin_model import StandinModel
 from sam2_tracker.protocol import Seed, Token, TrackRequest
 from sam2_tracker.records import RedisRecords
 from sam2_tracker.settings import Settings
-from tools.redis_server import free_port
+from tools.redis_server import RedisServer, free_port
 from tracker import Tracker
 
 # In the command tables of Kvrocks 2.7.0 and every release since, and of Redis since 4.0.

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tools.redis_server import RedisServer
 from faults.local import make_tracker
 from faults.proxy import Proxy
 from faults.test_bounds import SEED, SLACK_SECONDS, WAIT_SECONDS, png
@@ -17,6 +16,7 @@ from sam2_tracker.errors import StoreUnavailable
 from sam2_tracker.protocol import TrackRequest
 from sam2_tracker.records import open_records
 from sam2_tracker.settings import settings_from_environment
+from tools.redis_server import RedisServer
 from tracker import Tracker
 
 START = TrackRequest(image=png(), entries=(SEED,))
