@@ -33,8 +33,31 @@ SHA256 = "ab" * 32
 CONTAINER = f"nuclio-nuclio-{NAME}"
 IMAGE = "cvat.pth.facebookresearch.sam2"
 BODY_LIMIT = 192 << 20
-PROGRAMS = """awk bash cat cp df dirname env find head mkdir mv printf rm sed seq sh sleep sort tail tee
-tr true""".split()
+# What the scripts and recipes may use besides the stand-ins.
+PROGRAMS = [
+    "awk",
+    "bash",
+    "cat",
+    "cp",
+    "df",
+    "dirname",
+    "env",
+    "find",
+    "head",
+    "mkdir",
+    "mv",
+    "printf",
+    "rm",
+    "sed",
+    "seq",
+    "sh",
+    "sleep",
+    "sort",
+    "tail",
+    "tee",
+    "tr",
+    "true",
+]
 
 
 @dataclass
@@ -522,7 +545,9 @@ def test_an_old_driver_is_fine_with_an_older_cuda(machine: Machine) -> None:
     machine.state["driver"] = "535.54.03"
     index = "https://download.pytorch.org/whl/cu126"
     assert machine.run(f"./deploy_gpu.sh --torch-index {index}").returncode == 0
-    assert machine.run(f"./deploy_gpu.sh --stage out/function --torch-index {index}").returncode == 0
+    assert (
+        machine.run(f"./deploy_gpu.sh --stage out/function --torch-index {index}").returncode == 0
+    )
     step = f"RUN pip install -r requirements-torch.txt --index-url {index}"
     assert step in machine.directives("function-gpu.yaml")
 

@@ -5,8 +5,8 @@
 Records each call, refuses what the real program would refuse (unknown commands and flags, missing
 values, files that are not there, a configuration that Nuclio does not accept), and keeps the
 machine's images and containers in the state that the test has written: `nuctl deploy` starts a
-container, and a port that nobody names is another one after each start, as Docker does it. Flags and
-commands are those of nuctl 1.13 (its cobra commands), docker 28 and kubectl 1.32.
+container, and a port that nobody names is another one after each start, as Docker does it. Flags
+and commands are those of nuctl 1.13 (its cobra commands), docker 28 and kubectl 1.32.
 """
 
 import json
