@@ -190,3 +190,14 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
                 f"{variable} is {text!r}; it must be {kind.allowed}."
             ) from None
     return Settings(**values)
+
+
+def check_workers(settings: Settings, worker_id: int = 0) -> None:
+    """Raises ConfigurationError if several workers would each remember other tracks.
+
+    worker_id: the number of this worker, from 0 on.
+    """
+    if settings.redis_host is None and (settings.workers > 1 or worker_id > 0):
+        raise ConfigurationError(
+            "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST, or use one worker."
+        )
