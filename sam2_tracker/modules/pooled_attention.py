@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""EfficientTAM's efficient memory cross-attention: keys and values of memory frames, pooled 2x2.
+"""EfficientTAM's efficient memory cross-attention: memory frames are pooled 2 x 2.
 
-Neighbouring pixels of a memory frame are much alike, so EfficientTAM's /1 and /2 models average
-them two by two and attend to a quarter of the tokens (Xiong et al., arXiv 2411.18933, section 3.3).
-A pooled token stands for four, which asks for log 4 on its score. The /1 models add it there; the
-/2 models add it to every channel of the pooled key instead, and were trained so. Object pointers
-are never pooled, and neither is the only memory frame of a track's first step.
+Neighbouring pixels of a memory frame are much alike. So EfficientTAM's /1 and /2 models average
+their keys and values, 2 x 2 pixels at a time, and attend to a quarter of the tokens (Xiong et al.,
+arXiv 2411.18933, section 3.3). A pooled token stands for four tokens, so log 4 belongs on its
+score. The /1 models add it there. The /2 models add it to every channel of the pooled key instead,
+and were trained like that. Object pointers are not pooled. Neither is a memory frame that is the
+only one, as on the first step of a track.
 
 Written from the paper and from what the public code computes (yformer/EfficientTAM, Apache-2.0).
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,24 +21,49 @@ from sam2.modeling.position_encoding import apply_rotary_enc
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor
 
-SIDE = 2
-"""Pixels of a side that are pooled into one."""
-LOG_POOLED = 2 * math.log(SIDE)
+LOG_4 = math.log(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """How the tokens of a memory frame are averaged before they are attended to."""
+
+    side: int = 1
+    """side x side pixels become one token."""
+    key_bias: float = 0.0
+    """Added to every channel of a pooled key."""
+    score_bias: float = 0.0
+    """Added to the score of every pooled key."""
+
+    def average(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """tokens: (..., frames x height x width, channels); returns 1 / side^2 of them."""
+        if self.side == 1:
+            return tokens
+        channels = tokens.shape[-1]
+        maps = tokens.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+        averages = F.avg_pool2d(maps, self.side).flatten(2).transpose(1, 2)
+        return averages.reshape(*tokens.shape[:-2], -1, channels)
+
+
+UNPOOLED = Pooling()
+POOLINGS = {
+    "scores": Pooling(side=2, score_bias=LOG_4),
+    "keys": Pooling(side=2, key_bias=LOG_4),
+}
 
 
 class PooledRoPEAttention(RoPEAttention):  # type: ignore[misc]
     """Attention of one frame's pixels to memory frames of the same size and to object pointers.
 
-    Parameters are those of sam2's RoPEAttention.
+    Its parameters are those of sam2's RoPEAttention.
     """
 
-    def __init__(self, *arguments: Any, log_added_to: str, **options: Any) -> None:
-        """log_added_to: "scores" in the /1 models, "keys" in the /2 models."""
+    def __init__(self, *arguments: Any, log_4_on: str, **options: Any) -> None:
+        """log_4_on: "scores" in the /1 models, "keys" in the /2 models."""
         super().__init__(*arguments, **options)
-        if log_added_to not in ("scores", "keys"):
-            raise ValueError(f'log_added_to is {log_added_to!r}; it must be "scores" or "keys".')
-        self.score_bias = LOG_POOLED if log_added_to == "scores" else 0.0
-        self.key_bias = LOG_POOLED if log_added_to == "keys" else 0.0
+        if log_4_on not in POOLINGS:
+            raise ValueError(f"log_4_on is {log_4_on!r}; it must be one of {', '.join(POOLINGS)}.")
+        self.pooling = POOLINGS[log_4_on]
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
         """q: (objects, pixels, channels); k, v: (objects, frames x pixels + pointers, channels).
@@ -60,22 +87,16 @@ class PooledRoPEAttention(RoPEAttention):  # type: ignore[misc]
             freqs_cis=turns.to(q.device),
             repeat_freqs_k=self.rope_k_repeat,
         )
-        pooled = pool(rotated, side, side) + self.key_bias
-        keys = torch.cat((pooled, keys[:, :, framed:]), dim=2)
-        values = torch.cat((pool(values[:, :, :framed], side, side), values[:, :, framed:]), dim=2)
-        if self.score_bias:
+        pooled_keys = self.pooling.average(rotated, side, side) + self.pooling.key_bias
+        pooled_values = self.pooling.average(values[:, :, :framed], side, side)
+        keys = torch.cat((pooled_keys, keys[:, :, framed:]), dim=2)
+        values = torch.cat((pooled_values, values[:, :, framed:]), dim=2)
+        if self.pooling.score_bias:
+            # Not by torch's attention with a mask: so it rounds as the authors' code does.
             scores = queries @ keys.transpose(-2, -1) * (1 / math.sqrt(queries.shape[-1]))
-            scores[..., : pooled.shape[2]] += self.score_bias
+            scores[..., : pooled_keys.shape[2]] += self.pooling.score_bias
             attended = scores.softmax(dim=-1) @ values
         else:
             attended = F.scaled_dot_product_attention(queries, keys, values)
         mixed: Tensor = self.out_proj(self._recombine_heads(attended))
         return mixed
-
-
-def pool(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Averages 2 x 2 pixels. tokens: (..., frames x height x width, channels); a quarter comes."""
-    channels = tokens.shape[-1]
-    maps = tokens.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-    averages = F.avg_pool2d(maps, SIDE).flatten(2).transpose(1, 2)
-    return averages.reshape(*tokens.shape[:-2], -1, channels)
