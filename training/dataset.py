@@ -54,8 +54,8 @@ KINDS = {
     "drawn": Kind(8, 600, 0.35, 3, FIRST_SEED, composite=False),
     "drawn_long": Kind(20, 200, 0.7, 9, 2 * FIRST_SEED, composite=False),
     "mottled": Kind(8, 200, 0.35, 3, 4 * FIRST_SEED, composite=False, pictures="mottled"),
-    "composite": Kind(10, 1500, 0.15, 3, 5 * FIRST_SEED, composite=True, area=370 * 370),
-    "composite_long": Kind(22, 400, 0.5, 12, 6 * FIRST_SEED, composite=True, area=340 * 340),
+    "composite": Kind(10, 800, 0.15, 3, 5 * FIRST_SEED, composite=True, area=370 * 370),
+    "composite_long": Kind(22, 200, 0.5, 12, 6 * FIRST_SEED, composite=True, area=340 * 340),
 }
 DRAWN_KINDS = tuple(name for name, kind in KINDS.items() if not kind.composite)
 
