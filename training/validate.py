@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from training.clips import Clip
-from training.evaluate import Tally, silence_bars, tracked
+from training.predict import silence_bars, tracked
+from training.tally import Tally
 from training.evaluation_set import SEMI_REAL_SUBSETS, SUBSETS
 from training.model import CONFIG, build_predictor
 
