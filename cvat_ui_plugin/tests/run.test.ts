@@ -90,7 +90,9 @@ test('a mask becomes one mask shape per frame and stays itself', async () => {
         rotation: 0,
         attributes,
         elements: [],
+        score: 0.900007255394268,
     });
+    expect(Math.floor(made.score! * 10_000) / 10_000).toBe(0.9);
     expect(clientID).not.toBe(id);
 });
 
@@ -119,7 +121,7 @@ test("one call per frame for all objects, in the server's terms", async () => {
     });
     expect(bench.calls.every(({ states }) => !states || states.length === 3)).toBe(true);
     expect(bench.store.export().shapes.filter(({ type }) => type === 'rectangle')).toHaveLength(4);
-    expect(bench.progress.map(({ percent }) => percent)).toEqual([0, 0, 0, 33, 66]);
+    expect(bench.progress.map(({ percent }) => percent)).toEqual([0, 0, 0, 0, 33, 66, 99]);
 });
 
 test('a polygon shape stays shapes without conversion', async () => {
@@ -388,12 +390,12 @@ test('locked, hidden, ground-truth, outside, rotated and foreign objects are lef
 
     const [state] = await bench.job.annotations.get(3, false, []);
     expect(bench.action.isApplicableForObject(state)).toBe(true);
+    // listed all the same, so that a run can say why it does nothing
+    for (const change of [{ lock: true }, { hidden: true }, { outside: true }, { rotation: 3 }]) {
+        expect(bench.action.isApplicableForObject({ ...state, ...change })).toBe(true);
+    }
     for (const change of [
-        { lock: true },
-        { hidden: true },
         { isGroundTruth: true },
-        { outside: true },
-        { rotation: 3 },
         { shapeType: 'ellipse' },
         { objectType: 'tag', shapeType: null },
         { parentID: 4 },
@@ -465,8 +467,9 @@ test('the end message: frames, objects, the frame with the lowest confidence', a
             lines: [
                 '2 objects tracked over 4 frames (3 to 6).',
                 'No object was lost.',
-                `Lowest confidence: 0.31, car ${mask} on frame 4. Look there first.`,
+                'Look here first:',
             ],
+            jumps: [{ frame: 4, text: `Frame 4: car ${mask + 3}, confidence 0.31` }],
         },
     ]);
 });
@@ -487,7 +490,11 @@ test("the parameters are CVAT's, by name and order", () => {
     const { action, job } = createBench({ frames: framesFrom(10, 14), invoke: moving() });
     const { parameters } = action;
     expect(action.name).toBe('Segment Anything 2: Tracker');
-    expect(Object.keys(parameters!)).toEqual(['Target frame', 'Convert polygon shapes to tracks']);
+    expect(Object.keys(parameters!)).toEqual([
+        'Target frame',
+        'Convert polygon shapes to tracks',
+        'Track backwards',
+    ]);
     const target = parameters!['Target frame'];
     expect((target.values as (_: object) => string[])({ instance: job })).toEqual([
         '10',
@@ -495,9 +502,11 @@ test("the parameters are CVAT's, by name and order", () => {
         '1',
     ]);
     expect((target.defaultValue as (_: object) => string)({ instance: job })).toBe('14');
-    expect(parameters!['Convert polygon shapes to tracks']).toEqual({
-        type: 'checkbox',
-        values: ['true', 'false'],
-        defaultValue: 'false',
-    });
+    for (const name of ['Convert polygon shapes to tracks', 'Track backwards']) {
+        expect(parameters![name]).toMatchObject({
+            type: 'checkbox',
+            values: ['true', 'false'],
+            defaultValue: 'false',
+        });
+    }
 });

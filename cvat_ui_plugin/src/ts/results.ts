@@ -11,6 +11,8 @@ import {
     SerializedTrack,
 } from './cvat';
 import { Route } from './frames';
+import { markedScore } from './identity';
+import { between } from './interpolation';
 import { Source } from './objects';
 import { FrameResult, Tracked } from './track';
 
@@ -25,11 +27,16 @@ function copyAttributes(attributes: Attribute[]): Attribute[] {
     return attributes.map(({ spec_id, value }) => ({ spec_id, value }));
 }
 
-/** One shape per frame where the object is visible; a new shape has neither id nor clientID. */
-function shapesOf(seed: SerializedShape, results: FrameResult[]): SerializedShape[] {
+/** One shape per frame where the object is visible and no person drew it; a new shape has neither
+ * id nor clientID. */
+function shapesOf(
+    { mark }: Source,
+    seed: SerializedShape,
+    results: FrameResult[],
+): SerializedShape[] {
     const shapes: SerializedShape[] = [];
-    for (const { frame, points } of results) {
-        if (points === null) continue;
+    for (const { frame, points, score, byHand } of results) {
+        if (points === null || byHand) continue;
         shapes.push({
             type: seed.type,
             frame,
@@ -43,36 +50,48 @@ function shapesOf(seed: SerializedShape, results: FrameResult[]): SerializedShap
             rotation: 0,
             attributes: copyAttributes(seed.attributes),
             elements: [],
+            ...(mark ? { score: markedScore(score, mark, frame) } : {}),
         });
     }
     return shapes;
 }
 
-/** A polygon shape as a track with one keyframe; mutable attributes belong to the keyframe. */
-function shapeToTrack(seed: SerializedShape, label: Label | undefined): SerializedTrack {
+/** A polygon shape, and what a person drew of it on other frames, as a track; mutable attributes
+ * belong to the keyframes. */
+function shapeToTrack(
+    seed: SerializedShape,
+    drawn: SerializedShape[],
+    label: Label | undefined,
+): SerializedTrack {
     const mutable = new Set(label?.attributes.filter((spec) => spec.mutable).map(({ id }) => id));
+    const shapes = [seed, ...drawn].sort((a, b) => a.frame - b.frame);
     return {
         label_id: seed.label_id,
-        frame: seed.frame,
+        frame: shapes[0].frame,
         group: seed.group,
         source: 'auto',
         attributes: copyAttributes(seed.attributes.filter(({ spec_id }) => !mutable.has(spec_id))),
         elements: [],
-        shapes: [
-            {
-                type: seed.type,
-                frame: seed.frame,
-                points: [...seed.points],
-                occluded: seed.occluded,
-                outside: false,
-                z_order: seed.z_order,
-                rotation: 0,
-                attributes: copyAttributes(
-                    seed.attributes.filter(({ spec_id }) => mutable.has(spec_id)),
-                ),
-            },
-        ],
+        shapes: shapes.map(({ type, frame, points, occluded, z_order, attributes }) => ({
+            type,
+            frame,
+            points: [...points],
+            occluded,
+            outside: false,
+            z_order,
+            rotation: 0,
+            attributes: copyAttributes(attributes.filter(({ spec_id }) => mutable.has(spec_id))),
+        })),
     };
+}
+
+/** Where the track is on a frame, from its keyframes in ascending order; null before the first. */
+function positionOn(keyframes: SerializedKeyframe[], frame: number): number[] | null {
+    const left = keyframes.filter((keyframe) => keyframe.frame <= frame).at(-1);
+    const right = keyframes.find((keyframe) => keyframe.frame > frame);
+    if (!left || !right) return left?.points ?? null;
+    const share = (frame - left.frame) / (right.frame - left.frame);
+    return between(left.type, left.points, right.points, share);
 }
 
 /** The track with a keyframe on every tracked frame. */
@@ -115,11 +134,14 @@ function extendTrack(
     const forwards = tracked[0].frame > start;
     const earlier = before.filter(({ frame }) => frame < tracked[0].frame).at(-1);
     let visible = forwards || (earlier !== undefined && !earlier.outside);
-    let points = forwards
-        ? source.points
-        : (tracked.find((result) => result.points !== null)?.points ?? source.points);
+    // lost at the low end of a run backwards: the frames before the run must stay as they are
+    let points =
+        (forwards ? null : positionOn(before, tracked[0].frame)) ??
+        (forwards ? source.points : (tracked.find((one) => one.points)?.points ?? source.points));
     for (const result of tracked) {
-        if (result.points !== null) {
+        if (result.byHand) {
+            points = result.points ?? points;
+        } else if (result.points !== null) {
             ({ points } = result);
             keyframes.set(result.frame, keyframeAt(result.frame, points, false));
         } else if (visible || keyframes.has(result.frame)) {
@@ -166,22 +188,25 @@ export function outcomeOf(
 ): ActionOutput {
     const { created, deleted } = nothing();
     for (const { source, results } of objects) {
-        if (!results.length) continue;
+        // an object that a person drew on every frame of the run stays as it is, too
+        if (!results.some(({ byHand }) => !byHand)) continue;
         if (source.track) {
-            const { clientID, ...track } = source.track;
+            const { clientID: _, ...track } = source.track;
             created.tracks.push(
                 extendTrack(track, source, start, results, timeline, deletedFrames, false),
             );
             deleted.tracks.push(source.track);
         } else if (source.shape && convertPolygons && source.type === 'polygon') {
             const label = labels.find(({ id }) => id === source.labelID);
-            const track = shapeToTrack(source.shape, label);
+            const drawn = results.flatMap(({ frame }) => source.byHand.get(frame)?.shape ?? []);
+            const track = shapeToTrack(source.shape, drawn, label);
             created.tracks.push(
                 extendTrack(track, source, start, results, timeline, deletedFrames, true),
             );
-            deleted.shapes.push(source.shape);
+            deleted.shapes.push(source.shape, ...drawn);
         } else if (source.shape) {
-            created.shapes.push(...shapesOf(source.shape, results));
+            // no spread: an argument list holds about 125,000 items
+            for (const shape of shapesOf(source, source.shape, results)) created.shapes.push(shape);
         }
     }
     return { created, deleted };
