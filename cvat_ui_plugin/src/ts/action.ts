@@ -20,6 +20,7 @@ import { onFrame, reasonAgainstKind, SHAPE_TYPES, Source, sourcesOf } from './ob
 import { Report, reportOf } from './report';
 import { nothing, outcomeOf } from './results';
 import { ACTION_NAME, findTracker } from './server';
+import { keyframesByHand } from './signature';
 import { Successors } from './successors';
 import { track } from './track';
 import { Cancelled, JobClosed, within } from './waiting';
@@ -224,6 +225,11 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 },
                 page.random,
             );
+            for (const source of sources) {
+                if (!source.track) continue;
+                const frames = route.frames.map(({ number }) => number);
+                source.byHand = keyframesByHand(source.track, frames, route.deleted);
+            }
             const replaceClaimed = await this.askAbout(sources);
             mayGoOn();
 
@@ -249,7 +255,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
 
             const now = await job.annotations.export();
             withChanges(run, before, now);
-            const outcome = outcomeOf(run.objects, start.number, route, job.labels, this.convert);
+            const outcome = outcomeOf(run.objects, start, route, job.labels, this.convert);
             let replaced: SerializedShape[] = [];
             let beside: SerializedShape[] = [];
             try {

@@ -5,6 +5,7 @@
 import {
     ActionOutput,
     Attribute,
+    Frame,
     Label,
     SerializedKeyframe,
     SerializedShape,
@@ -14,6 +15,7 @@ import { Route } from './frames';
 import { markedScore } from './identity';
 import { between } from './interpolation';
 import { Source } from './objects';
+import { signedPoints } from './signature';
 import { FrameResult, Tracked } from './track';
 
 export function nothing(): ActionOutput {
@@ -85,20 +87,59 @@ function shapeToTrack(
     };
 }
 
+/** The index of the last keyframe up to a frame; -1 before the first. Keyframes are ascending. */
+function lastUpTo(keyframes: SerializedKeyframe[], frame: number): number {
+    let [low, high] = [0, keyframes.length];
+    while (low < high) {
+        const middle = (low + high) >> 1;
+        if (keyframes[middle].frame <= frame) low = middle + 1;
+        else high = middle;
+    }
+    return low - 1;
+}
+
 /** Where the track is on a frame, from its keyframes in ascending order; null before the first. */
 function positionOn(keyframes: SerializedKeyframe[], frame: number): number[] | null {
-    const left = keyframes.filter((keyframe) => keyframe.frame <= frame).at(-1);
-    const right = keyframes.find((keyframe) => keyframe.frame > frame);
+    const index = lastUpTo(keyframes, frame);
+    const [left, right] = [keyframes[index], keyframes[index + 1]];
     if (!left || !right) return left?.points ?? null;
     const share = (frame - left.frame) / (right.frame - left.frame);
     return between(left.type, left.points, right.points, share);
+}
+
+/**
+ * Keep a track's mutable attributes as they were on every frame, in place. They hold from the
+ * keyframe that carries them to the next that does, so those of a keyframe that went are given to
+ * the next one that stays; a track that now begins earlier begins with those of its former beginning.
+ * `after` is in ascending order.
+ */
+function keepAttributes(before: SerializedKeyframe[], after: SerializedKeyframe[]): void {
+    const old = [...before].sort((a, b) => a.frame - b.frame);
+    const stays = new Set(after);
+    let held = new Map<number, string>();
+    let next = 0;
+    const merged = (keyframe: SerializedKeyframe, values: Attribute[]): SerializedKeyframe => {
+        const all = new Map(held);
+        for (const { spec_id, value } of values) all.set(spec_id, value);
+        const attributes = [...all].map(([spec_id, value]) => ({ spec_id, value }));
+        return { ...keyframe, attributes };
+    };
+    after.forEach((keyframe, index) => {
+        for (; next < old.length && old[next].frame <= keyframe.frame; next += 1) {
+            if (stays.has(old[next])) continue;
+            for (const { spec_id, value } of old[next].attributes) held.set(spec_id, value);
+        }
+        if (held.size) after[index] = merged(keyframe, keyframe.attributes);
+        held = new Map();
+    });
+    if (after[0].frame < old[0].frame) after[0] = merged(after[0], old[0].attributes);
 }
 
 /** The track with a keyframe on every tracked frame. */
 function extendTrack(
     track: SerializedTrack,
     source: Source,
-    start: number,
+    { number: start, ...size }: Frame,
     results: FrameResult[],
     timeline: number[],
     deletedFrames: ReadonlySet<number>,
@@ -112,27 +153,31 @@ function extendTrack(
     // occluded and z-order hold from one keyframe to the next
     const keyframeAt = (frame: number, points: number[], outside: boolean): SerializedKeyframe => {
         const old = keyframes.get(frame);
-        const holding = before.filter((keyframe) => keyframe.frame <= frame).at(-1) ?? before[0];
-        return {
+        const holding = before[Math.max(lastUpTo(before, frame), 0)];
+        const flags = {
             type: source.type,
             frame,
-            points: [...points],
             occluded: old?.occluded ?? holding.occluded,
             outside,
             z_order: old?.z_order ?? holding.z_order,
+        };
+        return {
+            ...flags,
+            points: signedPoints(flags, points, size),
             rotation: 0,
-            attributes: old ? copyAttributes(old.attributes) : [],
+            attributes: [],
             ...(old?.id === undefined ? {} : { id: old.id }),
         };
     };
     if (!keyframes.has(start)) {
         // without it, the start would move: CVAT interpolates between keyframes
-        keyframes.set(start, keyframeAt(start, source.points, false));
+        const seed = keyframeAt(start, source.points, false);
+        keyframes.set(start, { ...seed, points: [...source.points] });
     }
 
     const tracked = [...results].sort((a, b) => a.frame - b.frame);
     const forwards = tracked[0].frame > start;
-    const earlier = before.filter(({ frame }) => frame < tracked[0].frame).at(-1);
+    const earlier = before[lastUpTo(before, tracked[0].frame - 1)];
     let visible = forwards || (earlier !== undefined && !earlier.outside);
     // lost at the low end of a run backwards: the frames before the run must stay as they are
     let points =
@@ -144,15 +189,18 @@ function extendTrack(
         } else if (result.points !== null) {
             ({ points } = result);
             keyframes.set(result.frame, keyframeAt(result.frame, points, false));
-        } else if (visible || keyframes.has(result.frame)) {
+        } else if (visible) {
             keyframes.set(result.frame, keyframeAt(result.frame, points, true));
+        } else {
+            keyframes.delete(result.frame);
         }
         visible = result.points !== null;
     }
 
     // CVAT repeats the last keyframe to the end of the job: close what this run has opened
-    const end = forwards ? tracked[tracked.length - 1].frame : start;
-    const open = forwards ? visible : isNew;
+    const last = tracked[tracked.length - 1];
+    const end = forwards ? last.frame : start;
+    const open = forwards ? visible && !last.byHand : isNew;
     const next = timeline.find((frame) => frame > end);
     const goesOn = [...keyframes.keys()].some((frame) => frame > end && !deletedFrames.has(frame));
     if (open && next !== undefined && !goesOn) {
@@ -160,11 +208,7 @@ function extendTrack(
     }
 
     const shapes = [...keyframes.values()].sort((a, b) => a.frame - b.frame);
-    const first = track.shapes.find(({ frame }) => frame === track.frame) ?? before[0];
-    if (shapes[0].frame < first.frame) {
-        // values of mutable attributes hold from the first keyframe on
-        shapes[0] = { ...shapes[0], attributes: copyAttributes(first.attributes) };
-    }
+    keepAttributes(track.shapes, shapes);
     return {
         ...track,
         frame: shapes[0].frame,
@@ -181,7 +225,7 @@ function extendTrack(
  */
 export function outcomeOf(
     objects: Tracked[],
-    start: number,
+    start: Frame,
     { timeline, deleted: deletedFrames }: Route,
     labels: Label[],
     convertPolygons: boolean,

@@ -49,6 +49,7 @@ export interface Tools {
 
 interface Live {
     tracked: Tracked;
+    /** null: it is to be started from where it was last seen. */
     state: string | null;
     /** Where a new state is started from if this one is gone. */
     lastSeen: { frame: number; points: number[] };
@@ -175,26 +176,17 @@ async function seed(caller: Caller, objects: Live[]): Promise<void> {
     }
 }
 
-/**
- * Pass a frame on which a person drew these objects: what was drawn stays as it is, and the objects
- * start again from it. `isLast`: nothing is tracked after this frame.
- */
-async function resume(
-    caller: Caller,
-    objects: Live[],
-    frame: number,
-    isLast: boolean,
-): Promise<void> {
-    const seen: Live[] = [];
+/** Pass a frame on which a person drew these objects, or hid them: that stays as it is. An object
+ * that was drawn is started again from there when it is tracked on. */
+function pass(objects: Live[], frame: number): void {
     for (const object of objects) {
         const points = object.tracked.source.byHand.get(frame)?.points ?? null;
         if (points) {
             object.lastSeen = { frame, points };
-            seen.push(object);
+            object.state = null;
         }
         object.tracked.results.push({ frame, points, score: null, byHand: true });
     }
-    if (seen.length && !isLast) await seed(caller, seen);
 }
 
 /** Track `objects` over one frame. What the function has forgotten is started again from where
@@ -345,8 +337,13 @@ export async function track(
         try {
             const byHand = live.filter(({ tracked }) => tracked.source.byHand.has(frame.number));
             const others = live.filter((object) => !byHand.includes(object));
-            if (others.length) await step(caller, others, frame);
-            await resume(caller, byHand, frame.number, done === frames.length - 1);
+            await seed(
+                caller,
+                others.filter(({ state }) => state === null),
+            );
+            const ready = others.filter(({ tracked }) => tracked.failure === null);
+            if (ready.length) await step(caller, ready, frame);
+            pass(byHand, frame.number);
         } catch (error) {
             return stopped(frame.number, error);
         }
