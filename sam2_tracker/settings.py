@@ -45,8 +45,8 @@ class Settings:
     """Side of the model's input; 0: the model's own. Smaller is faster and less exact."""
     memory_frames: int = 0
     """That an object is remembered by; 0: the model's own. Fewer is faster and less exact."""
-    polygon_tolerance: float = 0.005
-    """Simplification tolerance of polygons in units of sqrt(area), at most 1 px; 0: keep all."""
+    polygon_tolerance: float = 0.02
+    """How much a polygon's IoU with its mask may be short of 1; 0: exact, with all points."""
 
     max_image_megapixels: float = 40.0
     max_objects: int = 100

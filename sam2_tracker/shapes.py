@@ -14,6 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_tracker.errors import BadShape, EmptyShape
+from sam2_tracker.outlines import (
+    Ring,
+    candidates,
+    ring_area,
+    ring_to_outline,
+    simplify_outline,
+)
 
 Bitmap = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -157,20 +164,42 @@ def bitmap_to_polygon(bitmap: Bitmap, *, tolerance: float = 0.0) -> Points:
     leftmost corner; holes are filled. Without simplification it holds exactly the component's
     pixels and those of its holes.
 
-    tolerance: how far simplification may move the ring, in units of sqrt(area); at most 1 px, and
-    at most 5 % of area / perimeter so that thin shapes keep theirs. 0: none.
+    tolerance: 0 for no simplification; else the ring is drawn with as few points as keep its IoU
+    with the component, holes filled, at 1 - tolerance or more, and its area that near as well.
     """
     x, y, w, h = _tight_box(bitmap)
     ring = _outer_ring(_largest_component(bitmap[y : y + h, x : x + w]))
-    corners = ring.astype(np.int32)
-    area = cv2.contourArea(corners)
-    pixels = min(1.0, tolerance * math.sqrt(area), 0.05 * area / cv2.arcLength(corners, True))
-    if pixels > 0:
-        simple = cv2.approxPolyDP(corners, pixels, True)[:, 0]
-        if len(simple) >= 3:
-            start = np.lexsort((simple[:, 0], simple[:, 1]))[0]
-            ring = np.roll(simple, -start, axis=0)
-    return (ring + (x, y)).ravel().tolist()
+    simple = simplify_ring(ring, tolerance) if tolerance > 0 else None
+    if simple is None:
+        return (ring + (x, y)).ravel().tolist()
+    start = np.lexsort((simple[:, 0], simple[:, 1]))[0]
+    return (np.roll(simple, -start, axis=0) + (x, y)).ravel().tolist()
+
+
+def simplify_ring(ring: NDArray[np.int64], tolerance: float, start: int = 0) -> Ring | None:
+    """A ring along pixel edges with as few points as the tolerance allows.
+
+    ring: (corners, 2), clockwise, all coordinates at least 0.
+    tolerance: how much of 1 the IoU with the ring's own pixels may be short of, and of the ring's
+    area the area may differ.
+    start: the index of the pixel edge that the outline shall start at.
+    Gives float64 (points, 2) on a grid of 0.25 px; None where the ring itself has no more points.
+    """
+    width, height = ring.max(axis=0).tolist()
+    pixels = polygon_to_bitmap(ring.ravel().tolist(), width=width, height=height)
+    area = float(np.count_nonzero(pixels))
+    outline = np.roll(ring_to_outline(ring), -start, axis=0)
+    for distance in candidates(outline, tolerance):
+        simple = simplify_outline(outline, distance, area).clip(0, (width, height))
+        if len(simple) >= len(ring):
+            return None
+        if len(simple) < 3 or abs(ring_area(simple) - area) > tolerance * area:
+            continue
+        drawn = polygon_to_bitmap(simple.ravel().tolist(), width=width, height=height)
+        both = np.count_nonzero(drawn & pixels)
+        if both >= (1 - tolerance) * (area + np.count_nonzero(drawn) - both):
+            return simple
+    return None
 
 
 def bitmap_to_rectangle(bitmap: Bitmap) -> list[int]:
