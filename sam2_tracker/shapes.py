@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from sam2_tracker.errors import BadShape, EmptyShape
 from sam2_tracker.outlines import (
     Ring,
-    candidates,
+    fewest_corners,
     ring_area,
+    ring_length,
     ring_to_outline,
-    simplify_outline,
 )
 
 Bitmap = NDArray[np.bool_]
@@ -33,6 +33,8 @@ SHAPE_TYPES = ("mask", "polygon", "rectangle")
 CROSSINGS_AT_ONCE = 1 << 20
 # What a polygon may cost: random scribble exceeds it, the jagged outline of a 4K frame does not.
 MAX_CROSSINGS = 1 << 22
+# px; a pixel's centre that is nearer to an edge lies on it.
+ON_EDGE = 1e-9
 
 
 def mask_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
@@ -110,7 +112,8 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
         # Halves, since the difference of two large numbers can exceed what a float64 holds.
         (x0, y0), (x1, y1) = upper[edge].T / 2, lower[edge].T / 2
         x = 2 * (x0 + ((row + 0.5) / 2 - y0) / (y1 - y0) * (x1 - x0))
-        column = np.clip(np.ceil(x - 0.5), left, right).astype(np.int64)
+        # A centre on the edge is on it wherever the polygon lies, however its crossing is rounded.
+        column = np.clip(np.ceil(x - 0.5 - ON_EDGE), left, right).astype(np.int64)
         place = (row - top) * toggles.shape[1] + column - left
         np.bitwise_xor.at(toggles.reshape(-1), place, np.uint8(1))
     inside = np.bitwise_xor.accumulate(toggles, axis=1)[:, :-1]
@@ -167,39 +170,38 @@ def bitmap_to_polygon(bitmap: Bitmap, *, tolerance: float = 0.0) -> Points:
     tolerance: 0 for no simplification; else the ring is drawn with as few points as keep its IoU
     with the component, holes filled, at 1 - tolerance or more, and its area that near as well.
     """
-    x, y, w, h = _tight_box(bitmap)
-    ring = _outer_ring(_largest_component(bitmap[y : y + h, x : x + w]))
-    simple = simplify_ring(ring, tolerance) if tolerance > 0 else None
+    ring = bitmap_to_ring(bitmap)
+    simple = _simplified(ring, tolerance) if tolerance > 0 else None
     if simple is None:
-        return (ring + (x, y)).ravel().tolist()
+        return ring.ravel().tolist()
     start = np.lexsort((simple[:, 0], simple[:, 1]))[0]
-    return (np.roll(simple, -start, axis=0) + (x, y)).ravel().tolist()
+    return np.roll(simple, -start, axis=0).ravel().tolist()
 
 
-def simplify_ring(ring: NDArray[np.int64], tolerance: float, start: int = 0) -> Ring | None:
-    """A ring along pixel edges with as few points as the tolerance allows.
+def bitmap_to_ring(bitmap: Bitmap) -> NDArray[np.int64]:
+    """The ring of `bitmap_to_polygon` without simplification: int64 (corners, 2), x and y."""
+    x, y, w, h = _tight_box(bitmap)
+    return _outer_ring(_largest_component(bitmap[y : y + h, x : x + w])) + (x, y)
 
-    ring: (corners, 2), clockwise, all coordinates at least 0.
-    tolerance: how much of 1 the IoU with the ring's own pixels may be short of, and of the ring's
-    area the area may differ.
-    start: the index of the pixel edge that the outline shall start at.
-    Gives float64 (points, 2) on a grid of 0.25 px; None where the ring itself has no more points.
-    """
-    width, height = ring.max(axis=0).tolist()
-    pixels = polygon_to_bitmap(ring.ravel().tolist(), width=width, height=height)
-    area = float(np.count_nonzero(pixels))
-    outline = np.roll(ring_to_outline(ring), -start, axis=0)
-    for distance in candidates(outline, tolerance):
-        simple = simplify_outline(outline, distance, area).clip(0, (width, height))
-        if len(simple) >= len(ring):
-            return None
-        if len(simple) < 3 or abs(ring_area(simple) - area) > tolerance * area:
-            continue
-        drawn = polygon_to_bitmap(simple.ravel().tolist(), width=width, height=height)
+
+def _simplified(ring: NDArray[np.int64], tolerance: float) -> Ring | None:
+    """A ring along pixel edges with few points; None where it needs as many as it has."""
+    low = ring.min(axis=0)
+    width, height = (ring.max(axis=0) - low).tolist()
+    pixels = polygon_to_bitmap((ring - low).ravel().tolist(), width=width, height=height)
+    area = int(np.count_nonzero(pixels))
+
+    def is_within(simple: Ring) -> bool:
+        if abs(ring_area(simple) - area) > tolerance * area:
+            return False
+        points = (simple - low).ravel().tolist()
+        drawn = polygon_to_bitmap(points, width=width, height=height)
         both = np.count_nonzero(drawn & pixels)
-        if both >= (1 - tolerance) * (area + np.count_nonzero(drawn) - both):
-            return simple
-    return None
+        return bool(both >= (1 - tolerance) * (area + np.count_nonzero(drawn) - both))
+
+    outline = ring_to_outline(ring)
+    simple = fewest_corners(outline, area, tolerance * area / ring_length(outline), is_within)
+    return simple if simple is not None and len(simple) < len(ring) else None
 
 
 def bitmap_to_rectangle(bitmap: Bitmap) -> list[int]:
