@@ -59,7 +59,8 @@ def fewest_corners(
     runs in its direction; None where not even the finest is within.
     """
     area = math.copysign(area, ring_area(outline))
-    low, high = np.floor(outline.min(axis=0)), np.ceil(outline.max(axis=0))
+    # The box of whole pixels, in spite of rounding: growing must not leave it, nor the image.
+    low, high = np.floor(outline.min(axis=0) + 1e-6), np.ceil(outline.max(axis=0) - 1e-6)
     for distance in _DISTANCES:
         simple = _simplified(outline, distance * unit, area).clip(low, high)
         if len(simple) >= 3 and is_within(simple):

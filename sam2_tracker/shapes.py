@@ -33,8 +33,6 @@ SHAPE_TYPES = ("mask", "polygon", "rectangle")
 CROSSINGS_AT_ONCE = 1 << 20
 # What a polygon may cost: random scribble exceeds it, the jagged outline of a 4K frame does not.
 MAX_CROSSINGS = 1 << 22
-# px; a pixel's centre that is nearer to an edge lies on it.
-ON_EDGE = 1e-9
 
 
 def mask_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
@@ -112,8 +110,7 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
         # Halves, since the difference of two large numbers can exceed what a float64 holds.
         (x0, y0), (x1, y1) = upper[edge].T / 2, lower[edge].T / 2
         x = 2 * (x0 + ((row + 0.5) / 2 - y0) / (y1 - y0) * (x1 - x0))
-        # A centre on the edge is on it wherever the polygon lies, however its crossing is rounded.
-        column = np.clip(np.ceil(x - 0.5 - ON_EDGE), left, right).astype(np.int64)
+        column = np.clip(np.ceil(x - 0.5), left, right).astype(np.int64)
         place = (row - top) * toggles.shape[1] + column - left
         np.bitwise_xor.at(toggles.reshape(-1), place, np.uint8(1))
     inside = np.bitwise_xor.accumulate(toggles, axis=1)[:, :-1]
