@@ -87,9 +87,7 @@ def _like_the_background(
     rng: np.random.Generator, sprite: _Sprite, background: np.ndarray
 ) -> _Sprite:
     """Shift mean and spread of the colours towards the background's (Reinhard et al., 2001)."""
-    share = float(
-        rng.choice([0.0, rng.uniform(0.1, 0.5), rng.uniform(0.5, 0.9)], p=[0.5, 0.3, 0.2])
-    )
+    share = float(rng.choice([0.0, rng.uniform(0.1, 0.5), rng.uniform(0.5, 0.9)], p=[0.5, 0.3, 0.2]))
     inside = sprite.colour[sprite.alpha >= 0.5]
     mean, spread = inside.mean(0), inside.std(0) + 1
     there = background.reshape(-1, 3)
@@ -117,9 +115,7 @@ def _mover(
 ) -> _Mover:  # fmt: skip
     unit = min(width, height)
     radius = unit * np.exp(rng.uniform(np.log(0.09), np.log(largest)))
-    speed = (
-        motion * unit * rng.choice([0.002, 0.01, 0.025, 0.05, 0.1], p=[0.2, 0.3, 0.25, 0.15, 0.1])
-    )
+    speed = motion * unit * rng.choice([0.002, 0.01, 0.025, 0.05, 0.1], p=[0.2, 0.3, 0.25, 0.15, 0.1])
     grow = rng.uniform(0.0, 0.35) * motion
     growth = np.exp(
         np.clip(
@@ -129,14 +125,10 @@ def _mover(
         )
     )  # fmt: skip
     spin = float(rng.choice([0.0, 0.015, 0.05], p=[0.5, 0.35, 0.15])) * rng.normal() * motion
-    angle = (
-        rng.normal(0, 0.25) + spin * np.arange(frames) + smooth_curve(rng, frames, 0.12 * motion)
-    )
+    angle = rng.normal(0, 0.25) + spin * np.arange(frames) + smooth_curve(rng, frames, 0.12 * motion)
     sprite = _shrunk(sprite, 2.4 * float((radius * growth).max()))
     tilt = np.stack([smooth_curve(rng, frames, rng.uniform(0, 0.35)) for _ in range(2)], 1)
-    turning = np.exp(
-        np.stack([smooth_curve(rng, frames, rng.uniform(0, 0.2)) for _ in range(2)], 1)
-    )
+    turning = np.exp(np.stack([smooth_curve(rng, frames, rng.uniform(0, 0.2)) for _ in range(2)], 1))
     knots = int(rng.integers(2, 7))
     bend = float(rng.choice([0.0, 0.06, 0.14, 0.22], p=[0.25, 0.3, 0.3, 0.15])) * min(motion, 1.2)
     ratio = np.array(sprite.alpha.shape[::-1]) / max(sprite.alpha.shape)
@@ -263,9 +255,7 @@ def _camera(
     )  # fmt: skip
     matrices = []
     for t in range(frames):
-        turn = np.array(
-            [[np.cos(angle[t]), -np.sin(angle[t])], [np.sin(angle[t]), np.cos(angle[t])]]
-        )
+        turn = np.array([[np.cos(angle[t]), -np.sin(angle[t])], [np.sin(angle[t]), np.cos(angle[t])]])
         moved = (corners - centre) @ turn.T * zoom[t] + centre + shift[t] - shift[0] + sway[t]
         matrices.append(cv2.getPerspectiveTransform(corners, moved.astype(np.float32)))
     return np.stack(matrices)

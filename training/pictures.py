@@ -235,9 +235,7 @@ def cut_out(path: Path) -> np.ndarray | None:
 @lru_cache(maxsize=128)
 def photograph(path: Path) -> np.ndarray:
     """uint8 (H, W, 3), RGB."""
-    return np.ascontiguousarray(
-        _at_most(_read(path, cv2.IMREAD_COLOR), LONGEST_PHOTOGRAPH)[..., ::-1]
-    )
+    return np.ascontiguousarray(_at_most(_read(path, cv2.IMREAD_COLOR), LONGEST_PHOTOGRAPH)[..., ::-1])
 
 
 @lru_cache(maxsize=32)

@@ -293,7 +293,9 @@ def begin(arguments: argparse.Namespace) -> Training:
 
     Exits with a message if the checkpoint is of another training, or finished.
     """
-    training = Training(arguments.device, arguments.seed, arguments.steps, arguments.drawn_only)
+    training = Training(
+        arguments.device, arguments.seed, arguments.steps, arguments.drawn_only
+    )
     checkpoint = arguments.folder / "checkpoint.pt"
     if not checkpoint.exists():
         if arguments.start_from is not None:
