@@ -83,10 +83,13 @@ class _Frame:
     digest: bytes
     width: int
     height: int
-    image: Image.Image | None
-    """None: only the features are kept."""
-    features: FrameFeatures | None
-    """None: not encoded yet."""
+    content: Image.Image | FrameFeatures
+    """Pixels, or what is known of them from an earlier request."""
+
+    @property
+    def is_new(self) -> bool:
+        """It was not encoded in an earlier request."""
+        return isinstance(self.content, Image.Image)
 
     @property
     def megapixels(self) -> float:
@@ -188,7 +191,7 @@ class Tracker:
         if not drawn and not stepped:
             return
         with watch.phase("encode"):
-            features = frame.features or self._model.encode(frame.image)
+            features = self._encode(frame)
         with watch.phase("start"):
             self._start([each for each in drawn if not each.steps], features, frame)
             self._correct([each for each in drawn if each.steps], features, frame)
@@ -271,14 +274,15 @@ class Tracker:
         if (known := self._frames.get(digest)) is not None:
             return known
         image = decode_image(data, max_megapixels=self._settings.max_image_megapixels)
-        return _Frame(
-            digest=digest, width=image.width, height=image.height, image=image, features=None
-        )
+        return _Frame(digest=digest, width=image.width, height=image.height, content=image)
+
+    def _encode(self, frame: _Frame) -> FrameFeatures:
+        content = frame.content
+        return self._model.encode(content) if isinstance(content, Image.Image) else content
 
     def _keep_frame(self, frame: _Frame, features: FrameFeatures) -> None:
-        if frame.features is None:
-            known = replace(frame, image=None, features=features)
-            self._frames.put(frame.digest, known, features.nbytes)
+        if frame.is_new:
+            self._frames.put(frame.digest, replace(frame, content=features), features.nbytes)
 
     def _prepare_prompts(self, objects: Sequence[_Object], frame: _Frame) -> None:
         drawn = [each for each in objects if each.active and each.seed is not None]
@@ -339,7 +343,7 @@ class Tracker:
         self, drawn: list[_Object], stepped: list[_Object], frame: _Frame, watch: Stopwatch
     ) -> None:
         seconds = watch.phases
-        if frame.features is None:  # else it would seem to cost nothing
+        if frame.is_new:  # else it would seem to cost nothing
             self.budget.remember("frame", seconds["decode"] + seconds["encode"])
         if drawn and not any(each.steps for each in drawn):
             self.budget.remember("start", seconds["start"] / len(drawn))

@@ -204,10 +204,11 @@ def _keyframes(adopt: object) -> tuple[tuple[int, int], ...]:
         raise BadShape(f"adopt must be a list of 1 to {MAX_CONDITIONING - 1} keyframes.")
     keyframes = []
     for item in adopt:
-        numbers = [item.get(key) for key in ("index", "distance")] if isinstance(item, dict) else []
-        if [type(number) for number in numbers] != [int, int] or abs(numbers[1]) > MAX_DISTANCE:
+        numbers = item if isinstance(item, dict) else {}
+        index, distance = numbers.get("index"), numbers.get("distance")
+        if type(index) is not int or type(distance) is not int or abs(distance) > MAX_DISTANCE:
             raise BadShape("A keyframe to adopt has the whole numbers index and distance.")
-        keyframes.append((numbers[0], numbers[1]))
+        keyframes.append((index, distance))
     return tuple(keyframes)
 
 
