@@ -5,6 +5,7 @@
     ├── ConfigurationError      a setting or a model file is wrong; only at start
     ├── RequestError            the whole request fails
     │   ├── BadRequest          400
+    │   ├── BadMethod           405
     │   ├── AllObjectsFailed    the status of the first object's error
     │   ├── TooLarge            413
     │   ├── StoreUnavailable    503
@@ -49,6 +50,11 @@ class BadRequest(RequestError):
 
     code = "bad_request"
     status = 400
+
+
+class BadMethod(RequestError):
+    code = "bad_method"
+    status = 405
 
 
 class AllObjectsFailed(RequestError):

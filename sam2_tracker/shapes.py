@@ -14,6 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_tracker.errors import BadShape, EmptyShape
+from sam2_tracker.outlines import (
+    Ring,
+    fewest_corners,
+    ring_area,
+    ring_length,
+    ring_to_outline,
+)
 
 Bitmap = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -158,20 +165,41 @@ def bitmap_to_polygon(bitmap: Bitmap, *, tolerance: float = 0.0) -> Points:
     leftmost corner; holes are filled. Without simplification it holds exactly the component's
     pixels and those of its holes.
 
-    tolerance: how far simplification may move the ring, in units of sqrt(area); at most 1 px, and
-    at most 5 % of area / perimeter so that thin shapes keep theirs. 0: none.
+    tolerance: 0 for no simplification; else the ring is drawn with as few points as keep its IoU
+    with the component, holes filled, at 1 - tolerance or more, and its area that near as well.
     """
+    ring = bitmap_to_ring(bitmap)
+    simple = _simplified(ring, tolerance) if tolerance > 0 else None
+    if simple is None:
+        return ring.ravel().tolist()
+    start = np.lexsort((simple[:, 0], simple[:, 1]))[0]
+    return np.roll(simple, -start, axis=0).ravel().tolist()
+
+
+def bitmap_to_ring(bitmap: Bitmap) -> NDArray[np.int64]:
+    """The ring of `bitmap_to_polygon` without simplification: int64 (corners, 2), x and y."""
     x, y, w, h = _tight_box(bitmap)
-    ring = _outer_ring(_largest_component(bitmap[y : y + h, x : x + w]))
-    corners = ring.astype(np.int32)
-    area = cv2.contourArea(corners)
-    pixels = min(1.0, tolerance * math.sqrt(area), 0.05 * area / cv2.arcLength(corners, True))
-    if pixels > 0:
-        simple = cv2.approxPolyDP(corners, pixels, True)[:, 0]
-        if len(simple) >= 3:
-            start = np.lexsort((simple[:, 0], simple[:, 1]))[0]
-            ring = np.roll(simple, -start, axis=0)
-    return (ring + (x, y)).ravel().tolist()
+    return _outer_ring(_largest_component(bitmap[y : y + h, x : x + w])) + (x, y)
+
+
+def _simplified(ring: NDArray[np.int64], tolerance: float) -> Ring | None:
+    """A ring along pixel edges with few points; None where it needs as many as it has."""
+    low = ring.min(axis=0)
+    width, height = (ring.max(axis=0) - low).tolist()
+    pixels = polygon_to_bitmap((ring - low).ravel().tolist(), width=width, height=height)
+    area = int(np.count_nonzero(pixels))
+
+    def is_within(simple: Ring) -> bool:
+        if abs(ring_area(simple) - area) > tolerance * area:
+            return False
+        points = (simple - low).ravel().tolist()
+        drawn = polygon_to_bitmap(points, width=width, height=height)
+        both = np.count_nonzero(drawn & pixels)
+        return bool(both >= (1 - tolerance) * (area + np.count_nonzero(drawn) - both))
+
+    outline = ring_to_outline(ring)
+    simple = fewest_corners(outline, area, tolerance * area / ring_length(outline), is_within)
+    return simple if simple is not None and len(simple) < len(ring) else None
 
 
 def bitmap_to_rectangle(bitmap: Bitmap) -> list[int]:

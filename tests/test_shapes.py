@@ -25,7 +25,7 @@ from sam2_tracker.shapes import (
     widen_box,
 )
 
-DEFAULT_TOLERANCE = 0.005
+DEFAULT_TOLERANCE = 0.02
 
 
 def art(text: str) -> Bitmap:
@@ -547,7 +547,6 @@ OBJECTS = {
     "fine clouds": _clouds(1, 1.2),
     "scribble": _scribble(0, 30, 1),
     "fat scribble": _scribble(1, 12, 3),
-    # Only of large objects is the tolerance wide enough to take much away.
     "large disc": _ragged(3, 0, 180),
     "large and ragged": _ragged(4, 2, 180),
     "large star": _star(7, 60, 190),
@@ -569,10 +568,8 @@ def test_simplified_polygons_stay_true(bitmap: Bitmap) -> None:
     assert len(points) <= len(bitmap_to_polygon(bitmap))
     again = fill(points, bitmap.shape[1], bitmap.shape[0])
     assert iou(again, bitmap) >= 0.98
-    for _ in range(50):
-        again = cycle(again, DEFAULT_TOLERANCE)
-    assert again.sum() == pytest.approx(bitmap.sum(), rel=0.01)
-    assert iou(again, bitmap) >= 0.97
+    assert ring_area(points) == pytest.approx(bitmap.sum(), rel=0.02)
+    assert all(value * 4 == int(value * 4) for value in points)
 
 
 @settings(max_examples=60)
@@ -587,7 +584,7 @@ def test_simplified_polygons_of_any_clouds_stay_true(seed: int, scale: float, cu
 def test_simplification_is_worth_it() -> None:
     bitmap = OBJECTS["large disc"]
     full, simple = bitmap_to_polygon(bitmap), bitmap_to_polygon(bitmap, tolerance=DEFAULT_TOLERANCE)
-    assert len(simple) < len(full) / 5
+    assert len(simple) < len(full) / 20
 
 
 @pytest.mark.parametrize("picture", OUTLINES.values(), ids=OUTLINES)
