@@ -226,6 +226,7 @@ def _shortest_path(
     before = {0: 0}
     if frames[last] - frames[0] <= LONGEST and fits(frames[0], frames[last]):
         before[last] = 0
+        on_frame()
     level = [0]
     while last not in before:
         reached = []
