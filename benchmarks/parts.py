@@ -72,7 +72,7 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
         files = benchmark_files(model, folder)
         cases = speed_cases(plan, model)
         measured: dict[Case, list[Any]] = {case: [] for case in cases}
-        with _Bench(plan, files, folder) as bench:
+        with _Bench(plan, files) as bench:
             for precision in dict.fromkeys(case.precision for case in cases):
                 report(f"{model}, {precision}: loading")
                 bench.load(precision)
@@ -148,12 +148,12 @@ def cold_start(plan: Plan, clock: Clock, folder: Path, report: Report) -> Result
     clip = _clip(plan, 1)
     seeds = [{"type": "mask", "points": bitmap_to_mask(clip.masks[0])}]
     results: dict[str, list[Any]] = {"seconds": [], "starts": [], "steps": []}
-    with RedisServer(folder) as redis:
+    with RedisServer() as redis:
         for attempt in range(COLD_STARTS):
             report(f"cold start {attempt + 1} of {COLD_STARTS}")
             begin = time.perf_counter()
             with running_function(
-                files, folder, precision=plan.best_precision, device=plan.device, redis=redis
+                files, precision=plan.best_precision, device=plan.device, redis=redis
             ) as function:
                 answered = function.post(clip.image(0), seeds, [])
                 results["seconds"].append(time.perf_counter() - begin)
@@ -204,9 +204,9 @@ def second_action(plan: Plan, clock: Clock, folder: Path, report: Report) -> Res
 
 def track_length(plan: Plan, clock: Clock, folder: Path, report: Report) -> Result:
     """Frame 500 beside frame 20: time, bytes to and from Redis, and what lies there."""
-    with RedisServer(folder) as redis:
+    with RedisServer() as redis:
         curve = _whole_track(plan, clock.share(0.5), folder, redis, report)
-    with RedisServer(folder) as redis:
+    with RedisServer() as redis:
         early_and_late = _early_and_late(plan, clock, folder, redis, report)
     return {**early_and_late, "curve": curve}
 
@@ -218,7 +218,7 @@ def _early_and_late(
     tracker = _tracker(files, plan.device, plan.best_precision)  # for the layout
     layout = tracker._model.layout
     with running_function(
-        files, folder, precision=plan.best_precision, device=plan.device, redis=redis
+        files, precision=plan.best_precision, device=plan.device, redis=redis
     ) as function:
         fingerprint = function.info()["fingerprint"]
         store = _store(redis, fingerprint, tracker)
@@ -269,7 +269,6 @@ def _whole_track(
     read, written = [], []
     with running_function(
         benchmark_files(MICRO, folder),
-        folder,
         precision=plan.best_precision,
         device=plan.device,
         redis=redis,
@@ -349,10 +348,9 @@ class _OurMasks:
 class _Bench:
     """What the runners of one model share: Redis, our servers and trackers, one predictor."""
 
-    def __init__(self, plan: Plan, files: ModelFiles, folder: Path) -> None:
+    def __init__(self, plan: Plan, files: ModelFiles) -> None:
         self._plan = plan
         self._files = files
-        self._folder = folder
         self._cleanup = contextlib.ExitStack()
         self._trackers: dict[str, Tracker] = {}
         self._stores: dict[str, StateStore] = {}
@@ -361,7 +359,7 @@ class _Bench:
         self.functions: dict[str, RunningFunction] = {}
 
     def __enter__(self) -> "_Bench":
-        self._redis = self._cleanup.enter_context(RedisServer(self._folder))
+        self._redis = self._cleanup.enter_context(RedisServer())
         self._predictor: Any = official_predictor(self._files).to(self._plan.device)
         self.image_size = int(self._predictor.image_size)
         return self
@@ -376,7 +374,6 @@ class _Bench:
         function = self._cleanup.enter_context(
             running_function(
                 self._files,
-                self._folder,
                 precision=precision,
                 device=self._plan.device,
                 redis=self._redis,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""CVAT's points to bitmaps and back (geometry: section 6 of the CVAT contract).
+"""CVAT's points to bitmaps and back.
 
 A bitmap is a bool array of shape (height, width). Pixel (x, y) covers [x, x+1] x [y, y+1]: polygons
-and rectangles run along pixel *edges*, and a pixel belongs to them if its centre does.
+and rectangles run along pixel *edges*, and contain a pixel if they contain its centre.
 """
 
 import math
@@ -28,18 +28,19 @@ Points = list[int] | list[float]
 
 SHAPE_TYPES = ("mask", "polygon", "rectangle")
 
-# Crossings of polygon edges with pixel rows that are worked on at a time: bounds the memory that a
-# polygon of many long edges takes (about 100 bytes each).
+# Crossings of polygon edges with pixel rows that are computed at a time, at about 100 bytes each.
+# Bounds the memory that a polygon of many long edges takes.
 CROSSINGS_AT_ONCE = 1 << 20
-# What a polygon may cost: random scribble exceeds it, the jagged outline of a 4K frame does not.
+# Limit on the time that a polygon takes. The jagged outline of an object in a 4K frame stays below
+# it; random points exceed it.
 MAX_CROSSINGS = 1 << 22
 
 
 def mask_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
     """Decodes `[run, run, ..., left, top, right, bottom]`: rows of an inclusive box, zeros first.
 
-    Raises BadShape if the numbers are no such code or the box sticks out, EmptyShape if no pixel is
-    set. Nothing is allocated before the runs are known to fit the box.
+    Raises BadShape if the numbers are not in this form or the box exceeds the image, EmptyShape if
+    no pixel is set. Nothing is allocated before the runs are known to fit the box.
     """
     numbers = _numbers(points)
     if len(numbers) < 5:
@@ -69,7 +70,7 @@ def mask_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
 def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
     """Fills a ring `[x0, y0, x1, y1, ...]` by the even-odd rule, sampled at pixel centres.
 
-    What sticks out of the image is cut off, however far out it lies. Raises BadShape for less than
+    Points may lie outside of the image; the polygon is clipped to it. Raises BadShape for less than
     3 points, an odd count of numbers or edges that cross more than MAX_CROSSINGS pixel rows in sum,
     EmptyShape if no pixel centre inside the image is covered.
     """
@@ -107,7 +108,7 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
         count = crossings[edges]
         edge = np.repeat(edges, count)
         row = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + first_row[edge]
-        # Halves, since the difference of two large numbers can exceed what a float64 holds.
+        # Halves, because the difference of two large numbers can overflow a float64.
         (x0, y0), (x1, y1) = upper[edge].T / 2, lower[edge].T / 2
         x = 2 * (x0 + ((row + 0.5) / 2 - y0) / (y1 - y0) * (x1 - x0))
         column = np.clip(np.ceil(x - 0.5), left, right).astype(np.int64)
@@ -121,7 +122,7 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
 
 
 def rectangle_to_box(points: Sequence[Any], *, width: int, height: int) -> Box:
-    """Checks `[left, top, right, bottom]` and cuts it to the image.
+    """Checks `[left, top, right, bottom]` and clips it to the image.
 
     Raises BadShape if these are not 4 ordered numbers, EmptyShape if no pixel centre is covered.
     """
@@ -141,7 +142,7 @@ def rectangle_to_box(points: Sequence[Any], *, width: int, height: int) -> Box:
 
 
 def widen_box(box: Box, *, width: int, height: int) -> Box:
-    """Makes a box inside the image at least 1 px wide and high: CVAT keeps none that is smaller."""
+    """Makes a box inside the image at least 1 px wide and high, because CVAT drops smaller ones."""
     left, top, right, bottom = box
     left, right = _widen(left, right, width)
     top, bottom = _widen(top, bottom, height)
@@ -208,7 +209,7 @@ def bitmap_to_rectangle(bitmap: Bitmap) -> list[int]:
 
 
 def _numbers(points: Sequence[Any]) -> NDArray[np.float64]:
-    # bool is an int to Python, and numpy reads numbers from strings: both are errors here.
+    # Python counts bool as int, and numpy reads numbers from strings. Both are errors here.
     if not set(map(type, points)) <= {int, float}:
         raise BadShape("The points must be numbers.")
     try:
@@ -242,7 +243,7 @@ def _largest_component(bitmap: Bitmap) -> Bitmap:
         return bitmap
     areas = stats[1:, cv2.CC_STAT_AREA]
     largest = np.flatnonzero(areas == areas.max()) + 1
-    if len(largest) > 1:  # the first in scan order, whatever order OpenCV numbers them in
+    if len(largest) > 1:  # the first in scan order; OpenCV's numbering may differ
         largest = labels.ravel()[np.isin(labels, largest).argmax()]
     return np.equal(labels, largest)
 

@@ -10,14 +10,14 @@ from typing import Any
 import nuclio_sdk
 import nuclio_sdk.test
 import pytest
-from function_server import follow, image_to_base64, init
+from cvat_requests import follow, image_to_base64, init
 from nuclio_sdk.event import EventDeserializerKinds
 from PIL import Image
 
 import main
 from sam2_tracker.errors import ConfigurationError, ModelFailure, OutOfMemory, StoreUnavailable
 from sam2_tracker.models import ModelFiles
-from tools.redis_server import RedisServer, free_port
+from tools.redis_server import RedisServer
 
 FRAME = Image.effect_noise((96, 64), 80).convert("RGB")
 POLYGON = {"type": "polygon", "points": [20, 10, 70, 12, 60, 50, 25, 45]}
@@ -82,7 +82,8 @@ def context(model_environment: dict[str, str]) -> Iterator[Any]:
         started = new_context()
         main.init_context(started)
     yield started
-    started.platform._on_signal("termination")
+    with pytest.raises(SystemExit, match="0"):
+        started.platform._on_signal("termination")
 
 
 def call(context: Any, body: object, method: str = "POST", **fields: object) -> tuple[int, Any]:
@@ -306,8 +307,7 @@ def test_an_option_that_is_not_supported_stops_the_start_with_a_sentence(
 
 def test_a_redis_that_is_down_at_start(environment: Callable[..., None], tmp_path: Any) -> None:
     """The function is ready, says so, answers 503, and recovers by itself."""
-    server = RedisServer(tmp_path)
-    server.port = free_port()
+    server = RedisServer()
     environment(CVAT_FUNCTIONS_REDIS_HOST=server.host, CVAT_FUNCTIONS_REDIS_PORT=str(server.port))
     started = new_context()
     main.init_context(started)
@@ -327,7 +327,8 @@ def test_a_redis_that_is_down_at_start(environment: Callable[..., None], tmp_pat
         assert status == 200
         assert call(started, follow(FRAME, answer["states"]))[0] == 200
     assert call(started, follow(FRAME, answer["states"]))[0] == 503
-    started.platform._on_signal("termination")
+    with pytest.raises(SystemExit, match="0"):
+        started.platform._on_signal("termination")
 
 
 def test_start_and_end_with_the_embedded_store(environment: Callable[..., None]) -> None:
@@ -342,5 +343,6 @@ def test_start_and_end_with_the_embedded_store(environment: Callable[..., None])
     store = started.user_data.tracker._store
     close = store.close
     store.close = lambda: closed.append(True) or close()
-    started.platform._on_signal("termination")
+    with pytest.raises(SystemExit, match="0"):
+        started.platform._on_signal("termination")
     assert closed == [True]

@@ -44,6 +44,11 @@ export interface Bench {
     calls: Call[];
     reports: Report[];
     refreshed: number[];
+    /** Questions that were asked, and what the user answers. */
+    asked: string[];
+    answer: boolean;
+    /** Whether the job is open in the page. */
+    open: boolean;
     slept: number[];
     progress: { message: string; percent: number }[];
     /** What the last run handed to CVAT. */
@@ -62,6 +67,8 @@ export interface Bench {
 
 export interface RunOptions {
     convert?: boolean;
+    /** By default as the target needs it. */
+    backwards?: boolean;
     cancelled?: () => boolean;
     filter?: (clientID: number) => boolean;
 }
@@ -114,12 +121,21 @@ export function createBench({
         calls,
         reports: [],
         refreshed: [],
+        asked: [],
+        answer: false,
+        open: true,
         slept: [],
         progress: [],
         clock: { now: 0 },
     } as unknown as Bench;
     bench.action = createAction(core, {
         tell: (report) => bench.reports.push(report),
+        ask: async ({ text }) => {
+            bench.asked.push(text);
+            return bench.answer;
+        },
+        isOpen: () => bench.open,
+        random: () => 0.42,
         refresh: (_job, frame) => bench.refreshed.push(frame),
         sleep: async (milliseconds) => {
             bench.slept.push(milliseconds);
@@ -133,9 +149,14 @@ export function createBench({
         bench.outcome = { created, deleted };
         commit(created, deleted);
     };
-    const parametersOf = (target: number | string, convert: boolean): Record<string, string> => ({
+    const parametersOf = (
+        frame: number,
+        target: number | string,
+        { convert = false, backwards = Number(target) < frame }: RunOptions,
+    ): Record<string, string> => ({
         'Target frame': `${target}`,
         'Convert polygon shapes to tracks': `${convert}`,
+        'Track backwards': `${backwards}`,
     });
     const onProgress = (message: string, percent: number): void => {
         bench.progress.push({ message, percent });
@@ -148,12 +169,12 @@ export function createBench({
     bench.runAll = async (
         frame,
         target,
-        { convert = false, cancelled = () => false, filter = () => true } = {},
+        { cancelled = () => false, filter = () => true, ...options } = {},
     ) =>
         core.actions.run(
             job,
             await find(),
-            parametersOf(target, convert),
+            parametersOf(frame, target, options),
             frame,
             filter,
             onProgress,
@@ -163,7 +184,7 @@ export function createBench({
         clientIDs,
         frame,
         target,
-        { convert = false, cancelled = () => false } = {},
+        { cancelled = () => false, ...options } = {},
     ) => {
         const states = (await job.annotations.get(frame, false, [])).filter(({ clientID }) =>
             clientIDs.includes(clientID!),
@@ -171,7 +192,7 @@ export function createBench({
         return core.actions.call(
             job,
             await find(),
-            parametersOf(target, convert),
+            parametersOf(frame, target, options),
             frame,
             states,
             onProgress,
