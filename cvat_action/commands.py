@@ -92,7 +92,8 @@ def run_track(
     tell_refusals(plan)
     numbers = {s.wire["id"]: s.number for s in plan.seeds if not s.is_track}
     receipt = Receipt.begin(server.host, job.id, plan.run, numbers)
-    journal = Journal.begin(path, plan_as_json(plan), str(receipt.path))
+    kept = {"path": str(receipt.path), "head": receipt.head}
+    journal = Journal.begin(path, plan_as_json(plan), kept)
     return _run(server, plan, journal, receipt, None, pace, output)
 
 
@@ -116,7 +117,7 @@ def resume_track(
         plan = plan_from_json(record.plan, server.job(record.plan["job"]))
         if keep_earlier:
             plan = replace(plan, earlier={})
-        receipt = Receipt(Path(record.receipt))
+        receipt = Receipt(Path(record.receipt["path"]), record.receipt["head"])
         return _run(server, plan, journal, receipt, record, pace, output)
     except (KeyError, TypeError, ValueError):
         raise ActionError(f"{path} is not a journal of this command, or is damaged.") from None

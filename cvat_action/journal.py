@@ -43,7 +43,8 @@ class Record:
     written: Written = field(default_factory=Written)
     stopped: list[str | None] = field(default_factory=list)
     states: list[Any] = field(default_factory=list)
-    receipt: str = ""
+    receipt: Wire = field(default_factory=dict)
+    """path and head of the run's receipt"""
 
 
 class Journal:
@@ -54,7 +55,7 @@ class Journal:
         self._file = file
 
     @classmethod
-    def begin(cls, path: Path, plan: Wire, receipt: str = "") -> "Journal":
+    def begin(cls, path: Path, plan: Wire, receipt: Wire | None = None) -> "Journal":
         """Raises ActionError where one lies there: it may hold the only copy of what was tracked,
         or cannot be written."""
         try:
@@ -70,7 +71,7 @@ class Journal:
         journal = cls(path, file)
         try:
             _lock(file, path)
-            journal._line({"journal": VERSION, "receipt": receipt, "plan": plan})
+            journal._line({"journal": VERSION, "receipt": receipt or {}, "plan": plan})
         except ActionError:
             file.close()
             path.unlink()
@@ -264,7 +265,7 @@ def _read_head(path: Path) -> Record:
             head = json.loads(file.readline())
         if head["journal"] != VERSION:
             raise ActionError(f"{path} was written by another version of this command.")
-        return Record(head["plan"], receipt=head.get("receipt", ""))
+        return Record(head["plan"], receipt=head.get("receipt", {}))
     except (OSError, UnicodeDecodeError) as error:
         raise ActionError(f"The journal {path} cannot be read: {error}.") from None
     except (ValueError, KeyError, TypeError):

@@ -36,18 +36,18 @@ class Undo:
 class Receipt:
     """Every line is on disk before the request that it is about is sent or forgotten."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, head: Wire) -> None:
+        """Nothing is on disk before the first change."""
         self.path = path
+        self.head = head
         self._kept: set[int] = set()
 
     @classmethod
     def begin(cls, server: str, job: int, run: int, numbers: Mapping[int, int]) -> "Receipt":
-        """numbers: number of the object by the id of its seed. Nothing is on disk before the
-        first change."""
+        """numbers: number of the object by the id of its seed."""
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = f"{file_name(server)}-job-{job}-{stamp}-{os.getpid()}-{run:02}.jsonl"
-        receipt = cls(receipts_folder() / name)
-        receipt._head = {
+        head = {
             "receipt": VERSION,
             "server": server,
             "job": job,
@@ -55,9 +55,7 @@ class Receipt:
             "time": time.strftime("%Y-%m-%d %H:%M:%S"),
             "numbers": [list(pair) for pair in numbers.items()],
         }
-        return receipt
-
-    _head: Wire | None = None
+        return cls(receipts_folder() / name, head)
 
     def created(self, where: str, contents: Mapping[int, int]) -> None:
         self._line({"created": where, "of": [list(pair) for pair in contents.items()]})
@@ -74,12 +72,11 @@ class Receipt:
 
     def _line(self, content: Wire) -> None:
         try:
-            if self._head and not self.path.exists():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             with os.fdopen(os.open(self.path, flags, OWNER_ONLY), "ab") as file:
-                if self._head and file.tell() == 0:
-                    file.write(json.dumps(self._head).encode() + b"\n")
+                if file.tell() == 0:
+                    file.write(json.dumps(self.head).encode() + b"\n")
                 file.write(json.dumps(content).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
