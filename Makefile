@@ -48,7 +48,7 @@ serve: setup  ## the function behind HTTP (PORT=8090 WORKERS=1), without Docker
 	$(PY) -m tools.serve --port $(PORT) --workers $(WORKERS)
 
 weights: setup  ## fetch a checkpoint, checked (MODEL=sam2.1_hiera_tiny, SHA256= for SAM 2)
-	$(PY) -m sam2_tracker.models $(MODEL) $(if $(SHA256),--sha256 $(SHA256))
+	$(PY) -m sam2_tracker.download $(MODEL) $(if $(SHA256),--sha256 $(SHA256))
 
 action: setup  ## the annotation action (ARGS="--server-host ... track --job 42 ...")
 	$(PY) -m cvat_action $(ARGS)

@@ -11,7 +11,7 @@ from typing import Any
 from sam2_tracker.errors import AllObjectsFailed, ConfigurationError, RequestError, StoreUnavailable
 from sam2_tracker.protocol import answers_to_json, body_to_request, error_to_json
 from sam2_tracker.settings import Settings, settings_from_environment
-from sam2_tracker.stopwatch import RequestLog
+from sam2_tracker.stopwatch import Stopwatch
 from tracker import Tracker, build_tracker
 
 VERSION = "0.1.0"
@@ -42,45 +42,45 @@ def init_context(context: Any) -> None:
 
 def handler(context: Any, event: Any) -> Any:
     """GET tells what is running; POST takes CVAT's request and gives its response."""
-    log = RequestLog()
+    watch = Stopwatch()
     # Nuclio's wrapper leaves strings as bytes unless it is told to decode them.
     method = event.method.decode() if isinstance(event.method, bytes) else event.method
     try:
         if method == "GET":
             status, body = 200, _info(context.user_data.tracker)
         elif method in (None, "POST"):
-            status, body = 200, _track(context, event.body, log)
+            status, body = 200, _track(context, event.body, watch)
         else:
             status, body = 405, error_to_json("bad_method", "Use GET or POST.", [])
         if method != "GET":
-            context.logger.info_with("request", status=status, **log.fields())
+            context.logger.info_with("request", status=status, **watch.fields())
     except RequestError as error:
         status = error.status
         body = error_to_json(error.code, error.message, error.indexes)
         context.logger.warn_with(
-            "request failed", status=status, code=error.code, cause=_cause(error), **log.fields()
+            "request failed", status=status, code=error.code, cause=_cause(error), **watch.fields()
         )
     except Exception:
         # Nuclio would answer with the traceback; it belongs into the log.
         status = 500
         body = error_to_json("internal", "Internal error; the function's log has the cause.", [])
         context.logger.error_with(
-            "request failed", status=status, traceback=traceback.format_exc(), **log.fields()
+            "request failed", status=status, traceback=traceback.format_exc(), **watch.fields()
         )
     return context.Response(
         body=body, headers={}, content_type="application/json", status_code=status
     )
 
 
-def _track(context: Any, body: object, log: RequestLog) -> str:
+def _track(context: Any, body: object, watch: Stopwatch) -> str:
     tracker: Tracker = context.user_data.tracker
     settings: Settings = context.user_data.settings
-    with log.phase("read"):
+    with watch.phase("read"):
         request = body_to_request(
             body, max_objects=settings.max_objects, max_points=settings.max_points
         )
-    answers = tracker.track(request, log)
-    with log.phase("write"):
+    answers = tracker.track(request, watch)
+    with watch.phase("write"):
         return answers_to_json(answers)
 
 

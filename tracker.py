@@ -2,19 +2,14 @@
 """The flow of one request: restore what is remembered, run the model once for all objects, save."""
 
 import hashlib
-import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Generic, ParamSpec, TypeVar
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
 
-from model_handler import FrameFeatures, ModelHandler, set_threads
+from model_handler import FrameFeatures, ModelHandler, Prediction, Result
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.errors import (
     AllObjectsFailed,
@@ -24,11 +19,25 @@ from sam2_tracker.errors import (
     StateGone,
     StoreUnavailable,
     TooLarge,
+    TrackerError,
 )
 from sam2_tracker.image_decoding import decode_image
-from sam2_tracker.memory_bank import advance_bank
+from sam2_tracker.memory_bank import adopt_keyframes, correct_bank, start_bank
+from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
-from sam2_tracker.protocol import Answer, Seed, Shape, Token, TrackRequest
+from sam2_tracker.protocol import (
+    Adoption,
+    Answer,
+    Correction,
+    Entry,
+    Lent,
+    Seed,
+    Shape,
+    Token,
+    TrackRequest,
+)
+from sam2_tracker.record_format import Track
 from sam2_tracker.records import open_records
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import (
@@ -42,13 +51,12 @@ from sam2_tracker.shapes import (
     rectangle_to_box,
     widen_box,
 )
-from sam2_tracker.stopwatch import RequestLog
-from tracker_state import StateStore, Track, TrackState
+from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
+from sam2_tracker.store_call import StoreThread
+from sam2_tracker.threads import set_threads
+from sam2_tracker.time_budget import TimeBudget
+from tracker_state import StateStore, TrackState, adopt_references
 
-T = TypeVar("T")
-P = ParamSpec("P")
-
-COSTS_REMEMBERED = 9
 # Pixels of the bitmaps that one request's seeds become, one after the other: bounds the time that
 # a small body can take. 129 seeds at 4K, 26 at 40 megapixels.
 MAX_SEED_PIXELS = 1 << 30
@@ -63,24 +71,64 @@ class TrackerInfo:
     device: str
     precision: str
     threads: int
+    memory_policy: str
     store: str
     limits: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Frame:
-    """A decoded image, or one whose features are known from an earlier request."""
+    """The request's image: decoded, or already known with its features from an earlier request."""
 
+    digest: bytes
     width: int
     height: int
-    content: Image.Image | FrameFeatures
+    image: Image.Image | None
+    """None: only the features are kept."""
+    features: FrameFeatures | None
+    """None: not encoded yet."""
+
+    @property
+    def megapixels(self) -> float:
+        return self.width * self.height / 1e6
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Start:
-    seed: Seed
-    prompt: Bitmap | Box
-    track: Track
+@dataclass(kw_only=True, eq=False)
+class _Object:
+    """One entry of the request on its way through the stages."""
+
+    entry: Entry
+    state: TrackState | None = None
+    """What is remembered from earlier frames."""
+    prompt: Bitmap | Box | None = None
+    """What was drawn on this frame, ready for the model."""
+    new_state: TrackState | None = None
+    """What is to be remembered from now on."""
+    answer: Answer = field(default_factory=Answer)
+
+    @property
+    def active(self) -> bool:
+        return self.entry is not None and self.answer.error is None
+
+    @property
+    def seed(self) -> Seed | None:
+        """The shape that was drawn on this frame."""
+        entry = self.entry
+        return entry if isinstance(entry, Seed) else getattr(entry, "seed", None)
+
+    @property
+    def token(self) -> Token | None:
+        entry = self.entry
+        return entry if isinstance(entry, Token) else getattr(entry, "token", None)
+
+    @property
+    def steps(self) -> bool:
+        """Whether the model attends to the object's memory on this frame."""
+        by_box = isinstance(self.entry, Correction) and self.entry.seed.type == "rectangle"
+        return by_box or isinstance(self.entry, Token)
+
+    def fail(self, error: ObjectError) -> None:
+        self.answer = Answer(error=error)
 
 
 class Tracker:
@@ -89,125 +137,68 @@ class Tracker:
         self._store = store
         self._settings = settings
         self._threads = set_threads(settings.threads, settings.workers)
-        self._costs = _Costs(settings.time_budget_seconds)
+        self.budget = TimeBudget(settings.time_budget_seconds)
         # By a digest of the encoded image: the next action over the same frames, or the same one
         # after a correction, neither decodes nor encodes them again.
         self._frames: ByteCache[bytes, _Frame] = ByteCache(settings.frame_cache_mib * MIB)
-        # The store is spoken to on a thread of its own: so the image is decoded meanwhile, and
-        # whatever hangs there (a name server, say) is waited for only so long.
-        self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._store_thread = StoreThread(settings.redis_timeout_seconds)
 
-    def track(self, request: TrackRequest, log: RequestLog | None = None) -> list[Answer]:
-        """Starts and continues objects on one frame; one answer per entry, in their order.
+    def track(self, request: TrackRequest, watch: Stopwatch | None = None) -> list[Answer]:
+        """Starts, continues and corrects objects on one frame; one answer per entry, in order.
 
         Raises RequestError if the request as a whole, or every object of it, fails. Nothing is
         saved before every object has been computed.
         """
-        log = log or RequestLog()
-        before = self._store.traffic
-        try:
-            return self._track(request, log)
-        except OutOfMemory as error:
-            message = error.message
-        finally:
-            after = self._store.traffic
-            log.store_read_bytes = after.read_bytes - before.read_bytes
-            log.store_written_bytes = after.written_bytes - before.written_bytes
-            log.cache_hits = after.cache_hits - before.cache_hits
-            log.cache_misses = after.cache_misses - before.cache_misses
-        # Not while the error is handled: on its traceback hang the tensors of the call that failed.
+        watch = watch or Stopwatch()
+        with suppress(OutOfMemory):
+            return self._track(request, watch)
+        # Nothing was saved, so the request can be repeated: with what the caches held.
         self._release_memory()
-        raise OutOfMemory(message)
+        return self._track(request, watch)
 
-    def _track(self, request: TrackRequest, log: RequestLog) -> list[Answer]:
-        began = time.monotonic()
-        log.objects, log.image_bytes = len(request.entries), len(request.image)
-        seeds: dict[int, Seed] = {}
-        tokens: dict[int, Token] = {}
-        failures: dict[int, ObjectError] = {}
-        for index, entry in enumerate(request.entries):
-            if isinstance(entry, Seed):
-                seeds[index] = entry
-            elif isinstance(entry, Token):
-                tokens[index] = entry
-            elif entry is not None:
-                failures[index] = entry
-        self._costs.check(starts=len(seeds), steps=len(tokens))
-        if not seeds and not tokens:
-            return self._answers(request, {}, failures, log)
+    def _track(self, request: TrackRequest, watch: Stopwatch) -> list[Answer]:
+        objects = [_to_object(entry) for entry in request.entries]
+        watch.objects, watch.image_bytes = len(objects), len(request.image)
+        self._check_budget(objects)
+        if any(each.active for each in objects):
+            tokens = [each.token.id for each in objects if each.active and each.token]
+            loading = self._store_thread.submit(self._read_store, tokens, watch.traffic)
+            frame = None
+            if any(each.seed or each.steps for each in objects if each.active):
+                with watch.phase("decode"):
+                    frame = self._open_frame(request.image)
+            with watch.phase("load"):
+                _restore(objects, loading.wait())
+            _adopt(objects)
+            if frame is not None:
+                self._compute(objects, frame, watch)
+            with watch.phase("save"):
+                self._save(objects, watch.traffic)
+        return _to_answers(objects, watch)
 
-        loading = self._ask_store(self._read_store, [token.id for token in tokens.values()])
-        with log.phase("decode"):
-            digest = hashlib.sha256(request.image).digest()
-            frame = self._frames.get(digest) or self._decode(request.image)
-        with log.phase("load"):
-            loaded = loading.wait()
-
-        _check_seeds(seeds.values(), frame)
-        starts: dict[int, _Start] = {}
-        states: dict[int, TrackState] = {}
-        with log.phase("start"):
-            for done, (index, seed) in enumerate(seeds.items()):
-                self._check_budget(began, done, len(seeds))
-                try:
-                    starts[index] = _prepare_start(seed, frame, self._model)
-                except ObjectError as error:
-                    failures[index] = error
-        for index, state in zip(tokens, loaded, strict=True):
-            if isinstance(state, StateGone):
-                failures[index] = state
-            elif (state.track.width, state.track.height) != (frame.width, frame.height):
-                failures[index] = SizeChanged(
-                    "Image sizes of the start frame and the current frame are different: "
-                    f"{state.track.width} x {state.track.height}, {frame.width} x {frame.height}."
-                )
-            else:
-                states[index] = state
-        log.started, log.continued = len(starts), len(states)
-        if not starts and not states:
-            return self._answers(request, {}, failures, log)
-
-        with log.phase("encode"):
-            features = frame.content
-            if isinstance(features, Image.Image):
-                features = self._model.encode(features)
-        answers: dict[int, Answer] = {}
-        new_states: dict[int, TrackState] = {}
-        with log.phase("start"):
-            predictions = self._model.start(
-                features,
-                [start.prompt for start in starts.values()],
-                width=frame.width,
-                height=frame.height,
-            )
-        for (index, start), prediction in zip(starts.items(), predictions, strict=True):
-            # A mask or polygon is what its drawer says it is; only a box is the model's guess.
-            score = prediction.score if start.seed.type == "rectangle" else 1.0
-            shape = Shape(type=start.seed.type, points=start.seed.points)
-            answers[index] = Answer(shape=shape, score=score)
-            new_states[index] = TrackState(track=start.track, bank=prediction.bank)
-        with log.phase("step"):
-            predictions = self._model.step(features, [state.bank for state in states.values()])
-        with log.phase("shapes"):
-            bitmaps = self._model.logits_to_bitmaps(
-                [prediction.logits for prediction in predictions],
-                width=frame.width,
-                height=frame.height,
-            )
-            for (index, state), prediction, bitmap in zip(
-                states.items(), predictions, bitmaps, strict=True
-            ):
-                shape_, track = self._bitmap_to_shape(bitmap, state.track)
-                answers[index] = Answer(shape=shape_, score=prediction.score)
-                new_states[index] = replace(state, track=track, bank=prediction.bank)
-        self._remember(frame, digest, features)
-        self._remember_costs(log, frame, len(starts), list(states.values()))
-
-        with log.phase("save"):
-            ids = self._ask_store(self._store.save, list(new_states.values())).wait()
-        for index, id_ in zip(new_states, ids, strict=True):
-            answers[index] = replace(answers[index], token=Token(id=id_))
-        return self._answers(request, answers, failures, log)
+    def _compute(self, objects: Sequence[_Object], frame: _Frame, watch: Stopwatch) -> None:
+        """Everything that needs the frame: new objects, corrections, steps."""
+        _check_sizes(objects, frame)
+        self._check_budget(objects, frame)
+        with watch.phase("start"):
+            self._prepare_prompts(objects, frame)
+        drawn = [each for each in objects if each.active and each.prompt is not None]
+        stepped = [each for each in objects if each.active and isinstance(each.entry, Token)]
+        watch.started, watch.continued = len(drawn), len(stepped)
+        if not drawn and not stepped:
+            return
+        with watch.phase("encode"):
+            features = frame.features or self._model.encode(frame.image)
+        with watch.phase("start"):
+            self._start([each for each in drawn if not each.steps], features, frame)
+            self._correct([each for each in drawn if each.steps], features, frame)
+        with watch.phase("step"):
+            results = self._model.step(features, [_known(each).bank for each in stepped])
+        with watch.phase("shapes"):
+            self._make_shapes(stepped, results, frame)
+        if any(each.active for each in (*drawn, *stepped)):  # the features served
+            self._keep_frame(frame, features)
+        self._remember_costs(drawn, stepped, frame, watch)
 
     def warm_up(self) -> None:
         """Runs every part of the model, so that no request pays for what happens only once."""
@@ -215,21 +206,23 @@ class Tracker:
         image = Image.new("RGB", (side, side))
         mask = np.zeros((side, side), dtype=np.bool_)
         mask[16:48, 16:48] = True
+        prompts: list[Bitmap | Box] = [mask, (8.0, 8.0, 40.0, 40.0)]
         layout = self._model.layout
         for memories in (1, layout.recent + layout.pointers):  # the second round counts
-            log = RequestLog()
-            with log.phase("frame"):
-                frame = self._model.encode(image)
-            with log.phase("start"):
-                prompts: list[Bitmap | Box] = [mask, (8.0, 8.0, 40.0, 40.0)]
-                bank = self._model.start(frame, prompts, width=side, height=side)[0].bank
+            watch = Stopwatch()
+            with watch.phase("frame"):
+                features = self._model.encode(image)
+            with watch.phase("start"):
+                started = self._model.start(features, prompts, width=side, height=side)[0]
+            seen = _sound(started).seen
+            bank = start_bank("official", seen)
             for _ in range(memories - 1):
-                bank = advance_bank(bank, bank.conditioning, bank.pointers[0], layout)
-            with log.phase("step"):
-                self._model.step(frame, [bank])
-        self._costs.remember("frame", log.phases["frame"])
-        self._costs.remember("start", log.phases["start"] / len(prompts))
-        self._costs.remember("step", log.phases["step"])
+                bank = remember(bank, seen, layout)
+            with watch.phase("step"):
+                self._model.step(features, [bank])
+        self.budget.remember("frame", watch.phases["frame"])
+        self.budget.remember("start", watch.phases["start"] / len(prompts))
+        self.budget.remember("step", watch.phases["step"])
 
     def info(self) -> TrackerInfo:
         settings = self._settings
@@ -239,6 +232,7 @@ class Tracker:
             device=str(self._model.device),
             precision=self._model.precision,
             threads=self._threads,
+            memory_policy=settings.memory_policy,
             store=self._store.name,
             limits={
                 "image_megapixels": settings.max_image_megapixels,
@@ -251,149 +245,121 @@ class Tracker:
 
     def store_answers(self) -> bool:
         try:
-            self._ask_store(self._store.ping).wait()
+            self._store_thread.submit(self._store.ping).wait()
         except StoreUnavailable:
             return False
         return True
 
     def close(self) -> None:
-        self._store_thread.shutdown(wait=False, cancel_futures=True)
+        self._store_thread.close()
         self._store.close()
 
-    def _read_store(self, ids: list[str]) -> list[TrackState | StateGone]:
+    def _check_budget(self, objects: Sequence[_Object], frame: _Frame | None = None) -> None:
+        active = [each for each in objects if each.active]
+        steps = sum(each.steps for each in active)
+        starts = sum(each.seed is not None and not each.steps for each in active)
+        self.budget.check(starts=starts, steps=steps, megapixels=frame.megapixels if frame else 0.0)
+
+    def _read_store(self, ids: list[str], traffic: StoreTraffic) -> list[TrackState | StateGone]:
         if ids:
-            return self._store.load(ids)
+            return self._store.load(ids, traffic)
         self._store.ping()  # it would be of no use to compute what cannot be saved
         return []
 
-    def _ask_store(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "_Asked[T]":
-        deadline = time.monotonic() + self._settings.redis_timeout_seconds
-        return _Asked(self._store_thread.submit(call, *args, **kwargs), deadline)
-
-    def _check_budget(self, began: float, done: int, of: int) -> None:
-        """Raises TooLarge if the time is up before all are prepared; one always is."""
-        if done and time.monotonic() - began > self._settings.time_budget_seconds:
-            raise TooLarge(
-                f"After {self._settings.time_budget_seconds:g} s only {done} of {of} new shapes "
-                "are prepared; send fewer or simpler ones at once."
-            )
-
-    def _decode(self, data: bytes) -> _Frame:
+    def _open_frame(self, data: bytes) -> _Frame:
+        digest = hashlib.sha256(data).digest()
+        if (known := self._frames.get(digest)) is not None:
+            return known
         image = decode_image(data, max_megapixels=self._settings.max_image_megapixels)
-        return _Frame(width=image.width, height=image.height, content=image)
+        return _Frame(
+            digest=digest, width=image.width, height=image.height, image=image, features=None
+        )
 
-    def _remember(self, frame: _Frame, digest: bytes, features: FrameFeatures) -> None:
-        """Called when the model could compute with it, not before."""
-        if frame.content is not features:
-            known = replace(frame, content=features)
-            self._frames.put(digest, known, features.nbytes)
+    def _keep_frame(self, frame: _Frame, features: FrameFeatures) -> None:
+        if frame.features is None:
+            known = replace(frame, image=None, features=features)
+            self._frames.put(frame.digest, known, features.nbytes)
+
+    def _prepare_prompts(self, objects: Sequence[_Object], frame: _Frame) -> None:
+        drawn = [each for each in objects if each.active and each.seed is not None]
+        _check_seed_pixels(drawn, frame)
+        check_time = self.budget.begin()
+        for done, each in enumerate(drawn):
+            check_time(done, len(drawn))
+            try:
+                each.prompt = _seed_to_prompt(_drawn(each), frame, self._model)
+            except ObjectError as error:
+                each.fail(error)
+
+    def _start(self, drawn: list[_Object], features: FrameFeatures, frame: _Frame) -> None:
+        """New objects, and corrections by masks and polygons: both are starts of the model."""
+        prompts = [each.prompt for each in drawn if each.prompt is not None]
+        results = self._model.start(features, prompts, width=frame.width, height=frame.height)
+        for each, result in zip(drawn, results, strict=True):
+            _take_prompted(each, result, frame, self._settings.memory_policy)
+
+    def _correct(self, drawn: list[_Object], features: FrameFeatures, frame: _Frame) -> None:
+        """Corrections by rectangles."""
+        boxes = [each.prompt for each in drawn if isinstance(each.prompt, tuple)]
+        banks = [_known(each).bank for each in drawn]
+        results = self._model.correct(
+            features, banks, boxes, width=frame.width, height=frame.height
+        )
+        for each, result in zip(drawn, results, strict=True):
+            _take_prompted(each, result, frame, self._settings.memory_policy)
+
+    def _make_shapes(self, stepped: list[_Object], results: list[Result], frame: _Frame) -> None:
+        found: list[tuple[_Object, Prediction]] = []
+        for each, result in zip(stepped, results, strict=True):
+            if isinstance(result, Prediction):
+                found.append((each, result))
+            else:
+                each.fail(result)
+        bitmaps = self._model.logits_to_bitmaps(
+            [prediction.logits for _, prediction in found], width=frame.width, height=frame.height
+        )
+        tolerance = self._settings.polygon_tolerance
+        for (each, prediction), bitmap in zip(found, bitmaps, strict=True):
+            state = _known(each)
+            shape, track = _bitmap_to_shape(bitmap, state.track, tolerance)
+            bank = remember(state.bank, prediction.seen, self._model.layout)
+            each.new_state = replace(state, track=track, bank=bank)
+            each.answer = Answer(shape=shape, score=prediction.score)
+
+    def _save(self, objects: Sequence[_Object], traffic: StoreTraffic) -> None:
+        changed = [each for each in objects if each.active and each.new_state is not None]
+        if not changed:
+            return
+        states = [each.new_state for each in changed if each.new_state is not None]
+        ids = self._store_thread.submit(self._store.save, states, traffic).wait()
+        for each, id_ in zip(changed, ids, strict=True):
+            each.answer = replace(each.answer, token=Token(id=id_))
 
     def _remember_costs(
-        self, log: RequestLog, frame: _Frame, starts: int, states: list[TrackState]
+        self, drawn: list[_Object], stepped: list[_Object], frame: _Frame, watch: Stopwatch
     ) -> None:
-        seconds = log.phases
-        if isinstance(frame.content, Image.Image):  # else it would seem to cost nothing
-            self._costs.remember("frame", seconds["decode"] + seconds["encode"])
-        if starts:
-            self._costs.remember("start", seconds["start"] / starts)
+        seconds = watch.phases
+        if frame.features is None:  # else it would seem to cost nothing
+            self.budget.remember("frame", seconds["decode"] + seconds["encode"])
+        if drawn and not any(each.steps for each in drawn):
+            self.budget.remember("start", seconds["start"] / len(drawn))
         # Most of a track is stepped with all that an object remembers.
-        if any(len(state.bank.recent) == self._model.layout.recent for state in states):
-            self._costs.remember("step", (seconds["step"] + seconds["shapes"]) / len(states))
+        full = self._model.layout.recent + 1
+        if stepped and all(len(_known(each).bank.memories) >= full for each in stepped):
+            self.budget.remember("step", seconds["step"] / len(stepped))
+        if stepped:
+            cost = seconds["shapes"] / len(stepped) / frame.megapixels
+            self.budget.remember("megapixel", cost)
 
     def _release_memory(self) -> None:
         self._frames.clear()
-        with suppress(StoreUnavailable):  # a store that hangs: its thread does it later
-            self._ask_store(self._store.forget_frames).wait()
         self._model.release_memory()
-
-    def _bitmap_to_shape(self, bitmap: Bitmap, track: Track) -> tuple[Shape | None, Track]:
-        """The shape, None if the object is not visible, and the track with its last box."""
-        visible = bool(bitmap.any())
-        if track.shape_type == "rectangle":
-            if not visible:
-                return Shape(type="rectangle", points=list(track.box), outside=True), track
-            left, top, right, bottom = bitmap_to_rectangle(bitmap)
-            box = (float(left), float(top), float(right), float(bottom))
-            return Shape(type="rectangle", points=list(box)), replace(track, box=box)
-        if not visible:
-            return None, track
-        if track.shape_type == "mask":
-            return Shape(type="mask", points=bitmap_to_mask(bitmap)), track
-        points = bitmap_to_polygon(bitmap, tolerance=self._settings.polygon_tolerance)
-        return Shape(type="polygon", points=points), track
-
-    def _answers(
-        self,
-        request: TrackRequest,
-        answers: dict[int, Answer],
-        failures: dict[int, ObjectError],
-        log: RequestLog,
-    ) -> list[Answer]:
-        log.failed = len(failures)
-        log.failed_codes = ",".join(sorted({failure.code for failure in failures.values()}))
-        if failures and not answers:
-            raise AllObjectsFailed(dict(sorted(failures.items())))
-        failed = {index: Answer(error=error) for index, error in failures.items()}
-        return [(answers | failed).get(index, Answer()) for index in range(len(request.entries))]
-
-
-class _Asked(Generic[T]):
-    """What the store was asked for, on its thread, and until when that is waited for."""
-
-    def __init__(self, future: Future[T], deadline: float) -> None:
-        self._future: Future[T] | None = future
-        self._deadline = deadline
-
-    def wait(self) -> T:
-        """Raises StoreUnavailable at the deadline, and what the call raises."""
-        # Asked once, and let go: the traceback of an error in it holds the tensors of the request.
-        future, self._future = self._future, None
-        if future is None:
-            raise RuntimeError("the answer was taken already")
-        try:
-            return future.result(timeout=max(0.0, self._deadline - time.monotonic()))
-        except FutureTimeoutError:
-            future.cancel()
-            raise StoreUnavailable(
-                "The store of the tracks does not answer in time; try again in a moment."
-            ) from None
-        finally:
-            del future
-
-
-class _Costs:
-    """What a frame, a new object and a tracked one cost here, at the best of the last requests.
-
-    The best, because a stall that has passed must not refuse the next request.
-    """
-
-    def __init__(self, budget_seconds: float) -> None:
-        self._budget = budget_seconds
-        self._seconds: dict[str, deque[float]] = {
-            kind: deque(maxlen=COSTS_REMEMBERED) for kind in ("frame", "start", "step")
-        }
-
-    def remember(self, kind: str, seconds: float) -> None:
-        """kind: frame, start or step; of the last two, the seconds per object."""
-        self._seconds[kind].append(seconds)
-
-    def check(self, *, starts: int, steps: int) -> None:
-        """Raises TooLarge if so many objects would take longer than the budget. One never does."""
-        objects = starts + steps
-        best = {kind: min(seconds, default=0.0) for kind, seconds in self._seconds.items()}
-        needed = starts * best["start"] + steps * best["step"]
-        left = self._budget - best["frame"]
-        if objects > 1 and needed > left:
-            fitting = max(1, int(objects * max(0.0, left) / needed)) if needed else 1
-            raise TooLarge(
-                f"{objects} objects would take longer than {self._budget:g} s here; "
-                f"send at most {fitting} in one request."
-            )
 
 
 def build_tracker(settings: Settings) -> Tracker:
     """Loads the model and opens the store. Raises ConfigurationError."""
     set_threads(settings.threads, settings.workers)
+    cache = MemoryCache(settings.memory_cache_mib * MIB)
     model = ModelHandler(
         model_files(settings),
         device=settings.device,
@@ -401,12 +367,15 @@ def build_tracker(settings: Settings) -> Tracker:
         fill_hole_area=settings.fill_hole_area,
         image_size=settings.image_size,
         memory_frames=settings.memory_frames,
-        cache_bytes=settings.attention_cache_mib * MIB,
+        conditioning_frames=settings.conditioning_frames,
+        cache=cache,
     )
-    return Tracker(model, open_store(settings, model), settings)
+    return Tracker(model, open_store(settings, model, cache), settings)
 
 
-def open_store(settings: Settings, model: ModelHandler) -> StateStore:
+def open_store(
+    settings: Settings, model: ModelHandler, cache: MemoryCache | None = None
+) -> StateStore:
     """Connects to nothing yet: a Redis may be down at start."""
     return StateStore(
         open_records(settings),
@@ -415,28 +384,159 @@ def open_store(settings: Settings, model: ModelHandler) -> StateStore:
         prefix=settings.redis_prefix,
         ttl_seconds=settings.state_ttl_seconds,
         device=model.device,
-        cache_bytes=settings.memory_cache_mib * MIB,
+        cache=cache,
     )
 
 
-def _check_seeds(seeds: Iterable[Seed], frame: _Frame) -> None:
-    drawn = sum(seed.type != "rectangle" for seed in seeds)
+def _to_object(entry: Entry | ObjectError) -> _Object:
+    if isinstance(entry, ObjectError):
+        return _Object(entry=None, answer=Answer(error=entry))
+    return _Object(entry=entry)
+
+
+def _to_answers(objects: Sequence[_Object], watch: Stopwatch) -> list[Answer]:
+    """Raises AllObjectsFailed if there are errors and nothing else."""
+    failures = {
+        index: each.answer.error
+        for index, each in enumerate(objects)
+        if each.answer.error is not None
+    }
+    watch.failed = len(failures)
+    watch.failed_codes = ",".join(sorted({failure.code for failure in failures.values()}))
+    if failures and not any(each.answer.token for each in objects):
+        raise AllObjectsFailed(failures)
+    return [each.answer for each in objects]
+
+
+def _restore(objects: Sequence[_Object], states: list[TrackState | StateGone]) -> None:
+    waiting = [each for each in objects if each.active and each.token]
+    for each, state in zip(waiting, states, strict=True):
+        if isinstance(state, TrackState):
+            each.state = state
+        elif not isinstance(each.entry, Lent):  # else the object that adopts it fails
+            each.fail(state)
+
+
+def _adopt(objects: Sequence[_Object]) -> None:
+    """Objects that take over the drawn frames of others. No model work."""
+    for each in objects:
+        if not isinstance(each.entry, Adoption) or each.state is None:
+            continue
+        others = [(objects[index].state, distance) for index, distance in each.entry.keyframes]
+        known = [(state, distance) for state, distance in others if state is not None]
+        if len(known) < len(others):
+            each.fail(
+                StateGone(
+                    "The state of a keyframe of this object is not known any more; start it "
+                    "again from its shape."
+                )
+            )
+            continue
+        sizes = {(state.track.width, state.track.height) for state, _ in known}
+        if sizes != {(each.state.track.width, each.state.track.height)}:
+            each.fail(SizeChanged("The keyframes of this object lie on images of other sizes."))
+            continue
+        try:
+            bank = adopt_keyframes(
+                each.state.bank, [(state.bank, distance) for state, distance in known]
+            )
+        except ObjectError as error:
+            each.fail(error)
+            continue
+        each.new_state = adopt_references(each.state, bank, *(state for state, _ in known))
+
+
+def _check_sizes(objects: Sequence[_Object], frame: _Frame) -> None:
+    for each in objects:
+        # What is adopted or lent does not look at this image.
+        if each.state is None or isinstance(each.entry, Adoption | Lent):
+            continue
+        track = each.state.track
+        if (track.width, track.height) != (frame.width, frame.height):
+            each.fail(
+                SizeChanged(
+                    "Image sizes of the start frame and the current frame are different: "
+                    f"{track.width} x {track.height}, {frame.width} x {frame.height}."
+                )
+            )
+
+
+def _check_seed_pixels(drawn: Sequence[_Object], frame: _Frame) -> None:
+    masks = sum(_drawn(each).type != "rectangle" for each in drawn)
     fitting = max(1, MAX_SEED_PIXELS // (frame.width * frame.height))
-    if drawn > fitting:
+    if masks > fitting:
         raise TooLarge(
-            f"{drawn} masks and polygons start on an image of {frame.width} x {frame.height} "
+            f"{masks} masks and polygons start on an image of {frame.width} x {frame.height} "
             f"pixels; send at most {fitting} at once."
         )
 
 
-def _prepare_start(seed: Seed, frame: _Frame, model: ModelHandler) -> _Start:
-    track = Track(width=frame.width, height=frame.height, shape_type=seed.type)
+def _seed_to_prompt(seed: Seed, frame: _Frame, model: ModelHandler) -> Bitmap | Box:
+    """Raises BadShape, EmptyShape."""
     if seed.type == "rectangle":
-        box = rectangle_to_box(seed.points, width=frame.width, height=frame.height)
-        # What is answered while the object is lost, if it is never seen again.
-        last = widen_box(box, width=frame.width, height=frame.height)
-        return _Start(seed=seed, prompt=box, track=replace(track, box=last))
+        return rectangle_to_box(seed.points, width=frame.width, height=frame.height)
     to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap
     bitmap = to_bitmap(seed.points, width=frame.width, height=frame.height)
     # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
-    return _Start(seed=seed, prompt=model.scale_mask(bitmap), track=track)
+    return model.scale_mask(bitmap)
+
+
+def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) -> None:
+    """The answer and the new state of an object that was drawn on this frame."""
+    if not isinstance(result, Prediction):
+        each.fail(result)
+        return
+    seed = _drawn(each)
+    drawn = start_bank(seed.policy or policy, result.seen)
+    track = Track(width=frame.width, height=frame.height, shape_type=seed.type)
+    if isinstance(each.prompt, tuple):
+        # What is answered while the object is lost, if it is never seen again.
+        track = replace(track, box=widen_box(each.prompt, width=frame.width, height=frame.height))
+    if each.state is None:
+        each.new_state = TrackState(track=track, bank=drawn)
+    else:
+        distance = each.entry.distance if isinstance(each.entry, Correction) else 0
+        try:
+            bank = correct_bank(each.state.bank, drawn, distance=distance)
+        except ObjectError as error:
+            each.fail(error)
+            return
+        # The object keeps the type in which it is answered.
+        box = track.box if seed.type == each.state.track.shape_type else each.state.track.box
+        corrected = replace(each.state, track=replace(each.state.track, box=box))
+        each.new_state = adopt_references(corrected, bank)
+    each.answer = Answer(shape=Shape(type=seed.type, points=seed.points), score=result.score)
+
+
+def _bitmap_to_shape(bitmap: Bitmap, track: Track, tolerance: float) -> tuple[Shape | None, Track]:
+    """The shape, None if the object is not visible, and the track with its last box."""
+    visible = bool(bitmap.any())
+    if track.shape_type == "rectangle":
+        if not visible:
+            return Shape(type="rectangle", points=list(track.box), outside=True), track
+        left, top, right, bottom = bitmap_to_rectangle(bitmap)
+        box = (float(left), float(top), float(right), float(bottom))
+        return Shape(type="rectangle", points=list(box)), replace(track, box=box)
+    if not visible:
+        return None, track
+    if track.shape_type == "mask":
+        return Shape(type="mask", points=bitmap_to_mask(bitmap)), track
+    return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=tolerance)), track
+
+
+def _drawn(each: _Object) -> Seed:
+    if each.seed is None:
+        raise TrackerError("The object was not drawn on this frame.")
+    return each.seed
+
+
+def _known(each: _Object) -> TrackState:
+    if each.state is None:
+        raise TrackerError("Nothing is remembered of the object.")
+    return each.state
+
+
+def _sound(result: Result) -> Prediction:
+    if not isinstance(result, Prediction):
+        raise result
+    return result

@@ -148,7 +148,7 @@ def cold_start(plan: Plan, clock: Clock, folder: Path, report: Report) -> Result
     clip = _clip(plan, 1)
     seeds = [{"type": "mask", "points": bitmap_to_mask(clip.masks[0])}]
     results: dict[str, list[Any]] = {"seconds": [], "starts": [], "steps": []}
-    with RedisServer(folder) as redis:
+    with RedisServer() as redis:
         for attempt in range(COLD_STARTS):
             report(f"cold start {attempt + 1} of {COLD_STARTS}")
             begin = time.perf_counter()
@@ -204,9 +204,9 @@ def second_action(plan: Plan, clock: Clock, folder: Path, report: Report) -> Res
 
 def track_length(plan: Plan, clock: Clock, folder: Path, report: Report) -> Result:
     """Frame 500 beside frame 20: time, bytes to and from Redis, and what lies there."""
-    with RedisServer(folder) as redis:
+    with RedisServer() as redis:
         curve = _whole_track(plan, clock.share(0.5), folder, redis, report)
-    with RedisServer(folder) as redis:
+    with RedisServer() as redis:
         early_and_late = _early_and_late(plan, clock, folder, redis, report)
     return {**early_and_late, "curve": curve}
 
@@ -361,7 +361,7 @@ class _Bench:
         self.functions: dict[str, RunningFunction] = {}
 
     def __enter__(self) -> "_Bench":
-        self._redis = self._cleanup.enter_context(RedisServer(self._folder))
+        self._redis = self._cleanup.enter_context(RedisServer())
         self._predictor: Any = official_predictor(self._files).to(self._plan.device)
         self.image_size = int(self._predictor.image_size)
         return self

@@ -8,14 +8,15 @@
     │   ├── AllObjectsFailed    that of its first object
     │   ├── TooLarge            413
     │   ├── StoreUnavailable    503
-    │   ├── OutOfMemory         503
-    │   └── ModelFailure        500
+    │   └── OutOfMemory         503
     └── ObjectError             one object fails, the others go on
         ├── BadShape            400
         ├── EmptyShape          400
         ├── BadState            400
         ├── SizeChanged         400
-        └── StateGone           410
+        ├── TooManyKeyframes    400
+        ├── StateGone           410
+        └── ModelFailure        500
 
 The status of an ObjectError counts only where every object of a request failed. Messages are
 sentences for the person who sent the request: no key, no path, no traceback.
@@ -45,7 +46,7 @@ class BadRequest(RequestError):
 
 class AllObjectsFailed(RequestError):
     def __init__(self, failures: "dict[int, ObjectError]") -> None:
-        """failures: what befell each object, by its index in the request; at least one."""
+        """failures: the error of each failed object, by its index in the request; at least one."""
         first = next(iter(failures.values()))
         super().__init__(first.message)
         self.code = first.code
@@ -66,11 +67,6 @@ class StoreUnavailable(RequestError):
 class OutOfMemory(RequestError):
     code = "out_of_memory"
     status = 503
-
-
-class ModelFailure(RequestError):
-    code = "model_failure"
-    status = 500
 
 
 class ObjectError(TrackerError):
@@ -96,6 +92,16 @@ class BadState(ObjectError):
 class SizeChanged(ObjectError):
     code = "size_changed"
     status = 400
+
+
+class TooManyKeyframes(ObjectError):
+    code = "too_many_keyframes"
+    status = 400
+
+
+class ModelFailure(ObjectError):
+    code = "model_failure"
+    status = 500
 
 
 class StateGone(ObjectError):

@@ -1,10 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""What SAM 2 remembers of one object (arXiv 2408.00714, section 4, "memory bank")."""
+"""What SAM 2 remembers of one object (arXiv 2408.00714, section 4, "memory bank").
 
-from dataclasses import dataclass
+Frames are numbered by steps: the frame on which an object was first drawn is step 0, and every
+request that tracks it is one step. A person may draw the object on other frames too; these
+conditioning frames can lie before step 0 and after the present step.
+"""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sam2_tracker.errors import TooManyKeyframes
+
+if TYPE_CHECKING:  # the wire knows policies and bounds without torch
+    from torch import Tensor
+
+MAX_CONDITIONING = 8
+"""Conditioning frames per object. This bounds what a track keeps in the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +30,10 @@ class MemoryLayout:
     height: int
     width: int
     recent: int
-    """Memory frames kept beside the conditioning frame: 6 in SAM 2."""
+    """Memory frames that a step attends to beside the conditioning frames: 6 in SAM 2."""
     pointer_channels: int
     pointers: int
-    """Object pointers of past frames kept beside that of the conditioning frame: 15 in SAM 2."""
+    """A tracked frame's object pointer is used up to this distance in steps: 15 in SAM 2."""
 
     @property
     def frame_bytes(self) -> int:
@@ -27,33 +42,127 @@ class MemoryLayout:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MemoryBank:
-    """Never changed: a step makes a new one, which shares its tensors with the old."""
+class MemoryFrame:
+    """The memory features of one object on one frame, under a name that no other features have.
+
+    Whatever is derived from the features can be cached under the name: both never change.
+    """
+
+    id: str
+    features: Tensor
+    """bfloat16 (channels, height, width)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConditioningFrame:
+    """A frame on which a person drew the object, or clicked on it."""
 
     step: int
-    """How many frames the object was tracked over; 0: it has just been started."""
-    conditioning: Tensor
-    """Memory features of the frame with the prompt, bfloat16 (channels, height, width)."""
-    recent: tuple[Tensor, ...]
-    """The same of the last frames, oldest first; the newest is that of `step`."""
-    pointers: Tensor
-    """float32 (1 + min(step, 15), channels): conditioning frame, then newest to oldest."""
+    memory: MemoryFrame
+    pointer: Tensor
+    """Object pointer, float32 (channels,)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackedFrame:
+    """A frame on which the model found the object, or found that it is not there."""
+
+    step: int
+    memory: MemoryFrame | None
+    """None: only the pointer is still needed."""
+    pointer: Tensor
+    """Object pointer, float32 (channels,)."""
+    good: bool
+    """The object was seen on it (memory_policy.py, "quality")."""
+    anchor: bool = False
+    """It guards against look-alikes (memory_policy.py, "anchors")."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Observation:
+    """What the model found on one frame, for the memory."""
+
+    memory: MemoryFrame
+    pointer: Tensor
+    """Object pointer, float32 (channels,)."""
+    object_score: float
+    """Logit; above 0 the object is visible."""
+    predicted_iou: float
+    """Of the chosen mask, as the model predicts it."""
+    area: int
+    """Pixels of the chosen mask at low resolution; 0: the object is not visible."""
+    distractor: bool = False
+    """Another candidate mask claims a second place (memory_policy.py, "anchors")."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MemoryBank:
+    """Never changed: a step makes a new one, which shares its frames with the old one."""
+
+    policy: str
+    """A name from memory_policy.POLICIES. A track keeps its policy."""
+    step: int
+    """The last step that was done."""
+    conditioning: tuple[ConditioningFrame, ...]
+    """In the order in which they were given; at least one."""
+    tracked: tuple[TrackedFrame, ...] = ()
+    """Oldest first."""
+    areas: tuple[int, ...] = ()
+    """Areas of the last frames on which the object was visible, oldest first; for "anchors"."""
 
     @property
-    def newest(self) -> Tensor:
-        return self.recent[-1] if self.recent else self.conditioning
+    def memories(self) -> tuple[MemoryFrame, ...]:
+        """Every memory frame that this bank stands on."""
+        tracked = (frame.memory for frame in self.tracked)
+        return (
+            *(frame.memory for frame in self.conditioning),
+            *(memory for memory in tracked if memory is not None),
+        )
 
 
-def start_bank(features: Tensor, pointer: Tensor) -> MemoryBank:
-    return MemoryBank(step=0, conditioning=features, recent=(), pointers=pointer[None])
+def name_memory(features: Tensor) -> MemoryFrame:
+    """Gives new features their name: 256 random bits as 43 url-safe characters."""
+    return MemoryFrame(id=secrets.token_urlsafe(32), features=features)
 
 
-def advance_bank(
-    bank: MemoryBank, features: Tensor, pointer: Tensor, layout: MemoryLayout
-) -> MemoryBank:
+def start_bank(policy: str, seen: Observation) -> MemoryBank:
+    """The memory of an object that was drawn on this frame: step 0."""
+    drawn = ConditioningFrame(step=0, memory=seen.memory, pointer=seen.pointer)
     return MemoryBank(
-        step=bank.step + 1,
-        conditioning=bank.conditioning,
-        recent=(*bank.recent, features)[-layout.recent :],
-        pointers=torch.cat((bank.pointers[:1], pointer[None], bank.pointers[1 : layout.pointers])),
+        policy=policy, step=0, conditioning=(drawn,), areas=(seen.area,) if seen.area else ()
+    )
+
+
+def correct_bank(bank: MemoryBank, drawn: MemoryBank, *, distance: int) -> MemoryBank:
+    """Joins a correction: the object was drawn `distance` steps after the bank's last step.
+
+    distance: 0, the last tracked frame is the one that was drawn; 1, the frame after it, which
+    then counts as done. Raises TooManyKeyframes.
+    """
+    joined = adopt_keyframes(bank, [(drawn, distance)])
+    return replace(joined, step=bank.step + distance)
+
+
+def adopt_keyframes(bank: MemoryBank, others: Sequence[tuple[MemoryBank, int]]) -> MemoryBank:
+    """Adds the conditioning frames of other banks of the same object.
+
+    others: each bank with its distance: its last step lies so many frames after the bank's last
+    step, or before it where the distance is negative. A frame that was drawn takes the place of
+    what was tracked or drawn there, as in the official predictor with
+    `add_all_frames_to_correct_as_cond`. Raises TooManyKeyframes.
+    """
+    drawn = {frame.step: frame for frame in bank.conditioning}
+    for other, distance in others:
+        for frame in other.conditioning:
+            step = bank.step + distance + frame.step - other.step
+            drawn[step] = replace(frame, step=step)
+    if len(drawn) > MAX_CONDITIONING:
+        raise TooManyKeyframes(
+            f"The object would stand on {len(drawn)} drawn shapes; at most {MAX_CONDITIONING} "
+            "can be remembered. Leave out those that are farthest from the frames to track."
+        )
+    return replace(
+        bank,
+        conditioning=tuple(drawn.values()),
+        tracked=tuple(frame for frame in bank.tracked if frame.step not in drawn),
     )

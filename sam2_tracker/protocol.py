@@ -8,18 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from sam2_tracker.errors import BadRequest, BadShape, BadState, ObjectError, TooLarge
+from sam2_tracker.memory_bank import MAX_CONDITIONING
+from sam2_tracker.memory_policy import POLICIES
 from sam2_tracker.shapes import SHAPE_TYPES, Points
 
 STATE_VERSION = 1
+MAX_DISTANCE = 1 << 30
+"""Frames between two keyframes of an object."""
 STATE_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seed:
-    """An object that starts on this frame; its points are not checked yet."""
+    """A shape that was drawn on this frame; its points are not checked yet."""
 
     type: str
     points: list[Any]
+    policy: str | None = None
+    """The memory policy of an object that starts; None: the function's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +36,42 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Correction:
+    """A shape that was drawn on this frame of an object that is tracked already."""
+
+    token: Token
+    seed: Seed
+    distance: int
+    """0: the token's frame is this one. 1: it is the frame before; then this one counts as done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adoption:
+    """An object that takes over what was drawn of it on other frames. The image is not used."""
+
+    token: Token
+    keyframes: tuple[tuple[int, int], ...]
+    """Of each: the index of its entry in this request, and how many frames its token's frame lies
+    after this token's frame, in the direction of tracking; negative: before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lent:
+    """A state that an `Adoption` names, and that is not tracked itself."""
+
+    token: Token
+
+
+Entry = Seed | Token | Correction | Adoption | Lent | None
+"""What a request asks for one object: start it, continue it, ... or nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackRequest:
     image: bytes
     """One encoded image file."""
-    entries: tuple[Seed | Token | ObjectError | None, ...]
-    """One per object: start it, continue it, what is wrong with it, nothing to do."""
+    entries: tuple[Entry | ObjectError, ...]
+    """One per object; an ObjectError says what is wrong with the entry."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +97,8 @@ def body_to_request(body: object, *, max_objects: int, max_points: int) -> Track
     """Reads a request's body: a decoded JSON object, or its bytes or text.
 
     A state continues, else a shape starts, else there is nothing to do; the shorter of the two
-    lists counts as filled up with null. What is wrong with one object is put in its place. Raises
+    lists counts as filled up with null. A shape beside a state counts only if it says so, by the
+    key `correction` or `adopt`. What is wrong with one object is put in its place. Raises
     BadRequest if the request itself is malformed, TooLarge if it has more than `max_objects`.
     """
     if isinstance(body, bytes | bytearray | str):
@@ -80,12 +118,10 @@ def body_to_request(body: object, *, max_objects: int, max_points: int) -> Track
         data = binascii.a2b_base64(image, strict_mode=True)
     except ValueError:
         raise BadRequest("The image is not valid base64.") from None
-    return TrackRequest(
-        image=data,
-        entries=tuple(
-            _entry(shape, state, max_points) for shape, state in zip(shapes, states, strict=True)
-        ),
-    )
+    entries = [
+        _entry(shape, state, max_points) for shape, state in zip(shapes, states, strict=True)
+    ]
+    return TrackRequest(image=data, entries=_lend(entries))
 
 
 def answers_to_json(answers: list[Answer]) -> str:
@@ -129,15 +165,68 @@ def _list(body: dict[Any, Any], name: str) -> list[Any]:
     return list(value)
 
 
-def _entry(shape: object, state: object, max_points: int) -> Seed | Token | ObjectError | None:
+def _entry(shape: object, state: object, max_points: int) -> Entry | ObjectError:
     try:
         if state is not None:
-            return _state_to_token(state)
+            token = _state_to_token(state)
+            marks = {"correction", "adopt"} & shape.keys() if isinstance(shape, dict) else set()
+            return _marked(token, shape, marks, max_points) if marks else token
         if shape is not None:
             return _shape_to_seed(shape, max_points)
         return None
     except ObjectError as error:
         return error
+
+
+def _marked(token: Token, shape: Any, marks: set[str], max_points: int) -> Correction | Adoption:
+    """A state beside a shape that says what it is for."""
+    if len(marks) > 1:
+        raise BadShape("A shape is either a correction or an adoption, not both.")
+    if "adopt" in marks:
+        return Adoption(token=token, keyframes=_keyframes(shape["adopt"]))
+    distance = shape["correction"]
+    if type(distance) is not int or distance not in (0, 1):
+        raise BadShape(
+            "correction must be 0 if the state's frame is this one, or 1 if it is the one before."
+        )
+    seed = _shape_to_seed(shape, max_points)
+    if seed.type == "rectangle" and distance == 0:
+        raise BadShape(
+            "A rectangle corrects a frame from the state of the frame before it: send that state, "
+            "and 1 as correction."
+        )
+    return Correction(token=token, seed=seed, distance=distance)
+
+
+def _keyframes(adopt: object) -> tuple[tuple[int, int], ...]:
+    """Reads `[{"index": 1, "distance": 30}, ...]`."""
+    if not isinstance(adopt, list) or not 1 <= len(adopt) < MAX_CONDITIONING:
+        raise BadShape(f"adopt must be a list of 1 to {MAX_CONDITIONING - 1} keyframes.")
+    keyframes = []
+    for item in adopt:
+        numbers = [item.get(key) for key in ("index", "distance")] if isinstance(item, dict) else []
+        if [type(number) for number in numbers] != [int, int] or abs(numbers[1]) > MAX_DISTANCE:
+            raise BadShape("A keyframe to adopt has the whole numbers index and distance.")
+        keyframes.append((numbers[0], numbers[1]))
+    return tuple(keyframes)
+
+
+def _lend(entries: list[Entry | ObjectError]) -> tuple[Entry | ObjectError, ...]:
+    """Checks what adoptions name, and marks the states that serve an adoption only."""
+    lent: set[int] = set()
+    checked = list(entries)
+    for own, entry in enumerate(entries):
+        if not isinstance(entry, Adoption):
+            continue
+        for index, _ in entry.keyframes:
+            other = entries[index] if 0 <= index < len(entries) and index != own else None
+            if not isinstance(other, Token | Adoption):
+                checked[own] = BadState(f"At index {index} there is no state that can be adopted.")
+            lent.add(index)
+    for index in lent:
+        if 0 <= index < len(entries) and isinstance(entry := checked[index], Token):
+            checked[index] = Lent(token=entry)
+    return tuple(checked)
 
 
 def _state_to_token(state: object) -> Token:
@@ -163,7 +252,10 @@ def _shape_to_seed(shape: object, max_points: int) -> Seed:
         raise BadShape(f"The {type_} has {len(points)} numbers; the limit is {max_points}.")
     if type_ == "rectangle" and shape.get("rotation"):
         raise BadShape("A rotated rectangle cannot be tracked; draw a polygon or a mask.")
-    return Seed(type=type_, points=points)
+    policy = shape.get("memory")
+    if policy is not None and policy not in POLICIES:
+        raise BadShape(f"memory must be one of {', '.join(POLICIES)}.")
+    return Seed(type=type_, points=points, policy=policy)
 
 
 def _shape_to_wire(shape: Shape) -> dict[str, object]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Where bytes lie under keys: in Redis, or in this process's memory.
+"""Records, which are bytes under a key: in Redis, or in this process's memory.
 
-Both keep a record for as long as it was given and no longer; what is in one is never changed.
+Both stores keep a record until its time to live is over, and no longer.
 """
 
 import logging
@@ -21,15 +21,30 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Shares of the time that a caller waits, SAM2_REDIS_TIMEOUT_SECONDS. Together they are less than
+# all of it, so that a frozen server is reported by the client and not by the caller's deadline.
+CONNECT_SHARE = 0.3
+ANSWER_SHARE = 0.65
+
 
 class Records(Protocol):
     name: str
 
+    """A store of records. Every method but close raises StoreUnavailable if the store fails."""
+
     def ping(self) -> None:
-        """Raises StoreUnavailable, as every method does."""
+        """Asks whether the store answers."""
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Reads all in one round trip; None: unknown or expired."""
+        """Reads all records in one round trip, in the order of `keys`; None: unknown or expired."""
+
+    def get_and_check(
+        self, keys: Sequence[str], check: Sequence[str]
+    ) -> tuple[list[bytes | None], list[bool]]:
+        """Reads the records under `keys`, and tells of each key in `check` whether it is there.
+
+        In one round trip; in none where both are empty.
+        """
 
     def put(
         self,
@@ -39,12 +54,14 @@ class Records(Protocol):
         extend: Sequence[str],
         remove: Sequence[str],
     ) -> None:
-        """In one round trip and this order: writes, gives others a new full life, removes."""
+        """In one round trip and this order: writes records that live `ttl_seconds`, lets the
+        records in `extend` live as long from now on, and removes those in `remove`."""
 
     def close(self) -> None: ...
 
 
 def open_records(settings: Settings) -> Records:
+    """The store that the settings name. Nothing is connected yet: Redis may be down at start."""
     if settings.redis_host is None:
         return EmbeddedRecords(settings.embedded_store_mib * MIB)
     return RedisRecords(settings)
@@ -53,7 +70,7 @@ def open_records(settings: Settings) -> Records:
 class RedisRecords:
     """Redis, or Kvrocks as CVAT ships it: plain commands, no transaction, RESP2.
 
-    Kvrocks' EXEC takes a lock on the whole server, and before 2.12 it knows no RESP3.
+    In Kvrocks, EXEC locks the whole server, and releases before 2.12 do not know RESP3.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -64,13 +81,13 @@ class RedisRecords:
             password=settings.redis_password,
             ssl=settings.redis_tls,
             protocol=2,
-            socket_connect_timeout=1,
-            socket_timeout=2,
+            socket_connect_timeout=CONNECT_SHARE * settings.redis_timeout_seconds,
+            socket_timeout=ANSWER_SHARE * settings.redis_timeout_seconds,
             health_check_interval=15,
-            # A lost connection is tried again for 2.2 s, which bridges a restart of a second (with
-            # jitter it would do so only mostly); a timeout is not, so that a frozen server costs
-            # 2 s and not a multiple.
-            retry=_RetryLost(
+            # A lost connection is opened again for 2.2 s, which bridges a restart of the server
+            # that takes a second. There is no jitter, so that it always does. A timeout is not
+            # repeated, so that a frozen server costs one timeout and not several.
+            retry=_RetryLostConnection(
                 ExponentialBackoff(base=0.05, cap=0.5),
                 6,
                 supported_errors=(redis.exceptions.ConnectionError,),
@@ -90,6 +107,21 @@ class RedisRecords:
             return found
         except redis.exceptions.RedisError as error:
             raise _unavailable(error) from error
+
+    def get_and_check(
+        self, keys: Sequence[str], check: Sequence[str]
+    ) -> tuple[list[bytes | None], list[bool]]:
+        pipeline = self._client.pipeline(transaction=False)
+        if keys:
+            pipeline.mget(keys)
+        for key in check:
+            pipeline.exists(key)
+        try:
+            answers = pipeline.execute()
+        except redis.exceptions.RedisError as error:
+            raise _unavailable(error) from error
+        found: list[bytes | None] = answers.pop(0) if keys else []
+        return found, [bool(count) for count in answers]
 
     def put(
         self,
@@ -115,9 +147,11 @@ class RedisRecords:
         self._client.close()
 
 
-class _RetryLost(Retry):
-    """Does not repeat what a refused password or certificate makes fail again: to redis-py that is
-    a lost connection too, and its health check multiplies the attempts."""
+class _RetryLostConnection(Retry):
+    """Does not retry after a refused password or certificate, because it would be refused again.
+
+    redis-py counts these as lost connections, and its health check multiplies the attempts.
+    """
 
     def call_with_retry(
         self,
@@ -129,14 +163,17 @@ class _RetryLost(Retry):
         def lost(error: Exception) -> bool:
             cause = error.__context__
             if isinstance(cause, ssl.SSLError):
-                return isinstance(cause, ssl.SSLEOFError)  # closed in the middle
+                return isinstance(cause, ssl.SSLEOFError)  # closed during the handshake
             return not isinstance(error, redis.exceptions.AuthenticationError)
 
         return super().call_with_retry(do, fail, lost, with_failure_count)
 
 
 class EmbeddedRecords:
-    """The default without a Redis: bounded, of this process only, gone with it."""
+    """The default without a Redis: the memory of this process, at most `max_bytes` of values.
+
+    The records that expire first are dropped when it is full.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.name = "embedded"
@@ -151,6 +188,11 @@ class EmbeddedRecords:
         now = time.monotonic()
         found = (self._records.get(key) for key in keys)
         return [record[0] if record and record[1] > now else None for record in found]
+
+    def get_and_check(
+        self, keys: Sequence[str], check: Sequence[str]
+    ) -> tuple[list[bytes | None], list[bool]]:
+        return self.get(keys), [record is not None for record in self.get(check)]
 
     def put(
         self,
@@ -169,7 +211,7 @@ class EmbeddedRecords:
             self._records[key] = (value, expiry)
             self._bytes += len(value)
         for key in extend:
-            if key in self._records:  # moved to the end: the one that expires last
+            if key in self._records:  # to the end, since it now expires last
                 self._records[key] = (self._records.pop(key)[0], expiry)
         for key in remove:
             self._remove(key)
@@ -180,7 +222,7 @@ class EmbeddedRecords:
         self._bytes = 0
 
     def _make_room(self) -> None:
-        # All records live equally long, so the dict is in the order of their expiry.
+        # All records get the same time to live, so the dict is in the order of their expiry.
         now, dropped = time.monotonic(), 0
         while self._records:
             key, (_, expiry) = next(iter(self._records.items()))
@@ -189,7 +231,7 @@ class EmbeddedRecords:
             dropped += expiry > now
             self._remove(key)
         if dropped:
-            logger.warning("the embedded store is full: its oldest %d records are dropped", dropped)
+            logger.warning("the embedded store is full: dropped its %d oldest records", dropped)
 
     def _remove(self, key: str) -> None:
         record = self._records.pop(key, None)
@@ -198,15 +240,15 @@ class EmbeddedRecords:
 
 
 def _unavailable(error: redis.exceptions.RedisError) -> StoreUnavailable:
-    cause = error.__context__  # what redis-py made its error of
+    cause = error.__context__  # the error that redis-py turned into its own
     if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
         logger.error("Redis refuses the password: check CVAT_FUNCTIONS_REDIS_PASSWORD")
     elif "NOAUTH" in str(error):
         logger.error("Redis asks for a password: set CVAT_FUNCTIONS_REDIS_PASSWORD")
     elif isinstance(cause, ssl.SSLCertVerificationError):
-        logger.error("Redis's certificate is not trusted: %s", cause.verify_message)
+        logger.error("the certificate of Redis is not trusted: %s", cause.verify_message)
     elif isinstance(cause, ssl.SSLError) or "handshake" in str(cause):
-        logger.error("TLS to Redis failed; is SAM2_REDIS_TLS right for this port? %s", cause)
+        logger.error("TLS to Redis failed; check SAM2_REDIS_TLS and the port: %s", cause)
     else:
         logger.error("Redis failed: %s: %s", type(error).__name__, error)
     return StoreUnavailable("The store of the tracks does not answer; try again in a moment.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one request's log line says: counts, bytes and the milliseconds of its phases.
+"""What one request did and how long its phases took: for the log and for the time budget.
 
 Never a token, a point or a pixel.
 """
@@ -11,24 +11,32 @@ from dataclasses import dataclass, field
 
 
 @dataclass(kw_only=True)
-class RequestLog:
+class StoreTraffic:
+    """What one request moved to and from the store."""
+
+    read_bytes: int = 0
+    written_bytes: int = 0
+    cache_hits: int = 0
+    """Memory frames that did not have to be read from the store."""
+    cache_misses: int = 0
+
+
+@dataclass(kw_only=True)
+class Stopwatch:
     objects: int = 0
     started: int = 0
     continued: int = 0
     failed: int = 0
     failed_codes: str = ""
-    """What befell the failed ones, each code once."""
+    """The error codes of the failed objects, each once."""
     image_bytes: int = 0
-    store_read_bytes: int = 0
-    store_written_bytes: int = 0
-    cache_hits: int = 0
-    """Memory frames that did not have to be read from the store."""
-    cache_misses: int = 0
+    traffic: StoreTraffic = field(default_factory=StoreTraffic)
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds by phase: read, decode, load, encode, start, step, shapes, save, write."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Adds the time of the `with` block to a phase."""
         begin = time.perf_counter()
         try:
             yield
@@ -44,9 +52,9 @@ class RequestLog:
             "failed": self.failed,
             "failed_codes": self.failed_codes,
             "image_bytes": self.image_bytes,
-            "store_read_bytes": self.store_read_bytes,
-            "store_written_bytes": self.store_written_bytes,
-            "cache_hits": self.cache_hits,
-            "cache_misses": self.cache_misses,
+            "store_read_bytes": self.traffic.read_bytes,
+            "store_written_bytes": self.traffic.written_bytes,
+            "cache_hits": self.traffic.cache_hits,
+            "cache_misses": self.traffic.cache_misses,
             **{f"{name}_ms": round(seconds * 1000, 1) for name, seconds in self.phases.items()},
         }

@@ -53,11 +53,11 @@ def what_a_test_changed() -> "Iterator[None]":
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RedisServer]":
+def redis_server() -> "Iterator[RedisServer]":
     """A redis-server of our own; tests keep apart by their key prefix, or flush it."""
     from tools.redis_server import RedisServer
 
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+    with RedisServer() as server:
         yield server
 
 

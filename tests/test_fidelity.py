@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,8 +15,10 @@ from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
-from model_handler import ModelHandler, Prediction
-from sam2_tracker.memory_bank import MemoryBank
+from model_handler import ModelHandler, Prediction, Result
+from sam2_tracker.mask_logits import logits_to_image_size
+from sam2_tracker.memory_bank import MemoryBank, start_bank
+from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import ModelFiles
 from tools.official import Prompt, official_logits, official_predictor
 from tools.sam2_models import load_model, random_model
@@ -49,11 +50,26 @@ def tight_box(mask: np.ndarray) -> tuple[float, float, float, float]:
     return float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1)
 
 
+def sound(result: Result) -> Prediction:
+    assert isinstance(result, Prediction), result
+    return result
+
+
+def step(model: ModelHandler, frame: Any, banks: Sequence[MemoryBank]) -> list[Prediction]:
+    return [sound(result) for result in model.step(frame, banks)]
+
+
+def advance(model: ModelHandler, frame: Any, bank: MemoryBank) -> MemoryBank:
+    (prediction,) = step(model, frame, [bank])
+    return remember(bank, prediction.seen, model.layout)
+
+
 def our_logits(
     model: ModelHandler,
     frames: Sequence[Image.Image],
     prompts: Sequence[Prompt],
     starts: Sequence[int] | None = None,
+    policy: str = "official",
 ) -> list[dict[int, Tensor]]:
     """As official_logits gives them: by object, by frame, at image size."""
     starts = starts or [0] * len(prompts)
@@ -63,13 +79,16 @@ def our_logits(
     for index, image in enumerate(frames):
         frame = model.encode(image)
         numbers = list(banks)
-        predictions = model.step(frame, [banks[number] for number in numbers])
+        predictions = step(model, frame, [banks[number] for number in numbers])
+        for number, prediction in zip(numbers, predictions, strict=True):
+            banks[number] = remember(banks[number], prediction.seen, model.layout)
         new = [number for number, start in enumerate(starts) if start == index]
         chosen: list[Any] = [prompts[number] for number in new]
-        predictions += model.start(frame, chosen, width=width, height=height)
-        for number, prediction in zip(numbers + new, predictions, strict=True):
-            banks[number] = prediction.bank
-            found[number][index] = model.logits_to_image_size(
+        started = [sound(r) for r in model.start(frame, chosen, width=width, height=height)]
+        for number, prediction in zip(new, started, strict=True):
+            banks[number] = start_bank(policy, prediction.seen)
+        for number, prediction in zip(numbers + new, predictions + started, strict=True):
+            found[number][index] = logits_to_image_size(
                 prediction.logits, width=width, height=height
             )
     return found
@@ -198,8 +217,8 @@ def test_a_mask_too_small_for_the_models_grid_is_not_absent(micro_model: ModelHa
     mask[400, 700] = True
     frame = micro_model.encode(image)
     (started,) = micro_model.start(frame, [mask], width=1200, height=900)
-    absent = micro_model._model.no_obj_ptr[0]
-    assert (started.bank.pointers[0] - absent).abs().max() > 0.01
+    absent = micro_model.network.no_obj_ptr[0]
+    assert (sound(started).seen.pointer - absent).abs().max() > 0.01
 
 
 # ---- other models ----
@@ -262,9 +281,9 @@ def banks_of(model: ModelHandler, clip: Clip, ages: Sequence[int]) -> list[Memor
         mask = np.roll(clip.masks[0, number % 3], number * 5, axis=1)
         frames = images(clip)
         (started,) = model.start(model.encode(frames[0]), [mask], width=width, height=height)
-        bank = started.bank
+        bank = start_bank("official", sound(started).seen)
         for image in frames[1 : age + 1]:
-            bank = model.step(model.encode(image), [bank])[0].bank
+            bank = advance(model, model.encode(image), bank)
         banks.append(bank)
     return banks
 
@@ -286,7 +305,7 @@ def batches(model: ModelHandler) -> Iterator[dict[str, list[int]]]:
 
         return hook
 
-    network: SAM2VideoPredictor = model._model
+    network: SAM2VideoPredictor = model.network
     hooks = [
         network.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True)
         for name in parts
@@ -326,16 +345,15 @@ def assert_same_masks(one: Prediction, other: Prediction) -> None:
     a, b = one.logits > 0, other.logits > 0
     assert (a & b).sum() >= 0.999 * (a | b).sum()
     assert one.score == pytest.approx(other.score, abs=1e-4)
-    assert one.bank.step == other.bank.step
 
 
 def test_a_batch_changes_no_result(clip: Clip, micro_model: ModelHandler) -> None:
     """Also of objects whose memories differ in length."""
     banks = banks_of(micro_model, clip, [2, 9, 2, 18, 0, 9, 20])
     frame = micro_model.encode(images(clip)[21])
-    together = micro_model.step(frame, banks)
+    together = step(micro_model, frame, banks)
     for bank, prediction in zip(banks, together, strict=True):
-        (alone,) = micro_model.step(frame, [bank])
+        (alone,) = step(micro_model, frame, [bank])
         assert_same_masks(alone, prediction)
         assert (alone.logits - prediction.logits).abs().max() < LOGIT_TOLERANCE
 
@@ -345,7 +363,7 @@ def test_the_order_of_a_batch_is_the_order_of_its_results(
 ) -> None:
     banks = banks_of(micro_model, clip, [2, 9, 2])
     frame = micro_model.encode(images(clip)[10])
-    forwards, backwards = micro_model.step(frame, banks), micro_model.step(frame, banks[::-1])
+    forwards, backwards = step(micro_model, frame, banks), step(micro_model, frame, banks[::-1])
     for one, other in zip(forwards, backwards[::-1], strict=True):
         assert_same_masks(one, other)
 
@@ -353,11 +371,10 @@ def test_the_order_of_a_batch_is_the_order_of_its_results(
 def test_the_same_batch_gives_the_same_bits(clip: Clip, micro_model: ModelHandler) -> None:
     banks = banks_of(micro_model, clip, [2, 4, 2])
     frame = micro_model.encode(images(clip)[10])
-    for one, other in zip(
-        micro_model.step(frame, banks), micro_model.step(frame, banks), strict=True
-    ):
+    first, second = step(micro_model, frame, banks), step(micro_model, frame, banks)
+    for one, other in zip(first, second, strict=True):
         assert torch.equal(one.logits, other.logits)
-        assert torch.equal(one.bank.newest, other.bank.newest)
+        assert torch.equal(one.seen.memory.features, other.seen.memory.features)
         assert one.score == other.score
 
 
@@ -378,33 +395,14 @@ def test_the_model_changes_no_argument(clip: Clip, micro_model: ModelHandler) ->
     frame = micro_model.encode(image)
     watched = tensors([frame, banks])
     before = [tensor.clone() for tensor in watched]
-    weights = {name: value.clone() for name, value in micro_model._model.state_dict().items()}
+    weights = {name: value.clone() for name, value in micro_model.network.state_dict().items()}
     micro_model.step(frame, banks)
     micro_model.start(frame, [mask, (1.0, 2.0, 50.0, 60.0)], width=320, height=240)
     assert all(torch.equal(a, b) for a, b in zip(before, watched, strict=True))
     assert (np.asarray(image) == pixels).all()
     assert (mask == clip.masks[18, 0]).all()
-    for name, value in micro_model._model.state_dict().items():
+    for name, value in micro_model.network.state_dict().items():
         assert torch.equal(value, weights[name]), name
-
-
-def test_too_little_memory_halves_the_batch(clip: Clip, micro_model: ModelHandler) -> None:
-    banks = banks_of(micro_model, clip, [2] * 5)
-    frame = micro_model.encode(images(clip)[3])
-    expected = micro_model.step(frame, banks)
-    step, sizes = micro_model._step_batch, []
-
-    def scarce(frame: Any, banks: list[MemoryBank]) -> list[Prediction]:
-        sizes.append(len(banks))
-        if len(banks) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(frame, banks)
-
-    with mock.patch.object(micro_model, "_step_batch", scarce):
-        found = micro_model.step(frame, banks)
-    assert sizes == [5, 2, 2, 1]
-    for one, other in zip(found, expected, strict=True):
-        assert_same_masks(one, other)
 
 
 # ---- precision and scores ----
@@ -428,20 +426,23 @@ def test_bfloat16_tracks_alike(
 
 def test_memories_are_bfloat16_and_pointers_float32(clip: Clip, micro_model: ModelHandler) -> None:
     (bank,) = banks_of(micro_model, clip, [8])
-    assert {memory.dtype for memory in (bank.conditioning, *bank.recent)} == {torch.bfloat16}
-    assert bank.pointers.dtype == torch.float32
+    assert {memory.features.dtype for memory in bank.memories} == {torch.bfloat16}
     layout = micro_model.layout
-    assert bank.conditioning.shape == (layout.channels, layout.height, layout.width)
-    assert bank.pointers.shape == (9, layout.pointer_channels)
+    shape = (layout.channels, layout.height, layout.width)
+    assert {memory.features.shape for memory in bank.memories} == {shape}
+    pointers = [frame.pointer for frame in (*bank.conditioning, *bank.tracked)]
+    assert {(p.dtype, p.shape) for p in pointers} == {(torch.float32, (layout.pointer_channels,))}
     assert (layout.recent, layout.pointers) == (6, 15)
 
 
 def test_scores_are_probabilities(clip: Clip, micro_model: ModelHandler) -> None:
     frame = micro_model.encode(images(clip)[0])
     mask = clip.masks[0, 0]
-    by_mask, by_box = micro_model.start(frame, [mask, tight_box(mask)], width=320, height=240)
+    prompts: list[Any] = [mask, tight_box(mask)]
+    by_mask, by_box = map(sound, micro_model.start(frame, prompts, width=320, height=240))
     assert by_mask.score == 1.0
     assert 0 <= by_box.score <= 1
     following = micro_model.encode(images(clip)[1])
-    for prediction in micro_model.step(following, [by_mask.bank, by_box.bank]):
+    banks = [start_bank("official", each.seen) for each in (by_mask, by_box)]
+    for prediction in step(micro_model, following, banks):
         assert 0 <= prediction.score <= 1

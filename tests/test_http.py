@@ -21,7 +21,7 @@ from PIL import Image
 
 from sam2_tracker.models import ModelFiles
 from tools.official import official_logits, official_predictor
-from tools.redis_server import RedisServer, free_port
+from tools.redis_server import RedisServer
 from training.clips import Clip, draw_clip
 
 WIDTH, HEIGHT = 320, 240
@@ -180,9 +180,9 @@ def test_mixed_types_and_late_starts(function: FunctionServer, clip: Clip) -> No
 
 
 def test_a_track_whose_redis_was_lost_is_gone(micro_files: ModelFiles, tmp_path: Any) -> None:
-    with RedisServer(tmp_path) as redis, FunctionServer(environment(micro_files, redis)) as server:
+    with RedisServer() as redis, FunctionServer(environment(micro_files, redis)) as server:
         _, answer = server.post(init(FRAME, [POLYGON]))
-        redis.stop()
+        redis.kill()
         status, failure = server.post(follow(FRAME, answer["states"]))
         assert (status, failure["error"]["code"]) == (503, "store_unavailable")
         assert server.get()["store"] == {"kind": "redis", "answers": False}
@@ -390,8 +390,7 @@ def test_a_wrong_setting_ends_the_start_with_a_sentence(micro_files: ModelFiles)
 
 
 def test_a_redis_that_is_not_there_yet(micro_files: ModelFiles, tmp_path: Any) -> None:
-    redis = RedisServer(tmp_path)
-    redis.port = free_port()
+    redis = RedisServer()
     with FunctionServer(environment(micro_files, redis)) as server:
         assert "Redis does not answer yet" in "".join(server.log)
         assert server.get()["store"] == {"kind": "redis", "answers": False}

@@ -9,9 +9,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from model_handler import PREDICTOR_OVERRIDES
+from sam2_tracker.build_model import PREDICTOR_OVERRIDES
 from sam2_tracker.modules import image_encoder
-from sam2_tracker.modules.image_encoder import speed_up
+from sam2_tracker.modules.image_encoder import prepare_image_encoder
 
 # The windows of the first do not divide the picture, those of the second do.
 CONFIGS = ["sam2.1/sam2.1_hiera_t.yaml", "sam2/sam2_hiera_l.yaml"]
@@ -28,7 +28,7 @@ def test_equals_the_official_encoder(config: str, monkeypatch: pytest.MonkeyPatc
     image = torch.randn(1, 3, 256, 256).bfloat16()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         truth = model.forward_image(image)
-        speed_up(model, dtype=torch.bfloat16)
+        prepare_image_encoder(model, dtype=torch.bfloat16)
         ours = model.forward_image(image)
     for theirs, level in zip(truth["backbone_fpn"], ours["backbone_fpn"], strict=True):
         assert level.shape == theirs.shape

@@ -7,10 +7,20 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
-from test_fidelity import LOGIT_TOLERANCE, images, largest_difference, our_logits
+from test_fidelity import (
+    LOGIT_TOLERANCE,
+    images,
+    largest_difference,
+    our_logits,
+    sound,
+    step,
+)
 
 from model_handler import ModelHandler
 from sam2_tracker.errors import AllObjectsFailed, ConfigurationError
+from sam2_tracker.memory_bank import start_bank
+from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.protocol import Seed, TrackRequest
 from sam2_tracker.settings import MIB, Settings
@@ -35,7 +45,7 @@ def model_with(files: ModelFiles, *, precision: str = "float32", **options: Any)
         device="cpu",
         precision=precision,
         fill_hole_area=0,
-        cache_bytes=64 * MIB,
+        cache=MemoryCache(64 * MIB),
         **options,
     )
 
@@ -104,12 +114,13 @@ def test_meta_s_models_take_them(tmp_path: Path, repository: Path) -> None:
     model = model_with(files, image_size=128, memory_frames=4)
     assert (model.layout.height, model.layout.width, model.layout.recent) == (8, 8, 3)
     frame = model.encode(Image.new("RGB", (96, 64)))
-    (bank,) = (p.bank for p in model.start(frame, [(8.0, 8.0, 40.0, 40.0)], width=96, height=64))
+    (started,) = model.start(frame, [(8.0, 8.0, 40.0, 40.0)], width=96, height=64)
+    bank = start_bank("official", sound(started).seen)
     for _ in range(5):
-        (prediction,) = model.step(frame, [bank])
-        bank = prediction.bank
+        (prediction,) = step(model, frame, [bank])
+        bank = remember(bank, prediction.seen, model.layout)
     assert prediction.logits.shape == (32, 32)
-    assert len(bank.recent) == 3
+    assert len(bank.memories) == 1 + 3
 
 
 def test_the_models_own_values_are_no_options(micro_files: ModelFiles) -> None:

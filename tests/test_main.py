@@ -17,7 +17,7 @@ from PIL import Image
 import main
 from sam2_tracker.errors import ConfigurationError, ModelFailure, OutOfMemory, StoreUnavailable
 from sam2_tracker.models import ModelFiles
-from tools.redis_server import RedisServer, free_port
+from tools.redis_server import RedisServer
 
 FRAME = Image.effect_noise((96, 64), 80).convert("RGB")
 POLYGON = {"type": "polygon", "points": [20, 10, 70, 12, 60, 50, 25, 45]}
@@ -306,8 +306,7 @@ def test_an_option_that_is_not_supported_stops_the_start_with_a_sentence(
 
 def test_a_redis_that_is_down_at_start(environment: Callable[..., None], tmp_path: Any) -> None:
     """The function is ready, says so, answers 503, and recovers by itself."""
-    server = RedisServer(tmp_path)
-    server.port = free_port()
+    server = RedisServer()
     environment(CVAT_FUNCTIONS_REDIS_HOST=server.host, CVAT_FUNCTIONS_REDIS_PORT=str(server.port))
     started = new_context()
     main.init_context(started)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The rearranged memory attention against the official module, on random memories."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from sam2_tracker.memory_bank import name_memory
+from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.modules.memory_attention import MemoryAttention
 from sam2_tracker.modules.official_rounding import PlainMemoryAttention
 
@@ -32,6 +35,7 @@ def test_equals_the_official_module(config: str, objects: int, frames: int, head
     plain = PlainMemoryAttention(
         official, memory_positions=memory_positions, time_encodings=time_encodings
     )
+    cache = MemoryCache(1 << 27)
     rearranged = MemoryAttention(
         official,
         height=SIDE,
@@ -39,18 +43,23 @@ def test_equals_the_official_module(config: str, objects: int, frames: int, head
         memory_positions=memory_positions,
         time_encodings=time_encodings,
         dtype=torch.float32,
-        cache_bytes=1 << 24,
+        cache=cache,
     )
     tokens = 4 * (frames + 1)
     memories = [
-        [torch.randn(MEMORY_CHANNELS, SIDE, SIDE).bfloat16() for _ in range(frames)]
+        [name_memory(torch.randn(MEMORY_CHANNELS, SIDE, SIDE).bfloat16()) for _ in range(frames)]
         for _ in range(objects)
     ]
+    for frame in itertools.chain(*memories):
+        cache.put(frame)
+    recent = range(frames - 2, -1, -1)
+    # The objects' recent frames are not of the same ages, as where one of them was hidden.
+    ages = [[6, *(min(5, age + number) for age in recent)] for number in range(objects)]
     arguments = (
         torch.randn(PIXELS, CHANNELS),
         torch.randn(PIXELS, CHANNELS),
         memories,
-        [6, *range(frames - 2, -1, -1)],
+        ages,
         torch.randn(objects, tokens, MEMORY_CHANNELS),
         torch.randn(objects, tokens, MEMORY_CHANNELS),
     )
@@ -59,3 +68,4 @@ def test_equals_the_official_module(config: str, objects: int, frames: int, head
         assert truth.shape == (objects, PIXELS, CHANNELS)
         for _ in range(2):  # the second time from the cache
             assert (rearranged(*arguments) - truth).abs().max() < 1e-4
+    assert cache.derived_hits == cache.derived_misses == objects * frames

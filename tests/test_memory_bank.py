@@ -1,72 +1,94 @@
 # SPDX-License-Identifier: MIT
-"""What a memory bank keeps, and in which order."""
+"""A memory bank never changes; corrections and keyframes of other banks join it."""
 
 import dataclasses
 
 import pytest
-import torch
-from torch import Tensor
+from observations import SMALL, observation
 
-from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
+from sam2_tracker.errors import TooManyKeyframes
+from sam2_tracker.memory_bank import (
+    MAX_CONDITIONING,
+    MemoryBank,
+    adopt_keyframes,
+    correct_bank,
+    start_bank,
+)
+from sam2_tracker.memory_policy import remember
 
-LAYOUT = MemoryLayout(channels=2, height=3, width=4, recent=6, pointer_channels=5, pointers=15)
 
-
-def features(number: int) -> Tensor:
-    return torch.full((2, 3, 4), number, dtype=torch.bfloat16)
-
-
-def pointer(number: int) -> Tensor:
-    return torch.full((5,), float(number))
+def started(number: int, policy: str = "official") -> MemoryBank:
+    return start_bank(policy, observation(number))
 
 
 def bank_after(steps: int) -> MemoryBank:
-    bank = start_bank(features(0), pointer(0))
+    bank = started(0)
     for number in range(1, steps + 1):
-        bank = advance_bank(bank, features(number), pointer(number), LAYOUT)
+        bank = remember(bank, observation(number), SMALL)
     return bank
 
 
-def frames(bank: MemoryBank) -> list[int]:
-    return [int(frame[0, 0, 0]) for frame in bank.recent]
+def drawn_steps(bank: MemoryBank) -> list[int]:
+    return [frame.step for frame in bank.conditioning]
 
 
-def pointers(bank: MemoryBank) -> list[int]:
-    return [int(row[0]) for row in bank.pointers]
+def tracked_steps(bank: MemoryBank) -> list[int]:
+    return [frame.step for frame in bank.tracked]
 
 
-@pytest.mark.parametrize(
-    ("steps", "recent", "kept"),
-    [
-        (0, [], [0]),
-        (1, [1], [0, 1]),
-        (3, [1, 2, 3], [0, 3, 2, 1]),
-        (6, [1, 2, 3, 4, 5, 6], [0, 6, 5, 4, 3, 2, 1]),
-        (7, [2, 3, 4, 5, 6, 7], [0, 7, 6, 5, 4, 3, 2, 1]),
-        (15, [10, 11, 12, 13, 14, 15], [0, *range(15, 0, -1)]),
-        (16, [11, 12, 13, 14, 15, 16], [0, *range(16, 1, -1)]),
-        (40, [35, 36, 37, 38, 39, 40], [0, *range(40, 25, -1)]),
-    ],
-)
-def test_6_frames_and_15_pointers_beside_the_conditioning_frame(
-    steps: int, recent: list[int], kept: list[int]
-) -> None:
-    bank = bank_after(steps)
-    assert bank.step == steps
-    assert int(bank.conditioning[0, 0, 0]) == 0
-    assert frames(bank) == recent
-    assert pointers(bank) == kept
-    assert int(bank.newest[0, 0, 0]) == steps
+def test_a_start_is_one_conditioning_frame() -> None:
+    bank = started(0)
+    assert (bank.step, drawn_steps(bank), bank.tracked) == (0, [0], ())
+    assert bank.memories == (bank.conditioning[0].memory,)
 
 
 def test_a_step_makes_a_new_bank_and_leaves_the_old_one() -> None:
     old = bank_after(20)
-    before = (old.step, frames(old), pointers(old))
-    new = advance_bank(old, features(100), pointer(100), LAYOUT)
-    other = advance_bank(old, features(200), pointer(200), LAYOUT)
-    assert (old.step, frames(old), pointers(old)) == before
-    assert frames(new)[-1] == 100
-    assert frames(other)[-1] == 200
-    assert new.recent[0] is old.recent[1]  # shared, not copied
+    before = (old.step, tracked_steps(old), old.memories)
+    new, other = (remember(old, observation(number), SMALL) for number in (100, 200))
+    assert (old.step, tracked_steps(old), old.memories) == before
+    assert new.step == other.step == 21
+    assert new.tracked[-1].memory is not other.tracked[-1].memory
+    assert new.memories[1] is old.memories[2]  # shared, not copied
     with pytest.raises(dataclasses.FrozenInstanceError):
         old.step = 3  # type: ignore[misc]
+
+
+def test_a_correction_of_the_last_frame_takes_its_place() -> None:
+    bank = bank_after(22)
+    joined = correct_bank(bank, started(500), distance=0)
+    assert joined.step == 22
+    assert drawn_steps(joined) == [0, 22]
+    assert tracked_steps(joined) == tracked_steps(bank)[:-1]
+
+
+def test_a_correction_of_the_next_frame_counts_as_its_step() -> None:
+    bank = bank_after(21)
+    joined = correct_bank(bank, started(500), distance=1)
+    assert joined.step == 22
+    assert drawn_steps(joined) == [0, 22]
+    assert tracked_steps(joined) == tracked_steps(bank)
+
+
+def test_a_corrected_seed_frame_keeps_its_place_in_the_order() -> None:
+    bank = correct_bank(bank_after(5), started(500), distance=1)
+    again = adopt_keyframes(bank, [(started(600), -6)])
+    assert drawn_steps(again) == [0, 6]
+    assert again.conditioning[0].memory is not bank.conditioning[0].memory
+
+
+def test_keyframes_are_adopted_from_before_and_after() -> None:
+    other = correct_bank(bank_after(3), started(500), distance=1)  # drawn on 0 and 4, stands on 4
+    bank = adopt_keyframes(started(0), [(started(1), 30), (started(2), -10), (other, 44)])
+    assert drawn_steps(bank) == [0, 30, -10, 40, 44]
+    assert bank.step == 0
+
+
+def test_more_than_8_drawn_frames_are_refused() -> None:
+    others = [(started(n), n) for n in range(1, MAX_CONDITIONING)]
+    bank = adopt_keyframes(started(0), others)
+    assert len(bank.conditioning) == MAX_CONDITIONING
+    with pytest.raises(TooManyKeyframes, match="9 drawn shapes; at most 8"):
+        adopt_keyframes(bank, [(started(100), 100)])
+    # One that is drawn again takes no place.
+    assert len(adopt_keyframes(bank, [(started(100), 3)]).conditioning) == MAX_CONDITIONING

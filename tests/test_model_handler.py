@@ -9,9 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from model_handler import _available_cores, _choose_precision, pack_bits
+from model_handler import Prediction
+from sam2_tracker.build_model import choose_precision
 from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.mask_logits import pack_bits
+from sam2_tracker.memory_bank import MemoryFrame, start_bank
+from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
+from sam2_tracker.threads import available_cores
 from tools.sam2_models import load_model, random_model
 
 
@@ -38,31 +43,42 @@ def test_bfloat16_only_where_a_gpu_computes_in_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)  # older ones emulate it
-    assert _choose_precision("auto", torch.device("cuda")) == precision
+    assert choose_precision("auto", torch.device("cuda")) == precision
 
 
 def test_memory_that_is_released_changes_no_answer(micro_files: ModelFiles) -> None:
-    model = load_model(micro_files, precision="bfloat16")
+    cache = MemoryCache(1 << 26)
+    model = load_model(micro_files, precision="bfloat16", cache=cache)
     frame = model.encode(Image.effect_noise((64, 48), 60).convert("RGB"))
     (started,) = model.start(frame, [(8.0, 8.0, 40.0, 40.0)], width=64, height=48)
-    before = model.step(frame, [started.bank])[0].logits
-    kept = model._model.memory_attention._cache
-    assert kept.get(id(started.bank.conditioning)) is not None
+    assert isinstance(started, Prediction)
+    bank = start_bank("official", started.seen)
+    cache.put(MemoryFrame(id=started.seen.memory.id, features=started.seen.memory.features))
+
+    def logits() -> torch.Tensor:
+        (stepped,) = model.step(frame, [bank])
+        assert isinstance(stepped, Prediction)
+        return stepped.logits
+
+    before = logits()
+    assert torch.equal(logits(), before)
+    assert (cache.derived_hits, cache.derived_misses) == (1, 1)
     model.release_memory()
-    assert kept.get(id(started.bank.conditioning)) is None
-    assert torch.equal(model.step(frame, [started.bank])[0].logits, before)
+    assert cache.get(started.seen.memory.id) is None
+    assert torch.equal(logits(), before)
+    assert (cache.derived_hits, cache.derived_misses) == (1, 2)
 
 
 def test_a_containers_share_of_the_cores_is_seen(tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
-    assert _available_cores(tmp_path) == cores  # no cgroup
+    assert available_cores(tmp_path) == cores  # no cgroup
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert _available_cores(tmp_path) == cores  # without limit
+    assert available_cores(tmp_path) == cores  # without limit
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
-    assert _available_cores(tmp_path) == 0.5
+    assert available_cores(tmp_path) == 0.5
     (tmp_path / "cpu.max").write_text("25000 100000\n")  # version 2
-    assert _available_cores(tmp_path) == 0.25
+    assert available_cores(tmp_path) == 0.25
     (tmp_path / "cpu.max").write_text(f"{(cores + 1) * 100000} 100000\n")
-    assert _available_cores(tmp_path) == cores
+    assert available_cores(tmp_path) == cores

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Bytes under keys: the same rules in a real Redis and in this process's memory."""
+"""Records under keys: the same rules in a real Redis and in this process's memory."""
 
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -36,7 +35,7 @@ def put(records: Records, *pairs: tuple[str, bytes], ttl: int = 100, **changes: 
     records.put(pairs, ttl_seconds=ttl, **{"extend": [], "remove": [], **changes})
 
 
-def test_what_was_put_comes_back_in_the_order_asked_for(records: Records) -> None:
+def test_records_come_back_in_the_order_of_the_keys(records: Records) -> None:
     put(records, ("a", b"1"), ("b", b"\x00\xff" * 300_000), ("c", b""))
     assert records.get(["c", "unknown", "b", "a", "a"]) == [
         b"",
@@ -49,7 +48,7 @@ def test_what_was_put_comes_back_in_the_order_asked_for(records: Records) -> Non
     records.ping()
 
 
-def test_removing_and_writing_again(records: Records) -> None:
+def test_records_are_removed_and_overwritten(records: Records) -> None:
     put(records, ("a", b"1"), ("b", b"2"))
     put(records, ("c", b"3"), remove=["a", "unknown"], extend=["b", "unknown"])
     assert records.get(["a", "b", "c", "unknown"]) == [None, b"2", b"3", None]
@@ -57,14 +56,14 @@ def test_removing_and_writing_again(records: Records) -> None:
     assert records.get(["b"]) == [b"4"]
 
 
-def test_a_record_lives_as_long_as_it_was_given(records: Records) -> None:
+def test_a_record_lives_for_its_time_and_no_longer(records: Records) -> None:
     put(records, ("short", b"1"), ("extended", b"2"), ttl=1)
     put(records, ("long", b"3"), extend=["extended"])
     time.sleep(1.2)
     assert records.get(["short", "extended", "long"]) == [None, b"2", b"3"]
 
 
-def test_redis_gets_a_life_on_every_key_and_one_pipeline(empty_redis: RedisServer) -> None:
+def test_one_pipeline_gives_every_key_a_time_to_live(empty_redis: RedisServer) -> None:
     opened = RedisRecords(redis_settings(empty_redis))
     opened.ping()  # a new connection begins with a PING of its own
     with empty_redis.commands() as commands:
@@ -78,10 +77,10 @@ def test_redis_gets_a_life_on_every_key_and_one_pipeline(empty_redis: RedisServe
     opened.close()
 
 
-# ---- Redis that is not there, or not ours ----
+# ---- Redis fails, or refuses ----
 
 
-def test_a_closed_port_is_an_error_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_closed_port_is_an_error_of_every_call(caplog: pytest.LogCaptureFixture) -> None:
     opened = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=free_port()))
     for call in (
         opened.ping,
@@ -94,15 +93,51 @@ def test_a_closed_port_is_an_error_within_bounds(caplog: pytest.LogCaptureFixtur
     opened.close()
 
 
-def test_a_server_that_comes_back_is_found_again(tmp_path: Path) -> None:
-    with RedisServer(tmp_path) as server:
+def test_an_answer_that_takes_longer_than_the_timeout_is_an_error(
+    empty_redis: RedisServer,
+) -> None:
+    """The same delay of 1.2 s fails under a timeout of 0.9 s and passes under one of 9 s."""
+    with empty_redis.client() as client:
+        for timeout_seconds in (0.9, 9.0):
+            opened = RedisRecords(
+                redis_settings(empty_redis, redis_timeout_seconds=timeout_seconds)
+            )
+            put(opened, ("a", b"1"))
+            client.client_pause(1200)
+            if timeout_seconds < 1.2:
+                with pytest.raises(StoreUnavailable):
+                    opened.get(["a"])
+            else:
+                assert opened.get(["a"]) == [b"1"]
+            opened.close()
+            client.client_unpause()
+
+
+def test_a_frozen_server_costs_one_timeout(caplog: pytest.LogCaptureFixture) -> None:
+    """A second attempt would multiply the time that a request waits."""
+    with RedisServer() as server:
+        opened = RedisRecords(redis_settings(server, redis_timeout_seconds=0.5))
+        put(opened, ("a", b"1"))
+        before = connections(server)
+        server.freeze()
+        with pytest.raises(StoreUnavailable):
+            opened.get(["a"])
+        server.thaw()
+        assert "Redis failed: TimeoutError" in caplog.text
+        assert connections(server) == before + 1  # the connection of this count
+        assert opened.get(["a"]) == [b"1"]
+        opened.close()
+
+
+def test_a_server_that_comes_back_is_found_again() -> None:
+    with RedisServer() as server:
         opened = RedisRecords(redis_settings(server))
         put(opened, ("a", b"1"))
-        server.stop()
+        server.kill()
         with pytest.raises(StoreUnavailable):
             opened.get(["a"])
         server.start()
-        assert opened.get(["a"]) == [None]  # it came back empty
+        assert opened.get(["a"]) == [None]  # it keeps nothing on disk
         put(opened, ("a", b"2"))
         assert opened.get(["a"]) == [b"2"]
         opened.close()
@@ -115,17 +150,17 @@ def connections(server: RedisServer) -> int:
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
-def test_a_password_that_is_missing_or_wrong_is_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, password: str | None
+def test_the_log_names_a_missing_or_wrong_password(
+    caplog: pytest.LogCaptureFixture, password: str | None
 ) -> None:
-    with RedisServer(tmp_path, password="right") as server:
+    with RedisServer(password="right") as server:
         opened = RedisRecords(redis_settings(server, redis_password=password))
         before = connections(server)
         with pytest.raises(StoreUnavailable) as caught:
             opened.get(["a"])
-        assert connections(server) - before <= 2  # of them one to count: nothing is repeated
+        assert connections(server) - before <= 2  # one of them counts: nothing is repeated
         assert "check CVAT_FUNCTIONS_REDIS_PASSWORD" in caplog.text
-        assert "PASSWORD" not in caught.value.message  # nothing for the client
+        assert "PASSWORD" not in caught.value.message  # the client cannot do anything about it
         opened.close()
         opened = RedisRecords(redis_settings(server, redis_password="right"))
         assert opened.get(["a"]) == [None]
@@ -155,17 +190,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return now
 
 
-def test_embedded_records_are_bounded_and_the_oldest_goes(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_embedded_store_drops_its_oldest_records(caplog: pytest.LogCaptureFixture) -> None:
     opened = EmbeddedRecords(MIB)
     for number in range(30):
         put(opened, (f"k{number}", bytes(100_000)), extend=["k0"])
     found = opened.get([f"k{number}" for number in range(30)])
     kept = [number for number, record in enumerate(found) if record is not None]
-    assert kept == [0, *range(21, 30)]  # 10 x 100,000 bytes; k0 was given a new life every time
+    assert kept == [0, *range(21, 30)]  # 10 x 100,000 bytes; k0 was extended every time
     assert "full" in caplog.text
 
 
-def test_embedded_records_that_never_fit_are_refused_and_nothing_is_lost(
+def test_records_too_large_for_the_embedded_store_are_refused_and_nothing_is_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     records = EmbeddedRecords(max_bytes=100)
@@ -176,7 +211,7 @@ def test_embedded_records_that_never_fit_are_refused_and_nothing_is_lost(
     assert records.get(["a", "b", "c"]) == [b"x" * 60, None, None]
 
 
-def test_embedded_records_that_expired_make_room_first(
+def test_expired_embedded_records_make_room_first(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = clock(monkeypatch)
@@ -189,7 +224,7 @@ def test_embedded_records_that_expired_make_room_first(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_a_record_that_is_written_again_counts_once() -> None:
+def test_an_overwritten_embedded_record_counts_once() -> None:
     opened = EmbeddedRecords(MIB)
     for _ in range(50):
         put(opened, ("a", bytes(100_000)))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Environment variables: each is read, and a wrong one is named at start."""
+"""Environment variables: each is read, a wrong one is named at start, the README lists them all."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.settings import Settings, settings_from_environment
 
-# By field: its variable, a value other than the default, and what is read from it.
+README = Path(__file__).resolve().parents[1] / "README.md"
+# By field: its variable, a text other than the default, and the value that it stands for.
 VARIABLES: dict[str, tuple[str, str, object]] = {
     "redis_host": ("CVAT_FUNCTIONS_REDIS_HOST", "cvat_redis_ondisk", "cvat_redis_ondisk"),
     "redis_port": ("CVAT_FUNCTIONS_REDIS_PORT", "6666", 6666),
@@ -37,13 +39,38 @@ VARIABLES: dict[str, tuple[str, str, object]] = {
     "state_ttl_seconds": ("SAM2_STATE_TTL_SECONDS", "600", 600),
     "memory_cache_mib": ("SAM2_MEMORY_CACHE_MIB", "0", 0),
     "frame_cache_mib": ("SAM2_FRAME_CACHE_MIB", "5", 5),
-    "attention_cache_mib": ("SAM2_ATTENTION_CACHE_MIB", "6", 6),
+    "memory_policy": ("SAM2_MEMORY_POLICY", "anchors", "anchors"),
+    "conditioning_frames": ("SAM2_CONDITIONING_FRAMES", "3", 3),
     "embedded_store_mib": ("SAM2_EMBEDDED_STORE_MIB", "64", 64),
 }
 
 
-def test_the_table_names_every_setting() -> None:
+def test_these_examples_cover_every_setting() -> None:
     assert set(VARIABLES) == {field.name for field in dataclasses.fields(Settings)}
+
+
+def default_text(value: object) -> str:
+    """A default as the README writes it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_the_readme_lists_every_variable_with_its_default_and_its_range() -> None:
+    section = README.read_text().split("## Settings")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    found = [tuple(cell.strip(" `") for cell in row[:3]) for row in rows]
+    numbers = re.compile("^a (whole )?number from ")
+    assert found == [
+        (
+            field.metadata["variable"],
+            default_text(field.default),
+            numbers.sub("", field.metadata["kind"].allowed),
+        )
+        for field in dataclasses.fields(Settings)
+    ]
 
 
 @pytest.mark.parametrize("field", VARIABLES)
@@ -109,7 +136,7 @@ def test_an_empty_value_counts_as_absent() -> None:
         ("SAM2_EMBEDDED_STORE_MIB", "7"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, text: str) -> None:
+def test_the_error_names_the_variable_and_what_is_allowed(variable: str, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         settings_from_environment({variable: text})
     assert caught.value.message.startswith(f"{variable} is {text!r}; it must be ")
@@ -119,7 +146,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, text: str) -
     "host",
     ["cvat_redis_ondisk", "redis.cvat.svc.cluster.local", "10.0.0.7", "::1", "fe80::1%eth0"],
 )
-def test_hosts_by_name_and_by_address(host: str) -> None:
+def test_a_host_may_be_a_name_or_an_address(host: str) -> None:
     assert settings_from_environment({"CVAT_FUNCTIONS_REDIS_HOST": host}).redis_host == host
 
 

@@ -20,17 +20,17 @@ from model_handler import FrameFeatures, ModelHandler
 from sam2_tracker.errors import (
     AllObjectsFailed,
     BadRequest,
-    ModelFailure,
     StoreUnavailable,
     TooLarge,
 )
+from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.protocol import TrackRequest, answers_to_json, body_to_request
 from sam2_tracker.settings import Settings, settings_from_environment
-from sam2_tracker.stopwatch import RequestLog
+from sam2_tracker.stopwatch import Stopwatch
 from tools.redis_server import RedisServer
 from tools.sam2_models import load_model, random_model
-from tracker import Tracker, _Costs, build_tracker, open_store
+from tracker import Tracker, build_tracker, open_store
 from training.clips import Clip, draw_clip
 
 WIDTH, HEIGHT = 160, 120
@@ -65,7 +65,8 @@ def new_tracker(model: ModelHandler, server: RedisServer | None = None, **change
     settings = Settings(threads=1, **changes)
     if server is not None:
         settings = replace(settings, redis_host=server.host, redis_port=server.port)
-    return Tracker(model, open_store(settings, model), settings)
+    cache = MemoryCache(settings.memory_cache_mib << 20)
+    return Tracker(model, open_store(settings, model, cache), settings)
 
 
 @pytest.fixture
@@ -449,36 +450,8 @@ def test_more_objects_than_the_time_allows_are_refused_with_the_number_that_fits
     tracker.close()
 
 
-def test_the_number_that_fits() -> None:
-    costs = _Costs(25.0)
-    costs.check(starts=1000, steps=1000)  # nothing is known yet
-    for kind, seconds in (("frame", 5.0), ("start", 1.0), ("step", 2.0), ("step", 9.0)):
-        costs.remember(kind, seconds)
-    costs.check(starts=0, steps=10)
-    costs.check(starts=20, steps=0)
-    costs.check(starts=10, steps=5)
-    with pytest.raises(TooLarge, match=r"11 objects .* 25 s here; send at most 10 "):
-        costs.check(starts=0, steps=11)
-    with pytest.raises(TooLarge, match=r"21 objects .* 25 s here; send at most 20 "):
-        costs.check(starts=21, steps=0)
-
-
-def test_cheap_requests_do_not_make_a_long_track_seem_cheap(
-    micro_model: ModelHandler, clip: Clip
-) -> None:
-    """What is estimated for a track is a step with all of its memory, from the first request on."""
-    tracker = new_tracker(micro_model)
-    tracker.warm_up()
-    known = [*tracker._costs._seconds["step"]]
-    assert len(known) == 1
-    states = track(tracker, clip.frames[0], [square(10)])["states"]
-    recent = micro_model.layout.recent
-    for frame in clip.frames[1 : recent + 1]:
-        states = track(tracker, frame, [], states)["states"]
-    assert [*tracker._costs._seconds["step"]] == known
-    track(tracker, clip.frames[recent + 1], [], states)
-    assert len(tracker._costs._seconds["step"]) == 2
-    tracker.close()
+def spoiled(features: FrameFeatures) -> FrameFeatures:
+    return replace(features, levels=tuple(level * torch.nan for level in features.levels))
 
 
 def test_features_that_the_model_could_not_use_are_not_kept(
@@ -488,15 +461,12 @@ def test_features_that_the_model_could_not_use_are_not_kept(
     tracker = new_tracker(micro_model)
     encode = micro_model.encode
 
-    def failing(image: Image.Image) -> FrameFeatures:
-        good = encode(image)
-        return replace(good, levels=tuple(level * torch.nan for level in good.levels))
-
     entry = request(clip.frames[0], [square(40)])
     with monkeypatch.context() as patched:
-        patched.setattr(micro_model, "encode", failing)
-        with pytest.raises(ModelFailure):
+        patched.setattr(micro_model, "encode", lambda image: spoiled(encode(image)))
+        with pytest.raises(AllObjectsFailed, match="not finite") as caught:
             tracker.track(entry)
+    assert (caught.value.status, caught.value.code) == (500, "model_failure")
     (answer,) = tracker.track(entry)
     assert answer.token is not None
     tracker.close()
@@ -513,10 +483,10 @@ def test_a_model_that_fails_saves_nothing(
     states = track(tracker, clip.frames[0], seeds)["states"]
     with empty_redis.client() as client:
         before = client.dbsize()
-        fill = micro_model._fill_holes
+        encode = micro_model.encode
         with monkeypatch.context() as patched:
-            patched.setattr(micro_model, "_fill_holes", lambda logits: fill(logits) * torch.nan)
-            with pytest.raises(ModelFailure, match="not finite"):
+            patched.setattr(micro_model, "encode", lambda image: spoiled(encode(image)))
+            with pytest.raises(AllObjectsFailed, match="not finite"):
                 tracker.track(request(clip.frames[1], [seeds[0]], [None, *states]))
         assert client.dbsize() == before
     assert track(tracker, clip.frames[1], [], states)["errors"] == [None] * 3
@@ -595,7 +565,7 @@ def test_a_request_with_a_redis_that_is_gone_costs_no_model_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with RedisServer(tmp_path) as server:
+    with RedisServer() as server:
         tracker = new_tracker(micro_model, server)
         states = track(tracker, clip.frames[0], seeds)["states"]
     encoded = count_calls(monkeypatch, micro_model, "encode")
@@ -625,7 +595,7 @@ def test_a_redis_lost_at_the_save_leaves_the_old_state_good(
     expected = track(tracker, clip.frames[1], [], states)["shapes"]
     with monkeypatch.context() as patched:
 
-        def lost(states: object) -> list[str]:
+        def lost(states: object, traffic: object) -> list[str]:
             raise StoreUnavailable("The store does not answer.")
 
         patched.setattr(tracker._store, "save", lost)
@@ -669,7 +639,7 @@ def test_two_trackers_on_one_redis_take_turns(
 
 def test_the_log_of_a_request(tracker: Tracker, clip: Clip, seeds: list[Any]) -> None:
     states = track(tracker, clip.frames[0], seeds)["states"]
-    log = RequestLog()
+    log = Stopwatch()
     tracker.track(request(clip.frames[1], [seeds[0]], [None, *states, GONE, None]), log)
     assert (log.objects, log.started, log.continued, log.failed) == (6, 1, 3, 1)
     assert log.image_bytes > 0

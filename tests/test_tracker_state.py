@@ -7,24 +7,32 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import pytest
 import redis.connection
 import torch
+from observations import FULL, SMALL, observation
 from torch import Tensor
 
-import tracker_state
 from sam2_tracker.errors import OutOfMemory, StateGone
-from sam2_tracker.memory_bank import MemoryLayout, advance_bank, start_bank
+from sam2_tracker.memory_bank import (
+    MemoryBank,
+    MemoryLayout,
+    adopt_keyframes,
+    correct_bank,
+    start_bank,
+)
+from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.memory_policy import POLICIES, remember
+from sam2_tracker.record_format import ID, RETAINED, Track
 from sam2_tracker.records import Records, open_records
 from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.stopwatch import StoreTraffic
 from tools.redis_server import RedisServer
-from tracker_state import RETAINED, StateStore, Track, TrackState
+from tracker_state import StateStore, TrackState, adopt_references
 
-SMALL = MemoryLayout(channels=4, height=4, width=4, recent=6, pointer_channels=8, pointers=15)
-# SAM 2's at 1024 px.
-FULL = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
 TRACK = Track(width=640, height=480, shape_type="rectangle", box=(1.5, 2.0, 30.25, 40.0))
 TTL = 30_000
 
@@ -36,6 +44,8 @@ def open_store(
     fingerprint: str = "f" * 16,
     ttl: int = TTL,
     cache_bytes: int = 0,
+    cache: MemoryCache | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> StateStore:
     settings = Settings()
     if server is not None:
@@ -47,7 +57,8 @@ def open_store(
         prefix="cvat-sam2",
         ttl_seconds=ttl,
         device=torch.device("cpu"),
-        cache_bytes=cache_bytes,
+        cache=cache or MemoryCache(cache_bytes),
+        clock=clock,
     )
 
 
@@ -66,19 +77,17 @@ def any_store(request: pytest.FixtureRequest) -> Iterator[StateStore]:
     opened.close()
 
 
-def memory(number: int, layout: MemoryLayout = SMALL) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(number)
-    shape = (layout.channels, layout.height, layout.width)
-    features = torch.randn(shape, generator=generator).to(torch.bfloat16)
-    return features, torch.randn(layout.pointer_channels, generator=generator)
+def started(
+    number: int, layout: MemoryLayout = SMALL, track: Track = TRACK, policy: str = "official"
+) -> TrackState:
+    return TrackState(track=track, bank=start_bank(policy, observation(number, layout)))
 
 
-def started(number: int, layout: MemoryLayout = SMALL, track: Track = TRACK) -> TrackState:
-    return TrackState(track=track, bank=start_bank(*memory(number, layout)))
-
-
-def stepped(state: TrackState, number: int, layout: MemoryLayout = SMALL) -> TrackState:
-    return replace(state, bank=advance_bank(state.bank, *memory(number, layout), layout))
+def stepped(
+    state: TrackState, number: int, layout: MemoryLayout = SMALL, **options: Any
+) -> TrackState:
+    bank = remember(state.bank, observation(number, layout, **options), layout)
+    return replace(state, bank=bank)
 
 
 def load(store: StateStore, id_: str) -> TrackState:
@@ -100,11 +109,22 @@ def walk(
 
 
 def same(one: TrackState, other: TrackState) -> bool:
-    tensors = [(bank.conditioning, *bank.recent, bank.pointers) for bank in (one.bank, other.bank)]
+    """Whether both remember the same, bit for bit."""
+
+    def described(bank: MemoryBank) -> list[object]:
+        frames = [(f.step, f.good, f.anchor, f.memory is None) for f in bank.tracked]
+        drawn = [frame.step for frame in bank.conditioning]
+        return [bank.policy, bank.step, bank.areas, drawn, frames]
+
+    def tensors(bank: MemoryBank) -> list[Tensor]:
+        pointers = [frame.pointer for frame in (*bank.conditioning, *bank.tracked)]
+        return [*(memory.features for memory in bank.memories), *pointers]
+
+    pairs = zip(tensors(one.bank), tensors(other.bank), strict=True)
     return (
-        (one.track, one.bank.step) == (other.track, other.bank.step)
-        and len(tensors[0]) == len(tensors[1])
-        and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+        one.track == other.track
+        and described(one.bank) == described(other.bank)
+        and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
     )
 
 
@@ -123,8 +143,8 @@ def test_states_come_back_bit_for_bit(any_store: StateStore) -> None:
     ids, states = walk(any_store, 40)
     assert same(load(any_store, ids[-1]), states[-1])
     assert states[-1].bank.step == 40
-    assert len(states[-1].bank.recent) == 6
-    assert len(states[-1].bank.pointers) == 16
+    assert len(states[-1].bank.memories) == 7
+    assert len(states[-1].bank.tracked) == 15
 
 
 def test_many_objects_of_different_ages_keep_their_order(any_store: StateStore) -> None:
@@ -150,7 +170,7 @@ def test_a_gone_state_does_not_take_the_others_along(any_store: StateStore) -> N
 def test_ids_are_43_url_safe_characters_that_nobody_can_guess(store: StateStore) -> None:
     ids = store.save([started(n) for n in range(50)])
     assert len(set(ids)) == 50
-    assert all(tracker_state.ID.fullmatch(id_) for id_ in ids)
+    assert all(ID.fullmatch(id_) for id_ in ids)
     assert all(len(json.dumps({"v": 1, "id": id_})) < 200 for id_ in ids)
 
 
@@ -209,6 +229,78 @@ def test_two_stores_take_turns(empty_redis: RedisServer) -> None:
         store.close()
 
 
+def branch(store: StateStore, id_: str, steps: int, seed: int) -> str:
+    for number in range(steps):
+        (id_,) = store.save([stepped(load(store, id_), seed + number)])
+    return id_
+
+
+@pytest.mark.parametrize("ahead", [8, 9, 30])
+def test_a_branch_far_ahead_ends_the_other_for_all_workers_alike(
+    empty_redis: RedisServer, ahead: int
+) -> None:
+    """Also for a worker that still has the frames in its cache."""
+    first, second = open_store(empty_redis, cache_bytes=MIB), open_store(empty_redis)
+    trunk = walk(first, 20)[0][-1]
+    slow = branch(first, trunk, 1, 100)
+    fast = branch(first, trunk, 1 + ahead, 200)
+    assert not is_gone(first, fast)
+    assert not is_gone(second, fast)
+    assert is_gone(first, slow) == is_gone(second, slow) == (ahead > 8)
+    for store in (first, second):
+        store.close()
+
+
+# ---- corrections and keyframes ----
+
+
+def test_a_correction_is_one_new_frame_beside_what_is_known(any_store: StateStore) -> None:
+    ids, _ = walk(any_store, 10)
+    state = load(any_store, ids[-1])
+    drawn = started(500)
+    bank = correct_bank(state.bank, drawn.bank, distance=1)
+    corrected = adopt_references(state, bank)
+    (id_,) = any_store.save([corrected])
+    assert same(load(any_store, id_), corrected)
+    assert same(load(any_store, ids[-1]), state)  # the old token is as good as before
+    assert any_store.load([branch(any_store, id_, 30, 600)])[0].bank.conditioning[1].step == 11  # type: ignore[union-attr]
+
+
+def test_adopted_frames_are_shared_and_outlive_their_first_track(any_store: StateStore) -> None:
+    ids = [any_store.save([started(number)])[0] for number in (1, 2, 3)]
+    first, second, third = (load(any_store, id_) for id_ in ids)
+    bank = adopt_keyframes(first.bank, [(second.bank, 30), (third.bank, -12)])
+    adopted = adopt_references(first, bank, second, third)
+    traffic = StoreTraffic()
+    (id_,) = any_store.save([adopted], traffic)
+    assert traffic.written_bytes < 24 * 1024
+    for other in ids:  # every track goes its own way
+        branch(any_store, other, 40, 700)
+    assert same(load(any_store, id_), adopted)
+    forward = branch(any_store, id_, 40, 800)
+    assert [f.step for f in load(any_store, forward).bank.conditioning] == [0, 30, -12]
+
+
+def test_a_track_corrected_50_times_stays_bounded(empty_redis: RedisServer) -> None:
+    store = open_store(empty_redis)
+    (id_,) = store.save([started(0)])
+    for number in range(1, 51):
+        id_ = branch(store, id_, 3, 10 * number)
+        state = load(store, id_)
+        # The last correction gives way to the new one where there are 8.
+        at = state.bank.conditioning[-1].step - state.bank.step if number > 7 else 0
+        drawn = started(1000 + number)
+        bank = adopt_keyframes(state.bank, [(drawn.bank, at)])
+        (id_,) = store.save([adopt_references(state, bank)])
+    with empty_redis.client() as client:
+        kinds = [key.split(b":")[2] for key in client.keys("*")]
+    assert len(load(store, id_).bank.conditioning) == 8
+    # 8 drawn ones, 43 that were replaced and live to the end of their time, 6 recent, 8 retained.
+    assert kinds.count(b"m") <= 8 + 43 + 6 + 8
+    assert kinds.count(b"h") == 9
+    store.close()
+
+
 # ---- round trips, commands, bytes ----
 
 
@@ -239,12 +331,14 @@ def test_round_trips_do_not_grow_with_the_objects(
     assert len(round_trips) == 1
 
 
-def test_what_is_cached_is_not_asked_for(empty_redis: RedisServer, round_trips: list[int]) -> None:
+def test_what_is_cached_is_only_asked_whether_it_is_there(
+    empty_redis: RedisServer, round_trips: list[int]
+) -> None:
     store = open_store(empty_redis, cache_bytes=MIB)
     id_ = walk(store, 20)[0][-1]
     round_trips.clear()
     load(store, id_)
-    assert len(round_trips) == 1  # the head
+    assert len(round_trips) == 2  # the head; whether the frames are still there
     store.close()
 
 
@@ -254,13 +348,13 @@ def test_only_plain_commands_frames_first_and_removal_last(
     ids, _ = walk(store, 20)
     with empty_redis.commands() as commands:
         store.save([stepped(load(store, ids[-1]), n) for n in range(3)])
-    names = [command[0] for command in commands if command[0] not in ("PING", "MGET")]
+    names = [command[0] for command in commands if command[0] not in ("PING", "MGET", "EXISTS")]
     assert names == ["SET"] * 6 + ["UNLINK"]
     keys = [command[1] for command in commands if command[0] == "SET"]
     assert [key.split(":")[2] for key in keys] == ["m"] * 3 + ["h"] * 3
     assert all(key.startswith(f"cvat-sam2:{'f' * 16}:") for key in keys)
     for command in commands:
-        assert command[0] in ("PING", "MGET", "SET", "UNLINK")
+        assert command[0] in ("PING", "MGET", "EXISTS", "SET", "UNLINK")
         if command[0] == "SET":
             assert command[-2:] == ["EX", str(TTL)]
 
@@ -299,6 +393,33 @@ def test_the_footprint_does_not_grow_with_the_track(empty_redis: RedisServer) ->
     store.close()
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_policy_lets_a_track_grow(empty_redis: RedisServer, policy: str) -> None:
+    """With hidden stretches and look-alikes, at SAM 2's size at 1024 px."""
+    store = open_store(empty_redis, layout=FULL, cache_bytes=64 * MIB)
+    (id_,) = store.save([started(0, FULL, policy=policy)])
+    largest = 0
+    with empty_redis.client() as client:
+        for number in range(1, 70):
+            hidden = number % 23 in range(8, 20)
+            state = load(store, id_)
+            (id_,) = store.save(
+                [stepped(state, number, FULL, seen=not hidden, distractor=not hidden)]
+            )
+            largest = max(largest, sum(client.strlen(key) for key in client.keys("*")))
+    bounds = {"official": 7.75, "quality": 8.0, "anchors": 8.75}
+    assert largest < bounds[policy] * MIB
+    store.close()
+
+
+def test_a_good_frame_is_kept_as_long_as_the_object_hides(any_store: StateStore) -> None:
+    (id_,) = any_store.save([started(0, policy="quality")])
+    for number in range(1, 200):
+        (id_,) = any_store.save([stepped(load(any_store, id_), number, seen=number < 10)])
+    kept = [frame.step for frame in load(any_store, id_).bank.tracked if frame.memory]
+    assert kept == [5, 6, 7, 8, 9, 199]
+
+
 def test_the_embedded_store_is_bounded_alike() -> None:
     store = open_store(None)
     walk(store, 60)
@@ -308,16 +429,10 @@ def test_the_embedded_store_is_bounded_alike() -> None:
 # ---- lives ----
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    now = SimpleNamespace(seconds=1_700_000_000.0)
-    monkeypatch.setattr(tracker_state, "time", SimpleNamespace(time=lambda: now.seconds))
-    return now
+def test_expire_is_sent_only_for_frames_with_less_than_8_hours(empty_redis: RedisServer) -> None:
+    clock = SimpleNamespace(seconds=1_700_000_000.0)
+    store = open_store(empty_redis, clock=lambda: clock.seconds)
 
-
-def test_expire_is_sent_only_for_frames_with_less_than_8_hours(
-    empty_redis: RedisServer, store: StateStore, clock: SimpleNamespace
-) -> None:
     def expired(pause: float) -> list[list[str]]:
         """The EXPIREs of one step after a pause."""
         nonlocal id_
@@ -327,9 +442,7 @@ def test_expire_is_sent_only_for_frames_with_less_than_8_hours(
         return [command for command in commands if command[0] == "EXPIRE"]
 
     id_ = walk(store, 0)[0][-1]
-    history = load(store, id_).history
-    assert history is not None
-    conditioning = history.conditioning.id
+    (conditioning,) = (reference.id for reference in load(store, id_).references.values())
     for _ in range(12):
         assert expired(100) == []  # 1200 s: just 8 h are left
     (only,) = expired(100)  # of the recent frames all have more
@@ -339,6 +452,7 @@ def test_expire_is_sent_only_for_frames_with_less_than_8_hours(
         assert expired(100) == []
     assert len(expired(3600)) == 6  # after an hour's pause: all that stay in use
     assert expired(10) == []
+    store.close()
 
 
 def test_a_state_ends_with_its_life(empty_redis: RedisServer) -> None:
@@ -389,7 +503,7 @@ def test_a_cache_hit_equals_a_miss(empty_redis: RedisServer) -> None:
 
 @pytest.mark.parametrize("frames", [0, 1, 3, 1000])
 def test_a_small_cache_changes_nothing(empty_redis: RedisServer, frames: int) -> None:
-    bytes_each = memory(0)[0].nbytes
+    bytes_each = observation(0).memory.features.nbytes
     store = open_store(empty_redis, cache_bytes=frames * bytes_each)
     ids, states = walk(store, 20)
     assert same(load(store, ids[-1]), states[-1])
@@ -466,11 +580,16 @@ def test_a_device_without_room_loses_no_track(empty_redis: RedisServer) -> None:
 
 
 def test_cached_frames_that_are_forgotten_are_read_again(empty_redis: RedisServer) -> None:
-    store = open_store(empty_redis, cache_bytes=1 << 20)
+    cache = MemoryCache(1 << 20)
+    store = open_store(empty_redis, cache=cache)
     (id_,) = store.save([started(7)])
-    store.forget_frames()
+    traffic = StoreTraffic()
+    store.load([id_], traffic)
+    assert (traffic.cache_hits, traffic.cache_misses) == (1, 0)
+    cache.clear()
     assert same(load(store, id_), started(7))
-    assert (store.traffic.cache_hits, store.traffic.cache_misses) == (0, 1)
+    store.load([id_], traffic)
+    assert (traffic.cache_hits, traffic.cache_misses) == (2, 0)
     store.close()
 
 

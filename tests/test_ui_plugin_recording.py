@@ -15,7 +15,7 @@ import pytest
 from sam2_tracker.protocol import answers_to_json, body_to_request
 from sam2_tracker.settings import settings_from_environment
 from sam2_tracker.shapes import mask_to_bitmap, polygon_to_bitmap
-from sam2_tracker.stopwatch import RequestLog
+from sam2_tracker.stopwatch import Stopwatch
 from tracker import build_tracker
 
 PLUGIN = Path(__file__).parents[1] / "cvat_ui_plugin"
@@ -80,7 +80,7 @@ def test_the_function_still_answers_what_was_recorded(
                 "states": [tokens.get(one["ask"]["state"]) for one in call],
             }
             request = body_to_request(body, max_objects=100, max_points=1_000_000)
-            said = json.loads(answers_to_json(tracker.track(request, RequestLog())))
+            said = json.loads(answers_to_json(tracker.track(request, Stopwatch())))
             assert set(said) == {"shapes", "states", "scores", "errors"}
             for index, one in enumerate(call):
                 tokens[one["answer"]["state"]] = said["states"][index]

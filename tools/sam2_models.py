@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from model_handler import ModelHandler
+from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles, model_files
 from sam2_tracker.settings import MIB, Settings
 
@@ -22,14 +23,20 @@ def micro_files() -> ModelFiles:
 
 
 def load_model(
-    files: ModelFiles, *, precision: str = "float32", fill_hole_area: int = 0
+    files: ModelFiles,
+    *,
+    precision: str = "float32",
+    fill_hole_area: int = 0,
+    conditioning_frames: int = 0,
+    cache: MemoryCache | None = None,
 ) -> ModelHandler:
     return ModelHandler(
         files,
         device="cpu",
         precision=precision,
         fill_hole_area=fill_hole_area,
-        cache_bytes=64 * MIB,
+        conditioning_frames=conditioning_frames,
+        cache=cache or MemoryCache(64 * MIB),
     )
 
 

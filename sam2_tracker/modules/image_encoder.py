@@ -14,7 +14,7 @@ from sam2_tracker.modules.attention import attend
 VALUES_AT_ONCE = 2 << 20
 
 
-def speed_up(model: SAM2VideoPredictor, *, dtype: torch.dtype) -> None:
+def prepare_image_encoder(model: SAM2VideoPredictor, *, dtype: torch.dtype) -> None:
     """Rearranges the image encoder of a loaded model in place, for the model's image size.
 
     Positions are constants, and attention takes the fastest way of the device. In bfloat16 weights

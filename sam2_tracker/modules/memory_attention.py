@@ -25,8 +25,9 @@ from sam2.modeling.memory_attention import MemoryAttentionLayer
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
 
-from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.memory_bank import MemoryFrame
+from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.modules.attention import attend
 
 
@@ -56,9 +57,11 @@ class MemoryAttention(nn.Module):
         memory_positions: Tensor,
         time_encodings: Tensor,
         dtype: torch.dtype,
-        cache_bytes: int,
+        cache: MemoryCache,
     ) -> None:
         """memory_positions: (pixels, memory channels); time_encodings: (ages, memory channels).
+
+        cache: keeps the keys of memory frames for the next steps.
 
         Raises ConfigurationError if the module's layers attend in another way than SAM 2's.
         """
@@ -81,26 +84,25 @@ class MemoryAttention(nn.Module):
                 for encoding in time_encodings
             ]
         )
-        # By the identity of a frame's tensor, which is kept beside them so that it stays unique.
-        self._cache: ByteCache[int, tuple[Tensor, MemoryTokens]] = ByteCache(cache_bytes)
+        self._cache = cache
 
     def forward(
         self,
         pixels: Tensor,
         pixel_positions: Tensor,
-        memories: Sequence[Sequence[Tensor]],
-        ages: Sequence[int],
+        memories: Sequence[Sequence[MemoryFrame]],
+        ages: Sequence[Sequence[int]],
         pointers: Tensor,
         pointer_positions: Tensor,
     ) -> Tensor:
         """Conditions one frame's features on the memories of several objects.
 
         pixels, pixel_positions: (pixels, channels), of the frame. memories: for each object its
-        memory frames, bfloat16 (channels, height, width); ages: for each of these frames, the same
-        for all objects, an index into the time encodings. pointers, pointer_positions: (objects,
-        tokens, memory channels). Returns float32 (objects, pixels, channels).
+        memory frames, equally many for all objects; ages: for each of these frames an index into
+        the time encodings. pointers, pointer_positions: (objects, tokens, memory channels).
+        Returns float32 (objects, pixels, channels).
         """
-        frames = [[self._tokens_of(features) for features in object_] for object_ in memories]
+        frames = [[self._tokens_of(frame) for frame in object_] for object_ in memories]
         values = _gather(
             [[f.values for f in object_] for object_ in frames], pointers[:, None].to(self._dtype)
         )
@@ -109,27 +111,34 @@ class MemoryAttention(nn.Module):
             x = layer.attend_to_itself(x, pixel_positions)
             pointer_keys = layer.pointer_keys(pointers, pointer_positions)
             keys = _gather([[f.keys[index] for f in object_] for object_ in frames], pointer_keys)
-            for part, age in zip(torch.split(keys, len(pixels), dim=2), ages, strict=False):
-                part += self._time_keys[age, index]
+            self._add_time(keys, ages, index)
             x = layer.attend_to_memory(x, pixel_positions, keys, values)
             x = layer.feed_forward(x)
         return _norm(x, self._norm)
 
-    def forget(self) -> None:
-        """Drops what is kept for the next steps; they compute it anew."""
-        self._cache.clear()
+    def _add_time(self, keys: Tensor, ages: Sequence[Sequence[int]], layer: int) -> None:
+        """Adds to the keys of memory frames, in place, what their ages add.
 
-    def _tokens_of(self, features: Tensor) -> MemoryTokens:
-        cached = self._cache.get(id(features))
-        if cached is not None:
-            return cached[1]
+        keys: (objects, heads, tokens, channels of a head), the frames first.
+        """
+        pixels = self._time_keys.shape[3]
+        for place, column in enumerate(zip(*ages, strict=True)):
+            part = keys[:, :, place * pixels : (place + 1) * pixels]
+            if len(set(column)) == 1:
+                part += self._time_keys[column[0], layer]
+                continue
+            for object_, age in zip(part, column, strict=True):
+                object_ += self._time_keys[age, layer]
+
+    def _tokens_of(self, frame: MemoryFrame) -> MemoryTokens:
+        return self._cache.derived(frame, lambda: self._derive_tokens(frame.features))
+
+    def _derive_tokens(self, features: Tensor) -> MemoryTokens:
         tokens = features.flatten(1).T
         keys = [layer.frame_keys(tokens.float(), self._memory_positions) for layer in self._layers]
-        derived = MemoryTokens(
+        return MemoryTokens(
             keys=torch.stack(keys), values=tokens.to(self._dtype).contiguous()[None]
         )
-        self._cache.put(id(features), (features, derived), derived.nbytes)
-        return derived
 
 
 class _Layer:

@@ -17,6 +17,8 @@ from sam2.modeling.sam2_utils import LayerNorm2d
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor, nn
 
+from sam2_tracker.memory_bank import MemoryFrame
+
 
 class PlainMemoryAttention(nn.Module):
     """The official memory attention, called as `memory_attention.MemoryAttention` is."""
@@ -34,8 +36,8 @@ class PlainMemoryAttention(nn.Module):
         self,
         pixels: Tensor,
         pixel_positions: Tensor,
-        memories: Sequence[Sequence[Tensor]],
-        ages: Sequence[int],
+        memories: Sequence[Sequence[MemoryFrame]],
+        ages: Sequence[Sequence[int]],
         pointers: Tensor,
         pointer_positions: Tensor,
     ) -> Tensor:
@@ -44,9 +46,11 @@ class PlainMemoryAttention(nn.Module):
         Order and encodings of the tokens as in SAM2Base._prepare_memory_conditioned_features.
         """
         count = len(memories)
-        frames = torch.stack([torch.stack(list(frames)) for frames in memories], dim=1)
+        frames = torch.stack(
+            [torch.stack([frame.features for frame in object_]) for object_ in memories], dim=1
+        )
         tokens = frames.float().flatten(3).permute(0, 3, 1, 2)  # frames, pixels, objects, channels
-        positions = self._positions[list(ages)].expand(-1, -1, count, -1)
+        positions = torch.cat([self._positions[list(own)] for own in ages], dim=2)
         attended: Tensor = self.module(
             curr=[pixels[:, None].expand(-1, count, -1)],
             curr_pos=[pixel_positions[:, None].expand(-1, count, -1)],

@@ -13,7 +13,7 @@ a module that is not in the clean copy: each ends it with the command that faile
 base is a Debian bookworm with Python 3.11 and nothing else, as in the base image.
 
 The model is the bundled one, given as one's own checkpoint, so that nothing but package registries
-is needed; tests/test_weights.py covers the download.
+is needed; tests/test_download.py covers the download.
 """
 
 import argparse

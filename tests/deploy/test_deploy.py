@@ -115,7 +115,8 @@ def machine(tmp_path: Path) -> Machine:
     machine = Machine(tmp_path)
     machine.repository.mkdir()
     for name in (*scripts_list("FILES"), *scripts_list("CONFIGS")):
-        shutil.copy(ROOT / name, machine.repository)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, machine.repository / name)
     for script in ("deploy_cpu.sh", "deploy_gpu.sh", "deploy_common.sh"):
         shutil.copy(ROOT / script, machine.repository)
     for name in ("kubernetes", "docs"):
@@ -373,7 +374,7 @@ def test_deploys_into_cvat(machine: Machine, device: str) -> None:
     assert f"It runs: {INFO}" in done.stdout
     assert "Next: CVAT lists" in done.stdout
     assert "ENV SAM2_MODEL=sam2.1_hiera_tiny" in machine.directives(file)
-    assert machine.directives(file)[-1] == "RUN python -m sam2_tracker.models"
+    assert machine.directives(file)[-1] == "RUN python -m sam2_tracker.download"
 
 
 def test_the_clean_copy_holds_nothing_else(machine: Machine) -> None:
@@ -646,7 +647,7 @@ def test_weights_from_a_mirror(machine: Machine) -> None:
     assert machine.run("./deploy_cpu.sh", SAM2_WEIGHTS_URL=url).returncode == 0
     directives = machine.directives()
     assert directives.index(f"ARG SAM2_WEIGHTS_URL={url}") < directives.index(
-        "RUN python -m sam2_tracker.models"
+        "RUN python -m sam2_tracker.download"
     )
 
 

@@ -110,18 +110,18 @@ def _stub(fleet: Fleet, answer: bytes | None) -> None:
 
 
 def _drop_connections(fleet: Fleet) -> None:
-    with fleet.redis.admin() as admin:
+    with fleet.redis.client() as admin:
         admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
 
 
 def _evict(fleet: Fleet) -> None:
-    with fleet.redis.admin() as admin:
+    with fleet.redis.client() as admin:
         if (key := admin.randomkey()) is not None:
             admin.delete(key)
 
 
 def _corrupt(fleet: Fleet, rng: random.Random) -> None:
-    with fleet.redis.admin() as admin:
+    with fleet.redis.client() as admin:
         key = admin.randomkey()
         if key is None or not (value := admin.get(key)):
             return

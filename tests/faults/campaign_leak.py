@@ -56,14 +56,14 @@ def leak_campaign(requests: int) -> LeakTally:
                 if number % 10 == 0:
                     assert fleet.post({"image": "!", "shapes": shapes}, worker=1).status == 400
                 if number % 500 == 0:
-                    with fleet.redis.admin() as admin:
+                    with fleet.redis.client() as admin:
                         admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
             return worker
 
         worker = play(WARM_UP)
         mib, handles = _resident_mib(worker), _handles(worker)
         assert play(requests) == worker, "the worker died"
-        with fleet.redis.admin() as admin:
+        with fleet.redis.client() as admin:
             connections = len(admin.client_list()) - 1
         return LeakTally(
             requests=requests,

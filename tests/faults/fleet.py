@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults.faulty_redis import RedisServer
 from faults.proxy import Proxy
 from faults.worker import KILL_FILE
-from tools.redis_server import free_port
+from tools.redis_server import RedisServer, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT_TIMEOUT_SECONDS = 60
@@ -36,7 +35,7 @@ class Reply:
 
 class Fleet:
     def __init__(self, *, workers: int) -> None:
-        self.redis = RedisServer()
+        self.redis = RedisServer(persist=True).start()
         self.proxy = Proxy(self.redis.port)
         self.control = Path(tempfile.mkdtemp(prefix="faults-control-"))
         self.ports = [free_port() for _ in range(workers)]

@@ -72,7 +72,7 @@ def _one(lane: Lane, point: str, rng: random.Random, tally: Tally) -> str | None
 def untidy(fleet: Fleet) -> list[str]:
     """Keys that would stay for ever, heads whose memory frames are missing."""
     found = []
-    with fleet.redis.admin() as admin:
+    with fleet.redis.client() as admin:
         keys = {key.decode() for key in admin.scan_iter(count=1000)}
         for key in sorted(keys):
             if admin.ttl(key) < 0:

@@ -13,13 +13,13 @@ from typing import Any
 import nuclio_sdk
 
 import main
-from faults.faulty_redis import RedisServer
 from faults.fleet import Reply
 from faults.local import make_store
 from faults.proxy import Proxy
 from faults.standin_model import StandinModel
 from sam2_tracker.records import RedisRecords
 from sam2_tracker.settings import MIB, Settings
+from tools.redis_server import RedisServer
 from tracker import Tracker
 
 
@@ -29,7 +29,7 @@ class LocalFleet:
     def __init__(self, *, workers: int, models: Sequence[Any] = (StandinModel(),)) -> None:
         """The workers take turns with the models."""
         self._models = models
-        self.redis = RedisServer()
+        self.redis = RedisServer(persist=True).start()
         self.proxy = Proxy(self.redis.port)
         self.ports = list(range(workers))
         self._contexts = [self._context(worker) for worker in self.ports]

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from faults.campaign_leak import leak_campaign
-from faults.faulty_redis import RedisServer
 from faults.hostile_images import EXPECTED, hostile_image
 from faults.local import DictRecords, make_store, make_tracker
 from faults.proxy import Proxy
@@ -30,6 +29,7 @@ from sam2_tracker.protocol import Seed, TrackRequest
 from sam2_tracker.records import RedisRecords
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.stopwatch import RequestLog
+from tools.redis_server import RedisServer
 from tracker import Tracker
 from tracker_state import Track, TrackState
 
@@ -60,7 +60,7 @@ class CountingModel(StandinModel):
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    redis_server = RedisServer()
+    redis_server = RedisServer(persist=True).start()
     yield redis_server
     redis_server.close()
 
@@ -202,7 +202,7 @@ def test_every_key_lives_for_a_time_and_a_track_stays_below_7_7_mib(server: Redi
                 for state, each in zip(states, stepped, strict=True)
             ]
         )
-    with server.admin() as admin:
+    with server.client() as admin:
         keys = list(admin.scan_iter(count=1000))
         sizes = sum(admin.strlen(key) for key in keys)
         lives = [admin.ttl(key) for key in keys]
@@ -225,7 +225,7 @@ def test_after_their_time_no_key_is_left(server: RedisServer) -> None:
         known = TrackRequest(image=png(), entries=(tracker.track(known)[0].token,))
     tracker.close()
     deadline = time.monotonic() + 20
-    with server.admin() as admin:
+    with server.client() as admin:
         while admin.dbsize() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert admin.dbsize() == 0

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import redis
 
-from faults.faulty_redis import RedisServer
 from faults.local import make_store, make_tracker
 from faults.proxy import Proxy
 from faults.reference import image_to_png, noise_images
@@ -22,7 +21,7 @@ from faults.standin_model import StandinModel
 from sam2_tracker.protocol import Seed, Token, TrackRequest
 from sam2_tracker.records import RedisRecords
 from sam2_tracker.settings import Settings
-from tools.redis_server import free_port
+from tools.redis_server import RedisServer, free_port
 from tracker import Tracker
 
 # In the command tables of Kvrocks 2.7.0 and every release since, and of Redis since 4.0.
@@ -58,7 +57,7 @@ def play(tracker: Tracker, frames: int) -> list[Any]:
 
 
 def test_only_known_commands_are_sent_and_only_for_our_keys() -> None:
-    server = RedisServer()
+    server = RedisServer(persist=True).start()
     proxy = Proxy(server.port)
     proxy.sent = []
     records = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=proxy.port))
@@ -89,7 +88,7 @@ def test_only_known_commands_are_sent_and_only_for_our_keys() -> None:
 
 
 def test_a_renewal_is_a_plain_expire() -> None:
-    server = RedisServer()
+    server = RedisServer(persist=True).start()
     proxy = Proxy(server.port)
     records = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=proxy.port))
     tracker = Tracker(
@@ -148,7 +147,7 @@ def test_kvrocks_gives_what_redis_gives(kvrocks: tuple[str, int]) -> None:
     tracker = make_tracker(RedisRecords(settings))
     found = play(tracker, 20)
     tracker.close()
-    server = RedisServer()
+    server = RedisServer(persist=True).start()
     tracker = make_tracker(RedisRecords(Settings(redis_host="127.0.0.1", redis_port=server.port)))
     expected = play(tracker, 20)
     tracker.close()

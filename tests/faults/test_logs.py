@@ -128,7 +128,7 @@ def test_no_token_no_point_and_no_image_byte_is_logged(fleet: Fleet, image: str)
     fleet.redis.fill()
     fleet.post({"image": image, "states": states})
     fleet.redis.empty()
-    with fleet.redis.admin() as admin:
+    with fleet.redis.client() as admin:
         for key in admin.scan_iter(match="*:h:*"):
             admin.set(key, b"MARKER", keepttl=True)
     fleet.post({"image": image, "states": states})

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trustme
 
-from faults.faulty_redis import RedisServer
 from faults.local import make_tracker
 from faults.proxy import Proxy
 from faults.test_bounds import SEED, SLACK_SECONDS, WAIT_SECONDS, png
@@ -17,6 +16,7 @@ from sam2_tracker.errors import StoreUnavailable
 from sam2_tracker.protocol import TrackRequest
 from sam2_tracker.records import open_records
 from sam2_tracker.settings import settings_from_environment
+from tools.redis_server import RedisServer
 from tracker import Tracker
 
 START = TrackRequest(image=png(), entries=(SEED,))
@@ -24,7 +24,7 @@ START = TrackRequest(image=png(), entries=(SEED,))
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    redis_server = RedisServer()
+    redis_server = RedisServer(persist=True).start()
     yield redis_server
     redis_server.close()
 
@@ -92,7 +92,7 @@ def test_an_unknown_authority_is_refused_until_it_is_known(
     proxy.sent = []
     tracker = tls_tracker(proxy.port)
     refuse(tracker)
-    assert "Redis's certificate is not trusted: unable to get local issuer" in caplog.text
+    assert "the certificate of Redis is not trusted: unable to get local issuer" in caplog.text
     assert proxy.handshakes == 1  # it would be the same a moment later
     assert proxy.sent == []
     other.cert_pem.write_to_path(str(trusted))
@@ -108,7 +108,7 @@ def test_the_certificate_of_another_host_is_refused(
     proxy.sent = []
     tracker = tls_tracker(proxy.port)
     refuse(tracker)
-    assert "Redis's certificate is not trusted: Hostname mismatch" in caplog.text
+    assert "the certificate of Redis is not trusted: Hostname mismatch" in caplog.text
     assert "localhost" in caplog.text
     assert proxy.handshakes == 1
     assert proxy.sent == []
@@ -125,6 +125,6 @@ def test_a_server_without_tls_is_refused(
     proxy.stub_answer = answer
     tracker = tls_tracker(proxy.port)
     refuse(tracker)
-    assert "TLS to Redis failed; is SAM2_REDIS_TLS right for this port?" in caplog.text
+    assert "TLS to Redis failed; check SAM2_REDIS_TLS and the port:" in caplog.text
     tracker.close()
     proxy.close()

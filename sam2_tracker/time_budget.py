@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""How long a request will take, and refusing one that would take too long."""
+
+import time
+from collections.abc import Callable
+
+from sam2_tracker.errors import TooLarge
+
+KINDS = ("frame", "start", "step", "megapixel")
+
+
+class TimeBudget:
+    """Estimates a request from the lowest cost of each of its parts that was seen so far.
+
+    The lowest, because a stall that has passed must not refuse the next request. The costs of the
+    warm-up are among those seen, so a machine that was slow for a while can never lock clients out.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._lowest: dict[str, float] = {}
+
+    def remember(self, kind: str, seconds: float) -> None:
+        """kind: one of KINDS: decoding and encoding a frame; starting an object; a step of an
+        object with a full memory; making a shape, per object and megapixel of the image."""
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of cost: {kind}")
+        self._lowest[kind] = min(seconds, self._lowest.get(kind, seconds))
+
+    def check(self, *, starts: int, steps: int, megapixels: float = 0.0) -> None:
+        """Raises TooLarge if so many objects would take longer than the budget. One never does.
+
+        megapixels: size of the image, 0 as long as it is not known.
+        """
+        objects = starts + steps
+        shape = megapixels * self._cost("megapixel")
+        needed = starts * self._cost("start") + steps * (self._cost("step") + shape)
+        left = self.seconds - self._cost("frame")
+        if objects > 1 and needed > left:
+            fitting = max(1, int(objects * max(0.0, left) / needed)) if needed else 1
+            raise TooLarge(
+                f"{objects} objects would take longer than {self.seconds:g} s here; "
+                f"send at most {fitting} in one request."
+            )
+
+    def begin(self) -> Callable[[int, int], None]:
+        """Starts the clock of one request's new shapes.
+
+        Call what it returns with the number of shapes that are prepared and the number of all:
+        it raises TooLarge once the budget is spent.
+        """
+        deadline = self._clock() + self.seconds
+
+        def check(done: int, of: int) -> None:
+            if done and self._clock() > deadline:
+                raise TooLarge(
+                    f"After {self.seconds:g} s only {done} of {of} new shapes are prepared; send "
+                    "fewer or simpler ones at once."
+                )
+
+        return check
+
+    def _cost(self, kind: str) -> float:
+        return self._lowest.get(kind, 0.0)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""Made-up observations for memory banks, each unlike any other."""
+
+import torch
+
+from sam2_tracker.memory_bank import MemoryLayout, Observation, name_memory
+
+SMALL = MemoryLayout(channels=4, height=4, width=4, recent=6, pointer_channels=8, pointers=15)
+# SAM 2's at 1024 px.
+FULL = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
+
+
+def observation(
+    number: int,
+    layout: MemoryLayout = SMALL,
+    *,
+    seen: bool = True,
+    area: int = 100,
+    iou: float = 0.9,
+    distractor: bool = False,
+) -> Observation:
+    """The features and the pointer are random numbers that `number` seeds."""
+    generator = torch.Generator().manual_seed(number)
+    shape = (layout.channels, layout.height, layout.width)
+    features = torch.randn(shape, generator=generator).to(torch.bfloat16)
+    return Observation(
+        memory=name_memory(features),
+        pointer=torch.randn(layout.pointer_channels, generator=generator),
+        object_score=5.0 if seen else -5.0,
+        predicted_iou=iou,
+        area=area if seen else 0,
+        distractor=distractor,
+    )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""How long a request is expected to take, and which ones are refused."""
+
+import pytest
+
+from sam2_tracker.errors import TooLarge
+from sam2_tracker.time_budget import TimeBudget
+
+
+def budget_that_knows(**seconds: float) -> TimeBudget:
+    budget = TimeBudget(25.0)
+    for kind, cost in seconds.items():
+        budget.remember(kind, cost)
+    return budget
+
+
+def test_nothing_is_refused_before_a_cost_is_known() -> None:
+    TimeBudget(25.0).check(starts=1000, steps=1000, megapixels=40)
+
+
+def test_the_number_that_fits_is_told() -> None:
+    budget = budget_that_knows(frame=5.0, start=1.0, step=2.0)
+    budget.check(starts=0, steps=10)
+    budget.check(starts=20, steps=0)
+    budget.check(starts=10, steps=5)
+    with pytest.raises(TooLarge, match=r"11 objects .* 25 s here; send at most 10 "):
+        budget.check(starts=0, steps=11)
+    with pytest.raises(TooLarge, match=r"21 objects .* 25 s here; send at most 20 "):
+        budget.check(starts=21, steps=0)
+    budget.check(starts=0, steps=1, megapixels=1e9)  # one object always goes
+
+
+def test_the_shapes_of_a_large_image_count() -> None:
+    budget = budget_that_knows(step=0.2, megapixel=0.005)
+    budget.check(starts=0, steps=100, megapixels=2)
+    with pytest.raises(TooLarge, match="send at most 62 "):
+        budget.check(starts=0, steps=100, megapixels=40)
+
+
+def test_a_machine_that_was_slow_for_a_while_locks_nobody_out() -> None:
+    """Refused requests bring no new cost, so a bad time must not raise the estimate for good."""
+    budget = budget_that_knows(frame=0.5, step=1.0)  # the warm-up
+    for _ in range(50):
+        budget.remember("frame", 20.0)
+        budget.remember("step", 30.0)
+    budget.check(starts=0, steps=20)
+
+
+def test_a_slow_warm_up_is_corrected_by_the_first_request() -> None:
+    budget = budget_that_knows(frame=20.0, step=30.0)
+    budget.check(starts=0, steps=1)
+    budget.remember("frame", 0.5)
+    budget.remember("step", 1.0)
+    budget.check(starts=0, steps=20)
+
+
+def test_new_shapes_may_take_the_budget_and_no_longer() -> None:
+    now = [100.0]
+    check = TimeBudget(25.0, clock=lambda: now[0]).begin()
+    now[0] = 124.0
+    check(5, 9)
+    now[0] = 126.0
+    check(0, 9)  # one is always prepared
+    with pytest.raises(TooLarge, match="After 25 s only 5 of 9 new shapes are prepared"):
+        check(5, 9)
