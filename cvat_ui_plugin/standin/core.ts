@@ -86,8 +86,13 @@ export class Annotations {
         private readonly labels: Label[],
     ) {}
 
+    private readonly byNumber = new Map<number, Frame>();
+
     private frame(number: number): Frame | undefined {
-        return this.frames.find((frame) => frame.number === number);
+        if (!this.byNumber.size) {
+            this.frames.forEach((frame) => this.byNumber.set(frame.number, frame));
+        }
+        return this.byNumber.get(number);
     }
 
     /** Build an object as cvat-core's constructors would, with everything that they trip over. */
@@ -234,6 +239,15 @@ export class Annotations {
         if (data.source === 'auto') data.source = 'semi-auto';
     }
 
+    /** Switch an object of a track off on a frame. */
+    public hide(clientID: number, frame: number): void {
+        const { data } = this.objects.get(clientID)!;
+        const { points } = this.get(frame).find((state) => state.clientID === clientID)!;
+        this.draw(clientID, frame, points as number[]);
+        const { shapes } = data as SerializedTrack;
+        shapes.find((keyframe) => keyframe.frame === frame)!.outside = true;
+    }
+
     public remove(clientID: number): void {
         this.objects.get(clientID)!.removed = true;
     }
@@ -299,7 +313,9 @@ export class Annotations {
     public get(frame: number): (ObjectState & { color: string })[] {
         if (this.frame(frame)?.deleted) return [];
         return [...this.objects.values()]
-            .filter(({ removed }) => !removed)
+            .filter(
+                ({ removed, kind, data }) => !removed && (kind === 'track' || data.frame === frame),
+            )
             .map((object) => this.stateOf(object, frame))
             .filter((state) => state !== null);
     }

@@ -2,7 +2,7 @@
 // A job, the stand-in core and server, and the action, wired together for the tests.
 
 import { createAction } from '../src/ts/action';
-import { ActionOutput, CollectionAction, Frame, Label } from '../src/ts/cvat';
+import { ActionOutput, CollectionAction, Frame, Label, ObjectState } from '../src/ts/cvat';
 import { Report } from '../src/ts/report';
 import { ACTION_NAME } from '../src/ts/server';
 import {
@@ -59,6 +59,13 @@ export interface Bench {
     /** The action on chosen objects. */
     runOn(
         clientIDs: number[],
+        frame: number,
+        target: number | string,
+        options?: RunOptions,
+    ): Promise<void>;
+    /** The action in a dialog that was opened for these objects. */
+    runHeld(
+        states: ObjectState[],
         frame: number,
         target: number | string,
         options?: RunOptions,
@@ -189,7 +196,10 @@ export function createBench({
         const states = (await job.annotations.get(frame, false, [])).filter(({ clientID }) =>
             clientIDs.includes(clientID!),
         );
-        return core.actions.call(
+        return bench.runHeld(states, frame, target, { cancelled, ...options });
+    };
+    bench.runHeld = async (states, frame, target, { cancelled = () => false, ...options } = {}) =>
+        core.actions.call(
             job,
             await find(),
             parametersOf(frame, target, options),
@@ -198,7 +208,6 @@ export function createBench({
             onProgress,
             cancelled,
         );
-    };
     return bench;
 }
 

@@ -34,6 +34,9 @@ const LIST_LIMIT_MS = 130_000;
 /** CVAT draws progress at most every 100 ms; what follows may block the page for seconds. */
 const DRAWN_MS = 150;
 
+/** Frames that are looked at before the page may draw and Cancel is asked for. */
+const LOOKED_AT_ONCE = 64;
+
 export interface Page {
     /** Show a message that outlives the dialog. */
     tell(report: Report, job: Job): void;
@@ -212,6 +215,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 throw new Error(`All frames from ${start.number} to ${target} are deleted.`);
             }
             onProgress('Looking at the results of earlier runs', 0);
+            let looked = 0;
             await recognise(
                 sources,
                 before.shapes,
@@ -220,6 +224,8 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 isLockedIn(job),
                 knownNumbers,
                 async () => {
+                    looked += 1;
+                    if (looked % LOOKED_AT_ONCE) return;
                     await page.sleep(0);
                     mayGoOn();
                 },
@@ -253,14 +259,13 @@ export function createAction(core: Core, page: Page): CollectionAction {
             await page.sleep(DRAWN_MS);
             if (!page.isOpen(job)) throw new JobClosed();
 
-            const now = await job.annotations.export();
-            withChanges(run, before, now);
-            const outcome = outcomeOf(run.objects, start, route, job.labels, this.convert);
             let replaced: SerializedShape[] = [];
             let beside: SerializedShape[] = [];
             try {
+                const now = await job.annotations.export();
+                withChanges(run, before, now);
                 replaced = replacedShapes(run.objects, now.shapes, replaceClaimed);
-                const gone = new Set([...outcome.deleted.shapes, ...replaced].map(idOf));
+                const gone = new Set(replaced.map(({ clientID }) => clientID));
                 const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
                 beside = unmarkedBeside(run.objects, rest);
             } catch (error) {
@@ -271,6 +276,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
                         'were kept. Undo takes this run back.',
                 );
             }
+            const outcome = outcomeOf(run.objects, start, route, job.labels, this.convert);
             // no spread: an argument list holds about 125,000 items
             outcome.deleted.shapes = outcome.deleted.shapes.concat(replaced);
 
@@ -317,10 +323,6 @@ export function createAction(core: Core, page: Page): CollectionAction {
         }
     }
     return new Segment2Tracker();
-}
-
-function idOf({ clientID }: SerializedShape): number | undefined {
-    return clientID;
 }
 
 /** CVAT remembers the target frame: a run in the wrong direction would replace good results. */

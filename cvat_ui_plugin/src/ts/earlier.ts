@@ -107,6 +107,7 @@ async function claimsOf(
     order: number[],
     shapes: Shapes,
     numberOf: NumberOf,
+    known: Set<number>,
     pause: () => Promise<void>,
 ): Promise<Map<SerializedShape, SerializedShape[]>> {
     const kinds = new Set(seeds.map(kindOf));
@@ -119,7 +120,6 @@ async function claimsOf(
             decided: markedNumber(seed) !== null || shapes.numbers.has(numberOf(seed)),
             claimed: [],
         }));
-    const known = new Set(chains.map(({ seed }) => numberOf(seed)));
     for (const frame of order) {
         const candidates = shapes.on(frame).filter((shape) => {
             const number = markedNumber(shape);
@@ -181,8 +181,15 @@ export async function recognise(
         markedNumber(shape) ??
         known.get(shape.clientID!) ??
         numberOfDrawing(shape.type, shape.frame, shape.points);
-    const claims = await claimsOf(drawn.map(seedOf), start, order, shapes, numberOf, pause);
+    // what belongs to a drawing that is still there needs no other owner
+    const owned = new Set(
+        all
+            .filter((shape) => shape.frame === start || shape.source !== 'auto')
+            .map((shape) => numberOf(shape)),
+    );
+    const claims = await claimsOf(drawn.map(seedOf), start, order, shapes, numberOf, owned, pause);
     const taken = new Set<number>();
+    const byHand = new Map<Source, Map<number, ByHand>>();
     for (const source of drawn) {
         const seed = seedOf(source);
         const number = freeNumber(numberOf(seed), taken);
@@ -190,16 +197,20 @@ export async function recognise(
         known.set(source.clientID, number);
         source.mark = { number, run };
         source.claimed = claims.get(seed) ?? [];
-        const byHand = new Map<number, ByHand>();
-        for (const frame of order) {
-            for (const own of shapes.of(number, frame)) {
-                if (own.type !== source.type || byHand.has(frame)) continue;
+        byHand.set(source, new Map());
+        source.byHand = byHand.get(source)!;
+    }
+    // frame by frame: the page is asked for the locks of one frame at a time
+    for (const frame of order) {
+        await pause();
+        for (const [source, drawings] of byHand) {
+            for (const own of shapes.of(source.mark!.number, frame)) {
+                if (own.type !== source.type || drawings.has(frame)) continue;
                 if (own.source !== 'auto' || (await isLocked(own))) {
-                    byHand.set(frame, { points: own.points, shape: own });
+                    drawings.set(frame, { points: own.points, shape: own });
                 }
             }
         }
-        source.byHand = byHand;
     }
 }
 

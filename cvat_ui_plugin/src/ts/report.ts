@@ -166,6 +166,7 @@ export async function reportOf(told: Told): Promise<Report> {
         (stop && 'Tracking stopped early') ||
         ((failed.length || beside.length) && 'Tracking ended with warnings') ||
         'Tracking is done';
-    const kind = stop || failed.length || beside.length ? 'warning' : 'success';
+    const warns = stop || failed.length || beside.length;
+    const kind = (stop?.cancelled && !frames.size && 'info') || (warns ? 'warning' : 'success');
     return { kind, title, lines, jumps };
 }
