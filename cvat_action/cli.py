@@ -37,7 +37,7 @@ OLDEST_CVAT = (2, 40)
 SAID_BY_JOURNAL = (
     "job", "task", "frame", "target_frame", "object", "exclude", "label", "function", "backward",
     "keyframes", "convert_polygon_shapes_to_tracks", "leave_open", "replace", "dry_run",
-    "journal", "all_seeds", "video", "annotations", "out", "model", "step",
+    "journal", "all_seeds", "memory", "video", "annotations", "out", "model", "step",
 )  # fmt: skip
 
 
@@ -223,6 +223,7 @@ def _track_options(options: argparse.Namespace, frame: int) -> Options:
         replace=options.replace,
         keep_earlier=options.keep_earlier,
         all_seeds=options.all_seeds,
+        memory=options.memory,
     )
 
 
@@ -341,7 +342,12 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--keyframes",
         action="store_true",
-        help="start again from what a person drew on later frames of the range",
+        help="what a person drew on later frames of the range joins the object's memory",
+    )
+    add(
+        "--memory",
+        choices=("official", "quality", "anchors"),
+        help="which frames an object is remembered by (default: the function's setting)",
     )
     add(
         "--leave-open",

@@ -41,6 +41,8 @@ class Options:
     replace: bool = False
     keep_earlier: bool = False
     all_seeds: bool = False
+    memory: str | None = None
+    """memory policy of the function; None: its own"""
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,16 @@ class Answer:
 
 
 class Tracker(Protocol):
+    @property
+    def joins(self) -> bool:
+        """It has `correct`; other trackers start an object anew from a correction."""
+
     def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer: ...
 
     def step(self, frame: int, states: list[Any]) -> Answer: ...
+
+    def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
+        """Adds what was drawn on `frame` to what is known; states: of the frame before."""
 
 
 class Cure(enum.Enum):
@@ -142,6 +149,10 @@ class TrackedObject:
     stopped: str | None = None
     """why it was not tracked to the end"""
     state: Any = None
+    state_before: Any = None
+    """the state of the frame before, which a correction joins; None: the correction starts anew"""
+    memory: str | None = None
+    """memory policy to start with; None: the function's own"""
     asleep: bool = False
     last_good: tuple[int, Sequence[float]] = (0, ())
     """frame and points to start again from"""
@@ -312,10 +323,33 @@ class _Loop:
             by_frame.setdefault(o.last_good[0], []).append(o)
         for frame, together in by_frame.items():
             for o, (_, state, _, fault) in self._call(frame, together, self._start_on(frame)):
-                o.state = state
+                o.state, o.state_before = state, None
                 if fault or state is None:
                     why = fault["message"] if fault else "the function gave no state for it"
                     self._stop(o, f"not started on frame {frame}: {why}")
+
+    def _join(self, frame: int, objects: Sequence[TrackedObject]) -> None:
+        """Adds what was drawn on `frame` to what is known of the objects.
+
+        What the function cannot join is started anew from what was drawn.
+        """
+        known = [o for o in objects if self._tracker.joins and o.state_before is not None]
+        anew = [o for o in objects if o not in known]
+
+        def call(chunk: list[TrackedObject]) -> Answer:
+            shapes = [shape_to_start_from(o) for o in chunk]
+            return self._tracker.correct(frame, shapes, [o.state_before for o in chunk])
+
+        for o, (_, state, _, fault) in self._call(frame, known, call, anew):
+            if fault or state is None:
+                why = fault["message"] if fault else "The function gave no state for it."
+                logger.warning(
+                    "Frame %d, object %s: its correction starts it anew. %s", frame, o.seed.ref, why
+                )
+                anew.append(o)
+            else:
+                o.state, o.state_before = state, None
+        self.start(anew)
 
     def _start_on(self, frame: int) -> Callable[[list[TrackedObject]], Answer]:
         return lambda chunk: self._tracker.start(frame, [shape_to_start_from(o) for o in chunk])
@@ -330,6 +364,7 @@ class _Loop:
             correction = o.corrections.get(frame)
             if correction and correction.sure and o.live:
                 results[index_of[id(o)]] = Tracked(correction.points, by_hand=True)
+                o.state_before = None if o.asleep else o.state
                 o.asleep = correction.points is None
                 if correction.points is not None:
                     o.last_good = (frame, correction.points)
@@ -357,7 +392,7 @@ class _Loop:
                         frame,
                         o.seed.ref,
                     )
-        self.start(corrected)
+        self._join(frame, corrected)
         return results
 
     def _is_drawn_there(self, o: TrackedObject, result: Tracked, drawn: Correction) -> bool:
@@ -367,7 +402,7 @@ class _Loop:
         return bool(boxes_iou(boxes[:1], boxes[1:])[0, 0] >= SAME_OBJECT)
 
     def correct(self, frame: int, corrected: Sequence[Corrected], *, start: bool = True) -> None:
-        """Puts corrections in the place of results, and starts the objects again from them."""
+        """Puts corrections in the place of results; from there on they count."""
         again = []
         for c in corrected:
             o = self.objects[c.index]
@@ -379,7 +414,7 @@ class _Loop:
             else:
                 o.asleep = True
         if start:
-            self.start(again)
+            self._join(frame, again)
 
     def _step(
         self,
@@ -412,7 +447,7 @@ class _Loop:
             if result is None:
                 self._stop(o, f"the function answered {wrong} on frame {frame}")
                 continue
-            o.state = state
+            o.state_before, o.state = o.state, state
             if state is None:
                 self._stop(o, f"the function ended it on frame {frame}")
             results[index_of[id(o)]] = result
@@ -501,8 +536,9 @@ class _Loop:
 
 
 def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:
-    """The shape of a request that starts an object; further keys of a request belong here."""
-    return {"type": o.seed.type, "points": list(o.last_good[1])}
+    """The shape of a request that starts or corrects an object (docs/request.md)."""
+    memory = {"memory": o.memory} if o.memory else {}
+    return {"type": o.seed.type, "points": list(o.last_good[1]), **memory}
 
 
 def compact(kind: str, points: Iterable[float]) -> Sequence[float]:
