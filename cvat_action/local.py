@@ -48,8 +48,8 @@ from sam2_tracker.errors import (
     StoreUnavailable,
     TooLarge,
 )
+from sam2_tracker.protocol import Adoption, Entry, Lent, Token, TrackRequest
 from sam2_tracker.protocol import Correction as EntryCorrection
-from sam2_tracker.protocol import Entry, Token, TrackRequest
 from sam2_tracker.protocol import Seed as StartSeed
 from sam2_tracker.settings import settings_from_environment, with_model
 from tracker import Tracker, build_tracker
@@ -203,6 +203,12 @@ class LocalTracker:
                 for shape, state in zip(shapes, states, strict=True)
             ),
         )
+
+    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+        keyframes = tuple((n, distance) for n, (_, distance) in enumerate(others, 1))
+        lent = (Lent(token=Token(id=each)) for each, _ in others)
+        whole = self._track(frame, (Adoption(token=Token(id=state), keyframes=keyframes), *lent))
+        return Answer(whole.shapes[:1], whole.states[:1], whole.scores[:1], whole.errors[:1])
 
     def _track(self, frame: int, entries: tuple[Entry, ...]) -> Answer:
         request = TrackRequest(image=self._media.encoded(frame), entries=entries)

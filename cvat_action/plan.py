@@ -43,6 +43,10 @@ class Options:
     all_seeds: bool = False
     memory: str | None = None
     """memory policy of the function; None: its own"""
+    both_ways: bool = False
+    """with `keyframes`: every gap between drawn frames is tracked from both ends"""
+    parallel: int = 1
+    """gaps that are tracked at once"""
 
 
 @dataclass(frozen=True)

@@ -368,6 +368,14 @@ class ServerTracker:
         answer = self._call({"type": "track", "frame": frame, "shapes": drawn, "states": states})
         return _answer(answer, len(states), shapes_needed=False)
 
+    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+        named = [{"index": n, "distance": far} for n, (_, far) in enumerate(others, 1)]
+        shapes = [{"type": kind, "points": [], "adopt": named}, *[None] * len(others)]
+        states = [state, *(each for each, _ in others)]
+        body = {"type": "track", "frame": frame, "shapes": shapes, "states": states}
+        whole = _answer(self._call(body), len(states), shapes_needed=False)
+        return Answer(whole.shapes[:1], whole.states[:1], whole.scores[:1], whole.errors[:1])
+
     def _call(self, body: Wire) -> Any:
         whole = {"job": self._job.id, "task": self._job.task_id, **body}
         try:

@@ -48,6 +48,12 @@ class Tracker(Protocol):
     def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
         """Adds what was drawn on `frame` to what is known; states: of the frame before."""
 
+    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+        """Lets an object stand on what was drawn on other frames too (docs/request.md).
+
+        kind: its type. others: the state and the distance of each. The answer has one entry.
+        """
+
 
 class Cure(enum.Enum):
     """What helps after a call that failed as a whole (contract section 5.2)."""
@@ -246,7 +252,7 @@ def track(
     when every object has its result on it. `keep` is called with every frame that is done; what it
     raises, other than NotOnRecord and KeyboardInterrupt, comes out.
     """
-    loop = _Loop(tracker, job, list(objects), pace or Pace())
+    loop = Loop(tracker, job, list(objects), pace or Pace())
     done: list[int] = []
     broken, interrupted, resumable = None, False, True
     try:
@@ -293,7 +299,9 @@ class _FromKeep(Exception):  # noqa: N818 (it carries an error)
         self.error = error
 
 
-class _Loop:
+class Loop:
+    """The calls of one run: retried, split over several calls, and their faults told apart."""
+
     def __init__(
         self, tracker: Tracker, job: Job, objects: list[TrackedObject], pace: Pace
     ) -> None:
@@ -350,6 +358,25 @@ class _Loop:
             else:
                 o.state, o.state_before = state, None
         self.start(anew)
+
+    def adopt(self, o: TrackedObject, others: Sequence[tuple[TrackedObject, int]]) -> None:
+        """Lets an object stand on the drawings of others, each so many steps ahead or behind."""
+        states = [(other.state, distance) for other, distance in others]
+
+        def call(chunk: list[TrackedObject]) -> Answer:
+            return self._tracker.adopt(o.seed.frame, o.seed.type, chunk[0].state, states)
+
+        for each, (_, state, _, fault) in self._call(o.seed.frame, [o], call, []):
+            if fault or state is None:
+                why = fault["message"] if fault else "The function gave no state for it."
+                logger.warning(
+                    "Frame %d, object %s: the drawings on other frames do not count. %s",
+                    o.seed.frame,
+                    o.seed.ref,
+                    why,
+                )
+            else:
+                each.state = state
 
     def _start_on(self, frame: int) -> Callable[[list[TrackedObject]], Answer]:
         return lambda chunk: self._tracker.start(frame, [shape_to_start_from(o) for o in chunk])
