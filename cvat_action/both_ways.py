@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from cvat_action.job import Job
 from cvat_action.tracking import (
@@ -109,12 +108,14 @@ def _prepare(loop: Loop, objects: Sequence[TrackedObject], frames: Sequence[int]
         for frame, each in ones.items():
             if frame != o.seed.frame:
                 o.frames[frame] = Tracked(each.seed.points if each else None, by_hand=True)
-        for left, right in pairwise([*ones, None]):
+        ends: list[int | None] = [*list(ones)[1:], None]
+        for left, right in zip(ones, ends, strict=True):
             end = len(order) if right is None else place[right]
             between = tuple(order[place[left] + 1 : end])
             if between and left in standing:
-                ahead = _stand(loop, standing, left, place, 1)
-                back = _stand(loop, standing, right, place, -1) if right in standing else None
+                ahead = _stand(loop, standing, standing[left], place, 1)
+                drawn_next = standing.get(right) if right is not None else None
+                back = drawn_next and _stand(loop, standing, drawn_next, place, -1)
                 gaps.append(_Gap(o, between, ahead, back))
     return gaps
 
@@ -141,12 +142,11 @@ def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObjec
 def _stand(
     loop: Loop,
     standing: dict[int, TrackedObject],
-    frame: int | None,
+    own: TrackedObject,
     place: dict[int, int],
     direction: int,
 ) -> TrackedObject:
-    """The drawing on `frame` as an object that stands on the nearest others too."""
-    own = standing[frame]  # type: ignore[index]  # the caller asked for a frame that is there
+    """A drawing as an object to track, which stands on the nearest other drawings too."""
     each = TrackedObject(own.seed, state=own.state, memory=own.memory)
     far = {f: direction * (place[f] - place[own.seed.frame]) for f in standing}
     nearest = sorted((f for f in standing if far[f]), key=lambda f: abs(far[f]))
