@@ -5,6 +5,9 @@
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 FUNCTION=pth-facebookresearch-sam2-tracker
 CONTAINER="nuclio-nuclio-$FUNCTION"
+IMAGE_NAME=cvat.pth.facebookresearch.sam2
+DEFAULT_PORT=32100 # as in the two yamls; above Docker's own choices start at 32768
+PORTS=100          # how many ports from there on are tried
 
 # What ships: these files and the whole package, beside the two function yamls and weights/.
 FILES=(
@@ -14,6 +17,7 @@ FILES=(
 CONFIGS=(function.yaml function-gpu.yaml)
 
 READY_SECONDS=120
+STOP_SECONDS=45 # workerTerminationTimeout in the yamls, and what Nuclio itself takes to stop
 CPU_DISK_GIB=4 # the image, its build context and pip's downloads; docs/deploy.md, "Sizes"
 GPU_DISK_GIB=12
 GPU_DRIVER=580 # the first NVIDIA driver for CUDA 13, which PyPI's torch brings along
@@ -25,16 +29,24 @@ Usage: ./deploy_$DEVICE.sh [options]
 Builds the function and deploys it into CVAT's Nuclio on this machine.
 
   --model NAME           sam2.1_hiera_tiny (default), _small, _base_plus, _large, sam2_hiera_*,
-                         or a Hugging Face id such as facebook/sam2.1-hiera-large
+                         or a Hugging Face id such as facebook/sam2.1-hiera-large; for a CPU
+                         efficienttam_ti_512 (fastest), _s_512, _ti_2, _s_2, _ti_1, _s_1, _ti, _s
   --sha256 HEX           checksum of the file; needed for SAM 2 (not 2.1)
   --config FILE          your own configuration and checkpoint instead of a model of the table
   --checkpoint FILE
   --workers N            processes, each with its own copy of the model (default: 1)
   --env NAME=VALUE       a setting of the function (README, "Settings"); may be repeated
+  --memory SIZE          limit of the container's memory, for example 6Gi (default: none)
+  --port N               the function's port on this machine (default: the one that it has,
+                         else the first free one from $DEFAULT_PORT on)
   --network NAME         CVAT's Docker network (default: cvat_cvat)
   --torch-index URL      another package index for torch, e.g. for an older NVIDIA driver
-  --image IMAGE          run this image, which is on this machine already; build nothing
-  --stage DIR            only make the clean copy of the function in DIR
+  --image IMAGE          run this image, pulled if it is not on this machine; build nothing
+  --rollback             run the image that ran before the last upgrade; build nothing
+  --stage DIR            only write what would be deployed to DIR: the clean copy of the function,
+                         or with --image its configuration alone
+  --redis-secret NAME    with --stage, for Kubernetes: the secret that has the store's password
+                         under the key 'password'
   --force                deploy in spite of what the preflight checks find
   --dry-run              print the commands, run none
   -h, --help
@@ -42,7 +54,7 @@ Builds the function and deploys it into CVAT's Nuclio on this machine.
 Environment:
   CVAT_FUNCTIONS_REDIS_HOST, CVAT_FUNCTIONS_REDIS_PORT, CVAT_FUNCTIONS_REDIS_PASSWORD
                          where the function keeps its tracks
-                         (default: CVAT's own cvat_redis_ondisk, port 6666)
+                         (default: CVAT's own cvat_redis_ondisk, port 6666; with --stage: none)
   SAM2_WEIGHTS_URL       mirror, folder or file to take the checkpoint from;
                          a file in weights/ beside this script is taken first
 USAGE
@@ -75,11 +87,13 @@ say() {
 }
 
 parse_options() {
-    MODEL=sam2.1_hiera_tiny MODEL_GIVEN="" SHA256="" CONFIG="" CHECKPOINT="" NETWORK=cvat_cvat TORCH_INDEX=""
-    IMAGE="" WORKERS=1 STAGE="" STAGE_ONLY="" FORCE="" DRY_RUN="" ENVIRONMENT=()
+    MODEL=sam2.1_hiera_tiny MODEL_GIVEN="" SHA256="" CONFIG="" CHECKPOINT="" NETWORK="" TORCH_INDEX=""
+    IMAGE="" WORKERS=1 MEMORY="" PORT="" STAGE="" STAGE_ONLY="" REDIS_SECRET="" FORCE="" DRY_RUN=""
+    ENVIRONMENT=()
     while [ $# -gt 0 ]; do
         case "$1" in
-        --model | --sha256 | --config | --checkpoint | --env | --network | --torch-index | --image | --workers | --stage)
+        --model | --sha256 | --config | --checkpoint | --env | --network | --torch-index | --image | \
+            --workers | --memory | --port | --stage | --redis-secret)
             { [ $# -gt 1 ] && [ -n "$2" ]; } || die "$1 needs a value."
             ;;
         esac
@@ -92,6 +106,9 @@ parse_options() {
         --torch-index) TORCH_INDEX="$2" ;;
         --image) IMAGE="$2" ;;
         --workers) WORKERS="$2" ;;
+        --memory) MEMORY="$2" ;;
+        --port) PORT="$2" ;;
+        --redis-secret) REDIS_SECRET="$2" ;;
         --stage) STAGE="$2" STAGE_ONLY=1 ;;
         --env)
             [[ "$2" =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || die "--env is NAME=VALUE, not '$2'."
@@ -99,11 +116,17 @@ parse_options() {
             SAM2_MODEL=* | SAM2_CONFIG=* | SAM2_CHECKPOINT=*)
                 die "the image holds one model's file; choose it with --model, or --config and --checkpoint."
                 ;;
+            SAM2_WORKERS=*) die "give the number of workers with --workers." ;;
+            CVAT_FUNCTIONS_REDIS_*) die "set ${2%%=*} in the environment of this script, not with --env." ;;
             esac
-            ENVIRONMENT+=(--env "$2")
+            add_setting "$2"
             ;;
-        --force | --dry-run)
-            [ "$1" = --force ] && FORCE=1 || DRY_RUN=1
+        --force | --dry-run | --rollback)
+            case "$1" in
+            --force) FORCE=1 ;;
+            --dry-run) DRY_RUN=1 ;;
+            --rollback) IMAGE="$IMAGE_NAME:previous" ;;
+            esac
             shift
             continue
             ;;
@@ -118,6 +141,16 @@ parse_options() {
     check_options
 }
 
+# Settings of the function, NAME=VALUE each; they go into the yaml that is deployed.
+add_setting() {
+    local setting
+    for setting in ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
+        [ "${setting%%=*}" != "${1%%=*}" ] || die "--env ${1%%=*} is given twice."
+    done
+    case "$1" in *$'\n'*) die "a value of --env is one line." ;; esac
+    ENVIRONMENT+=("$1")
+}
+
 check_options() {
     # facebook/sam2.1-hiera-base-plus is sam2.1_hiera_base_plus
     case "$MODEL" in facebook/*)
@@ -127,6 +160,8 @@ check_options() {
     case "$MODEL" in
     sam2.1_hiera_tiny | sam2.1_hiera_small | sam2.1_hiera_base_plus | sam2.1_hiera_large) ;;
     sam2_hiera_tiny | sam2_hiera_small | sam2_hiera_base_plus | sam2_hiera_large) ;;
+    efficienttam_ti | efficienttam_ti_512 | efficienttam_ti_1 | efficienttam_ti_2) ;;
+    efficienttam_s | efficienttam_s_512 | efficienttam_s_1 | efficienttam_s_2) ;;
     sam2.1_hiera_micro) die "the micro model is for demonstrations and tests, not for annotation." ;;
     *) die "unknown model '$MODEL'; --help lists them." ;;
     esac
@@ -151,11 +186,20 @@ check_options() {
     done
     case "$TORCH_INDEX" in '' | http://* | https://*) ;; *) die "--torch-index is a URL." ;; esac
     [[ "$WORKERS" =~ ^[1-9][0-9]?$ ]] || die "--workers is a number from 1 to 99, not '$WORKERS'."
-    [ "$WORKERS" = 1 ] || ENVIRONMENT+=(--env "SAM2_WORKERS=$WORKERS")
-    [[ "$NETWORK" =~ ^[A-Za-z0-9._-]+$ ]] || die "'$NETWORK' is no name of a network."
-    if [ -n "$IMAGE" ] && [ -n "$MODEL_GIVEN$CONFIG$TORCH_INDEX$STAGE_ONLY" ]; then
-        die "--image is built already: --model, --config, --torch-index and --stage do not go with it."
+    [ "$WORKERS" = 1 ] || add_setting "SAM2_WORKERS=$WORKERS"
+    [[ "${MEMORY:-1Gi}" =~ ^[1-9][0-9]*(Mi|Gi)$ ]] || die "--memory is a size such as 6Gi or 6144Mi, not '$MEMORY'."
+    if [ -n "$PORT" ]; then
+        { [[ "$PORT" =~ ^[1-9][0-9]{0,4}$ ]] && [ "$PORT" -le 65535 ]; } ||
+            die "--port is a number from 1 to 65535, not '$PORT'."
     fi
+    [ -n "$NETWORK$STAGE_ONLY" ] || NETWORK=cvat_cvat
+    [[ "${NETWORK:-none}" =~ ^[A-Za-z0-9._-]+$ ]] || die "'$NETWORK' is no name of a network."
+    if [ -n "$IMAGE" ]; then
+        [[ "$IMAGE" =~ ^[a-z0-9][A-Za-z0-9._/:@-]*$ ]] || die "'$IMAGE' is no name of an image."
+        [ -z "$MODEL_GIVEN$CONFIG$TORCH_INDEX" ] ||
+            die "--image is built already: --model, --config and --torch-index do not go with it."
+    fi
+    check_store
     local value
     for value in "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
         # It would end Nuclio's own quoting in the middle of its docker command.
@@ -163,6 +207,38 @@ check_options() {
     done
     STAGE="${STAGE:-$HERE/out/function}"
     case "$STAGE" in /*) ;; *) STAGE="$PWD/$STAGE" ;; esac
+}
+
+# Where tracks are kept. With --stage nothing is assumed: Kubernetes and CVAT's own scripts have
+# other names for it.
+check_store() {
+    local port=6379
+    REDIS_HOST="${CVAT_FUNCTIONS_REDIS_HOST-cvat_redis_ondisk}"
+    [ -z "$STAGE_ONLY" ] || REDIS_HOST="${CVAT_FUNCTIONS_REDIS_HOST:-}"
+    if [ -n "$REDIS_HOST" ]; then
+        [ "$REDIS_HOST" != cvat_redis_ondisk ] || port=6666
+        add_setting "CVAT_FUNCTIONS_REDIS_HOST=$REDIS_HOST"
+        add_setting "CVAT_FUNCTIONS_REDIS_PORT=${CVAT_FUNCTIONS_REDIS_PORT:-$port}"
+    fi
+    if [ -n "$REDIS_SECRET" ]; then
+        [ -n "$STAGE_ONLY" ] || die "--redis-secret is for Kubernetes, with --stage."
+        [[ "$REDIS_SECRET" =~ ^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$ ]] || die "'$REDIS_SECRET' is no name of a secret."
+        [ -n "$REDIS_HOST" ] || die "--redis-secret needs the store's address in CVAT_FUNCTIONS_REDIS_HOST."
+    elif [ -n "$STAGE_ONLY" ] && [ -n "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ]; then
+        die "--stage writes no password into a file: use --redis-secret on Kubernetes, or 'nuctl deploy --env'."
+    fi
+}
+
+# What the function would refuse at its start is refused here, by the same code.
+check_settings() {
+    local settings=(${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}) sentence
+    # The store of a staged copy may be named later.
+    [ -z "$STAGE_ONLY" ] || [ -n "$REDIS_HOST" ] || settings+=(CVAT_FUNCTIONS_REDIS_HOST=later)
+    if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        return 0 # the built image checks them, before it replaces what runs
+    fi
+    sentence="$(cd "$HERE" && env -i PATH="$PATH" PYTHONDONTWRITEBYTECODE=1 ${settings[@]+"${settings[@]}"} \
+        python3 -m sam2_tracker.check_settings 2>&1)" || die "$sentence"
 }
 
 # ---------------------------------------------------------------------------------------------
@@ -182,15 +258,32 @@ stage() {
         check_sources
         run rm -rf "$STAGE"
     fi
-    run mkdir -p "$STAGE/weights"
+    run mkdir -p "$STAGE/weights" || die "the folder '$STAGE' cannot be made; name another one with --stage."
     run cp -R "${FILES[@]/#/$HERE/}" "$STAGE"
     run find "$STAGE" -name __pycache__ -prune -exec rm -rf {} +
     stage_weights
+    write_configs cat "with $MODEL_SETTINGS"
+}
+
+# The configuration alone, for an image that is built already: with a build section Nuclio would
+# build in spite of --run-image.
+stage_config() {
+    run mkdir -p "$STAGE" || die "the folder '$STAGE' cannot be made; name another one with --stage."
+    MODEL_SETTINGS="" BUILD_URL=""
+    write_configs without_build "without its build section"
+}
+
+# write_configs FILTER WORDS: the two yamls, through write_config and the filter.
+write_configs() {
     local config
     for config in "${CONFIGS[@]}"; do
-        say "# $STAGE/$config, with $MODEL_SETTINGS"
-        [ -n "$DRY_RUN" ] || write_config "$HERE/$config" >"$STAGE/$config"
+        say "# $STAGE/$config, $2"
+        [ -n "$DRY_RUN" ] || write_config "$HERE/$config" | "$1" >"$STAGE/$config"
     done
+}
+
+without_build() {
+    awk '/^  build:/ { skip = 1; next } /^  [^ ]/ { skip = 0 } !skip { print }'
 }
 
 # What is copied must not lie in the folder that is emptied first, however the path is spelled.
@@ -215,7 +308,9 @@ stage_weights() {
         return
     fi
     MODEL_SETTINGS="SAM2_MODEL=$MODEL"
-    local file="$MODEL.pt" source="" record="$HERE/weights/$MODEL.pt.sha256"
+    # The authors of EfficientTAM write 512x512 where the model's name has 512.
+    local file="${MODEL/%_512/_512x512}.pt" source="" record
+    record="$HERE/weights/$file.sha256"
     if [ -f "$HERE/weights/$file" ]; then
         source="$HERE/weights/$file"
     else
@@ -230,24 +325,25 @@ stage_weights() {
         esac
     fi
     [ -z "$source" ] || run cp "$source" "$STAGE/weights/$file"
-    # The checksums of SAM 2.1 are in sam2_tracker/models.py.
-    case "$MODEL" in sam2_*)
+    # The checksums of all other models are in sam2_tracker/models.py.
+    case "$MODEL" in sam2_* | efficienttam_*_[12])
         if [ -n "$SHA256" ]; then
             say "# $STAGE/weights/$file.sha256, with $SHA256"
             [ -n "$DRY_RUN" ] ||
                 printf '%s  %s\n' "$(printf '%s' "$SHA256" | tr A-F a-f)" "$file" >"$STAGE/weights/$file.sha256"
         elif [ -f "$record" ]; then
             run cp "$record" "$STAGE/weights"
-        else
+        elif [[ "$MODEL" == sam2_* ]]; then
             die "no checksum of $file is known here; give the one that you trust with --sha256."
         fi
         ;;
     esac
 }
 
+# One of our yamls with the options written into it.
 write_config() {
-    MODEL_SETTINGS="$MODEL_SETTINGS" BUILD_URL="$BUILD_URL" TORCH_INDEX="$TORCH_INDEX" \
-        WORKERS="$WORKERS" awk '
+    MODEL_SETTINGS="$MODEL_SETTINGS" BUILD_URL="$BUILD_URL" TORCH_INDEX="$TORCH_INDEX" WORKERS="$WORKERS" \
+        MEMORY="$MEMORY" PORT="$PORT" NETWORK="$NETWORK" TAG="$(image_tag "$1")" awk '
         /^ +value: SAM2_MODEL=/ {
             print "          value: " ENVIRON["MODEL_SETTINGS"]
             if (ENVIRON["BUILD_URL"] != "") {
@@ -260,7 +356,37 @@ write_config() {
             print "          value: pip install -r requirements-torch.txt --index-url " ENVIRON["TORCH_INDEX"]
             next
         }
-        { sub(/numWorkers: 1/, "numWorkers: " ENVIRON["WORKERS"]); print }' "$1"
+        /^    image: / { print "    image: " ENVIRON["TAG"]; next }
+        /^        port: / && ENVIRON["PORT"] != "" { print "        port: " ENVIRON["PORT"]; next }
+        /^  resources:/ { resources = 1 }
+        /^  platform:/ && ENVIRON["MEMORY"] != "" && !resources {
+            print "  resources:\n    limits:\n      memory: " ENVIRON["MEMORY"] "\n"
+        }
+        { sub(/numWorkers: 1/, "numWorkers: " ENVIRON["WORKERS"]); print }
+        /^    limits:/ && ENVIRON["MEMORY"] != "" { print "      memory: " ENVIRON["MEMORY"] }
+        /^    attributes:/ && ENVIRON["NETWORK"] != "" { print "      network: " ENVIRON["NETWORK"] }' "$1"
+    local setting
+    [ -z "${ENVIRONMENT[*]-}$REDIS_SECRET" ] || printf '\n  env:\n'
+    for setting in ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
+        printf "    - name: %s\n      value: '%s'\n" "${setting%%=*}" "${setting#*=}"
+    done
+    [ -z "$REDIS_SECRET" ] || printf "    - name: CVAT_FUNCTIONS_REDIS_PASSWORD
+      valueFrom:
+        secretKeyRef:
+          name: %s
+          key: password\n" "$REDIS_SECRET"
+}
+
+# image_tag YAML: the image's name with our version and the model, so that an older one can be run.
+image_tag() {
+    local version model="$MODEL"
+    version="$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$HERE/main.py")"
+    if [ -n "$CHECKPOINT" ]; then
+        model="${CHECKPOINT##*/}"
+        model="$(printf '%s' "${model%.*}" | tr -c 'A-Za-z0-9_.-' _)"
+    fi
+    case "$1" in *-gpu.yaml) model="$model-gpu" ;; esac
+    printf '%s:%s-%s' "$IMAGE_NAME" "$version" "$model"
 }
 
 # ---------------------------------------------------------------------------------------------
@@ -280,9 +406,7 @@ preflight() {
         preflight_cvat
         [ "$DEVICE" = cpu ] || preflight_gpu
         [ -n "$IMAGE" ] || preflight_disk
-        if [ -n "$IMAGE" ] && ! docker image inspect "$IMAGE" >/dev/null 2>&1; then
-            finding "the image $IMAGE is not on this machine; load it with 'docker load'."
-        fi
+        preflight_port
     fi
     preflight_nuctl
 
@@ -313,6 +437,35 @@ preflight_cvat() {
 
 dashboard_version() {
     docker ps --format '{{.Image}}' 2>/dev/null | sed -n 's|.*nuclio/dashboard:\([0-9][0-9.]*\).*|\1|p' | head -n 1
+}
+
+# Docker gives a port that nobody names anew at every start, and CVAT keeps the old one.
+preflight_port() {
+    local own port
+    PUBLISHED_PORTS="$(docker ps --format '{{.Ports}}' 2>/dev/null)" || true
+    own="$(docker inspect --format '{{json .HostConfig.PortBindings}}' "$CONTAINER" 2>/dev/null |
+        sed -n 's/.*"8080\/tcp":\[{[^}]*"HostPort":"\([1-9][0-9]*\)".*/\1/p')" || true
+    if [ -n "$PORT" ]; then
+        [ "$PORT" = "$own" ] || port_is_free "$PORT" ||
+            finding "port $PORT of this machine is taken; name another one with --port."
+        return
+    fi
+    if [ -n "$own" ]; then
+        PORT="$own"
+        return
+    fi
+    for ((port = DEFAULT_PORT; port < DEFAULT_PORT + PORTS; port++)); do
+        if port_is_free "$port"; then
+            PORT="$port"
+            return
+        fi
+    done
+    finding "the ports $DEFAULT_PORT to $((DEFAULT_PORT + PORTS - 1)) are all taken; name a free one with --port."
+}
+
+port_is_free() {
+    case "$PUBLISHED_PORTS" in *":$1->"*) return 1 ;; esac
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
 preflight_nuctl() {
@@ -363,36 +516,75 @@ preflight_disk() {
 # ---------------------------------------------------------------------------------------------
 
 deploy() {
-    local config=function.yaml source=()
+    local config=function.yaml password=()
     [ "$DEVICE" = cpu ] || config=function-gpu.yaml
-    source=(--path "$STAGE" --file "$STAGE/$config")
-    if [ -n "$IMAGE" ]; then
-        # With a build section Nuclio would build in spite of --run-image.
-        source=(--file "$STAGE/$config" --run-image "$IMAGE")
-        MODEL_SETTINGS="" BUILD_URL=""
-        run mkdir -p "$STAGE"
-        say "# $STAGE/$config, without its build section"
-        [ -n "$DRY_RUN" ] || write_config "$HERE/$config" | without_build >"$STAGE/$config"
-    else
-        stage
-    fi
+    [ -z "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ] || # not written into a file
+        password=(--env "CVAT_FUNCTIONS_REDIS_PASSWORD=$CVAT_FUNCTIONS_REDIS_PASSWORD")
     if [ -n "$DRY_RUN" ] || ! nuctl get project cvat --platform local >/dev/null 2>&1; then
-        run nuctl create project cvat --platform local
+        run nuctl create project cvat --platform local ||
+            die "nuctl could not create the project cvat; docs/deploy.md has a table of causes and cures."
     fi
-    run nuctl deploy "$FUNCTION" --project-name cvat --platform local "${source[@]}" \
-        ${REDIS[@]+"${REDIS[@]}"} ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} \
-        --platform-config "{\"attributes\": {\"network\": \"$NETWORK\"}}" ||
+    if [ -z "$IMAGE" ]; then
+        stage
+        IMAGE="$(image_tag "$config")"
+        run nuctl build "$FUNCTION" --platform local --path "$STAGE" --file "$STAGE/$config" ||
+            die "nuctl could not build the image; what runs was not touched. docs/deploy.md has a table of causes and cures."
+        stage_config
+    else
+        pull_image
+        stage_config
+    fi
+    check_settings_in_image
+    keep_previous_image
+    # nuctl would kill what runs; so what is being tracked is still answered.
+    if [ -n "$DRY_RUN" ] || docker inspect "$CONTAINER" >/dev/null 2>&1; then
+        run docker stop -t "$STOP_SECONDS" "$CONTAINER" || true
+    fi
+    if ! run nuctl deploy "$FUNCTION" --project-name cvat --platform local --file "$STAGE/$config" \
+        --run-image "$IMAGE" ${password[@]+"${password[@]}"}; then
+        docker start "$CONTAINER" >/dev/null 2>&1 || true
         die "nuctl could not deploy the function; docs/deploy.md has a table of causes and cures."
+    fi
 }
 
-without_build() {
-    awk '/^  build:/ { skip = 1; next } /^  [^ ]/ { skip = 0 } !skip { print }'
+pull_image() {
+    if [ "$IMAGE" = "$IMAGE_NAME:previous" ]; then
+        [ -n "$DRY_RUN" ] || docker image inspect "$IMAGE" >/dev/null 2>&1 ||
+            die "no image from before the last upgrade is on this machine."
+        # Its own name goes to the image that runs now.
+        IMAGE="$IMAGE_NAME:rollback"
+        run docker tag "$IMAGE_NAME:previous" "$IMAGE"
+    elif [ -n "$DRY_RUN" ] || ! docker image inspect "$IMAGE" >/dev/null 2>&1; then
+        run docker pull "$IMAGE" ||
+            die "the image $IMAGE is not on this machine and cannot be pulled; 'docker login' to its registry, or 'docker load' it."
+    fi
+}
+
+# Where this machine's python3 could not check them.
+check_settings_in_image() {
+    local setting options=()
+    ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || return 0
+    for setting in ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
+        options+=(--env "$setting")
+    done
+    run docker run --rm ${options[@]+"${options[@]}"} "$IMAGE" python -m sam2_tracker.check_settings ||
+        die "the function would not start; what runs was not touched."
+}
+
+# So that --rollback finds it, also where an upgrade has the same version and model.
+keep_previous_image() {
+    local before after
+    [ -z "$DRY_RUN" ] || return 0
+    before="$(docker inspect --format '{{.Image}}' "$CONTAINER" 2>/dev/null)" || return 0
+    after="$(docker image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null)" || return 0
+    [ "$before" = "$after" ] || run docker tag "$before" "$IMAGE_NAME:previous" ||
+        printf 'warning: there will be no --rollback to the image that runs now.\n' >&2
 }
 
 # Waits until the function answers, and prints what it says about itself.
 wait_until_ready() {
     local ask='import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/", timeout=20).read().decode())'
-    local end=$((SECONDS + READY_SECONDS)) answer
+    local end=$((SECONDS + READY_SECONDS)) answer port
     if [ -n "$DRY_RUN" ]; then
         run docker exec "$CONTAINER" python -c "$ask"
         return
@@ -405,39 +597,40 @@ wait_until_ready() {
         fi
         sleep 2
     done
-    printf 'It runs: %s\n' "$answer"
-}
-
-next_steps() {
+    port="$(docker port "$CONTAINER" 8080/tcp 2>/dev/null | sed -n 's/.*:\([0-9]*\)$/\1/p' | head -n 1)" || true
+    printf 'It runs on port %s: %s\n' "${port:-unknown}" "$answer"
+    case "$answer" in *'"answers": false'*)
+        printf 'warning: its store does not answer; until it does, requests get 503. Check CVAT_FUNCTIONS_REDIS_HOST.\n' >&2
+        ;;
+    esac
     cat <<NEXT
 
 Next: CVAT lists "Segment Anything 2: Tracker" on its page Models. Track with it
   - from the command line over a range of frames, after 'make setup': .venv/bin/python -m cvat_action --help
   - in CVAT's page, with the plugin: docs/ui-plugin.md
   - in the stock Trackers tab of the AI tools, rectangles only, frame by frame.
-Its log: docker logs -f $CONTAINER
+Its log:  docker logs -f $CONTAINER
+Is it ready (200) or not (503, and why): curl -i http://localhost:${port:-PORT}/ready
 NEXT
+}
+
+mention_faster_model() {
+    [ "$DEVICE$MODEL_GIVEN$CONFIG$IMAGE" = cpu ] || return 0
+    echo "The model is $MODEL. On a CPU, --model efficienttam_ti_512 takes about a tenth of its time" \
+        "(README.md, \"Which model\")."
 }
 
 main() {
     DEVICE="$1"
     shift
     parse_options "$@"
-    REDIS_HOST="${CVAT_FUNCTIONS_REDIS_HOST-cvat_redis_ondisk}" REDIS=()
-    if [ -n "$REDIS_HOST" ]; then
-        local port=6379
-        [ "$REDIS_HOST" != cvat_redis_ondisk ] || port=6666
-        REDIS=(--env "CVAT_FUNCTIONS_REDIS_HOST=$REDIS_HOST")
-        REDIS+=(--env "CVAT_FUNCTIONS_REDIS_PORT=${CVAT_FUNCTIONS_REDIS_PORT:-$port}")
-        [ -z "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ] ||
-            REDIS+=(--env "CVAT_FUNCTIONS_REDIS_PASSWORD=$CVAT_FUNCTIONS_REDIS_PASSWORD")
-    fi
+    check_settings
     if [ -n "$STAGE_ONLY" ]; then
-        stage
+        if [ -n "$IMAGE" ]; then stage_config; else stage; fi
         return
     fi
+    mention_faster_model
     preflight
     deploy
     wait_until_ready
-    next_steps
 }

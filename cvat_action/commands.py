@@ -163,7 +163,7 @@ def go(
     ask: Any = None,
 ) -> tuple[Outcome, list[TrackedObject], list[int]]:
     """Runs a plan, from where its journal ends."""
-    objects = [TrackedObject(s) for s in plan.seeds]
+    objects = [TrackedObject(s, memory=plan.options.memory) for s in plan.seeds]
     done: list[int] = []
     if record:
         journals.fill(record, journal.path, objects)

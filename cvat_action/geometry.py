@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Checks of CVAT points (contract section 6) and the positions between two keyframes."""
+"""Checks of CVAT points (contract section 6)."""
 
 import math
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 
 import cv2
 import numpy as np
 from cvat_sdk.masks import decode_mask
 from numpy.typing import NDArray
 
-Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in continuous image coordinates"""
 MOST_OUTSIDE = 10
@@ -109,40 +107,3 @@ def boxes_iou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
     areas = [np.prod(np.clip(o[..., 2:] - o[..., :2], 0, None), axis=2) for o in (first, second)]
     union = areas[0] + areas[1] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-
-
-def rectangle_between(left: Sequence[float], right: Sequence[float], share: float) -> list[float]:
-    """The rectangle at `share` (0 to 1) of the way from `left` to `right`."""
-    return [a + (b - a) * share for a, b in zip(left, right, strict=True)]
-
-
-def polygon_between(left: Sequence[float], right: Sequence[float], share: float) -> list[float]:
-    """The polygon at `share` (0 to 1) of the way between two keyframes.
-
-    As in CVAT, points are matched by how far along the outline they lie, and both outlines are
-    taken to begin at the same point in the same direction (contract 6.2). Each vertex of either
-    polygon is matched with the nearest one of the other.
-    """
-    a, b = _vertices(left), _vertices(right)
-    along_a, along_b = _shares_of_outline(a), _shares_of_outline(b)
-    matches = {(i, _nearest(s, along_b)) for i, s in enumerate(along_a)}
-    missed = set(range(len(b))) - {j for _, j in matches}
-    pairs = sorted(matches | {(_nearest(along_b[j], along_a), j) for j in missed})
-    flat: list[float] = []
-    for i, j in pairs:
-        flat += [a[i][k] + (b[j][k] - a[i][k]) * share for k in (0, 1)]
-    return flat
-
-
-def _vertices(points: Sequence[float]) -> list[Point]:
-    return list(zip(points[0::2], points[1::2], strict=True))
-
-
-def _shares_of_outline(ring: list[Point]) -> list[float]:
-    steps = [math.dist(p, q) for p, q in pairwise([*ring, ring[0]])]
-    total = sum(steps) or 1.0
-    return [length / total for length in accumulate(steps[:-1], initial=0.0)]
-
-
-def _nearest(share: float, others: list[float]) -> int:
-    return min(range(len(others)), key=lambda i: abs(others[i] - share))

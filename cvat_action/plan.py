@@ -41,6 +41,12 @@ class Options:
     replace: bool = False
     keep_earlier: bool = False
     all_seeds: bool = False
+    memory: str | None = None
+    """memory policy of the function; None: its own"""
+    both_ways: bool = False
+    """with `keyframes`: every gap between drawn frames is tracked from both ends"""
+    parallel: int = 1
+    """gaps that are tracked at once"""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cvat_action.errors import ActionError
-from cvat_action.geometry import points_fault, polygon_between, rectangle_between
+from cvat_action.geometry import points_fault
 from cvat_action.identity import mark_of
+from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
 from cvat_action.job import Annotations, Job, Wire
 from cvat_action.look import Kind, content_of, keyframe_content, kind_of
 
@@ -195,13 +196,12 @@ def position_among(keyframes: Sequence[Wire], frame: int) -> Wire | None:
     right = keyframes[after]
     share = (frame - left["frame"]) / (right["frame"] - left["frame"])
     if left["type"] == "polygon":
-        points = polygon_between(left["points"], right["points"], share)
-    elif left["type"] == "rectangle":
+        return {**left, "points": polygon_between(left["points"], right["points"], share)}
+    if left["type"] == "rectangle":
+        turned = rotation_between(left.get("rotation") or 0, right.get("rotation") or 0, share)
         points = rectangle_between(left["points"], right["points"], share)
-    else:
-        return left
-    rotation = left.get("rotation", 0) or right.get("rotation", 0)
-    return {**left, "points": points, "rotation": rotation}
+        return {**left, "points": points, "rotation": turned}
+    return left
 
 
 def _frame_of(shape: Wire) -> int:

@@ -142,10 +142,8 @@ class Settings:
     """Which frames an object is remembered by (memory_policy.py), unless its shape says it."""
     conditioning_frames: int = setting("SAM2_CONDITIONING_FRAMES", 2, _zero_or(_whole(2, 8)))
     """Drawn frames of an object that a step attends to, the nearest ones; 0: all of them."""
-    polygon_tolerance: float = setting(
-        "SAM2_POLYGON_TOLERANCE", 0.005, _number(0, 0.1, "sqrt(area)")
-    )
-    """How far simplification may move a polygon's outline, at most 1 pixel; 0: not at all."""
+    polygon_tolerance: float = setting("SAM2_POLYGON_TOLERANCE", 0.02, _number(0, 0.1, "(1 - IoU)"))
+    """How much a polygon's IoU with its mask may be short of 1; 0: exact, with all points."""
 
     max_image_megapixels: float = setting(
         "SAM2_MAX_IMAGE_MEGAPIXELS", 40.0, _number(0.0001, 178, "megapixels")
@@ -190,3 +188,14 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
                 f"{variable} is {text!r}; it must be {kind.allowed}."
             ) from None
     return Settings(**values)
+
+
+def check_workers(settings: Settings, worker_id: int = 0) -> None:
+    """Raises ConfigurationError if several workers would each remember other tracks.
+
+    worker_id: the number of this worker, from 0 on.
+    """
+    if settings.redis_host is None and (settings.workers > 1 or worker_id > 0):
+        raise ConfigurationError(
+            "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST, or use one worker."
+        )

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The action with the real function (serve.py, the bundled model), and without a server."""
+"""The action with the real function (the bundled model), and without a server."""
 
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from standin_cvat import StandinCvat, StandinFunction, StandinJob
 from cvat_action.formats import read_document
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.media import open_media
+from tools.function_process import FunctionProcess
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT, FRAMES = 160, 120, 7
@@ -61,27 +60,9 @@ def overlap(kind, points, mask):
 
 @pytest.fixture(scope="module")
 def real_function() -> Iterator[str]:
-    """serve.py with the bundled model."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tools.serve", "--port", "0"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    url = ""
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if line.startswith("listening on "):
-            url = line.split()[-1]
-        if line.startswith("worker 0 is ready"):
-            break
-    else:
-        pytest.fail("serve.py did not start: " + "".join(lines))
-    yield url
-    process.terminate()
-    process.communicate(timeout=30)
+    """The URL of the function with the bundled model."""
+    with FunctionProcess(os.environ) as function:
+        yield function.url
 
 
 @pytest.fixture

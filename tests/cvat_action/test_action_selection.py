@@ -14,8 +14,6 @@ from conftest import (
 )
 from standin_cvat import StandinFunction
 
-from cvat_action.geometry import polygon_between, rectangle_between
-
 TO_12 = ("track", "--job", 42, "--frame", 10, "--target-frame", 12)
 
 
@@ -245,7 +243,7 @@ def test_keyframes_start_a_track_again_from_what_was_drawn(cvat, job, act, funct
         (18, None),
     ]
     assert [(kind, f) for kind, f, _ in function.calls] == [
-        ("start", 10), ("step", 11), ("start", 12), ("step", 13), ("start", 16), ("step", 17),
+        ("start", 10), ("step", 11), ("correct", 12), ("step", 13), ("start", 16), ("step", 17),
     ]  # fmt: skip
 
 
@@ -328,14 +326,3 @@ def test_functions_lists_trackers_and_says_why_not(cvat, job, act):
     del cvat.functions["pth-facebookresearch-sam2-tracker"]
     cvat.functions["more"] = StandinFunction(None, "more")
     assert "Choose one with --function" in act(*TO_12).log
-
-
-def test_a_position_between_keyframes_matches_points_by_length_of_outline():
-    square = [0.0, 0.0, 8.0, 0.0, 8.0, 8.0, 0.0, 8.0]
-    cut = [0.0, 0.0, 8.0, 0.0, 8.0, 4.0, 8.0, 8.0, 0.0, 8.0]
-    assert polygon_between(square, shifted(square, 4), 0.25) == shifted(square, 1)
-    between = polygon_between(square, cut, 0.5)
-    assert between[:4] == [0.0, 0.0, 8.0, 0.0]
-    assert between[-2:] == [0.0, 8.0]
-    assert len(between) == 10
-    assert rectangle_between([0, 0, 2, 2], [4, 0, 6, 4], 0.5) == [2, 0, 4, 3]

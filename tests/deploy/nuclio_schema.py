@@ -136,6 +136,7 @@ TRIGGER = struct(
     {"kind": one_of("http")},
     numWorkers=whole(1, MAX_WORKERS),
     workerAvailabilityTimeoutMilliseconds=whole(0, 3_600_000),
+    workerTerminationTimeout=DURATION,
     annotations=map_of(text()),
     attributes=struct(
         maxRequestBodySize=whole(1, 2**31 - 1),
@@ -173,11 +174,9 @@ SPEC = struct(
     tolerations=list_of(TOLERATION),
     platform=struct(
         attributes=struct(
-            restartPolicy=struct(
-                {"name": one_of("no", "always", "on-failure", "unless-stopped")},
-                maximumRetryCount=whole(0, 100),
-            ),
-            mountMode=one_of("volume", "bind"),
+            # Nuclio also knows maximumRetryCount, which counts with on-failure only, and mountMode,
+            # which nothing reads any more (1.13).
+            restartPolicy=struct({"name": one_of("no", "always", "unless-stopped")}),
             network=text(),
         )
     ),

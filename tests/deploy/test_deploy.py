@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -19,15 +20,46 @@ from typing import Any
 import pytest
 import yaml
 from check_image import Image
+from dockerfile import read_dockerfile
 from nuclio_schema import Invalid, check_config
 
 from sam2_tracker.models import MODELS
+from sam2_tracker.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "pth-facebookresearch-sam2-tracker"
 INFO = '{"version": "0.1.0", "model": "sam2.1_hiera_tiny", "device": "cpu"}'
 DEPLOYABLE = [m.name for m in MODELS if m.url]
 SHA256 = "ab" * 32
+CONTAINER = f"nuclio-nuclio-{NAME}"
+IMAGE = "cvat.pth.facebookresearch.sam2"
+BODY_LIMIT = 192 << 20
+VERSION = re.findall(r'^VERSION = "(.+)"$', (ROOT / "main.py").read_text(), re.MULTILINE)[0]
+# What the scripts and recipes may use besides the stand-ins.
+PROGRAMS = [
+    "awk",
+    "bash",
+    "cat",
+    "cp",
+    "df",
+    "dirname",
+    "env",
+    "find",
+    "head",
+    "mkdir",
+    "mv",
+    "printf",
+    "rm",
+    "sed",
+    "seq",
+    "sh",
+    "sleep",
+    "sort",
+    "tail",
+    "tee",
+    "tr",
+    "true",
+]
 
 
 @dataclass
@@ -35,6 +67,8 @@ class Machine:
     """A copy of what the scripts need, and a machine whose docker and nuctl are stand-ins."""
 
     folder: Path
+    python: bool = True
+    """Whether it has a python3 that is new enough."""
     state: dict[str, Any] = field(
         default_factory=lambda: {
             "docker": True,
@@ -42,7 +76,9 @@ class Machine:
             "runtimes": ["runc", "nvidia"],
             "driver": "580.95.05",
             "networks": ["cvat_cvat"],
-            "images": [],
+            "images": {},
+            "registry": [],
+            "ports_taken": [],
             "images_running": ["cvat/server:v2.73.0", "quay.io/nuclio/dashboard:1.16.3-amd64"],
             "containers": {
                 "cvat_server": {"running": True, "env": ["DJANGO=1", "CVAT_SERVERLESS=1"]},
@@ -66,19 +102,23 @@ class Machine:
 
     def run(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         tools = self.folder / "tools"
+        # The stand-ins themselves start with the path of their file.
+        old = "" if self.python else 'case "$1" in -*) exit 1 ;; esac\n'
         shutil.rmtree(tools, ignore_errors=True)
         tools.mkdir()
         for program in self.programs:
             (tools / program).symlink_to(ROOT / "tests/deploy/standins/standin.py")
-        (tools / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')  # stand-ins'
+        for program in PROGRAMS:  # and none of this machine's own docker or nvidia-smi
+            (tools / program).symlink_to(shutil.which(program, path="/usr/bin:/bin") or "missing")
+        (tools / "python3").write_text(f'#!/bin/sh\n{old}exec {sys.executable} "$@"\n')
         (tools / "python3").chmod(0o755)
         (self.folder / "state.json").write_text(json.dumps(self.state))
         (self.folder / "log").write_text("")
-        return subprocess.run(
-            ["bash", "-c", command],
+        done = subprocess.run(
+            ["/bin/bash", "-c", command],
             cwd=self.repository,
             env={
-                "PATH": f"{tools}:/usr/bin:/bin",
+                "PATH": str(tools),
                 "STANDIN_STATE": str(self.folder / "state.json"),
                 "STANDIN_LOG": str(self.folder / "log"),
                 **environment,
@@ -87,6 +127,8 @@ class Machine:
             text=True,
             timeout=120,
         )
+        self.state = json.loads((self.folder / "state.json").read_text())
+        return done
 
     def calls(self, *beginning: str) -> list[list[str]]:
         calls = [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
@@ -153,9 +195,10 @@ def test_nuclio_accepts_every_field(name: str) -> None:
         "numWorkers": 1,
         "kind": "http",
         "workerAvailabilityTimeoutMilliseconds": 35_000,
-        "attributes": {"maxRequestBodySize": 256 << 20},
+        "workerTerminationTimeout": "35s",
+        "attributes": {"port": 32100, "maxRequestBodySize": BODY_LIMIT},
     }
-    assert spec["platform"]["attributes"]["restartPolicy"]["name"] == "always"
+    assert spec["platform"]["attributes"] == {"restartPolicy": {"name": "always"}}
     assert spec["readinessTimeoutSeconds"] > 60
     gpu = {"limits": {"nvidia.com/gpu": 1}}
     assert spec.get("resources") == (gpu if "gpu" in name else None)
@@ -182,6 +225,49 @@ def test_the_two_differ_only_in_the_device() -> None:
     assert gpu["build"].pop("image") == "cvat.pth.facebookresearch.sam2:latest-gpu"
     gpu.pop("resources")
     assert cpu == gpu
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_dockerfile_does_what_nuctl_does(device: str) -> None:
+    name = "function.yaml" if device == "cpu" else "function-gpu.yaml"
+    build = yaml.safe_load((ROOT / name).read_text())["spec"]["build"]
+    wanted = build["directives"]["preCopy"] + build["directives"]["postCopy"]
+    found = read_dockerfile(ROOT / "Dockerfile", DEVICE=device)
+
+    def steps(directives: list[dict[str, str]], *kinds: str) -> list[str]:
+        own = [d for d in directives if "--find-links /opt/nuclio/whl" not in d["value"]]
+        return [f"{d['kind']} {d['value']}" for d in own if d["kind"] in kinds]
+
+    assert steps(found, "RUN") == steps(wanted, "RUN")
+    assert sorted(steps(found, "ENV", "WORKDIR")) == sorted(steps(wanted, "ENV", "WORKDIR"))
+    # What Nuclio's own Dockerfile has: the two suppliers, the health check, the command.
+    text = (ROOT / "Dockerfile").read_text()
+    assert f"FROM {build['baseImage']} AS pins" in text
+    sources = [value.split()[1] for value in steps(found, "COPY") if "--from" in value]
+    assert sources == ["--from=processor"] * 3 + ["--from=uhttpc"]
+    assert steps(found, "CMD") == ['CMD [ "processor" ]']
+    assert "http://127.0.0.1:8082/ready" in steps(found, "HEALTHCHECK")[0]
+
+
+def test_the_release_names_images_as_the_scripts_do() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    job = workflow["jobs"]["image"]
+    matrix = job["strategy"]["matrix"]
+    assert matrix["device"] == ["cpu", "gpu"]
+    assert matrix["model"] == [m.name for m in MODELS if m.url and m.sha256]
+    steps = {step.get("uses", "").partition("@")[0]: step.get("with", {}) for step in job["steps"]}
+    assert steps["docker/build-push-action"]["sbom"] is True
+    assert steps["docker/build-push-action"]["provenance"] == "mode=max"
+    for step in job["steps"]:
+        assert re.search("@[0-9a-f]{40}$", step.get("uses", "@" + "0" * 40)), "pinned by digest"
+    tag = steps["docker/metadata-action"]["tags"]
+    assert tag.startswith("type=match,pattern=v(.*),group=1,suffix=-${{ matrix.model }}")
+    command = "source ./deploy_common.sh; MODEL=sam2.1_hiera_tiny CHECKPOINT= image_tag "
+    for name, suffix in (("function.yaml", ""), ("function-gpu.yaml", "-gpu")):
+        done = subprocess.run(
+            ["bash", "-c", command + name], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        assert done.stdout == f"{IMAGE}:{VERSION}-sam2.1_hiera_tiny{suffix}"
 
 
 @pytest.mark.parametrize(
@@ -261,6 +347,8 @@ def shipped_files() -> list[Path]:
 
 def test_no_test_benchmark_or_training_code_ships(machine: Machine) -> None:
     assert machine.run("./deploy_cpu.sh --stage out/function").returncode == 0
+    assert "ENV SAM2_MODEL=sam2.1_hiera_tiny" in machine.directives()
+    assert machine.directives()[-1] == "RUN python -m sam2_tracker.download"
     folders = {path.name for path in machine.copy.iterdir() if path.is_dir()}
     assert folders == {"sam2_tracker", "weights"}
     ours = {"main", "tracker", "model_handler", "tracker_state", "sam2_tracker"}
@@ -357,24 +445,38 @@ def test_deploys_into_cvat(machine: Machine, device: str) -> None:
     done = machine.run(f"./deploy_{device}.sh")
     assert done.returncode == 0, done.stderr
     file = "function.yaml" if device == "cpu" else "function-gpu.yaml"
+    image = f"{IMAGE}:{VERSION}-sam2.1_hiera_tiny" + ("-gpu" if device == "gpu" else "")
+    build = ["nuctl", "build", NAME, "--platform", "local", "--path", str(machine.copy)]
+    assert machine.calls("nuctl", "build") == [[*build, "--file", str(machine.copy / file)]]
     assert machine.calls("nuctl", "create") == [
         ["nuctl", "create", "project", "cvat", "--platform", "local"]
     ]
     assert machine.calls("nuctl", "deploy") == [
         [
             *("nuctl", "deploy", NAME, "--project-name", "cvat", "--platform", "local"),
-            *("--path", str(machine.copy), "--file", str(machine.copy / file)),
-            *("--env", "CVAT_FUNCTIONS_REDIS_HOST=cvat_redis_ondisk"),
-            *("--env", "CVAT_FUNCTIONS_REDIS_PORT=6666"),
-            *("--platform-config", '{"attributes": {"network": "cvat_cvat"}}'),
+            *("--file", str(machine.copy / file), "--run-image", image),
         ]
     ]
+    spec = machine.config(file)["spec"]
+    assert settings(spec) == {
+        "CVAT_FUNCTIONS_REDIS_HOST": "cvat_redis_ondisk",
+        "CVAT_FUNCTIONS_REDIS_PORT": "6666",
+    }
+    assert spec["platform"]["attributes"]["network"] == "cvat_cvat"
     asked = machine.calls("docker", "exec", f"nuclio-nuclio-{NAME}", "python", "-c")
     assert "http://127.0.0.1:8080/" in asked[0][-1]
-    assert f"It runs: {INFO}" in done.stdout
+    assert f"It runs on port 32100: {INFO}" in done.stdout
     assert "Next: CVAT lists" in done.stdout
-    assert "ENV SAM2_MODEL=sam2.1_hiera_tiny" in machine.directives(file)
-    assert machine.directives(file)[-1] == "RUN python -m sam2_tracker.download"
+    assert "http://localhost:32100/ready" in done.stdout
+
+
+def settings(spec: dict[str, Any]) -> dict[str, str]:
+    """The function's environment in a configuration; a secret as <its name>/<its key>."""
+    found = {}
+    for item in spec.get("env", []):
+        secret = item.get("valueFrom", {}).get("secretKeyRef")
+        found[item["name"]] = f"{secret['name']}/{secret['key']}" if secret else item["value"]
+    return found
 
 
 def test_the_clean_copy_holds_nothing_else(machine: Machine) -> None:
@@ -488,6 +590,9 @@ def test_an_old_driver_is_fine_with_an_older_cuda(machine: Machine) -> None:
     machine.state["driver"] = "535.54.03"
     index = "https://download.pytorch.org/whl/cu126"
     assert machine.run(f"./deploy_gpu.sh --torch-index {index}").returncode == 0
+    assert (
+        machine.run(f"./deploy_gpu.sh --stage out/function --torch-index {index}").returncode == 0
+    )
     step = f"RUN pip install -r requirements-torch.txt --index-url {index}"
     assert step in machine.directives("function-gpu.yaml")
 
@@ -497,7 +602,11 @@ def test_dry_run_prints_and_touches_nothing(machine: Machine) -> None:
     done = machine.run("./deploy_gpu.sh --dry-run --model facebook/sam2.1-hiera-large")
     assert done.returncode == 0, done.stderr
     assert sorted(machine.repository.rglob("*")) == before
-    for program, verb in (("nuctl", "deploy"), ("nuctl", "create"), ("docker", "exec")):
+    assert "Next:" not in done.stdout
+    for program, verb in (
+        *(("nuctl", verb) for verb in ("create", "build", "deploy")),
+        *(("docker", verb) for verb in ("stop", "exec")),
+    ):
         assert machine.calls(program, verb) == []
         assert re.search(f"^{program} {verb} ", done.stdout, re.MULTILINE)
     assert "SAM2_MODEL=sam2.1_hiera_large" in done.stdout
@@ -516,30 +625,38 @@ def test_another_redis_and_its_password(machine: Machine) -> None:
         "CVAT_FUNCTIONS_REDIS_PASSWORD": password,
     }
     machine.state["containers"].pop("cvat_redis_ondisk")
-    done = machine.run("./deploy_cpu.sh --env SAM2_THREADS=4 --env 'SAM2_MODEL_X=a b'", **redis)
+    done = machine.run("./deploy_cpu.sh --env SAM2_THREADS=4 --env 'SAM2_X=a: \\b #c'", **redis)
     assert done.returncode == 0, done.stderr
+    assert settings(machine.config()["spec"]) == {
+        "SAM2_THREADS": "4",
+        "SAM2_X": "a: \\b #c",
+        "CVAT_FUNCTIONS_REDIS_HOST": "redis.example.org",
+        "CVAT_FUNCTIONS_REDIS_PORT": "6379",
+    }
     call = machine.calls("nuctl", "deploy")[0]
-    assert [call[i + 1] for i, word in enumerate(call) if word == "--env"] == [
-        "CVAT_FUNCTIONS_REDIS_HOST=redis.example.org",
-        "CVAT_FUNCTIONS_REDIS_PORT=6379",
-        f"CVAT_FUNCTIONS_REDIS_PASSWORD={password}",
-        "SAM2_THREADS=4",
-        "SAM2_MODEL_X=a b",
-    ]
+    assert call[-2:] == ["--env", f"CVAT_FUNCTIONS_REDIS_PASSWORD={password}"]
     assert "se$cret" not in done.stdout + done.stderr
+    assert not any("se$cret" in file.read_text() for file in machine.copy.glob("*.yaml"))
     machine.run("./deploy_cpu.sh", CVAT_FUNCTIONS_REDIS_HOST="r", CVAT_FUNCTIONS_REDIS_PORT="7000")
-    assert "CVAT_FUNCTIONS_REDIS_PORT=7000" in machine.calls("nuctl", "deploy")[0]
+    assert settings(machine.config()["spec"])["CVAT_FUNCTIONS_REDIS_PORT"] == "7000"
 
 
 def test_no_redis_at_all(machine: Machine) -> None:
     assert machine.run("./deploy_cpu.sh", CVAT_FUNCTIONS_REDIS_HOST="").returncode == 0
-    assert "--env" not in machine.calls("nuctl", "deploy")[0]
+    assert settings(machine.config()["spec"]) == {}
+
+
+def test_a_cpu_without_a_choice_of_model_hears_of_the_faster_one(machine: Machine) -> None:
+    told = "--model efficienttam_ti_512 takes about a tenth"
+    assert machine.run("./deploy_cpu.sh").stdout.count(told) == 1
+    assert told not in machine.run("./deploy_cpu.sh --model sam2.1_hiera_tiny").stdout
+    assert told not in machine.run("./deploy_gpu.sh").stdout
 
 
 @pytest.mark.parametrize("model", [m for m in MODELS if m.url], ids=lambda m: m.name)
 def test_every_model_under_both_names(machine: Machine, model: Any) -> None:
     checksum = "" if model.sha256 else f"--sha256 {SHA256.upper()}"
-    for name in (model.name, model.hugging_face_id):
+    for name in filter(None, (model.name, model.hugging_face_id)):
         done = machine.run(f"./deploy_cpu.sh --stage out/function --model {name} {checksum}")
         assert done.returncode == 0, done.stderr
         for config in ("function.yaml", "function-gpu.yaml"):
@@ -570,6 +687,15 @@ def test_every_model_under_both_names(machine: Machine, model: Any) -> None:
         ("--torch-index 'https://x/ --trusted'", "is no plain URL"),
         ("--workers 0", "--workers is a number"),
         ("--image x --model sam2.1_hiera_large", "--image is built already"),
+        ("--image '--rm x'", "is no name of an image"),
+        ("--port 0", "--port is a number from 1 to 65535, not '0'"),
+        ("--port 65536", "--port is a number from 1 to 65535, not '65536'"),
+        ("--memory 6g", "--memory is a size such as 6Gi or 6144Mi, not '6g'"),
+        ("--env SAM2_WORKERS=2", "give the number of workers with --workers"),
+        ("--env CVAT_FUNCTIONS_REDIS_HOST=r", "set CVAT_FUNCTIONS_REDIS_HOST in the environment"),
+        ("--env SAM2_THREADS=2 --env SAM2_THREADS=4", "--env SAM2_THREADS is given twice"),
+        ("--redis-secret s", "--redis-secret is for Kubernetes, with --stage"),
+        ("--stage x --redis-secret s", "needs the store's address in CVAT_FUNCTIONS_REDIS_HOST"),
         ("--cpu", "unknown option '--cpu'"),
         ("serverless/dir", "unknown option 'serverless/dir'"),
     ],
@@ -616,8 +742,8 @@ def test_workers(machine: Machine) -> None:
     assert machine.run("./deploy_gpu.sh --workers 3").returncode == 0
     trigger = machine.config("function-gpu.yaml")["spec"]["triggers"]["myHttpTrigger"]
     assert trigger["numWorkers"] == 3
-    assert trigger["attributes"] == {"maxRequestBodySize": 256 << 20}
-    assert "SAM2_WORKERS=3" in machine.calls("nuctl", "deploy")[0]
+    assert trigger["attributes"] == {"port": 32100, "maxRequestBodySize": BODY_LIMIT}
+    assert settings(machine.config("function-gpu.yaml")["spec"])["SAM2_WORKERS"] == "3"
 
 
 def test_weights_that_are_here_go_along(machine: Machine) -> None:
@@ -634,7 +760,7 @@ def test_weights_from_a_folder_or_file(machine: Machine, tmp_path: Path, form: s
     source.mkdir()
     (source / "sam2_hiera_small.pt").write_bytes(b"small")
     done = machine.run(
-        f"./deploy_cpu.sh --model sam2_hiera_small --sha256 {SHA256}",
+        f"./deploy_cpu.sh --stage out/function --model sam2_hiera_small --sha256 {SHA256}",
         SAM2_WEIGHTS_URL=form.format(source),
     )
     assert done.returncode == 0, done.stderr
@@ -644,7 +770,8 @@ def test_weights_from_a_folder_or_file(machine: Machine, tmp_path: Path, form: s
 
 def test_weights_from_a_mirror(machine: Machine) -> None:
     url = "https://mirror.example.org/sam2?x=1&y=2"
-    assert machine.run("./deploy_cpu.sh", SAM2_WEIGHTS_URL=url).returncode == 0
+    done = machine.run("./deploy_cpu.sh --stage out/function", SAM2_WEIGHTS_URL=url)
+    assert done.returncode == 0, done.stderr
     directives = machine.directives()
     assert directives.index(f"ARG SAM2_WEIGHTS_URL={url}") < directives.index(
         "RUN python -m sam2_tracker.download"
@@ -663,6 +790,8 @@ def test_ones_own_checkpoint(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "mine.pt").write_bytes(b"mine")
     options = f"--config {tmp_path}/mine_b+.yaml --checkpoint {tmp_path}/mine.pt"
     assert machine.run(f"./deploy_cpu.sh {options}").returncode == 0
+    assert machine.calls("nuctl", "deploy")[0][-1] == f"{IMAGE}:{VERSION}-mine"
+    assert machine.run(f"./deploy_cpu.sh --stage out/function {options}").returncode == 0
     home = "/opt/nuclio/weights"
     assert f"ENV SAM2_CONFIG={home}/mine_b+.yaml SAM2_CHECKPOINT={home}/mine.pt" in (
         machine.directives()
@@ -674,19 +803,26 @@ def test_ones_own_checkpoint(machine: Machine, tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_built_already(machine: Machine) -> None:
-    done = machine.run("./deploy_gpu.sh --image cvat.pth.facebookresearch.sam2:latest-gpu")
+    image = f"registry.example.org/cvat/sam2:{VERSION}-sam2.1_hiera_tiny-gpu"
+    done = machine.run(f"./deploy_gpu.sh --image {image}")
     assert done.returncode == 1
-    assert "is not on this machine; load it with 'docker load'" in done.stderr
-    machine.state["images"] = ["cvat.pth.facebookresearch.sam2:latest-gpu"]
-    done = machine.run("./deploy_gpu.sh --image cvat.pth.facebookresearch.sam2:latest-gpu")
+    assert "is not on this machine and cannot be pulled; 'docker login'" in done.stderr
+    assert machine.calls("nuctl", "deploy") == []
+    machine.state["registry"] = [image]
+    done = machine.run(f"./deploy_gpu.sh --image {image}")
     assert done.returncode == 0, done.stderr
+    assert machine.calls("docker", "pull") == [["docker", "pull", image]]
+    assert machine.calls("nuctl", "build") == []
     call = machine.calls("nuctl", "deploy")[0]
     assert "--path" not in call
-    assert call[call.index("--run-image") + 1] == "cvat.pth.facebookresearch.sam2:latest-gpu"
+    assert call[call.index("--run-image") + 1] == image
     spec = machine.config("function-gpu.yaml")["spec"]
     original = yaml.safe_load((ROOT / "function-gpu.yaml").read_text())["spec"]
-    original.pop("build")
-    assert spec == original
+    assert spec.keys() - original.keys() == {"env"}
+    assert original.keys() - spec.keys() == {"build"}
+    assert spec["triggers"] == original["triggers"]
+    machine.run(f"./deploy_gpu.sh --image {image}")
+    assert machine.calls("docker", "pull") == [], "it is here now"
 
 
 def test_the_clean_copy_is_made_anew_but_never_over_other_files(machine: Machine) -> None:
@@ -704,13 +840,222 @@ def test_the_clean_copy_is_made_anew_but_never_over_other_files(machine: Machine
         (folder / name).unlink()
 
 
-def test_a_build_that_fails(machine: Machine) -> None:
-    machine.state["deploy_fails"] = True
+def test_a_build_that_fails_leaves_what_runs(machine: Machine) -> None:
+    assert machine.run("./deploy_cpu.sh").returncode == 0
+    machine.state["build_fails"] = True
     done = machine.run("./deploy_cpu.sh")
     assert done.returncode == 1
     assert "Failed to build processor image" in done.stderr
+    assert "nuctl could not build the image; what runs was not touched" in done.stderr
+    assert machine.calls("docker", "exec") + machine.calls("docker", "stop") == []
+    assert machine.state["containers"][CONTAINER]["running"]
+
+
+def test_a_container_that_cannot_be_run(machine: Machine) -> None:
+    machine.state["deploy_fails"] = True
+    done = machine.run("./deploy_cpu.sh")
+    assert done.returncode == 1
+    assert "Failed to run a Docker container" in done.stderr
     assert "nuctl could not deploy the function" in done.stderr
     assert machine.calls("docker", "exec") == []
+
+
+# --- it stays deployed
+
+
+def test_the_port_is_the_same_after_a_restart(machine: Machine) -> None:
+    """CVAT asks at the port that Nuclio told it once; else it answers 503 until the next deploy."""
+    assert machine.run("./deploy_cpu.sh").returncode == 0
+    port = machine.run(f"docker port {CONTAINER} 8080/tcp").stdout
+    for _ in range(2):
+        machine.run(f"docker restart {CONTAINER}")
+        assert machine.run(f"docker port {CONTAINER} 8080/tcp").stdout == port
+
+
+def test_which_port(machine: Machine) -> None:
+    def deployed(options: str = "") -> int:
+        done = machine.run(f"./deploy_cpu.sh {options}")
+        assert done.returncode == 0, done.stderr
+        port = machine.config()["spec"]["triggers"]["myHttpTrigger"]["attributes"]["port"]
+        assert f"It runs on port {port}:" in done.stdout
+        return int(port)
+
+    machine.state["ports_taken"] = [32100, 32101]
+    assert deployed() == 32102, "the first free one"
+    machine.state["ports_taken"] = []
+    assert deployed() == 32102, "the one that it has"
+    assert deployed("--port 8096") == 8096
+    assert deployed() == 8096
+    assert deployed("--port 8096") == 8096, "its own port is not taken"
+    done = machine.run("./deploy_cpu.sh --stage out/function --port 9000")
+    assert done.returncode == 0, done.stderr
+    assert machine.config()["spec"]["triggers"]["myHttpTrigger"]["attributes"]["port"] == 9000
+
+
+def test_a_port_that_docker_chose_is_not_kept(machine: Machine) -> None:
+    """Docker gives those from 32768 on to whichever container starts first."""
+    machine.state["containers"][CONTAINER] = {"running": True, "env": [], "port": 32768}
+    assert machine.run("./deploy_cpu.sh").returncode == 0
+    assert machine.state["containers"][CONTAINER]["fixed_port"] == 32100
+
+
+def test_a_port_that_is_taken(machine: Machine) -> None:
+    machine.state["ports_taken"] = [8096]
+    done = machine.run("./deploy_cpu.sh --port 8096")
+    assert done.returncode == 1
+    assert "port 8096 of this machine is taken; name another one with --port" in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # by no container
+        port = listener.getsockname()[1]
+        done = machine.run(f"./deploy_cpu.sh --port {port}")
+    assert f"port {port} of this machine is taken" in done.stderr
+    machine.state["ports_taken"] = list(range(32100, 32200))
+    done = machine.run("./deploy_cpu.sh")
+    assert "the ports 32100 to 32199 are all taken; name a free one with --port" in done.stderr
+
+
+def test_a_staged_copy_holds_every_option(machine: Machine) -> None:
+    """Nothing that is said with --stage is lost on the way to CVAT's own script or Kubernetes."""
+    options = "--env SAM2_THREADS=4 --env 'SAM2_X=it: #1' --network other --workers 2 --memory 6Gi"
+    redis = {"CVAT_FUNCTIONS_REDIS_HOST": "kvrocks", "CVAT_FUNCTIONS_REDIS_PORT": "6666"}
+    command = f"./deploy_gpu.sh --stage out/function {options} --redis-secret store"
+    done = machine.run(command, **redis)
+    assert done.returncode == 0, done.stderr
+    for name in ("function.yaml", "function-gpu.yaml"):
+        spec = machine.config(name)["spec"]
+        assert settings(spec) == {
+            "SAM2_THREADS": "4",
+            "SAM2_X": "it: #1",
+            "SAM2_WORKERS": "2",
+            **redis,
+            "CVAT_FUNCTIONS_REDIS_PASSWORD": "store/password",
+        }
+        assert spec["platform"]["attributes"]["network"] == "other"
+        assert spec["triggers"]["myHttpTrigger"]["numWorkers"] == 2
+        assert spec["resources"]["limits"]["memory"] == "6Gi"
+    assert machine.config("function-gpu.yaml")["spec"]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert machine.run("./deploy_cpu.sh --stage out/function").returncode == 0
+    spec = machine.config()["spec"]
+    assert settings(spec) == {}, "nothing is assumed"
+    assert "network" not in spec["platform"]["attributes"]
+    assert "resources" not in spec
+
+
+def test_a_staged_copy_holds_no_password(machine: Machine) -> None:
+    redis = {"CVAT_FUNCTIONS_REDIS_HOST": "r", "CVAT_FUNCTIONS_REDIS_PASSWORD": "secret"}
+    done = machine.run("./deploy_cpu.sh --stage out/function", **redis)
+    assert done.returncode == 1
+    assert "--stage writes no password into a file: use --redis-secret on Kubernetes" in done.stderr
+    assert not machine.copy.exists()
+
+
+def test_a_configuration_for_an_image_that_is_built(machine: Machine) -> None:
+    done = machine.run("./deploy_cpu.sh --stage out/function --image r.example.org/sam2:1")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in machine.copy.iterdir()} == {"function.yaml", "function-gpu.yaml"}
+    assert "build" not in machine.config()["spec"]
+    assert machine.calls() == []
+
+
+@pytest.mark.parametrize("python", [True, False], ids=["python3", "in the image"])
+@pytest.mark.parametrize(
+    ("options", "environment", "sentence"),
+    [
+        (
+            "--workers 2",
+            {"CVAT_FUNCTIONS_REDIS_HOST": ""},
+            "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST, or use one worker.",
+        ),
+        ("--env SAM2_THREADS=four", {}, "SAM2_THREADS is 'four'; it must be a whole number"),
+        ("--env SAM2_DEVICE=gpu", {}, "SAM2_DEVICE is 'gpu'; it must be auto, cpu, cuda or cuda:N"),
+        ("", {"CVAT_FUNCTIONS_REDIS_PORT": "redis"}, "CVAT_FUNCTIONS_REDIS_PORT is 'redis'"),
+    ],
+)
+def test_what_the_function_would_refuse_is_refused_at_once(
+    machine: Machine, options: str, environment: dict[str, str], sentence: str, python: bool
+) -> None:
+    machine.python = python
+    machine.state["registry"] = ["r.example.org/sam2:1"]
+    options += "" if python else " --image r.example.org/sam2:1"
+    done = machine.run(f"./deploy_cpu.sh {options}", **environment)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert machine.calls("nuctl", "build") + machine.calls("nuctl", "deploy") == []
+    if python:
+        assert done.stderr.count("\n") == 1
+        assert machine.run(f"./deploy_cpu.sh --stage out/function {options}", **environment)
+
+
+def test_a_memory_limit(machine: Machine) -> None:
+    assert machine.run("./deploy_cpu.sh --memory 6Gi").returncode == 0
+    assert machine.config()["spec"]["resources"] == {"limits": {"memory": "6Gi"}}
+    assert machine.run("./deploy_gpu.sh --memory 8192Mi").returncode == 0
+    limits = {"memory": "8192Mi", "nvidia.com/gpu": 1}
+    assert machine.config("function-gpu.yaml")["spec"]["resources"] == {"limits": limits}
+
+
+def test_an_upgrade_lets_a_request_end(machine: Machine) -> None:
+    """nuctl removes the container by force; it is stopped before, with time for a request."""
+    assert machine.run("./deploy_cpu.sh").returncode == 0
+    assert machine.calls("docker", "stop") == [], "nothing ran"
+    assert machine.run("./deploy_cpu.sh").returncode == 0
+    calls = [call[:2] for call in machine.calls() if call[1] in ("build", "stop", "deploy")]
+    assert calls == [["nuctl", "build"], ["docker", "stop"], ["nuctl", "deploy"]]
+    seconds = int(machine.calls("docker", "stop")[0][3])
+    budget = Settings().time_budget_seconds + 2 * Settings().redis_timeout_seconds
+    trigger = machine.config()["spec"]["triggers"]["myHttpTrigger"]
+    wait = int(trigger["workerTerminationTimeout"].removesuffix("s"))
+    assert budget < wait < seconds
+
+
+def test_a_project_that_cannot_be_made(machine: Machine) -> None:
+    machine.state["create_fails"] = True
+    done = machine.run("./deploy_cpu.sh")
+    assert done.returncode == 1
+    assert "deploy_cpu.sh: nuctl could not create the project cvat;" in done.stderr
+    assert machine.calls("nuctl", "build") == []
+
+
+@pytest.mark.parametrize("options", ["", "--image r.example.org/sam2:1"])
+def test_a_stage_that_cannot_be_made(machine: Machine, options: str) -> None:
+    (machine.repository / "file").write_text("")
+    done = machine.run(f"./deploy_cpu.sh --stage file/copy {options}")
+    assert done.returncode == 1
+    folder = machine.repository / "file" / "copy"
+    assert f"deploy_cpu.sh: the folder '{folder}' cannot be made; name another" in done.stderr
+
+
+def test_a_store_that_does_not_answer_is_said(machine: Machine) -> None:
+    machine.state["function_answers"] = '{"store": {"kind": "redis", "answers": false}}'
+    done = machine.run("./deploy_cpu.sh")
+    assert done.returncode == 0
+    assert "warning: its store does not answer; until it does, requests get 503" in done.stderr
+
+
+def test_rollback(machine: Machine) -> None:
+    done = machine.run("./deploy_cpu.sh --rollback")
+    assert done.returncode == 1
+    assert "no image from before the last upgrade is on this machine" in done.stderr
+
+    def upgrade(options: str = "") -> str:
+        done = machine.run(f"./deploy_cpu.sh {options}")
+        assert done.returncode == 0, done.stderr
+        return str(machine.state["containers"][CONTAINER]["image"])
+
+    first, second = upgrade(), upgrade()  # the same version and model, built again
+    assert first != second
+    assert upgrade("--rollback") == first
+    assert upgrade("--rollback") == second, "and back"
+    large = upgrade("--model sam2.1_hiera_large")
+    tags = machine.run(f"docker image ls --format '{{{{.Tag}}}}' {IMAGE}").stdout.split()
+    assert set(tags) == {
+        f"{IMAGE}:{VERSION}-sam2.1_hiera_tiny",
+        f"{IMAGE}:{VERSION}-sam2.1_hiera_large",
+        f"{IMAGE}:previous",
+        f"{IMAGE}:rollback",
+    }
+    assert upgrade(f"--image {IMAGE}:{VERSION}-sam2.1_hiera_tiny") == second
+    assert upgrade("--rollback") == large
 
 
 def test_a_function_that_never_answers(machine: Machine) -> None:
@@ -741,6 +1086,8 @@ def test_shellcheck() -> None:
 
 # --- the recipes of the documents, word for word
 
+REGISTRY_IMAGE = f"registry.example.org/cvat/sam2:{VERSION}-sam2.1_hiera_tiny"
+
 
 def recipes(name: str) -> list[Any]:
     text = (ROOT / name).read_text()
@@ -764,7 +1111,8 @@ RECIPES = [
 
 @pytest.mark.parametrize("code", RECIPES)
 def test_recipe(machine: Machine, code: str) -> None:
-    machine.state["images"] = ["cvat.pth.facebookresearch.sam2:latest"]
+    machine.state["images"] = {f"{IMAGE}:{VERSION}-sam2.1_hiera_tiny": "sha256:1"}
+    machine.state["registry"] = [REGISTRY_IMAGE]
     (machine.repository / "cvat-sam2.tar").write_bytes(b"image")
     for name in ("mine.yaml", "mine.pt"):
         (machine.repository / name).write_text("")

@@ -21,7 +21,7 @@ from sam2_tracker.shapes import (
 )
 from tracker_state import RETAINED
 
-POLYGON_TOLERANCE = 0.005
+POLYGON_TOLERANCE = 0.02
 
 
 @dataclass(kw_only=True, eq=False)

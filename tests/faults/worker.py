@@ -106,7 +106,7 @@ def fork(run: Callable[[], int]) -> int:
     return pid
 
 
-def main_() -> None:
+def run_servers() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, action="append", required=True)
     parser.add_argument("--control", type=Path, required=True)
@@ -118,7 +118,7 @@ def main_() -> None:
     def run(index: int, port: int) -> int:
         if index % 2:
             os.environ |= dict.fromkeys(CACHES, "0")
-        return serve.main_(["--port", str(port)])
+        return serve.serve(["--port", str(port)])
 
     servers = [
         fork(lambda index=index, port=port: run(index, port))  # type: ignore[misc]
@@ -132,4 +132,4 @@ def main_() -> None:
 
 
 if __name__ == "__main__":
-    main_()
+    run_servers()

@@ -30,19 +30,13 @@ export async function routeBetween(
     keyframes: number[],
 ): Promise<Route> {
     const numbers = [...(await job.frames.frameNumbers())].sort((a, b) => a - b);
+    const known = new Set(numbers);
     const [low, high] = [Math.min(start, target), Math.max(start, target)];
     const deleted = new Set<number>();
     const look = async (number: number): Promise<Frame | null> => {
         const { width, height, deleted: isDeleted } = await job.frames.get(number);
         if (isDeleted) deleted.add(number);
-        return isDeleted
-            ? null
-            : {
-                  number,
-                  width,
-                  height,
-                  deleted: false,
-              };
+        return isDeleted ? null : { number, width, height, deleted: false };
     };
     const frames: Frame[] = [];
     for (const number of numbers.filter((one) => one >= low && one <= high)) {
@@ -57,7 +51,7 @@ export async function routeBetween(
         }
     }
     for (const number of new Set(keyframes)) {
-        if (numbers.includes(number)) await look(number);
+        if (known.has(number)) await look(number);
     }
     const ahead = frames.filter(({ number }) => number !== start);
     return { frames: target < start ? ahead.reverse() : ahead, timeline, deleted };

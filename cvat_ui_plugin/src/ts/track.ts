@@ -3,19 +3,23 @@
 
 import { Frame } from './cvat';
 import { Source } from './objects';
-import { Answer, CallError, explain, faultOf, parseAnswers } from './server';
+import { Answer, CallError, explain, insideImage, faultOf, parseAnswers } from './server';
+import { Cancelled, JobClosed, POLL_MS, within } from './waiting';
 
 /** nginx in front of CVAT ends a call after 60 s; a call should stay well below. */
-const CALL_BUDGET_MS = 25_000;
+export const CALL_BUDGET_MS = 25_000;
 /** Waits before a call is repeated: a restarting function is back within half a minute. */
-const WAITS_MS = [1000, 2000, 4000, 8000, 16_000];
-const POLL_MS = 200;
+export const WAITS_MS = [1000, 2000, 4000, 8000, 16_000];
+/** The page sets no limit to a call of its own; CVAT's server gives up after 120 s. */
+export const CALL_LIMIT_MS = 130_000;
 
 export interface FrameResult {
     frame: number;
     /** null: not visible on this frame. */
     points: number[] | null;
     score: number | null;
+    /** A person drew it on this frame: nothing is written, and the object goes on from here. */
+    byHand: boolean;
 }
 
 /** What became of one object, frame by frame in the order of tracking. */
@@ -29,23 +33,23 @@ export interface Tracked {
 export interface Run {
     objects: Tracked[];
     /** Where and why the whole run ended early; null where it reached its target. */
-    stop: { frame: number; reason: string; cancelled: boolean } | null;
+    stop: { frame: number; reason: string; cancelled: boolean; drawAgain: boolean } | null;
 }
 
 export interface Tools {
     /** Send one request to the function; throws what cvat-core throws. */
     call(args: Record<string, unknown>): Promise<unknown>;
     functionID: string | number;
-    cancelled(): boolean;
+    /** Throws `Cancelled` or `JobClosed` where the run must end. */
+    mayGoOn(): void;
     onProgress(message: string, percent: number): void;
     sleep(milliseconds: number): Promise<void>;
     now(): number;
 }
 
-class Cancelled extends Error {}
-
 interface Live {
     tracked: Tracked;
+    /** null: it is to be started from where it was last seen. */
     state: string | null;
     /** Where a new state is started from if this one is gone. */
     lastSeen: { frame: number; points: number[] };
@@ -74,24 +78,38 @@ class Caller {
         request: Request,
         take: (object: Live, answer: Answer) => void,
     ): Promise<void> {
+        const refused: [Live, CallError][] = [];
+        let isStart = false;
         let rest = objects;
         let repeats = 0;
         while (rest.length) {
-            if (this.tools.cancelled()) throw new Cancelled();
+            this.tools.mayGoOn();
             const batch = rest.slice(0, this.perCall);
             const args = { ...request(batch), frame };
+            isStart = !('states' in args);
             const started = this.tools.now();
             let answers: Answer[];
             try {
-                answers = parseAnswers(await this.tools.call(args), batch.length, 'states' in args);
+                const answered = await within(
+                    this.tools.call(args),
+                    CALL_LIMIT_MS,
+                    this.tools.mayGoOn,
+                    () =>
+                        new CallError(
+                            `CVAT's server did not answer within ${CALL_LIMIT_MS / 1000} s.`,
+                            'wait',
+                        ),
+                );
+                answers = parseAnswers(answered, batch.length, 'states' in args);
             } catch (raised) {
+                if (raised instanceof Cancelled || raised instanceof JobClosed) throw raised;
                 const error = explain(raised, this.tools.functionID);
                 const tooMany = error.remedy === 'fewer' || error.remedy === 'fewer for good';
                 if (tooMany && batch.length > 1) {
                     this.perCall = Math.floor(batch.length / 2);
                     if (error.remedy === 'fewer for good') this.limit = this.perCall;
                 } else if (error.remedy === 'fewer for good') {
-                    giveUp(batch[0], frame, error.message);
+                    refused.push([batch[0], error]);
                     rest = rest.slice(1);
                 } else if ((tooMany || error.remedy === 'wait') && repeats < WAITS_MS.length) {
                     await this.wait(WAITS_MS[repeats], error.message);
@@ -106,6 +124,14 @@ class Caller {
             batch.forEach((object, index) => take(object, answers[index]));
             rest = rest.slice(batch.length);
         }
+        // one object may be at fault; where each of several is refused alone, the picture is
+        if (refused.length === objects.length && (objects.length > 1 || !isStart)) {
+            throw new CallError(
+                `The function cannot use the picture of frame ${frame}: ${refused[0][1].message}`,
+                'stop',
+            );
+        }
+        for (const [object, error] of refused) giveUp(object, frame, error.message);
     }
 
     /** Halving brings a call to half its time at best: growing below a quarter cannot flap. */
@@ -118,9 +144,9 @@ class Caller {
     }
 
     private async wait(milliseconds: number, reason: string): Promise<void> {
-        this.tools.onProgress(`${reason} Trying again in ${milliseconds / 1000} s`, this.percent);
+        this.tools.onProgress(`${reason} Trying again in ${milliseconds / 1000} s.`, this.percent);
         for (let left = milliseconds; left > 0; left -= POLL_MS) {
-            if (this.tools.cancelled()) throw new Cancelled();
+            this.tools.mayGoOn();
             await this.tools.sleep(Math.min(left, POLL_MS));
         }
     }
@@ -147,6 +173,19 @@ async function seed(caller: Caller, objects: Live[]): Promise<void> {
                 }
             },
         );
+    }
+}
+
+/** Pass a frame on which a person drew these objects, or hid them: that stays as it is. An object
+ * that was drawn is started again from there when it is tracked on. */
+function pass(objects: Live[], frame: number): void {
+    for (const object of objects) {
+        const points = object.tracked.source.byHand.get(frame)?.points ?? null;
+        if (points) {
+            object.lastSeen = { frame, points };
+            object.state = null;
+        }
+        object.tracked.results.push({ frame, points, score: null, byHand: true });
     }
 }
 
@@ -178,9 +217,10 @@ async function step(
             giveUp(object, number, `the function answered ${fault}`);
             return;
         }
-        tracked.results.push({ frame: number, points: shape && [...shape.points], score });
+        const points = shape && insideImage(shape, width, height);
+        tracked.results.push({ frame: number, points, score, byHand: false });
         object.state = state;
-        if (shape) object.lastSeen = { frame: number, points: shape.points };
+        if (points) object.lastSeen = { frame: number, points };
         if (state === null) giveUp(object, number, 'the function does not track it any further');
     };
     const request: Request = (batch) => ({
@@ -206,9 +246,16 @@ async function step(
     }
 }
 
-function progressText(done: number, frames: Frame[], live: number, elapsed: number): string {
+function progressText(
+    done: number,
+    start: Frame,
+    frames: Frame[],
+    live: number,
+    elapsed: number,
+): string {
     const objects = live === 1 ? '1 object' : `${live} objects`;
-    const text = `Frame ${frames[done].number} (${done + 1} of ${frames.length}), ${objects}`;
+    const way = frames[0].number < start.number ? ' backwards' : '';
+    const text = `Frame ${frames[done].number} (${done + 1} of ${frames.length}${way}), ${objects}`;
     if (done === 0) return text;
     const left = Math.round(((elapsed / done) * (frames.length - done)) / 1000);
     return `${text}, about ${left < 90 ? `${left} s` : `${Math.round(left / 60)} min`} left`;
@@ -237,6 +284,7 @@ export async function track(
     }));
     const caller = new Caller(tools);
     const stopped = (frame: number, error: unknown): Run => {
+        if (error instanceof JobClosed) throw error;
         const cancelled = error instanceof Cancelled;
         // a frame counts as done when every object has been answered: the next run starts there
         for (const { results } of run.objects) {
@@ -245,7 +293,8 @@ export async function track(
         run.stop = {
             frame,
             cancelled,
-            reason: cancelled ? 'cancelled' : explain(error, tools.functionID).message,
+            drawAgain: error instanceof CallError && error.remedy === 'draw again',
+            reason: cancelled ? '' : explain(error, tools.functionID).message,
         };
         return run;
     };
@@ -265,24 +314,36 @@ export async function track(
     for (const [done, frame] of frames.entries()) {
         const live = objects.filter(({ tracked }) => tracked.failure === null);
         if (!live.length) break;
-        if (tools.cancelled()) return stopped(frame.number, new Cancelled());
+        try {
+            tools.mayGoOn();
+        } catch (error) {
+            return stopped(frame.number, error);
+        }
         if (frame.width !== start.width || frame.height !== start.height) {
             return stopped(
                 frame.number,
                 new CallError(
-                    `The image is ${frame.width}x${frame.height} here, ` +
+                    `The picture is ${frame.width}x${frame.height} here, ` +
                         `and ${start.width}x${start.height} before.`,
-                    'stop',
+                    'draw again',
                 ),
             );
         }
         caller.percent = Math.floor((100 * done) / frames.length);
         tools.onProgress(
-            progressText(done, frames, live.length, tools.now() - begun),
+            progressText(done, start, frames, live.length, tools.now() - begun),
             caller.percent,
         );
         try {
-            await step(caller, live, frame);
+            const byHand = live.filter(({ tracked }) => tracked.source.byHand.has(frame.number));
+            const others = live.filter((object) => !byHand.includes(object));
+            await seed(
+                caller,
+                others.filter(({ state }) => state === null),
+            );
+            const ready = others.filter(({ tracked }) => tracked.failure === null);
+            if (ready.length) await step(caller, ready, frame);
+            pass(byHand, frame.number);
         } catch (error) {
             return stopped(frame.number, error);
         }

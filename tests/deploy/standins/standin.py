@@ -3,14 +3,16 @@
 """Stands in for docker, nuctl, kubectl and nvidia-smi, under whose names it is linked.
 
 Records each call, refuses what the real program would refuse (unknown commands and flags, missing
-values, files that are not there, a configuration that Nuclio does not accept), and answers from the
-state that the test has written. Flags and commands are those of nuctl 1.13 (its cobra commands),
-docker 28 and kubectl 1.32.
+values, files that are not there, a configuration that Nuclio does not accept), and keeps the
+machine's images and containers in the state that the test has written: `nuctl deploy` starts a
+container, and a port that nobody names is another one after each start, as Docker does it. Flags
+and commands are those of nuctl 1.13 (its cobra commands), docker 28 and kubectl 1.32.
 """
 
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,6 +61,11 @@ DOCKER = {
     "image prune": ({"--force -f --all -a": BOOL}, 0, 0),
     "builder prune": ({"--force -f --all -a": BOOL}, 0, 0),
     "inspect": ({"--format -f --type": VALUE}, 1, 99),
+    "port": ({}, 1, 2),
+    "stop": ({"--time --timeout -t": VALUE}, 1, 99),
+    "start": ({}, 1, 99),
+    "build": ({"--file -f --tag -t --build-arg --build-context --target": VALUE}, 1, 1),
+    "image ls": ({"--format --filter -f": VALUE}, 0, 1),
     "exec": ({"--interactive -i --tty -t": BOOL, "--env -e --workdir -w": VALUE}, 2, 99),
     "logs": ({"--tail -n --since": VALUE, "--follow -f": BOOL}, 1, 1),
     "pull": ({"--quiet -q": BOOL}, 1, 1),
@@ -70,6 +77,7 @@ DOCKER = {
     "system df": ({}, 0, 0),
     "restart": ({}, 1, 99),
     "run": ({"--rm": BOOL, "--gpus --network --env -e": VALUE}, 1, 99),
+    "login": ({"--username -u": VALUE, "--password-stdin": BOOL}, 0, 1),
 }
 KUBECTL_GLOBAL = {"--namespace": VALUE, "-n": VALUE, "--context": VALUE}
 KUBECTL = {
@@ -165,18 +173,19 @@ def nuctl(words: list[str], state: dict) -> None:
     elif command == "get project":
         if positional and positional[0] not in state["projects"]:
             refuse("No projects found")
+    elif command == "create project" and state.get("create_fails"):
+        refuse("Failed to create project")
+    elif command == "build":
+        nuctl_build(options, state)
     elif command == "deploy":
-        nuctl_deploy(options, positional)
-        if state.get("deploy_fails"):
-            refuse("Failed to build processor image")
+        nuctl_deploy(options, positional, state)
 
 
-def nuctl_deploy(options: dict, positional: list[str]) -> None:
+def read_config(options: dict, positional: list[str]) -> dict:
     import yaml
     from nuclio_schema import Invalid, check_config
 
     path, file = one(options, "--path", "-p"), one(options, "--file", "-f")
-    image = one(options, "--run-image")
     file = file or (path and str(Path(path) / "function.yaml"))
     if not file or not Path(file).is_file():
         refuse(f"Failed opening function config file {file}")
@@ -187,11 +196,32 @@ def nuctl_deploy(options: dict, positional: list[str]) -> None:
         refuse(str(error))
     if positional and positional[0] != config["metadata"]["name"]:
         refuse("the name on the command line and the one in the file differ")
+    return config
+
+
+def nuctl_build(options: dict, state: dict) -> str:
+    config = read_config(options, [])
+    build_context(Path(one(options, "--path", "-p") or ""), config)
+    if state.get("build_fails"):
+        refuse("Failed to build processor image")
+    image = one(options, "--image", "-i") or config["spec"]["build"]["image"]
+    image = image if ":" in image else f"{image}:latest"
+    state["builds"] = state.get("builds", 0) + 1
+    state["images"][image] = f"sha256:built{state['builds']}"
+    return image
+
+
+def nuctl_deploy(options: dict, positional: list[str], state: dict) -> None:
+    config = read_config(options, positional)
+    image = one(options, "--run-image")
+    local = one(options, "--platform") == "local"
     if image:
-        if path or "build" in config["spec"]:
+        if one(options, "--path", "-p") or "build" in config["spec"]:
             refuse("Nuclio would build: --run-image needs a file without build section, no --path")
+        if local and image not in state["images"]:
+            refuse("Output from docker command includes more than just ID")  # it pulls meanwhile
     else:
-        build_context(Path(path or ""), config)
+        image = nuctl_build(options, state)
     for pair in options.get("--env", []) + options.get("-e", []):
         if not re.match(r"[A-Za-z_]\w*=", pair):
             refuse(f"Environment variable must be in the form of name=value: {pair}")
@@ -201,6 +231,22 @@ def nuctl_deploy(options: dict, positional: list[str]) -> None:
     for name in ("--platform-config", "--triggers"):
         if one(options, name):
             json.loads(one(options, name) or "")
+    if local:
+        name = f"nuclio-nuclio-{config['metadata']['name']}"
+        state["containers"].pop(name, None)  # as `docker rm -f`
+        if state.get("deploy_fails"):
+            refuse("Failed to run a Docker container")
+        trigger = config["spec"]["triggers"]["myHttpTrigger"]
+        container = {"running": True, "image": state["images"][image], "env": []}
+        container["fixed_port"] = trigger["attributes"].get("port")
+        state["containers"][name] = container
+        start_container(container, state)
+
+
+def start_container(container: dict, state: dict) -> None:
+    container["running"] = True
+    state["next_port"] = state.get("next_port", 32767) + 1
+    container["port"] = container.get("fixed_port") or state["next_port"]
 
 
 def build_context(path: Path, config: dict) -> None:
@@ -221,6 +267,7 @@ def build_context(path: Path, config: dict) -> None:
 def docker(words: list[str], state: dict) -> None:
     command, options, positional = parse(words, DOCKER, {})
     template = one(options, "--format", "-f")
+    containers, images = state["containers"], state["images"]
     if not state["docker"]:
         refuse("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.")
     if command == "info" and template:
@@ -232,25 +279,43 @@ def docker(words: list[str], state: dict) -> None:
         )
     elif command == "ps" and template == "{{.Image}}":
         print("\n".join(state["images_running"]))
+    elif command == "ps" and template == "{{.Ports}}":
+        ports = [c["port"] for c in containers.values() if c["running"] and c.get("port")]
+        for port in ports + state["ports_taken"]:
+            print(f"0.0.0.0:{port}->8080/tcp, [::]:{port}->8080/tcp")
     elif command == "network inspect" and positional[0] not in state["networks"]:
         refuse(f"network {positional[0]} not found")
-    elif command == "image inspect" and positional[0] not in state["images"]:
-        refuse(f"No such image: {positional[0]}")
-    elif command == "inspect":
-        container = state["containers"].get(positional[0])
-        if container is None:
-            refuse(f"No such object: {positional[0]}")
-        known = {
-            "{{.Config.Env}}": "[" + " ".join(container["env"]) + "]",
-            "{{.State.Running}}": str(container["running"]).lower(),
-        }
-        print(known[template])
-    elif command == "exec":
-        if not state["function_answers"]:
-            refuse("Container is restarting, wait until the container is running")
-        print(state["function_answers"])
-    elif command == "logs":
-        print(state["function_log"], file=sys.stderr)
+    elif command == "image inspect":
+        if positional[0] not in images:
+            refuse(f"No such image: {positional[0]}")
+        print({"{{.Id}}": images[positional[0]], None: "[]"}[template])
+    elif command == "image rm":
+        for name in positional:
+            if images.pop(name, None) is None:
+                refuse(f"No such image: {name}")
+    elif command == "image ls":
+        print("\n".join(name for name in images if name.split(":")[0] == positional[0]))
+    elif command == "tag":
+        source = positional[0]
+        known = [*images.values(), *(c.get("image") for c in containers.values())]
+        if source not in images and source not in known:
+            refuse(f"No such image: {source}")
+        images[positional[1]] = images.get(source, source)
+    elif command == "pull":
+        if positional[0] not in state["registry"]:
+            refuse("pull access denied, repository does not exist or may require 'docker login'")
+        images[positional[0]] = f"sha256:pulled{len(images)}"
+    elif command == "build":
+        if not Path(positional[0]).is_dir() or not Path(one(options, "--file", "-f")).is_file():
+            refuse("unable to prepare context")
+        images[one(options, "--tag", "-t")] = f"sha256:built{len(images)}"
+    elif command in ("inspect", "port", "stop", "start", "restart", "exec", "logs"):
+        docker_container(command, template, positional, state)
+    elif command == "run":
+        if positional[0] not in images:
+            refuse(f"Unable to find image '{positional[0]}' locally")
+        if positional[1:] == ["python", "-m", "sam2_tracker.check_settings"]:
+            check_settings(options)
     elif command == "compose":
         for name in options["-f"]:
             if name not in ("docker-compose.yml", COMPOSE_SERVERLESS):
@@ -258,7 +323,47 @@ def docker(words: list[str], state: dict) -> None:
     elif command == "load" and not Path(one(options, "--input", "-i") or "").is_file():
         refuse("open: no such file or directory")
     elif command == "save":
+        if positional[0] not in images:
+            refuse(f"No such image: {positional[0]}")
         Path(one(options, "--output", "-o") or "/dev/null").write_bytes(b"image")
+
+
+def docker_container(
+    command: str, template: str | None, positional: list[str], state: dict
+) -> None:
+    container = state["containers"].get(positional[0])
+    if container is None:
+        refuse(f"No such container: {positional[0]}")
+    if command == "inspect":
+        fixed = container.get("fixed_port")
+        bindings = {"8080/tcp": [{"HostIp": "", "HostPort": str(fixed or "")}]}
+        known = {
+            "{{.Config.Env}}": "[" + " ".join(container["env"]) + "]",
+            "{{.State.Running}}": str(container["running"]).lower(),
+            "{{.Image}}": container.get("image", "sha256:0"),
+            "{{json .HostConfig.PortBindings}}": json.dumps(bindings, separators=(",", ":")),
+            None: "[]",
+        }
+        print(known[template])
+    elif command == "port":
+        print(f"0.0.0.0:{container['port']}\n[::]:{container['port']}")
+    elif command == "stop":
+        container["running"] = False
+    elif command in ("start", "restart"):
+        start_container(container, state)
+    elif command == "exec":
+        if not state["function_answers"]:
+            refuse("Container is restarting, wait until the container is running")
+        print(state["function_answers"])
+    elif command == "logs":
+        print(state["function_log"], file=sys.stderr)
+
+
+def check_settings(options: dict) -> None:
+    """The function's own code, as `docker run` starts it in the image."""
+    words = [sys.executable, "-m", "sam2_tracker.check_settings"]
+    settings = dict(pair.split("=", 1) for pair in options.get("--env", []))
+    sys.exit(subprocess.run(words, cwd=REPOSITORY, env=settings).returncode)
 
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -311,7 +416,10 @@ def main() -> None:
         "make": make,
         "git": git,
     }
-    program[name](sys.argv[1:], state)
+    try:
+        program[name](sys.argv[1:], state)
+    finally:
+        Path(os.environ["STANDIN_STATE"]).write_text(json.dumps(state))
 
 
 if __name__ == "__main__":

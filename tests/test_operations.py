@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""What an operator relies on: readiness, metrics, a failed start that says why, an end in order."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nuclio_sdk
+import pytest
+from function_server import FunctionServer, follow, init
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+import main
+from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.models import ModelFiles
+from tools.redis_server import RedisServer
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAME = Image.effect_noise((96, 64), 80).convert("RGB")
+POLYGON = {"type": "polygon", "points": [20, 10, 70, 12, 60, 50, 25, 45]}
+
+
+def environment(files: ModelFiles) -> dict[str, str]:
+    return {
+        "SAM2_CONFIG": str(files.config),
+        "SAM2_CHECKPOINT": str(files.checkpoint),
+        "SAM2_DEVICE": "cpu",
+        "SAM2_PRECISION": "float32",
+        "SAM2_THREADS": "1",
+    }
+
+
+def new_context(worker_id: int = 0) -> Any:
+    logger = nuclio_sdk.Logger(logging.INFO)
+    return nuclio_sdk.Context(logger, nuclio_sdk.Platform("local"), worker_id=worker_id)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[RedisServer]:
+    """A Redis that the tests start and kill; it keeps its port."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def function(micro_files: ModelFiles, store: RedisServer) -> Iterator[FunctionServer]:
+    address = {
+        "CVAT_FUNCTIONS_REDIS_HOST": store.host,
+        "CVAT_FUNCTIONS_REDIS_PORT": str(store.port),
+    }
+    with FunctionServer(environment(micro_files) | address) as server:
+        yield server
+
+
+def figures(function: FunctionServer) -> dict[tuple[str, ...], float]:
+    """GET /metrics as {(name, label values in the order of their names): value}."""
+    status, headers, body = function.request("GET", path="/metrics")
+    assert status == 200
+    assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def test_ready_means_that_a_request_would_be_answered(
+    function: FunctionServer, store: RedisServer
+) -> None:
+    def ready() -> tuple[int, Any]:
+        status, _, body = function.request("GET", path="/ready")
+        return status, json.loads(body)
+
+    down = (
+        503,
+        {
+            "error": {
+                "code": "store_unavailable",
+                "message": "The store of the tracks does not answer; the function's log says why.",
+                "indexes": [],
+            }
+        },
+    )
+    assert ready() == down
+    assert function.post(init(FRAME, [POLYGON]))[0] == 503
+    store.start()
+    assert ready() == (200, {"ready": True})
+    assert function.post(init(FRAME, [POLYGON]))[0] == 200
+    store.kill()
+    assert ready() == down
+    assert function.get()["store"] == {"kind": "redis", "answers": False}, "GET / goes on"
+
+
+def test_metrics_are_the_figures_of_the_log(function: FunctionServer, store: RedisServer) -> None:
+    before = figures(function)
+    assert before["cvat_sam2_store_answers", "0"] == 0
+    store.start()
+    status, answer = function.post(init(FRAME, [POLYGON, POLYGON]))
+    assert status == 200
+    assert function.post(follow(FRAME, [answer["states"][0], None]))[0] == 200
+    gone = {"v": 1, "id": "A" * 43}
+    assert function.post(follow(FRAME, [answer["states"][0], gone]))[0] == 200
+    assert function.post({"image": "no image"})[0] == 400
+    assert function.request("PUT")[0] == 405
+    after = figures(function)
+    store.kill()
+    assert function.post(init(FRAME, [POLYGON]))[0] == 503
+    at_last = figures(function)
+
+    def grown(name: str, *labels: str, since: Any = before, until: Any = after) -> float:
+        key = (f"cvat_sam2_{name}", *labels)
+        return float(until[key] - since.get(key, 0))
+
+    assert grown("requests_total", "200", "0") == 3
+    assert grown("requests_total", "400", "0") == 1
+    assert grown("requests_total", "405", "0") == 1
+    assert grown("requests_total", "503", "0", since=after, until=at_last) == 1
+    assert grown("request_seconds_count", "0") == 5
+    assert grown("objects_total", "started", "0") == 2
+    assert grown("objects_total", "continued", "0") == 2
+    assert grown("objects_total", "failed", "0") == 1
+    assert grown("image_bytes_total", "0") > 0
+    assert grown("store_bytes_total", "written", "0") > 0
+    assert grown("cache_lookups_total", "hit", "0") > 0
+    phases = ("decode", "encode", "start", "step", "save")
+    seconds = [grown("phase_seconds_total", phase, "0") for phase in phases]
+    assert all(second > 0 for second in seconds)
+    assert sum(seconds) <= grown("request_seconds_sum", "0")
+    assert after["cvat_sam2_store_answers", "0"] == 1
+    running = next(key for key in after if key[0] == "cvat_sam2_running_info")
+    assert {main.VERSION, "cpu", "float32", "redis"} <= set(running)
+    assert after["cvat_sam2_process_resident_memory_bytes",] > 100 << 20
+
+
+def test_a_wrong_method_is_logged_as_a_warning(function: FunctionServer) -> None:
+    assert function.request("DELETE")[0] == 405
+    function.wait_for(r"(?i)\[warning\] request failed.*status: 405|warn.*405")
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"SAM2_THREADS": "four"}, "SAM2_THREADS is 'four'; it must be a whole number from 0"),
+        ({"SAM2_WORKERS": "2"}, "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST"),
+        ({"SAM2_CHECKPOINT": "/none.pt"}, "/none.pt"),
+        ({"SAM2_CONFIG": "", "SAM2_CHECKPOINT": "", "SAM2_MODEL": "sam3"}, "sam3"),
+        ({"SAM2_DEVICE": "cuda:99"}, "cuda:99"),
+    ],
+)
+def test_a_failed_start_is_one_sentence_in_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+    micro_files: ModelFiles,
+    variables: dict[str, str],
+    sentence: str,
+) -> None:
+    """Nuclio's log shows what the function logs, and nothing of what it raises."""
+    for name, value in (environment(micro_files) | variables).items():
+        monkeypatch.setenv(name, value)
+    lines: list[str] = []
+    context = new_context()
+    monkeypatch.setattr(context.logger, "error", lines.append)
+    with pytest.raises(ConfigurationError):
+        main.init_context(context)
+    assert len(lines) == 1
+    assert lines[0].startswith("The function cannot start: ")
+    assert sentence in lines[0]
+    assert "\n" not in lines[0]
+
+
+def test_the_end_closes_the_store_and_the_process(
+    monkeypatch: pytest.MonkeyPatch, micro_files: ModelFiles
+) -> None:
+    """Nuclio waits for the end of the process, workerTerminationTimeout long."""
+    for name, value in environment(micro_files).items():
+        monkeypatch.setenv(name, value)
+    context = new_context()
+    main.init_context(context)
+    closed: list[bool] = []
+    monkeypatch.setattr(context.user_data.tracker, "close", lambda: closed.append(True))
+    with pytest.raises(SystemExit) as ended:
+        context.platform._on_signal("termination")
+    assert (ended.value.code, closed) == (0, [True])
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({}, ""),
+        ({"SAM2_WORKERS": "2", "CVAT_FUNCTIONS_REDIS_HOST": "redis"}, ""),
+        ({"SAM2_WORKERS": "2"}, "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST, or"),
+        ({"SAM2_REDIS_TLS": "maybe"}, "SAM2_REDIS_TLS is 'maybe'; it must be 0 or 1."),
+    ],
+)
+def test_settings_are_checked_without_any_package(variables: dict[str, str], sentence: str) -> None:
+    """On the machine that deploys, where nothing of ours is installed."""
+    words = [sys.executable, "-S", "-E", "-m", "sam2_tracker.check_settings"]
+    done = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == bool(sentence)
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == bool(sentence)
