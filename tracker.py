@@ -492,7 +492,9 @@ def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) ->
         return
     seed = _drawn(each)
     drawn = start_bank(seed.policy or policy, result.seen)
-    track = Track(width=frame.width, height=frame.height, shape_type=seed.type)
+    track = Track(
+        width=frame.width, height=frame.height, shape_type=seed.type, tolerance=seed.tolerance
+    )
     if isinstance(each.prompt, tuple):
         # What is answered while the object is lost, if it is never seen again.
         track = replace(track, box=widen_box(each.prompt, width=frame.width, height=frame.height))
@@ -507,13 +509,18 @@ def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) ->
             return
         # The object keeps the type in which it is answered.
         box = track.box if seed.type == each.state.track.shape_type else each.state.track.box
-        corrected = replace(each.state, track=replace(each.state.track, box=box))
+        tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance
+        track = replace(each.state.track, box=box, tolerance=tolerance)
+        corrected = replace(each.state, track=track)
         each.new_state = adopt_references(corrected, bank)
     each.answer = Answer(shape=Shape(type=seed.type, points=seed.points), score=result.score)
 
 
 def _bitmap_to_shape(bitmap: Bitmap, track: Track, tolerance: float) -> tuple[Shape | None, Track]:
-    """The shape, None if the object is not visible, and the track with its last box."""
+    """The shape, None if the object is not visible, and the track with its last box.
+
+    tolerance: of polygons, where the track has none of its own.
+    """
     visible = bool(bitmap.any())
     if track.shape_type == "rectangle":
         if not visible:
@@ -525,7 +532,8 @@ def _bitmap_to_shape(bitmap: Bitmap, track: Track, tolerance: float) -> tuple[Sh
         return None, track
     if track.shape_type == "mask":
         return Shape(type="mask", points=bitmap_to_mask(bitmap)), track
-    return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=tolerance)), track
+    own = tolerance if track.tolerance is None else track.tolerance
+    return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=own)), track
 
 
 def _drawn(each: _Object) -> Seed:
