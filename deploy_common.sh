@@ -548,14 +548,15 @@ deploy() {
 }
 
 pull_image() {
-    if [ -n "$DRY_RUN" ] || ! docker image inspect "$IMAGE" >/dev/null 2>&1; then
-        case "$IMAGE" in
-        "$IMAGE_NAME:previous") [ -n "$DRY_RUN" ] || die "no image from before the last upgrade is on this machine." ;;
-        *)
-            run docker pull "$IMAGE" ||
-                die "the image $IMAGE is not on this machine and cannot be pulled; 'docker login' to its registry, or 'docker load' it."
-            ;;
-        esac
+    if [ "$IMAGE" = "$IMAGE_NAME:previous" ]; then
+        [ -n "$DRY_RUN" ] || docker image inspect "$IMAGE" >/dev/null 2>&1 ||
+            die "no image from before the last upgrade is on this machine."
+        # Its own name goes to the image that runs now.
+        IMAGE="$IMAGE_NAME:rollback"
+        run docker tag "$IMAGE_NAME:previous" "$IMAGE"
+    elif [ -n "$DRY_RUN" ] || ! docker image inspect "$IMAGE" >/dev/null 2>&1; then
+        run docker pull "$IMAGE" ||
+            die "the image $IMAGE is not on this machine and cannot be pulled; 'docker login' to its registry, or 'docker load' it."
     fi
 }
 

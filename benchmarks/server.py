@@ -81,7 +81,7 @@ def running_function(
     precision: str,
     device: str,
     redis: RedisServer,
-    cache_mib: int = Settings().attention_cache_mib,
+    cache_mib: int = Settings().memory_cache_mib,
 ) -> Iterator[RunningFunction]:
     """Starts the function with one worker, and ends it."""
     environment = {
@@ -92,7 +92,7 @@ def running_function(
         "SAM2_CHECKPOINT": str(files.checkpoint),
         "SAM2_PRECISION": precision,
         "SAM2_DEVICE": device,
-        "SAM2_ATTENTION_CACHE_MIB": str(cache_mib),
+        "SAM2_MEMORY_CACHE_MIB": str(cache_mib),
         # Generous, because a slow machine is to be measured and must not fail.
         "SAM2_TIME_BUDGET_SECONDS": "600",
         "SAM2_REDIS_TIMEOUT_SECONDS": "20",

@@ -27,7 +27,7 @@ Prompt = np.ndarray | tuple[float, float, float, float]
 def official_predictor(files: ModelFiles, *, fill_hole_area: int = 0) -> SAM2VideoPredictor:
     """Builds the predictor with sam2's own builder, which adds overrides, on the CPU in float32.
 
-    fill_hole_area: holes of at most so many low-resolution pixels are filled. official_logits
+    fill_hole_area: holes of at most so many low-resolution pixels are filled. OfficialRun
     supplies the connected components that sam2 computes with its CUDA extension.
     """
     GlobalHydra.instance().clear()
@@ -55,7 +55,7 @@ class OfficialRun:
     ) -> None:
         """folder: an empty one, for the frames."""
         for index in range(max(len(frames), LEAST_FRAMES)):
-            # PNG under the name that the predictor looks for: the pixels must be exactly ours.
+            # PNG, because the pixels must stay exact, under the name that the predictor looks for.
             frames[min(index, len(frames) - 1)].save(folder / f"{index}.jpg", format="PNG")
         predictor.add_all_frames_to_correct_as_cond = True
         self._predictor = predictor

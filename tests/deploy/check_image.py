@@ -3,6 +3,7 @@
 
     python tests/deploy/check_image.py                  # function.yaml, in a fresh venv
     python tests/deploy/check_image.py --gpu            # function-gpu.yaml (6 GB of downloads)
+    python tests/deploy/check_image.py --dockerfile     # the Dockerfile instead of function.yaml
     python tests/deploy/check_image.py --debian DIR     # as root: in a fresh Debian of debootstrap
 
 It does what `docker build` does with the Dockerfile that Nuclio writes, with what is at hand
@@ -13,11 +14,13 @@ a module that is not in the clean copy: each ends it with the command that faile
 base is a Debian bookworm with Python 3.11 and nothing else, as in the base image.
 
 The model is the bundled one, given as one's own checkpoint, so that nothing but package registries
-is needed; tests/test_download.py covers the download.
+is needed; tests of their own cover the download. Of what Nuclio's images bring, only the two Python
+packages are put in their place; its processor is not run.
 """
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,9 +32,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from dockerfile import read_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]
 NUCLIO_HOME = "/opt/nuclio"
+NUCLIO_PACKAGES = "nuclio-sdk==0.6.3 msgpack"
 DEBIAN = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
 
@@ -64,6 +69,8 @@ class Image:
 
     def apply(self, directive: Mapping[str, str], context: Path) -> None:
         kind, value = directive["kind"], directive["value"]
+        if kind in ("HEALTHCHECK", "CMD") or value.startswith("--from="):
+            return  # Nuclio's
         if kind in ("ENV", "ARG"):
             for pair in shlex.split(value):
                 name, _, text = pair.partition("=")
@@ -76,7 +83,10 @@ class Image:
         elif kind == "COPY":
             *sources, target = shlex.split(value)
             for source in sources:
-                shutil.copy2(context / source, self.path(target))
+                if (context / source).is_dir():
+                    shutil.copytree(context / source, self.path(target), dirs_exist_ok=True)
+                else:
+                    shutil.copy2(context / source, self.path(target))
         elif kind == "RUN":
             self.run(value)
         else:
@@ -115,9 +125,37 @@ def stage(folder: Path, options: argparse.Namespace) -> None:
     subprocess.run(words, cwd=ROOT, check=True)  # noqa: S603
 
 
+def carry_out_yaml(image: Image, context: Path, options: argparse.Namespace) -> None:
+    handler = context / "handler"
+    name = "function-gpu.yaml" if options.gpu else "function.yaml"
+    directives = yaml.safe_load((handler / name).read_text())["spec"]["build"]["directives"]
+    for directive in directives["preCopy"]:
+        image.apply(directive, context)
+    shutil.copytree(handler, image.path(NUCLIO_HOME), dirs_exist_ok=True)
+    image.run(f"pip install {NUCLIO_PACKAGES}")  # Nuclio brings these as wheels
+    for directive in directives["postCopy"]:
+        image.apply(directive, context)
+
+
+def carry_out_dockerfile(image: Image, context: Path, options: argparse.Namespace) -> None:
+    weights = f"{NUCLIO_HOME}/weights"
+    for directive in read_dockerfile(
+        ROOT / "Dockerfile", DEVICE="gpu" if options.gpu else "cpu", SAM2_MODEL="one's own"
+    ):
+        if directive["kind"] == "ENV" and directive["value"].startswith("SAM2_MODEL="):
+            value = f"SAM2_CONFIG={weights}/{options.config.name} "
+            directive["value"] = value + f"SAM2_CHECKPOINT={weights}/{options.checkpoint.name}"
+        if "--index-url" in directive["value"] and options.torch_index:
+            directive["value"] = re.sub("https://.*", options.torch_index, directive["value"])
+        if "--no-index" in directive["value"]:
+            image.run(f"pip download --dest {NUCLIO_HOME}/whl {NUCLIO_PACKAGES}")
+        image.apply(directive, context)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--gpu", action="store_true", help="function-gpu.yaml")
+    parser.add_argument("--dockerfile", action="store_true", help="the steps of the Dockerfile")
     parser.add_argument("--debian", type=Path, metavar="DIR", help="needs root and debootstrap")
     parser.add_argument("--torch-index", metavar="URL", help="as in deploy_cpu.sh")
     micro = ROOT / "models" / "sam2.1_hiera_micro.yaml"
@@ -132,14 +170,10 @@ def main() -> None:
         image = (
             fresh_debian(options.debian) if options.debian else fresh_venv(Path(temporary) / "root")
         )
-        name = "function-gpu.yaml" if options.gpu else "function.yaml"
-        directives = yaml.safe_load((handler / name).read_text())["spec"]["build"]["directives"]
-        for directive in directives["preCopy"]:
-            image.apply(directive, context)
-        shutil.copytree(handler, image.path(NUCLIO_HOME), dirs_exist_ok=True)
-        image.run("pip install nuclio-sdk==0.6.3 msgpack")  # Nuclio brings these as wheels
-        for directive in directives["postCopy"]:
-            image.apply(directive, context)
+        if options.dockerfile:
+            carry_out_dockerfile(image, handler, options)
+        else:
+            carry_out_yaml(image, context, options)
 
         shutil.copy(Path(__file__).with_name("probe_function.py"), image.path(NUCLIO_HOME))
         image.run("python probe_function.py")
