@@ -20,7 +20,7 @@ import { onFrame, reasonAgainstKind, SHAPE_TYPES, Source, sourcesOf } from './ob
 import { Report, reportOf } from './report';
 import { nothing, outcomeOf } from './results';
 import { ACTION_NAME, findTracker } from './server';
-import { keyframesByHand } from './signature';
+import { drawnKeyframes, keyframesByHand } from './signature';
 import { Successors } from './successors';
 import { track } from './track';
 import { Cancelled, JobClosed, within } from './waiting';
@@ -235,11 +235,12 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 if (!source.track) continue;
                 const frames = route.frames.map(({ number }) => number);
                 source.byHand = keyframesByHand(source.track, frames, route.deleted);
+                source.drawn = drawnKeyframes(source.track, start.number, route.deleted);
             }
             const replaceClaimed = await this.askAbout(sources);
             mayGoOn();
 
-            const run = await track(sources, start, route.frames, {
+            const run = await track(sources, start, route.frames, route.steps, {
                 call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
                 functionID: tracker.id,
                 mayGoOn,
