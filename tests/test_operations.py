@@ -3,6 +3,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import main
 from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.metrics import Metrics
 from sam2_tracker.models import ModelFiles
 from tools.redis_server import RedisServer
 
@@ -204,3 +206,22 @@ def test_settings_are_checked_without_any_package(variables: dict[str, str], sen
     assert done.returncode == bool(sentence)
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == bool(sentence)
+
+
+def test_every_metric_of_the_documents_exists(micro_files: ModelFiles) -> None:
+    text = Metrics(0, {"version": main.VERSION}).text(store_answers=True)
+    families = list(text_string_to_metric_families(text))
+    names = {sample.name for family in families for sample in family.samples}
+    types = {family.name: family.type for family in families}
+    names |= {f"{name}_total" for name, kind in types.items() if kind == "counter"}
+    names |= {f"{name}_bucket" for name, kind in types.items() if kind == "histogram"}
+    document = (ROOT / "docs" / "monitoring.md").read_text()
+    mentioned = set(re.findall(r"\bcvat_sam2_[a-z_]*[a-z]", document))
+    assert mentioned
+    assert mentioned <= names
+    table = document.split("## Metrics")[1].split("## Prometheus")[0]
+    listed = {f"cvat_sam2_{name}" for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE)}
+    ours = {name for name in types if "_process_" not in name}
+    assert {re.sub("_(total|info)$", "", name) for name in listed if "_process_" not in name} == (
+        ours
+    )
