@@ -47,7 +47,6 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         stamp = np.zeros((90, 120, 4), np.uint8)
         stamp[..., :3] = rng.integers(0, 255, 3)
-        cv2.ellipse(stamp[..., 3:].copy(), (60, 45), (50, 35), 0, 0, 360, 255, -1)
         alpha = np.zeros((90, 120), np.uint8)
         cv2.ellipse(alpha, (60, 45), (50, 35), 0, 0, 360, 255, -1)
         stamp[..., 3] = alpha
@@ -56,11 +55,13 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = stamps / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), np.full((90, 90, 4), 255, np.uint8))
-    film = folder / pictures.FILMED[0]
-    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 120))
-    for _ in range(6):
-        writer.write(rng.integers(0, 255, (120, 160, 3), np.uint8))
-    writer.release()
+    for film in pictures.FILMED:
+        writer = cv2.VideoWriter(
+            str(folder / film), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 120)
+        )
+        for _ in range(6):
+            writer.write(rng.integers(0, 255, (120, 160, 3), np.uint8))
+        writer.release()
     return folder
 
 
@@ -248,11 +249,12 @@ def test_a_label_is_not_moved_against_its_picture(from_side: int, to_side: int) 
     offsets = []
     for _ in range(12):
         images, masks = augment(rng, shots, labels, side=to_side)
-        light = images[0, ..., 0].astype(float) - images.min()
+        light = images[0, ..., 0].astype(float) - images[0, 0, 0, 0]
         rows, columns = np.mgrid[:to_side, :to_side]
         centre = [(light * places).sum() / light.sum() for places in (rows, columns)]
         offsets.append(np.array(centre) - [p.mean() for p in np.nonzero(masks[0, 0])])
-    assert np.abs(np.mean(offsets, 0)).max() < 0.2
+    # The median, for a crop may cut the disc; a label that is resized by itself is 0.4 off.
+    assert np.abs(np.median(offsets, 0)).max() < 0.3
 
 
 def test_colours_stay_natural_and_flicker_a_little() -> None:

@@ -155,9 +155,11 @@ class Training:
         kept = torch.load(path, map_location=self.model.device, weights_only=True)
         if kept.get("made_for") != made_for():
             raise ValueError(f"{path} is of another model or of other data: remove it")
-        if kept["decoder_only"] != self.decoder_only:
-            raise ValueError(f"{path} was begun {'with' if kept['decoder_only'] else 'without'} "
-                             "--decoder-only: go on like that, or remove it")  # fmt: skip
+        if kept.get("decoder_only") != self.decoder_only:
+            raise ValueError(
+                f"{path} was begun {'without' if self.decoder_only else 'with'} --decoder-only: "
+                "go on like that, or remove it"
+            )
         self.model.load_state_dict(kept["model"])
         self.guides.load_state_dict(kept["guides"])
         self.average, self.best = kept["average"], kept["best"]
