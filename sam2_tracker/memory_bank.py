@@ -137,10 +137,15 @@ def correct_bank(bank: MemoryBank, drawn: MemoryBank, *, distance: int) -> Memor
     """Joins a correction: the object was drawn `distance` steps after the bank's last step.
 
     distance: 0, the last tracked frame is the one that was drawn; 1, the frame after it, which
-    then counts as done. Raises TooManyKeyframes.
+    then counts as done. Where MAX_CONDITIONING frames are drawn already, the farthest gives way.
     """
-    joined = adopt_keyframes(bank, [(drawn, distance)])
-    return replace(joined, step=bank.step + distance)
+    step = bank.step + distance
+    kept = bank.conditioning
+    if len(kept) == MAX_CONDITIONING and all(frame.step != step for frame in kept):
+        farthest = max(kept, key=lambda frame: abs(frame.step - step))
+        kept = tuple(frame for frame in kept if frame is not farthest)
+    joined = adopt_keyframes(replace(bank, conditioning=kept), [(drawn, distance)])
+    return replace(joined, step=step)
 
 
 def adopt_keyframes(bank: MemoryBank, others: Sequence[tuple[MemoryBank, int]]) -> MemoryBank:
