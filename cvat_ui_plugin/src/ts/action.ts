@@ -14,7 +14,7 @@ import {
     SerializedShape,
 } from './cvat';
 import { recognise, replacedShapes, unmarkedBeside } from './earlier';
-import { clampTarget, routeBetween } from './frames';
+import { clampTarget, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { onFrame, reasonAgainstKind, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Report, reportOf } from './report';
@@ -232,10 +232,12 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 page.random,
             );
             for (const source of sources) {
-                if (!source.track) continue;
-                const frames = route.frames.map(({ number }) => number);
-                source.byHand = keyframesByHand(source.track, frames, route.deleted);
-                source.drawn = drawnKeyframes(source.track, start.number, route.deleted);
+                if (source.track) {
+                    const frames = route.frames.map(({ number }) => number);
+                    source.byHand = keyframesByHand(source.track, frames, route.deleted);
+                    source.drawn = drawnKeyframes(source.track, start.number);
+                }
+                source.drawn = await undeleted(job, source.drawn);
             }
             const replaceClaimed = await this.askAbout(sources);
             mayGoOn();
