@@ -38,10 +38,11 @@ demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds
 test: setup  ## all tests
 	$(PY) -m pytest -q
 
-check: setup  ## ruff, mypy, shellcheck
+check: setup  ## ruff, mypy, import-linter, shellcheck
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy .
+	$(VENV)/bin/lint-imports
 	git ls-files -z '*.sh' .ci/run | xargs -0 -r $(VENV)/bin/shellcheck
 
 serve: setup  ## the function behind HTTP (PORT=8090 WORKERS=1), without Docker

@@ -361,7 +361,7 @@ class ModelHandler:
 
     def _remember_prompted(self, frame: FrameFeatures, heads: _Heads) -> Tensor:
         """The memory of a prompted frame, encoded from its low-resolution logits, holes filled."""
-        memories, _ = self.network._encode_new_memory(
+        encoded: tuple[Tensor, object] = self.network._encode_new_memory(
             current_vision_feats=_expand(frame.levels, len(heads.logits)),
             feat_sizes=list(frame.sizes),
             pred_masks_high_res=F.interpolate(
@@ -373,7 +373,7 @@ class ModelHandler:
             object_score_logits=heads.object_scores,
             is_mask_from_pts=True,
         )
-        return memories
+        return encoded[0]
 
     def _pointer_tokens(self, recalls: Sequence[Recall]) -> tuple[Tensor, Tensor]:
         """Object pointers as memory tokens and their positions, (objects, tokens, channels).

@@ -26,6 +26,7 @@ from sam2_tracker.memory_bank import adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
+from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
 from sam2_tracker.protocol import (
     Adoption,
     Answer,
@@ -40,17 +41,7 @@ from sam2_tracker.protocol import (
 from sam2_tracker.record_format import Track
 from sam2_tracker.records import open_records
 from sam2_tracker.settings import MIB, Settings
-from sam2_tracker.shapes import (
-    Bitmap,
-    Box,
-    bitmap_to_mask,
-    bitmap_to_polygon,
-    bitmap_to_rectangle,
-    mask_to_bitmap,
-    polygon_to_bitmap,
-    rectangle_to_box,
-    widen_box,
-)
+from sam2_tracker.shapes import Bitmap, Box, widen_box
 from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
 from sam2_tracker.store_call import StoreThread
 from sam2_tracker.threads import set_threads
@@ -83,10 +74,13 @@ class _Frame:
     digest: bytes
     width: int
     height: int
-    image: Image.Image | None
-    """None: only the features are kept."""
-    features: FrameFeatures | None
-    """None: not encoded yet."""
+    content: Image.Image | FrameFeatures
+    """Pixels, or what is known of them from an earlier request."""
+
+    @property
+    def is_new(self) -> bool:
+        """It was not encoded in an earlier request."""
+        return isinstance(self.content, Image.Image)
 
     @property
     def megapixels(self) -> float:
@@ -188,7 +182,7 @@ class Tracker:
         if not drawn and not stepped:
             return
         with watch.phase("encode"):
-            features = frame.features or self._model.encode(frame.image)
+            features = self._encode(frame)
         with watch.phase("start"):
             self._start([each for each in drawn if not each.steps], features, frame)
             self._correct([each for each in drawn if each.steps], features, frame)
@@ -271,14 +265,15 @@ class Tracker:
         if (known := self._frames.get(digest)) is not None:
             return known
         image = decode_image(data, max_megapixels=self._settings.max_image_megapixels)
-        return _Frame(
-            digest=digest, width=image.width, height=image.height, image=image, features=None
-        )
+        return _Frame(digest=digest, width=image.width, height=image.height, content=image)
+
+    def _encode(self, frame: _Frame) -> FrameFeatures:
+        content = frame.content
+        return self._model.encode(content) if isinstance(content, Image.Image) else content
 
     def _keep_frame(self, frame: _Frame, features: FrameFeatures) -> None:
-        if frame.features is None:
-            known = replace(frame, image=None, features=features)
-            self._frames.put(frame.digest, known, features.nbytes)
+        if frame.is_new:
+            self._frames.put(frame.digest, replace(frame, content=features), features.nbytes)
 
     def _prepare_prompts(self, objects: Sequence[_Object], frame: _Frame) -> None:
         drawn = [each for each in objects if each.active and each.seed is not None]
@@ -287,9 +282,16 @@ class Tracker:
         for done, each in enumerate(drawn):
             check_time(done, len(drawn))
             try:
-                each.prompt = _seed_to_prompt(_drawn(each), frame, self._model)
+                each.prompt = self._to_prompt(_drawn(each), frame)
             except ObjectError as error:
                 each.fail(error)
+
+    def _to_prompt(self, seed: Seed, frame: _Frame) -> Bitmap | Box:
+        prompt = seed_to_prompt(seed, width=frame.width, height=frame.height)
+        if isinstance(prompt, tuple):
+            return prompt
+        # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
+        return self._model.scale_mask(prompt)
 
     def _start(self, drawn: list[_Object], features: FrameFeatures, frame: _Frame) -> None:
         """New objects, and corrections by masks and polygons: both are starts of the model."""
@@ -321,7 +323,7 @@ class Tracker:
         tolerance = self._settings.polygon_tolerance
         for (each, prediction), bitmap in zip(found, bitmaps, strict=True):
             state = _known(each)
-            shape, track = _bitmap_to_shape(bitmap, state.track, tolerance)
+            shape, track = bitmap_to_shape(bitmap, state.track, tolerance=tolerance)
             bank = remember(state.bank, prediction.seen, self._model.layout)
             each.new_state = replace(state, track=track, bank=bank)
             each.answer = Answer(shape=shape, score=prediction.score)
@@ -339,7 +341,7 @@ class Tracker:
         self, drawn: list[_Object], stepped: list[_Object], frame: _Frame, watch: Stopwatch
     ) -> None:
         seconds = watch.phases
-        if frame.features is None:  # else it would seem to cost nothing
+        if frame.is_new:  # else it would seem to cost nothing
             self.budget.remember("frame", seconds["decode"] + seconds["encode"])
         if drawn and not any(each.steps for each in drawn):
             self.budget.remember("start", seconds["start"] / len(drawn))
@@ -471,16 +473,6 @@ def _check_seed_pixels(drawn: Sequence[_Object], frame: _Frame) -> None:
         )
 
 
-def _seed_to_prompt(seed: Seed, frame: _Frame, model: ModelHandler) -> Bitmap | Box:
-    """Raises BadShape, EmptyShape."""
-    if seed.type == "rectangle":
-        return rectangle_to_box(seed.points, width=frame.width, height=frame.height)
-    to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap
-    bitmap = to_bitmap(seed.points, width=frame.width, height=frame.height)
-    # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
-    return model.scale_mask(bitmap)
-
-
 def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) -> None:
     """The answer and the new state of an object that was drawn on this frame."""
     if not isinstance(result, Prediction):
@@ -488,7 +480,9 @@ def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) ->
         return
     seed = _drawn(each)
     drawn = start_bank(seed.policy or policy, result.seen)
-    track = Track(width=frame.width, height=frame.height, shape_type=seed.type)
+    track = Track(
+        width=frame.width, height=frame.height, shape_type=seed.type, tolerance=seed.tolerance
+    )
     if isinstance(each.prompt, tuple):
         # What is answered while the object is lost, if it is never seen again.
         track = replace(track, box=widen_box(each.prompt, width=frame.width, height=frame.height))
@@ -503,25 +497,11 @@ def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) ->
             return
         # The object keeps the type in which it is answered.
         box = track.box if seed.type == each.state.track.shape_type else each.state.track.box
-        corrected = replace(each.state, track=replace(each.state.track, box=box))
+        tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance
+        track = replace(each.state.track, box=box, tolerance=tolerance)
+        corrected = replace(each.state, track=track)
         each.new_state = adopt_references(corrected, bank)
     each.answer = Answer(shape=Shape(type=seed.type, points=seed.points), score=result.score)
-
-
-def _bitmap_to_shape(bitmap: Bitmap, track: Track, tolerance: float) -> tuple[Shape | None, Track]:
-    """The shape, None if the object is not visible, and the track with its last box."""
-    visible = bool(bitmap.any())
-    if track.shape_type == "rectangle":
-        if not visible:
-            return Shape(type="rectangle", points=list(track.box), outside=True), track
-        left, top, right, bottom = bitmap_to_rectangle(bitmap)
-        box = (float(left), float(top), float(right), float(bottom))
-        return Shape(type="rectangle", points=list(box)), replace(track, box=box)
-    if not visible:
-        return None, track
-    if track.shape_type == "mask":
-        return Shape(type="mask", points=bitmap_to_mask(bitmap)), track
-    return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=tolerance)), track
 
 
 def _drawn(each: _Object) -> Seed:

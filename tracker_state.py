@@ -340,7 +340,9 @@ def _bank_to_head(
             )
             for frame in bank.tracked
         ),
-        pointers=torch.stack([frame.pointer for frame in (*bank.conditioning, *bank.tracked)]),
+        pointers=torch.stack(
+            [f.pointer for f in bank.conditioning] + [f.pointer for f in bank.tracked]
+        ),
         areas=bank.areas,
         leaving=leaving,
         heads=heads,

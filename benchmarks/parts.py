@@ -72,7 +72,7 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
         files = benchmark_files(model, folder)
         cases = speed_cases(plan, model)
         measured: dict[Case, list[Any]] = {case: [] for case in cases}
-        with _Bench(plan, files, folder) as bench:
+        with _Bench(plan, files) as bench:
             for precision in dict.fromkeys(case.precision for case in cases):
                 report(f"{model}, {precision}: loading")
                 bench.load(precision)
@@ -153,7 +153,7 @@ def cold_start(plan: Plan, clock: Clock, folder: Path, report: Report) -> Result
             report(f"cold start {attempt + 1} of {COLD_STARTS}")
             begin = time.perf_counter()
             with running_function(
-                files, folder, precision=plan.best_precision, device=plan.device, redis=redis
+                files, precision=plan.best_precision, device=plan.device, redis=redis
             ) as function:
                 answered = function.post(clip.image(0), seeds, [])
                 results["seconds"].append(time.perf_counter() - begin)
@@ -218,7 +218,7 @@ def _early_and_late(
     tracker = _tracker(files, plan.device, plan.best_precision)  # for the layout
     layout = tracker._model.layout
     with running_function(
-        files, folder, precision=plan.best_precision, device=plan.device, redis=redis
+        files, precision=plan.best_precision, device=plan.device, redis=redis
     ) as function:
         fingerprint = function.info()["fingerprint"]
         store = _store(redis, fingerprint, tracker)
@@ -269,7 +269,6 @@ def _whole_track(
     read, written = [], []
     with running_function(
         benchmark_files(MICRO, folder),
-        folder,
         precision=plan.best_precision,
         device=plan.device,
         redis=redis,
@@ -349,10 +348,9 @@ class _OurMasks:
 class _Bench:
     """What the runners of one model share: Redis, our servers and trackers, one predictor."""
 
-    def __init__(self, plan: Plan, files: ModelFiles, folder: Path) -> None:
+    def __init__(self, plan: Plan, files: ModelFiles) -> None:
         self._plan = plan
         self._files = files
-        self._folder = folder
         self._cleanup = contextlib.ExitStack()
         self._trackers: dict[str, Tracker] = {}
         self._stores: dict[str, StateStore] = {}
@@ -376,7 +374,6 @@ class _Bench:
         function = self._cleanup.enter_context(
             running_function(
                 self._files,
-                self._folder,
                 precision=precision,
                 device=self._plan.device,
                 redis=self._redis,

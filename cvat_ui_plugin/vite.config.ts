@@ -2,27 +2,28 @@
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
-const NOTIFICATION = 'antd/lib/notification';
+// What CVAT's page brings, and what stands in for it here.
+const BROUGHT = {
+    'antd/lib/modal': './standin/modal.ts',
+    'antd/lib/notification': './standin/notification.ts',
+    react: './standin/react.ts',
+};
 
 // The bundle only shows that the plugin builds, and is what the test page runs: CVAT's own build
-// compiles src/ itself and brings antd.
+// compiles src/ itself and brings the rest.
 export default defineConfig(({ command }) => ({
     build: {
         target: 'es2020',
         lib: { entry: 'src/ts/index.tsx', formats: ['es'], fileName: 'sam2_tracker' },
-        rollupOptions: { external: [NOTIFICATION] },
+        rollupOptions: { external: Object.keys(BROUGHT) },
     },
     resolve: {
         alias:
             command === 'serve'
-                ? [
-                      {
-                          find: NOTIFICATION,
-                          replacement: fileURLToPath(
-                              new URL('./standin/notification.ts', import.meta.url),
-                          ),
-                      },
-                  ]
+                ? Object.entries(BROUGHT).map(([find, file]) => ({
+                      find,
+                      replacement: fileURLToPath(new URL(file, import.meta.url)),
+                  }))
                 : [],
     },
     // generous: the machine may be busy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A cache that is bounded in bytes: least recently used out first."""
+"""A cache with a limit in bytes, which drops the least recently used entries first."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 
 class ByteCache(Generic[K, V]):
-    """Holds values that never change, so that a cached one cannot be stale."""
+    """For immutable values: an entry cannot become out of date."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -18,6 +18,7 @@ class ByteCache(Generic[K, V]):
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
     def get(self, key: K) -> V | None:
+        """Returns the value and counts as a use of it; None: not in the cache."""
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
@@ -28,6 +29,7 @@ class ByteCache(Generic[K, V]):
         self._bytes = 0
 
     def put(self, key: K, value: V, nbytes: int) -> None:
+        """Adds or replaces an entry. A value larger than the limit is not kept."""
         _, old = self._entries.pop(key, (None, 0))
         self._entries[key] = (value, nbytes)
         self._bytes += nbytes - old

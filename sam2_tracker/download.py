@@ -6,7 +6,7 @@
     python -m sam2_tracker.download sam2_hiera_large --sha256 HEX
 
 Needs neither torch nor sam2. SAM2_WEIGHTS_URL names a mirror, a folder or a file to take instead of
-Meta's server. The file goes to SAM2_WEIGHTS_DIR.
+the authors' server. The file goes to SAM2_WEIGHTS_DIR.
 """
 
 import argparse
@@ -40,26 +40,26 @@ def fetch(model: models.Model, settings: Settings, *, sha256: str | None = None)
     """Puts a model's checkpoint into `settings.weights_dir`, checked, and returns its path.
 
     It comes from `settings.weights_url` (a base URL, the URL of the file, a folder or a file), else
-    from Meta's server. A cut download is resumed, by this call and by the next one. The file gets
-    its name only when its SHA-256 is right; `sha256` is needed where the table knows none.
-    Raises ConfigurationError.
+    from its authors' server. A cut download is resumed, by this call and by the next one. The file
+    gets its name only when its SHA-256 is right; `sha256` is needed where the table knows neither
+    a checksum nor the size of the tensors. Raises ConfigurationError.
     """
     target = models.checkpoint_path(model, settings)
     expected = models.expected_sha256(model, target, given=sha256)
     if model.url is None:
-        models.check_file(target, size=model.size, sha256=expected)
+        models.check_file(target, model, sha256=expected)
         return target
-    if expected is None:
+    if expected is None and model.tensor_bytes is None:
         raise ConfigurationError(
             f"No checksum of {model.name} is known here. Give one that you trust: "
             f"`python -m sam2_tracker.download {model.name} --sha256 HEX`."
         )
     try:
         if target.is_file():
-            models.check_file(target, size=model.size, sha256=expected)
+            found = models.check_file(target, model, sha256=expected)
         else:
-            _fetch_to(target, _source(model, settings), size=model.size, sha256=expected)
-        models.remember_sha256(model, target, expected)
+            found = _fetch_to(target, _source(model, settings), model, sha256=expected)
+        models.remember_sha256(model, target, found)
     except BlockingIOError:
         raise ConfigurationError(f"Another process is fetching {target.name}.") from None
     except OSError as error:
@@ -67,7 +67,8 @@ def fetch(model: models.Model, settings: Settings, *, sha256: str | None = None)
     return target
 
 
-def _fetch_to(target: Path, url: str, *, size: int | None, sha256: str) -> None:
+def _fetch_to(target: Path, url: str, model: models.Model, *, sha256: str | None) -> str:
+    """Returns the SHA-256 of what came."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     with open(part, "a+b") as file:
@@ -75,11 +76,12 @@ def _fetch_to(target: Path, url: str, *, size: int | None, sha256: str) -> None:
         _download(url, file)
         try:
             cure = "It was deleted; try again, or choose another SAM2_WEIGHTS_URL."
-            models.check_file(part, size=size, sha256=sha256, cure=cure)
+            found = models.check_file(part, model, sha256=sha256, cure=cure)
         except ConfigurationError:
             part.unlink()  # the next call would resume the wrong file
             raise
         part.rename(target)
+    return found
 
 
 def _source(model: models.Model, settings: Settings) -> str:
@@ -156,15 +158,22 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = settings_from_environment(os.environ)
         if options.model is None and (settings.config or settings.checkpoint):
-            path = models.model_files(settings).checkpoint  # one's own: only checked
+            path, known = models.model_files(settings).checkpoint, True  # one's own: only checked
         else:
             model = models.find_model(options.model or settings.model)
+            path = models.checkpoint_path(model, settings)
+            known = models.expected_sha256(model, path, given=options.sha256) is not None
             path = fetch(model, settings, sha256=options.sha256)
     except ConfigurationError as error:
         parser.exit(1, f"{parser.prog}: {error.message}\n")
     except KeyboardInterrupt:
         parser.exit(130, "Stopped. The same command continues from here.\n")
     print(f"{path} is there and checked ({path.stat().st_size:,} bytes).")
+    if not known:
+        print(
+            "Nobody has published its SHA-256, so only its size was checked. The names and shapes "
+            f"of its tensors are checked at every start. The SHA-256 is now in {path.name}.sha256."
+        )
     return 0
 
 

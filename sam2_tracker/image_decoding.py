@@ -1,63 +1,72 @@
 # SPDX-License-Identifier: MIT
-"""An encoded image file to pixels: bounded, whatever the file claims to be."""
+"""An encoded image file to pixels, within limits on its size and on the time and memory it takes.
+
+JPEG, PNG, WEBP and BMP, which are nearly all that CVAT sends, are decoded here. The decoders of the
+other formats can be slow, or take gigabytes for a small file, so they run in a process with limits
+(decode_process.py), which costs 0.1 to 0.2 s more.
+"""
 
 import io
+import json
 import re
+import signal
+import subprocess
+import sys
 import warnings
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from sam2_tracker.errors import BadRequest, OutOfMemory, TooLarge
+from sam2_tracker.errors import BadRequest, OutOfMemory, RequestError, TooLarge
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-# Parts that cost a decoder milliseconds for a few bytes, and minutes where there are many: passes
-# over the whole image in a progressive JPEG (cameras need 10), colour profiles in a PNG (1).
+ROOT = Path(__file__).resolve().parents[1]
+
+FORMATS_HERE = ("JPEG", "PNG", "WEBP", "BMP")
+FORMATS_IN_PROCESS = ("TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+# How files of FORMATS_IN_PROCESS begin.
+STARTS_IN_PROCESS = re.compile(
+    rb"II[*+]\0|MM\0[*+]|GIF8|P[1-6Ff]\s|\0\0\0\x0cjP  |\xff\x4f\xff\x51|....ftyp(avi[fs]|mif1)",
+    re.DOTALL,
+)
+# The process is given up after so long. Its limit of CPU time, in decode_process.py, is lower.
+PROCESS_SECONDS = 40.0
+
+# These parts take milliseconds each for a few bytes, and minutes if there are very many: the scans
+# of a progressive JPEG, each a pass over the whole image, of which cameras write 10, and the colour
+# profiles of a PNG, of which there should be 1.
 MAX_JPEG_SCANS = 32
 MAX_PNG_PROFILES = 8
-# To resize a line of millions of pixels takes gigabytes of tables, here and in Pillow.
+# Resizing a line of millions of pixels takes gigabytes of tables, in this project and in Pillow.
 MAX_SIDE = 65_535
-# Markers with a length, and the end of the image.
+# JPEG markers that are followed by a length, and the end of the image.
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
 START_OF_SCAN = 0xDA
-# Rows of deep grey that are scaled at a time: float copies of a whole image would be its largest.
-ROWS_AT_ONCE = 256
 
 
 def decode_image(data: bytes, *, max_megapixels: float) -> Image.Image:
-    """Decodes an image file to RGB, upright as its EXIF tag says.
+    """Decodes the first picture of an image file to RGB, turned upright as its EXIF tag says.
 
-    Grey of more than 8 bits is scaled so that its brightest pixel is white, and floating-point grey
-    of 0..1 to 0..255. Raises TooLarge before anything is decoded, BadRequest if it is no image that
-    can be decoded, OutOfMemory.
+    Grey of more than 8 bits is scaled by the rules in deep_grey.py.
+
+    Raises TooLarge if the image exceeds a limit, BadRequest if it cannot be decoded, OutOfMemory.
     """
+    if STARTS_IN_PROCESS.match(data):
+        return _decode_in_process(data, max_megapixels)
     _check_parts(data)
+    with request_errors():
+        return to_rgb(open_image(data, FORMATS_HERE, max_megapixels=max_megapixels))
+
+
+def open_image(data: bytes, formats: tuple[str, ...], *, max_megapixels: float) -> Image.Image:
+    """Reads the header only. Raises TooLarge, and what Pillow raises."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our limit decides, not Pillow's warning
-            opened = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
-            _check_size(opened, max_megapixels)
-            ImageOps.exif_transpose(opened, in_place=True)
-            opened.load()
-            if opened.mode == "RGB":
-                return opened
-            deep = opened.mode == "F" or opened.mode.startswith("I")
-            return (_grey_to_8_bit(opened) if deep else opened).convert("RGB")
-    except TooLarge:
-        raise
+            image = Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError:
         raise TooLarge(f"The image has more than {max_megapixels:g} megapixels.") from None
-    except MemoryError:
-        raise OutOfMemory("There is too little memory for this image; try again later.") from None
-    except Exception as error:  # a broken file can raise almost anything in Pillow's decoders
-        raise BadRequest(
-            f"The image cannot be decoded: it is damaged, or not one of {', '.join(IMAGE_FORMATS)}."
-        ) from error
-
-
-def _check_size(image: Image.Image, max_megapixels: float) -> None:
     if max(image.size) > MAX_SIDE:
         raise TooLarge(
             f"The image has {image.width} x {image.height} pixels; a side may have {MAX_SIDE}."
@@ -67,6 +76,63 @@ def _check_size(image: Image.Image, max_megapixels: float) -> None:
             f"The image has {image.width} x {image.height} pixels; "
             f"the limit is {max_megapixels:g} megapixels."
         )
+    return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Decodes an opened image. Raises what Pillow raises."""
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        # Not at the top, because numpy takes 0.2 s to import in the process of decode_process.py.
+        from sam2_tracker.deep_grey import grey_to_8_bit
+
+        image = grey_to_8_bit(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@contextmanager
+def request_errors() -> Iterator[None]:
+    """Turns what Pillow raises into TooLarge, OutOfMemory or BadRequest."""
+    try:
+        yield
+    except TooLarge:
+        raise
+    except MemoryError:
+        raise OutOfMemory("There is too little memory for this image; try again later.") from None
+    except Exception as error:  # Pillow's decoders raise almost anything for a broken file
+        raise _undecodable() from error
+
+
+def _decode_in_process(data: bytes, max_megapixels: float) -> Image.Image:
+    try:
+        done = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "sam2_tracker.decode_process", str(max_megapixels)],
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=ROOT,
+            timeout=PROCESS_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise TooLarge("The image takes too long to decode.") from None
+    if done.returncode == -signal.SIGXCPU:
+        raise TooLarge("The image takes too long to decode.")
+    if done.returncode == -signal.SIGKILL:  # by the kernel, when the container's memory is full
+        raise OutOfMemory("There is too little memory for this image; try again later.")
+    if done.returncode != 0:
+        raise _undecodable()
+    header, _, pixels = done.stdout.partition(b"\n")
+    answer = json.loads(header)
+    if "error" in answer:
+        errors: dict[str, type[RequestError]] = {e.code: e for e in (BadRequest, TooLarge)}
+        raise errors[answer["error"]](answer["message"])
+    return Image.frombytes("RGB", tuple(answer["size"]), pixels)
+
+
+def _undecodable() -> BadRequest:
+    formats = ", ".join(FORMATS_HERE + FORMATS_IN_PROCESS)
+    return BadRequest(f"The image cannot be decoded: it is damaged, or not one of {formats}.")
 
 
 def _check_parts(data: bytes) -> None:
@@ -79,7 +145,7 @@ def _check_parts(data: bytes) -> None:
 def _has_many_scans(jpeg: bytes) -> bool:
     if jpeg.count(bytes((0xFF, START_OF_SCAN))) <= MAX_JPEG_SCANS:
         return False
-    # Some may be those of an embedded preview: count along the file's own segments.
+    # Some of these may belong to an embedded preview: count only the segments of the file itself.
     scans, position = 0, 2
     while scans <= MAX_JPEG_SCANS and (marker := JPEG_MARKER.search(jpeg, position)):
         code = marker[1][0]
@@ -88,20 +154,3 @@ def _has_many_scans(jpeg: bytes) -> bool:
         scans += code == START_OF_SCAN
         position = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
     return scans > MAX_JPEG_SCANS
-
-
-def _grey_to_8_bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    bands = [values[row : row + ROWS_AT_ONCE] for row in range(0, len(values), ROWS_AT_ONCE)]
-    brightest = max(float(_positive(band).max()) for band in bands)
-    scale = np.float32(255 if brightest <= 1 else 255 / max(brightest, 255))
-    return Image.fromarray(
-        np.concatenate([(_positive(band) * scale).astype(np.uint8) for band in bands])
-    )
-
-
-def _positive(values: NDArray[Any]) -> NDArray[np.float32]:
-    floats = values.astype(np.float32)
-    if values.dtype.kind == "f":
-        np.nan_to_num(floats, copy=False, posinf=0.0, neginf=0.0)
-    return np.maximum(floats, 0, out=floats)

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 META_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
+EFFICIENTTAM_URL = "https://huggingface.co/yunyangx/efficient-track-anything/resolve/main"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """One row of the table. A bundled model has no URL: its file lies beside its configuration.
 
-    size: of the checkpoint in bytes.
+    size: of the checkpoint in bytes. tensor_bytes: of its tensors alone, for a checkpoint whose
+    size and checksum are not known.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Model:
     file_name: str
     url: str | None = None
     size: int | None = None
+    tensor_bytes: int | None = None
     sha256: str | None = None
 
 
@@ -55,6 +58,15 @@ def _sam2_configs() -> Path:
 
 
 def _table() -> tuple[Model, ...]:
+    micro = Model(
+        name="sam2.1_hiera_micro",
+        config=ROOT / "models" / "sam2.1_hiera_micro.yaml",
+        file_name="sam2.1_hiera_micro.safetensors",
+    )
+    return (micro, *_sam2_models(), *_efficienttam_models())
+
+
+def _sam2_models() -> list[Model]:
     configs = _sam2_configs()
     # Several independent public repositories agree on the checksums of SAM 2.1. For SAM 2 no such
     # source is known, so the person who fetches one of its files has to give the checksum.
@@ -76,13 +88,7 @@ def _table() -> tuple[Model, ...]:
             "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
         ),
     }
-    models = [
-        Model(
-            name="sam2.1_hiera_micro",
-            config=ROOT / "models" / "sam2.1_hiera_micro.yaml",
-            file_name="sam2.1_hiera_micro.safetensors",
-        )
-    ]
+    models = []
     for version, folder in (("sam2.1", "092824"), ("sam2", "072824")):
         for size, letters in (("tiny", "t"), ("small", "s"), ("base_plus", "b+"), ("large", "l")):
             name = f"{version}_hiera_{size}"
@@ -98,7 +104,50 @@ def _table() -> tuple[Model, ...]:
                     sha256=sha256,
                 )
             )
-    return tuple(models)
+    return models
+
+
+def _efficienttam_models() -> list[Model]:
+    """EfficientTAM (arXiv 2411.18933): its authors' names, with _512 in the place of _512x512."""
+    # The authors publish no checksums. On those of `ti` and `s` two independent public
+    # repositories agree. Those of `512` come from one of the two, which mirrors the files; another
+    # repository states the same size for `ti_512`. None is known of the models that pool.
+    known = {
+        "ti": (
+            71_616_316,
+            "acbb17b28cca1f860acee09c9ecb6efdb732080dc7a85a07292c31813175fa7d",
+        ),
+        "ti_512": (
+            71_620_052,
+            "7d4d652a465f0081391050932f45d8a66768ccc99c8ea393ce8a5927e83f3b9b",
+        ),
+        "s": (
+            136_375_868,
+            "2b572be30d9e96ee29c8d785fe157c6b079ede7d56fbc8a3671d4120e63c89cd",
+        ),
+        "s_512": (
+            136_379_145,
+            "67b5840012737ed2c94a4cb8787c5c1b27b3a946045d2e602e65ef77230b6085",
+        ),
+    }
+    models = []
+    for size, tensor_bytes in (("ti", 71_465_096), ("s", 136_224_392)):
+        for variant in (size, f"{size}_512", f"{size}_1", f"{size}_2"):
+            name = f"efficienttam_{variant}"
+            length, sha256 = known.get(variant, (None, None))
+            file_name = f"{name.replace('_512', '_512x512')}.pt"
+            models.append(
+                Model(
+                    name=name,
+                    config=Path(__file__).with_name("configs") / f"{name}.yaml",
+                    file_name=file_name,
+                    url=f"{EFFICIENTTAM_URL}/{file_name}",
+                    size=length,
+                    tensor_bytes=tensor_bytes,
+                    sha256=sha256,
+                )
+            )
+    return models
 
 
 MODELS = _table()
@@ -152,7 +201,7 @@ def model_files(settings: Settings) -> ModelFiles:
             f"The configuration of {model.name} is not at {model.config}. Is sam2 installed "
             "(requirements-sam2.txt)?"
         )
-    sha256 = check_file(checkpoint, size=model.size, sha256=expected_sha256(model, checkpoint))
+    sha256 = check_file(checkpoint, model, sha256=expected_sha256(model, checkpoint))
     return ModelFiles(name=model.name, config=model.config, checkpoint=checkpoint, sha256=sha256)
 
 
@@ -228,20 +277,24 @@ def remember_sha256(model: Model, checkpoint: Path, sha256: str) -> None:
 
 def check_file(
     path: Path,
+    model: Model,
     *,
-    size: int | None,
     sha256: str | None,
     cure: str = "Delete it and fetch it again.",
 ) -> str:
-    """Returns the file's SHA-256; `size` is in bytes.
+    """Returns the SHA-256 of a file that is to be the model's checkpoint.
 
-    Raises ConfigurationError, ending with `cure`, if size or checksum are not the expected ones.
+    Raises ConfigurationError, ending with `cure`, if its size or its checksum is not the expected
+    one. A checkpoint of unknown size is at most 1 % larger than its tensors.
     """
     found, length = _sha256(path), path.stat().st_size
-    if size is not None and length != size:
+    least = model.size or model.tensor_bytes or 0
+    most = model.size or (least + least // 100 if least else length)
+    if not least <= length <= most:
+        expected = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         raise ConfigurationError(
-            f"{path} has {length:,} bytes, not {size:,}: it is "
-            f"{'truncated' if length < size else 'another file'}. {cure}"
+            f"{path} has {length:,} bytes, not {expected}: it is "
+            f"{'truncated' if length < least else 'another file'}. {cure}"
         )
     if sha256 is not None and found != sha256:
         raise ConfigurationError(

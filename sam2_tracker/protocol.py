@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The wire: CVAT's request and our response (sections 3 and 4 of the CVAT contract)."""
+"""The wire format: CVAT's request to Python, and our answers to JSON."""
 
 import binascii
 import json
@@ -15,6 +15,8 @@ from sam2_tracker.shapes import SHAPE_TYPES, Points
 STATE_VERSION = 1
 MAX_DISTANCE = 1 << 30
 """Frames between two keyframes of an object."""
+MAX_TOLERANCE = 0.1
+"""Of polygons: 1 - IoU."""
 STATE_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -26,11 +28,13 @@ class Seed:
     points: list[Any]
     policy: str | None = None
     """The memory policy of an object that starts; None: the function's own."""
+    tolerance: float | None = None
+    """How much the IoU of the object's polygons with its masks may be short of 1; None: as set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """Names what is remembered of an object: 256 random bits as 43 url-safe characters."""
+    """Names the remembered state of an object: 256 random bits as 43 url-safe characters."""
 
     id: str
 
@@ -79,12 +83,12 @@ class Shape:
     type: str
     points: Points
     outside: bool = False
-    """A rectangle that was lost; its points are those where it was seen last."""
+    """True for a rectangle whose object is not visible; its points are the last visible ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What becomes of one object; all None: there was nothing to do."""
+    """The result of one object; all None: the request asked nothing of it."""
 
     shape: Shape | None = None
     token: Token | None = None
@@ -98,7 +102,7 @@ def body_to_request(body: object, *, max_objects: int, max_points: int) -> Track
 
     A state continues, else a shape starts, else there is nothing to do; the shorter of the two
     lists counts as filled up with null. A shape beside a state counts only if it says so, by the
-    key `correction` or `adopt`. What is wrong with one object is put in its place. Raises
+    key `correction` or `adopt`. The error of a malformed object takes its place. Raises
     BadRequest if the request itself is malformed, TooLarge if it has more than `max_objects`.
     """
     if isinstance(body, bytes | bytearray | str):
@@ -125,7 +129,7 @@ def body_to_request(body: object, *, max_objects: int, max_points: int) -> Track
 
 
 def answers_to_json(answers: list[Answer]) -> str:
-    """Raises ValueError if a number is not finite: JSON has no word for it."""
+    """Encodes the answers in their order. Raises ValueError for a number that is not finite."""
     return json.dumps(
         {
             "shapes": [answer.shape and _shape_to_wire(answer.shape) for answer in answers],
@@ -204,10 +208,11 @@ def _keyframes(adopt: object) -> tuple[tuple[int, int], ...]:
         raise BadShape(f"adopt must be a list of 1 to {MAX_CONDITIONING - 1} keyframes.")
     keyframes = []
     for item in adopt:
-        numbers = [item.get(key) for key in ("index", "distance")] if isinstance(item, dict) else []
-        if [type(number) for number in numbers] != [int, int] or abs(numbers[1]) > MAX_DISTANCE:
+        numbers = item if isinstance(item, dict) else {}
+        index, distance = numbers.get("index"), numbers.get("distance")
+        if type(index) is not int or type(distance) is not int or abs(distance) > MAX_DISTANCE:
             raise BadShape("A keyframe to adopt has the whole numbers index and distance.")
-        keyframes.append((numbers[0], numbers[1]))
+        keyframes.append((index, distance))
     return tuple(keyframes)
 
 
@@ -255,7 +260,16 @@ def _shape_to_seed(shape: object, max_points: int) -> Seed:
     policy = shape.get("memory")
     if policy is not None and policy not in POLICIES:
         raise BadShape(f"memory must be one of {', '.join(POLICIES)}.")
-    return Seed(type=type_, points=points, policy=policy)
+    return Seed(type=type_, points=points, policy=policy, tolerance=_tolerance(shape))
+
+
+def _tolerance(shape: dict[Any, Any]) -> float | None:
+    tolerance = shape.get("tolerance")
+    if tolerance is None:
+        return None
+    if type(tolerance) not in (int, float) or not 0 <= tolerance <= MAX_TOLERANCE:
+        raise BadShape(f"tolerance must be a number from 0 to {MAX_TOLERANCE}.")
+    return float(tolerance)
 
 
 def _shape_to_wire(shape: Shape) -> dict[str, object]:

@@ -88,6 +88,8 @@ class Track:
     shape_type: str
     box: Box = (0.0, 0.0, 0.0, 0.0)
     """Where a rectangle was seen last, in pixels; of other shapes all 0."""
+    tolerance: float | None = None
+    """Of the track's polygons, 1 - IoU; None: the function's setting."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,6 +147,7 @@ def write_head(id_: str, head: Head) -> bytes:
             "height": head.track.height,
             "shape_type": head.track.shape_type,
             "box": head.track.box,
+            "tolerance": head.track.tolerance,
             "conditioning": [
                 [row.step, *_reference_to_json(row.memory)] for row in head.conditioning
             ],
@@ -218,6 +221,7 @@ def read_head(id_: str, record: bytes, layout: MemoryLayout) -> Head:
             height=_whole(content["height"], 1, 1 << 20),
             shape_type=content["shape_type"],
             box=_json_to_box(content["box"]),
+            tolerance=_json_to_tolerance(content["tolerance"]),
         ),
         policy=content["policy"],
         step=step,
@@ -254,6 +258,14 @@ def _json_to_box(numbers: Any) -> Box:
     if not all(map(math.isfinite, (left, top, right, bottom))):
         raise ValueError("its box is not finite")
     return left, top, right, bottom
+
+
+def _json_to_tolerance(number: Any) -> float | None:
+    if number is None:
+        return None
+    if type(number) is not float or not 0 <= number <= 1:
+        raise ValueError("its tolerance is malformed")
+    return number
 
 
 def _at_most(items: Any, most: int) -> list[Any]:

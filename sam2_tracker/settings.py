@@ -142,10 +142,8 @@ class Settings:
     """Which frames an object is remembered by (memory_policy.py), unless its shape says it."""
     conditioning_frames: int = setting("SAM2_CONDITIONING_FRAMES", 2, _zero_or(_whole(2, 8)))
     """Drawn frames of an object that a step attends to, the nearest ones; 0: all of them."""
-    polygon_tolerance: float = setting(
-        "SAM2_POLYGON_TOLERANCE", 0.005, _number(0, 0.1, "sqrt(area)")
-    )
-    """How far simplification may move a polygon's outline, at most 1 pixel; 0: not at all."""
+    polygon_tolerance: float = setting("SAM2_POLYGON_TOLERANCE", 0.02, _number(0, 0.1, "(1 - IoU)"))
+    """How much a polygon's IoU with its mask may be short of 1; 0: exact, with all points."""
 
     max_image_megapixels: float = setting(
         "SAM2_MAX_IMAGE_MEGAPIXELS", 40.0, _number(0.0001, 178, "megapixels")

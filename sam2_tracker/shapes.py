@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""CVAT's points to bitmaps and back (geometry: section 6 of the CVAT contract).
+"""CVAT's points to bitmaps and back.
 
 A bitmap is a bool array of shape (height, width). Pixel (x, y) covers [x, x+1] x [y, y+1]: polygons
-and rectangles run along pixel *edges*, and a pixel belongs to them if its centre does.
+and rectangles run along pixel *edges*, and contain a pixel if they contain its centre.
 """
 
 import math
@@ -14,6 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_tracker.errors import BadShape, EmptyShape
+from sam2_tracker.outlines import (
+    Ring,
+    fewest_corners,
+    ring_area,
+    ring_length,
+    ring_to_outline,
+)
 
 Bitmap = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -21,18 +28,19 @@ Points = list[int] | list[float]
 
 SHAPE_TYPES = ("mask", "polygon", "rectangle")
 
-# Crossings of polygon edges with pixel rows that are worked on at a time: bounds the memory that a
-# polygon of many long edges takes (about 100 bytes each).
+# Crossings of polygon edges with pixel rows that are computed at a time, at about 100 bytes each.
+# Bounds the memory that a polygon of many long edges takes.
 CROSSINGS_AT_ONCE = 1 << 20
-# What a polygon may cost: random scribble exceeds it, the jagged outline of a 4K frame does not.
+# Limit on the time that a polygon takes. The jagged outline of an object in a 4K frame stays below
+# it; random points exceed it.
 MAX_CROSSINGS = 1 << 22
 
 
 def mask_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
     """Decodes `[run, run, ..., left, top, right, bottom]`: rows of an inclusive box, zeros first.
 
-    Raises BadShape if the numbers are no such code or the box sticks out, EmptyShape if no pixel is
-    set. Nothing is allocated before the runs are known to fit the box.
+    Raises BadShape if the numbers are not in this form or the box exceeds the image, EmptyShape if
+    no pixel is set. Nothing is allocated before the runs are known to fit the box.
     """
     numbers = _numbers(points)
     if len(numbers) < 5:
@@ -62,7 +70,7 @@ def mask_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
 def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
     """Fills a ring `[x0, y0, x1, y1, ...]` by the even-odd rule, sampled at pixel centres.
 
-    What sticks out of the image is cut off, however far out it lies. Raises BadShape for less than
+    Points may lie outside of the image; the polygon is clipped to it. Raises BadShape for less than
     3 points, an odd count of numbers or edges that cross more than MAX_CROSSINGS pixel rows in sum,
     EmptyShape if no pixel centre inside the image is covered.
     """
@@ -100,7 +108,7 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
         count = crossings[edges]
         edge = np.repeat(edges, count)
         row = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + first_row[edge]
-        # Halves, since the difference of two large numbers can exceed what a float64 holds.
+        # Halves, because the difference of two large numbers can overflow a float64.
         (x0, y0), (x1, y1) = upper[edge].T / 2, lower[edge].T / 2
         x = 2 * (x0 + ((row + 0.5) / 2 - y0) / (y1 - y0) * (x1 - x0))
         column = np.clip(np.ceil(x - 0.5), left, right).astype(np.int64)
@@ -114,7 +122,7 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
 
 
 def rectangle_to_box(points: Sequence[Any], *, width: int, height: int) -> Box:
-    """Checks `[left, top, right, bottom]` and cuts it to the image.
+    """Checks `[left, top, right, bottom]` and clips it to the image.
 
     Raises BadShape if these are not 4 ordered numbers, EmptyShape if no pixel centre is covered.
     """
@@ -134,7 +142,7 @@ def rectangle_to_box(points: Sequence[Any], *, width: int, height: int) -> Box:
 
 
 def widen_box(box: Box, *, width: int, height: int) -> Box:
-    """Makes a box inside the image at least 1 px wide and high: CVAT keeps none that is smaller."""
+    """Makes a box inside the image at least 1 px wide and high, because CVAT drops smaller ones."""
     left, top, right, bottom = box
     left, right = _widen(left, right, width)
     top, bottom = _widen(top, bottom, height)
@@ -157,20 +165,41 @@ def bitmap_to_polygon(bitmap: Bitmap, *, tolerance: float = 0.0) -> Points:
     leftmost corner; holes are filled. Without simplification it holds exactly the component's
     pixels and those of its holes.
 
-    tolerance: how far simplification may move the ring, in units of sqrt(area); at most 1 px, and
-    at most 5 % of area / perimeter so that thin shapes keep theirs. 0: none.
+    tolerance: 0 for no simplification; else the ring is drawn with as few points as keep its IoU
+    with the component, holes filled, at 1 - tolerance or more, and its area that near as well.
     """
+    ring = bitmap_to_ring(bitmap)
+    simple = _simplified(ring, tolerance) if tolerance > 0 else None
+    if simple is None:
+        return ring.ravel().tolist()
+    start = np.lexsort((simple[:, 0], simple[:, 1]))[0]
+    return np.roll(simple, -start, axis=0).ravel().tolist()
+
+
+def bitmap_to_ring(bitmap: Bitmap) -> NDArray[np.int64]:
+    """The ring of `bitmap_to_polygon` without simplification: int64 (corners, 2), x and y."""
     x, y, w, h = _tight_box(bitmap)
-    ring = _outer_ring(_largest_component(bitmap[y : y + h, x : x + w]))
-    corners = ring.astype(np.int32)
-    area = cv2.contourArea(corners)
-    pixels = min(1.0, tolerance * math.sqrt(area), 0.05 * area / cv2.arcLength(corners, True))
-    if pixels > 0:
-        simple = cv2.approxPolyDP(corners, pixels, True)[:, 0]
-        if len(simple) >= 3:
-            start = np.lexsort((simple[:, 0], simple[:, 1]))[0]
-            ring = np.roll(simple, -start, axis=0)
-    return (ring + (x, y)).ravel().tolist()
+    return _outer_ring(_largest_component(bitmap[y : y + h, x : x + w])) + (x, y)
+
+
+def _simplified(ring: NDArray[np.int64], tolerance: float) -> Ring | None:
+    """A ring along pixel edges with few points; None where it needs as many as it has."""
+    low = ring.min(axis=0)
+    width, height = (ring.max(axis=0) - low).tolist()
+    pixels = polygon_to_bitmap((ring - low).ravel().tolist(), width=width, height=height)
+    area = int(np.count_nonzero(pixels))
+
+    def is_within(simple: Ring) -> bool:
+        if abs(ring_area(simple) - area) > tolerance * area:
+            return False
+        points = (simple - low).ravel().tolist()
+        drawn = polygon_to_bitmap(points, width=width, height=height)
+        both = np.count_nonzero(drawn & pixels)
+        return bool(both >= (1 - tolerance) * (area + np.count_nonzero(drawn) - both))
+
+    outline = ring_to_outline(ring)
+    simple = fewest_corners(outline, area, tolerance * area / ring_length(outline), is_within)
+    return simple if simple is not None and len(simple) < len(ring) else None
 
 
 def bitmap_to_rectangle(bitmap: Bitmap) -> list[int]:
@@ -180,7 +209,7 @@ def bitmap_to_rectangle(bitmap: Bitmap) -> list[int]:
 
 
 def _numbers(points: Sequence[Any]) -> NDArray[np.float64]:
-    # bool is an int to Python, and numpy reads numbers from strings: both are errors here.
+    # Python counts bool as int, and numpy reads numbers from strings. Both are errors here.
     if not set(map(type, points)) <= {int, float}:
         raise BadShape("The points must be numbers.")
     try:
@@ -214,7 +243,7 @@ def _largest_component(bitmap: Bitmap) -> Bitmap:
         return bitmap
     areas = stats[1:, cv2.CC_STAT_AREA]
     largest = np.flatnonzero(areas == areas.max()) + 1
-    if len(largest) > 1:  # the first in scan order, whatever order OpenCV numbers them in
+    if len(largest) > 1:  # the first in scan order; OpenCV's numbering may differ
         largest = labels.ravel()[np.isin(labels, largest).argmax()]
     return np.equal(labels, largest)
 

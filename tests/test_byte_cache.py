@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The bound of what is cached."""
+"""The cache keeps its limit, and drops the least recently used entry first."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ PUTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40)), max_size=60)
 
 
 @given(puts=PUTS)
-def test_never_more_than_the_bound_and_always_the_newest(puts: list[tuple[int, int]]) -> None:
+def test_the_cache_keeps_the_newest_entry_and_its_limit(puts: list[tuple[int, int]]) -> None:
     cache: ByteCache[int, int] = ByteCache(100)
     last: dict[int, tuple[int, int]] = {}
     for number, (key, size) in enumerate(puts):
@@ -22,7 +22,7 @@ def test_never_more_than_the_bound_and_always_the_newest(puts: list[tuple[int, i
         assert sum(last[k][1] for k in kept) <= 100
 
 
-def test_what_was_used_stays_longer() -> None:
+def test_the_least_recently_used_entry_is_dropped() -> None:
     cache: ByteCache[str, int] = ByteCache(2)
     cache.put("a", 1, 1)
     cache.put("b", 2, 1)
@@ -31,7 +31,7 @@ def test_what_was_used_stays_longer() -> None:
     assert (cache.get("a"), cache.get("b"), cache.get("c")) == (1, None, 3)
 
 
-def test_what_is_larger_than_the_bound_is_not_kept() -> None:
+def test_a_value_larger_than_the_limit_is_not_kept() -> None:
     cache: ByteCache[str, int] = ByteCache(5)
     cache.put("a", 1, 6)
     assert cache.get("a") is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `make demo VIDEO=... SEEDS=...` makes of a person's own files."""
+"""`make demo`: with a person's own files, and with the generated clip."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_objects_start_on_the_frames_that_their_images_name(video: Path, tmp_pat
         ),
     ],
 )
-def test_what_cannot_start_is_said(
+def test_the_error_says_why_nothing_can_be_tracked(
     video: Path, tmp_path: Path, annotation: dict[str, Any], image: str, said: str
 ) -> None:
     seeds = write_seeds(tmp_path / "seeds.json", [{"image_id": 1, **annotation}], {1: image})
@@ -87,10 +87,10 @@ def test_what_cannot_start_is_said(
         demo.clip_from_files(video, seeds)
 
 
-def test_a_persons_own_clip_from_end_to_end(
+def test_a_persons_own_clip_is_tracked_from_end_to_end(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The model that is named counts, whatever configuration the environment has.
+    # --model takes precedence over a configuration in the environment.
     monkeypatch.setenv("SAM2_CONFIG", "/nowhere.yaml")
     monkeypatch.setenv("SAM2_CHECKPOINT", "/nowhere.pt")
     seeds = write_seeds(
@@ -107,14 +107,14 @@ def test_a_persons_own_clip_from_end_to_end(
     assert demo.main() == 0
     assert "car 1" in capsys.readouterr().out
     tracked = json.loads((out / "annotations.json").read_text())
-    assert 11 in {a["image_id"] for a in tracked["annotations"]}  # what was drawn, at least
+    assert 11 in {a["image_id"] for a in tracked["annotations"]}  # the shape that was drawn
     capture = cv2.VideoCapture(str(out / "overlay.mp4"))
     assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
     capture.release()
     assert cv2.imread(str(out / "contact_sheet.png")) is not None
 
 
-def test_the_clip_of_our_own_from_end_to_end(
+def test_the_generated_clip_is_tracked_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "CLIP_FRAMES", 16)

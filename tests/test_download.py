@@ -99,6 +99,22 @@ def test_the_file_arrives_checked_and_is_fetched_once(
     assert os.listdir(settings.weights_dir) == [NAME]
 
 
+def test_a_file_whose_checksum_nobody_published_is_checked_by_its_size(
+    server: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "RETRY_SECONDS", 0.01)
+    pooled = find_model("efficienttam_s_2")
+    model = dataclasses.replace(pooled, tensor_bytes=len(CONTENT) - 1000)
+    path = fetch(model, settings)
+    assert path.read_bytes() == CONTENT
+    # From now on it is known.
+    assert path.with_name(path.name + ".sha256").read_text() == f"{SHA256}  {path.name}\n"
+    path.unlink()
+    path.with_name(path.name + ".sha256").unlink()
+    model = dataclasses.replace(pooled, tensor_bytes=len(CONTENT) + 1)
+    assert "it is truncated" in error_of(model, settings)
+
+
 def test_a_cut_connection_is_resumed(server: Server, settings: Settings, model: Model) -> None:
     server.answer = lambda request, start: request.send(start, count=300_000)
     assert fetch(model, settings).read_bytes() == CONTENT

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cvat_requests import follow, init
 from cvat_sdk.masks import decode_mask, encode_mask
-from function_server import FunctionServer, follow, init
 from PIL import Image
 
 from sam2_tracker.models import ModelFiles
+from tools.function_process import FunctionProcess
 from tools.official import official_logits, official_predictor
 from tools.redis_server import RedisServer
 from training.clips import Clip, draw_clip
@@ -41,10 +42,12 @@ def environment(
     files: ModelFiles, server: RedisServer | None = None, **more: str
 ) -> dict[str, str]:
     found = {
+        **os.environ,
         "SAM2_CONFIG": str(files.config),
         "SAM2_CHECKPOINT": str(files.checkpoint),
         "SAM2_DEVICE": "cpu",
         "SAM2_PRECISION": "float32",
+        "SAM2_MEMORY_POLICY": "official",
         "SAM2_THREADS": "1",
         **more,
     }
@@ -55,18 +58,18 @@ def environment(
 
 
 @pytest.fixture(scope="module")
-def function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionServer]:
+def function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionProcess]:
     """With a Redis, and without hole filling."""
-    with FunctionServer(environment(micro_files, redis_server, SAM2_FILL_HOLE_AREA="0")) as server:
+    with FunctionProcess(environment(micro_files, redis_server, SAM2_FILL_HOLE_AREA="0")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def other_function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionServer]:
+def other_function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionProcess]:
     """A second one on the same Redis, whose caches keep nothing."""
     caches = {"SAM2_MEMORY_CACHE_MIB": "0", "SAM2_FRAME_CACHE_MIB": "0"}
     variables = environment(micro_files, redis_server, SAM2_FILL_HOLE_AREA="0", **caches)
-    with FunctionServer(variables) as server:
+    with FunctionProcess(variables) as server:
         yield server
 
 
@@ -79,7 +82,7 @@ def mask_seeds(clip: Clip, frame: int = 0) -> list[dict[str, Any]]:
 
 
 def track(
-    servers: list[FunctionServer], frames: list[Image.Image], seeds: list[dict[str, Any]]
+    servers: list[FunctionProcess], frames: list[Image.Image], seeds: list[dict[str, Any]]
 ) -> list[list[dict[str, Any] | None]]:
     """The shapes by frame from the second frame on; the servers take turns."""
     status, answer = servers[0].post(init(frames[0], seeds))
@@ -103,7 +106,7 @@ def bitmap(shape: dict[str, Any] | None) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def tracked(function: FunctionServer, clip: Clip) -> list[list[dict[str, Any] | None]]:
+def tracked(function: FunctionProcess, clip: Clip) -> list[list[dict[str, Any] | None]]:
     return track([function], images(clip), mask_seeds(clip))
 
 
@@ -145,8 +148,8 @@ def test_the_masks_are_those_of_the_objects(
 
 
 def test_two_processes_in_turn_give_the_same_masks_as_one(
-    function: FunctionServer,
-    other_function: FunctionServer,
+    function: FunctionProcess,
+    other_function: FunctionProcess,
     tracked: list[list[dict[str, Any] | None]],
     clip: Clip,
 ) -> None:
@@ -158,7 +161,7 @@ def test_two_processes_in_turn_give_the_same_masks_as_one(
     assert in_turn == tracked
 
 
-def test_mixed_types_and_late_starts(function: FunctionServer, clip: Clip) -> None:
+def test_mixed_types_and_late_starts(function: FunctionProcess, clip: Clip) -> None:
     y, x = np.nonzero(clip.masks[0, 1])
     box = [float(n) for n in (x.min(), y.min(), x.max() + 1, y.max() + 1)]
     frames = images(clip)
@@ -180,7 +183,7 @@ def test_mixed_types_and_late_starts(function: FunctionServer, clip: Clip) -> No
 
 
 def test_a_track_whose_redis_was_lost_is_gone(micro_files: ModelFiles, tmp_path: Any) -> None:
-    with RedisServer() as redis, FunctionServer(environment(micro_files, redis)) as server:
+    with RedisServer() as redis, FunctionProcess(environment(micro_files, redis)) as server:
         _, answer = server.post(init(FRAME, [POLYGON]))
         redis.kill()
         status, failure = server.post(follow(FRAME, answer["states"]))
@@ -195,7 +198,7 @@ def test_a_track_whose_redis_was_lost_is_gone(micro_files: ModelFiles, tmp_path:
 # ---- HTTP ----
 
 
-def test_get(function: FunctionServer, micro_files: ModelFiles) -> None:
+def test_get(function: FunctionProcess, micro_files: ModelFiles) -> None:
     status, headers, body = function.request("GET")
     assert status == 200
     assert headers["content-type"] == "application/json"
@@ -206,7 +209,7 @@ def test_get(function: FunctionServer, micro_files: ModelFiles) -> None:
 @pytest.mark.parametrize(
     "content_type", ["application/json", "application/json; charset=utf-8", "text/plain", None]
 )
-def test_content_types(function: FunctionServer, content_type: str | None) -> None:
+def test_content_types(function: FunctionProcess, content_type: str | None) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     status, found, body = function.request(
         "POST", json.dumps(init(FRAME, [POLYGON])), headers=headers
@@ -217,13 +220,13 @@ def test_content_types(function: FunctionServer, content_type: str | None) -> No
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_other_methods(function: FunctionServer, method: str) -> None:
+def test_other_methods(function: FunctionProcess, method: str) -> None:
     status, _, body = function.request(method)
     assert status == 405
     assert json.loads(body)["error"]["code"] == "bad_method"
 
 
-def test_head_has_no_body(function: FunctionServer) -> None:
+def test_head_has_no_body(function: FunctionProcess) -> None:
     status, headers, body = function.request("HEAD")
     assert status == 405
     assert int(headers["content-length"]) > 0
@@ -234,14 +237,14 @@ def test_head_has_no_body(function: FunctionServer) -> None:
     ("content", "status"),
     [(b"", 400), (b"{", 400), (b"\xff\xfe\x00", 400), (b"[" * 100_000, 400), (b"null", 400)],
 )
-def test_bodies_that_are_no_request(function: FunctionServer, content: bytes, status: int) -> None:
+def test_bodies_that_are_no_request(function: FunctionProcess, content: bytes, status: int) -> None:
     for content_type in ("application/json", "text/plain"):
         found, _, body = function.request("POST", content, headers={"Content-Type": content_type})
         assert found == status
         assert json.loads(body)["error"]["code"] == "bad_request"
 
 
-def raw(function: FunctionServer, request: bytes) -> bytes:
+def raw(function: FunctionProcess, request: bytes) -> bytes:
     """What comes back for bytes that need not be HTTP, until the server closes."""
     with socket.create_connection(("127.0.0.1", function.port), timeout=30) as connection:
         connection.sendall(request)
@@ -265,7 +268,7 @@ def raw(function: FunctionServer, request: bytes) -> bytes:
     ids=lambda value: repr(value)[-30:],
 )
 def test_requests_that_are_hardly_http(
-    function: FunctionServer, request_: bytes, status: bytes
+    function: FunctionProcess, request_: bytes, status: bytes
 ) -> None:
     answer = raw(function, request_)
     assert status in answer.split(b"\r\n")[0]
@@ -273,19 +276,19 @@ def test_requests_that_are_hardly_http(
     assert function.get()["store"]["answers"] is True  # the worker goes on
 
 
-def test_a_client_that_goes_away(function: FunctionServer) -> None:
+def test_a_client_that_goes_away(function: FunctionProcess) -> None:
     for request in (b"", b"POST / HT", b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{"):
         with socket.create_connection(("127.0.0.1", function.port)) as connection:
             connection.sendall(request)
     assert function.get()["store"]["answers"] is True
 
 
-def test_a_large_body_is_read_to_its_end(function: FunctionServer) -> None:
+def test_a_large_body_is_read_to_its_end(function: FunctionProcess) -> None:
     request = {**init(FRAME, [POLYGON]), "padding": "x" * (16 << 20)}
     assert function.post(request)[0] == 200
 
 
-def test_requests_wait_for_their_turn(function: FunctionServer) -> None:
+def test_requests_wait_for_their_turn(function: FunctionProcess) -> None:
     """One at a time per worker, none refused."""
     request = init(FRAME, [POLYGON])
     with ThreadPoolExecutor(12) as pool:
@@ -293,7 +296,7 @@ def test_requests_wait_for_their_turn(function: FunctionServer) -> None:
     assert answers == [200] * 24
 
 
-def test_a_connection_is_not_kept_from_the_others(function: FunctionServer) -> None:
+def test_a_connection_is_not_kept_from_the_others(function: FunctionProcess) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", function.port, timeout=30)
     connection.request("GET", "/")
     response = connection.getresponse()
@@ -307,7 +310,7 @@ def test_a_connection_is_not_kept_from_the_others(function: FunctionServer) -> N
 
 
 def test_a_stop_lets_the_running_request_finish(micro_files: ModelFiles, clip: Clip) -> None:
-    with FunctionServer(environment(micro_files)) as server:
+    with FunctionProcess(environment(micro_files)) as server:
         body = init(images(clip)[0], mask_seeds(clip) * 20)
         # More than the sockets hold: when all of it is sent, the worker has taken it up.
         body["padding"] = "x" * (32 << 20)
@@ -319,27 +322,27 @@ def test_a_stop_lets_the_running_request_finish(micro_files: ModelFiles, clip: C
         connection.close()
         assert response.status == 200
         assert None not in answer["states"]
-        assert "Traceback" not in "".join(server.log)
+        assert "Traceback" not in server.log
 
 
 def test_without_a_redis_two_workers_refuse_to_start(micro_files: ModelFiles) -> None:
-    with FunctionServer(environment(micro_files), workers=2, wait=False) as server:
+    with FunctionProcess(environment(micro_files), workers=2, wait=False) as server:
         assert server.wait() == 1
-        assert "The function cannot start: Several workers need a Redis" in "".join(server.log)
-        assert "Traceback" not in "".join(server.log)
+        assert "The function cannot start: Several workers need a Redis" in server.log
+        assert "Traceback" not in server.log
 
 
 def test_two_workers_share_a_redis_and_one_that_dies_is_replaced(
     micro_files: ModelFiles, redis_server: RedisServer
 ) -> None:
     variables = environment(micro_files, redis_server)
-    with FunctionServer(variables, workers=2) as server:
+    with FunctionProcess(variables, workers=2) as server:
         status, answer = server.post(init(FRAME, [POLYGON]))
         assert status == 200
         for _ in range(6):
             status, answer = server.post(follow(FRAME, answer["states"]))
             assert status == 200
-        os.kill(worker_ids(server)[0], signal.SIGKILL)
+        os.kill(server.worker_pids[0], signal.SIGKILL)
         server.wait_for(r"worker \d died: starting it again")
         server.wait_for(r"worker \d+ is ready", times=3)
         for _ in range(4):
@@ -348,13 +351,7 @@ def test_two_workers_share_a_redis_and_one_that_dies_is_replaced(
         begin = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - begin < 10
-        assert "Traceback" not in "".join(server.log)
-
-
-def worker_ids(server: FunctionServer) -> list[int]:
-    children = f"/proc/{server._process.pid}/task/{server._process.pid}/children"
-    with open(children) as file:
-        return [int(word) for word in file.read().split()]
+        assert "Traceback" not in server.log
 
 
 def cpu_seconds(pid: int) -> float:
@@ -362,19 +359,19 @@ def cpu_seconds(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def test_waiting_for_requests_takes_no_cpu(function: FunctionServer) -> None:
+def test_waiting_for_requests_takes_no_cpu(function: FunctionProcess) -> None:
     assert function.get()["model"]
     time.sleep(1)  # torch's threads spin for a moment
-    (worker,) = worker_ids(function)
+    (worker,) = function.worker_pids
     before = cpu_seconds(worker)
     time.sleep(2)
     assert cpu_seconds(worker) - before < 0.5
 
 
 def test_workers_end_with_a_server_that_was_killed(micro_files: ModelFiles) -> None:
-    with FunctionServer(environment(micro_files)) as server:
-        (worker,) = worker_ids(server)
-        server._process.kill()
+    with FunctionProcess(environment(micro_files)) as server:
+        (worker,) = server.worker_pids
+        os.kill(server.pid, signal.SIGKILL)
         deadline = time.monotonic() + 20
         while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -383,16 +380,16 @@ def test_workers_end_with_a_server_that_was_killed(micro_files: ModelFiles) -> N
 
 def test_a_wrong_setting_ends_the_start_with_a_sentence(micro_files: ModelFiles) -> None:
     variables = environment(micro_files, SAM2_DEVICE="cuda:99")
-    with FunctionServer(variables, wait=False) as server:
+    with FunctionProcess(variables, wait=False) as server:
         assert server.wait() == 1
-        assert "SAM2_DEVICE" in "".join(server.log)
-        assert "Traceback" not in "".join(server.log)
+        assert "SAM2_DEVICE" in server.log
+        assert "Traceback" not in server.log
 
 
 def test_a_redis_that_is_not_there_yet(micro_files: ModelFiles, tmp_path: Any) -> None:
     redis = RedisServer()
-    with FunctionServer(environment(micro_files, redis)) as server:
-        assert "Redis does not answer yet" in "".join(server.log)
+    with FunctionProcess(environment(micro_files, redis)) as server:
+        assert "Redis does not answer yet" in server.log
         assert server.get()["store"] == {"kind": "redis", "answers": False}
         assert server.post(init(FRAME, [POLYGON]))[0] == 503
         with redis:

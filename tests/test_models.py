@@ -77,6 +77,20 @@ def test_a_file_of_the_wrong_length_is_refused(
         model_files(Settings(weights_dir=tmp_path))
 
 
+@pytest.mark.parametrize(("length", "sentence"), [(999, "truncated"), (1011, "another file")])
+def test_a_file_of_unknown_checksum_is_checked_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, sentence: str
+) -> None:
+    model = dataclasses.replace(find_model("efficienttam_ti_2"), tensor_bytes=1000)
+    monkeypatch.setattr(models, "MODELS", (model,))
+    settings = Settings(model=model.name, weights_dir=tmp_path)
+    (tmp_path / model.file_name).write_bytes(bytes(1010))
+    assert model_files(settings).sha256 == hashlib.sha256(bytes(1010)).hexdigest()
+    (tmp_path / model.file_name).write_bytes(bytes(length))
+    with pytest.raises(ConfigurationError, match=f"not 1,000 to 1,010: it is {sentence}"):
+        model_files(settings)
+
+
 def test_a_file_with_one_flipped_bit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

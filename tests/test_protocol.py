@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The wire: what comes in, what goes out, and what is refused."""
+"""The wire format: requests, answers, and the errors of malformed requests."""
 
 import base64
-import contextlib
 import io
 import json
 import math
-import struct
-import zlib
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image
 
 from sam2_tracker.errors import (
     BadRequest,
@@ -21,13 +17,14 @@ from sam2_tracker.errors import (
     BadState,
     EmptyShape,
     ObjectError,
-    OutOfMemory,
     StateGone,
     TooLarge,
 )
-from sam2_tracker.image_decoding import decode_image
 from sam2_tracker.protocol import (
+    Adoption,
     Answer,
+    Correction,
+    Lent,
     Seed,
     Shape,
     Token,
@@ -44,13 +41,13 @@ MASK = {"type": "mask", "points": [0, 4, 0, 0, 1, 1]}
 RECTANGLE = {"type": "rectangle", "points": [1.5, 1, 5, 5]}
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-PICTURE = encoded(Image.new("RGB", (4, 3), (10, 200, 30)))
+PICTURE = png(Image.new("RGB", (4, 3), (10, 200, 30)))
 
 
 def body(**parts: object) -> dict[str, object]:
@@ -64,7 +61,7 @@ def request(content: object, *, max_objects: int = 100, max_points: int = 1000) 
 # ---- requests ----
 
 
-def test_init_of_the_contract() -> None:
+def test_shapes_start_objects() -> None:
     found = request(body(shapes=[MASK, POLYGON, RECTANGLE], states=[]))
     assert found.image == PICTURE
     assert found.entries == (
@@ -108,7 +105,7 @@ def test_unknown_keys_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("kind", [str, str.encode, lambda text: bytearray(text.encode())])
-def test_a_body_in_another_content_type_is_parsed_here(kind: type) -> None:
+def test_a_body_of_text_or_bytes_is_parsed_as_json(kind: type) -> None:
     assert request(kind(json.dumps(body(shapes=[POLYGON])))).entries == (SEED,)
 
 
@@ -146,12 +143,12 @@ def test_a_body_in_another_content_type_is_parsed_here(kind: type) -> None:
     ],
     ids=lambda content: repr(content)[:40],
 )
-def test_malformed_requests(content: object) -> None:
+def test_a_malformed_request_is_rejected(content: object) -> None:
     with pytest.raises(BadRequest, match=r"^[A-Za-z].*\.$"):
         request(content)
 
 
-def test_more_objects_than_the_limit() -> None:
+def test_more_objects_than_the_limit_are_rejected() -> None:
     assert len(request(body(shapes=[POLYGON] * 5), max_objects=5).entries) == 5
     with pytest.raises(TooLarge, match="6 objects.*limit is 5"):
         request(body(shapes=[POLYGON] * 6), max_objects=5)
@@ -191,7 +188,7 @@ def test_more_objects_than_the_limit() -> None:
     ],
     ids=lambda state: repr(state)[:60],
 )
-def test_malformed_tokens_are_the_objects_error(state: object) -> None:
+def test_a_malformed_token_is_an_error_of_its_object(state: object) -> None:
     first, second = request(body(states=[state, STATE], shapes=[POLYGON])).entries
     assert isinstance(first, BadState)  # and the shape beside it does not start
     assert len(first.message) < 100
@@ -219,19 +216,20 @@ def test_malformed_tokens_are_the_objects_error(state: object) -> None:
         ({**RECTANGLE, "rotation": 30}, "rotated rectangle"),
     ],
 )
-def test_malformed_shapes_are_the_objects_error(shape: object, match: str) -> None:
+def test_a_malformed_shape_is_an_error_of_its_object(shape: object, match: str) -> None:
     first, second = request(body(shapes=[shape, POLYGON])).entries
     assert isinstance(first, BadShape)
     assert match in first.message
     assert second == SEED
 
 
+MARKS = ("correction", "adopt", "memory")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["type", "points", "v", "id", "x"]) | st.text(max_size=3),
+            st.sampled_from(["type", "points", "v", "id", *MARKS, "index", "distance"]),
             inner,
             max_size=4,
         )
@@ -240,7 +238,10 @@ json_values = st.recursive(
 )
 
 
-@given(st.lists(json_values, max_size=4) | json_values, st.lists(json_values, max_size=4))
+@given(
+    st.lists(json_values, max_size=4) | json_values,
+    st.lists(json_values | st.just(STATE), max_size=4),
+)
 def test_any_json_is_a_request_or_an_error(shapes: object, states: list[object]) -> None:
     try:
         found = request(body(shapes=shapes, states=states))
@@ -250,161 +251,15 @@ def test_any_json_is_a_request_or_an_error(shapes: object, states: list[object])
         return
     assert len(found.entries) == max(len(shapes or []), len(states))
     for entry in found.entries:
-        assert entry is None or isinstance(entry, Seed | Token | BadShape | BadState)
+        assert entry is None or isinstance(
+            entry, Seed | Token | Correction | Adoption | Lent | BadShape | BadState
+        )
 
 
 @given(st.binary(max_size=30) | st.text(max_size=30))
-def test_any_bytes_are_an_error(content: bytes | str) -> None:
+def test_random_bytes_are_rejected(content: bytes | str) -> None:
     with pytest.raises(BadRequest):
         request(content)
-
-
-# ---- images ----
-
-
-def pixels(data: bytes, max_megapixels: float = 40) -> np.ndarray:
-    image = decode_image(data, max_megapixels=max_megapixels)
-    assert image.mode == "RGB"
-    return np.asarray(image)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "JPEG"])
-def test_formats_that_cvat_stores(kind: str) -> None:
-    options = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "JPEG" else {}
-    found = pixels(encoded(Image.new("RGB", (40, 30), (10, 200, 30)), kind, **options))
-    assert found.shape == (30, 40, 3)
-    assert np.abs(found.astype(int) - (10, 200, 30)).max() <= (3 if kind == "JPEG" else 0)
-
-
-@pytest.mark.parametrize(
-    ("mode", "colour", "kind", "expected"),
-    [
-        ("1", 1, "PNG", (255, 255, 255)),
-        ("L", 77, "PNG", (77, 77, 77)),
-        ("LA", (77, 10), "PNG", (77, 77, 77)),
-        ("RGBA", (10, 200, 30, 5), "PNG", (10, 200, 30)),
-        ("CMYK", (0, 255, 255, 0), "JPEG", (255, 0, 0)),
-        ("YCbCr", (128, 128, 128), "JPEG", (128, 128, 128)),
-    ],
-)
-def test_modes(mode: str, colour: object, kind: str, expected: tuple[int, int, int]) -> None:
-    found = pixels(encoded(Image.new(mode, (16, 16), colour), kind))
-    assert np.abs(found[8, 8].astype(int) - expected).max() <= 3
-
-
-def test_a_palette_becomes_its_colours() -> None:
-    image = Image.new("P", (2, 1))
-    image.putpalette([9, 8, 7, 250, 100, 50])
-    image.putpixel((1, 0), 1)
-    assert pixels(encoded(image)).tolist() == [[[9, 8, 7], [250, 100, 50]]]
-    transparent = pixels(encoded(image, transparency=b"\x00\xff"))
-    assert transparent.tolist() == [[[9, 8, 7], [250, 100, 50]]]
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
-    values = np.array([[0, 16384, 32768, 65535]], dtype=np.uint16)
-    assert pixels(encoded(Image.fromarray(values), kind))[0, :, 0].tolist() == [0, 63, 127, 255]
-    dim = np.array([[0, 1024, 4096]], dtype=np.uint16)  # 12 bits in 16
-    assert pixels(encoded(Image.fromarray(dim), kind))[0, :, 0].tolist() == [0, 63, 255]
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([0.0, 0.5, 1.0], [0, 127, 255]),
-        ([0.0, 100.0, 255.0], [0, 100, 255]),
-        ([0.0, 500.0, 1000.0], [0, 127, 255]),
-        ([math.nan, -5.0, 200.0], [0, 0, 200]),
-        ([math.inf, -math.inf, 200.0], [0, 0, 200]),
-        ([0.0, 0.0, 0.0], [0, 0, 0]),
-    ],
-)
-def test_floating_point_grey(values: list[float], expected: list[int]) -> None:
-    image = Image.fromarray(np.array([values], dtype=np.float32))
-    assert pixels(encoded(image, "TIFF"))[0, :, 0].tolist() == expected
-
-
-def test_frames_are_upright_as_exif_says() -> None:
-    image = Image.new("RGB", (40, 20), (0, 0, 0))
-    image.paste((255, 255, 255), (0, 0, 10, 10))  # top left
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    found = pixels(encoded(image, "JPEG", exif=exif, quality=95))
-    assert found.shape == (40, 20, 3)
-    assert found[4, 15].min() > 200  # now top right
-    assert found[4, 4].max() < 50
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
-def test_odd_sizes(size: tuple[int, int]) -> None:
-    assert pixels(encoded(Image.new("RGB", size))).shape == (size[1], size[0], 3)
-
-
-NOISE_PNG = encoded(Image.effect_noise((64, 64), 50))
-JPEG = encoded(Image.effect_noise((64, 64), 50), "JPEG")
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"hello",
-        b"\x00" * 1000,
-        JPEG[: len(JPEG) // 2],
-        JPEG[:20],
-        PICTURE[:40],
-        NOISE_PNG[: len(NOISE_PNG) // 2],
-        encoded(Image.new("P", (4, 4)), "GIF"),
-        b"<svg xmlns='http://www.w3.org/2000/svg' width='4' height='4'/>",
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n",
-        b"\x89PNG\r\n\x1a\n" + b"\xff" * 100,
-    ],
-    ids=lambda data: repr(data[:12]),
-)
-def test_what_is_no_image(data: bytes) -> None:
-    with pytest.raises(BadRequest, match="image cannot be decoded.*JPEG, PNG, WEBP, BMP, TIFF"):
-        decode_image(data, max_megapixels=40)
-
-
-def bomb(side: int) -> bytes:
-    """A black 1-bit PNG of side x side pixels, in a few kilobytes."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + checksum
-
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    rows = zlib.compress(b"\x00" * ((side + 7) // 8 + 1) * 64)  # more would not be read anyway
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
-
-
-@pytest.mark.parametrize("side", [6400, 9000, 14_000, 60_000])
-def test_large_images_are_refused_before_they_are_decoded(
-    side: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def load(self: ImageFile.ImageFile) -> None:
-        pytest.fail("it was decoded")
-
-    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
-    with pytest.raises(TooLarge, match="megapixels"):
-        decode_image(bomb(side), max_megapixels=40)
-
-
-def test_the_limit_of_megapixels_is_exact() -> None:
-    data = encoded(Image.new("L", (100, 100)))
-    assert pixels(data, max_megapixels=0.01).shape == (100, 100, 3)
-    with pytest.raises(TooLarge, match="100 x 100 pixels"):
-        decode_image(data, max_megapixels=0.0099)
-
-
-@given(st.binary(max_size=60), st.integers(0, len(PICTURE)))
-def test_damaged_images_are_errors_or_images(junk: bytes, place: int) -> None:
-    data = PICTURE[:place] + junk + PICTURE[place + len(junk) :]
-    with contextlib.suppress(BadRequest, TooLarge):
-        decode_image(data, max_megapixels=1)
 
 
 # ---- answers ----
@@ -438,26 +293,26 @@ def test_answers_keep_their_places() -> None:
     }
 
 
-def test_no_answers() -> None:
+def test_a_request_without_objects_has_empty_lists() -> None:
     empty = {"shapes": [], "states": [], "scores": [], "errors": []}
     assert json.loads(answers_to_json([])) == empty
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_numbers_that_json_has_no_word_for_do_not_go_out(number: float) -> None:
+def test_numbers_that_are_not_finite_are_never_sent(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         answers_to_json([Answer(score=number)])
     with pytest.raises(ValueError, match="JSON"):
         answers_to_json([Answer(shape=Shape(type="polygon", points=[number, 1.0]))])
 
 
-def test_tokens_are_small_and_come_back_as_they_went() -> None:
+def test_a_token_is_small_and_is_read_back_unchanged() -> None:
     answer = json.loads(answers_to_json([Answer(token=TOKEN)]))
     assert len(json.dumps(answer["states"][0])) < 200
     assert request(body(states=answer["states"])).entries == (TOKEN,)
 
 
-def test_the_body_of_an_error() -> None:
+def test_the_body_of_a_failed_request() -> None:
     assert json.loads(error_to_json("too_large", "Too large.", [1, 2])) == {
         "error": {"code": "too_large", "message": "Too large.", "indexes": [1, 2]}
     }
@@ -472,16 +327,130 @@ def test_the_body_of_an_error() -> None:
         (StateGone, "state_gone", 410),
     ],
 )
-def test_codes_of_the_design(kind: type[ObjectError], code: str, status: int) -> None:
+def test_error_codes_and_statuses(kind: type[ObjectError], code: str, status: int) -> None:
     assert (kind.code, kind.status) == (code, status)
 
 
-def test_an_image_that_memory_cannot_hold_is_not_called_damaged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def load(_image: Image.Image) -> None:
-        raise MemoryError
+# ---- corrections, keyframes, memory policies ----
 
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
-    with pytest.raises(OutOfMemory):
-        decode_image(encoded(Image.new("RGB", (8, 8)), "PNG"), max_megapixels=40)
+OTHER = {"v": 1, "id": "B" * 43}
+OTHER_TOKEN = Token(id="B" * 43)
+
+
+def entries(shapes: list[object], states: list[object]) -> tuple[object, ...]:
+    return request(body(shapes=shapes, states=states)).entries
+
+
+def code(entry: object) -> str | None:
+    return entry.code if isinstance(entry, ObjectError) else None
+
+
+@pytest.mark.parametrize(
+    ("shape", "distance"), [(MASK, 0), (MASK, 1), (POLYGON, 0), (RECTANGLE, 1)]
+)
+def test_a_shape_that_corrects_a_state(shape: dict[str, object], distance: int) -> None:
+    (entry,) = entries([{**shape, "correction": distance}], [STATE])
+    assert isinstance(entry, Correction)
+    assert (entry.token, entry.distance) == (TOKEN, distance)
+    assert (entry.seed.type, entry.seed.points) == (shape["type"], shape["points"])
+
+
+@pytest.mark.parametrize("shape", [MASK, {**MASK, "memory": "anchors"}, {**MASK, "other": 1}])
+def test_a_shape_without_a_mark_does_not_correct(shape: object) -> None:
+    """CVAT's own page sends the first shape again beside each state."""
+    assert entries([shape], [STATE]) == (TOKEN,)
+
+
+def test_a_correction_without_a_state_is_a_start() -> None:
+    (entry,) = entries([{**POLYGON, "correction": 1}], [None])
+    assert isinstance(entry, Seed)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *(
+            {**MASK, "correction": value}
+            for value in (2, -1, 0.0, 1.0, True, "1", None, [], {}, 1e400)
+        ),
+        {**RECTANGLE, "correction": 0},
+        {"type": "ellipse", "points": [], "correction": 1},
+        {"correction": 1},
+        {**MASK, "correction": 1, "adopt": [{"index": 1, "distance": 1}]},
+    ],
+    ids=repr,
+)
+def test_malformed_corrections_are_the_objects_error(shape: object) -> None:
+    wrong, right = entries([shape, None], [STATE, OTHER])
+    assert code(wrong) == "bad_shape"
+    assert right == OTHER_TOKEN
+
+
+def test_an_object_adopts_the_keyframes_of_others() -> None:
+    adopt = [{"index": 1, "distance": 30}, {"index": 2, "distance": -12}]
+    found = entries([{"adopt": adopt}, None, None], [STATE, OTHER, {"v": 1, "id": "C" * 43}])
+    assert found == (
+        Adoption(token=TOKEN, keyframes=((1, 30), (2, -12))),
+        Lent(token=OTHER_TOKEN),
+        Lent(token=Token(id="C" * 43)),
+    )
+
+
+def test_two_objects_may_adopt_each_other() -> None:
+    adopting = [{"adopt": [{"index": 1, "distance": 5}]}, {"adopt": [{"index": 0, "distance": -5}]}]
+    assert entries(adopting, [STATE, OTHER]) == (
+        Adoption(token=TOKEN, keyframes=((1, 5),)),
+        Adoption(token=OTHER_TOKEN, keyframes=((0, -5),)),
+    )
+
+
+KEYFRAME = {"index": 1, "distance": 3}
+
+
+@pytest.mark.parametrize(
+    "adopt",
+    [
+        *(None, [], {}, "1", 1, [1], [[]], [None], [{}], [KEYFRAME] * 8),
+        *([{**KEYFRAME, "index": value}] for value in ("1", 1.0, True, None, [1])),
+        *(
+            [{**KEYFRAME, "distance": value}]
+            for value in ("1", 1.5, False, None, 10**400, -(1 << 31))
+        ),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_malformed_adoptions_are_the_objects_error(adopt: object) -> None:
+    wrong, right = entries([{"adopt": adopt}, None], [STATE, OTHER])
+    assert code(wrong) == "bad_shape"
+    assert right == OTHER_TOKEN
+
+
+@pytest.mark.parametrize("index", [0, -1, 2, 3, 10**30])
+def test_only_another_state_of_the_request_can_be_adopted(index: int) -> None:
+    """0 is the object itself, 2 a shape that starts."""
+    adopt = {"adopt": [{"index": index, "distance": 1}]}
+    wrong, right, start = entries([adopt, None, POLYGON], [STATE, OTHER, None])
+    assert code(wrong) == "bad_state"
+    assert right == OTHER_TOKEN
+    assert isinstance(start, Seed)
+
+
+def test_a_malformed_state_that_is_adopted_is_both_objects_error() -> None:
+    found = entries([{"adopt": [KEYFRAME]}, None], [STATE, {"v": 2}])
+    assert [code(entry) for entry in found] == ["bad_state", "bad_state"]
+
+
+@pytest.mark.parametrize("policy", ["official", "quality", "anchors", None])
+def test_a_shape_may_name_its_memory_policy(policy: str | None) -> None:
+    (seed,) = entries([{**POLYGON, "memory": policy}], [])
+    assert isinstance(seed, Seed)
+    assert seed.policy == policy
+
+
+@pytest.mark.parametrize(
+    "policy", ["", "Official", "best", 0, 1, True, [], {}, ["official"]], ids=repr
+)
+def test_an_unknown_memory_policy_is_the_objects_error(policy: object) -> None:
+    wrong, right = entries([{**POLYGON, "memory": policy}, POLYGON], [])
+    assert code(wrong) == "bad_shape"
+    assert isinstance(right, Seed)

@@ -98,13 +98,11 @@ def test_an_answer_that_takes_longer_than_the_timeout_is_an_error(
 ) -> None:
     """The same delay of 1.2 s fails under a timeout of 0.9 s and passes under one of 9 s."""
     with empty_redis.client() as client:
-        for timeout_seconds in (0.9, 9.0):
-            opened = RedisRecords(
-                redis_settings(empty_redis, redis_timeout_seconds=timeout_seconds)
-            )
+        for seconds in (0.9, 9.0):
+            opened = RedisRecords(redis_settings(empty_redis, redis_timeout_seconds=seconds))
             put(opened, ("a", b"1"))
             client.client_pause(1200)
-            if timeout_seconds < 1.2:
+            if seconds < 1.2:
                 with pytest.raises(StoreUnavailable):
                     opened.get(["a"])
             else:

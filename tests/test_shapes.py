@@ -25,7 +25,7 @@ from sam2_tracker.shapes import (
     widen_box,
 )
 
-DEFAULT_TOLERANCE = 0.005
+DEFAULT_TOLERANCE = 0.02
 
 
 def art(text: str) -> Bitmap:
@@ -126,7 +126,7 @@ OUTLINES = {
         ([0, 4, 1, 4, 1, 1, 3, 3], 5, 5, "..... .###. .#.#. .###. ....."),
     ],
 )
-def test_masks_of_the_contract(points: list[int], width: int, height: int, picture: str) -> None:
+def test_example_masks(points: list[int], width: int, height: int, picture: str) -> None:
     bitmap = mask_to_bitmap(points, width=width, height=height)
     assert drawn(bitmap) == drawn(art(picture))
     assert bitmap_to_mask(bitmap) == points
@@ -156,7 +156,7 @@ def test_a_mask_box_need_not_be_tight(
     assert bitmap_to_mask(padded)[-4:] == encode_mask(padded)[-4:]  # ours is tight again
 
 
-def test_a_mask_with_zero_runs_inside_is_read_like_cvat_does() -> None:
+def test_a_mask_with_runs_of_zero_pixels_is_read_as_cvat_reads_it() -> None:
     points = [0, 2, 0, 1, 1, 0, 0, 3, 0]
     expected = decode_mask(points, image_width=4, image_height=1)
     assert (mask_to_bitmap(points, width=4, height=1) == expected).all()
@@ -195,19 +195,19 @@ def test_a_mask_with_zero_runs_inside_is_read_like_cvat_does() -> None:
         [0, 1, 0, 0, 10**12, 10**12],
     ],
 )
-def test_malformed_masks(points: list[object]) -> None:
+def test_a_malformed_mask_is_rejected(points: list[object]) -> None:
     with pytest.raises(BadShape, match=r"\w+"):
         mask_to_bitmap(points, width=8, height=8)
 
 
 @pytest.mark.parametrize("points", [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [6, 0, 1, 1, 3, 2]])
-def test_empty_masks(points: list[int]) -> None:
+def test_an_empty_mask_is_rejected(points: list[int]) -> None:
     with pytest.raises(EmptyShape):
         mask_to_bitmap(points, width=8, height=8)
 
 
 @given(st.lists(st.integers(-3, 20) | st.floats() | st.just("1") | st.none(), max_size=12))
-def test_any_list_is_a_mask_or_an_error(points: list[object]) -> None:
+def test_any_list_is_decoded_as_a_mask_or_rejected(points: list[object]) -> None:
     try:
         bitmap = mask_to_bitmap(points, width=9, height=7)
     except (BadShape, EmptyShape):
@@ -323,11 +323,11 @@ def test_start_and_direction_of_a_polygon_do_not_matter(reverse: bool, turn: int
         [-1.7e308, -1.7e308, 1.7e308, -1.7e308, 1.7e308, 1.7e308, -1.7e308, 1.7e308],
     ],
 )
-def test_huge_polygons_are_cut_to_the_image(points: list[float]) -> None:
+def test_huge_polygons_are_clipped_to_the_image(points: list[float]) -> None:
     assert fill(points).all()
 
 
-def test_a_huge_triangle_is_cut_exactly() -> None:
+def test_a_huge_triangle_is_clipped_exactly() -> None:
     # Its slanted side runs through the image along y = x - 0.25.
     bitmap = fill([-1e6 + 0.25, -1e6, 1e6 + 0.25, 1e6, -1e6, 1e6], 4, 4)
     assert drawn(bitmap) == drawn(np.tri(4, dtype=np.bool_))
@@ -355,7 +355,7 @@ def test_a_polygon_partly_outside_has_the_area_of_its_part_inside() -> None:
         [2.6, 2.6, 3.4, 2.6, 3.4, 3.4],  # between the centres
     ],
 )
-def test_polygons_that_cover_nothing(points: list[float]) -> None:
+def test_a_polygon_that_covers_no_pixel_is_rejected(points: list[float]) -> None:
     with pytest.raises(EmptyShape):
         fill(points)
 
@@ -379,19 +379,19 @@ def test_polygons_that_cover_nothing(points: list[float]) -> None:
         [1, 1, 5, 1, 3, {}],
     ],
 )
-def test_malformed_polygons(points: list[object]) -> None:
+def test_a_malformed_polygon_is_rejected(points: list[object]) -> None:
     with pytest.raises(BadShape):
         polygon_to_bitmap(points, width=10, height=8)
 
 
-def test_a_smooth_ring_of_many_points_is_welcome() -> None:
+def test_a_smooth_ring_of_many_points_is_accepted() -> None:
     turn = np.linspace(0, 2 * np.pi, 50_000, endpoint=False)
     ring = np.stack((500 + 400 * np.cos(turn), 500 + 400 * np.sin(turn)), axis=1)
     bitmap = fill(ring.ravel().tolist(), 1000, 1000)
     assert bitmap.sum() == pytest.approx(math.pi * 400**2, rel=1e-3)
 
 
-def test_a_scribble_is_refused_before_it_costs() -> None:
+def test_a_polygon_of_too_many_crossings_is_rejected() -> None:
     points = np.random.default_rng(0).uniform(0, 6000, 400_000).tolist()
     with pytest.raises(BadShape, match="too intricate"):
         fill(points, 6000, 6000)
@@ -547,7 +547,6 @@ OBJECTS = {
     "fine clouds": _clouds(1, 1.2),
     "scribble": _scribble(0, 30, 1),
     "fat scribble": _scribble(1, 12, 3),
-    # Only of large objects is the tolerance wide enough to take much away.
     "large disc": _ragged(3, 0, 180),
     "large and ragged": _ragged(4, 2, 180),
     "large star": _star(7, 60, 190),
@@ -569,10 +568,8 @@ def test_simplified_polygons_stay_true(bitmap: Bitmap) -> None:
     assert len(points) <= len(bitmap_to_polygon(bitmap))
     again = fill(points, bitmap.shape[1], bitmap.shape[0])
     assert iou(again, bitmap) >= 0.98
-    for _ in range(50):
-        again = cycle(again, DEFAULT_TOLERANCE)
-    assert again.sum() == pytest.approx(bitmap.sum(), rel=0.01)
-    assert iou(again, bitmap) >= 0.97
+    assert ring_area(points) == pytest.approx(bitmap.sum(), rel=0.02)
+    assert all(value * 4 == int(value * 4) for value in points)
 
 
 @settings(max_examples=60)
@@ -587,7 +584,7 @@ def test_simplified_polygons_of_any_clouds_stay_true(seed: int, scale: float, cu
 def test_simplification_is_worth_it() -> None:
     bitmap = OBJECTS["large disc"]
     full, simple = bitmap_to_polygon(bitmap), bitmap_to_polygon(bitmap, tolerance=DEFAULT_TOLERANCE)
-    assert len(simple) < len(full) / 5
+    assert len(simple) < len(full) / 20
 
 
 @pytest.mark.parametrize("picture", OUTLINES.values(), ids=OUTLINES)
@@ -626,7 +623,7 @@ def test_a_rectangle_holds_all_parts_and_touches_them(bitmap: Bitmap) -> None:
         ([9, 7, 10, 8], (9.0, 7.0, 10.0, 8.0)),
     ],
 )
-def test_rectangles_are_cut_to_the_image(
+def test_rectangles_are_clipped_to_the_image(
     points: list[float], box: tuple[float, float, float, float]
 ) -> None:
     assert rectangle_to_box(points, width=10, height=8) == box
@@ -651,7 +648,7 @@ def test_boxes_are_widened_to_a_pixel_inside_the_image(
     "points",
     [[10, 0, 12, 8], [-3, 0, 0, 8], [0, 8, 10, 9], [2, 2, 2, 6], [2.6, 2, 3.4, 6], [0, 0, 0, 0]],
 )
-def test_rectangles_that_cover_nothing(points: list[float]) -> None:
+def test_a_rectangle_that_covers_no_pixel_is_rejected(points: list[float]) -> None:
     with pytest.raises(EmptyShape):
         rectangle_to_box(points, width=10, height=8)
 
@@ -671,12 +668,12 @@ def test_rectangles_that_cover_nothing(points: list[float]) -> None:
         [1, 1, 5, 10**400],
     ],
 )
-def test_malformed_rectangles(points: list[object]) -> None:
+def test_a_malformed_rectangle_is_rejected(points: list[object]) -> None:
     with pytest.raises(BadShape):
         rectangle_to_box(points, width=10, height=8)
 
 
-def test_errors_are_sentences_that_name_what_is_wrong() -> None:
+def test_error_messages_name_what_is_wrong() -> None:
     with pytest.raises(BadShape, match=r"pairs of numbers; here are 7\."):
         fill([1, 1, 5, 5, 3, 3, 2])
     with pytest.raises(BadShape, match=r"at least 3 points; here are 2\."):

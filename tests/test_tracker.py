@@ -536,6 +536,27 @@ def test_a_polygon_has_as_many_points_as_its_tolerance_asks_for(
     assert points[0] > points[1]
 
 
+def test_a_seed_says_how_far_its_polygons_may_be_from_its_masks(
+    micro_model: ModelHandler, clip: Clip, seeds: list[Any], empty_redis: RedisServer
+) -> None:
+    tracker = new_tracker(micro_model, empty_redis)
+    big = [clip.frames[n].repeat(6, axis=0).repeat(6, axis=1) for n in (0, 1, 2)]
+    points = [6 * p for p in seeds[1]["points"]]
+    kept = [{"type": "polygon", "points": points, "tolerance": t} for t in (0, 0.02, 0.1, None)]
+    states = track(tracker, big[0], kept)["states"]
+    for frame in big[1:]:  # it holds for the whole track, and is read from the store
+        answer = track(tracker, frame, [], states)
+        states = answer["states"]
+        exact, default, coarse, unsaid = (shape["points"] for shape in answer["shapes"])
+        assert len(exact) > len(default) > len(coarse)
+        assert unsaid == default
+        assert all(value == int(value) for value in exact)
+    refused = track(tracker, big[0], [{**kept[0], "tolerance": 0.2}, kept[0]])
+    assert refused["errors"][0]["code"] == "bad_shape"
+    assert "0 to 0.1" in refused["errors"][0]["message"]
+    tracker.close()
+
+
 def test_malformed_tokens_send_no_command(
     micro_model: ModelHandler, clip: Clip, empty_redis: RedisServer
 ) -> None:
@@ -568,19 +589,20 @@ def test_a_request_with_a_redis_that_is_gone_costs_no_model_work(
     with RedisServer() as server:
         tracker = new_tracker(micro_model, server)
         states = track(tracker, clip.frames[0], seeds)["states"]
-    encoded = count_calls(monkeypatch, micro_model, "encode")
-    for content in (request(clip.frames[1], [], states), request(clip.frames[1], seeds)):
-        with pytest.raises(StoreUnavailable):
-            tracker.track(content)
-    assert not encoded
-    assert not tracker.store_answers()
-    with server:
+        server.kill()
+        encoded = count_calls(monkeypatch, micro_model, "encode")
+        for content in (request(clip.frames[1], [], states), request(clip.frames[1], seeds)):
+            with pytest.raises(StoreUnavailable):
+                tracker.track(content)
+        assert not encoded
+        assert not tracker.store_answers()
+        server.start()
         assert tracker.store_answers()
         assert track(tracker, clip.frames[1], seeds)["errors"] == [None] * 3
         with pytest.raises(AllObjectsFailed) as caught:
             tracker.track(request(clip.frames[1], [], states))
         assert caught.value.status == 410  # it came back empty
-    tracker.close()
+        tracker.close()
 
 
 def test_a_redis_lost_at_the_save_leaves_the_old_state_good(

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The main job, from end to end: track objects through a clip over HTTP, and draw the result.
+"""Tracks objects through a clip over HTTP, and draws the result.
 
-    python demo.py                                        a clip that we draw ourselves
-    python demo.py --video my.mp4 --seeds seeds.json      your clip, and what you drew on its frames
+    python -m tools.demo                                      a generated clip
+    python -m tools.demo --video my.mp4 --seeds seeds.json    your clip, and shapes on its frames
 
-Starts the function behind real HTTP (serve.py), sends it frame after frame as CVAT does, and writes
-an overlay video, a contact sheet and the annotations (COCO, RLE) to out/.
+Starts the function behind real HTTP (tools/serve.py), sends it frame after frame as CVAT does, and
+writes an overlay video, a contact sheet and the annotations (COCO, RLE) to out/.
 """
 
 import argparse
@@ -13,15 +13,10 @@ import base64
 import json
 import math
 import os
-import re
 import statistics
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,20 +40,15 @@ from sam2_tracker.shapes import (
     mask_to_bitmap,
     polygon_to_bitmap,
 )
+from tools.function_process import FunctionError, FunctionProcess
 
 ROOT = Path(__file__).resolve().parents[1]
-START_TIMEOUT_SECONDS = 180
-REQUEST_TIMEOUT_SECONDS = 120
 SHEET_PICTURES = 12
 CLIP_SEED = 4
 CLIP_FRAMES = 40
 CLIP_SIZE = (640, 360)
 
 Wire = dict[str, Any]
-
-
-class DemoError(Exception):
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +58,9 @@ class Clip:
     seeds: dict[int, list[Wire]]
     """By frame: the shapes that start there, as CVAT sends them."""
     names: list[str]
-    """Of the objects, in the order of their seeds."""
+    """One per object, in the order of their seeds."""
     truth: NDArray[np.bool_] | None = None
-    """(frames, objects, height, width), where it is known."""
+    """The true masks (frames, objects, height, width), if they are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +96,8 @@ def drawn_clip() -> Clip:
     )
 
 
-class _FramesOf(Sequence[Picture]):
-    """Decoded when asked for: a video need not fit into memory."""
+class _DecodedOnDemand(Sequence[Picture]):
+    """The frames of a video, which need not fit into memory together."""
 
     def __init__(self, media: Media) -> None:
         self._media = media
@@ -122,7 +112,10 @@ class _FramesOf(Sequence[Picture]):
 
 
 def clip_from_files(video: Path, annotations: Path) -> Clip:
-    """Every object starts where it is first visible. Raises ActionError, naming what is wrong."""
+    """Reads a video and its annotations; every object starts on the frame where it is first drawn.
+
+    Raises ActionError with a sentence that says what is wrong.
+    """
     from cvat_action.formats import read_document
     from cvat_action.formats.document import local_job
     from cvat_action.selection import select
@@ -146,65 +139,35 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
                 shape = {"type": seed.type, "points": list(seed.points)}
                 seeds.setdefault(frame, []).append(shape)
     for ref in refused.keys() - names.keys():
-        print(f"Object {ref} is left alone: {refused[ref]}.")
+        print(f"Object {ref} is not tracked: {refused[ref]}.")
     if not seeds:
         raise ActionError(f"{annotations} has no mask, polygon or upright box to start from.")
     return Clip(
-        frames=_FramesOf(media),
+        frames=_DecodedOnDemand(media),
         frames_per_second=media.fps,
         seeds=seeds,
         names=list(names.values()),
     )
 
 
-@contextmanager
-def running_function(model: str | None) -> Iterator[str]:
-    """Starts serve.py on a free port and yields its URL once it answers."""
-    environment = with_model(os.environ, model) if model else dict(os.environ)
-    log = ROOT / "out" / "function.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own server
-            [sys.executable, "-m", "tools.serve", "--port", "0"],
-            stderr=output,
-            stdout=output,
-            env=environment,
-            cwd=ROOT,
-        )
-        try:
-            yield _wait_until_ready(process, log)
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        text = log.read_text()
-        address = re.search(r"listening on (\S+)", text)
-        if address and "is ready" in text:
-            return address[1]
-        time.sleep(0.1)
-    raise DemoError(f"The function did not start:\n{log.read_text()[-2000:]}")
-
-
-def call(url: str, frame: Picture, shapes: list[Wire | None], states: list[Wire | None]) -> Wire:
-    """One request as CVAT's server sends it: the frame as PNG, in base64."""
+def send(
+    function: FunctionProcess,
+    frame: Picture,
+    shapes: list[Wire | None],
+    states: list[Wire | None],
+) -> Wire:
+    """Sends one request as CVAT's server does, with the frame as PNG in base64."""
     _, image = cv2.imencode(".png", frame)
     body = {"image": base64.b64encode(image.tobytes()).decode(), "shapes": shapes, "states": states}
-    request = urllib.request.Request(  # noqa: S310 - the URL is our own server's
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310
-            answer: Wire = json.load(response)
-            return answer
-    except urllib.error.HTTPError as error:
-        raise DemoError(f"The function answered {error.code}: {error.read().decode()}") from None
+    status, answer = function.post(body)
+    if status != 200:
+        raise FunctionError(f"The function answered {status}: {answer}")
+    decoded: Wire = answer
+    return decoded
 
 
-def track(url: str, clip: Clip) -> tuple[list[list[Result]], list[float]]:
-    """Tracks to the last frame; by frame and object what came of it, and the seconds by frame."""
+def track(function: FunctionProcess, clip: Clip) -> tuple[list[list[Result]], list[float]]:
+    """Tracks to the last frame. Returns the results by frame and object, and seconds by frame."""
     states: list[Wire | None] = []
     results: list[list[Result]] = []
     seconds: list[float] = []
@@ -215,11 +178,11 @@ def track(url: str, clip: Clip) -> tuple[list[list[Result]], list[float]]:
             results.append([])
             continue
         begin = time.perf_counter()
-        answer = call(url, frame, shapes, states)
+        answer = send(function, frame, shapes, states)
         seconds.append(time.perf_counter() - begin)
         for number, error in enumerate(answer["errors"]):
             if error and shapes[number]:
-                raise DemoError(f"Seed {number + 1} on frame {index}: {error['message']}")
+                raise FunctionError(f"Seed {number + 1} on frame {index}: {error['message']}")
         states = answer["states"]
         results.append(
             [
@@ -231,7 +194,7 @@ def track(url: str, clip: Clip) -> tuple[list[list[Result]], list[float]]:
 
 
 def shape_to_bitmap(shape: Wire | None, height: int, width: int) -> Bitmap | None:
-    """None: the object is not visible."""
+    """Rasterises a shape of the answer; None if the object is not visible."""
     if shape is None or shape.get("outside"):
         return None
     points = shape["points"]
@@ -246,9 +209,10 @@ def shape_to_bitmap(shape: Wire | None, height: int, width: int) -> Bitmap | Non
 
 
 def compare(truths: NDArray[np.bool_], results: Sequence[Result]) -> tuple[float, int, int]:
-    """One object's mean IoU where it is visible, how often it is hidden, and shown nevertheless.
+    """Compares one object's results with its true masks, bool (frames, height, width).
 
-    truths: bool (frames, height, width), one frame per result.
+    Returns the mean IoU of the frames on which it is visible, the number of frames on which it is
+    hidden, and on how many of those it was shown.
     """
     ious, hidden, shown = [], 0, 0
     for truth, result in zip(truths, results, strict=True):
@@ -315,25 +279,28 @@ def write_coco(clip: Clip, results: list[list[Result]], path: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--video", type=Path)
-    parser.add_argument("--seeds", type=Path, help="COCO (.json) or CVAT for video 1.1 (.xml)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.demo", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--video", type=Path, help="a video file; default: a generated clip")
+    parser.add_argument(
+        "--seeds", type=Path, help="shapes: COCO (.json) or CVAT for video 1.1 (.xml)"
+    )
     parser.add_argument("--model", help="default: SAM2_MODEL, or the bundled micro model")
-    parser.add_argument("--out", type=Path, default=ROOT / "out")
+    parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder for the results")
     options = parser.parse_args()
     if bool(options.video) != bool(options.seeds):
         parser.error("--video and --seeds belong together")
-    (ROOT / "out").mkdir(exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()
         print("Starting the function ...")
-        with running_function(options.model) as url:
-            with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310
-                info = json.load(response)
-            print(f"{info['model']} on {info['device']} in {info['precision']} at {url}")
-            results, seconds = track(url, clip)
-    except (DemoError, ActionError) as error:
+        environment = with_model(os.environ, options.model) if options.model else os.environ
+        with FunctionProcess(environment) as function:
+            info = function.get()
+            print(f"{info['model']} on {info['device']} in {info['precision']} at {function.url}")
+            results, seconds = track(function, clip)
+    except (FunctionError, ActionError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     write_pictures(clip, results, options.out)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The models that tests run: the bundled one, and Meta's configurations with random weights."""
+"""Models for tests and benchmarks: the bundled one, and Meta's models with random weights."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles, model_files
 from sam2_tracker.settings import MIB, Settings
 
-# Makes every object visible: sam2 hides what its object score (a logit) takes for absent.
+# Bias of the object score (a logit): sam2 hides objects with a negative score, so all are visible.
 VISIBLE = 10.0
-# Brings the mask logits of untrained weights to the size of those of trained ones.
+# Factor that brings the mask logits of random weights to the size of those of trained ones.
 CONTRAST = 100.0
 
 
@@ -43,7 +43,10 @@ def load_model(
 def random_model(
     config: Path, folder: Path, *, seed: int = 0, image_size: int | None = None
 ) -> ModelFiles:
-    """Writes a checkpoint as Meta's are, and the configuration with another image size, if any."""
+    """Writes a checkpoint of random weights in Meta's form, and a copy of the configuration.
+
+    image_size: side of the model's input in pixels, instead of the configuration's.
+    """
     settings = OmegaConf.load(config)
     if image_size is not None:
         settings.model.image_size = image_size
@@ -54,7 +57,7 @@ def random_model(
     weights = model.state_dict()
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in weights.items():
-        # Larger than they are initialised: so that an exchanged age, say, shows in the logits.
+        # Larger than sam2 initialises them, so that a mistake in their use shows in the logits.
         if "tpos" in name or name.startswith("no_") or "pos_embed" in name:
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5)
         if "output_hypernetworks_mlps" in name and ".layers.2." in name:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""A local stand-in for Nuclio's HTTP trigger: the same `main.py` behind real HTTP, without Docker.
+"""Serves `main.py` over HTTP as Nuclio does, without Docker.
 
-    python serve.py --port 8090 --workers 2
+    python -m tools.serve --port 8090 --workers 2
 
-Every worker is a process of its own with its own model, and takes one request at a time; requests
-wait in the listening socket's queue until one is free. A worker that dies is started again. Without
-SAM2_MODEL and SAM2_CONFIG it runs the bundled micro model, which is for trying, not for annotating.
+Each worker is a process with its own model and takes one request at a time; other requests wait in
+the queue of the listening socket. A worker that dies is started again. If neither SAM2_MODEL nor
+SAM2_CONFIG is set, it runs the bundled micro model, which is for trying and testing.
 """
 
 import argparse
@@ -33,7 +33,7 @@ STOP_TIMEOUT_SECONDS = 60
 
 
 class Stop:
-    """Set by SIGTERM and SIGINT: a request that is being worked on is still answered."""
+    """`wanted` after SIGTERM or SIGINT. The request in progress is still answered."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -45,7 +45,7 @@ class Stop:
 
 
 class NuclioHandler(BaseHTTPRequestHandler):
-    """One HTTP request as Nuclio's Python wrapper hands it to the function."""
+    """Hands one HTTP request to the function as Nuclio's Python wrapper does."""
 
     protocol_version = "HTTP/1.1"
     timeout = SOCKET_TIMEOUT_SECONDS
@@ -54,7 +54,7 @@ class NuclioHandler(BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         super().handle_one_request()
-        self.close_connection = True  # a kept connection would keep the worker from the others
+        self.close_connection = True  # a connection kept open would block all other clients
 
     def do_any(self) -> None:
         import nuclio_sdk
@@ -66,7 +66,7 @@ class NuclioHandler(BaseHTTPRequestHandler):
             return self._answer(400, "text/plain", b"body size exceeds the given limit")
         body = self.rfile.read(int(length))
         if len(body) < int(length):
-            return None  # the client went away
+            return None  # the client has hung up
         event = nuclio_sdk.Event.deserialize(
             self._message(body), kind=nuclio_sdk.event.EventDeserializerKinds.msgpack
         )
@@ -122,6 +122,7 @@ class NuclioHandler(BaseHTTPRequestHandler):
 
 
 def run_worker(listener: socket.socket, worker_id: int) -> None:
+    """Loads the model and answers requests until the server stops or is gone."""
     stop, parent = Stop(), os.getppid()
     import nuclio_sdk
 
@@ -143,16 +144,19 @@ def run_worker(listener: socket.socket, worker_id: int) -> None:
     server.socket = listener
     server.timeout = POLL_SECONDS
     print(f"worker {worker_id} is ready", file=sys.stderr, flush=True)
-    while not stop.wanted and os.getppid() == parent:  # nobody else would end it
+    while not stop.wanted and os.getppid() == parent:  # a server that was killed cannot stop it
         server.handle_request()
     platform._on_signal("termination")
 
 
 def serve(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8090, help="0: any that is free")
-    parser.add_argument("--workers", type=int, default=1)
+    """Runs the workers until SIGTERM; returns 1 if one of them cannot start, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.serve", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8090, help="0: any free port")
+    parser.add_argument("--workers", type=int, default=1, help="number of worker processes")
     options = parser.parse_args(arguments)
     if options.workers < 1:
         parser.error("--workers must be at least 1")
@@ -160,8 +164,8 @@ def serve(arguments: list[str] | None = None) -> int:
     if not os.environ.get("SAM2_MODEL") and not os.environ.get("SAM2_CONFIG"):
         os.environ["SAM2_MODEL"] = MICRO_MODEL
         print(
-            "SAM2_MODEL is not set: running the bundled micro model. It is for trying and testing; "
-            "annotation wants Meta's checkpoints.",
+            "SAM2_MODEL is not set: running the bundled micro model, which is for trying and "
+            "testing. To annotate, set SAM2_MODEL to one of Meta's models.",
             file=sys.stderr,
         )
     listener = socket.socket()
@@ -171,8 +175,8 @@ def serve(arguments: list[str] | None = None) -> int:
     except OSError as error:
         parser.exit(1, f"Cannot listen on {options.host}:{options.port}: {error.strerror}.\n")
     listener.listen(QUEUED_REQUESTS)
-    # Of several workers that wake up one gets the connection; the others wait no longer than this.
-    # (Not 0: handle_request would then poll without a pause.)
+    # All idle workers wake up for a connection, and one gets it. The others try again after this
+    # time. It cannot be 0, because handle_request would then loop without a pause.
     listener.settimeout(POLL_SECONDS)
     host, port = listener.getsockname()
     print(f"listening on http://{host}:{port}", file=sys.stderr, flush=True)
@@ -192,7 +196,7 @@ def serve(arguments: list[str] | None = None) -> int:
         for worker_id, worker in enumerate(workers):
             if worker.exitcode is None:
                 continue
-            if worker.exitcode > 0:  # it said why it cannot run
+            if worker.exitcode > 0:  # it could not start, and has printed why
                 failed = True
             else:
                 print(f"worker {worker_id} died: starting it again", file=sys.stderr, flush=True)

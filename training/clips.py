@@ -18,7 +18,7 @@ import numpy as np
 Pictures = Literal["training", "held_out", "none", "mottled"]
 
 # The pictures of one scene stay on one side, so the held-out side is really unseen.
-_PICTURES: dict[str, tuple[str, ...]] = {
+PICTURES: dict[str, tuple[str, ...]] = {
     "training": (
         "astronaut.png", "brick.png", "camera.png", "coffee.png", "color.png", "grass.png",
         "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png",
@@ -146,7 +146,7 @@ def _mottle(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 def _cutout(rng: np.random.Generator, height: int, width: int, pictures: Pictures) -> np.ndarray:
     """A piece of a packaged picture with its colours changed, float32 (height, width, 3)."""
-    picture = _picture(str(rng.choice(_PICTURES[pictures])))
+    picture = _picture(str(rng.choice(PICTURES[pictures])))
     full_height, full_width = picture.shape[:2]
     share = rng.uniform(0.25, 1.0)
     fit = min(full_height / height, full_width / width) * share
@@ -276,13 +276,24 @@ def _shape(rng: np.random.Generator) -> tuple[_Part, ...]:
     return tuple(parts)
 
 
+def draw_shape_mask(rng: np.random.Generator, side: int) -> np.ndarray:
+    """The outline of one of the drawn shapes, float32 (side, side), 0..1."""
+    canvas = np.zeros((side, side), np.uint8)
+    for part in _shape(rng):
+        rings = [np.round((ring / _REACH + 1) / 2 * side).astype(np.int32) for ring in part.rings]
+        filled = np.zeros_like(canvas)
+        cv2.fillPoly(filled, rings, 255)
+        canvas = np.maximum(canvas, filled)
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), 0.7)).astype(np.float32) / 255
+
+
 def _fold(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Reflect a straight path at two walls."""
     span = max(high - low, 1e-6)
     return low + span - np.abs((values - low) % (2 * span) - span)
 
 
-def _path(
+def draw_path(
     rng: np.random.Generator, frames: int, width: int, height: int, speed: float, leaving: bool
 ) -> np.ndarray:
     """Centres, float64 (T, 2). speed: pixels per frame, about."""
@@ -312,7 +323,7 @@ def _path(
     )
 
 
-def _waves(rng: np.random.Generator, frames: int, amplitude: float) -> np.ndarray:
+def smooth_curve(rng: np.random.Generator, frames: int, amplitude: float) -> np.ndarray:
     """A smooth curve around 0, (T,)."""
     time = np.arange(frames)
     curve = np.sin(time * rng.uniform(0.05, 0.45) + rng.uniform(0, 6.3))
@@ -343,17 +354,21 @@ def _thing(
     return _Thing(
         parts=_shape(rng),
         texture=texture,
-        path=_path(rng, frames, width, height, float(speed), leaving),
-        angle=rng.uniform(0, 2 * np.pi) + spin * np.arange(frames) + _waves(rng, frames, 0.15),
-        radius=radius * np.exp(_waves(rng, frames, rng.uniform(0, 0.25))),
-        stretch=1 + np.stack([_waves(rng, frames, 0.15 * deforms) for _ in range(2)], 1),
+        path=draw_path(rng, frames, width, height, float(speed), leaving),
+        angle=(
+            rng.uniform(0, 2 * np.pi)
+            + spin * np.arange(frames)
+            + smooth_curve(rng, frames, 0.15)
+        ),
+        radius=radius * np.exp(smooth_curve(rng, frames, rng.uniform(0, 0.25))),
+        stretch=1 + np.stack([smooth_curve(rng, frames, 0.15 * deforms) for _ in range(2)], 1),
         wobble=(
             float(rng.uniform(0.02, 0.12)) * deforms, float(rng.integers(2, 5)),
             float(rng.uniform(0.1, 0.7)), float(rng.uniform(0, 6.3)),
         ),
         softness=float(rng.choice([0.0, 0.6, 1.2], p=[0.7, 0.2, 0.1])) * unit / 256,
         shadow=float(rng.choice([0.0, 0.35], p=[0.8, 0.2])),
-        light=1 + _waves(rng, frames, rng.uniform(0, 0.12)),
+        light=1 + smooth_curve(rng, frames, rng.uniform(0, 0.12)),
     )  # fmt: skip
 
 
@@ -429,7 +444,7 @@ def _hide(
     # The thing goes behind a cover that stands (nearly) still.
     centre = rng.uniform([0.3 * width, 0.3 * height], [0.7 * width, 0.7 * height])
     still = centre + 0.15 * (cover.path - cover.path[0])
-    sway = np.stack([_waves(rng, frames, 0.05 * unit) for _ in range(2)], 1)
+    sway = np.stack([smooth_curve(rng, frames, 0.05 * unit) for _ in range(2)], 1)
     room = apart * rng.uniform(1.05, 1.3)
     moved = np.minimum(before, room)[:, None] * way_in + np.minimum(after, room)[:, None] * way_out
     calm = ((time >= first) & (time < first + hidden))[:, None]
@@ -442,11 +457,11 @@ def _camera(rng: np.random.Generator, frames: int, width: int, height: int) -> n
     unit = min(width, height)
     moving = rng.random() < 0.65
     strength = float(rng.uniform(0.2, 1.0)) * moving
-    shift = np.stack([_waves(rng, frames, 0.10 * unit * strength) for _ in range(2)], 1)
+    shift = np.stack([smooth_curve(rng, frames, 0.10 * unit * strength) for _ in range(2)], 1)
     shift += rng.normal(0, 0.004 * unit * strength, (1, 2)) * np.arange(frames)[:, None]
     shift += rng.normal(0, 0.002 * unit, (frames, 2)) * (rng.random() < 0.2)
-    angle = _waves(rng, frames, 0.08 * strength)
-    zoom = np.exp(_waves(rng, frames, 0.1 * strength))
+    angle = smooth_curve(rng, frames, 0.08 * strength)
+    zoom = np.exp(smooth_curve(rng, frames, 0.1 * strength))
     centre = np.array([width / 2, height / 2])
     matrices = np.zeros((frames, 2, 3))
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
@@ -697,8 +712,8 @@ def _shoot(
 ) -> Clip:  # fmt: skip
     world = _background(rng, width, height, pictures)
     corner = np.array([width, height]) * 0.25
-    gain = 1 + _waves(rng, frames, float(rng.choice([0.0, 0.1, 0.3], p=[0.5, 0.3, 0.2])))
-    cast = np.stack([_waves(rng, frames, float(rng.choice([0.0, 8.0]))) for _ in range(3)], 1)
+    gain = 1 + smooth_curve(rng, frames, float(rng.choice([0.0, 0.1, 0.3], p=[0.5, 0.3, 0.2])))
+    cast = np.stack([smooth_curve(rng, frames, float(rng.choice([0.0, 8.0]))) for _ in range(3)], 1)
     blur = float(rng.choice([0.0, 0.6, 1.1], p=[0.55, 0.3, 0.15])) * min(width, height) / 256
     grain = float(rng.choice([0.0, 3.0, 8.0], p=[0.4, 0.4, 0.2]))
     quality = int(rng.choice([0, 40, 75, 92], p=[0.4, 0.1, 0.25, 0.25]))

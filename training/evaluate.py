@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Judge the micro model with the official predictor: `python -m training.evaluate`."""
+"""Judge the micro model with the official predictor: `python -m training.evaluate`.
+
+On two frozen sets, the drawn and the semi-real one: tracks from masks and boxes beside two
+baselines, one and three clicks, and corrections that join a track against tracks started anew.
+`--clip FOLDER` measures a clip of your own that has masks.
+"""
 
 from __future__ import annotations
 
@@ -9,122 +14,40 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image
-from sam2 import sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2.utils import misc
 from tqdm import tqdm
 
+from training import pictures
 from training.baselines import carry_by_flow, repeat_first
 from training.clips import Clip
-from training.evaluation_set import SUBSETS, Subset, parameters_hash
+from training.evaluation_set import (
+    SEMI_REAL_SUBSETS,
+    SUBSETS,
+    SemiRealSubset,
+    Subset,
+    check_frozen,
+    parameters_hash,
+)
 from training.metrics import boundary_f, jaccard
 from training.model import CONFIG, WEIGHTS, build_predictor, digest_of
+from training.predict import clicked, corrected, silence_bars, tracked
+from training.real_clip import RealClip, read_real_clip
+from training.tally import HIDDEN_RUN, Tally, merged, share
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-HIDDEN_RUN = 5  # frames of being fully hidden that make a re-find count
-FOUND_WITHIN = 5  # frames after the return
-FOUND_J = 0.5
 METHODS = ("mask prompt", "box prompt", "first mask repeated", "first mask by flow")
+CLICKS = (1, 3)
+CORRECTIONS = (1, 2, 3)  # per track, evenly spaced
 
-
-@dataclass
-class Tally:
-    """What one method scored on one subset; a list per figure, one entry per case."""
-
-    j: list[float] = field(default_factory=list)
-    f: list[float] = field(default_factory=list)
-    found: list[bool] = field(default_factory=list)
-    shown_while_hidden: list[bool] = field(default_factory=list)
-
-    def add(self, masks: np.ndarray, truth: np.ndarray) -> None:
-        """bool (T, H, W) of one object; frame 0 is the prompt's and does not count."""
-        self.j.append(
-            statistics.fmean(jaccard(m, t) for m, t in zip(masks[1:], truth[1:], strict=True))
-        )
-        self.f.append(
-            statistics.fmean(boundary_f(m, t) for m, t in zip(masks[1:], truth[1:], strict=True))
-        )
-        hidden = np.asarray(truth.sum((1, 2)) == 0)
-        self.shown_while_hidden += [bool(m.any()) for m in masks[1:][hidden[1:]]]
-        self.found += [
-            any(
-                jaccard(masks[t], truth[t]) >= FOUND_J
-                for t in range(back, min(back + FOUND_WITHIN, len(truth)))
-            )
-            for back in returns_after(hidden, HIDDEN_RUN)
-        ]
-
-    @property
-    def j_and_f(self) -> float:
-        return (statistics.fmean(self.j) + statistics.fmean(self.f)) / 2
-
-
-def returns_after(hidden: np.ndarray, run: int) -> list[int]:
-    """Frames in which something is seen again after at least `run` hidden frames in a row."""
-    returns, length = [], 0
-    for t, gone in enumerate(hidden):
-        if not gone and length >= run:
-            returns.append(t)
-        length = length + 1 if gone else 0
-    return returns
-
-
-def state_of(predictor: SAM2VideoPredictor, frames: np.ndarray, folder: Path) -> dict[str, Any]:
-    """init_state, with the frames handed over in memory instead of as JPEG files.
-
-    frames: uint8 (T, H, W, 3), RGB, resized as load_video_frames does it. init_state itself builds
-    the state from one black JPEG in `folder`.
-    """
-    size = predictor.image_size
-    height, width = frames.shape[1:3]
-    Image.new("RGB", (width, height)).save(folder / "0.jpg")
-    state = predictor.init_state(str(folder))
-    images = np.stack([np.asarray(Image.fromarray(frame).resize((size, size))) for frame in frames])
-    tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
-    state["images"] = ((tensor - mean) / std).to(state["device"])
-    state["num_frames"] = len(frames)
-    state["cached_features"].clear()
-    return state
-
-
-def tracked(
-    predictor: SAM2VideoPredictor, clip: Clip, prompt: str, folder: Path, seconds: list[float]
-) -> np.ndarray:
-    """Masks by the official predictor, bool (T, N, H, W); prompt: mask or box, in frame 0.
-
-    seconds: gets the time per frame (encoding and all objects), frame 0 left out.
-    """
-    state = state_of(predictor, clip.frames, folder)
-    for index, mask in enumerate(clip.masks[0]):
-        if prompt == "mask":
-            predictor.add_new_mask(state, 0, index, mask)
-        else:
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
-            predictor.add_new_points_or_box(state, 0, index, box=box)
-    masks = np.zeros_like(clip.masks)
-    began = time.perf_counter()
-    for t, _, logits in predictor.propagate_in_video(state):
-        masks[t] = (logits[:, 0] > 0).cpu().numpy()
-        now = time.perf_counter()
-        if t > 0:
-            seconds.append(now - began)
-        began = now
-    return masks
+__all__ = ["Tally", "merged"]  # also the benchmarks'
 
 
 @dataclass(frozen=True)
@@ -134,8 +57,40 @@ class Job:
     config: Path
     weights: Path
     device: str
-    subset: Subset
+    subset: Subset | SemiRealSubset
     number: int
+    corrections: bool
+
+
+@dataclass
+class Scores:
+    """What one or more clips of a set scored.
+
+    clicks: IoU after so many clicks, one entry per object. joined, anew: J by the number of
+    corrections, one entry per object. clips: J&F of mask prompts less that of the first mask
+    repeated, one entry per clip.
+    """
+
+    tallies: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in METHODS})
+    clicks: dict[int, list[float]] = field(default_factory=lambda: {n: [] for n in CLICKS})
+    joined: dict[int, list[float]] = field(default_factory=lambda: {n: [] for n in CORRECTIONS})
+    anew: dict[int, list[float]] = field(default_factory=lambda: {n: [] for n in CORRECTIONS})
+    clips: list[float] = field(default_factory=list)
+    digest: bytes = b""
+
+    @staticmethod
+    def merged(parts: Sequence[Scores]) -> Scores:
+        def lists(name: str, keys: Sequence[int]) -> dict[int, list[float]]:
+            return {key: sum((getattr(part, name)[key] for part in parts), []) for key in keys}
+
+        return Scores(
+            {name: merged([part.tallies[name] for part in parts]) for name in METHODS},
+            lists("clicks", CLICKS),
+            lists("joined", CORRECTIONS),
+            lists("anew", CORRECTIONS),
+            sum((part.clips for part in parts), []),
+            b"".join(part.digest for part in parts),
+        )
 
 
 @lru_cache(maxsize=1)
@@ -143,31 +98,45 @@ def _predictor(config: Path, weights: Path, device: str) -> SAM2VideoPredictor:
     return build_predictor(config, weights, device)
 
 
-def silence_bars() -> None:
-    # Theirs, one per clip, would drown the table.
-    sam2_video_predictor.tqdm = misc.tqdm = partial(tqdm, disable=True)
+def correction_scores(clip: Clip, masks: np.ndarray, frames: list[int]) -> list[float]:
+    """J of every object, mean over the frames after the first correction that got no mask."""
+    judged = [t for t in range(frames[0], len(masks)) if t not in frames]
+    return [
+        statistics.fmean(jaccard(masks[t, i], clip.masks[t, i]) for t in judged)
+        for i in range(masks.shape[1])
+    ]
 
 
-def tallies_of(job: Job) -> tuple[dict[str, Tally], bytes]:
-    """What each method scores on one clip, and the digest of the clip's pixels and masks."""
+def scores_of(job: Job) -> Scores:
     silence_bars()
     torch.set_num_threads(1)  # two processes are faster than one with two threads
     cv2.setNumThreads(1)
     predictor = _predictor(job.config, job.weights, job.device)
     clip = job.subset.draw(job.number)
     first = clip.masks[0]
-    with tempfile.TemporaryDirectory() as folder:
+    scores = Scores(digest=hashlib.sha256(clip.frames.tobytes() + clip.masks.tobytes()).digest())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         answers = {
-            "mask prompt": tracked(predictor, clip, "mask", Path(folder), []),
-            "box prompt": tracked(predictor, clip, "box", Path(folder), []),
+            "mask prompt": tracked(predictor, clip, "mask", folder, []),
+            "box prompt": tracked(predictor, clip, "box", folder, []),
             "first mask repeated": repeat_first(clip.frames, first),
             "first mask by flow": carry_by_flow(clip.frames, first),
         }
-    tallies = {name: Tally() for name in METHODS}
-    for name, masks in answers.items():
+        for reached in clicked(predictor, clip, max(CLICKS), folder):
+            for count in CLICKS:
+                scores.clicks[count].append(reached[count - 1])
+        for count in CORRECTIONS if job.corrections else ():
+            frames = [len(clip.frames) * (i + 1) // (count + 1) for i in range(count)]
+            for into, join in ((scores.joined, True), (scores.anew, False)):
+                masks = corrected(predictor, clip, frames, join, folder)
+                into[count] += correction_scores(clip, masks, frames)
+    for method, masks in answers.items():
         for index in range(len(first)):
-            tallies[name].add(masks[:, index], clip.masks[:, index])
-    return tallies, hashlib.sha256(clip.frames.tobytes() + clip.masks.tobytes()).digest()
+            scores.tallies[method].add(masks[:, index], clip.masks[:, index])
+    ours, repeated = (scores.tallies[METHODS[i]].j_and_f for i in (0, 2))
+    scores.clips.append(ours - repeated)
+    return scores
 
 
 def milliseconds_of(config: Path, weights: Path, device: str) -> float:
@@ -181,19 +150,6 @@ def milliseconds_of(config: Path, weights: Path, device: str) -> float:
     return 1000 * statistics.median(seconds)
 
 
-def merged(tallies: list[Tally]) -> Tally:
-    return Tally(
-        *(
-            sum((getattr(t, name) for t in tallies), [])
-            for name in ("j", "f", "found", "shown_while_hidden")
-        )
-    )
-
-
-def share(cases: list[bool]) -> str:
-    return f"{sum(cases) / len(cases):7.1%} of {len(cases):3d}" if cases else "-".rjust(14)
-
-
 def lines_of(subset: str, tallies: dict[str, Tally]) -> Iterator[str]:
     for name, tally in tallies.items():
         j, f = statistics.fmean(tally.j), statistics.fmean(tally.f)
@@ -203,6 +159,54 @@ def lines_of(subset: str, tallies: dict[str, Tally]) -> Iterator[str]:
         )
 
 
+def print_rest(scores: Scores) -> None:
+    """Clicks, corrections and the clips on which repeating the first mask is better."""
+    for count, values in scores.clicks.items():
+        print(
+            f"IoU after {count} click{'s' * (count > 1)} in frame 0: {statistics.fmean(values):.3f}"
+        )
+    for count in CORRECTIONS if scores.joined[CORRECTIONS[0]] else ():
+        joined, anew = (statistics.fmean(s[count]) for s in (scores.joined, scores.anew))
+        print(f"J after {count} correction{'s' * (count > 1)}: joined {joined:.3f}, started anew "
+              f"{anew:.3f}")  # fmt: skip
+    worse = sum(difference < 0 for difference in scores.clips)
+    print(
+        f"clips on which the first mask repeated has a higher J&F: {worse} of {len(scores.clips)}"
+    )
+
+
+def run_set(
+    title: str, subsets: Sequence[Subset | SemiRealSubset], arguments: argparse.Namespace,
+    corrections: bool,
+) -> tuple[dict[str, Scores], Scores]:  # fmt: skip
+    """Print the table of a set; give the scores by subset and together."""
+    print(f"{title}, {parameters_hash(subsets)}")
+    print(f"{'subset':10s} {'method':20s} {'J':>6s} {'F':>6s} {'J&F':>6s} {'found again':>16s} "
+          f"{'shown if hidden':>16s}")  # fmt: skip
+    by_subset: dict[str, Scores] = {}
+    processes = arguments.processes or (1 if arguments.device == "cuda" else os.cpu_count() or 1)
+    # For the processes of the pool; this one has read it already.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        for subset in subsets:
+            jobs = [
+                Job(arguments.config, arguments.weights, arguments.device, subset, number,
+                    corrections)
+                for number in range(min(subset.clips, arguments.clips or subset.clips))
+            ]  # fmt: skip
+            by_subset[subset.name] = Scores.merged(list(pool.map(scores_of, jobs)))
+            for line in lines_of(subset.name, by_subset[subset.name].tallies):
+                print(line, flush=True)
+    whole = Scores.merged(list(by_subset.values()))
+    for line in lines_of("all", whole.tallies):
+        print(line)
+    print_rest(whole)
+    print(f"pixels and masks of the clips {hashlib.sha256(whole.digest).hexdigest()[:16]}\n",
+          flush=True)  # fmt: skip
+    return by_subset, whole
+
+
 @dataclass(frozen=True)
 class Goal:
     text: str
@@ -210,27 +214,64 @@ class Goal:
     reached: bool
 
 
-def goals_of(by_subset: dict[str, dict[str, Tally]], milliseconds: float) -> list[Goal]:
-    whole = {name: merged([by_subset[s][name] for s in by_subset]) for name in METHODS}
-    ours = whole["mask prompt"].j_and_f
-    baseline = max(whole["first mask repeated"].j_and_f, whole["first mask by flow"].j_and_f)
-    apart = ours - whole["box prompt"].j_and_f
-    found = by_subset["occlusion"]["mask prompt"].found
-    shown = whole["mask prompt"].shown_while_hidden
-    again, noise = sum(found) / len(found), sum(shown) / len(shown)
-    return [
-        Goal("J&F with mask prompts, at least 0.80", ours, ours >= 0.80),
-        Goal("better baseline's J&F, at most 0.55", baseline, baseline <= 0.55),
-        Goal(
-            "J&F above the better baseline, at least 0.25", ours - baseline, ours - baseline >= 0.25
-        ),
-        Goal("J&F that box prompts lose, at most 0.05", apart, apart <= 0.05),
-        Goal(f"found again after {HIDDEN_RUN} hidden frames, at least 0.70", again, again >= 0.70),
-        Goal("mask shown in a fully hidden frame, below 0.10", noise, noise < 0.10),
-        Goal(
-            "ms to encode a frame and step one object, at most 60", milliseconds, milliseconds <= 60
-        ),
+def at_least(text: str, value: float, limit: float) -> Goal:
+    return Goal(f"{text}, at least {limit:.2f}", value, value >= limit)
+
+
+def at_most(text: str, value: float, limit: float) -> Goal:
+    return Goal(f"{text}, at most {limit:.2f}", value, value <= limit)
+
+
+def goals_of(by_subset: dict[str, Scores], whole: Scores, milliseconds: float) -> list[Goal]:
+    """For the drawn set, frozen since the first training."""
+    ours = whole.tallies["mask prompt"].j_and_f
+    baseline = max(whole.tallies[name].j_and_f for name in METHODS[2:])
+    apart = ours - whole.tallies["box prompt"].j_and_f
+    found = by_subset["occlusion"].tallies["mask prompt"].found
+    shown = whole.tallies["mask prompt"].shown_while_hidden
+    gains = [
+        statistics.fmean(whole.joined[count]) - statistics.fmean(whole.anew[count])
+        for count in CORRECTIONS
     ]
+    return [
+        at_least("drawn J&F with mask prompts", ours, 0.83),
+        at_most("better baseline's drawn J&F", baseline, 0.55),
+        at_most("drawn J&F that box prompts lose", apart, 0.05),
+        at_least(f"found again after {HIDDEN_RUN} hidden frames", sum(found) / len(found), 0.80),
+        at_most("mask shown in a fully hidden frame", sum(shown) / len(shown), 0.05),
+        at_least("drawn IoU after 1 click", statistics.fmean(whole.clicks[1]), 0.70),
+        at_least("drawn IoU after 3 clicks", statistics.fmean(whole.clicks[3]), 0.80),
+        Goal("least gain in J of joined corrections, above 0", min(gains), min(gains) > 0),
+        at_most("ms to encode a frame and step one object", milliseconds, 60),
+    ]
+
+
+def run_real_clip(clip: RealClip, predictor: SAM2VideoPredictor) -> None:
+    """Print J and F on the annotated frames after the first, and IoU after clicks."""
+    whole = Clip(clip.frames, np.stack([clip.masks[0]] * len(clip.frames)))
+    with tempfile.TemporaryDirectory() as name:
+        answers = {
+            "mask prompt": tracked(predictor, whole, "mask", Path(name), []),
+            "box prompt": tracked(predictor, whole, "box", Path(name), []),
+            "first mask repeated": repeat_first(clip.frames, clip.masks[0]),
+            "first mask by flow": carry_by_flow(clip.frames, clip.masks[0]),
+        }
+        reached = clicked(predictor, whole, max(CLICKS), Path(name))
+    judged = {t: truth for t, truth in clip.masks.items() if t > 0}
+    print(f"{clip.name}: {len(clip.frames)} frames, {clip.masks[0].shape[0]} objects, masks on "
+          f"{len(judged)} frames after the first")  # fmt: skip
+
+    def mean(measure: Callable[[np.ndarray, np.ndarray], float], masks: np.ndarray) -> float:
+        return statistics.fmean(
+            measure(masks[t, i], truth[i]) for t, truth in judged.items() for i in range(len(truth))
+        )
+
+    for method, masks in answers.items():
+        j, f = mean(jaccard, masks), mean(boundary_f, masks)
+        print(f"{'':10s} {method:20s} {j:6.3f} {f:6.3f} {(j + f) / 2:6.3f}")
+    for count in CLICKS:
+        value = statistics.fmean(scores[count - 1] for scores in reached)
+        print(f"{'':10s} IoU after {count} click{'s' * (count > 1)}: {value:.3f}", flush=True)
 
 
 def main() -> int:
@@ -242,34 +283,42 @@ def main() -> int:
     parser.add_argument(
         "--clips", type=int, help="only the first clips of each subset: a quick look"
     )
+    parser.add_argument(
+        "--clip", type=Path, action="append", metavar="FOLDER",
+        help="measure this clip and not the sets: JPEGImages/*.jpg, Annotations/*.png with object "
+        "numbers, at least for the first frame (may be repeated)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--only", choices=("drawn", "semi-real"), help="one of the two sets; no goals"
+    )
     arguments = parser.parse_args()
-    config, weights, device = arguments.config, arguments.weights, arguments.device
-    processes = arguments.processes or (1 if device == "cuda" else os.cpu_count() or 1)
-    print(f"weights {digest_of(weights)[:16]}, evaluation set {parameters_hash()}")
-    print(f"{'subset':10s} {'method':20s} {'J':>6s} {'F':>6s} {'J&F':>6s} {'found again':>16s} "
-          f"{'shown if hidden':>16s}")  # fmt: skip
-    by_subset, pixels = {}, hashlib.sha256()
-    # For the processes of the pool; this one has read it already.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        for subset in SUBSETS:
-            numbers = range(min(subset.clips, arguments.clips or subset.clips))
-            jobs = [Job(config, weights, device, subset, number) for number in numbers]
-            results = list(pool.map(tallies_of, jobs))
-            for _, digest in results:
-                pixels.update(digest)
-            by_subset[subset.name] = {
-                name: merged([tallies[name] for tallies, _ in results]) for name in METHODS
-            }
-            for line in lines_of(subset.name, by_subset[subset.name]):
-                print(line, flush=True)
-    whole = {name: merged([by_subset[s][name] for s in by_subset]) for name in METHODS}
-    for line in lines_of("all", whole):
-        print(line)
-    print(f"pixels and masks of the clips {pixels.hexdigest()[:16]}")
+    print(f"weights {digest_of(arguments.weights)[:16]}")
+    if arguments.clip:
+        silence_bars()
+        predictor = build_predictor(arguments.config, arguments.weights, arguments.device)
+        for folder in tqdm(arguments.clip, disable=True):
+            try:
+                clip = read_real_clip(folder)
+            except ValueError as error:
+                raise SystemExit(str(error)) from error
+            run_real_clip(clip, predictor)
+        return 0
+    check_frozen(None)
+    if arguments.only != "drawn":
+        try:
+            pictures.fetch()
+            check_frozen()
+            run_set("semi-real set", SEMI_REAL_SUBSETS, arguments, corrections=False)
+        except pictures.NoPicturesError as error:
+            print(f"NOT MEASURED: the semi-real set. {error}\n")
+    if arguments.only == "semi-real":
+        return 0
+    by_subset, whole = run_set("drawn set", SUBSETS, arguments, corrections=not arguments.only)
+    if arguments.only:
+        return 0
     silence_bars()
-    goals = goals_of(by_subset, milliseconds_of(config, weights, device))
+    milliseconds = milliseconds_of(arguments.config, arguments.weights, arguments.device)
+    goals = goals_of(by_subset, whole, milliseconds)
     for goal in goals:
         print(f"{'reached' if goal.reached else 'MISSED':8s} {goal.text}: {goal.value:.3f}")
     return 0 if all(goal.reached for goal in goals) else 1

@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""The clips that the micro model is judged on and never trained on: seeds and parameters."""
+"""The clips that the micro model is judged on and never trained on: seeds and parameters.
+
+Two sets: drawn shapes with textures held out, and cut-outs of kinds held out over photographs and
+films held out ("semi-real"). Weights are chosen by the semi-real one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from training import pictures
 from training.clips import Clip, draw_clip
+from training.composites import draw_composite
 
 
 @dataclass(frozen=True)
@@ -43,15 +51,76 @@ class Subset:
         )
 
 
+@dataclass(frozen=True)
+class SemiRealSubset:
+    """Clips first_seed .. first_seed + clips - 1, of cut-outs and photographs held out.
+
+    Every third clip has a filmed background; every fifth is upright.
+    """
+
+    name: str
+    first_seed: int
+    clips: int
+    objects: int
+    hidden: int
+    twins: bool
+    clutter: int
+    motion: float
+    frames: int = 40
+    width: int = 640
+    height: int = 360
+
+    def draw(self, number: int, folder: Path = pictures.FOLDER) -> Clip:
+        upright = number % 5 == 4
+        return draw_composite(
+            self.first_seed + number,
+            frames=self.frames,
+            width=self.height if upright else self.width,
+            height=self.width if upright else self.height,
+            objects=self.objects,
+            side="held_out",
+            hidden=self.hidden,
+            twins=self.twins,
+            clutter=self.clutter,
+            pseudo=0.0,
+            motion=self.motion,
+            use_film=number % 3 == 2,
+            folder=folder,
+        )
+
+
 # Training seeds are 1,000,000 and above (training/dataset.py).
 SUBSETS = (
     Subset("plain", 100, 14, 3, 0, 0, True, 1, 1.0),
     Subset("occlusion", 200, 20, 1, 6, 0, False, 1, 0.8),
     Subset("distractor", 300, 12, 2, 0, 2, False, 1, 1.0),
 )
+SEMI_REAL_SUBSETS = (
+    SemiRealSubset("free", 400, 14, 2, 0, False, 1, 1.0),
+    SemiRealSubset("hidden", 500, 8, 1, 8, False, 1, 0.8),
+    SemiRealSubset("twins", 600, 8, 2, 0, True, 1, 0.8),
+)
+# What the sets are frozen as: of their parameters, and of the held-out pictures' files.
+DRAWN_HASH = "3185ef38ac83e795"
+SEMI_REAL_HASH = "54b923700e324ee7"
+HELD_OUT_PICTURES = "8c3815c8fa058ec8"
 
 
-def parameters_hash() -> str:
+def parameters_hash(subsets: Sequence[Subset | SemiRealSubset] = SUBSETS) -> str:
     """Of the seeds and parameters above; printed before a training and beside its figures."""
-    text = json.dumps([asdict(subset) for subset in SUBSETS], sort_keys=True)
+    text = json.dumps([asdict(subset) for subset in subsets], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_frozen(folder: Path | None = pictures.FOLDER) -> None:
+    """Raises ValueError where a set is not the frozen one. folder: None leaves the files out."""
+    expected = {
+        "the drawn evaluation set": (parameters_hash(SUBSETS), DRAWN_HASH),
+        "the semi-real evaluation set": (parameters_hash(SEMI_REAL_SUBSETS), SEMI_REAL_HASH),
+    }
+    if folder is not None:
+        found = pictures.digest("held_out", folder)[:16]
+        expected["the held-out pictures"] = (found, HELD_OUT_PICTURES)
+    for name, (found, frozen) in expected.items():
+        if found != frozen:
+            raise ValueError(f"{name} changed: {found}, not {frozen}; figures are not comparable")

@@ -26,6 +26,7 @@ _OVERRIDES = {
         "dynamic_multimask_stability_thresh": 0.98,
     },
     "binarize_mask_from_pts_for_mem_enc": True,
+    "add_all_frames_to_correct_as_cond": True,
     "fill_hole_area": 0,
 }
 

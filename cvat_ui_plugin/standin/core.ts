@@ -19,6 +19,7 @@ import {
     SerializedShape,
     SerializedTrack,
 } from '../src/ts/cvat';
+import { between } from '../src/ts/interpolation';
 
 export class ServerError extends Error {
     public readonly code: number;
@@ -85,8 +86,13 @@ export class Annotations {
         private readonly labels: Label[],
     ) {}
 
+    private readonly byNumber = new Map<number, Frame>();
+
     private frame(number: number): Frame | undefined {
-        return this.frames.find((frame) => frame.number === number);
+        if (!this.byNumber.size) {
+            this.frames.forEach((frame) => this.byNumber.set(frame.number, frame));
+        }
+        return this.byNumber.get(number);
     }
 
     /** Build an object as cvat-core's constructors would, with everything that they trip over. */
@@ -127,6 +133,7 @@ export class Annotations {
         }
         lastClientID += 1;
         const { clientID, ...rest } = copy(data);
+        if (kind === 'shape') (rest as SerializedShape).score ??= 1;
         return {
             clientID: lastClientID,
             kind,
@@ -211,6 +218,40 @@ export class Annotations {
         if (source) object.data.source = source;
     }
 
+    /** Draw an object's outline anew on a frame, as the page saves such an edit. */
+    public draw(clientID: number, frame: number, points: number[]): void {
+        const { kind, data } = this.objects.get(clientID)!;
+        if (kind === 'shape') {
+            (data as SerializedShape).points = [...points];
+        } else {
+            const track = data as SerializedTrack;
+            const old = track.shapes.find((keyframe) => keyframe.frame === frame);
+            const held = [...track.shapes]
+                .sort((a, b) => a.frame - b.frame)
+                .filter((keyframe) => keyframe.frame <= frame)
+                .at(-1)!;
+            if (old) old.points = [...points];
+            else {
+                const { id, ...keyframe } = copy(held);
+                track.shapes.push({ ...keyframe, frame, points: [...points], attributes: [] });
+            }
+        }
+        if (data.source === 'auto') data.source = 'semi-auto';
+    }
+
+    /** Switch an object of a track off on a frame. */
+    public hide(clientID: number, frame: number): void {
+        const { data } = this.objects.get(clientID)!;
+        const { points } = this.get(frame).find((state) => state.clientID === clientID)!;
+        this.draw(clientID, frame, points as number[]);
+        const { shapes } = data as SerializedTrack;
+        shapes.find((keyframe) => keyframe.frame === frame)!.outside = true;
+    }
+
+    public remove(clientID: number): void {
+        this.objects.get(clientID)!.removed = true;
+    }
+
     private stateOf(object: Stored, frame: number): (ObjectState & { color: string }) | null {
         const label = this.labels.find(({ id }) => id === object.data.label_id)!;
         const common = {
@@ -254,14 +295,9 @@ export class Annotations {
         if (!previous || (previous.outside && previous.frame !== frame)) return null;
         const next = keyframes.find((shape) => shape.frame > frame);
         let { points } = previous;
-        if (
-            next &&
-            !next.outside &&
-            previous.frame !== frame &&
-            next.points.length === points.length
-        ) {
+        if (next && previous.frame !== frame) {
             const share = (frame - previous.frame) / (next.frame - previous.frame);
-            points = points.map((value, index) => value + share * (next.points[index] - value));
+            points = between(previous.type, points, next.points, share);
         }
         return {
             ...common,
@@ -277,7 +313,9 @@ export class Annotations {
     public get(frame: number): (ObjectState & { color: string })[] {
         if (this.frame(frame)?.deleted) return [];
         return [...this.objects.values()]
-            .filter(({ removed }) => !removed)
+            .filter(
+                ({ removed, kind, data }) => !removed && (kind === 'track' || data.frame === frame),
+            )
             .map((object) => this.stateOf(object, frame))
             .filter((state) => state !== null);
     }
@@ -365,6 +403,11 @@ export interface StandInJob extends Omit<Job, 'annotations'> {
     annotations: Job['annotations'] & { store: Annotations };
 }
 
+/** What a plugin may put around a method of cvat-core. */
+interface Wrapped {
+    leave?: (plugin: unknown, result: unknown) => Promise<unknown>;
+}
+
 export function createJob({
     id = 42,
     taskId = 7,
@@ -391,7 +434,11 @@ export function createJob({
                 return { ...frame };
             },
         },
-        annotations: { get: async (frame) => store.get(frame), store },
+        annotations: {
+            get: async (frame) => store.get(frame),
+            export: async () => store.export(),
+            store,
+        },
     };
 }
 
@@ -447,6 +494,7 @@ function checked(collection: Collection): Collection {
 
 export function createCore(transport: Transport): StandInCore {
     const actions: CollectionAction[] = [];
+    const plugins: { cvat: { actions?: { list?: Wrapped } } }[] = [];
 
     const request = async (method: string, path: string, body?: unknown): Promise<unknown> => {
         let answer;
@@ -500,7 +548,14 @@ export function createCore(transport: Transport): StandInCore {
     return {
         classes: { BaseCollectionAction },
         actions: {
-            list: async () => [...actions],
+            list: async () => {
+                let result: unknown = [...actions];
+                for (const { cvat } of plugins) {
+                    const { leave } = cvat.actions?.list ?? {};
+                    if (leave) result = await leave(cvat, result);
+                }
+                return result as CollectionAction[];
+            },
             register: async (action) => {
                 fail(!(action instanceof BaseCollectionAction), 'Not an annotation action');
                 fail(
@@ -548,6 +603,11 @@ export function createCore(transport: Transport): StandInCore {
                     onProgress,
                     cancelled,
                 );
+            },
+        },
+        plugins: {
+            register: async (plugin) => {
+                plugins.push(plugin as (typeof plugins)[number]);
             },
         },
         lambda: {

@@ -4,7 +4,7 @@
 
 interface Notice {
     message: string;
-    description: string;
+    description: Node | string;
     duration?: number;
     className?: string;
     style?: Record<string, string>;
@@ -18,7 +18,7 @@ function show(kind: Kind, { message, description, style, className }: Notice): v
     const title = document.createElement('strong');
     title.textContent = message;
     const text = document.createElement('div');
-    text.textContent = description;
+    text.append(description);
     Object.assign(text.style, style);
     notice.append(title, text);
     document.querySelector('#notices')?.prepend(notice);

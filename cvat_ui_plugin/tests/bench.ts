@@ -2,7 +2,7 @@
 // A job, the stand-in core and server, and the action, wired together for the tests.
 
 import { createAction } from '../src/ts/action';
-import { ActionOutput, CollectionAction, Frame, Label } from '../src/ts/cvat';
+import { ActionOutput, CollectionAction, Frame, Label, ObjectState } from '../src/ts/cvat';
 import { Report } from '../src/ts/report';
 import { ACTION_NAME } from '../src/ts/server';
 import {
@@ -44,6 +44,11 @@ export interface Bench {
     calls: Call[];
     reports: Report[];
     refreshed: number[];
+    /** Questions that were asked, and what the user answers. */
+    asked: string[];
+    answer: boolean;
+    /** Whether the job is open in the page. */
+    open: boolean;
     slept: number[];
     progress: { message: string; percent: number }[];
     /** What the last run handed to CVAT. */
@@ -58,10 +63,19 @@ export interface Bench {
         target: number | string,
         options?: RunOptions,
     ): Promise<void>;
+    /** The action in a dialog that was opened for these objects. */
+    runHeld(
+        states: ObjectState[],
+        frame: number,
+        target: number | string,
+        options?: RunOptions,
+    ): Promise<void>;
 }
 
 export interface RunOptions {
     convert?: boolean;
+    /** By default as the target needs it. */
+    backwards?: boolean;
     cancelled?: () => boolean;
     filter?: (clientID: number) => boolean;
 }
@@ -114,12 +128,21 @@ export function createBench({
         calls,
         reports: [],
         refreshed: [],
+        asked: [],
+        answer: false,
+        open: true,
         slept: [],
         progress: [],
         clock: { now: 0 },
     } as unknown as Bench;
     bench.action = createAction(core, {
         tell: (report) => bench.reports.push(report),
+        ask: async ({ text }) => {
+            bench.asked.push(text);
+            return bench.answer;
+        },
+        isOpen: () => bench.open,
+        random: () => 0.42,
         refresh: (_job, frame) => bench.refreshed.push(frame),
         sleep: async (milliseconds) => {
             bench.slept.push(milliseconds);
@@ -133,9 +156,14 @@ export function createBench({
         bench.outcome = { created, deleted };
         commit(created, deleted);
     };
-    const parametersOf = (target: number | string, convert: boolean): Record<string, string> => ({
+    const parametersOf = (
+        frame: number,
+        target: number | string,
+        { convert = false, backwards = Number(target) < frame }: RunOptions,
+    ): Record<string, string> => ({
         'Target frame': `${target}`,
         'Convert polygon shapes to tracks': `${convert}`,
+        'Track backwards': `${backwards}`,
     });
     const onProgress = (message: string, percent: number): void => {
         bench.progress.push({ message, percent });
@@ -148,12 +176,12 @@ export function createBench({
     bench.runAll = async (
         frame,
         target,
-        { convert = false, cancelled = () => false, filter = () => true } = {},
+        { cancelled = () => false, filter = () => true, ...options } = {},
     ) =>
         core.actions.run(
             job,
             await find(),
-            parametersOf(target, convert),
+            parametersOf(frame, target, options),
             frame,
             filter,
             onProgress,
@@ -163,21 +191,23 @@ export function createBench({
         clientIDs,
         frame,
         target,
-        { convert = false, cancelled = () => false } = {},
+        { cancelled = () => false, ...options } = {},
     ) => {
         const states = (await job.annotations.get(frame, false, [])).filter(({ clientID }) =>
             clientIDs.includes(clientID!),
         );
-        return core.actions.call(
+        return bench.runHeld(states, frame, target, { cancelled, ...options });
+    };
+    bench.runHeld = async (states, frame, target, { cancelled = () => false, ...options } = {}) =>
+        core.actions.call(
             job,
             await find(),
-            parametersOf(target, convert),
+            parametersOf(frame, target, options),
             frame,
             states,
             onProgress,
             cancelled,
         );
-    };
     return bench;
 }
 

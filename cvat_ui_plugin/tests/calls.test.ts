@@ -45,7 +45,7 @@ test.each([
     bench.store.import({ shapes: [shape('mask', 2, MASK)] });
     await bench.runAll(2, 5);
     expect(framesOf(bench)).toEqual([2, 3, 4, 5]);
-    expect(bench.slept.reduce((sum, value) => sum + value, 0)).toBe(1000 + 2000 + 4000);
+    expect(bench.slept.reduce((sum, value) => sum + value, 0)).toBe(1000 + 2000 + 4000 + 150);
     expect(bench.reports[0].kind).toBe('success');
     expect(bench.progress.some(({ message }) => message.includes('Trying again in 4 s'))).toBe(
         true,
@@ -73,10 +73,10 @@ test('an unreachable server is waited for, then what is done is kept', async () 
     const [report] = bench.reports;
     expect(report.kind).toBe('warning');
     expect(report.lines).toContain(
-        "Stopped at frame 5: CVAT's server did not answer (Network Error.).",
+        "Stopped at frame 5: CVAT's server did not answer (Network Error).",
     );
     expect(report.lines).toContain('To go on, open frame 4 and run the action again.');
-    expect(bench.slept.reduce((sum, value) => sum + value, 0)).toBe(31_000);
+    expect(bench.slept.reduce((sum, value) => sum + value, 0)).toBe(31_150);
     expect(bench.store.undoSteps).toBe(1);
 });
 
@@ -91,7 +91,7 @@ test.each([
     [
         400,
         '400 Client Error: Bad Request for url: http://function/',
-        /^Nothing was tracked. car \d+: the function refused it \(400\).*docker logs nuclio-nuclio-pth-facebookresearch-sam2-tracker/,
+        /^Nothing was tracked. car \d+: the function refused it \(400\).*log of the function pth-facebookresearch-sam2-tracker/,
     ],
     [
         400,
@@ -114,7 +114,7 @@ test.each([
     [
         500,
         '500 Server Error: Internal Server Error for url: http://function/',
-        /The function failed \(500\).*docker logs/,
+        /The function failed \(500\).*administrator/,
     ],
     [504, '<html><head><title>504 Gateway Time-out</title></head></html>', /took too long \(504\)/],
 ])('%i is repeated for half a minute before it is given up', async (status, body, words) => {
@@ -446,7 +446,10 @@ test('a frame of another size ends the run before it is sent', async () => {
     expect(framesOf(bench)).toEqual([2, 3, 4]);
     expect(bench.calls.at(-1)!.frame).toBe(4);
     expect(bench.reports[0].lines).toContain(
-        'Stopped at frame 5: The image is 64x64 here, and 100x80 before.',
+        'Stopped at frame 5: The picture is 64x64 here, and 100x80 before.',
+    );
+    expect(bench.reports[0].lines).toContain(
+        'To go on, open frame 5, draw the objects there and run the action from it.',
     );
 });
 

@@ -89,7 +89,8 @@ test(
         expect(found.filter((frame) => hidden.includes(frame)).length).toBeLessThan(hidden.length);
         expect(found.some((frame) => frame > Math.max(...hidden))).toBe(true);
         expect(bench.reports[0].lines.join('\n')).toMatch(/Not visible: car \d+ on \d+ frames/);
-        expect(bench.reports[0].lines.join('\n')).toMatch(/Lowest confidence: 0\.\d\d/);
+        expect(bench.reports[0].lines.join('\n')).toMatch(/Look here first/);
+        expect(bench.reports[0].jumps[0].text).toMatch(/Frame \d+: car \d+, confidence 0\.\d\d/);
     },
     TIMEOUT_MS,
 );

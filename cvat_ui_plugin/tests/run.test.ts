@@ -3,6 +3,7 @@
 
 import { expect, test } from 'vitest';
 import { SerializedTrack } from '../src/ts/cvat';
+import { isSigned } from '../src/ts/signature';
 import { shape } from '../standin/core';
 import { createBench, framesFrom, moving, shifted } from './bench';
 
@@ -40,6 +41,11 @@ function polygonTrack(
 
 function lastTrack(bench: ReturnType<typeof createBench>): SerializedTrack {
     return bench.store.export().tracks.at(-1)!;
+}
+
+/** Signed coordinates are moved by up to 0.15 px. */
+function whole(points: number[]): number[] {
+    return points.map((value) => Math.round(value));
 }
 
 function timelineOf(track: SerializedTrack): string {
@@ -90,7 +96,9 @@ test('a mask becomes one mask shape per frame and stays itself', async () => {
         rotation: 0,
         attributes,
         elements: [],
+        score: 0.900007255394268,
     });
+    expect(Math.floor(made.score! * 10_000) / 10_000).toBe(0.9);
     expect(clientID).not.toBe(id);
 });
 
@@ -119,7 +127,7 @@ test("one call per frame for all objects, in the server's terms", async () => {
     });
     expect(bench.calls.every(({ states }) => !states || states.length === 3)).toBe(true);
     expect(bench.store.export().shapes.filter(({ type }) => type === 'rectangle')).toHaveLength(4);
-    expect(bench.progress.map(({ percent }) => percent)).toEqual([0, 0, 0, 33, 66]);
+    expect(bench.progress.map(({ percent }) => percent)).toEqual([0, 0, 0, 0, 33, 66, 99]);
 });
 
 test('a polygon shape stays shapes without conversion', async () => {
@@ -169,8 +177,9 @@ test('conversion turns a polygon into a closed track and splits its attributes',
         [],
         [],
     ]);
-    expect(track.shapes[2].points).toEqual(shifted('polygon', SQUARE, 2));
-    expect(track.shapes[4].points).toEqual(track.shapes[3].points);
+    expect(whole(track.shapes[2].points)).toEqual(shifted('polygon', SQUARE, 2));
+    expect(whole(track.shapes[4].points)).toEqual(whole(track.shapes[3].points));
+    expect(track.shapes.map(isSigned)).toEqual([false, true, true, true, true]);
     expect(track.shapes.every(({ z_order }) => z_order === 1)).toBe(true);
     expect(bench.store.save()).toMatchObject({
         deleted: [70],
@@ -202,8 +211,13 @@ test('an existing track keeps its id, its start and what lies beyond the target'
     expect(track.shapes.find(({ frame }) => frame === 5)!.points).toEqual(
         shifted('polygon', SQUARE, 20),
     );
-    expect(track.shapes.find(({ frame }) => frame === 10)!.points).toEqual(
-        shifted('polygon', SQUARE, 25),
+    expect(whole(track.shapes.find(({ frame }) => frame === 9)!.points)).toEqual(
+        shifted('polygon', SQUARE, 24),
+    );
+    // a person's keyframe stays, and the run goes on from it
+    expect(track.shapes.find(({ frame }) => frame === 10)!.points).toEqual(far);
+    expect(whole(track.shapes.find(({ frame }) => frame === 12)!.points)).toEqual(
+        shifted('polygon', SQUARE, 42),
     );
     expect(track.shapes.find(({ frame }) => frame === 15)!.points).toEqual(SQUARE);
     const saved = bench.store.save();
@@ -260,7 +274,7 @@ test('lost objects: nothing for shapes, one outside keyframe for tracks, and the
     expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([2, 3, 7, 8]);
     const track = lastTrack(bench);
     expect(timelineOf(track)).toBe('2 3 4- 7 8 9-');
-    expect(track.shapes[2].points).toEqual(track.shapes[1].points);
+    expect(whole(track.shapes[2].points)).toEqual(whole(track.shapes[1].points));
     expect(bench.reports[0].lines.join('\n')).toMatch(/Not visible: .*on 3 frames, first on 4/);
 });
 
@@ -282,11 +296,25 @@ test('a lost rectangle is the box marked outside, which is never drawn', async (
     expect(timelineOf(lastTrack(bench))).toBe('3 4- 5 6-');
 });
 
-test('a track that ends lost is not closed twice; old keyframes do not shine through', async () => {
+test('a track that ends lost is not closed twice; old results do not shine through', async () => {
+    let lost = false;
+    const bench = createBench({
+        invoke: moving((frame) => (lost && frame >= 5 ? { shape: null } : null)),
+    });
+    bench.store.import({ shapes: [shape('polygon', 3, SQUARE)] });
+    await bench.runAll(3, 8, { convert: true });
+    lost = true;
+    await bench.runAll(3, 8);
+    expect(timelineOf(lastTrack(bench))).toBe('3 4 5- 9-');
+    await bench.runAll(3, 8);
+    expect(timelineOf(lastTrack(bench))).toBe('3 4 5- 9-');
+});
+
+test('a track that ends with a keyframe of a person is not closed', async () => {
     const bench = createBench({ invoke: moving((frame) => (frame >= 5 ? { shape: null } : null)) });
     bench.store.import({ tracks: [polygonTrack({ 3: SQUARE, 7: SQUARE, 8: SQUARE })] });
     await bench.runAll(3, 8);
-    expect(timelineOf(lastTrack(bench))).toBe('3 4 5- 7- 8-');
+    expect(timelineOf(lastTrack(bench))).toBe('3 4 5- 7 8');
 });
 
 test('backwards: shapes, a converted track closed after its start, an existing one extended', async () => {
@@ -301,15 +329,15 @@ test('backwards: shapes, a converted track closed after its start, an existing o
         tracks: [polygonTrack({ 5: SQUARE, 9: SQUARE })],
     });
     await bench.runAll(6, 2, { convert: true });
-    expect(bench.calls.map(({ frame }) => frame)).toEqual([6, 5, 4, 3, 2]);
+    expect(bench.calls.map(({ frame }) => frame)).toEqual([6, 5, 9, 6, 5, 5, 4, 3, 2]);
     const { shapes, tracks } = bench.store.export();
     expect(shapes.map(({ frame }) => frame).sort()).toEqual([2, 4, 5, 6]);
     const [converted, extended] = [undefined, 500].map((id) =>
         tracks.find((track) => track.id === id)!,
     );
     expect(timelineOf(converted)).toBe('2 3- 4 5 6 7-');
+    expect(whole(converted.shapes[0].points)).toEqual(shifted('polygon', SQUARE, -4));
     expect(converted.shapes[0]).toMatchObject({
-        points: shifted('polygon', SQUARE, -4),
         attributes: [{ value: 'a' }],
     });
     expect(converted.shapes[4].points).toEqual(SQUARE);
@@ -388,12 +416,12 @@ test('locked, hidden, ground-truth, outside, rotated and foreign objects are lef
 
     const [state] = await bench.job.annotations.get(3, false, []);
     expect(bench.action.isApplicableForObject(state)).toBe(true);
+    // listed all the same, so that a run can say why it does nothing
+    for (const change of [{ lock: true }, { hidden: true }, { outside: true }, { rotation: 3 }]) {
+        expect(bench.action.isApplicableForObject({ ...state, ...change })).toBe(true);
+    }
     for (const change of [
-        { lock: true },
-        { hidden: true },
         { isGroundTruth: true },
-        { outside: true },
-        { rotation: 3 },
         { shapeType: 'ellipse' },
         { objectType: 'tag', shapeType: null },
         { parentID: 4 },
@@ -465,8 +493,9 @@ test('the end message: frames, objects, the frame with the lowest confidence', a
             lines: [
                 '2 objects tracked over 4 frames (3 to 6).',
                 'No object was lost.',
-                `Lowest confidence: 0.31, car ${mask} on frame 4. Look there first.`,
+                'Look here first:',
             ],
+            jumps: [{ frame: 4, text: `Frame 4: car ${mask + 3}, confidence 0.31` }],
         },
     ]);
 });
@@ -487,7 +516,11 @@ test("the parameters are CVAT's, by name and order", () => {
     const { action, job } = createBench({ frames: framesFrom(10, 14), invoke: moving() });
     const { parameters } = action;
     expect(action.name).toBe('Segment Anything 2: Tracker');
-    expect(Object.keys(parameters!)).toEqual(['Target frame', 'Convert polygon shapes to tracks']);
+    expect(Object.keys(parameters!)).toEqual([
+        'Target frame',
+        'Convert polygon shapes to tracks',
+        'Track backwards',
+    ]);
     const target = parameters!['Target frame'];
     expect((target.values as (_: object) => string[])({ instance: job })).toEqual([
         '10',
@@ -495,9 +528,11 @@ test("the parameters are CVAT's, by name and order", () => {
         '1',
     ]);
     expect((target.defaultValue as (_: object) => string)({ instance: job })).toBe('14');
-    expect(parameters!['Convert polygon shapes to tracks']).toEqual({
-        type: 'checkbox',
-        values: ['true', 'false'],
-        defaultValue: 'false',
-    });
+    for (const name of ['Convert polygon shapes to tracks', 'Track backwards']) {
+        expect(parameters![name]).toMatchObject({
+            type: 'checkbox',
+            values: ['true', 'false'],
+            defaultValue: 'false',
+        });
+    }
 });

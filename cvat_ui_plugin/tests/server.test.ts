@@ -2,9 +2,9 @@
 // Which function is used, and how the plugin enters CVAT's page.
 
 import { afterEach, expect, test, vi } from 'vitest';
-import { Model } from '../src/ts/cvat';
+import { CollectionAction, ComponentBuilder, Model } from '../src/ts/cvat';
 import { chooseTracker } from '../src/ts/server';
-import { createCore, shape } from '../standin/core';
+import { createCore, ServerError, shape } from '../standin/core';
 import { createBench, framesFrom, moving } from './bench';
 
 const all = ['mask', 'polygon', 'rectangle'];
@@ -76,12 +76,22 @@ test.each([
 test('clear words where there is no function, or no list of them', async () => {
     const bench = createBench({ frames: framesFrom(0, 5), invoke: moving() });
     bench.store.import({ shapes: [shape('mask', 2, [0, 4, 30, 30, 31, 31])] });
-    bench.core.lambda.list = async () => ({ models: [], count: 0 });
+    const box = { id: 'a', name: 'SiamMask', kind: 'tracker', supportedShapeTypes: ['rectangle'] };
+    bench.core.lambda.list = async () => ({ models: [box], count: 1 });
     await expect(bench.runAll(2, 4)).rejects.toThrow('has no tracker for masks or polygons');
+    // the page makes an empty list of a 503
+    bench.core.lambda.list = async () => ({ models: [], count: 0 });
+    await expect(bench.runAll(2, 4)).rejects.toThrow(
+        /lists no functions at the moment. Try again in a minute; the page need not be reloaded/,
+    );
     bench.core.lambda.list = async () => {
         throw new Error('Not Found');
     };
     await expect(bench.runAll(2, 4)).rejects.toThrow('CVAT did not list its functions (Not Found)');
+    bench.core.lambda.list = async () => {
+        throw new ServerError('Unauthorized', 401);
+    };
+    await expect(bench.runAll(2, 4)).rejects.toThrow(/logged out.*in another tab.*do not reload/);
 });
 
 test('a type the function does not take is left alone, with the reason', async () => {
@@ -106,42 +116,54 @@ test('a type the function does not take is left alone, with the reason', async (
     );
 });
 
-afterEach(() => vi.unstubAllGlobals());
+afterEach(() => {
+    vi.unstubAllGlobals();
+    vi.resetModules();
+});
 
-test('the entry registers one action when the page is ready, calls no API, and can be removed', async () => {
-    const listeners: Record<string, () => void> = {};
+/** A page that loads the plugin's file: `isReady` before or after it announces itself. */
+async function loadInto(isReady: boolean) {
     let requests = 0;
     const core = createCore(async () => {
         requests += 1;
         return { status: 200, body: [] };
     });
-    let plugin: { name: string; destructor(): void } | null = null;
-    vi.stubGlobal('window', {
+    class RemoveFilteredShapes extends (core.classes.BaseCollectionAction as new () => object) {
+        public name = 'Remove filtered shapes';
+    }
+    await core.actions.register(new RemoveFilteredShapes() as CollectionAction);
+    const listeners: Record<string, () => void> = {};
+    const plugins: { name: string; destructor(): void }[] = [];
+    const cvatUI = {
+        registerComponent: (builder: ComponentBuilder) => {
+            const args = { core, dispatch: () => {}, actionCreators: {} };
+            plugins.push(builder({ ...args, store: { getState: () => ({}) } }));
+        },
+    };
+    const page: Record<string, unknown> = {
         addEventListener: (event: string, listener: () => void, options: object) => {
             expect(options).toEqual({ once: true });
             listeners[event] = listener;
         },
-        cvatUI: {
-            registerComponent: (
-                builder: (args: object) => { name: string; destructor(): void },
-            ) => {
-                plugin = builder({
-                    core,
-                    dispatch: () => {},
-                    store: { getState: () => ({}) },
-                    actionCreators: {},
-                });
-            },
-        },
-    });
+    };
+    vi.stubGlobal('window', page);
+    if (isReady) page.cvatUI = cvatUI;
     await import('../src/ts/index');
-    expect(Object.keys(listeners)).toEqual(['plugins.ready']);
-    listeners['plugins.ready']();
-    expect((await core.actions.list()).map(({ name }) => name)).toEqual([
-        'Segment Anything 2: Tracker',
-    ]);
-    expect(plugin!.name).toBe('Segment Anything 2: Tracker');
-    expect(requests).toBe(0);
-    plugin!.destructor();
-    expect(await core.actions.list()).toEqual([]);
+    page.cvatUI = cvatUI;
+    listeners['plugins.ready']?.();
+    const names = async () => (await core.actions.list()).map(({ name }) => name);
+    return { plugins, names, requests: () => requests };
+}
+
+test.each([
+    ['before', false],
+    ['after', true],
+])('a file that arrives %s the page is ready registers one action', async (_name, isReady) => {
+    const { plugins, names, requests } = await loadInto(isReady);
+    expect(plugins.map(({ name }) => name)).toEqual(['Segment Anything 2: Tracker']);
+    // the dialog preselects the first of the list
+    expect(await names()).toEqual(['Segment Anything 2: Tracker', 'Remove filtered shapes']);
+    expect(requests()).toBe(0);
+    plugins[0].destructor();
+    expect(await names()).toEqual(['Remove filtered shapes']);
 });

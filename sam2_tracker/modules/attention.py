@@ -12,11 +12,12 @@ from torch import Tensor
 SCORES_AT_ONCE = 7 << 20
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, biases: Tensor | None = None) -> Tensor:
     """queries (batch, heads, tokens, channels), keys with tokens of their own, values with channels
-    of their own, no more than the queries'."""
+    of their own, no more than the queries'. biases: (tokens of the keys,), added to their scores,
+    in the dtype of the keys."""
     if queries.dtype != torch.bfloat16 or queries.is_cuda or torch.cpu._is_amx_tile_supported():
-        return attend_fused(queries, keys, values)
+        return attend_fused(queries, keys, values, biases)
     # Without AMX torch's fused attention takes bfloat16 no faster than float32, while its matrix
     # product does where the processor has avx512_bf16 (4 times, on a Zen 5).
     batch, heads, tokens, channels = queries.shape
@@ -29,14 +30,24 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     for first in range(0, len(queries), together):
         part = slice(first, first + together)
         for start in range(0, tokens, rows):
-            scores = torch.bmm(queries[part, start : start + rows], keys[part])
+            scores = _scores(queries[part, start : start + rows], keys[part], biases)
             out[part, start : start + rows] = torch.bmm(scores.softmax(dim=-1), values[part])
     return out.reshape(batch, heads, tokens, -1)
 
 
-def attend_fused(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _scores(queries: Tensor, keys: Tensor, biases: Tensor | None) -> Tensor:
+    if biases is None:
+        return torch.bmm(queries, keys)
+    return torch.baddbmm(biases, queries, keys)
+
+
+def attend_fused(
+    queries: Tensor, keys: Tensor, values: Tensor, biases: Tensor | None = None
+) -> Tensor:
     """The same by torch's fused kernels, which want values as wide as keys."""
     channels = values.shape[-1]
     if channels < queries.shape[-1]:
         values = F.pad(values, (0, queries.shape[-1] - channels))
-    return F.scaled_dot_product_attention(queries, keys, values)[..., :channels]
+    mask = None if biases is None else biases.expand(queries.shape[2], -1)
+    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    return attended[..., :channels]

@@ -13,6 +13,9 @@ for repeated use. In the official module every step projects all memory frames a
 - the channels of a head are ordered so that a rotated pair lies half a head apart, not side by
   side: then a rotation is a few real multiplications, and the products of queries and keys stay;
 - until the first cross-attention all objects of a frame are alike and are computed as one.
+
+EfficientTAM's models that pool memory frames (pooled_attention.py) are served too: pooling is one
+more linear step, so it is the pooled keys and memories that are kept.
 """
 
 from collections.abc import Sequence
@@ -29,6 +32,7 @@ from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.memory_bank import MemoryFrame
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.modules.attention import attend
+from sam2_tracker.modules.pooled_attention import UNPOOLED, PooledRoPEAttention, Pooling
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,9 +40,9 @@ class MemoryTokens:
     """Of one memory frame, what is needed again in every step while it is remembered."""
 
     keys: Tensor
-    """(layers, heads, pixels, channels of a head), without time."""
+    """(layers, heads, tokens, channels of a head), without time."""
     values: Tensor
-    """(1, pixels, memory channels): of all layers and heads."""
+    """(1, tokens, memory channels): of all layers and heads."""
 
     @property
     def nbytes(self) -> int:
@@ -76,11 +80,14 @@ class MemoryAttention(nn.Module):
         self._norm = module.norm
         self._layers = [_Layer(layer, height, width, dtype) for layer in module.layers]
         self._dtype = dtype
+        self._size = (height, width)
         self._memory_positions = memory_positions
-        # (ages, layers, heads, pixels, channels)
+        self._time_encodings = time_encodings
+        self._pooling = _pooling(module)
+        # (ages, layers, heads, tokens, channels)
         self._time_keys = torch.stack(
             [
-                torch.stack([layer.time_keys(encoding) for layer in self._layers])
+                torch.stack([layer.time_keys(encoding, self._pooling) for layer in self._layers])
                 for encoding in time_encodings
             ]
         )
@@ -102,7 +109,9 @@ class MemoryAttention(nn.Module):
         the time encodings. pointers, pointer_positions: (objects, tokens, memory channels).
         Returns float32 (objects, pixels, channels).
         """
-        frames = [[self._tokens_of(frame) for frame in object_] for object_ in memories]
+        # As in PooledRoPEAttention.
+        pooling = self._pooling if len(memories[0]) > 1 else UNPOOLED
+        frames = [[self._tokens_of(frame, pooling) for frame in object_] for object_ in memories]
         values = _gather(
             [[f.values for f in object_] for object_ in frames], pointers[:, None].to(self._dtype)
         )
@@ -111,33 +120,45 @@ class MemoryAttention(nn.Module):
             x = layer.attend_to_itself(x, pixel_positions)
             pointer_keys = layer.pointer_keys(pointers, pointer_positions)
             keys = _gather([[f.keys[index] for f in object_] for object_ in frames], pointer_keys)
-            self._add_time(keys, ages, index)
-            x = layer.attend_to_memory(x, pixel_positions, keys, values)
+            framed = keys.shape[2] - pointers.shape[1]
+            self._add_time(keys[:, :, :framed], ages, index, pooling)
+            biases = _score_biases(keys, framed, pooling)
+            x = layer.attend_to_memory(x, pixel_positions, keys, values, biases)
             x = layer.feed_forward(x)
         return _norm(x, self._norm)
 
-    def _add_time(self, keys: Tensor, ages: Sequence[Sequence[int]], layer: int) -> None:
+    def _add_time(
+        self, keys: Tensor, ages: Sequence[Sequence[int]], layer: int, pooling: Pooling
+    ) -> None:
         """Adds to the keys of memory frames, in place, what their ages add.
 
-        keys: (objects, heads, tokens, channels of a head), the frames first.
+        keys: (objects, heads, frames x tokens, channels of a head).
         """
-        pixels = self._time_keys.shape[3]
-        for place, column in enumerate(zip(*ages, strict=True)):
-            part = keys[:, :, place * pixels : (place + 1) * pixels]
+        parts = keys.chunk(len(ages[0]), dim=2)
+        for part, column in zip(parts, zip(*ages, strict=True), strict=True):
             if len(set(column)) == 1:
-                part += self._time_keys[column[0], layer]
+                part += self._time_keys_of(column[0], layer, pooling)
                 continue
             for object_, age in zip(part, column, strict=True):
-                object_ += self._time_keys[age, layer]
+                object_ += self._time_keys_of(age, layer, pooling)
 
-    def _tokens_of(self, frame: MemoryFrame) -> MemoryTokens:
-        return self._cache.derived(frame, lambda: self._derive_tokens(frame.features))
+    def _time_keys_of(self, age: int, layer: int, pooling: Pooling) -> Tensor:
+        if pooling == self._pooling:
+            return self._time_keys[age, layer]
+        return self._layers[layer].time_keys(self._time_encodings[age], pooling)
 
-    def _derive_tokens(self, features: Tensor) -> MemoryTokens:
-        tokens = features.flatten(1).T
-        keys = [layer.frame_keys(tokens.float(), self._memory_positions) for layer in self._layers]
+    def _tokens_of(self, frame: MemoryFrame, pooling: Pooling) -> MemoryTokens:
+        if pooling == self._pooling:
+            return self._cache.derived(frame, lambda: self._derive_tokens(frame.features, pooling))
+        # Not kept: only one step of a track attends to a frame that is not pooled.
+        return self._derive_tokens(frame.features, pooling)
+
+    def _derive_tokens(self, features: Tensor, pooling: Pooling) -> MemoryTokens:
+        tokens = features.flatten(1).T.float()
+        keys = [layer.frame_keys(tokens, self._memory_positions, pooling) for layer in self._layers]
+        values = pooling.average(tokens, *self._size)
         return MemoryTokens(
-            keys=torch.stack(keys), values=tokens.to(self._dtype).contiguous()[None]
+            keys=torch.stack(keys), values=values.to(self._dtype).contiguous()[None]
         )
 
 
@@ -153,6 +174,7 @@ class _Layer:
         self._position_at_queries = bool(layer.pos_enc_at_cross_attn_queries)
         self._position_at_keys = bool(layer.pos_enc_at_cross_attn_keys)
         self._dtype = dtype
+        self._size = (height, width)
         self._heads = (own.num_heads, cross.num_heads)
         self._rotations = (_rotation(own, height, width), _rotation(cross, height, width))
         self._own_queries = _projection(own.q_proj, own.num_heads, dtype)
@@ -167,20 +189,22 @@ class _Layer:
         self._narrow = _projection(layer.linear2, 0, dtype)
         self._activation = layer.activation
 
-    def time_keys(self, encoding: Tensor) -> Tensor:
+    def time_keys(self, encoding: Tensor, pooling: Pooling) -> Tensor:
         """What a time encoding (memory channels,) adds to a frame's keys."""
         if not self._position_at_keys:
             encoding = torch.zeros_like(encoding)
         keys = F.linear(encoding, self._keys[0])  # no bias: the frame's own keys have it
         pixels = self._rotations[1][0].shape[0]
         heads = _split(keys.expand(1, pixels, -1), self._heads[1])
-        return _rotate(heads, self._rotations[1])[0].to(self._dtype)
+        rotated = _rotate(heads, self._rotations[1])[0]
+        return pooling.average(rotated, *self._size).to(self._dtype)
 
-    def frame_keys(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def frame_keys(self, tokens: Tensor, positions: Tensor, pooling: Pooling) -> Tensor:
         """tokens, positions: float32 (pixels, memory channels)."""
         placed = tokens + positions if self._position_at_keys else tokens
         keys = _split(F.linear(placed, *self._keys)[None], self._heads[1])
-        return _rotate(keys, self._rotations[1])[0].to(self._dtype)
+        rotated = _rotate(keys, self._rotations[1])[0]
+        return (pooling.average(rotated, *self._size) + pooling.key_bias).to(self._dtype)
 
     def pointer_keys(self, tokens: Tensor, positions: Tensor) -> Tensor:
         placed = tokens + positions if self._position_at_keys else tokens
@@ -198,19 +222,34 @@ class _Layer:
         return x + F.linear(_merge(attended), *self._own_out).float()
 
     def attend_to_memory(
-        self, x: Tensor, positions: Tensor, keys: Tensor, values: Tensor
+        self, x: Tensor, positions: Tensor, keys: Tensor, values: Tensor, biases: Tensor | None
     ) -> Tensor:
+        """biases: (tokens,), added to the scores of the keys."""
         normed = _norm(x, self._norms[1])
         placed = normed + positions if self._position_at_queries else normed
         queries = _split(F.linear(placed.to(self._dtype), *self._queries), self._heads[1])
         queries = _rotate(queries, self._rotations[1]).to(self._dtype)
         values = values.expand(-1, self._heads[1], -1, -1)
-        attended = attend(queries.expand(len(keys), -1, -1, -1), keys, values)
+        attended = attend(queries.expand(len(keys), -1, -1, -1), keys, values, biases)
         return x + F.linear(_merge(attended), *self._out).float()
 
     def feed_forward(self, x: Tensor) -> Tensor:
         wide = self._activation(F.linear(_norm(x, self._norms[2]).to(self._dtype), *self._wide))
         return x + F.linear(wide, *self._narrow).float()
+
+
+def _pooling(module: OfficialMemoryAttention) -> Pooling:
+    cross = module.layers[0].cross_attn_image
+    return cross.pooling if isinstance(cross, PooledRoPEAttention) else UNPOOLED
+
+
+def _score_biases(keys: Tensor, framed: int, pooling: Pooling) -> Tensor | None:
+    """What is added to the scores of the keys, of which the first `framed` are memory frames'."""
+    if not pooling.score_bias:
+        return None
+    biases = keys.new_zeros(keys.shape[2])
+    biases[:framed] = pooling.score_bias
+    return biases
 
 
 def _projection(linear: nn.Linear, rotated_heads: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The action with the real function (serve.py, the bundled model), and without a server."""
+"""The action with the real function (the bundled model), and without a server."""
 
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,8 @@ from standin_cvat import StandinCvat, StandinFunction, StandinJob
 from cvat_action.formats import read_document
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.media import open_media
+from cvat_action.server import OURS
+from tools.function_process import FunctionProcess
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT, FRAMES = 160, 120, 7
@@ -61,27 +61,9 @@ def overlap(kind, points, mask):
 
 @pytest.fixture(scope="module")
 def real_function() -> Iterator[str]:
-    """serve.py with the bundled model."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tools.serve", "--port", "0"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    url = ""
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if line.startswith("listening on "):
-            url = line.split()[-1]
-        if line.startswith("worker 0 is ready"):
-            break
-    else:
-        pytest.fail("serve.py did not start: " + "".join(lines))
-    yield url
-    process.terminate()
-    process.communicate(timeout=30)
+    """The URL of the function with the bundled model."""
+    with FunctionProcess(os.environ) as function:
+        yield function.url
 
 
 @pytest.fixture
@@ -141,6 +123,24 @@ def as_coco(shapes):
         "categories": [{"id": 1, "name": "car"}],
         "annotations": annotations,
     }
+
+
+@pytest.mark.parametrize("option", ["--keyframes", "--both-ways"])
+def test_what_was_drawn_on_two_frames_joins_through_cvat(cvat, job, act, real_function, option):
+    """Through CVAT's rules for shapes and states, as its server has them."""
+    cvat.functions = {OURS: StandinFunction(real_function, OURS)}
+    drawn_on = FRAMES - 2
+    first, second = (keyframe(frame, outline(truth(frame)[1])) for frame in (0, drawn_on))
+    job.tracks = [track(first, second, id=5)]
+    result = act("track", "--job", 42, "--frame", 0, option, "--json")
+    assert result.code == 0, result.log
+    assert "anew" not in result.log
+    assert "do not count" not in result.log
+    keyframes = {k["frame"]: k for k in job.tracks[0]["shapes"]}
+    assert sorted(keyframes) == list(range(FRAMES))
+    assert keyframes[drawn_on]["points"] == second["points"]
+    for frame in range(FRAMES):
+        assert overlap("polygon", keyframes[frame]["points"], truth(frame)[1]) > 0.7
 
 
 def test_objects_are_tracked_through_cvat_and_the_real_function(cvat, job, act):

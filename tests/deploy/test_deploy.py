@@ -652,10 +652,17 @@ def test_no_redis_at_all(machine: Machine) -> None:
     assert settings(machine.config()["spec"]) == {}
 
 
+def test_a_cpu_without_a_choice_of_model_hears_of_the_faster_one(machine: Machine) -> None:
+    told = "--model efficienttam_ti_512 takes about a tenth"
+    assert machine.run("./deploy_cpu.sh").stdout.count(told) == 1
+    assert told not in machine.run("./deploy_cpu.sh --model sam2.1_hiera_tiny").stdout
+    assert told not in machine.run("./deploy_gpu.sh").stdout
+
+
 @pytest.mark.parametrize("model", [m for m in MODELS if m.url], ids=lambda m: m.name)
 def test_every_model_under_both_names(machine: Machine, model: Any) -> None:
     checksum = "" if model.sha256 else f"--sha256 {SHA256.upper()}"
-    for name in (model.name, model.hugging_face_id):
+    for name in filter(None, (model.name, model.hugging_face_id)):
         done = machine.run(f"./deploy_cpu.sh --stage out/function --model {name} {checksum}")
         assert done.returncode == 0, done.stderr
         for config in ("function.yaml", "function-gpu.yaml"):

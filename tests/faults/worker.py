@@ -27,7 +27,7 @@ from tools import serve
 
 KILL_POINTS = ("decoded", "loaded", "computed", "half saved", "saved")
 KILL_FILE = "kill"
-CACHES = ("SAM2_MEMORY_CACHE_MIB", "SAM2_FRAME_CACHE_MIB", "SAM2_ATTENTION_CACHE_MIB")
+CACHES = ("SAM2_MEMORY_CACHE_MIB", "SAM2_FRAME_CACHE_MIB")
 
 
 def use_standin_model() -> None:
@@ -77,7 +77,7 @@ def die_on_demand(control: Path) -> None:
 def tell_in_headers() -> None:
     """Who answered, at what cost, and whether the request came as far as the geometry."""
     reached = [False]
-    prepare, handler = tracker._prepare_start, main.handler
+    prepare, handler = tracker._seed_to_prompt, main.handler
 
     def noting(*args: Any) -> Any:
         reached[0] = True
@@ -95,7 +95,7 @@ def tell_in_headers() -> None:
         }
         return response
 
-    tracker._prepare_start = noting
+    tracker._seed_to_prompt = noting
     main.handler = telling
 
 
@@ -106,7 +106,7 @@ def fork(run: Callable[[], int]) -> int:
     return pid
 
 
-def main_() -> None:
+def run_servers() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, action="append", required=True)
     parser.add_argument("--control", type=Path, required=True)
@@ -118,7 +118,7 @@ def main_() -> None:
     def run(index: int, port: int) -> int:
         if index % 2:
             os.environ |= dict.fromkeys(CACHES, "0")
-        return serve.main_(["--port", str(port)])
+        return serve.serve(["--port", str(port)])
 
     servers = [
         fork(lambda index=index, port=port: run(index, port))  # type: ignore[misc]
@@ -132,4 +132,4 @@ def main_() -> None:
 
 
 if __name__ == "__main__":
-    main_()
+    run_servers()

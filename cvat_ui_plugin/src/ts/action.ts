@@ -8,30 +8,55 @@ import {
     Collection,
     CollectionAction,
     Core,
+    Frame,
     Job,
     ObjectState,
+    SerializedShape,
 } from './cvat';
-import { earlierShapes } from './earlier';
+import { recognise, replacedShapes, unmarkedBeside } from './earlier';
 import { clampTarget, routeBetween } from './frames';
-import { onFrame, reasonAgainst, SHAPE_TYPES, sourcesOf } from './objects';
+import { withChanges } from './fresh';
+import { onFrame, reasonAgainstKind, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Report, reportOf } from './report';
 import { nothing, outcomeOf } from './results';
 import { ACTION_NAME, findTracker } from './server';
+import { drawnKeyframes, keyframesByHand } from './signature';
+import { Successors } from './successors';
 import { track } from './track';
+import { Cancelled, JobClosed, within } from './waiting';
 
-const TARGET = 'Target frame';
-const CONVERT = 'Convert polygon shapes to tracks';
+export const TARGET = 'Target frame';
+export const CONVERT = 'Convert polygon shapes to tracks';
+export const BACKWARDS = 'Track backwards';
+
+/** How long CVAT's page may take to list the functions, in milliseconds. */
+const LIST_LIMIT_MS = 130_000;
+/** CVAT draws progress at most every 100 ms; what follows may block the page for seconds. */
+const DRAWN_MS = 150;
+
+/** Frames that are looked at before the page may draw and Cancel is asked for. */
+const LOOKED_AT_ONCE = 64;
 
 export interface Page {
     /** Show a message that outlives the dialog. */
-    tell(report: Report): void;
+    tell(report: Report, job: Job): void;
+    /** Ask a question that has two answers. */
+    ask(question: { title: string; text: string; yes: string; no: string }): Promise<boolean>;
     /** Draw the annotations of a frame again; CVAT does not after a cancelled run. */
     refresh(job: Job, frame: number): void;
+    /** Whether this job is the one that is open in the page. */
+    isOpen(job: Job): boolean;
     sleep(milliseconds: number): Promise<void>;
     now(): number;
+    /** A number from 0 up to 1. */
+    random(): number;
 }
 
 export function createAction(core: Core, page: Page): CollectionAction {
+    /** Numbers of objects (docs/identity.md) that runs of this page have used, by clientID. */
+    const knownNumbers = new Map<number, number>();
+    const successors = new Successors();
+
     class Segment2Tracker extends core.classes.BaseCollectionAction implements CollectionAction {
         private job: Job | null = null;
 
@@ -39,7 +64,9 @@ export function createAction(core: Core, page: Page): CollectionAction {
 
         private convert = false;
 
-        private afterwards: (() => void) | null = null;
+        private backwards = false;
+
+        private afterwards: (() => Promise<void>) | null = null;
 
         public get name(): string {
             return ACTION_NAME;
@@ -55,11 +82,25 @@ export function createAction(core: Core, page: Page): CollectionAction {
                         '1',
                     ],
                     defaultValue: ({ instance }) => `${instance.stopFrame}`,
+                    tooltip: {
+                        type: 'text',
+                        content:
+                            'The last frame to track. CVAT remembers it: look at it before each run.',
+                    },
                 },
                 [CONVERT]: {
                     type: 'checkbox',
                     values: ['true', 'false'],
                     defaultValue: 'false',
+                },
+                [BACKWARDS]: {
+                    type: 'checkbox',
+                    values: ['true', 'false'],
+                    defaultValue: 'false',
+                    tooltip: {
+                        type: 'text',
+                        content: 'For a target frame before the current one.',
+                    },
                 },
             };
         }
@@ -68,11 +109,12 @@ export function createAction(core: Core, page: Page): CollectionAction {
             this.job = instance;
             this.target = parameters[TARGET];
             this.convert = String(parameters[CONVERT]) === 'true';
+            this.backwards = String(parameters[BACKWARDS]) === 'true';
             this.afterwards = null;
         }
 
         public isApplicableForObject(state: ObjectState): boolean {
-            return reasonAgainst(state) === null;
+            return reasonAgainstKind(state) === null;
         }
 
         public applyFilter({
@@ -82,13 +124,8 @@ export function createAction(core: Core, page: Page): CollectionAction {
             return onFrame(collection, frameData.number);
         }
 
-        public async run({
-            collection,
-            frameData,
-            onProgress,
-            cancelled,
-        }: ActionInput): Promise<ActionOutput> {
-            const { job, convert } = this;
+        public async run(input: ActionInput): Promise<ActionOutput> {
+            const { job } = this;
             if (
                 job === null ||
                 !Number.isInteger(job.startFrame) ||
@@ -96,28 +133,70 @@ export function createAction(core: Core, page: Page): CollectionAction {
             ) {
                 throw new Error('This action works in a job: open one.');
             }
-            const start = { ...frameData, deleted: false };
-            const target = clampTarget(this.target, job);
-            const hint =
-                Number(this.target) === target
-                    ? null
-                    : `Frame ${String(this.target)} is not in this job: ${target} was used.`;
-            if (target === start.number) {
-                page.tell({
-                    kind: 'info',
-                    title: 'Nothing to track',
-                    lines: [hint ?? 'The target frame is the current frame.'],
-                });
+            try {
+                return await this.runIn(job, input);
+            } catch (error) {
+                if (error instanceof JobClosed) {
+                    throw new Error(
+                        'Tracking was stopped because the job was closed, and nothing of it is ' +
+                            'left. Keep the job open until the message at the end.',
+                    );
+                }
+                if (!(error instanceof Cancelled)) throw error;
+                page.tell(
+                    {
+                        kind: 'info',
+                        title: 'Tracking was cancelled',
+                        lines: ['Nothing was tracked and nothing has changed.'],
+                        jumps: [],
+                    },
+                    job,
+                );
                 return nothing();
             }
+        }
+
+        private async runIn(
+            job: Job,
+            { collection, frameData, onProgress, cancelled }: ActionInput,
+        ): Promise<ActionOutput> {
+            const mayGoOn = (): void => {
+                if (!page.isOpen(job)) throw new JobClosed();
+                if (cancelled()) throw new Cancelled();
+            };
+            const start: Frame = { ...frameData, deleted: false };
+            const target = clampTarget(this.target, job);
+            const hints =
+                Number(this.target) === target
+                    ? []
+                    : [`Frame ${String(this.target)} is not in this job: ${target} was used.`];
+            if (target === start.number) {
+                page.tell(
+                    {
+                        kind: 'info',
+                        title: 'Nothing to track',
+                        lines: [...hints, 'The target frame is the current frame.'],
+                        jumps: [],
+                    },
+                    job,
+                );
+                return nothing();
+            }
+            checkDirection(start.number, target, this.backwards);
             if ((await job.frames.get(start.number)).deleted) {
                 throw new Error(`Frame ${start.number} is deleted: start from another one.`);
             }
             onProgress('Looking for the function', 0);
-            const tracker = await findTracker(core);
+            const tracker = await within(
+                findTracker(core),
+                LIST_LIMIT_MS,
+                mayGoOn,
+                () => new Error("CVAT's server did not list its functions. Try again in a minute."),
+            );
             const states = await job.annotations.get(start.number, false, []);
+            const before = await job.annotations.export();
             const { sources, leftOut } = sourcesOf(
-                collection,
+                successors.replace(collection, states, before),
                 states,
                 tracker.supportedShapeTypes ?? SHAPE_TYPES,
             );
@@ -135,11 +214,36 @@ export function createAction(core: Core, page: Page): CollectionAction {
             if (!route.frames.length) {
                 throw new Error(`All frames from ${start.number} to ${target} are deleted.`);
             }
+            onProgress('Looking at the results of earlier runs', 0);
+            let looked = 0;
+            await recognise(
+                sources,
+                before.shapes,
+                start.number,
+                route.frames.map(({ number }) => number),
+                isLockedIn(job),
+                knownNumbers,
+                async () => {
+                    looked += 1;
+                    if (looked % LOOKED_AT_ONCE) return;
+                    await page.sleep(0);
+                    mayGoOn();
+                },
+                page.random,
+            );
+            for (const source of sources) {
+                if (!source.track) continue;
+                const frames = route.frames.map(({ number }) => number);
+                source.byHand = keyframesByHand(source.track, frames, route.deleted);
+                source.drawn = drawnKeyframes(source.track, start.number, route.deleted);
+            }
+            const replaceClaimed = await this.askAbout(sources);
+            mayGoOn();
 
-            const run = await track(sources, start, route.frames, {
+            const run = await track(sources, start, route.frames, route.steps, {
                 call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
                 functionID: tracker.id,
-                cancelled,
+                mayGoOn,
                 onProgress,
                 sleep: page.sleep,
                 now: page.now,
@@ -152,25 +256,101 @@ export function createAction(core: Core, page: Page): CollectionAction {
                     }`,
                 );
             }
-            const outcome = outcomeOf(run.objects, start.number, route, job.labels, convert);
-            const replaced = await earlierShapes(job, run.objects, start.number, () =>
-                page.sleep(0),
-            );
-            outcome.deleted.shapes.push(...replaced);
-            // CVAT commits after this returns and calls destroy() last: report then
-            this.afterwards = () => {
-                page.tell(reportOf(run, start.number, leftOut, replaced.length, hint));
+            onProgress('Every frame is tracked. Adding the results to the page', 99);
+            await page.sleep(DRAWN_MS);
+            if (!page.isOpen(job)) throw new JobClosed();
+
+            let replaced: SerializedShape[] = [];
+            let beside: SerializedShape[] = [];
+            try {
+                const now = await job.annotations.export();
+                withChanges(run, before, now);
+                replaced = replacedShapes(run.objects, now.shapes, replaceClaimed);
+                const gone = new Set(replaced.map(({ clientID }) => clientID));
+                const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
+                beside = unmarkedBeside(run.objects, rest);
+            } catch (error) {
+                // what was tracked must not be lost with it
+                replaced = [];
+                hints.push(
+                    `Results of earlier runs could not be looked at (${String(error)}): they ` +
+                        'were kept. Undo takes this run back.',
+                );
+            }
+            const outcome = outcomeOf(run.objects, start, route, job.labels, this.convert);
+            // no spread: an argument list holds about 125,000 items
+            outcome.deleted.shapes = outcome.deleted.shapes.concat(replaced);
+
+            // CVAT commits after this returns and calls destroy() last: look at the result then
+            this.afterwards = async () => {
+                const after = await successors.learn(job, start.number, run, outcome, states);
+                if (after === null) return; // CVAT could not commit, and has said so
+                const report = await reportOf({
+                    run,
+                    start: start.number,
+                    leftOut,
+                    replaced: replaced.length,
+                    beside,
+                    hints,
+                    nameOn: after,
+                });
+                page.tell(report, job);
                 if (run.stop?.cancelled) page.refresh(job, start.number);
             };
             return outcome;
+        }
+
+        /** Whether shapes that only seem to be earlier results of these objects are replaced. */
+        private async askAbout(sources: Source[]): Promise<boolean> {
+            const claimed = sources.filter((source) => source.claimed.length);
+            if (!claimed.length) return false;
+            const list = claimed.map(({ name, claimed: shapes }) => `${name}: ${shapes.length}`);
+            return page.ask({
+                title: 'Replace the results of an earlier run?',
+                text:
+                    'Automatic shapes on the frames of this run seem to belong to these objects, ' +
+                    `but do not say so (${list.slice(0, 5).join(', ')}` +
+                    `${list.length > 5 ? ', …' : ''}). Kept, they lie beside the new results.`,
+                yes: 'Replace them',
+                no: 'Keep them',
+            });
         }
 
         public async destroy(): Promise<void> {
             const { afterwards } = this;
             this.afterwards = null;
             this.job = null;
-            afterwards?.();
+            await afterwards?.();
         }
     }
     return new Segment2Tracker();
+}
+
+/** CVAT remembers the target frame: a run in the wrong direction would replace good results. */
+function checkDirection(start: number, target: number, backwards: boolean): void {
+    if (target < start && !backwards) {
+        throw new Error(
+            `The target frame ${target} is before the current frame ${start}. Choose a later ` +
+                `target, or switch on "${BACKWARDS}".`,
+        );
+    }
+    if (target > start && backwards) {
+        throw new Error(
+            `"${BACKWARDS}" is on, but the target frame ${target} is after the current frame ` +
+                `${start}. Switch it off, or choose an earlier target.`,
+        );
+    }
+}
+
+/** Looks up locks, which the page alone knows, one frame at a time. */
+function isLockedIn(job: Job): (shape: SerializedShape) => Promise<boolean> {
+    let known: { frame: number; locked: Set<number | null> } | null = null;
+    return async ({ frame, clientID }) => {
+        if (known?.frame !== frame) {
+            const states = await job.annotations.get(frame, false, []);
+            const locked = states.filter(({ lock }) => lock).map((state) => state.clientID);
+            known = { frame, locked: new Set(locked) };
+        }
+        return known.locked.has(clientID ?? null);
+    };
 }

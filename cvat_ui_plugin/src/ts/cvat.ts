@@ -20,6 +20,8 @@ export interface SerializedShape {
     rotation: number;
     attributes: Attribute[];
     elements: unknown[];
+    /** 0 to 1; 1 where nothing wrote it, missing in versions of CVAT before 2.56. */
+    score?: number;
     id?: number;
     clientID?: number;
 }
@@ -100,6 +102,8 @@ export interface Job {
     };
     annotations: {
         get(frame: number, allTracks: boolean, filters: object[]): Promise<ObjectState[]>;
+        /** Everything in the job, as CVAT saves it. */
+        export(): Promise<Collection>;
     };
 }
 
@@ -114,6 +118,8 @@ export interface ActionParameter {
     type: 'number' | 'checkbox' | 'select';
     values: string[] | ((context: { instance: Job }) => string[]);
     defaultValue: string | ((context: { instance: Job }) => string);
+    /** Shown from CVAT 2.73 on; older pages pass over it. */
+    tooltip?: { type: string; content: string };
 }
 
 export interface ActionInput {
@@ -143,6 +149,10 @@ export interface Core {
     actions: {
         register(action: CollectionAction): Promise<void>;
         unregister?(action: CollectionAction): Promise<void>;
+    };
+    plugins?: {
+        /** Wraps methods of cvat-core by their path. */
+        register(plugin: { name: string; description: string; cvat: object }): Promise<void>;
     };
     lambda: {
         list(): Promise<{ models: Model[]; count: number }>;

@@ -1,197 +1,287 @@
 // SPDX-License-Identifier: MIT
-// Shapes that an earlier run has left on the frames of this one. They carry no mark: an earlier
-// result has the source "auto" and the label, type and group of its seed. Where several objects
-// share these, the shapes are linked from frame to frame by overlap, so that a re-run of one
-// object leaves its neighbours alone.
+// Shapes that earlier runs and a person have left on the frames of this run: whose they are, which
+// of them this run replaces, and which it keeps. The rules are those of docs/identity.md.
 
-import { Job, ObjectState, SerializedShape } from './cvat';
-import { Source } from './objects';
+import { Box, boxOf, iouOf } from './boxes';
+import { SerializedShape } from './cvat';
+import { freeNumber, freeRun, markOf, numberOfDrawing } from './identity';
+import { ByHand, Source } from './objects';
 import { Tracked } from './track';
 
-type Box = readonly [left: number, top: number, right: number, bottom: number];
+/** Below this overlap of their boxes, two shapes are not taken for one object. */
+export const LEAST_OVERLAP = 0.3;
 
-interface Chain {
-    kind: string;
-    /** Where its earlier shape was on the last frame that had one; the seed before that. */
-    box: Box;
-    /** null: an object that is not part of this run. */
-    tracked: Tracked | null;
-    /** Whether an earlier shape of it has been found. */
-    linked: boolean;
+function kindOf({ type, label_id, group }: SerializedShape): string {
+    return `${type} ${label_id} ${group}`;
 }
 
-interface Candidate {
-    state: ObjectState;
-    box: Box;
+function markedNumber({ score, frame }: SerializedShape): number | null {
+    return markOf(score, frame)?.number ?? null;
 }
 
-export function boxOf(type: string, points: number[]): Box {
-    if (type === 'mask') {
-        const [left, top, right, bottom] = points.slice(-4);
-        return [left, top, right + 1, bottom + 1];
-    }
-    let box: [number, number, number, number] = [Infinity, Infinity, -Infinity, -Infinity];
-    for (let i = 0; i + 1 < points.length; i += 2) {
-        const [x, y] = [points[i], points[i + 1]];
-        box = [Math.min(box[0], x), Math.min(box[1], y), Math.max(box[2], x), Math.max(box[3], y)];
-    }
-    return box;
-}
+/** The number of a shape of the start frame, as an object of its own. */
+type NumberOf = (shape: SerializedShape) => number;
 
-function areaOf([left, top, right, bottom]: Box): number {
-    return Math.max(right - left, 0) * Math.max(bottom - top, 0);
-}
+/** The shapes of a job, by frame. */
+class Shapes {
+    /** Runs and object numbers that marks of the job name. */
+    public readonly runs = new Set<number>();
 
-function overlap(a: Box, b: Box): number {
-    const shared = areaOf([
-        Math.max(a[0], b[0]),
-        Math.max(a[1], b[1]),
-        Math.min(a[2], b[2]),
-        Math.min(a[3], b[3]),
-    ]);
-    return shared === 0 ? 0 : shared / (areaOf(a) + areaOf(b) - shared);
-}
+    public readonly numbers = new Set<number>();
 
-/** How near two boxes are that do not overlap: 1 at the same centre, 0 where their centres are
- * further apart than their diagonals together. */
-function nearness(a: Box, b: Box): number {
-    const apart = Math.hypot(a[0] + a[2] - b[0] - b[2], a[1] + a[3] - b[1] - b[3]) / 2;
-    const reach = Math.hypot(a[2] - a[0], a[3] - a[1]) + Math.hypot(b[2] - b[0], b[3] - b[1]);
-    return reach === 0 ? 0 : Math.max(0, 1 - apart / reach);
-}
+    private readonly byFrame = new Map<number, SerializedShape[]>();
 
-function kindOf(type: string | null, labelID: number, group: number): string {
-    return `${type} ${labelID} ${group}`;
-}
+    /** Marked ones, by frame and number. */
+    private readonly marked = new Map<string, SerializedShape[]>();
 
-function kindOfState(state: ObjectState): string {
-    return kindOf(state.shapeType, state.label.id, state.group?.id ?? 0);
-}
-
-/** Below this, a result and a shape are not the same object by their place alone. */
-const SAME_PLACE = 0.5;
-
-/** Pair chains and candidates of a frame one to one, the best overlap first, then what is near. */
-function pair(
-    chains: Chain[],
-    candidates: Candidate[],
-    frame: number,
-    first: boolean,
-): [Chain, Candidate][] {
-    const pairs: [Chain, Candidate][] = [];
-    const free = (chain: Chain, candidate: Candidate): boolean =>
-        kindOfState(candidate.state) === chain.kind &&
-        !pairs.some(([one, other]) => one === chain || other === candidate);
-    // An object whose seed is not followed by an earlier shape was not tracked from here before:
-    // further on, only a shape in the very place of its result is taken for its own.
-    const byResult = ({ tracked }: Chain, { box }: Candidate): number => {
-        const points = tracked?.results.find((result) => result.frame === frame)?.points;
-        const share = tracked && points ? overlap(boxOf(tracked.source.type, points), box) : 0;
-        return share >= SAME_PLACE ? share : 0;
-    };
-    const follows = ({ linked, tracked }: Chain): boolean => linked || first || tracked === null;
-    const passes: ((chain: Chain, candidate: Candidate) => number)[] = [
-        (chain, candidate) =>
-            follows(chain) ? overlap(chain.box, candidate.box) : byResult(chain, candidate),
-        (chain, candidate) => (follows(chain) ? nearness(chain.box, candidate.box) : 0),
-    ];
-    for (const likeness of passes) {
-        const scored = chains
-            .flatMap((chain) =>
-                candidates
-                    .filter((candidate) => free(chain, candidate))
-                    .map((candidate) => ({ chain, candidate, score: likeness(chain, candidate) })),
-            )
-            .filter(({ score }) => score > 0)
-            .sort((a, b) => b.score - a.score);
-        for (const { chain, candidate } of scored) {
-            if (free(chain, candidate)) pairs.push([chain, candidate]);
+    public constructor(shapes: SerializedShape[]) {
+        const add = <T>(to: Map<T, SerializedShape[]>, key: T, shape: SerializedShape): void => {
+            const list = to.get(key);
+            if (list) list.push(shape);
+            else to.set(key, [shape]);
+        };
+        for (const shape of shapes) {
+            add(this.byFrame, shape.frame, shape);
+            const mark = markOf(shape.score, shape.frame);
+            if (!mark) continue;
+            this.runs.add(mark.run);
+            this.numbers.add(mark.number);
+            add(this.marked, `${shape.frame} ${mark.number}`, shape);
         }
     }
-    if (first) {
-        // A result that was corrected by hand (no longer "auto", but not "manual" either) can be
-        // far from where the earlier run went on. What is left is its own if nobody else can be
-        // meant.
-        const corrected = ({ tracked }: Chain): boolean =>
-            tracked !== null && tracked.source.shape?.source !== 'manual';
-        for (const kind of new Set(chains.map((chain) => chain.kind))) {
-            const lone = chains.filter(
-                (chain) => chain.kind === kind && !pairs.some(([one]) => one === chain),
+
+    public on(frame: number): SerializedShape[] {
+        return this.byFrame.get(frame) ?? [];
+    }
+
+    public of(number: number, frame: number): SerializedShape[] {
+        return this.marked.get(`${frame} ${number}`) ?? [];
+    }
+}
+
+/** An object of the start frame, followed through shapes that do not say whose they are. */
+interface Chain {
+    seed: SerializedShape;
+    /** Where it was last. */
+    box: Box;
+    /** Whether marked shapes of the job carry its number: then no other marked shape is its own. */
+    decided: boolean;
+    claimed: SerializedShape[];
+}
+
+/** Pairs of chains and shapes of one frame whose boxes overlap enough, one to one, best first. */
+function linked(chains: Chain[], shapes: SerializedShape[]): [Chain, SerializedShape][] {
+    const pairs = chains
+        .flatMap((chain) =>
+            shapes
+                .filter((shape) => kindOf(shape) === kindOf(chain.seed))
+                .map((shape) => ({
+                    chain,
+                    shape,
+                    overlap: iouOf(chain.box, boxOf(shape.type, shape.points)),
+                })),
+        )
+        .filter(({ chain, shape, overlap }) => {
+            const mayBeOwn = markedNumber(shape) === null || !chain.decided;
+            return mayBeOwn && overlap >= LEAST_OVERLAP;
+        })
+        .sort((a, b) => b.overlap - a.overlap);
+    const used = new Set<Chain | SerializedShape>();
+    const links: [Chain, SerializedShape][] = [];
+    for (const { chain, shape } of pairs) {
+        if (used.has(chain) || used.has(shape)) continue;
+        used.add(chain).add(shape);
+        links.push([chain, shape]);
+    }
+    return links;
+}
+
+/**
+ * Automatic shapes that seem to belong to the seeds although no mark says so, by their seed: results
+ * of an older version, and of a seed that was edited since (its number was another one). They are
+ * followed from frame to frame by overlap; where a shape carries a mark, the marks tell the rest.
+ */
+async function claimsOf(
+    seeds: SerializedShape[],
+    start: number,
+    order: number[],
+    shapes: Shapes,
+    numberOf: NumberOf,
+    known: Set<number>,
+    pause: () => Promise<void>,
+): Promise<Map<SerializedShape, SerializedShape[]>> {
+    const kinds = new Set(seeds.map(kindOf));
+    const chains: Chain[] = shapes
+        .on(start)
+        .filter((seed) => kinds.has(kindOf(seed)))
+        .map((seed) => ({
+            seed,
+            box: boxOf(seed.type, seed.points),
+            decided: markedNumber(seed) !== null || shapes.numbers.has(numberOf(seed)),
+            claimed: [],
+        }));
+    for (const frame of order) {
+        const candidates = shapes.on(frame).filter((shape) => {
+            const number = markedNumber(shape);
+            return (
+                shape.source === 'auto' &&
+                kinds.has(kindOf(shape)) &&
+                (number === null || !known.has(number))
             );
-            const rest = candidates.filter(
-                (candidate) =>
-                    kindOfState(candidate.state) === kind &&
-                    !pairs.some(([, other]) => other === candidate),
-            );
-            if (rest.length <= lone.length && lone.every(corrected)) {
-                rest.forEach((candidate, index) => pairs.push([lone[index], candidate]));
+        });
+        if (!candidates.length) continue;
+        await pause();
+        const present = new Set(candidates.map(kindOf));
+        for (const [chain, shape] of linked(chains, candidates)) {
+            const number = markedNumber(shape);
+            if (number === null) {
+                chain.box = boxOf(shape.type, shape.points);
+                chain.claimed.push(shape);
+            } else {
+                known.add(number);
+                for (const one of order) {
+                    const results = shapes.of(number, one);
+                    chain.claimed.push(...results.filter(({ source }) => source === 'auto'));
+                }
+            }
+        }
+        // the nearest frame that holds candidates decides, once
+        for (const chain of chains) chain.decided ||= present.has(kindOf(chain.seed));
+    }
+    return new Map(chains.map(({ seed, claimed }) => [seed, claimed]));
+}
+
+/**
+ * Find out whose the shapes of the job are, and write it into the sources: the mark that their
+ * results will carry, what a person drew of them on the frames of the run, and which shapes seem to
+ * be their earlier results although nothing proves it.
+ *
+ * `all`: all shapes of the job; `order`: the frames of the run, in the order of tracking;
+ * `isLocked`: whether a shape is locked in the page, which counts as a person's word for it;
+ * `known`: numbers of objects by clientID that runs of this page have used, which is added to: so an
+ * object keeps its number when its seed is edited.
+ */
+export async function recognise(
+    sources: Source[],
+    all: SerializedShape[],
+    start: number,
+    order: number[],
+    isLocked: (shape: SerializedShape) => Promise<boolean>,
+    known: Map<number, number>,
+    pause: () => Promise<void>,
+    random: () => number,
+): Promise<void> {
+    const drawn = sources.filter(({ shape }) => shape !== null);
+    if (!drawn.length) return;
+    const shapes = new Shapes(all);
+    const run = freeRun(shapes.runs, random);
+    const byID = new Map(shapes.on(start).map((shape) => [shape.clientID, shape]));
+    const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
+    const numberOf: NumberOf = (shape) =>
+        markedNumber(shape) ??
+        known.get(shape.clientID!) ??
+        numberOfDrawing(shape.type, shape.frame, shape.points);
+    // what a person drew or corrected, by the number of the object and by frame
+    const drawings = new Map<number, Map<number, SerializedShape>>();
+    // what belongs to a drawing that is still there needs no other owner
+    const owned = new Set<number>();
+    for (const shape of all) {
+        if (shape.source === 'auto' && shape.frame !== start) continue;
+        const number = numberOf(shape);
+        owned.add(number);
+        if (shape.source === 'auto') continue;
+        const frames = drawings.get(number) ?? new Map<number, SerializedShape>();
+        drawings.set(number, frames.set(shape.frame, shape));
+    }
+    const claims = await claimsOf(drawn.map(seedOf), start, order, shapes, numberOf, owned, pause);
+    const taken = new Set<number>();
+    const byHand = new Map<Source, Map<number, ByHand>>();
+    for (const source of drawn) {
+        const seed = seedOf(source);
+        const number = freeNumber(numberOf(seed), taken);
+        taken.add(number);
+        known.set(source.clientID, number);
+        source.mark = { number, run };
+        source.claimed = claims.get(seed) ?? [];
+        const own = [...(drawings.get(number)?.values() ?? [])].filter(
+            ({ type, frame }) => type === source.type && frame !== start,
+        );
+        source.drawn = new Map(own.map(({ frame, points }) => [frame, points]));
+        byHand.set(source, new Map(own.map((shape) => [shape.frame, byHandOf(shape)])));
+        source.byHand = byHand.get(source)!;
+    }
+    // frame by frame: the page is asked for the locks of one frame at a time
+    for (const frame of order) {
+        await pause();
+        for (const [source, kept] of byHand) {
+            for (const own of shapes.of(source.mark!.number, frame)) {
+                const isAutomatic = own.source === 'auto' && own.type === source.type;
+                if (isAutomatic && !kept.has(frame) && (await isLocked(own))) {
+                    kept.set(frame, byHandOf(own));
+                }
             }
         }
     }
-    return pairs;
 }
 
-function stateToShape(state: ObjectState, frame: number): SerializedShape {
-    return {
-        type: state.shapeType as string,
-        frame,
-        points: [...(state.points ?? [])],
-        label_id: state.label.id,
-        group: state.group?.id ?? 0,
-        source: state.source ?? 'auto',
-        occluded: state.occluded,
-        outside: false,
-        z_order: state.zOrder,
-        rotation: 0,
-        attributes: [],
-        elements: [],
-        clientID: state.clientID as number,
-    };
+function byHandOf(shape: SerializedShape): ByHand {
+    return { points: shape.points, shape };
 }
 
-/** The shapes of an earlier run that this run's results replace. Locked ones stay. `pause` lets the
- * page draw: reading a frame's annotations never waits for anything else. */
-export async function earlierShapes(
-    job: Job,
+/** The results of earlier runs that those of this one replace: of the same object, on frames for
+ * which this run has an answer. `shapes`: all shapes of the job; `withClaimed`: also those that only
+ * seem to be its results. */
+export function replacedShapes(
     objects: Tracked[],
-    start: number,
-    pause: () => Promise<void>,
-): Promise<SerializedShape[]> {
-    const sourceKind = ({ type, labelID, shape }: Source): string =>
-        kindOf(type, labelID, shape?.group ?? 0);
-    const shapes = objects.filter(({ source, results }) => source.shape && results.length);
-    const kinds = new Set(shapes.map(({ source }) => sourceKind(source)));
-    if (!kinds.size) return [];
-
-    const onFrame = async (frame: number): Promise<Candidate[]> =>
-        (await job.annotations.get(frame, false, []))
-            .filter(
-                (state) =>
-                    state.objectType === 'shape' &&
-                    !state.isGroundTruth &&
-                    state.clientID !== null &&
-                    kinds.has(kindOfState(state)),
-            )
-            .map((state) => ({ state, box: boxOf(state.shapeType as string, state.points ?? []) }));
-    const chains: Chain[] = (await onFrame(start)).map(({ state, box }) => ({
-        kind: kindOfState(state),
-        box,
-        tracked: shapes.find(({ source }) => source.clientID === state.clientID) ?? null,
-        linked: false,
-    }));
-
-    const frames = new Set(shapes.flatMap(({ results }) => results.map(({ frame }) => frame)));
-    const order = [...frames].sort((a, b) => Math.abs(a - start) - Math.abs(b - start));
-    const replaced: SerializedShape[] = [];
-    for (const [index, frame] of order.entries()) {
-        await pause();
-        const candidates = (await onFrame(frame)).filter(({ state }) => state.source === 'auto');
-        for (const [chain, { state, box }] of pair(chains, candidates, frame, index === 0)) {
-            chain.box = box;
-            chain.linked = true;
-            const inRun = chain.tracked?.results.some((result) => result.frame === frame);
-            if (inRun && !state.lock) replaced.push(stateToShape(state, frame));
+    shapes: SerializedShape[],
+    withClaimed: boolean,
+): SerializedShape[] {
+    const byNumber = new Map<number, ReadonlySet<number>>();
+    const claimed = new Set<number | undefined>();
+    for (const { source, results } of objects) {
+        const answered = new Set(results.filter(({ byHand }) => !byHand).map(({ frame }) => frame));
+        if (source.mark) byNumber.set(source.mark.number, answered);
+        if (!withClaimed) continue;
+        for (const { clientID, frame } of source.claimed) {
+            if (answered.has(frame)) claimed.add(clientID);
         }
     }
-    return replaced;
+    return shapes.filter(
+        (shape) =>
+            shape.source === 'auto' &&
+            (claimed.has(shape.clientID) ||
+                byNumber.get(markedNumber(shape) ?? 0)?.has(shape.frame)),
+    );
+}
+
+/** Automatic shapes without our mark that lie where this run has written a result of the same
+ * label, type and group: nobody can tell whose they are, so they stay. */
+export function unmarkedBeside(objects: Tracked[], shapes: SerializedShape[]): SerializedShape[] {
+    const unmarked = new Map<number, SerializedShape[]>();
+    for (const shape of shapes) {
+        if (shape.source !== 'auto' || markOf(shape.score, shape.frame)) continue;
+        const beside = unmarked.get(shape.frame);
+        if (beside) beside.push(shape);
+        else unmarked.set(shape.frame, [shape]);
+    }
+    if (!unmarked.size) return [];
+    const found = new Set<SerializedShape>();
+    for (const { source, results } of objects) {
+        if (!source.shape) continue;
+        const kind = kindOf(source.shape);
+        for (const { frame, points } of results) {
+            if (!points) continue;
+            const box = boxOf(source.type, points);
+            for (const shape of unmarked.get(frame) ?? []) {
+                if (
+                    kindOf(shape) === kind &&
+                    shape.clientID !== source.clientID &&
+                    iouOf(box, boxOf(shape.type, shape.points)) >= LEAST_OVERLAP
+                ) {
+                    found.add(shape);
+                }
+            }
+        }
+    }
+    return [...found];
 }

@@ -17,6 +17,9 @@ export interface Route {
     /** Every frame that is not deleted from the lowest of the run to one past its highest,
      * ascending: where tracks are closed. */
     timeline: number[];
+    /** How many frames of the job the second frame lies after the first, in the direction of the
+     * run; negative: before. */
+    steps(from: number, to: number): number;
     /** Those of `keyframes` and of the run's frames that are deleted. */
     deleted: ReadonlySet<number>;
 }
@@ -30,19 +33,13 @@ export async function routeBetween(
     keyframes: number[],
 ): Promise<Route> {
     const numbers = [...(await job.frames.frameNumbers())].sort((a, b) => a - b);
+    const place = new Map(numbers.map((number, index) => [number, index]));
     const [low, high] = [Math.min(start, target), Math.max(start, target)];
     const deleted = new Set<number>();
     const look = async (number: number): Promise<Frame | null> => {
         const { width, height, deleted: isDeleted } = await job.frames.get(number);
         if (isDeleted) deleted.add(number);
-        return isDeleted
-            ? null
-            : {
-                  number,
-                  width,
-                  height,
-                  deleted: false,
-              };
+        return isDeleted ? null : { number, width, height, deleted: false };
     };
     const frames: Frame[] = [];
     for (const number of numbers.filter((one) => one >= low && one <= high)) {
@@ -57,8 +54,14 @@ export async function routeBetween(
         }
     }
     for (const number of new Set(keyframes)) {
-        if (numbers.includes(number)) await look(number);
+        if (place.has(number)) await look(number);
     }
     const ahead = frames.filter(({ number }) => number !== start);
-    return { frames: target < start ? ahead.reverse() : ahead, timeline, deleted };
+    const sign = target < start ? -1 : 1;
+    return {
+        frames: target < start ? ahead.reverse() : ahead,
+        timeline,
+        steps: (from, to) => sign * ((place.get(to) ?? 0) - (place.get(from) ?? 0)),
+        deleted,
+    };
 }

@@ -1,37 +1,81 @@
 // SPDX-License-Identifier: MIT
 // Entry of the plugin: registers the annotation action in CVAT's page.
 
+import Modal from 'antd/lib/modal';
 import notification from 'antd/lib/notification';
+import { createElement, Fragment } from 'react';
 import { createAction, Page } from './action';
-import { ComponentBuilder, PluginWindow } from './cvat';
+import { CollectionAction, ComponentBuilder, Job, PluginWindow } from './cvat';
+import { Report } from './report';
+import { ACTION_NAME } from './server';
+
+/** Seconds that a message stays; 0: until it is closed. */
+const SHOWN_S = 30;
+
+interface Annotation {
+    job?: { instance?: { id: number } | null };
+    player?: { frame?: { number: number } };
+}
 
 const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) => {
+    const annotation = (): Annotation | undefined =>
+        (store.getState() as { annotation?: Annotation }).annotation;
+    // a page that does not tell which job is open cannot tell that one was closed
+    const isOpen = (job: Job): boolean => {
+        const open = annotation()?.job;
+        return open === undefined || open.instance?.id === job.id;
+    };
+    const show = (job: Job, frame: number): void => {
+        if (isOpen(job) && actionCreators.changeFrameAsync) {
+            dispatch(actionCreators.changeFrameAsync(frame, false, 1, true));
+        }
+    };
+    const describe = ({ lines, jumps }: Report, job: Job) =>
+        createElement(
+            Fragment,
+            null,
+            lines.join('\n'),
+            ...jumps.map(({ frame, text }) =>
+                createElement(
+                    'a',
+                    {
+                        key: frame,
+                        style: { display: 'block' },
+                        onClick: () => show(job, frame),
+                    },
+                    text,
+                ),
+            ),
+        );
     const page: Page = {
-        tell: ({ kind, title, lines }) =>
-            notification[kind]({
-                message: title,
-                description: lines.join('\n'),
-                duration: kind === 'warning' ? 0 : 15,
+        tell: (report, job) =>
+            notification[report.kind]({
+                message: report.title,
+                description: describe(report, job),
+                duration: report.kind === 'warning' ? 0 : SHOWN_S,
                 className: 'cvat-notification-sam2-tracker',
                 style: { whiteSpace: 'pre-line' },
             }),
-        refresh: (job, frame) => {
-            const { annotation } = store.getState() as {
-                annotation?: {
-                    job?: { instance?: { id: number } };
-                    player?: { frame?: { number: number } };
-                };
-            };
-            if (annotation?.job?.instance?.id !== job.id || !actionCreators.changeFrameAsync)
-                return;
-            const current = annotation.player?.frame?.number ?? frame;
-            dispatch(actionCreators.changeFrameAsync(current, false, 1, true));
-        },
+        ask: ({ title, text, yes, no }) =>
+            new Promise((resolve) => {
+                Modal.confirm({
+                    title,
+                    content: text,
+                    okText: yes,
+                    cancelText: no,
+                    className: 'cvat-modal-sam2-tracker',
+                    onOk: () => resolve(true),
+                    onCancel: () => resolve(false),
+                });
+            }),
+        refresh: (job, frame) => show(job, annotation()?.player?.frame?.number ?? frame),
+        isOpen,
         sleep: (milliseconds) =>
             new Promise((resolve) => {
                 setTimeout(resolve, milliseconds);
             }),
         now: () => performance.now(),
+        random: () => Math.random(),
     };
     const action = createAction(core, page);
     core.actions.register(action).catch((error: Error) => {
@@ -40,6 +84,25 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
             description: error.message,
         });
     });
+    // The dialog preselects the first action of the list. CVAT's own first one removes shapes.
+    core.plugins
+        ?.register({
+            name: `${ACTION_NAME}: first in the list of actions`,
+            description: 'Lists the tracker before the other annotation actions',
+            cvat: {
+                actions: {
+                    list: {
+                        leave: async (_plugin: unknown, actions: CollectionAction[]) => [
+                            ...actions.filter((one) => one === action),
+                            ...actions.filter((one) => one !== action),
+                        ],
+                    },
+                },
+            },
+        })
+        .catch(() => {
+            // then the user chooses the action, as the documentation says
+        });
     return {
         name: action.name,
         destructor: () => {
@@ -48,10 +111,13 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
     };
 };
 
-window.addEventListener(
-    'plugins.ready',
-    () => {
-        (window as PluginWindow).cvatUI?.registerComponent(builder);
-    },
-    { once: true },
-);
+const { cvatUI } = window as PluginWindow;
+if (cvatUI) {
+    cvatUI.registerComponent(builder);
+} else {
+    window.addEventListener(
+        'plugins.ready',
+        () => (window as PluginWindow).cvatUI?.registerComponent(builder),
+        { once: true },
+    );
+}

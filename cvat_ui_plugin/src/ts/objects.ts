@@ -2,8 +2,17 @@
 // Which objects of the current frame can be tracked, and why the others cannot.
 
 import { Collection, ObjectState, SerializedShape, SerializedTrack } from './cvat';
+import { Mark } from './identity';
 
 export const SHAPE_TYPES: readonly string[] = ['mask', 'polygon', 'rectangle'];
+
+/** What a person made of an object on one frame. */
+export interface ByHand {
+    /** null: it is not visible there. */
+    points: number[] | null;
+    /** Where it is a shape of its own; null for a keyframe of the object's track. */
+    shape: SerializedShape | null;
+}
 
 /** An object to track: as it stands on the current frame, and as CVAT exported it. */
 export interface Source {
@@ -16,6 +25,14 @@ export interface Source {
     zOrder: number;
     shape: SerializedShape | null;
     track: SerializedTrack | null;
+    /** What its results carry in their scores; null for a track. */
+    mark: Mark | null;
+    /** What a person made of it on frames of the run: it stays, and the run goes on from it. */
+    byHand: ReadonlyMap<number, ByHand>;
+    /** What a person drew of it on any frame but the one it is tracked from, visible. */
+    drawn: ReadonlyMap<number, number[]>;
+    /** Automatic shapes that seem to be its earlier results, without proof. */
+    claimed: SerializedShape[];
 }
 
 export interface LeftOut {
@@ -27,8 +44,9 @@ export function nameOf(state: ObjectState): string {
     return `${state.label.name} ${state.clientID}`;
 }
 
-/** Why this object stays as it is; null where it can be tracked. */
-export function reasonAgainst(state: ObjectState): string | null {
+/** Why an object of this kind can never be tracked; null where it can. The dialog lists the action
+ * for these objects, so that a run can say what else keeps one of them from being tracked. */
+export function reasonAgainstKind(state: ObjectState): string | null {
     const type = state.shapeType ?? state.objectType;
     if (state.objectType !== 'shape' && state.objectType !== 'track') {
         return `a ${state.objectType} cannot be tracked`;
@@ -38,7 +56,13 @@ export function reasonAgainst(state: ObjectState): string | null {
     }
     if (type === 'mask' && state.objectType === 'track') return 'CVAT has no mask tracks';
     if (state.parentID !== null && state.parentID !== undefined) return 'it is part of a skeleton';
-    if (state.isGroundTruth) return 'it belongs to the ground truth';
+    return state.isGroundTruth ? 'it belongs to the ground truth' : null;
+}
+
+/** Why this object stays as it is; null where it can be tracked. */
+export function reasonAgainst(state: ObjectState): string | null {
+    const reason = reasonAgainstKind(state);
+    if (reason !== null) return reason;
     if (state.rotation) return 'it is rotated';
     if (state.outside) return 'it is not visible on this frame';
     if (state.lock) return 'it is locked';
@@ -99,6 +123,10 @@ export function sourcesOf(
                 zOrder: state.zOrder,
                 shape,
                 track,
+                mark: null,
+                byHand: new Map(),
+                drawn: new Map(),
+                claimed: [],
             });
         }
     };

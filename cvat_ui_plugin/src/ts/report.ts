@@ -2,15 +2,35 @@
 // What the user is told at the end of a run.
 
 import { LeftOut } from './objects';
-import { Run } from './track';
+import { Run, Tracked } from './track';
 
 export interface Report {
     kind: 'success' | 'warning' | 'info';
     title: string;
     lines: string[];
+    /** Frames to look at, worst first: the page offers to open them. */
+    jumps: { frame: number; text: string }[];
+}
+
+export interface Told {
+    run: Run;
+    start: number;
+    leftOut: LeftOut[];
+    /** How many shapes of an earlier run were replaced. */
+    replaced: number;
+    /** Automatic shapes that lie beside the results, and whose nobody can tell. */
+    beside: { frame: number }[];
+    /** Said before anything else. */
+    hints: string[];
+    /** What the page calls the object that is on this frame now. */
+    nameOn(object: Tracked, frame: number): Promise<string>;
 }
 
 const LISTED = 5;
+/** Frames to look at have less confidence than this; where none has, the least certain is named. */
+const CERTAIN = 0.8;
+/** Neighbouring frames are wrong together: one of them is enough to look at. */
+const APART = 5;
 
 function counted(count: number, noun: string): string {
     return `${count} ${noun}${count === 1 ? '' : 's'}`;
@@ -21,76 +41,143 @@ function listed(items: string[]): string {
     return items.slice(0, LISTED).join('; ') + (more > 0 ? `; and ${more} more` : '');
 }
 
-export function reportOf(
-    run: Run,
-    start: number,
-    leftOut: LeftOut[],
-    replaced: number,
-    hint: string | null,
-): Report {
-    const { objects, stop } = run;
-    const frames = [
-        ...new Set(objects.flatMap(({ results }) => results.map(({ frame }) => frame))),
-    ];
-    const tracked = objects.filter(({ results }) => results.length);
-    const lines: string[] = [];
-    const range = frames.length ? ` (${Math.min(...frames)} to ${Math.max(...frames)})` : '';
-    lines.push(
-        `${counted(tracked.length, 'object')} tracked over ` +
-            `${counted(frames.length, 'frame')}${range}.`,
-    );
-    if (hint) lines.push(hint);
+/** A reason as a part of a sentence. */
+function plain(reason: string): string {
+    return reason.replace(/\.$/, '');
+}
 
-    if (stop) {
-        lines.push(
-            stop.cancelled
-                ? 'Cancelled: what was done is kept; Undo takes it back in one step.'
-                : `Stopped at frame ${stop.frame}: ${stop.reason}`,
-        );
-        const last = frames.length
-            ? frames.reduce((a, b) => (Math.abs(a - start) > Math.abs(b - start) ? a : b))
-            : start;
-        if (!stop.cancelled) lines.push(`To go on, open frame ${last} and run the action again.`);
-    }
+interface Doubt {
+    object: Tracked;
+    frame: number;
+    score: number;
+}
 
-    const lost = tracked.flatMap(({ source, results }) => {
-        const away = results.filter(({ points }) => points === null);
-        return away.length
-            ? [`${source.name} on ${counted(away.length, 'frame')}, first on ${away[0].frame}`]
-            : [];
-    });
-    lines.push(lost.length ? `Not visible: ${listed(lost)}.` : 'No object was lost.');
-
-    const failed = objects.flatMap(({ source, failure }) =>
-        failure ? [`${source.name} at frame ${failure.frame}: ${failure.reason}`] : [],
-    );
-    if (failed.length) lines.push(`Given up: ${listed(failed)}.`);
-
-    let lowest: { frame: number; score: number; name: string } | null = null;
-    for (const { source, results } of tracked) {
-        for (const { frame, score, points } of results) {
-            if (points !== null && score !== null && score < (lowest?.score ?? Infinity)) {
-                lowest = { frame, score, name: source.name };
-            }
+/** The least certain frames of a run, worst first, at most five and not next to each other. */
+export function doubtsOf(objects: Tracked[]): Doubt[] {
+    const doubts: Doubt[] = [];
+    for (const object of objects) {
+        for (const { frame, points, score, byHand } of object.results) {
+            if (points && score !== null && !byHand) doubts.push({ object, frame, score });
         }
     }
-    if (lowest) {
+    doubts.sort((a, b) => a.score - b.score || a.frame - b.frame);
+    const chosen = doubts.slice(0, 1);
+    for (const doubt of doubts) {
+        if (doubt.score >= CERTAIN || chosen.length === LISTED) break;
+        if (chosen.every(({ frame }) => Math.abs(frame - doubt.frame) >= APART)) chosen.push(doubt);
+    }
+    return chosen;
+}
+
+function advice({ objects, stop }: Run, start: number): string[] {
+    if (!stop) return [];
+    const frames = objects.flatMap(({ results }) => results.map(({ frame }) => frame));
+    if (stop.cancelled) {
+        return [
+            frames.length
+                ? 'What is done is kept. Undo takes it back in one step.'
+                : 'Nothing was tracked and nothing has changed.',
+        ];
+    }
+    const last = frames.reduce(
+        (a, b) => (Math.abs(a - start) > Math.abs(b - start) ? a : b),
+        start,
+    );
+    return [
+        `Stopped at frame ${stop.frame}: ${stop.reason}`,
+        stop.drawAgain
+            ? `To go on, open frame ${stop.frame}, draw the objects there and run the action from it.`
+            : `To go on, open frame ${last} and run the action again.`,
+    ];
+}
+
+function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
+    const kept = tracked.flatMap((object) => {
+        const frames = object.results.filter(({ byHand }) => byHand).map(({ frame }) => frame);
+        return frames.length ? [`${names.get(object)} on ${listed(frames.map(String))}`] : [];
+    });
+    return kept.length
+        ? [`Kept as a person made it, and tracked on from there: ${listed(kept)}.`]
+        : [];
+}
+
+export async function reportOf(told: Told): Promise<Report> {
+    const { run, start, leftOut, replaced, beside, hints, nameOn } = told;
+    const { objects, stop } = run;
+    const tracked = objects.filter(({ results }) => results.length);
+    const frames = new Set(tracked.flatMap(({ results }) => results.map(({ frame }) => frame)));
+    const names = new Map<Tracked, string>();
+    for (const object of objects) names.set(object, await nameOn(object, start));
+    const lines = [...hints];
+    if (frames.size) {
+        const [low, high] = [[...frames].sort((a, b) => a - b)].map((sorted) => [
+            sorted[0],
+            sorted[sorted.length - 1],
+        ])[0];
+        const way = high < start ? `backwards, ${high} to ${low}` : `${low} to ${high}`;
         lines.push(
-            `Lowest confidence: ${lowest.score.toFixed(2)}, ${lowest.name} on ` +
-                `frame ${lowest.frame}. Look there first.`,
+            `${counted(tracked.length, 'object')} tracked over ` +
+                `${counted(frames.size, 'frame')} (${way}).`,
         );
     }
+    lines.push(...advice(run, start));
+
+    const lost = tracked.flatMap((object) => {
+        const away = object.results.filter(({ points, byHand }) => points === null && !byHand);
+        return away.length
+            ? [
+                  `${names.get(object)} on ${counted(away.length, 'frame')}, ` +
+                      `first on ${away[0].frame}`,
+              ]
+            : [];
+    });
+    if (lost.length) lines.push(`Not visible: ${listed(lost)}.`);
+    else if (frames.size) lines.push('No object was lost.');
+
+    const failed = objects.flatMap((object) =>
+        object.failure
+            ? [
+                  `${names.get(object)} at frame ${object.failure.frame}: ` +
+                      plain(object.failure.reason),
+              ]
+            : [],
+    );
+    if (failed.length) lines.push(`Given up: ${listed(failed)}.`);
+    lines.push(...handmade(tracked, names));
+    const alone = objects.flatMap((object) =>
+        object.notJoined === null ? [] : [`${names.get(object)}: ${plain(object.notJoined)}`],
+    );
+    if (alone.length) {
+        lines.push(`Tracked without what was drawn by hand on other frames: ${listed(alone)}.`);
+    }
     if (replaced) lines.push(`Replaced ${counted(replaced, 'shape')} of an earlier run.`);
+    if (beside.length) {
+        const first = beside.map(({ frame }) => frame).reduce((a, b) => Math.min(a, b));
+        lines.push(
+            `Kept ${counted(beside.length, 'automatic shape')} that may be of the same objects, ` +
+                `first on frame ${first}: they do not say who made them. ` +
+                'Delete them there if they are doubled.',
+        );
+    }
     if (leftOut.length) {
         lines.push(
             `Left alone: ${listed(leftOut.map(({ name, reason }) => `${name} (${reason})`))}.`,
         );
     }
 
+    const jumps = [];
+    for (const { object, frame, score } of doubtsOf(tracked)) {
+        const name = await nameOn(object, frame);
+        jumps.push({ frame, text: `Frame ${frame}: ${name}, confidence ${score.toFixed(2)}` });
+    }
+    if (jumps.length) lines.push('Look here first:');
+
     const title =
         (stop?.cancelled && 'Tracking was cancelled') ||
         (stop && 'Tracking stopped early') ||
-        (failed.length && 'Tracking ended with warnings') ||
+        ((failed.length || beside.length) && 'Tracking ended with warnings') ||
         'Tracking is done';
-    return { kind: stop || failed.length ? 'warning' : 'success', title, lines };
+    const warns = stop || failed.length || beside.length;
+    const kind = (stop?.cancelled && !frames.size && 'info') || (warns ? 'warning' : 'success');
+    return { kind, title, lines, jumps };
 }

@@ -5,13 +5,17 @@
 import {
     ActionOutput,
     Attribute,
+    Frame,
     Label,
     SerializedKeyframe,
     SerializedShape,
     SerializedTrack,
 } from './cvat';
 import { Route } from './frames';
+import { markedScore } from './identity';
+import { between } from './interpolation';
 import { Source } from './objects';
+import { signedPoints } from './signature';
 import { FrameResult, Tracked } from './track';
 
 export function nothing(): ActionOutput {
@@ -25,11 +29,16 @@ function copyAttributes(attributes: Attribute[]): Attribute[] {
     return attributes.map(({ spec_id, value }) => ({ spec_id, value }));
 }
 
-/** One shape per frame where the object is visible; a new shape has neither id nor clientID. */
-function shapesOf(seed: SerializedShape, results: FrameResult[]): SerializedShape[] {
+/** One shape per frame where the object is visible and no person drew it; a new shape has neither
+ * id nor clientID. */
+function shapesOf(
+    { mark }: Source,
+    seed: SerializedShape,
+    results: FrameResult[],
+): SerializedShape[] {
     const shapes: SerializedShape[] = [];
-    for (const { frame, points } of results) {
-        if (points === null) continue;
+    for (const { frame, points, score, byHand } of results) {
+        if (points === null || byHand) continue;
         shapes.push({
             type: seed.type,
             frame,
@@ -43,43 +52,94 @@ function shapesOf(seed: SerializedShape, results: FrameResult[]): SerializedShap
             rotation: 0,
             attributes: copyAttributes(seed.attributes),
             elements: [],
+            ...(mark ? { score: markedScore(score, mark, frame) } : {}),
         });
     }
     return shapes;
 }
 
-/** A polygon shape as a track with one keyframe; mutable attributes belong to the keyframe. */
-function shapeToTrack(seed: SerializedShape, label: Label | undefined): SerializedTrack {
+/** A polygon shape, and what a person drew of it on other frames, as a track; mutable attributes
+ * belong to the keyframes. */
+function shapeToTrack(
+    seed: SerializedShape,
+    drawn: SerializedShape[],
+    label: Label | undefined,
+): SerializedTrack {
     const mutable = new Set(label?.attributes.filter((spec) => spec.mutable).map(({ id }) => id));
+    const shapes = [seed, ...drawn].sort((a, b) => a.frame - b.frame);
     return {
         label_id: seed.label_id,
-        frame: seed.frame,
+        frame: shapes[0].frame,
         group: seed.group,
         source: 'auto',
         attributes: copyAttributes(seed.attributes.filter(({ spec_id }) => !mutable.has(spec_id))),
         elements: [],
-        shapes: [
-            {
-                type: seed.type,
-                frame: seed.frame,
-                points: [...seed.points],
-                occluded: seed.occluded,
-                outside: false,
-                z_order: seed.z_order,
-                rotation: 0,
-                attributes: copyAttributes(
-                    seed.attributes.filter(({ spec_id }) => mutable.has(spec_id)),
-                ),
-            },
-        ],
+        shapes: shapes.map(({ type, frame, points, occluded, z_order, attributes }) => ({
+            type,
+            frame,
+            points: [...points],
+            occluded,
+            outside: false,
+            z_order,
+            rotation: 0,
+            attributes: copyAttributes(attributes.filter(({ spec_id }) => mutable.has(spec_id))),
+        })),
     };
+}
+
+/** The index of the last keyframe up to a frame; -1 before the first. Keyframes are ascending. */
+function lastUpTo(keyframes: SerializedKeyframe[], frame: number): number {
+    let [low, high] = [0, keyframes.length];
+    while (low < high) {
+        const middle = (low + high) >> 1;
+        if (keyframes[middle].frame <= frame) low = middle + 1;
+        else high = middle;
+    }
+    return low - 1;
+}
+
+/** Where the track is on a frame, from its keyframes in ascending order; null before the first. */
+function positionOn(keyframes: SerializedKeyframe[], frame: number): number[] | null {
+    const index = lastUpTo(keyframes, frame);
+    const [left, right] = [keyframes[index], keyframes[index + 1]];
+    if (!left || !right) return left?.points ?? null;
+    const share = (frame - left.frame) / (right.frame - left.frame);
+    return between(left.type, left.points, right.points, share);
+}
+
+/**
+ * Keep a track's mutable attributes as they were on every frame, in place. They hold from the
+ * keyframe that carries them to the next that does, so those of a keyframe that went are given to
+ * the next one that stays; a track that now begins earlier begins with those of its former beginning.
+ * `after` is in ascending order.
+ */
+function keepAttributes(before: SerializedKeyframe[], after: SerializedKeyframe[]): void {
+    const old = [...before].sort((a, b) => a.frame - b.frame);
+    const stays = new Set(after);
+    let held = new Map<number, string>();
+    let next = 0;
+    const merged = (keyframe: SerializedKeyframe, values: Attribute[]): SerializedKeyframe => {
+        const all = new Map(held);
+        for (const { spec_id, value } of values) all.set(spec_id, value);
+        const attributes = [...all].map(([spec_id, value]) => ({ spec_id, value }));
+        return { ...keyframe, attributes };
+    };
+    after.forEach((keyframe, index) => {
+        for (; next < old.length && old[next].frame <= keyframe.frame; next += 1) {
+            if (stays.has(old[next])) continue;
+            for (const { spec_id, value } of old[next].attributes) held.set(spec_id, value);
+        }
+        if (held.size) after[index] = merged(keyframe, keyframe.attributes);
+        held = new Map();
+    });
+    if (after[0].frame < old[0].frame) after[0] = merged(after[0], old[0].attributes);
 }
 
 /** The track with a keyframe on every tracked frame. */
 function extendTrack(
     track: SerializedTrack,
     source: Source,
-    start: number,
+    { number: start, ...size }: Frame,
     results: FrameResult[],
     timeline: number[],
     deletedFrames: ReadonlySet<number>,
@@ -93,44 +153,54 @@ function extendTrack(
     // occluded and z-order hold from one keyframe to the next
     const keyframeAt = (frame: number, points: number[], outside: boolean): SerializedKeyframe => {
         const old = keyframes.get(frame);
-        const holding = before.filter((keyframe) => keyframe.frame <= frame).at(-1) ?? before[0];
-        return {
+        const holding = before[Math.max(lastUpTo(before, frame), 0)];
+        const flags = {
             type: source.type,
             frame,
-            points: [...points],
             occluded: old?.occluded ?? holding.occluded,
             outside,
             z_order: old?.z_order ?? holding.z_order,
+        };
+        return {
+            ...flags,
+            points: signedPoints(flags, points, size),
             rotation: 0,
-            attributes: old ? copyAttributes(old.attributes) : [],
+            attributes: [],
             ...(old?.id === undefined ? {} : { id: old.id }),
         };
     };
     if (!keyframes.has(start)) {
         // without it, the start would move: CVAT interpolates between keyframes
-        keyframes.set(start, keyframeAt(start, source.points, false));
+        const seed = keyframeAt(start, source.points, false);
+        keyframes.set(start, { ...seed, points: [...source.points] });
     }
 
     const tracked = [...results].sort((a, b) => a.frame - b.frame);
     const forwards = tracked[0].frame > start;
-    const earlier = before.filter(({ frame }) => frame < tracked[0].frame).at(-1);
+    const earlier = before[lastUpTo(before, tracked[0].frame - 1)];
     let visible = forwards || (earlier !== undefined && !earlier.outside);
-    let points = forwards
-        ? source.points
-        : (tracked.find((result) => result.points !== null)?.points ?? source.points);
+    // lost at the low end of a run backwards: the frames before the run must stay as they are
+    let points =
+        (forwards ? null : positionOn(before, tracked[0].frame)) ??
+        (forwards ? source.points : (tracked.find((one) => one.points)?.points ?? source.points));
     for (const result of tracked) {
-        if (result.points !== null) {
+        if (result.byHand) {
+            points = result.points ?? points;
+        } else if (result.points !== null) {
             ({ points } = result);
             keyframes.set(result.frame, keyframeAt(result.frame, points, false));
-        } else if (visible || keyframes.has(result.frame)) {
+        } else if (visible) {
             keyframes.set(result.frame, keyframeAt(result.frame, points, true));
+        } else {
+            keyframes.delete(result.frame);
         }
         visible = result.points !== null;
     }
 
     // CVAT repeats the last keyframe to the end of the job: close what this run has opened
-    const end = forwards ? tracked[tracked.length - 1].frame : start;
-    const open = forwards ? visible : isNew;
+    const last = tracked[tracked.length - 1];
+    const end = forwards ? last.frame : start;
+    const open = forwards ? visible && !last.byHand : isNew;
     const next = timeline.find((frame) => frame > end);
     const goesOn = [...keyframes.keys()].some((frame) => frame > end && !deletedFrames.has(frame));
     if (open && next !== undefined && !goesOn) {
@@ -138,11 +208,7 @@ function extendTrack(
     }
 
     const shapes = [...keyframes.values()].sort((a, b) => a.frame - b.frame);
-    const first = track.shapes.find(({ frame }) => frame === track.frame) ?? before[0];
-    if (shapes[0].frame < first.frame) {
-        // values of mutable attributes hold from the first keyframe on
-        shapes[0] = { ...shapes[0], attributes: copyAttributes(first.attributes) };
-    }
+    keepAttributes(track.shapes, shapes);
     return {
         ...track,
         frame: shapes[0].frame,
@@ -159,29 +225,32 @@ function extendTrack(
  */
 export function outcomeOf(
     objects: Tracked[],
-    start: number,
+    start: Frame,
     { timeline, deleted: deletedFrames }: Route,
     labels: Label[],
     convertPolygons: boolean,
 ): ActionOutput {
     const { created, deleted } = nothing();
     for (const { source, results } of objects) {
-        if (!results.length) continue;
+        // an object that a person drew on every frame of the run stays as it is, too
+        if (!results.some(({ byHand }) => !byHand)) continue;
         if (source.track) {
-            const { clientID, ...track } = source.track;
+            const { clientID: _, ...track } = source.track;
             created.tracks.push(
                 extendTrack(track, source, start, results, timeline, deletedFrames, false),
             );
             deleted.tracks.push(source.track);
         } else if (source.shape && convertPolygons && source.type === 'polygon') {
             const label = labels.find(({ id }) => id === source.labelID);
-            const track = shapeToTrack(source.shape, label);
+            const drawn = results.flatMap(({ frame }) => source.byHand.get(frame)?.shape ?? []);
+            const track = shapeToTrack(source.shape, drawn, label);
             created.tracks.push(
                 extendTrack(track, source, start, results, timeline, deletedFrames, true),
             );
-            deleted.shapes.push(source.shape);
+            deleted.shapes.push(source.shape, ...drawn);
         } else if (source.shape) {
-            created.shapes.push(...shapesOf(source.shape, results));
+            // no spread: an argument list holds about 125,000 items
+            for (const shape of shapesOf(source, source.shape, results)) created.shapes.push(shape);
         }
     }
     return { created, deleted };

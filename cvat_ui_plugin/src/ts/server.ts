@@ -22,8 +22,8 @@ export interface Answer {
 }
 
 /** What to do about a failed call: repeat it later; send fewer objects, now or for the rest of the
- * run; start the objects again; nothing. */
-export type Remedy = 'wait' | 'fewer' | 'fewer for good' | 'reseed' | 'stop';
+ * run; start the objects again; let a person draw the objects again; nothing. */
+export type Remedy = 'wait' | 'fewer' | 'fewer for good' | 'reseed' | 'draw again' | 'stop';
 
 export class CallError extends Error {
     public readonly remedy: Remedy;
@@ -58,20 +58,32 @@ export async function findTracker(core: Core): Promise<Model> {
     try {
         ({ models } = await core.lambda.list());
     } catch (error) {
+        if (statusOf(error) === 401) throw new Error(LOGGED_OUT);
         throw new Error(
-            `CVAT did not list its functions (${messageOf(error)}). ` +
-                'Is the serverless component running?',
+            `CVAT did not list its functions (${messageOf(error)}). Try again in a minute. ` +
+                'If it stays so, ask your administrator whether serverless functions are running.',
+        );
+    }
+    if (!models.length) {
+        // the page makes an empty list of the answer 503, too
+        throw new Error(
+            'CVAT lists no functions at the moment. Try again in a minute; the page need not be ' +
+                `reloaded. If it stays so, ask your administrator whether "${ACTION_NAME}" is running.`,
         );
     }
     const tracker = chooseTracker(models);
     if (tracker === null) {
         throw new Error(
             'This CVAT server has no tracker for masks or polygons. ' +
-                `Its administrator can deploy "${ACTION_NAME}"; then reload the page.`,
+                `Ask your administrator to deploy "${ACTION_NAME}".`,
         );
     }
     return tracker;
 }
+
+export const LOGGED_OUT =
+    'You are logged out (401). Log in again in another tab of this browser and come back to this ' +
+    'one: do not reload it, or what is not saved is lost.';
 
 function messageOf(error: unknown): string {
     const text = (error instanceof Error ? error.message : String(error)).trim();
@@ -82,24 +94,32 @@ function messageOf(error: unknown): string {
     return plain.length > 200 ? `${plain.slice(0, 200)}…` : plain || 'no message';
 }
 
+/** The HTTP status that cvat-core's `ServerError` has as `code`; 0 without an answer. */
+function statusOf(error: unknown): number {
+    return Number((error as { code?: unknown } | null)?.code);
+}
+
 /** Translate what cvat-core throws (a `ServerError` with the status as `code`) into what to do. */
 export function explain(error: unknown, functionID: string | number): CallError {
     if (error instanceof CallError) return error;
     const text = error instanceof Error ? error.message : String(error);
-    const status = Number((error as { code?: unknown } | null)?.code);
+    const status = statusOf(error);
     const said = messageOf(error);
-    const log = `The function's log says more: docker logs nuclio-nuclio-${functionID}`;
+    const log = `Your administrator finds the cause in the log of the function ${functionID}.`;
     if (!(error instanceof Error) || Number.isNaN(status)) {
         return new CallError(`The call failed: ${said}`, 'stop');
     }
     switch (status) {
         case 0:
-            return new CallError(`CVAT's server did not answer (${said}).`, 'wait');
+            return new CallError(
+                `CVAT's server did not answer (${said.replace(/\.+$/, '')}).`,
+                'wait',
+            );
         case 429:
         case 502:
         case 503:
             return new CallError(
-                `The function is busy, restarting or without its Redis (${status}). ${log}`,
+                `The function is busy, restarting or cannot be reached (${status}). ${log}`,
                 'wait',
             );
         case 500:
@@ -114,8 +134,7 @@ export function explain(error: unknown, functionID: string | number): CallError 
         case 408:
         case 504:
             return new CallError(
-                `One call took too long (${status}): track fewer objects at a time, or use ` +
-                    'a faster device or a smaller model.',
+                `One call took too long (${status}). Track fewer objects at a time. ${log}`,
                 'fewer',
             );
         case 410:
@@ -134,7 +153,7 @@ export function explain(error: unknown, functionID: string | number): CallError 
             }
             return new CallError(`CVAT refused the request (400): ${said}`, 'stop');
         case 401:
-            return new CallError('You are logged out (401): log in again.', 'stop');
+            return new CallError(LOGGED_OUT, 'stop');
         case 403:
             return new CallError(`You may not call this function (403): ${said}`, 'stop');
         case 404:
@@ -145,6 +164,26 @@ export function explain(error: unknown, functionID: string | number): CallError 
         default:
             return new CallError(`The call failed (${status}): ${said}`, 'stop');
     }
+}
+
+/** The points as they are written: those of polygons and rectangles moved into the image. */
+export function insideImage({ type, points }: Shape, width: number, height: number): number[] {
+    return type === 'mask'
+        ? [...points]
+        : points.map((value, index) => Math.min(Math.max(value, 0), index % 2 ? height : width));
+}
+
+/** Image sides that a point may lie off; what is farther away is no shape of this image. */
+const MOST_OUTSIDE = 10;
+
+/** Width and height of what is left of a polygon or rectangle inside the image. */
+function sizeInside(shape: Shape, width: number, height: number): [number, number] {
+    const points = insideImage(shape, width, height);
+    const extent = (parity: number): number => {
+        const values = points.filter((_, index) => index % 2 === parity);
+        return values.reduce((a, b) => Math.max(a, b)) - values.reduce((a, b) => Math.min(a, b));
+    };
+    return [extent(0), extent(1)];
 }
 
 /** Why `points` are no usable shape of this type in an image of this size; null where they are.
@@ -176,15 +215,17 @@ export function faultOf(
             ? null
             : 'a mask whose runs do not fit its box';
     }
+    const most = MOST_OUTSIDE * Math.max(width, height);
+    if (numbers.some((value) => Math.abs(value) > most)) return 'points far outside the image';
     if (type === 'rectangle') {
         if (numbers.length !== 4) return 'a malformed rectangle';
-        return numbers[2] - numbers[0] >= 1 && numbers[3] - numbers[1] >= 1
-            ? null
-            : 'a rectangle smaller than a pixel';
+        const [left, top, right, bottom] = insideImage({ type, points: numbers }, width, height);
+        return right - left >= 1 && bottom - top >= 1 ? null : 'a rectangle smaller than a pixel';
     }
-    return numbers.length >= 6 && numbers.length % 2 === 0
+    if (numbers.length < 6 || numbers.length % 2) return 'a polygon of less than three points';
+    return Math.max(...sizeInside({ type, points: numbers }, width, height)) >= 1
         ? null
-        : 'a polygon of less than three points';
+        : 'a polygon smaller than a pixel';
 }
 
 /** Take a tracker's answer apart. `shapes` may be missing in the answer to `init_tracking`. */

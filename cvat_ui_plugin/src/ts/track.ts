@@ -3,19 +3,23 @@
 
 import { Frame } from './cvat';
 import { Source } from './objects';
-import { Answer, CallError, explain, faultOf, parseAnswers } from './server';
+import { Answer, CallError, explain, insideImage, faultOf, parseAnswers } from './server';
+import { Cancelled, JobClosed, POLL_MS, within } from './waiting';
 
 /** nginx in front of CVAT ends a call after 60 s; a call should stay well below. */
-const CALL_BUDGET_MS = 25_000;
+export const CALL_BUDGET_MS = 25_000;
 /** Waits before a call is repeated: a restarting function is back within half a minute. */
-const WAITS_MS = [1000, 2000, 4000, 8000, 16_000];
-const POLL_MS = 200;
+export const WAITS_MS = [1000, 2000, 4000, 8000, 16_000];
+/** The page sets no limit to a call of its own; CVAT's server gives up after 120 s. */
+export const CALL_LIMIT_MS = 130_000;
 
 export interface FrameResult {
     frame: number;
     /** null: not visible on this frame. */
     points: number[] | null;
     score: number | null;
+    /** A person drew it on this frame: nothing is written, and the object goes on from here. */
+    byHand: boolean;
 }
 
 /** What became of one object, frame by frame in the order of tracking. */
@@ -24,31 +28,37 @@ export interface Tracked {
     results: FrameResult[];
     /** Why it was given up before the end of the run, and on which frame. */
     failure: { frame: number; reason: string } | null;
+    /** Why what a person drew of it on other frames did not join. */
+    notJoined: string | null;
 }
 
 export interface Run {
     objects: Tracked[];
     /** Where and why the whole run ended early; null where it reached its target. */
-    stop: { frame: number; reason: string; cancelled: boolean } | null;
+    stop: { frame: number; reason: string; cancelled: boolean; drawAgain: boolean } | null;
 }
 
 export interface Tools {
     /** Send one request to the function; throws what cvat-core throws. */
     call(args: Record<string, unknown>): Promise<unknown>;
     functionID: string | number;
-    cancelled(): boolean;
+    /** Throws `Cancelled` or `JobClosed` where the run must end. */
+    mayGoOn(): void;
     onProgress(message: string, percent: number): void;
     sleep(milliseconds: number): Promise<void>;
     now(): number;
 }
 
-class Cancelled extends Error {}
-
 interface Live {
     tracked: Tracked;
+    /** null: it is to be started from where it was last seen. */
     state: string | null;
     /** Where a new state is started from if this one is gone. */
     lastSeen: { frame: number; points: number[] };
+    /** What a person drew of it, by frame; the shape that it is tracked from is one of these. */
+    keyframes: ReadonlyMap<number, number[]>;
+    /** States that were started from these, by frame. */
+    drawn: Map<number, string>;
 }
 
 type Request = (batch: Live[]) => Record<string, unknown>;
@@ -67,31 +77,49 @@ class Caller {
 
     public constructor(private readonly tools: Tools) {}
 
-    /** Ask about all objects, in as few calls as fit. What is refused even alone is given up. */
+    /** Ask about all objects, in as few calls as fit. What is refused even alone is given up, or
+     * handed to `refuse`. */
     public async ask(
         objects: Live[],
         frame: number,
         request: Request,
         take: (object: Live, answer: Answer) => void,
+        refuse: ((object: Live, reason: string) => void) | null = null,
     ): Promise<void> {
+        if (!objects.length) return;
+        const refused: [Live, CallError][] = [];
+        let isStart = refuse !== null;
         let rest = objects;
         let repeats = 0;
         while (rest.length) {
-            if (this.tools.cancelled()) throw new Cancelled();
+            this.tools.mayGoOn();
             const batch = rest.slice(0, this.perCall);
-            const args = { ...request(batch), frame };
+            const args: Record<string, unknown> = { ...request(batch), frame };
+            isStart ||= args.type === 'init_tracking';
             const started = this.tools.now();
             let answers: Answer[];
             try {
-                answers = parseAnswers(await this.tools.call(args), batch.length, 'states' in args);
+                const answered = await within(
+                    this.tools.call(args),
+                    CALL_LIMIT_MS,
+                    this.tools.mayGoOn,
+                    () =>
+                        new CallError(
+                            `CVAT's server did not answer within ${CALL_LIMIT_MS / 1000} s.`,
+                            'wait',
+                        ),
+                );
+                const entries = (args.states ?? args.shapes) as unknown[];
+                answers = parseAnswers(answered, entries.length, 'states' in args);
             } catch (raised) {
+                if (raised instanceof Cancelled || raised instanceof JobClosed) throw raised;
                 const error = explain(raised, this.tools.functionID);
                 const tooMany = error.remedy === 'fewer' || error.remedy === 'fewer for good';
                 if (tooMany && batch.length > 1) {
                     this.perCall = Math.floor(batch.length / 2);
                     if (error.remedy === 'fewer for good') this.limit = this.perCall;
                 } else if (error.remedy === 'fewer for good') {
-                    giveUp(batch[0], frame, error.message);
+                    refused.push([batch[0], error]);
                     rest = rest.slice(1);
                 } else if ((tooMany || error.remedy === 'wait') && repeats < WAITS_MS.length) {
                     await this.wait(WAITS_MS[repeats], error.message);
@@ -106,6 +134,18 @@ class Caller {
             batch.forEach((object, index) => take(object, answers[index]));
             rest = rest.slice(batch.length);
         }
+        // one object may be at fault; where each of several is refused alone, the picture is
+        const isPicture = refused.length === objects.length && (objects.length > 1 || !isStart);
+        if (isPicture && refuse === null) {
+            throw new CallError(
+                `The function cannot use the picture of frame ${frame}: ${refused[0][1].message}`,
+                'stop',
+            );
+        }
+        for (const [object, error] of refused) {
+            if (refuse) refuse(object, error.message);
+            else giveUp(object, frame, error.message);
+        }
     }
 
     /** Halving brings a call to half its time at best: growing below a quarter cannot flap. */
@@ -118,35 +158,151 @@ class Caller {
     }
 
     private async wait(milliseconds: number, reason: string): Promise<void> {
-        this.tools.onProgress(`${reason} Trying again in ${milliseconds / 1000} s`, this.percent);
+        this.tools.onProgress(`${reason} Trying again in ${milliseconds / 1000} s.`, this.percent);
         for (let left = milliseconds; left > 0; left -= POLL_MS) {
-            if (this.tools.cancelled()) throw new Cancelled();
+            this.tools.mayGoOn();
             await this.tools.sleep(Math.min(left, POLL_MS));
         }
     }
 }
 
-/** Give every object a state, from where it was last seen. */
-async function seed(caller: Caller, objects: Live[]): Promise<void> {
+function startRequest(pointsOf: (object: Live) => number[]): Request {
+    return (batch) => ({
+        type: 'init_tracking',
+        shapes: batch.map((object) => ({
+            type: object.tracked.source.type,
+            points: pointsOf(object),
+        })),
+    });
+}
+
+/** Give every object a state, from where it was last seen. With `steps`, what else a person drew of
+ * it joins. */
+async function seed(caller: Caller, objects: Live[], steps: Steps | null): Promise<void> {
     const frames = new Set(objects.map(({ lastSeen }) => lastSeen.frame));
     for (const frame of frames) {
+        const here = objects.filter(({ lastSeen }) => lastSeen.frame === frame);
+        for (const object of here) object.state = object.drawn.get(frame) ?? null;
         await caller.ask(
-            objects.filter(({ lastSeen }) => lastSeen.frame === frame),
+            here.filter(({ state }) => state === null),
             frame,
-            (batch) => ({
-                type: 'init_tracking',
-                shapes: batch.map(({ tracked, lastSeen }) => ({
-                    type: tracked.source.type,
-                    points: lastSeen.points,
-                })),
-            }),
+            startRequest(({ lastSeen }) => lastSeen.points),
             (object, { state, error }) => {
                 object.state = state;
                 if (state === null || error) {
                     giveUp(object, frame, error?.message ?? 'the function did not take it');
+                } else if (object.keyframes.get(frame) === object.lastSeen.points) {
+                    object.drawn.set(frame, state);
                 }
             },
         );
+        if (steps === null) continue;
+        await join(
+            caller,
+            here.filter(({ state, tracked }) => state !== null && !tracked.failure),
+            frame,
+            steps,
+        );
+    }
+}
+
+/** How many frames `to` lies after `from`, in the direction of tracking; negative: before. */
+type Steps = (from: number, to: number) => number;
+
+/** The function remembers 8 drawn shapes of an object; this many besides the one it starts from. */
+const MOST_JOINED = 7;
+/** The function takes at most 100 objects in a request, and each joined shape counts as one. */
+const ENTRIES_PER_CALL = 50;
+
+/** Let objects that start on `frame` stand on what a person drew of them on other frames, too: the
+ * nearest of these. Where that fails, the object goes on without, and its reason is kept. */
+async function join(caller: Caller, objects: Live[], frame: number, steps: Steps): Promise<void> {
+    const nearest = new Map<Live, number[]>();
+    for (const object of objects) {
+        const others = [...object.keyframes.keys()].filter((one) => one !== frame);
+        others.sort((a, b) => Math.abs(steps(frame, a)) - Math.abs(steps(frame, b)));
+        if (others.length) nearest.set(object, others.slice(0, MOST_JOINED));
+    }
+    if (!nearest.size) return;
+    const alone = ({ tracked }: Live, reason: string): void => {
+        tracked.notJoined = reason;
+    };
+    try {
+        for (const other of new Set([...nearest.values()].flat())) {
+            await caller.ask(
+                [...nearest.keys()].filter(
+                    (object) => nearest.get(object)!.includes(other) && !object.drawn.has(other),
+                ),
+                other,
+                startRequest(({ keyframes }) => keyframes.get(other)!),
+                (object, { state, error }) => {
+                    if (state !== null && !error) object.drawn.set(other, state);
+                    else alone(object, error?.message ?? 'the function did not take it');
+                },
+                alone,
+            );
+        }
+        let rest = [...nearest.keys()];
+        while (rest.length) {
+            let entries = 0;
+            const batch = rest.filter((object) => {
+                entries += 1 + nearest.get(object)!.length;
+                return entries <= ENTRIES_PER_CALL;
+            });
+            rest = rest.slice(batch.length);
+            await caller.ask(
+                batch,
+                frame,
+                (some) => joinRequest(some, frame, nearest, steps),
+                (object, { state, error }) => {
+                    if (state !== null && !error) object.state = state;
+                    else alone(object, error?.message ?? 'the function did not join it');
+                },
+                alone,
+            );
+        }
+    } catch (error) {
+        if (!(error instanceof CallError)) throw error;
+        for (const object of nearest.keys()) alone(object, error.message);
+    }
+}
+
+/** The states of the objects and, after them, those of what joins each. */
+function joinRequest(
+    objects: Live[],
+    frame: number,
+    nearest: Map<Live, number[]>,
+    steps: Steps,
+): Record<string, unknown> {
+    const lent: string[] = [];
+    const shapes = objects.map((object) => {
+        const adopt = [];
+        for (const other of nearest.get(object)!) {
+            const state = object.drawn.get(other);
+            if (state === undefined) continue;
+            adopt.push({ index: objects.length + lent.length, distance: steps(frame, other) });
+            lent.push(state);
+        }
+        const { type } = object.tracked.source;
+        return adopt.length ? { type, points: object.lastSeen.points, adopt } : null;
+    });
+    return {
+        type: 'track',
+        shapes: [...shapes, ...lent.map(() => null)],
+        states: [...objects.map(({ state }) => state), ...lent],
+    };
+}
+
+/** Pass a frame on which a person drew these objects, or hid them: that stays as it is. An object
+ * that was drawn is started again from there when it is tracked on. */
+function pass(objects: Live[], frame: number): void {
+    for (const object of objects) {
+        const points = object.tracked.source.byHand.get(frame)?.points ?? null;
+        if (points) {
+            object.lastSeen = { frame, points };
+            object.state = null;
+        }
+        object.tracked.results.push({ frame, points, score: null, byHand: true });
     }
 }
 
@@ -178,9 +334,10 @@ async function step(
             giveUp(object, number, `the function answered ${fault}`);
             return;
         }
-        tracked.results.push({ frame: number, points: shape && [...shape.points], score });
+        const points = shape && insideImage(shape, width, height);
+        tracked.results.push({ frame: number, points, score, byHand: false });
         object.state = state;
-        if (shape) object.lastSeen = { frame: number, points: shape.points };
+        if (points) object.lastSeen = { frame: number, points };
         if (state === null) giveUp(object, number, 'the function does not track it any further');
     };
     const request: Request = (batch) => ({
@@ -201,21 +358,31 @@ async function step(
     }
     if (forgotten.length) {
         again = true;
-        await seed(caller, forgotten);
+        // what is forgotten of an object, is forgotten of its drawings
+        for (const object of forgotten) object.drawn.clear();
+        await seed(caller, forgotten, null);
         await caller.ask(open(), number, request, take);
     }
 }
 
-function progressText(done: number, frames: Frame[], live: number, elapsed: number): string {
+function progressText(
+    done: number,
+    start: Frame,
+    frames: Frame[],
+    live: number,
+    elapsed: number,
+): string {
     const objects = live === 1 ? '1 object' : `${live} objects`;
-    const text = `Frame ${frames[done].number} (${done + 1} of ${frames.length}), ${objects}`;
+    const way = frames[0].number < start.number ? ' backwards' : '';
+    const text = `Frame ${frames[done].number} (${done + 1} of ${frames.length}${way}), ${objects}`;
     if (done === 0) return text;
     const left = Math.round(((elapsed / done) * (frames.length - done)) / 1000);
     return `${text}, about ${left < 90 ? `${left} s` : `${Math.round(left / 60)} min`} left`;
 }
 
 /**
- * Track all sources over `frames`, in that order, starting from `start`.
+ * Track all sources over `frames`, in that order, starting from `start`. `steps` counts the frames
+ * between two.
  *
  * Nothing is thrown once the objects have been started: cancelling and errors end the run with
  * what is done until then. Before that a `CallError` says why nothing could be started.
@@ -224,19 +391,26 @@ export async function track(
     sources: Source[],
     start: Frame,
     frames: Frame[],
+    steps: Steps,
     tools: Tools,
 ): Promise<Run> {
     const run: Run = {
-        objects: sources.map((source) => ({ source, results: [], failure: null })),
+        objects: sources.map((source) => ({ source, results: [], failure: null, notJoined: null })),
         stop: null,
     };
     const objects: Live[] = run.objects.map((tracked) => ({
         tracked,
         state: null,
         lastSeen: { frame: start.number, points: tracked.source.points },
+        keyframes: new Map([
+            ...tracked.source.drawn,
+            [start.number, tracked.source.points] as const,
+        ]),
+        drawn: new Map(),
     }));
     const caller = new Caller(tools);
     const stopped = (frame: number, error: unknown): Run => {
+        if (error instanceof JobClosed) throw error;
         const cancelled = error instanceof Cancelled;
         // a frame counts as done when every object has been answered: the next run starts there
         for (const { results } of run.objects) {
@@ -245,7 +419,8 @@ export async function track(
         run.stop = {
             frame,
             cancelled,
-            reason: cancelled ? 'cancelled' : explain(error, tools.functionID).message,
+            drawAgain: error instanceof CallError && error.remedy === 'draw again',
+            reason: cancelled ? '' : explain(error, tools.functionID).message,
         };
         return run;
     };
@@ -255,7 +430,7 @@ export async function track(
         0,
     );
     try {
-        await seed(caller, objects);
+        await seed(caller, objects, steps);
     } catch (error) {
         if (error instanceof Cancelled) return stopped(start.number, error);
         throw error;
@@ -265,24 +440,37 @@ export async function track(
     for (const [done, frame] of frames.entries()) {
         const live = objects.filter(({ tracked }) => tracked.failure === null);
         if (!live.length) break;
-        if (tools.cancelled()) return stopped(frame.number, new Cancelled());
+        try {
+            tools.mayGoOn();
+        } catch (error) {
+            return stopped(frame.number, error);
+        }
         if (frame.width !== start.width || frame.height !== start.height) {
             return stopped(
                 frame.number,
                 new CallError(
-                    `The image is ${frame.width}x${frame.height} here, ` +
+                    `The picture is ${frame.width}x${frame.height} here, ` +
                         `and ${start.width}x${start.height} before.`,
-                    'stop',
+                    'draw again',
                 ),
             );
         }
         caller.percent = Math.floor((100 * done) / frames.length);
         tools.onProgress(
-            progressText(done, frames, live.length, tools.now() - begun),
+            progressText(done, start, frames, live.length, tools.now() - begun),
             caller.percent,
         );
         try {
-            await step(caller, live, frame);
+            const byHand = live.filter(({ tracked }) => tracked.source.byHand.has(frame.number));
+            const others = live.filter((object) => !byHand.includes(object));
+            await seed(
+                caller,
+                others.filter(({ state }) => state === null),
+                steps,
+            );
+            const ready = others.filter(({ tracked }) => tracked.failure === null);
+            if (ready.length) await step(caller, ready, frame);
+            pass(byHand, frame.number);
         } catch (error) {
             return stopped(frame.number, error);
         }

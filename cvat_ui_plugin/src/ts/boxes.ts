@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// Bounding boxes of shapes and how much they overlap.
+
+/** Left, top, right, bottom in continuous image coordinates. */
+export type Box = readonly [left: number, top: number, right: number, bottom: number];
+
+export function boxOf(type: string, points: number[]): Box {
+    if (type === 'mask') {
+        const [left, top, right, bottom] = points.slice(-4);
+        return [left, top, right + 1, bottom + 1];
+    }
+    let box: Box = [Infinity, Infinity, -Infinity, -Infinity];
+    for (let i = 0; i + 1 < points.length; i += 2) {
+        const [x, y] = [points[i], points[i + 1]];
+        box = [Math.min(box[0], x), Math.min(box[1], y), Math.max(box[2], x), Math.max(box[3], y)];
+    }
+    return box;
+}
+
+function areaOf([left, top, right, bottom]: Box): number {
+    return Math.max(right - left, 0) * Math.max(bottom - top, 0);
+}
+
+/** Shared area over the area of both, 0 to 1. */
+export function iouOf(a: Box, b: Box): number {
+    const shared = areaOf([
+        Math.max(a[0], b[0]),
+        Math.max(a[1], b[1]),
+        Math.min(a[2], b[2]),
+        Math.min(a[3], b[3]),
+    ]);
+    return shared === 0 ? 0 : shared / (areaOf(a) + areaOf(b) - shared);
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// What changed in the job while it was tracked. The dialog covers the page, but autosave gives ids,
+// and undo or another tool may change objects: what changed is a person's and stays.
+
+import { Collection, SerializedKeyframe, SerializedShape } from './cvat';
+import { markOf } from './identity';
+import { Run, Tracked } from './track';
+
+/** All that makes a shape or keyframe what it is, without the ids that saving gives. */
+function contentOf(shape: SerializedShape | SerializedKeyframe | undefined): string {
+    if (!shape) return '';
+    const { type, frame, points, occluded, outside, z_order, rotation, attributes } = shape;
+    const { label_id, group, source } = shape as Partial<SerializedShape>;
+    return JSON.stringify([
+        [type, frame, points, occluded, outside, z_order, rotation, attributes],
+        [label_id, group, source],
+    ]);
+}
+
+function byFrame(keyframes: SerializedKeyframe[]): Map<number, SerializedKeyframe> {
+    return new Map(keyframes.map((keyframe) => [keyframe.frame, keyframe]));
+}
+
+/** Nothing is written or replaced on these frames of the object. */
+function keep({ results }: Tracked, frames: ReadonlySet<number>): void {
+    for (const result of results) {
+        if (frames.has(result.frame)) result.byHand = true;
+    }
+}
+
+/** Bring the objects of a run up to what the job holds now; `before`: what it held at the start. */
+export function withChanges({ objects }: Run, before: Collection, now: Collection): void {
+    const shapes = new Map(now.shapes.map((shape) => [shape.clientID, shape]));
+    const tracks = new Map(now.tracks.map((track) => [track.clientID, track]));
+    const changed = new Map<number, Set<number>>();
+    const known = new Map(before.shapes.map((shape) => [shape.clientID, shape]));
+    for (const shape of now.shapes) {
+        const mark = markOf(shape.score, shape.frame);
+        if (!mark || contentOf(known.get(shape.clientID)) === contentOf(shape)) continue;
+        changed.set(mark.number, (changed.get(mark.number) ?? new Set<number>()).add(shape.frame));
+    }
+    for (const object of objects) {
+        const { source, results } = object;
+        const there = source.track ? tracks.get(source.clientID) : shapes.get(source.clientID);
+        if (!there) {
+            object.failure = {
+                frame: results.at(-1)?.frame ?? 0,
+                reason: 'it was deleted during the run',
+            };
+            object.results = [];
+        } else if (source.track) {
+            const [old, fresh] = [source.track, tracks.get(source.clientID)!].map(({ shapes: s }) =>
+                byFrame(s),
+            );
+            const edited = [...new Set([...old.keys(), ...fresh.keys()])].filter(
+                (frame) => contentOf(old.get(frame)) !== contentOf(fresh.get(frame)),
+            );
+            source.track = tracks.get(source.clientID)!;
+            keep(object, new Set(edited));
+        } else {
+            source.shape = shapes.get(source.clientID)!;
+            keep(object, changed.get(source.mark?.number ?? 0) ?? new Set());
+        }
+    }
+}

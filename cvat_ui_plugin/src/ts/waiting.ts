@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+// Waiting that always ends: with the answer, with Cancel, when the job is closed, or after a limit.
+
+/** The user pressed Cancel. */
+export class Cancelled extends Error {}
+
+/** The job is no longer open in the page: what is tracked can no longer be written. */
+export class JobClosed extends Error {}
+
+/** How often a wait looks whether it should end, in milliseconds. */
+export const POLL_MS = 200;
+
+/**
+ * The result of `promise`; rejects with what `mayGoOn` throws, or after `limit` milliseconds with
+ * what `late` returns. The promise itself is left to its own end: a request of cvat-core cannot be
+ * taken back.
+ */
+export function within<T>(
+    promise: Promise<T>,
+    limit: number,
+    mayGoOn: () => void,
+    late: () => Error,
+): Promise<T> {
+    return new Promise((resolve, reject) => {
+        let left = limit;
+        const timer = setInterval(() => {
+            left -= POLL_MS;
+            try {
+                mayGoOn();
+                if (left <= 0) throw late();
+            } catch (error) {
+                clearInterval(timer);
+                reject(error as Error);
+            }
+        }, POLL_MS);
+        promise.then(resolve, reject).finally(() => clearInterval(timer));
+    });
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// Stands in for antd's modal, which CVAT's bundle brings, in the type check and on the test page.
+
+interface Question {
+    title: string;
+    content: string;
+    okText: string;
+    cancelText: string;
+    className?: string;
+    onOk(): void;
+    onCancel(): void;
+}
+
+function confirm({
+    title,
+    content,
+    okText,
+    cancelText,
+    className,
+    onOk,
+    onCancel,
+}: Question): void {
+    const dialog = document.createElement('dialog');
+    dialog.className = className ?? '';
+    const heading = document.createElement('strong');
+    heading.textContent = title;
+    const text = document.createElement('p');
+    text.textContent = content;
+    const button = (label: string, act: () => void): HTMLButtonElement => {
+        const element = document.createElement('button');
+        element.textContent = label;
+        element.onclick = () => {
+            dialog.remove();
+            act();
+        };
+        return element;
+    };
+    dialog.append(heading, text, button(cancelText, onCancel), button(okText, onOk));
+    document.body.append(dialog);
+    dialog.showModal();
+}
+
+export default { confirm };

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+// The plugin answers the shared cases as the command line does.
+
+import { expect, test } from 'vitest';
+import {
+    fnv1a32,
+    freeNumber,
+    freeRun,
+    markedScore,
+    markOf,
+    numberOfDrawing,
+} from '../src/ts/identity';
+import { between } from '../src/ts/interpolation';
+import { isSigned, signedPoints } from '../src/ts/signature';
+import { casesOf } from './cases';
+
+interface Identity {
+    marks: {
+        confidence: number | null;
+        number: number;
+        run: number;
+        frame: number;
+        score: number;
+    }[];
+    no_mark: { score: number | null; frame: number; why: string }[];
+    numbers: { type: string; frame: number; points: number[]; number: number }[];
+    fnv1a32: { text: string; hash: number }[];
+}
+
+const identity = casesOf<Identity>('identity.json');
+
+test.each(identity.marks)('mark $number of run $run on frame $frame', (one) => {
+    const mark = { number: one.number, run: one.run };
+    expect(markedScore(one.confidence, mark, one.frame)).toBe(one.score);
+    expect(markOf(one.score, one.frame)).toEqual(mark);
+});
+
+test.each(identity.no_mark)('no mark: $why', ({ score, frame }) => {
+    expect(markOf(score, frame)).toBeNull();
+});
+
+test.each(identity.numbers)(
+    'the number $number of a drawing',
+    ({ type, frame, points, number }) => {
+        expect(numberOfDrawing(type, frame, points)).toBe(number);
+    },
+);
+
+test.each(identity.fnv1a32)('FNV-1a of "$text"', ({ text, hash }) => {
+    expect(fnv1a32(text)).toBe(hash);
+});
+
+test('numbers and runs that are taken are passed over', () => {
+    expect(freeNumber(7, new Set([7, 8]))).toBe(9);
+    expect(freeNumber(9_999_999, new Set([9_999_999]))).toBe(1);
+    const all = new Set(Array.from({ length: 100 }, (_, run) => run));
+    expect(freeRun(new Set([...all].filter((run) => run !== 31)), () => 0.999)).toBe(31);
+    expect(freeRun(all, () => 0.5)).toBe(50);
+});
+
+interface Interpolated {
+    type: string;
+    left: number[];
+    right: number[];
+    share: number;
+    points: number[];
+}
+
+test("the positions that CVAT's server and page gave", () => {
+    const cases = casesOf<Interpolated[]>('interpolation.json');
+    expect(cases.length).toBeGreaterThan(100);
+    for (const { type, left, right, share, points } of cases) {
+        expect(between(type, left, right, share)).toEqual(points);
+    }
+});
+
+interface Signature {
+    why: string;
+    type: string;
+    points: number[];
+    frame: number;
+    width: number;
+    height: number;
+    outside: boolean;
+    occluded: boolean;
+    z_order: number;
+    signed: number[];
+}
+
+test.each(casesOf<Signature[]>('signatures.json'))('signature: $why', (one) => {
+    const { points, signed, width, height, type, frame, outside, occluded, z_order } = one;
+    const flags = { type, frame, outside, occluded, z_order };
+    expect(signedPoints(flags, points, { width, height })).toEqual(signed);
+    const keyframe = { ...flags, rotation: 0, attributes: [] };
+    expect(isSigned({ ...keyframe, points: signed })).toBe(true);
+    expect(isSigned({ ...keyframe, points })).toBe(false);
+    expect(isSigned({ ...keyframe, points: signed, frame: frame + 1 })).toBe(false);
+    expect(isSigned({ ...keyframe, points: signed, occluded: !occluded })).toBe(false);
+    expect(isSigned({ ...keyframe, points: signed.map((v, i) => (i ? v : v + 1)) })).toBe(false);
+});

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: MIT
+"""Corrections and keyframes against the official predictor on the same pixels.
+
+The truth is the predictor with `add_all_frames_to_correct_as_cond`: what SAM 2 was trained with.
+Logits are compared on every frame that is tracked or drawn, with LOGIT_TOLERANCE of
+test_fidelity.py; on the machine where this was written the largest difference is 0.0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from test_fidelity import LOGIT_TOLERANCE, images, sound, step, tight_box
+from torch import Tensor
+
+from model_handler import ModelHandler, Prediction
+from sam2_tracker.mask_logits import logits_to_image_size
+from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
+from sam2_tracker.memory_policy import remember
+from sam2_tracker.models import ModelFiles
+from tools.official import OfficialRun, Prompt, official_predictor
+from tools.sam2_models import load_model
+from training.clips import Clip, draw_clip
+
+FRAMES = 30
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Object `number` is drawn on a frame: for the first time, or to correct it."""
+
+    number: int
+    frame: int
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class Track:
+    """All objects are tracked to a frame, from where they stand."""
+
+    start: int
+    last: int
+
+
+Action = Draw | Track
+
+
+@dataclass
+class OurRun:
+    """The same actions with banks that are handed in and out."""
+
+    model: ModelHandler
+    frames: Sequence[Image.Image]
+    policy: str = "official"
+    banks: dict[int, MemoryBank] = field(default_factory=dict)
+    before: dict[int, MemoryBank] = field(default_factory=dict)
+    """Each object's bank before its last step."""
+    at: dict[int, int] = field(default_factory=dict)
+    """The frame on which each object stands."""
+    found: dict[int, dict[int, Tensor]] = field(default_factory=dict)
+    direction: int = 1
+
+    def __post_init__(self) -> None:
+        self._features = [self.model.encode(frame) for frame in self.frames]
+        self._width, self._height = self.frames[0].size
+
+    def draw(self, number: int, frame: int, prompt: Prompt) -> None:
+        if isinstance(prompt, tuple) and self.at.get(number) == frame and number in self.before:
+            before = self.before[number]
+            (corrected,) = self.model.correct(
+                self._features[frame], [before], [prompt], **self._size()
+            )
+            drawn = self._keep(number, frame, sound(corrected))
+            self.banks[number] = correct_bank(before, drawn, distance=1)
+            return
+        chosen: list[Any] = [prompt]
+        (started,) = self.model.start(self._features[frame], chosen, **self._size())
+        drawn = self._keep(number, frame, sound(started))
+        if number not in self.banks:
+            self.banks[number], self.at[number] = drawn, frame
+            return
+        bank, distance = self.banks[number], (frame - self.at[number]) * self.direction
+        if distance == 0 and number in self.before:
+            self.banks[number] = correct_bank(bank, drawn, distance=0)
+            # From the state of the frame before it is the same.
+            other = correct_bank(self.before[number], drawn, distance=1)
+            assert other.step == self.banks[number].step
+        else:
+            self.banks[number] = adopt_keyframes(bank, [(drawn, distance)])
+
+    def track(self, start: int, last: int) -> None:
+        for index in range(start, last + self.direction, self.direction):
+            behind = [n for n in self.banks if self.at[n] == index - self.direction]
+            predictions = step(self.model, self._features[index], [self.banks[n] for n in behind])
+            for number, prediction in zip(behind, predictions, strict=True):
+                drawn = [frame.step for frame in self.banks[number].conditioning]
+                if self.banks[number].step + 1 not in drawn:
+                    self._found(number, index, prediction)
+                self.before[number] = self.banks[number]
+                self.banks[number] = remember(
+                    self.banks[number], prediction.seen, self.model.layout
+                )
+                self.at[number] = index
+
+    def _size(self) -> dict[str, int]:
+        return {"width": self._width, "height": self._height}
+
+    def _keep(self, number: int, frame: int, prediction: Prediction) -> MemoryBank:
+        self._found(number, frame, prediction)
+        return start_bank(self.policy, prediction.seen)
+
+    def _found(self, number: int, frame: int, prediction: Prediction) -> None:
+        logits = logits_to_image_size(prediction.logits, width=self._width, height=self._height)
+        self.found.setdefault(number, {})[frame] = logits
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return draw_clip(3, frames=FRAMES, width=320, height=240, objects=3, leaving=True)
+
+
+def mask(number: int, frame: int) -> tuple[int, int]:
+    """Stands for that object's true mask on that frame."""
+    return number, frame
+
+
+# Each: the actions, and how many conditioning frames attention sees. A pair of numbers stands for a
+# true mask, a pair in a list for its tight box.
+SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], int]] = {
+    "a correction by a mask": (
+        [(0, 0, mask(0, 0)), (1, 22), (0, 22, mask(0, 22)), (22, 29)],
+        0,
+    ),
+    "two corrections": (
+        [
+            (0, 0, mask(0, 0)),
+            (1, 9),
+            (0, 9, mask(0, 9)),
+            (9, 14),
+            (0, 14, mask(0, 14)),
+            (14, 29),
+        ],
+        0,
+    ),
+    "a correction of the seed frame": (
+        [(0, 0, mask(0, 0)), (1, 12), (0, 0, mask(1, 0)), (13, 29)],
+        0,
+    ),
+    "a keyframe ahead": ([(0, 0, mask(0, 0)), (0, 24, mask(0, 24)), (1, 29)], 0),
+    "backwards between keyframes": (
+        [(0, 29, mask(0, 29)), (0, 4, mask(0, 4)), (28, 0)],
+        0,
+    ),
+    "the nearest two of four, without the seed": (
+        [
+            (0, 0, mask(0, 0)),
+            (0, 8, mask(0, 8)),
+            (0, 16, mask(0, 16)),
+            (0, 20, mask(0, 20)),
+            (1, 29),
+        ],
+        2,
+    ),
+    "one of three objects is corrected": (
+        [
+            (0, 0, mask(0, 0)),
+            (1, 0, mask(1, 0)),
+            (2, 0, [mask(2, 0)]),
+            (1, 20),
+            (1, 20, mask(1, 20)),
+            (20, 29),
+        ],
+        0,
+    ),
+    "a correction by a box": (
+        [(0, 0, mask(0, 0)), (1, 22), (0, 22, [mask(0, 22)]), (22, 29)],
+        0,
+    ),
+}
+
+
+def actions_of(rows: list[tuple[Any, ...]], clip: Clip) -> list[Action]:
+    def prompt(item: Any) -> Prompt:
+        if isinstance(item, list):
+            return tight_box(prompt(item[0]))  # type: ignore[arg-type]
+        number, frame = item
+        true: Prompt = clip.masks[frame, number]
+        return true
+
+    return [Draw(row[0], row[1], prompt(row[2])) if len(row) == 3 else Track(*row) for row in rows]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_as_the_official_predictor_joins_them(
+    name: str, clip: Clip, micro_files: ModelFiles, tmp_path: Path
+) -> None:
+    rows, nearest = SCENARIOS[name]
+    predictor = official_predictor(micro_files, fill_hole_area=8)
+    predictor.max_cond_frames_in_attn = nearest or -1
+    official = OfficialRun(predictor, images(clip), tmp_path)
+    ours = OurRun(
+        load_model(micro_files, fill_hole_area=8, conditioning_frames=nearest), images(clip)
+    )
+    # What was drawn shows only once the official predictor passes over it.
+    actions = actions_of(rows, clip)
+    ours.direction = -1 if name.startswith("backwards") else 1
+    for action in actions:
+        for run in (official, ours):
+            if isinstance(action, Draw):
+                run.draw(action.number, action.frame, action.prompt)
+            else:
+                run.track(action.start, action.last)
+    compared = [
+        float((logits - official.found[number][index]).abs().max())
+        for number, found in ours.found.items()
+        for index, logits in found.items()
+        if index in official.found[number]
+    ]
+    print(f"{name}: {len(compared)} frames, largest difference of a logit {max(compared)}")
+    assert len(compared) >= 26
+    assert max(compared) < LOGIT_TOLERANCE
+
+
+def test_a_correction_changes_what_follows(clip: Clip, micro_model: ModelHandler) -> None:
+    """Else the comparisons above would not see that it is missing."""
+    runs = []
+    for corrected in (False, True):
+        run = OurRun(micro_model, images(clip))
+        run.draw(0, 0, clip.masks[0, 0])
+        run.track(1, 22)
+        if corrected:
+            run.draw(0, 22, clip.masks[22, 1])  # another object's place
+        run.track(23, 29)
+        runs.append(run)
+    one, other = (run.found[0] for run in runs)
+    assert max(float((one[i] - other[i]).abs().max()) for i in range(23, 30)) > 1

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""Image files to pixels: every format that CVAT serves, within limits, and what is refused."""
+
+import contextlib
+import io
+import math
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, ImageOps
+
+from sam2_tracker import image_decoding
+from sam2_tracker.errors import BadRequest, OutOfMemory, TooLarge
+from sam2_tracker.image_decoding import MAX_JPEG_SCANS, decode_image
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+PICTURE = encoded(Image.new("RGB", (4, 3), (10, 200, 30)))
+
+
+def pixels(data: bytes, max_megapixels: float = 40) -> np.ndarray:
+    image = decode_image(data, max_megapixels=max_megapixels)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+FORMATS = {
+    "PNG": {},
+    "BMP": {},
+    "TIFF": {},
+    "WEBP": {"lossless": True},
+    "JPEG": {"quality": 100},
+    "MPO": {"quality": 100},  # JPEG with several pictures, as phones write it
+    "GIF": {},
+    "PPM": {},
+    "JPEG2000": {},
+    "AVIF": {"quality": 100},
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_keeps_size_and_colour(kind: str) -> None:
+    found = pixels(encoded(Image.new("RGB", (40, 30), (10, 200, 30)), kind, **FORMATS[kind]))
+    assert found.shape == (30, 40, 3)
+    assert np.abs(found.astype(int) - (10, 200, 30)).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "AVIF", "MPO"])
+def test_the_first_of_several_pictures_counts(kind: str) -> None:
+    first, second = (Image.new("RGB", (40, 30), colour) for colour in ((200, 0, 0), (0, 0, 200)))
+    data = encoded(first, kind, save_all=True, append_images=[second] * 20)
+    assert np.abs(pixels(data).astype(int) - (200, 0, 0)).max() <= 6
+
+
+@pytest.mark.parametrize("kind", ["PGM plain", "PGM of 10 bits", "PPM plain"])
+def test_ppm_in_its_rarer_forms(kind: str) -> None:
+    data = {
+        "PGM plain": b"P2 2 1 255\n0 255\n",
+        "PGM of 10 bits": b"P5 2 1 1023\n" + struct.pack(">HH", 0, 1023),
+        "PPM plain": b"P3 2 1 255\n0 0 0 255 255 255\n",
+    }[kind]
+    assert pixels(data).tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "kind", "expected"),
+    [
+        ("1", 1, "PNG", (255, 255, 255)),
+        ("L", 77, "PNG", (77, 77, 77)),
+        ("LA", (77, 10), "PNG", (77, 77, 77)),
+        ("RGBA", (10, 200, 30, 5), "PNG", (10, 200, 30)),
+        ("CMYK", (0, 255, 255, 0), "JPEG", (255, 0, 0)),
+        ("YCbCr", (128, 128, 128), "JPEG", (128, 128, 128)),
+    ],
+)
+def test_colour_modes(mode: str, colour: object, kind: str, expected: tuple[int, int, int]) -> None:
+    found = pixels(encoded(Image.new(mode, (16, 16), colour), kind))
+    assert np.abs(found[8, 8].astype(int) - expected).max() <= 3
+
+
+def test_a_palette_becomes_its_colours() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([9, 8, 7, 250, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert pixels(encoded(image)).tolist() == [[[9, 8, 7], [250, 100, 50]]]
+    transparent = pixels(encoded(image, transparency=b"\x00\xff"))
+    assert transparent.tolist() == [[[9, 8, 7], [250, 100, 50]]]
+
+
+def deep_grey(kind: str, values: np.ndarray) -> bytes:
+    if kind == "big-endian TIFF":
+        return encoded(Image.fromarray(values.astype(">u2")), "TIFF")
+    return encoded(Image.fromarray(values.astype(np.uint16)), kind)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "big-endian TIFF", "JPEG2000"])
+@pytest.mark.parametrize("unit", [1, 3, 16, 1000])
+def test_16_bit_grey_is_the_picture_that_cvat_shows(kind: str, unit: int) -> None:
+    """Whatever part of the 16 bits is used: also a maximum of 5."""
+    values = 100 + unit * np.random.default_rng(0).integers(0, 6, (8, 9))
+    stretched = (values - values.min()) / (values.max() - values.min()) * 255
+    shown = ImageOps.equalize(Image.fromarray(stretched.astype(np.uint8)))
+    found = pixels(deep_grey(kind, values))
+    assert (found == np.asarray(shown)[..., None]).all()
+    assert found.max() - found.min() > 200
+
+
+@pytest.mark.parametrize("value", [0, 1, 300])
+def test_16_bit_grey_of_one_value_is_black(value: int) -> None:
+    assert not pixels(deep_grey("PNG", np.full((4, 4), value))).any()
+
+
+@pytest.mark.parametrize("brightest", [1, 3, 300, 100_000])
+def test_32_bit_integer_grey_is_scaled_to_its_brightest_pixel(brightest: int) -> None:
+    image = Image.fromarray(np.array([[0, -5, brightest]], dtype=np.int32))
+    assert pixels(encoded(image, "TIFF"))[0, :, 0].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 127, 255]),
+        ([0.0, 100.0, 255.0], [0, 100, 255]),
+        ([0.0, 500.0, 1000.0], [0, 127, 255]),
+        ([math.nan, -5.0, 200.0], [0, 0, 200]),
+        ([math.inf, -math.inf, 200.0], [0, 0, 200]),
+        ([0.0, 0.0, 0.0], [0, 0, 0]),
+    ],
+)
+def test_floating_point_grey(values: list[float], expected: list[int]) -> None:
+    image = Image.fromarray(np.array([values], dtype=np.float32))
+    assert pixels(encoded(image, "TIFF"))[0, :, 0].tolist() == expected
+
+
+def test_a_frame_is_turned_upright_as_exif_says() -> None:
+    image = Image.new("RGB", (40, 20), (0, 0, 0))
+    image.paste((255, 255, 255), (0, 0, 10, 10))  # top left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    found = pixels(encoded(image, "JPEG", exif=exif, quality=95))
+    assert found.shape == (40, 20, 3)
+    assert found[4, 15].min() > 200  # now top right
+    assert found[4, 4].max() < 50
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
+def test_thin_images_are_decoded(size: tuple[int, int]) -> None:
+    assert pixels(encoded(Image.new("RGB", size))).shape == (size[1], size[0], 3)
+
+
+NOISE_PNG = encoded(Image.effect_noise((64, 64), 50))
+JPEG = encoded(Image.effect_noise((64, 64), 50), "JPEG")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        b"\x00" * 1000,
+        JPEG[: len(JPEG) // 2],
+        JPEG[:20],
+        PICTURE[:40],
+        NOISE_PNG[: len(NOISE_PNG) // 2],
+        encoded(Image.new("P", (4, 4)), "GIF")[:20],
+        encoded(Image.new("RGB", (40, 40)), "AVIF")[:200],
+        encoded(Image.new("RGB", (40, 40)), "JPEG2000")[:100],
+        encoded(Image.new("RGB", (40, 40)), "TIFF")[:100],
+        encoded(Image.new("RGB", (4, 4)), "ICO"),
+        b"<svg xmlns='http://www.w3.org/2000/svg' width='4' height='4'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n",
+        b"\x89PNG\r\n\x1a\n" + b"\xff" * 100,
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+def test_an_undecodable_image_is_rejected(data: bytes) -> None:
+    with pytest.raises(BadRequest, match="image cannot be decoded.*JPEG, PNG, .*AVIF"):
+        decode_image(data, max_megapixels=40)
+
+
+def bomb(side: int) -> bytes:
+    """A black 1-bit PNG of side x side pixels, in a few kilobytes."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + checksum
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(b"\x00" * ((side + 7) // 8 + 1) * 64)  # more would not be read anyway
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg_with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated, so that it has `count` more."""
+    jpeg = encoded(Image.new("L", (64, 64), 90), "JPEG", progressive=True)
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    return jpeg[:-2] + last * count + jpeg[-2:]
+
+
+def tiff_of_jpeg(jpeg: bytes) -> bytes:
+    """A grey TIFF of 64 x 64 pixels whose one strip is the JPEG."""
+    start = 8 + 2 + 9 * 12 + 4
+    tags = [(256, 64), (257, 64), (258, 8), (259, 7), (262, 1), (273, start), (277, 1), (278, 64)]
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (279, len(jpeg))]]
+    return b"II*\0" + struct.pack("<IH", 8, 9) + b"".join(entries) + bytes(4) + jpeg
+
+
+@pytest.mark.parametrize("wrap", [bytes, tiff_of_jpeg], ids=["JPEG", "JPEG in a TIFF"])
+def test_a_jpeg_with_too_many_scans_is_refused(wrap: Callable[[bytes], bytes]) -> None:
+    assert (pixels(wrap(jpeg_with_scans(10))) == 90).all()
+    with pytest.raises(BadRequest):
+        pixels(wrap(jpeg_with_scans(MAX_JPEG_SCANS)))
+
+
+def gif_with_comments(count: int) -> bytes:
+    gif = encoded(Image.new("P", (8, 8)), "GIF")
+    header = 13 + 3 * (2 << (gif[10] & 7))
+    return gif[:header] + b"!\xfe\x01a\0" * count + gif[header:]
+
+
+def test_a_file_that_takes_too_long_is_refused() -> None:
+    assert not pixels(gif_with_comments(10)).any()
+    with pytest.raises(TooLarge, match="takes too long"):
+        pixels(gif_with_comments(7_000_000))
+
+
+def test_a_decoder_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_decoding, "PROCESS_SECONDS", 0.001)
+    with pytest.raises(TooLarge, match="takes too long"):
+        pixels(encoded(Image.new("P", (8, 8)), "GIF"))
+
+
+def test_a_small_file_that_needs_much_memory_is_refused() -> None:
+    """65,025 tiles of one pixel: OpenJPEG takes 9 kB for each."""
+    data = bytearray(encoded(Image.new("RGB", (255, 255)), "JPEG2000"))
+    tile_size = data.index(b"\xff\x4f\xff\x51") + 24
+    data[tile_size : tile_size + 8] = struct.pack(">II", 1, 1)
+    with pytest.raises((BadRequest, TooLarge)):
+        pixels(bytes(data), max_megapixels=0.1)
+
+
+@pytest.mark.parametrize("side", [6400, 9000, 14_000, 60_000])
+def test_large_images_are_refused_before_they_are_decoded(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(self: ImageFile.ImageFile) -> None:
+        pytest.fail("it was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(TooLarge, match="megapixels"):
+        decode_image(bomb(side), max_megapixels=40)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PPM", "TIFF", "JPEG2000", "AVIF"])
+def test_the_limit_of_megapixels_holds_for_every_format(kind: str) -> None:
+    with pytest.raises(TooLarge, match="100 x 100 pixels; the limit is 0.0099 megapixels"):
+        pixels(encoded(Image.new("RGB", (100, 100)), kind), max_megapixels=0.0099)
+
+
+def test_the_limit_of_megapixels_is_exact() -> None:
+    data = encoded(Image.new("L", (100, 100)))
+    assert pixels(data, max_megapixels=0.01).shape == (100, 100, 3)
+    with pytest.raises(TooLarge, match="100 x 100 pixels"):
+        decode_image(data, max_megapixels=0.0099)
+
+
+@given(st.binary(max_size=60), st.integers(0, len(PICTURE)))
+def test_a_damaged_image_is_decoded_or_rejected(junk: bytes, place: int) -> None:
+    data = PICTURE[:place] + junk + PICTURE[place + len(junk) :]
+    with contextlib.suppress(BadRequest, TooLarge):
+        decode_image(data, max_megapixels=1)
+
+
+def test_running_out_of_memory_is_not_called_a_damaged_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(_image: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(OutOfMemory):
+        decode_image(encoded(Image.new("RGB", (8, 8)), "PNG"), max_megapixels=40)

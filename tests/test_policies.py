@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Memory policies against the official predictor with its choice of memory frames replaced."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from memory_oracle import MemoryOracle
+from PIL import Image
+from test_fidelity import LOGIT_TOLERANCE, images, largest_difference, our_logits, tight_box
+
+from sam2_tracker.models import ModelFiles
+from tools.official import Prompt, official_logits, official_predictor
+from tools.sam2_models import load_model
+from training.clips import Clip, draw_clip
+
+FRAMES = 48
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return draw_clip(3, frames=FRAMES, width=320, height=240, objects=3)
+
+
+@pytest.fixture(scope="module")
+def covered(clip: Clip) -> list[Image.Image]:
+    """The clip with two stretches in which a cover hides one half, then everything."""
+    frames = []
+    for index, image in enumerate(images(clip)):
+        pixels = np.asarray(image).copy()
+        if 10 <= index < 18:
+            pixels[:, :160] = 127
+        if 26 <= index < 37:
+            pixels[:] = 127
+        frames.append(Image.fromarray(pixels))
+    return frames
+
+
+@pytest.mark.parametrize("policy", ["quality", "anchors"])
+def test_over_hidden_stretches_as_the_oracle_remembers(
+    policy: str,
+    clip: Clip,
+    covered: list[Image.Image],
+    micro_files: ModelFiles,
+    tmp_path: Path,
+) -> None:
+    prompts: list[Prompt] = [
+        clip.masks[0, 0],
+        tight_box(clip.masks[0, 1]),
+        clip.masks[0, 2],
+        clip.masks[4, 0],
+    ]
+    starts = [0, 0, 0, 4]
+    predictor = official_predictor(micro_files, fill_hole_area=8)
+    MemoryOracle(predictor, policy)
+    official = official_logits(predictor, covered, prompts, tmp_path, starts=starts)
+    ours = our_logits(
+        load_model(micro_files, fill_hole_area=8), covered, prompts, starts, policy=policy
+    )
+    hidden = [not (each[31] > 0).any() for each in official]
+    assert any(hidden)  # else nothing would be told apart
+    assert largest_difference(ours, official) < LOGIT_TOLERANCE
+
+
+def test_the_policies_differ_where_objects_hide(
+    clip: Clip, covered: list[Image.Image], micro_files: ModelFiles
+) -> None:
+    """And nowhere else: up to the first hidden frame they are the same, bit for bit."""
+    model = load_model(micro_files, fill_hole_area=8)
+    found = {
+        policy: our_logits(model, covered[:24], [clip.masks[0, 0], clip.masks[0, 2]], policy=policy)
+        for policy in ("official", "quality")
+    }
+    differences = [
+        max(
+            float((one[index] - other[index]).abs().max())
+            for one, other in zip(found["official"], found["quality"], strict=True)
+        )
+        for index in range(24)
+    ]
+    visible = [
+        all(bool((each[index] > 0).any()) for each in found["official"]) for index in range(24)
+    ]
+    first_hidden = visible.index(False)
+    assert first_hidden < 20
+    assert max(differences[: first_hidden + 2]) == 0.0
+    assert max(differences) > 1

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""What a training does at which step: learning rate, sizes, mixture of the clips.
+
+Everything counts steps, so a busy machine trains the same, only later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.dataset import DRAWN_KINDS, SIDE
+
+DECAY_SHARE = 0.3  # the last part of the steps, in which the rate falls to 0
+SMALL_UNTIL, LONG_FROM = 0.35, 0.6  # shares of a training from nothing
+MEDIUM, MEDIUM_UNTIL = 256, 0.7  # pixels at most of the cost of SIDE, until this share of the steps
+ALONE_SHARE = 0.15
+# Stocks by share of the batches.
+MIXTURE = {
+    "composite": 0.48,
+    "composite_long": 0.22,
+    "drawn": 0.13,
+    "drawn_long": 0.1,
+    "mottled": 0.07,
+}
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What one batch is made of. alone: every frame by itself, without memory."""
+
+    stock: str
+    clips: int
+    frames: int
+    objects: int
+    widest_stride: int
+    side: int
+    alone: bool = False
+    clicks: bool = True
+
+
+def rate_at(step: int, steps: int, warm_up: int) -> float:
+    """Share of the peak learning rate: a linear start, constant, a linear end."""
+    decay = max(round(DECAY_SHARE * steps), 1)
+    return max(min((step + 1) / max(warm_up, 1), 1.0, (steps - step) / decay), 0.0)
+
+
+def stock_at(rng: np.random.Generator, drawn_only: bool, long: bool | None = None) -> str:
+    """One stock by the mixture. long: only long ones, or only short ones."""
+    names = [name for name in MIXTURE if not drawn_only or name in DRAWN_KINDS]
+    if long is not None:
+        names = [name for name in names if name.endswith("_long") == long]
+    shares = np.array([MIXTURE[name] for name in names])
+    return str(rng.choice(names, p=shares / shares.sum()))
+
+
+def serving_at(
+    progress: float, continued: bool, rng: np.random.Generator, drawn_only: bool = False,
+    alone_share: float = ALONE_SHARE,
+) -> Serving:  # fmt: skip
+    """progress: 0..1 of the steps. continued: the weights could track already at the start.
+    alone_share: of the batches in which every frame is segmented by itself, from clicks and boxes.
+
+    A training from nothing begins with small pictures, at a quarter of the cost, and without
+    clicks.
+    """
+    if not continued and progress < SMALL_UNTIL:
+        stock = stock_at(rng, drawn_only, long=False)
+        if rng.random() < 0.3:
+            return Serving(stock, 4, 4, 2, 2, SIDE // 2, alone=True, clicks=progress > 0.2)
+        return Serving(stock, 4, 4, 2, 2, SIDE // 2, clicks=progress > 0.2)
+    side = MEDIUM if progress < MEDIUM_UNTIL else SIDE
+    if rng.random() < alone_share:
+        return Serving(stock_at(rng, drawn_only, long=False), 4, 2, 3, 3, side, alone=True)
+    stock = stock_at(rng, drawn_only)
+    if stock.endswith("_long"):
+        frames = 10 if continued or progress > LONG_FROM else 8
+        return Serving(stock, 1, frames, 3, 2, side)
+    if rng.random() < 0.5:
+        return Serving(stock, 1, 8, 3, 1, side)
+    return Serving(stock, 2, 4, 3, 3, side)
