@@ -1217,6 +1217,8 @@ RECIPES = [
 def test_recipe(machine: Machine, code: str) -> None:
     machine.state["images"] = {f"{IMAGE}:{VERSION}-sam2.1_hiera_tiny": "sha256:1"}
     machine.state["images"][f"{IMAGE}:previous"] = "sha256:2"
+    container = {"running": True, "env": [], "image": "sha256:1", "port": 32100}
+    machine.state["containers"][CONTAINER] = container | {"fixed_port": 32100}
     machine.state["registry"] = [REGISTRY_IMAGE]
     (machine.repository / "cvat-sam2.tar").write_bytes(b"image")
     for name in ("mine.yaml", "mine.pt"):
