@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Memory banks that are full without any tracking.
 
-Attention takes as long for noise and for copies as for real memories.
+Attention takes as long for copies and for noise as for real memories.
 """
 
+from collections.abc import Container
+from dataclasses import replace
+
 import torch
-from PIL import Image
 
 from model_handler import ModelHandler
 from sam2_tracker.memory_bank import (
@@ -13,6 +15,7 @@ from sam2_tracker.memory_bank import (
     MemoryFrame,
     MemoryLayout,
     Observation,
+    correct_bank,
     name_memory,
     start_bank,
 )
@@ -21,68 +24,81 @@ from sam2_tracker.memory_policy import remember
 
 # Frames after which every memory bank is full: 7 memory frames and 16 object pointers.
 FILLED = 17
-VISIBLE, HIDDEN = 10.0, -10.0
-
-
-def seen_again(bank: MemoryBank, layout: MemoryLayout) -> MemoryBank:
-    """The bank one step later: the object was seen, and its newest memory frame came again."""
-    newest = bank.tracked[-1] if bank.tracked else bank.conditioning[-1]
-    features, pointer = bank.memories[-1].features.clone(), newest.pointer.clone()
-    return remember(bank, _observation(name_memory(features), pointer), layout)
+AREA = 100
 
 
 def full_bank(
-    model: ModelHandler,
+    seen: Observation,
     policy: str,
+    layout: MemoryLayout,
     cache: MemoryCache,
     *,
-    steps: int = FILLED,
-    hidden: range = range(0),
-    looks_alike: bool = False,
+    hidden: Container[int] = (),
+    corrected: Container[int] = (),
+    look_alike: bool = False,
 ) -> MemoryBank:
-    """An object after `steps` steps, of noise, its memory frames known to the cache.
+    """An object after FILLED steps: copies of one observation, known to the cache.
 
-    hidden: the steps on which it was not seen. looks_alike: something like it is there on every
-    step, so that the policy "anchors" takes as many anchors as it may.
+    hidden: the steps on which it was not seen. corrected: the steps on which it was drawn again.
+    look_alike: one is there on every step, so that "anchors" takes as many anchors as it may.
     """
-    layout = model.layout
-    bank = start_bank(policy, _observation(noise_memory(model, cache), _noise_pointer(model)))
-    for step in range(1, steps + 1):
-        seen = _observation(
-            noise_memory(model, cache),
-            _noise_pointer(model),
-            visible=step not in hidden,
-            distractor=looks_alike,
-        )
-        bank = remember(bank, seen, layout)
+    bank = start_bank(policy, _copy(seen, cache, visible=True, look_alike=False))
+    for step in range(1, FILLED + 1):
+        now = _copy(seen, cache, visible=step not in hidden, look_alike=look_alike)
+        bank = remember(bank, now, layout)
+        if step in corrected:
+            drawn = _copy(seen, cache, visible=True, look_alike=False)
+            bank = correct_bank(bank, start_bank(policy, drawn), distance=0)
     return bank
 
 
-def noise_memory(model: ModelHandler, cache: MemoryCache) -> MemoryFrame:
+def seen_again(
+    bank: MemoryBank, layout: MemoryLayout, cache: MemoryCache | None = None
+) -> MemoryBank:
+    """The bank one step later: the object was seen, and its newest memory frame came again."""
+    newest = bank.tracked[-1] if bank.tracked else bank.conditioning[-1]
+    seen = _observation(bank.memories[-1].features, newest.pointer)
+    return remember(bank, _copy(seen, cache, visible=True, look_alike=False), layout)
+
+
+def noise(model: ModelHandler) -> Observation:
+    """An object that no image shows."""
     layout = model.layout
     shape = (layout.channels, layout.height, layout.width)
-    memory = name_memory(torch.randn(shape, device=model.device).bfloat16())
+    return _observation(
+        torch.randn(shape, device=model.device).bfloat16(),
+        torch.randn(layout.pointer_channels, device=model.device),
+    )
+
+
+def noise_memory(model: ModelHandler, cache: MemoryCache) -> MemoryFrame:
+    memory = noise(model).memory
     cache.put(memory)
     return memory
 
 
-def blank_image(model: ModelHandler) -> Image.Image:
-    """Of the size of the model's input: nothing has to be resized."""
-    return Image.new("RGB", (model.network.image_size,) * 2)
-
-
-def _noise_pointer(model: ModelHandler) -> torch.Tensor:
-    return torch.randn(model.layout.pointer_channels, device=model.device)
-
-
-def _observation(
-    memory: MemoryFrame, pointer: torch.Tensor, *, visible: bool = True, distractor: bool = False
-) -> Observation:
+def _observation(features: torch.Tensor, pointer: torch.Tensor) -> Observation:
     return Observation(
-        memory=memory,
+        memory=name_memory(features),
         pointer=pointer,
-        object_score=VISIBLE if visible else HIDDEN,
+        object_score=10.0,
         predicted_iou=0.9,
-        area=100 if visible else 0,
-        distractor=distractor,
+        area=AREA,
+    )
+
+
+def _copy(
+    seen: Observation, cache: MemoryCache | None, *, visible: bool, look_alike: bool
+) -> Observation:
+    memory = name_memory(seen.memory.features.clone())
+    if cache is not None:
+        cache.put(memory)
+    return replace(
+        seen,
+        memory=memory,
+        pointer=seen.pointer.clone(),
+        object_score=10.0 if visible else -10.0,
+        predicted_iou=0.9,
+        area=AREA if visible else 0,
+        distractor=look_alike,
     )

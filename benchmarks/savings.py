@@ -12,8 +12,9 @@ from typing import Any
 from unittest import mock
 
 import torch
+from PIL import Image
 
-from benchmarks.banks import blank_image, full_bank, noise_memory
+from benchmarks.banks import full_bank, noise, noise_memory
 from benchmarks.machine import synchronise
 from benchmarks.models import benchmark_files
 from benchmarks.plan import Clock, Plan, Report
@@ -229,8 +230,8 @@ def _option_rows(
         layout = model.layout
         side = model.network.image_size
         pixels = torch.randn(1, 3, side, side, device=model.device)
-        bank = full_bank(model, POLICY, cache)
-        features = model.encode(blank_image(model))
+        bank = full_bank(noise(model), POLICY, layout, cache)
+        features = model.encode(Image.new("RGB", (side, side)))
 
         def encode(model: ModelHandler = model, pixels: torch.Tensor = pixels) -> None:
             with model._inference():
