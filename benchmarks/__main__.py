@@ -10,10 +10,14 @@ with the parts that are missing there, and measures those anew that are named. `
 `accuracy` are measured with --full and on a GPU, or when named:
 
     python -m benchmarks --resume --part savings --part accuracy
+
+Benchmarks of their own, with their own options (--help): `python -m benchmarks steps`, `memory`,
+`effort`, `scores`.
 """
 
 import argparse
 import datetime
+import importlib
 import json
 import shlex
 import sys
@@ -33,7 +37,7 @@ from benchmarks.models import META, MICRO
 from benchmarks.plan import HEIGHT, WIDTH, Clock, Plan, Report
 from benchmarks.report import goals, plot, report_markdown
 from benchmarks.savings import savings
-from model_handler import set_threads
+from sam2_tracker.threads import set_threads
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # By part, how the time is divided, loading included; what one part leaves over or takes too much is
@@ -51,12 +55,19 @@ SHARES = {
     "accuracy": 40,
 }
 EXTRA = ("savings", "accuracy")
+# Programs with options of their own; imported only when asked for.
+OTHERS = ("steps", "memory", "effort", "scores")
 # Of the whole time: what has begun when it is over is finished.
 RESERVE = 0.04
 MINUTES = {"default": 10.0, "full": 60.0, "gpu": 8.0, "gpu-full": 25.0}
 
 
 def main(arguments: list[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in OTHERS:
+        sys.argv = [f"python -m benchmarks {words[0]}", *words[1:]]
+        found: int = importlib.import_module(f"benchmarks.{words[0]}").main()
+        return found
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--full", action="store_true", help="1, 2, 4, 8 and 16 objects, PNG too")

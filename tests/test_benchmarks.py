@@ -10,17 +10,19 @@ import pytest
 
 from benchmarks import parts
 from benchmarks.__main__ import list_parts, main, measure, share_of_first
-from benchmarks.accuracy import Variant, accuracy_of
+from benchmarks.accuracy import Variant, accuracy_of, sound
+from benchmarks.banks import FILLED
 from benchmarks.clip import encoded_clip
 from benchmarks.models import MICRO, random_files
 from benchmarks.parts import compare_masks
 from benchmarks.plan import Clock, Plan
 from benchmarks.report import Results, goals, plot, report_markdown
-from benchmarks.runners import FILLED, AgentRunner, InProcessRunner
+from benchmarks.runners import AgentRunner, InProcessRunner
 from benchmarks.savings import savings
 from benchmarks.summary import paired_ratio, slope, summarise
 from model_handler import ModelHandler
 from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.models import ModelFiles
 from tools.official import official_predictor
 from training.evaluation_set import SUBSETS
@@ -107,7 +109,7 @@ def test_those_that_share_a_function_do_not_find_each_others_frames_in_its_cache
     tracker = parts._tracker(micro_files, "cpu", "float32")
     runners = [InProcessRunner(tracker, clip) for _ in range(2)]
     calls: list[object] = []
-    encoder: Any = tracker._model._model.image_encoder
+    encoder: Any = tracker._model.network.image_encoder
     encoder.register_forward_pre_hook(lambda *_: calls.append(1))
     for runner in runners:
         runner.start()
@@ -118,14 +120,12 @@ def test_those_that_share_a_function_do_not_find_each_others_frames_in_its_cache
 
 def test_random_weights_answer_a_blob(tmp_path: Path, repository: Path) -> None:
     files = random_files(repository / "models" / "sam2.1_hiera_micro.yaml", tmp_path)
-    model = ModelHandler(
-        files, device="cpu", precision="float32", fill_hole_area=0, cache_bytes=1 << 20
-    )
+    model = ModelHandler(files, device="cpu", precision="float32", fill_hole_area=0)
     clip = encoded_clip(width=320, height=240, objects=1, image_format="JPEG")
     frame = model.encode(decode_image(clip.image(0), max_megapixels=1))
     (started,) = model.start(frame, [clip.masks[0]], width=320, height=240)
-    (tracked,) = model.step(frame, [started.bank])
-    (bitmap,) = model.logits_to_bitmaps([tracked.logits], width=320, height=240)
+    (tracked,) = model.step(frame, [start_bank("quality", sound(started).seen)])
+    (bitmap,) = model.logits_to_bitmaps([sound(tracked).logits], width=320, height=240)
     assert 0.005 < bitmap.mean() < 0.2
     rows = bitmap[bitmap.any(axis=1)].astype(int)
     assert (abs(rows[:, 1:] - rows[:, :-1]).sum(axis=1) <= 2).all()  # one run in every row
