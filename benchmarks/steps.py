@@ -52,7 +52,7 @@ ANCHOR_SECONDS = 0.001
 MIXED_LIMIT = 1.15
 
 # The cache, at the sizes of SAM 2.1 tiny at 1024 px.
-TINY = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
+TINY = MemoryLayout(tokens=64 * 64, channels=64, recent=6, pointer_channels=256, pointers=15)
 KEYS_BYTES = int(8.5 * MIB)
 CACHE_OBJECTS = (8, 16, 24, 32, 64)
 CACHE_WARM_UP, CACHE_REQUESTS = 40, 100

@@ -26,9 +26,10 @@ MAX_CONDITIONING = 8
 class MemoryLayout:
     """The sizes that a model gives to a memory bank."""
 
+    tokens: int
+    """Of one memory frame: the pixels of SAM 2's memory features."""
     channels: int
-    height: int
-    width: int
+    """Of one token."""
     recent: int
     """Memory frames that a step attends to beside the conditioning frames: 6 in SAM 2."""
     pointer_channels: int
@@ -38,7 +39,7 @@ class MemoryLayout:
     @property
     def frame_bytes(self) -> int:
         """Of one memory frame's features, in bfloat16."""
-        return 2 * self.channels * self.height * self.width
+        return 2 * self.channels * self.tokens
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +51,7 @@ class MemoryFrame:
 
     id: str
     features: Tensor
-    """bfloat16 (channels, height, width)."""
+    """bfloat16 (channels, tokens)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
