@@ -16,14 +16,13 @@ Benchmarks of their own, with their own options (--help): `python -m benchmarks 
 """
 
 import argparse
-import datetime
 import importlib
 import json
-import shlex
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,8 @@ from tqdm import tqdm
 
 from benchmarks import parts
 from benchmarks.accuracy import accuracy
-from benchmarks.models import META, MICRO
+from benchmarks.models import META, MICRO, benchmark_files
+from benchmarks.origin import origin_of
 from benchmarks.plan import HEIGHT, WIDTH, Clock, Plan, Report
 from benchmarks.report import goals, plot, report_markdown
 from benchmarks.savings import savings
@@ -104,11 +104,12 @@ def main(arguments: list[str] | None = None) -> int:
         results = json.loads(out.read_text())
     if options.resume and results.get("plan", written(plan)) != written(plan):
         parser.error(f"{out} holds another plan; give --out, or leave out --resume")
+    weights = benchmark_files(MICRO, RESULTS).sha256
+    if options.resume and results.get("weights", weights) != weights:
+        parser.error(f"{out} was measured with other weights; give --out, or leave out --resume")
     if not options.show:
-        words = arguments if arguments is not None else sys.argv[1:]
-        command = shlex.join(["python", "-m", "benchmarks", *words])
-        results["plan"] = written(plan)
-        measure(plan, minutes, out, results, command=command, only=options.part)
+        results |= {"plan": written(plan), "weights": weights}
+        measure(plan, minutes, out, results, words=words, only=options.part)
     print(report_markdown(results))
     plot(results, out.with_suffix(".png"))
     out.with_suffix(".md").write_text(report_markdown(results) + "\n")
@@ -146,7 +147,7 @@ def measure(
     out: Path,
     results: dict[str, Any],
     *,
-    command: str,
+    words: Sequence[str],
     only: list[str] | None,
 ) -> None:
     """Runs the parts `only`, or else all of the plan that `results` lacks; writes after each."""
@@ -171,8 +172,7 @@ def measure(
             try:
                 found = run_part(name, plan, Clock(seconds), Path(folder), report)
                 results["parts"][name] = {
-                    "command": command,
-                    "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+                    **origin_of(*words),
                     **found,
                     "part_seconds": round(time.monotonic() - part_begin, 1),
                 }

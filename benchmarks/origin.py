@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Where a number comes from: command, date, commit, digest of the weights."""
+"""Where a number comes from: command, date, commit, digest of the bundled weights.
+
+The other models are measured with random weights, which are always the same.
+"""
 
 import datetime
 import shlex
 import subprocess
 from pathlib import Path
 
-from sam2_tracker.models import ModelFiles
+from sam2_tracker.models import model_files
+from sam2_tracker.settings import Settings
 
+BUNDLED = "sam2.1_hiera_micro"
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def origin_of(*words: str, files: ModelFiles | None = None) -> dict[str, str]:
-    """words: the command, after `python -m benchmarks`. files: of the model that was measured."""
+def origin_of(*words: str) -> dict[str, str]:
+    """words: the command, after `python -m benchmarks`."""
     return {
         "command": shlex.join(["python", "-m", "benchmarks", *words]),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
-        "weights": files.sha256[:12] if files else "none",
+        "weights_digest": model_files(Settings(model=BUNDLED)).sha256[:12],
     }
 
 

@@ -19,6 +19,7 @@ from benchmarks.runners import (
     AgentRunner,
     HttpRunner,
     InProcessRunner,
+    Measurement,
     OfficialRunner,
     mean_iou,
 )
@@ -37,8 +38,7 @@ from tools.redis_server import RedisServer
 from tracker import Tracker, build_tracker
 from tracker_state import StateStore
 
-OURS = ("http", "in_process")
-RUNNERS = (*OURS, "official", "agent")
+RUNNERS = ("http", "in_process", "official", "agent")
 ACTION_FRAMES = 20
 AGREEMENT_FRAMES = 8
 COLD_STARTS = 2
@@ -73,7 +73,7 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
     def measure(plan: Plan, clock: Clock, folder: Path, report: Report) -> Result:
         files = benchmark_files(model, folder)
         cases = speed_cases(plan, model)
-        measured: dict[Case, list[Any]] = {case: [] for case in cases}
+        measured: dict[Case, dict[int, Measurement]] = {case: {} for case in cases}
         with _Bench(plan, files) as bench:
             for precision in dict.fromkeys(case.precision for case in cases):
                 report(f"{model}, {precision}: loading")
@@ -93,9 +93,9 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
                         f"{case.objects} objects"
                     )
                     runner = bench.runner(case)
-                    if case.runner in OURS and not measured[case]:
-                        runner.step()  # it does not know the memory that was filled in
-                    measured[case].append(runner.step())
+                    if not measured[case]:
+                        runner.step()  # nobody's first step with a full bank counts
+                    measured[case][rounds] = runner.step()
                 rounds += 1
             resize = _seconds_to_resize(
                 bench.clip(1, plan.formats[0]), bench.image_size, torch.device(plan.device)
@@ -112,15 +112,16 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
             "cases": [
                 {
                     **asdict(case),
+                    "rounds": list(by_round),
                     "seconds": [one.seconds for one in ones],
                     "phases": {name: [one.phases[name] for one in ones] for name in ones[0].phases},
                     "read_bytes": [one.read_bytes for one in ones],
                     "written_bytes": [one.written_bytes for one in ones],
                 }
-                for case, ones in measured.items()
-                if ones
+                for case, by_round in measured.items()
+                if (ones := list(by_round.values()))
             ],
-            "not_measured": [asdict(case) for case, ones in measured.items() if not ones],
+            "not_measured": [asdict(case) for case, by_round in measured.items() if not by_round],
         }
 
     return measure

@@ -5,8 +5,9 @@
     python -m benchmarks steps --model tiny --objects 4 --rounds 5
 
 Variants take turns, round by round; a ratio is the median of the ratios within each round, with its
-95 % interval. Memory banks are full (benchmarks/banks.py), and in every round the newest memory
-frame of an object is one whose keys are not known yet, as in use. The table goes to
+95 % interval. On a CPU steps are timed by processor time, for other processes may be busy too.
+Memory banks are full (benchmarks/banks.py), and in every round the newest memory frame of an object
+is one whose keys are not known yet, as in use. The table goes to
 benchmarks/results/steps_MODEL.json and .md.
 """
 
@@ -85,16 +86,21 @@ class Bench:
         # The newest frame is one whose keys are not known yet.
         fresh = [seen_again(bank, self.model.layout, self.cache) for bank in banks]
         synchronise(self.model.device)
-        begin = time.perf_counter()
+        begin = self.clock()
         for bank, result in zip(fresh, self.model.step(self.frame, fresh), strict=True):
             remember(bank, _sound(result).seen, self.model.layout)
         synchronise(self.model.device)
-        return time.perf_counter() - begin
+        return self.clock() - begin
+
+    def clock(self) -> float:
+        """Seconds of this process's work on a CPU, where other processes may be busy too."""
+        return time.perf_counter() if self.model.device.type == "cuda" else time.process_time()
 
 
 def take_turns(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Seconds by variant and round; every round begins with another one."""
-    names, seconds = list(variants), {name: [] for name in variants}  # type: dict[str, list[float]]
+    names = list(variants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-WARM_UP_ROUNDS, rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
@@ -248,7 +254,7 @@ def report(results: Row) -> str:
     lines = [
         f"{results['model']}, {results['precision']}, {results['objects']} objects, "
         f"{about['cpu']}, {about['threads']} threads; {results['origin']['date']}, commit "
-        f"{results['origin']['commit']}, weights {results['origin']['weights']}, "
+        f"{results['origin']['commit']}, weights {results['origin']['weights_digest']}, "
         f"`{results['origin']['command']}`.",
         "",
         "| | ms | ratio (95 % interval) | goal | |",
@@ -299,11 +305,11 @@ def main() -> int:
         bench = _bench(files, options.precision)
         precision = bench.model.precision
         counts = sorted({1, min(8, options.objects)})
-        rows = [row for n in counts for row in time_policies(bench, n, options.rounds)]
+        rows = [row for n in counts for row in time_policies(bench, n, options.rounds * 8 // n)]
         rows += time_mixed(bench, options.objects, options.rounds)
         rows += time_corrections(files, precision, options.rounds)
         results = {
-            "origin": origin_of("steps", *sys.argv[1:], files=files),
+            "origin": origin_of("steps", *sys.argv[1:]),
             "machine": describe_machine(bench.model.device),
             "model": options.model,
             "precision": precision,

@@ -12,26 +12,6 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    median: float
-    fastest: float
-    slowest: float
-    count: int
-
-
-def summarise(values: Sequence[float]) -> Summary:
-    """Raises ValueError if there are none."""
-    if not values:
-        raise ValueError("There is nothing to summarise.")
-    return Summary(
-        median=statistics.median(values),
-        fastest=min(values),
-        slowest=max(values),
-        count=len(values),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Interval:
     """A median of ratios, and where it lies with a confidence of 95 %."""
 
@@ -69,6 +49,13 @@ def median_interval(values: Sequence[float]) -> Interval:
         ).confidence_interval
     return Interval(
         median=statistics.median(values), low=float(low), high=float(high), rounds=len(values)
+    )
+
+
+def spread(values: Sequence[float]) -> Interval:
+    """For a handful of runs: their median, the least and the greatest."""
+    return Interval(
+        median=statistics.median(values), low=min(values), high=max(values), rounds=len(values)
     )
 
 
