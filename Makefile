@@ -14,7 +14,7 @@ ARGS ?=
 # torch for another device: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: help setup demo test check serve bench bench-full evaluate train \
+.PHONY: help setup demo test test-fast mutants check serve bench bench-full evaluate train \
 	weights check-image faults action ui-plugin clean
 
 help:  ## list the targets
@@ -38,6 +38,12 @@ demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds
 
 test: setup  ## all tests
 	$(PY) -m pytest -q
+
+test-fast: setup  ## the tests without real processes and long runs (about a minute)
+	$(PY) -m pytest -q -m "not slow"
+
+mutants: setup  ## break the code in one place at a time, and name the test that catches it
+	$(PY) tests/mutants.py $(ARGS)
 
 check: setup  ## ruff, mypy, import-linter, shellcheck
 	$(VENV)/bin/ruff check .
