@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from benchmarks import parts
 from benchmarks.accuracy import accuracy
-from benchmarks.models import META, MICRO, benchmark_files
+from benchmarks.models import EFFICIENTTAM, META, MICRO, benchmark_files
 from benchmarks.origin import origin_of
 from benchmarks.plan import HEIGHT, WIDTH, Clock, Plan, Report
 from benchmarks.report import goals, plot, report_markdown
@@ -77,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, help="at most; default: as many as time allows")
     parser.add_argument("--part", action="append", help="only this one; may be given again")
-    parser.add_argument("--model", action="append", choices=[*META, MICRO], help="instead")
+    names = [*META, MICRO, *EFFICIENTTAM]
+    parser.add_argument("--model", action="append", choices=names, help="instead")
     parser.add_argument("--objects", type=int, action="append", help="instead; again for more")
     parser.add_argument("--size", type=int, nargs=2, default=(WIDTH, HEIGHT))
     parser.add_argument("--resume", action="store_true", help="keep the parts that are done")

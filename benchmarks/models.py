@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from sam2_tracker.models import ModelFiles, find_model, model_files
+from sam2_tracker.models import MODELS, ModelFiles, find_model, model_files
 from sam2_tracker.modules.vit_encoder import PlainViT
 from sam2_tracker.settings import Settings
 
@@ -26,6 +26,7 @@ META = {
     "base_plus": "sam2.1_hiera_b+.yaml",
     "large": "sam2.1_hiera_l.yaml",
 }
+EFFICIENTTAM = tuple(model.name for model in MODELS if model.name.startswith("efficienttam_"))
 # Logits: of the blob's middle and around it, and of an object's being there.
 BLOB, AROUND, VISIBLE = 4.0, -1.5, 10.0
 

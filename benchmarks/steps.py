@@ -28,7 +28,7 @@ import torch
 from benchmarks.banks import FILLED, full_bank, seen_again
 from benchmarks.clip import encoded_clip
 from benchmarks.machine import describe_machine, synchronise
-from benchmarks.models import META, MICRO, benchmark_files
+from benchmarks.models import EFFICIENTTAM, META, MICRO, benchmark_files
 from benchmarks.origin import origin_of
 from benchmarks.runners import fill_store
 from benchmarks.summary import Interval, median_interval, paired_ratio
@@ -287,7 +287,7 @@ def holds(ratio: Interval, limit: float) -> bool | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", default=MICRO, choices=[MICRO, *META])
+    parser.add_argument("--model", default=MICRO, choices=[MICRO, *META, *EFFICIENTTAM])
     parser.add_argument("--objects", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])

@@ -492,7 +492,7 @@ def test_states_of_another_model_are_gone(empty_redis: RedisServer, store: State
 def test_states_of_another_layout_are_gone(empty_redis: RedisServer, store: StateStore) -> None:
     """Should two models ever share a fingerprint."""
     ids, _ = walk(store, 3)
-    for change in ({"channels": 5}, {"height": 5}, {"pointer_channels": 9}):
+    for change in ({"channels": 5}, {"tokens": 20}, {"pointer_channels": 9}):
         other = open_store(empty_redis, layout=replace(SMALL, **change))
         assert is_gone(other, ids[-1]), change
         other.close()
