@@ -212,7 +212,8 @@ test(`on ${RUNS} random jobs, nothing that is not ours changes and nothing is do
             const what = `seed ${seed}, run ${run}`;
             const start = run === 0 ? 0 : dice.oneOf([0, 0, dice.upTo(LAST)]);
             const target = run === 0 ? LAST : dice.upTo(LAST);
-            const convert = run > 1 && dice.chance(0.2);
+            // of an object that is converted later, shapes on other frames stay shapes
+            const convert = run === 0 && dice.chance(0.3);
             const before = kept(bench);
             const steps = bench.store.undoSteps;
             const everything = contents(bench);

@@ -13,7 +13,7 @@ import {
     ObjectState,
     SerializedShape,
 } from './cvat';
-import { recognise, replacedShapes, unmarkedBeside } from './earlier';
+import { leftAsShapes, recognise, replacedShapes, unmarkedBeside } from './earlier';
 import { clampTarget, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { onFrame, reasonAgainstKind, SHAPE_TYPES, Source, sourcesOf } from './objects';
@@ -271,6 +271,17 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 const gone = new Set(replaced.map(({ clientID }) => clientID));
                 const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
                 beside = unmarkedBeside(run.objects, rest);
+                for (const { source, results } of this.convert ? run.objects : []) {
+                    if (source.type !== 'polygon' || !source.shape) continue;
+                    const frames = new Set(results.map(({ frame }) => frame));
+                    const count = leftAsShapes(source, frames, now.shapes);
+                    if (!count) continue;
+                    hints.push(
+                        `${source.name} is a track now on the frames of this run, and stays a ` +
+                            `polygon shape on ${count} other frames. Convert it from its first ` +
+                            'frame to its last to have one track.',
+                    );
+                }
             } catch (error) {
                 // what was tracked must not be lost with it
                 replaced = [];
