@@ -11,10 +11,8 @@ from benchmarks.summary import Interval, median_interval, paired_ratio, slope, s
 
 Results = dict[str, Any]
 
-# At 1024 px: memory attention of one object with a full bank; tiny's encoder, as its operations
-# were counted.
+# At 1024 px: memory attention of one object with a full bank.
 STEP_FLOP = 0.61e12
-TINY_ENCODE_FLOP = 0.29e12
 MODEL_PHASES = ("encode", "start", "step")
 NAMES = {
     "http": "(a) function over HTTP",

@@ -250,7 +250,7 @@ def test_results_of_other_weights_are_not_mixed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "results.json"
-    out.write_text(json.dumps({"parts": {}, "failed": {}, "weights": "of another training"}))
+    out.write_text(json.dumps({"parts": {"machine": {}}, "failed": {}, "weights": "others"}))
     with pytest.raises(SystemExit):
         main(["--resume", "--out", str(out), "--part", "agreement"])
     assert "other weights" in capsys.readouterr().err
