@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.resume and results.get("plan", written(plan)) != written(plan):
         parser.error(f"{out} holds another plan; give --out, or leave out --resume")
     weights = benchmark_files(MICRO, RESULTS).sha256
-    if options.resume and results.get("weights", weights) != weights:
+    if options.resume and results["parts"] and results.get("weights") != weights:
         parser.error(f"{out} was measured with other weights; give --out, or leave out --resume")
     if not options.show:
         results |= {"plan": written(plan), "weights": weights}

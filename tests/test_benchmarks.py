@@ -21,6 +21,7 @@ from benchmarks.plan import Clock, Plan
 from benchmarks.report import Results, goals, plot, report_markdown
 from benchmarks.runners import AgentRunner, InProcessRunner
 from benchmarks.savings import savings
+from benchmarks.scores import auroc
 from benchmarks.steps import cache_hits, holds, take_turns
 from benchmarks.summary import Interval, median_interval, paired_ratio, slope
 from model_handler import ModelHandler
@@ -65,6 +66,15 @@ def test_an_interval_knows_what_it_does_not_know() -> None:
     assert few.low < many.low <= 1.0 <= many.high < few.high
     assert few == median_interval([0.8, 1.0, 1.2])  # the same every time
     assert str(few) == "1.000 (0.800 to 1.200)"
+
+
+def test_auroc() -> None:
+    """The share of pairs in which the frame that went wrong has the lower value; ties are half."""
+    wrong = [True, True, False, False]
+    assert auroc([0.1, 0.2, 0.8, 0.9], wrong) == 1.0
+    assert auroc([0.8, 0.9, 0.1, 0.2], wrong) == 0.0
+    assert auroc([0.1, 0.5, 0.5, 0.9], wrong) == 0.875
+    assert math.isnan(auroc([0.1, 0.2], [True, True]))
 
 
 def test_a_limit_within_the_interval_is_neither_kept_nor_missed() -> None:
@@ -250,7 +260,7 @@ def test_results_of_other_weights_are_not_mixed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "results.json"
-    out.write_text(json.dumps({"parts": {}, "failed": {}, "weights": "of another training"}))
+    out.write_text(json.dumps({"parts": {"machine": {}}, "failed": {}, "weights": "others"}))
     with pytest.raises(SystemExit):
         main(["--resume", "--out", str(out), "--part", "agreement"])
     assert "other weights" in capsys.readouterr().err
