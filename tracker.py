@@ -480,7 +480,9 @@ def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) ->
         return
     seed = _drawn(each)
     drawn = start_bank(seed.policy or policy, result.seen)
-    track = Track(width=frame.width, height=frame.height, shape_type=seed.type)
+    track = Track(
+        width=frame.width, height=frame.height, shape_type=seed.type, tolerance=seed.tolerance
+    )
     if isinstance(each.prompt, tuple):
         # What is answered while the object is lost, if it is never seen again.
         track = replace(track, box=widen_box(each.prompt, width=frame.width, height=frame.height))
@@ -495,7 +497,9 @@ def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) ->
             return
         # The object keeps the type in which it is answered.
         box = track.box if seed.type == each.state.track.shape_type else each.state.track.box
-        corrected = replace(each.state, track=replace(each.state.track, box=box))
+        tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance
+        track = replace(each.state.track, box=box, tolerance=tolerance)
+        corrected = replace(each.state, track=track)
         each.new_state = adopt_references(corrected, bank)
     each.answer = Answer(shape=Shape(type=seed.type, points=seed.points), score=result.score)
 

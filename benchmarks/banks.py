@@ -64,7 +64,7 @@ def seen_again(
 def noise(model: ModelHandler) -> Observation:
     """An object that no image shows."""
     layout = model.layout
-    shape = (layout.channels, layout.height, layout.width)
+    shape = (layout.channels, layout.tokens)
     return _observation(
         torch.randn(shape, device=model.device).bfloat16(),
         torch.randn(layout.pointer_channels, device=model.device),

@@ -11,8 +11,8 @@ from benchmarks.summary import Interval, median_interval, paired_ratio, slope, s
 
 Results = dict[str, Any]
 
-# At 1024 px: memory attention of one object with a full bank.
-STEP_FLOP = 0.61e12
+# At 1024 px: a step of one object with a full bank (benchmarks/flop.py).
+STEP_FLOP = 0.62e12
 MODEL_PHASES = ("encode", "start", "step")
 NAMES = {
     "http": "(a) function over HTTP",

@@ -5,6 +5,7 @@ The official modules are those of the `sam2` package, called with the same input
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,7 +149,7 @@ def _attention_rows(
     rows: dict[tuple[str, str], Callable[[], object]], ours: ModelHandler, official: Any
 ) -> None:
     layout, device = ours.layout, ours.device
-    positions = torch.randn(layout.height * layout.width, layout.channels, device=device)
+    positions = torch.randn(layout.tokens, layout.channels, device=device)
     encodings = official.maskmem_tpos_enc[:, 0, 0]
     plain = PlainMemoryAttention(
         official.memory_attention, memory_positions=positions, time_encodings=encodings
@@ -157,8 +158,8 @@ def _attention_rows(
     def rearranged(cache: MemoryCache) -> MemoryAttention:
         return MemoryAttention(
             official.memory_attention,
-            height=layout.height,
-            width=layout.width,
+            height=math.isqrt(layout.tokens),
+            width=math.isqrt(layout.tokens),
             memory_positions=positions,
             time_encodings=encodings,
             dtype=torch.bfloat16,
@@ -167,7 +168,7 @@ def _attention_rows(
 
     cache = MemoryCache(CACHE_BYTES)
     uncached, cached = rearranged(MemoryCache(0)), rearranged(cache)
-    pixels = layout.height * layout.width
+    pixels = layout.tokens
     channels = layout.pointer_channels
     frame = torch.randn(pixels, channels, device=device)
     frame_positions = torch.randn(pixels, channels, device=device)

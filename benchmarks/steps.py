@@ -53,7 +53,7 @@ ANCHOR_SECONDS = 0.001
 MIXED_LIMIT = 1.15
 
 # The cache, at the sizes of SAM 2.1 tiny at 1024 px.
-TINY = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
+TINY = MemoryLayout(tokens=64 * 64, channels=64, recent=6, pointer_channels=256, pointers=15)
 KEYS_BYTES = int(8.5 * MIB)
 CACHE_OBJECTS = (8, 16, 24, 32, 64)
 CACHE_WARM_UP, CACHE_REQUESTS = 40, 100
@@ -209,7 +209,7 @@ def cache_hits(objects: int, max_bytes: int) -> Row:
     """Shares of what is found in the real cache, driven as requests drive it, by sizes alone."""
     cache = MemoryCache(max_bytes)
     # One value that says it is many: the cache counts bytes and looks at nothing.
-    features = torch.empty((), dtype=torch.bfloat16).expand(TINY.channels, TINY.height, TINY.width)
+    features = torch.empty((), dtype=torch.bfloat16).expand(TINY.channels, TINY.tokens)
     pointer = torch.zeros(1)
     names = 0
     found = wanted = 0

@@ -1,37 +1,44 @@
 # SPDX-License-Identifier: MIT
 """The command line, with the habits of cvat-cli.
 
-python -m cvat_action --server-host https://cvat.example track --job 42 --frame 10
-python -m cvat_action functions
-python -m cvat_action local --video clip.mp4 --annotations seeds.json --out tracked.json
+cvat-sam2 --server-host https://cvat.example track --job 42 --frame 10
+cvat-sam2 functions
+cvat-sam2 local --video clip.mp4 --annotations seeds.json --out tracked.json
 """
 
 import argparse
+import json
 import logging
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import urllib3
 from cvat_sdk.core.auth import configure_client_auth_arguments, make_client_from_cli
-from cvat_sdk.core.client import Config
+from cvat_sdk.core.client import Client, Config
 from cvat_sdk.core.exceptions import CvatSdkException
 from cvat_sdk.exceptions import ApiException
 
+from cvat_action import commands, report
+from cvat_action.commands import FAILED, INTERRUPTED, Output
 from cvat_action.errors import ActionError
-from cvat_action.functions_command import run_functions
-from cvat_action.server import READ_SECONDS, Server
-from cvat_action.track_command import INTERRUPTED, Output, TrackOptions, resume_track, run_track
-from cvat_action.tracking import Pace
+from cvat_action.plan import Options
+from cvat_action.server import AWAY, READ_SECONDS, Server
+from cvat_action.tracking import Pace, Patience
 
 logger = logging.getLogger("cvat_action")
 
 OLDEST_CVAT = (2, 40)
 SAID_BY_JOURNAL = (
-    "job", "frame", "target_frame", "object", "label", "function", "backward", "keyframes",
-    "convert_polygon_shapes_to_tracks", "leave_open", "replace", "keep_earlier", "dry_run",
-    "journal",
+    "job", "task", "frame", "target_frame", "object", "exclude", "label", "function", "backward",
+    "keyframes", "convert_polygon_shapes_to_tracks", "leave_open", "replace", "dry_run",
+    "journal", "all_seeds", "memory", "both_ways", "parallel", "video", "annotations", "out",
+    "model", "step",
 )  # fmt: skip
 
 
@@ -41,30 +48,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     connection = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_connection_arguments(connection)
     options, rest = connection.parse_known_args(arguments)
-    options = _parser().parse_args(rest, options)
+    parser = _parser()
+    options = parser.parse_args(rest, options)
+    _check(parser, options)
     _configure_logging(options)
+    _stop_on_signals()
+    problem = "Stopped by Ctrl+C."
+    code = INTERRUPTED
     try:
-        if options.command == "local":
-            return _run_local(options)
-        if options.command == "track":
-            _check_track(options)
-        return _run_on_server(options)
+        return _run(options)
     except ActionError as error:
-        logger.critical(error)
+        problem, code = str(error), FAILED
     except (ApiException, CvatSdkException, urllib3.exceptions.HTTPError) as error:
-        logger.critical(_login_failure(error))
+        problem, code = _login_failure(error, options), FAILED
+    except EOFError:
+        problem, code = "There is no login: give --auth USER:PASS or set CVAT_ACCESS_TOKEN.", FAILED
     except KeyboardInterrupt:
-        logger.critical("Stopped by Ctrl+C.")
-        return INTERRUPTED
-    return 1
+        pass
+    logger.critical(problem)
+    if getattr(options, "json", False):
+        print(json.dumps({"error": problem, "resume": None}, indent=2))
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "runs":
+        return commands.show_runs(as_json=options.json)
+    if options.command == "discard":
+        return commands.discard(options.path)
+    if options.command == "local":
+        return _run_local(options)
+    return _run_on_server(options)
 
 
 def _run_on_server(options: argparse.Namespace) -> int:
-    if options.insecure:
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    client = make_client_from_cli(options, logger=logger, config=Config())
-    with client:
-        server = Server(client, read_seconds=getattr(options, "timeout", READ_SECONDS))
+    pace = _pace(options)
+    with _client(options, pace) as client:
+        server = Server(client, read_seconds=getattr(options, "timeout", READ_SECONDS), pace=pace)
         version = server.version()
         if version and version < OLDEST_CVAT:
             logger.warning(
@@ -73,16 +93,65 @@ def _run_on_server(options: argparse.Namespace) -> int:
                 *OLDEST_CVAT,
             )
         if options.command == "functions":
-            run_functions(server, as_json=options.json)
+            report.print_functions(server.functions(), as_json=options.json)
             return 0
-        output = Output(options.json, options.preview, options.contact_sheet, _connection(options))
+        if options.command == "undo":
+            return commands.undo(server, options.path)
+        output = Output(options.json, options.preview, options.contact_sheet, _command(options))
         if options.resume:
-            return resume_track(server, options.resume, _pace(options), output)
-        return run_track(server, _track_options(options), _pace(options), output)
+            return commands.resume_track(
+                server, options.resume, pace, output, keep_earlier=options.keep_earlier
+            )
+        jobs = [options.job] if options.task is None else server.jobs_of_task(options.task)
+        codes = [0]
+        for number in jobs:
+            if options.task is not None:
+                held = server.job(number)
+                if not held.start_frame <= options.frame <= held.stop_frame:
+                    continue
+                logger.info("Job %d of task %d.", number, options.task)
+            codes.append(
+                commands.run_track(
+                    server,
+                    number,
+                    _track_options(options, options.frame),
+                    pace,
+                    output,
+                    function=options.function,
+                    dry_run=options.dry_run,
+                    path=options.journal,
+                )
+            )
+        if len(codes) == 1:
+            raise ActionError(f"No job of task {options.task} holds frame {options.frame}.")
+        return max(codes)
 
 
-def _connection(options: argparse.Namespace) -> str:
-    """The options of the connection but the login, for the command that goes on with a run."""
+def _client(options: argparse.Namespace, pace: Pace) -> Client:
+    """Waits for a CVAT that is restarting."""
+    host = options.server_host
+    if host and "://" not in host and not options.profile:
+        options.server_host = f"https://{host}"
+        logger.info("--server-host has no http:// or https://; trying %s.", options.server_host)
+    if options.insecure:
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    patience = Patience(pace)
+    quiet = logging.getLogger("cvat_sdk_client")
+    quiet.setLevel(logging.ERROR)  # our own sentences say it
+    while True:
+        try:
+            client = make_client_from_cli(options, logger=quiet, config=Config())
+        except ApiException as error:
+            if error.status not in AWAY or not patience.waits(f"CVAT answered {error.status}."):
+                raise
+            continue
+        if options.debug:  # building the client sets it back
+            logging.getLogger("urllib3").setLevel(logging.DEBUG)
+        return client
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command and the options of the connection but the login, to go on with a run."""
     given = {
         "--server-host": options.server_host,
         "--server-port": options.server_port,
@@ -90,143 +159,168 @@ def _connection(options: argparse.Namespace) -> str:
         "--org": options.organization,
     }
     words = [f"{name} {shlex.quote(str(v))} " for name, v in given.items() if v is not None]
-    return "".join(words) + ("--insecure " if options.insecure else "")
+    return _program() + " " + "".join(words) + ("--insecure " if options.insecure else "")
 
 
-def _check_track(options: argparse.Namespace) -> None:
-    """Raises ActionError where options contradict each other or would be passed over."""
-    if options.replace and options.keep_earlier:
-        raise ActionError("--replace and --keep-earlier contradict each other; give one of them.")
-    if options.resume is None:
-        if options.job is None or options.frame is None:
-            raise ActionError(
-                "track needs --job and --frame, or --resume with the journal of a run."
-            )
+def _program() -> str:
+    """What to type to get here again."""
+    name = Path(sys.argv[0]).name
+    if name == "__main__.py" or not name.startswith("cvat-sam2"):
+        return f"{shlex.quote(sys.executable)} -m cvat_action"
+    return shlex.quote(sys.argv[0])
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends with a usage error where options contradict each other or would be passed over."""
+    if options.command not in ("track", "local"):
         return
-    values = {name: getattr(options, name) for name in SAID_BY_JOURNAL}
+    if options.replace and options.keep_earlier:
+        parser.error("--replace and --keep-earlier contradict each other; give one of them.")
+    if options.resume is None:
+        if options.command == "track":
+            if (options.job is None) == (options.task is None) or options.frame is None:
+                parser.error("track needs --job (or --task) and --frame, or --resume JOURNAL.")
+            if options.task is not None and options.journal:
+                parser.error("--journal is for one job; leave it out with --task.")
+        elif not (options.video and options.annotations and options.out):
+            parser.error("local needs --video, --annotations and --out, or --resume JOURNAL.")
+        return
+    values = {name: getattr(options, name, None) for name in SAID_BY_JOURNAL}
     given = [name for name, v in values.items() if not (v is None or v is False or v == [])]
     if given:
         names = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise ActionError(f"--resume goes on with what its journal says; leave out {names}.")
+        parser.error(f"--resume goes on with what its journal says; leave out {names}.")
 
 
 def _run_local(options: argparse.Namespace) -> int:
-    from cvat_action.local import LocalOptions, run_local  # it loads torch
+    try:
+        from cvat_action.local import Files, resume_local, run_local  # it loads torch
+    except ModuleNotFoundError as error:
+        raise ActionError(
+            f"`local` runs the model itself, and {error.name} is not installed: run it in the "
+            "project's folder after `make setup`, as python -m cvat_action local."
+        ) from None
 
+    output = Output(options.json, options.preview, options.contact_sheet, _program() + " ")
+    if options.resume:
+        return resume_local(options.resume, _pace(options), output)
+    files = Files(options.video, options.annotations, options.out, options.model, options.step)
     return run_local(
-        LocalOptions(
-            video=options.video,
-            annotations=options.annotations,
-            out=options.out,
-            frame=options.frame,
-            target=options.target_frame,
-            objects=tuple(options.object),
-            labels=tuple(options.label),
-            convert=options.convert_polygon_shapes_to_tracks,
-            backward=options.backward,
-            keyframes=options.keyframes,
-            leave_open=options.leave_open,
-            replace=options.replace,
-            step=options.step,
-            model=options.model,
-        ),
+        files,
+        options.frame,
+        _track_options(options, 0),
         _pace(options),
-        Output(options.json, options.preview, options.contact_sheet),
+        output,
+        path=options.journal,
+        dry_run=options.dry_run,
     )
 
 
-def _track_options(options: argparse.Namespace) -> TrackOptions:
-    return TrackOptions(
-        job=options.job,
-        frame=options.frame,
+def _track_options(options: argparse.Namespace, frame: int) -> Options:
+    return Options(
+        frame=frame,
         target=options.target_frame,
         objects=tuple(options.object),
         labels=tuple(options.label),
-        function=options.function,
+        excluded=tuple(options.exclude),
         convert=options.convert_polygon_shapes_to_tracks,
         backward=options.backward,
-        keyframes=options.keyframes,
+        keyframes=options.keyframes or options.both_ways,
         leave_open=options.leave_open,
         replace=options.replace,
         keep_earlier=options.keep_earlier,
-        dry_run=options.dry_run,
-        journal=options.journal,
+        all_seeds=options.all_seeds,
+        memory=options.memory,
+        both_ways=options.both_ways,
+        parallel=getattr(options, "parallel", 1),
     )
 
 
 def _pace(options: argparse.Namespace) -> Pace:
-    return Pace(
-        seconds_per_call=options.seconds_per_call,
-        objects_per_call=options.objects_per_call,
-        repeats=options.repeats,
-        first_wait=options.first_wait,
-    )
+    given = {
+        name: getattr(options, name)
+        for name in ("seconds_per_call", "objects_per_call", "wait")
+        if hasattr(options, name)
+    }
+    return Pace(**given)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m cvat_action",
+        prog="cvat-sam2",
         description="Track objects of a CVAT job to a target frame with SAM 2, from outside CVAT.",
+        epilog="Exit codes: 0 all is done; 1 failed; 2 wrong usage; 3 done, but some objects "
+        "stopped or were left out; 4 ended early, go on with --resume; 130 stopped by Ctrl+C.",
     )
+    parser.add_argument("--version", action="version", version=f"cvat-sam2 {_version()}")
     _add_connection_arguments(parser)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
 
-    functions = commands.add_parser(
-        "functions", help="list the trackers of the server and which can be used"
-    )
+    functions = add("functions", help="list the trackers of the server and which can be used")
     functions.add_argument("--json", action="store_true", help="print JSON")
+    _add_tracking_arguments(_track_parser(add("track", help="track objects of a job")))
+    _add_tracking_arguments(
+        _local_parser(add("local", help="track in a video file, without a server"))
+    )
+    runs = add("runs", help="list runs that were cut off, and receipts of what was written")
+    runs.add_argument("--json", action="store_true", help="print JSON")
+    discard = add("discard", help="drop the journal of a run that was cut off")
+    discard.add_argument("path", type=Path, metavar="JOURNAL")
+    undo = add("undo", help="take back what a run wrote, but for what a person changed since")
+    undo.add_argument("path", type=Path, metavar="RECEIPT")
+    return parser
 
-    on_server = commands.add_parser("track", help="track objects of a job")
-    on_server.add_argument("--job", type=_count, metavar="ID", help="number of the job")
-    on_server.add_argument("--function", metavar="ID", help="the tracker (see `functions`)")
-    on_server.add_argument(
-        "--dry-run", action="store_true", help="show what would be tracked; write nothing"
+
+def _version() -> str:
+    try:
+        return metadata.version("cvat-sam2")
+    except metadata.PackageNotFoundError:
+        return "from source"
+
+
+def _track_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    add = parser.add_argument
+    add("--job", type=_count, metavar="ID", help="number of the job")
+    add("--task", type=_count, metavar="ID", help="all jobs of this task that hold the frame")
+    add("--function", metavar="ID", help="the tracker (see `functions`)")
+    add(
+        "--parallel",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="with --both-ways: track so many gaps at once (default: %(default)d); as many as the "
+        "function has workers",
     )
-    on_server.add_argument(
-        "--keep-earlier",
-        action="store_true",
-        help="write beside shapes that look like an earlier run's",
-    )
-    on_server.add_argument(
-        "--resume", type=Path, metavar="JOURNAL", help="go on with a run that broke"
-    )
-    on_server.add_argument(
-        "--journal", type=Path, metavar="FILE", help="where to keep what is needed to resume"
-    )
-    on_server.add_argument(
+    add(
         "--timeout",
         type=_seconds,
         default=READ_SECONDS,
         metavar="SECONDS",
         help="wait this long for one answer (default: %(default)g)",
     )
-    _add_tracking_arguments(on_server)
+    return parser
 
-    local = commands.add_parser("local", help="track in a video file, without a server")
-    local.add_argument(
-        "--video", type=Path, required=True, help="a video, or a folder of images in name order"
-    )
-    local.add_argument(
+
+def _local_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    add = parser.add_argument
+    add("--video", type=Path, help="a video, or a folder of images in name order")
+    add(
         "--annotations",
         type=Path,
-        required=True,
         metavar="FILE",
         help="the objects: COCO (.json) or CVAT for video 1.1 (.xml), or a ZIP of CVAT's export",
     )
-    local.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="what to write: .json or .xml"
-    )
-    local.add_argument(
+    add("--out", type=Path, metavar="FILE", help="what to write: .json or .xml")
+    add(
         "--model",
         metavar="NAME",
         help="sam2.1_hiera_tiny, ... (default: SAM2_MODEL, else the bundled micro model)",
     )
-    local.add_argument(
+    add(
         "--step",
         action="store_true",
         help="show each frame and ask whether to go on, correct or stop",
     )
-    _add_tracking_arguments(local)
     return parser
 
 
@@ -235,6 +329,7 @@ def _add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--debug", "--verbose", action="store_true", dest="debug", help="log every request"
     )
+    parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
 
 
 def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
@@ -249,6 +344,12 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
         help="only this object: 17 is a shape, track:5 a track; may be repeated",
     )
     add("--label", action="append", default=[], metavar="NAME", help="only objects of this label")
+    add("--exclude", action="append", default=[], metavar="ID", help="not this object")
+    add(
+        "--all-seeds",
+        action="store_true",
+        help="also objects drawn on later frames of the range, each from its frame on",
+    )
     add(
         "--convert-polygon-shapes-to-tracks",
         action="store_true",
@@ -258,7 +359,18 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--keyframes",
         action="store_true",
-        help="start again from what a person drew on later frames of the range",
+        help="what a person drew on later frames of the range joins the object's memory",
+    )
+    add(
+        "--both-ways",
+        action="store_true",
+        help="with what a person drew on several frames: track every gap from both ends and take "
+        "the better result; written when all is tracked (implies --keyframes)",
+    )
+    add(
+        "--memory",
+        choices=("official", "quality", "anchors"),
+        help="which frames an object is remembered by (default: the function's setting)",
     )
     add(
         "--leave-open",
@@ -266,6 +378,10 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not end tracks after the target frame; CVAT repeats the last position",
     )
     add("--replace", action="store_true", help="replace the shapes of an earlier run")
+    add("--keep-earlier", action="store_true", help="write beside the shapes of an earlier run")
+    add("--dry-run", action="store_true", help="show what would be tracked; write nothing")
+    add("--resume", type=Path, metavar="JOURNAL", help="go on with a run that broke")
+    add("--journal", type=Path, metavar="FILE", help="where to keep what is needed to resume")
     add("--json", action="store_true", help="print the summary as JSON")
     add("--preview", type=Path, metavar="MP4", help="write a video with the objects drawn in")
     add("--contact-sheet", type=Path, metavar="PNG", help="write a sheet of some of its frames")
@@ -283,8 +399,13 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="at most this many objects per call (default: all)",
     )
-    add("--repeats", type=_count, default=Pace.repeats, help="repeat a call this often")
-    add("--first-wait", type=_seconds, default=Pace.first_wait, help=argparse.SUPPRESS)
+    add(
+        "--wait",
+        type=_not_negative,
+        default=Pace.wait,
+        metavar="S",
+        help="wait this long in all for a server or function that is away (default: %(default)g)",
+    )
 
 
 def _count(text: str) -> int:
@@ -309,24 +430,45 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _not_negative(text: str) -> float:
+    return 0.0 if text.strip("0.") == "" and text else _seconds(text)
+
+
 def _configure_logging(options: argparse.Namespace) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s"))
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.INFO)
-    if options.debug:
-        logger.setLevel(logging.DEBUG)
-        logging.getLogger("urllib3").setLevel(logging.DEBUG)
+    root.setLevel(logging.WARNING if options.quiet else logging.INFO)
+    logger.setLevel(logging.DEBUG if options.debug else logging.NOTSET)
+    # What urllib3 says of its own connections is in our sentences.
+    logging.getLogger("urllib3").setLevel(logging.DEBUG if options.debug else logging.ERROR)
 
 
-def _login_failure(error: Exception) -> str:
+def _stop_on_signals() -> None:
+    """A signal that ends the process ends the run as Ctrl+C does."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), stop)
+    except ValueError:
+        pass  # not in the main thread: no signal arrives here
+
+
+def _login_failure(error: Exception, options: argparse.Namespace) -> str:
     status = getattr(error, "status", None)
     if status in (400, 401):
         return f"CVAT does not accept the login ({status}): check --auth or CVAT_ACCESS_TOKEN."
     if status:
         return f"CVAT answered {status} to the login."
-    if isinstance(error, urllib3.exceptions.HTTPError):
+    if isinstance(error, urllib3.exceptions.HTTPError) or status == 0:
         cause = getattr(error, "reason", None) or error
-        return f"CVAT did not answer: {cause}. Check --server-host and --server-port."
+        host = options.server_host or "the default server"
+        ssl = "SSL" in str(cause)
+        hint = " If it has no certificate, write http://." if ssl else ""
+        return f"{host} did not answer: {cause}. Check --server-host and --server-port.{hint}"
     return str(error)

@@ -1,99 +1,163 @@
 # SPDX-License-Identifier: MIT
-"""Shapes that an earlier run left on the frames of this one.
+"""The shapes that earlier runs left of the objects of this run (docs/identity.md).
 
-They carry no mark: an earlier result has the source `auto` and the label, type and group of its
-seed (contract section 10). Where objects of the same kind are not part of the run, their shapes are
-told apart by following each object from frame to frame by overlap.
+Marked shapes are known by the number of their object. Where there is no mark, an object is followed
+from frame to frame by the overlap of boxes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from cvat_action.errors import ActionError
-from cvat_action.geometry import bounding_box
-from cvat_action.job import Annotations, Job, Wire
-from cvat_action.selection import Seed, kind_of
+from cvat_action.geometry import Box, bounding_box, boxes_iou
+from cvat_action.identity import free_number, mark_of, number_of_drawing
+from cvat_action.job import Job
+from cvat_action.look import Kind, Known, Look, kind_of
+from cvat_action.selection import Seed
+from cvat_action.tracking import SAME_OBJECT
 
-Box = tuple[float, float, float, float]
+Found = dict[int, dict[int, list[Known]]]
+"""number of an object to frame to its earlier shapes there"""
 
 
 @dataclass
 class _Chain:
-    """An object of the start frame, followed through the shapes of an earlier run."""
+    """An object of the start frame, followed through shapes without a mark."""
 
     box: Box
-    selected: bool
+    number: int
+    """of a seed of this run; 0: an object that is not part of it"""
+
+
+def with_numbers(seeds: Sequence[Seed], receipts: Mapping[int, int]) -> tuple[Seed, ...]:
+    """The seeds with the numbers of their objects. `receipts`: number by the id of a seed."""
+    taken: set[int] = set()
+    numbered = []
+    for seed in seeds:
+        if not seed.is_track:
+            mark = mark_of(seed.wire.get("score"), seed.frame)
+            number = mark.number if mark else receipts.get(seed.wire["id"], 0)
+            number = number or number_of_drawing(seed.type, seed.frame, seed.points)
+            seed = replace(seed, number=free_number(number, taken))
+            taken.add(seed.number)
+        numbered.append(seed)
+    return tuple(numbered)
 
 
 def earlier_results(
-    job: Job, annotations: Annotations, seeds: Sequence[Seed], frames: Sequence[int]
-) -> list[Wire]:
-    """The earlier run's shapes of these objects on `frames` (in the order of tracking).
+    job: Job, look: Look, seeds: Sequence[Seed], frames: Sequence[int]
+) -> tuple[tuple[Seed, ...], Found]:
+    """The seeds and the automatic shapes of earlier runs on `frames` (in the order of tracking).
 
-    Raises ActionError where it cannot be told whose a shape is.
+    A seed without shapes of its own number takes over the number of marked shapes that follow it by
+    overlap. Raises ActionError where it cannot be told whose a shape without a mark is.
     """
-    shape_seeds = [s for s in seeds if not s.is_track]
-    found: list[Wire] = []
-    for kind in dict.fromkeys(kind_of(s.wire) for s in shape_seeds):
-        alike = [s for s in annotations.shapes if kind_of(s) == kind]
-        selected = [s for s in shape_seeds if kind_of(s.wire) == kind]
-        # by place, not by id: a run that is resumed starts from its own last results
-        starts = {(s.frame, *map(float, s.points)) for s in selected}
-        frames_of_starts = {s.frame for s in selected}
-        others = [
-            s
-            for s in alike
-            if s["frame"] in frames_of_starts
-            and (s["frame"], *map(float, s["points"])) not in starts
-        ]
-        chains = [_Chain(bounding_box(s.type, s.points), True) for s in selected]
-        chains += [_Chain(bounding_box(s["type"], s["points"]), False) for s in others]
-        on_frame: dict[int, list[Wire]] = {}
-        for s in alike:
-            if s["source"] == "auto":
-                on_frame.setdefault(s["frame"], []).append(s)
+    found: Found = {s.number: {} for s in seeds if not s.is_track}
+    if not found:
+        return tuple(seeds), found
+    wanted = set(frames)
+    known_numbers = set(found) | _numbers_of_others(look, seeds)
+    unclear: dict[Kind, dict[int, list[Known]]] = {
+        kind_of(s.wire): {} for s in seeds if not s.is_track
+    }
+    for k in look.shapes.values():
+        if not k.auto or k.frame not in wanted:
+            continue
+        if k.mark and k.mark.number in found:
+            found[k.mark.number].setdefault(k.frame, []).append(k)
+        elif k.kind in unclear and (k.mark is None or k.mark.number not in known_numbers):
+            unclear[k.kind].setdefault(k.frame, []).append(k)
+    renamed: dict[int, int] = {}
+    for kind, on_frame in unclear.items():
+        chains = _chains(look, seeds, kind)
         for frame in frames:
-            found += _own(job, kind, frame, on_frame.get(frame, []), chains)
-    return found
+            if frame in on_frame:
+                _follow(job, kind, frame, on_frame[frame], chains, found, renamed)
+    return tuple(
+        replace(s, number=renamed.get(s.number, s.number)) for s in seeds
+    ), _under_new_numbers(found, renamed, look, wanted)
 
 
-def _own(
-    job: Job, kind: tuple[int, str, int], frame: int, shapes: list[Wire], chains: list[_Chain]
-) -> list[Wire]:
-    """Those shapes of one frame that belong to selected objects; moves the chains on."""
-    boxes = [bounding_box(s["type"], s["points"]) for s in shapes]
-    scored = sorted(
-        ((_overlap(c.box, b), i, j) for i, c in enumerate(chains) for j, b in enumerate(boxes)),
-        reverse=True,
-    )
-    chain_of: dict[int, int] = {}
-    for score, i, j in scored:
-        if score > 0 and j not in chain_of and i not in chain_of.values():
-            chain_of[j] = i
-    lone = [i for i in range(len(chains)) if i not in chain_of.values()]
-    rest = [j for j in range(len(shapes)) if j not in chain_of]
-    lone_selected = [i for i in lone if chains[i].selected]
-    # An object that was corrected can be far from where the earlier run went on. What is left over
-    # is its own where nobody else can be meant.
-    if rest and lone_selected:
-        if len(lone_selected) < len(lone) or len(rest) > len(lone):
-            name = job.label(kind[0]).name
-            raise ActionError(
-                f"Frame {frame} holds shapes of an earlier run ({name}, {kind[1]}) and it cannot "
-                "be told whose they are. Select all objects of this label and type, or give "
-                "them different groups in CVAT."
+def _numbers_of_others(look: Look, seeds: Sequence[Seed]) -> set[int]:
+    """Numbers of the objects on the seeds' frames that are not part of the run."""
+    on = {s.frame for s in seeds}
+    numbers = set()
+    for shape in look.whole.values():
+        if shape["frame"] in on:
+            mark = mark_of(shape.get("score"), shape["frame"])
+            numbers.add(
+                mark.number
+                if mark
+                else number_of_drawing(shape["type"], shape["frame"], shape["points"] or ())
             )
-        chain_of |= dict(zip(rest, lone_selected, strict=False))
-    for j, i in chain_of.items():
-        chains[i].box = boxes[j]
-    return [shapes[j] for j, i in sorted(chain_of.items()) if chains[i].selected]
+    return numbers
 
 
-def _overlap(a: Box, b: Box) -> float:
-    """Intersection over union."""
-    shared = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-    return shared / (_area(a) + _area(b) - shared) if shared else 0.0
+def _chains(look: Look, seeds: Sequence[Seed], kind: Kind) -> list[_Chain]:
+    own = [s for s in seeds if not s.is_track and kind_of(s.wire) == kind]
+    ids = {s.wire["id"] for s in own}
+    frames = {s.frame for s in own}
+    chains = [_Chain(bounding_box(s.type, s.points), s.number) for s in own]
+    return chains + [
+        _Chain(k.box, 0)
+        for k in look.shapes.values()
+        if k.kind == kind and k.frame in frames and k.id not in ids
+    ]
 
 
-def _area(box: Box) -> float:
-    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+def _follow(
+    job: Job,
+    kind: Kind,
+    frame: int,
+    shapes: list[Known],
+    chains: list[_Chain],
+    found: Found,
+    renamed: dict[int, int],
+) -> None:
+    """Links the shapes of one frame to chains, which move on; adds those of seeds to `found`."""
+    overlap = boxes_iou([c.box for c in chains], [k.box for k in shapes])
+    pairs = np.argwhere(overlap >= SAME_OBJECT)
+    best_first = pairs[np.argsort(-overlap[pairs[:, 0], pairs[:, 1]], kind="stable")]
+    shape_of: dict[int, int] = {}
+    linked: set[int] = set()
+    for i, j in best_first.tolist():
+        if i not in shape_of and j not in linked:
+            shape_of[i] = j
+            linked.add(j)
+    for i, j in shape_of.items():
+        chain, shape = chains[i], shapes[j]
+        chain.box = shape.box
+        if not chain.number:
+            continue
+        if shape.mark is None:
+            found[chain.number].setdefault(frame, []).append(shape)
+        elif not found[chain.number] and chain.number not in renamed:
+            renamed[chain.number] = shape.mark.number
+    left = [k for j, k in enumerate(shapes) if j not in linked and k.mark is None]
+    lone = any(
+        c.number and i not in shape_of and frame not in found[c.number] and c.number not in renamed
+        for i, c in enumerate(chains)
+    )
+    if left and lone:
+        raise ActionError(
+            f"Frame {frame} holds {len(left)} automatic shapes ({job.label(kind[0]).name}, "
+            f"{kind[1]}) without a mark, and it cannot be told whose they are. Select all objects "
+            "of this label and type, give them different groups in CVAT, or write beside them "
+            "with --keep-earlier."
+        )
+
+
+def _under_new_numbers(
+    found: Found, renamed: dict[int, int], look: Look, wanted: set[int]
+) -> Found:
+    """`found` under the numbers that seeds took over, with all marked shapes of these."""
+    if not renamed:
+        return found
+    result = {renamed.get(number, number): on_frame for number, on_frame in found.items()}
+    new = set(renamed.values())
+    for k in look.shapes.values():
+        if k.auto and k.mark and k.mark.number in new and k.frame in wanted:
+            result[k.mark.number].setdefault(k.frame, []).append(k)
+    return result

@@ -2,6 +2,7 @@
 """Checks of CVAT points (contract section 6)."""
 
 import math
+from array import array
 from collections.abc import Sequence
 
 import cv2
@@ -9,6 +10,8 @@ import numpy as np
 from cvat_sdk.masks import decode_mask
 from numpy.typing import NDArray
 
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom in continuous image coordinates"""
 MOST_OUTSIDE = 10
 """image sides that a point may lie off; farther ones are no drawing, and cost memory to fill"""
 
@@ -19,7 +22,7 @@ def points_fault(kind: str, points: object, width: int, height: int) -> str | No
     CVAT's server stores a wrong run sum or a box outside the image without a word, and then shows
     and exports it broken (contract 6.1, 11.2), so nothing is written that was not looked at here.
     """
-    if not isinstance(points, list) or not {type(p) for p in points} <= {int, float}:
+    if not isinstance(points, list | array) or not {type(p) for p in points} <= {int, float}:
         return "points that are not a list of numbers"
     try:
         finite = all(map(math.isfinite, points))
@@ -41,7 +44,7 @@ def points_fault(kind: str, points: object, width: int, height: int) -> str | No
     return f"a shape of type {kind!r}"
 
 
-def _mask_fault(points: list[float], width: int, height: int) -> str | None:
+def _mask_fault(points: Sequence[float], width: int, height: int) -> str | None:
     if len(points) < 6 or any(p != int(p) for p in points):
         return "a mask that is not a list of at least 6 whole numbers"
     *runs, left, top, right, bottom = (int(p) for p in points)
@@ -50,6 +53,14 @@ def _mask_fault(points: list[float], width: int, height: int) -> str | None:
     if any(r < 0 for r in runs) or sum(runs) != (right - left + 1) * (bottom - top + 1):
         return "a mask whose runs do not fill its box"
     return None
+
+
+def size_fault(kind: str, points: Sequence[float]) -> str | None:
+    """What is wrong with the size of checked points: CVAT's page drops shapes below a pixel."""
+    left, top, right, bottom = bounding_box(kind, points)
+    sides = right - left, bottom - top
+    least = max(sides) if kind == "polygon" else min(sides)
+    return f"a {kind} smaller than a pixel inside the image" if least < 1 else None
 
 
 def points_in_image(kind: str, points: Sequence[float], width: int, height: int) -> list[float]:
@@ -77,10 +88,22 @@ def points_to_bitmap(
     return bitmap.astype(bool)
 
 
-def bounding_box(kind: str, points: Sequence[float]) -> tuple[float, float, float, float]:
+def bounding_box(kind: str, points: Sequence[float]) -> Box:
     """(left, top, right, bottom) in continuous image coordinates."""
     if kind == "mask":
         left, top, right, bottom = points[-4:]
         return left, top, right + 1, bottom + 1
     xs, ys = points[0::2], points[1::2]
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def boxes_iou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
+    """Intersection over union of each of `a` with each of `b`: (len(a), len(b))."""
+    first = np.asarray(a, dtype=np.float64).reshape(-1, 1, 4)
+    second = np.asarray(b, dtype=np.float64).reshape(1, -1, 4)
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=2)
+    areas = [np.prod(np.clip(o[..., 2:] - o[..., :2], 0, None), axis=2) for o in (first, second)]
+    union = areas[0] + areas[1] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What a run has done so far, in a file of JSON lines, so that a run cut off can go on.
 
-The first line says what is run, then comes a line per tracked frame, then the requests to write,
-and one line before and one after each of them. No credentials are in it.
+The first line is the plan. Then comes a line per tracked frame with the results and the tokens of
+all objects, and a line for everything that was written: so a run that goes on works out anew what
+is missing. One process at a time holds the file. The tokens are as good as the right to track
+with them for eight hours, so only its owner may read the file; there is no password in it.
 """
 
 import errno
@@ -10,139 +12,142 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+import portalocker
 
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
-from cvat_action.selection import Correction, Seed
-from cvat_action.tracking import Tracked, TrackedObject
-from cvat_action.upload import Batch
+from cvat_action.results import Written
+from cvat_action.tracking import Tracked, TrackedObject, compact
 
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class Header:
-    server: str
-    job: int
-    function: str
-    frame: int
-    target: int
-    convert: bool
-    leave_open: bool
-    replace: bool
-    keep_earlier: bool
+VERSION = 2
+OWNER_ONLY = 0o600
 
 
 @dataclass
 class Record:
     """A journal as it is read back."""
 
-    header: Header
-    objects: list[TrackedObject]
+    plan: Wire
     done: list[int] = field(default_factory=list)
-    batches: list[Batch] | None = None
-    """None: the run was cut off before it began to write"""
-    converted: list[str] = field(default_factory=list)
-    """refs of the shapes that became the created tracks, in order"""
-    sent: int = 0
-    """requests begun"""
-    written: int = 0
-    """requests answered"""
-    track_ids: list[int] = field(default_factory=list)
-    """ids of the created tracks"""
+    """frames that are tracked"""
+    written_until: int = 0
+    """how many of them are written"""
+    written: Written = field(default_factory=Written)
+    stopped: list[str | None] = field(default_factory=list)
+    states: list[Any] = field(default_factory=list)
+    receipt: Wire = field(default_factory=dict)
+    """path and head of the run's receipt"""
 
 
 class Journal:
     """Written line by line; every line is on disk before the run goes on."""
 
-    def __init__(self, path: Path, file: FileIO, created_tracks: frozenset[int]) -> None:
+    def __init__(self, path: Path, file: FileIO) -> None:
         self.path = path
         self._file = file
-        self._created_tracks = created_tracks
 
     @classmethod
-    def begin(
-        cls, path: Path, header: Header, seeds: Sequence[Seed], *, over: bool = False
-    ) -> "Journal":
-        """over: in the place of the journal that lies there, of a run that is written.
-
-        Raises ActionError where one lies there else: it may hold the only copy of what was tracked.
-        """
-        part = path.with_name(path.name + ".part") if over else path
+    def begin(cls, path: Path, plan: Wire, receipt: Wire | None = None) -> "Journal":
+        """Raises ActionError where one lies there: it may hold the only copy of what was tracked,
+        or cannot be written."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = FileIO(part, "w" if over else "x")
+            file = FileIO(path, "x")
+        except FileExistsError:
+            if path.is_file():
+                raise in_the_way(path) from None
+            raise _cannot_write(path, "it is no file") from None
         except OSError as error:
-            if isinstance(error, FileExistsError) and path.is_file():
-                raise ActionError(
-                    "A run that was cut off or is still going on has its journal there. Delete "
-                    "the file, name another with --journal, or go on with that run: "
-                    f"--resume {shlex.quote(str(path))}"
-                ) from None
-            raise ActionError(
-                f"The journal {path} cannot be written ({error.strerror}); name another place "
-                "with --journal."
-            ) from None
-        journal = cls(path, file, frozenset())
+            raise _cannot_write(path, error.strerror) from None
+        os.fchmod(file.fileno(), OWNER_ONLY)
+        journal = cls(path, file)
         try:
-            content = {**asdict(header), "seeds": [asdict(s) for s in seeds]}
-            journal._line({"journal": VERSION, **content})
+            _lock(file, path)
+            journal._line({"journal": VERSION, "receipt": receipt or {}, "plan": plan})
         except ActionError:
             file.close()
-            part.unlink()
+            path.unlink()
             raise
-        if over:
-            part.replace(path)
         return journal
 
     @classmethod
-    def append(cls, path: Path, record: Record) -> "Journal":
-        with path.open("r+b") as file:  # a last line cut short must not spoil the next one
-            file.truncate(file.read().rfind(b"\n") + 1)
-        journal = cls(path, FileIO(path, "a"), frozenset())
-        if record.batches is not None:
-            journal._created_tracks = _created_tracks(record.batches)
-        return journal
+    def go_on(cls, path: Path) -> tuple["Journal", Record]:
+        """The journal of a run that was cut off, held from here on, and what it says.
+
+        Raises ActionError where it cannot be read, is no journal, or its run is still going on.
+        """
+        try:
+            file = FileIO(path, "r+")
+        except OSError as error:
+            raise ActionError(
+                f"The journal {path} cannot be read or written: {error.strerror}."
+            ) from None
+        try:
+            _lock(file, path)
+            record = read(path)
+            # A last line that was cut short must not spoil the next one.
+            size = os.fstat(file.fileno()).st_size
+            file.truncate(_end_of_last_line(file, size))
+            file.seek(0, os.SEEK_END)
+        except ActionError:
+            file.close()
+            raise
+        return cls(path, file), record
 
     def frame(self, frame: int, objects: Sequence[TrackedObject]) -> None:
         results = [
-            [t.points, t.score, t.by_hand] if (t := o.frames.get(frame)) else None for o in objects
+            [None if t.points is None else list(t.points), t.score, t.by_hand]
+            if (t := o.frames.get(frame))
+            else None
+            for o in objects
         ]
-        self._line({"frame": frame, "results": results, "stopped": [o.stopped for o in objects]})
+        self._line(
+            {
+                "frame": frame,
+                "results": results,
+                "stopped": [o.stopped for o in objects],
+                "states": [o.state if o.live else None for o in objects],
+            }
+        )
 
-    def changes(self, batches: Sequence[Batch], converted: Sequence[str]) -> None:
-        self._created_tracks = _created_tracks(batches)
-        requests = [{"action": b.action, "kind": b.kind, "objects": b.objects} for b in batches]
-        self._line({"changes": requests, "converted": list(converted)})
+    def created(self, where: str, of: Sequence[Sequence[Any]]) -> None:
+        """shapes: (number, frame, id); tracks: (object, id, hash of the content)."""
+        self._line({"created": where, "of": of})
 
-    def sending(self, index: int) -> None:
-        self._line({"sending": index})
+    def stage(self, frames: int) -> None:
+        """The first `frames` tracked frames are written."""
+        self._line({"written": frames})
 
-    def written(self, index: int, ids: list[int]) -> None:
-        kept = ids if index in self._created_tracks else []
-        self._line({"written": index, "track_ids": kept})
+    def results(self) -> Iterator[tuple[int, list[Tracked | None]]]:
+        """(frame, results of all objects) of all frames that were tracked."""
+        record = _read_head(self.path)
+        kinds = [s["type"] for s in record.plan["seeds"]]
+        for line in _lines(self.path):
+            if "frame" in line:
+                yield line["frame"], _results(line, kinds)
 
     def close(self) -> None:
         self._file.close()
 
     def remove(self) -> None:
-        self.close()
         self.path.unlink(missing_ok=True)
+        self.close()
 
     def _line(self, content: Wire) -> None:
         line = json.dumps(content).encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rest = memoryview(line)
+            while rest:  # one write takes at most 2 GiB
+                rest = rest[self._file.write(rest) or _full() :]
             os.fsync(self._file.fileno())
         except OSError as error:
             with suppress(OSError):  # half a line would spoil the next one
@@ -152,68 +157,161 @@ class Journal:
             ) from None
 
 
-def default_path(header: Header) -> Path:
-    folder = platformdirs.user_state_path("cvat-action")
-    server = re.sub(r"[^A-Za-z0-9.-]+", "-", header.server)
-    return folder / f"{server}-job-{header.job}-frame-{header.frame}-to-{header.target}.jsonl"
+def default_path(server: str, job: int, frame: int, target: int) -> Path:
+    return folder() / f"{file_name(server)}-job-{job}-frame-{frame}-to-{target}.jsonl"
+
+
+def folder() -> Path:
+    return platformdirs.user_state_path("cvat-action")
+
+
+def file_name(server: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", server)
+
+
+def in_the_way(path: Path, command: str = "track") -> ActionError:
+    """What to do about a journal that lies there already."""
+    said = (
+        "Such a run is still going on in another process."
+        if is_held(path)
+        else "Such a run was cut off before, and its journal is still there."
+    )
+    return ActionError(
+        f"{said} Go on with it: {command} --resume {shlex.quote(str(path))}, drop it: discard "
+        f"{shlex.quote(str(path))}, or name another journal with --journal."
+    )
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process works with this journal."""
+    try:
+        with FileIO(path, "r+") as file:
+            _lock(file, path)
+    except (ActionError, OSError):
+        return True
+    return False
 
 
 def read(path: Path) -> Record:
     """Raises ActionError where the file is not a journal. A last line cut short is left out."""
+    record = _read_head(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ActionError(f"The journal {path} cannot be read: {error}.") from None
-    try:
-        head = json.loads(lines[0])
-        if head.pop("journal") != VERSION:
-            raise ActionError(f"{path} was written by another version of this command.")
-        seeds = [_seed(s) for s in head.pop("seeds")]
-        record = Record(Header(**head), [TrackedObject(s) for s in seeds])
-        for line in lines[1:-1]:
-            _take(record, json.loads(line))
+        for line in _lines(path):
+            _take(record, line)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise ActionError(f"{path} is not a journal of this command, or is damaged.") from None
+        raise _damaged(path) from None
     return record
 
 
-def _take(record: Record, line: dict[str, Any]) -> None:
+def fill(record: Record, path: Path, objects: Sequence[TrackedObject]) -> None:
+    """Gives the objects what the journal holds of them: results, tokens, where to go on from."""
+    written = set(record.done[: record.written_until])
+    kinds = [o.seed.type for o in objects]
+    try:
+        for line in _lines(path):
+            if "frame" in line:
+                _fill_frame(line, objects, kinds, written)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise _damaged(path) from None
+    for o, stopped, state in zip(objects, record.stopped, record.states, strict=False):
+        o.stopped, o.state = stopped, state
+
+
+def _fill_frame(
+    line: Wire, objects: Sequence[TrackedObject], kinds: Sequence[str], written: set[int]
+) -> None:
+    frame = line["frame"]
+    for o, t in zip(objects, _results(line, kinds), strict=True):
+        if t is None:
+            continue
+        if frame in written:
+            o.handed_on.add(frame, t)
+        else:
+            o.frames[frame] = t
+        if t.by_hand:
+            o.asleep = t.points is None
+        if t.points is not None:
+            o.last_good = (frame, t.points)
+
+
+def _results(line: Wire, kinds: Sequence[str]) -> list[Tracked | None]:
+    return [
+        None
+        if result is None
+        else Tracked(None if result[0] is None else compact(kind, result[0]), result[1], result[2])
+        for kind, result in zip(kinds, line["results"], strict=True)
+    ]
+
+
+def _take(record: Record, line: Wire) -> None:
+    written = record.written
     if "frame" in line:
         record.done.append(line["frame"])
-        pairs = zip(record.objects, line["results"], line["stopped"], strict=True)
-        for o, result, stopped in pairs:
-            o.stopped = stopped
-            if result is None:
-                continue
-            points, score, by_hand = result
-            kept = None if points is None else tuple(points)
-            o.frames[line["frame"]] = Tracked(kept, score, by_hand)
-            if by_hand:
-                o.asleep = kept is None
-            if kept is not None:
-                o.last_good = (line["frame"], kept)
-    elif "changes" in line:
-        record.batches = [
-            Batch(b["action"], b["kind"], tuple(b["objects"])) for b in line["changes"]
-        ]
-        record.converted = line["converted"]
-    elif "sending" in line:
-        record.sent = line["sending"] + 1
+        record.stopped, record.states = line["stopped"], line["states"]
+    elif line.get("created") == "shapes":
+        for number, frame, shape in line["of"]:
+            written.shapes.add((number, frame))
+            written.ids[shape] = (number, frame)
+    elif line.get("created") == "tracks":
+        written.tracks |= {ref: number for ref, number, _ in line["of"]}
+        written.track_contents |= {content for _, _, content in line["of"]}
     elif "written" in line:
-        record.written = line["written"] + 1
-        record.track_ids += line["track_ids"]
+        record.written_until = line["written"]
 
 
-def _seed(data: dict[str, Any]) -> Seed:
-    corrections = tuple(
-        Correction(c["frame"], None if c["points"] is None else tuple(c["points"]), c.get("shape"))
-        for c in data.pop("corrections")
+def _read_head(path: Path) -> Record:
+    try:
+        with path.open(encoding="utf-8") as file:
+            head = json.loads(file.readline())
+        if head["journal"] != VERSION:
+            raise ActionError(f"{path} was written by another version of this command.")
+        return Record(head["plan"], receipt=head.get("receipt", {}))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ActionError(f"The journal {path} cannot be read: {error}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(path) from None
+
+
+def _lines(path: Path) -> Iterator[Wire]:
+    """All lines but the first and one that was cut short."""
+    with path.open("rb") as file:
+        file.readline()
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def _end_of_last_line(file: FileIO, size: int) -> int:
+    step = 1 << 20
+    end = size
+    while end > 0:
+        start = max(0, end - step)
+        file.seek(start)
+        at = file.read(end - start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        end = start
+    return 0
+
+
+def _lock(file: FileIO, path: Path) -> None:
+    try:
+        portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.LockException:
+        raise ActionError(
+            f"The run of {path} is still going on in another process; wait for it, or stop it."
+        ) from None
+
+
+def _full() -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _cannot_write(path: Path, why: str | None) -> ActionError:
+    return ActionError(
+        f"The journal {path} cannot be written ({why}); name another place with --journal."
     )
-    points = tuple(data.pop("points"))
-    return Seed(**data, points=points, corrections=corrections)
 
 
-def _created_tracks(batches: Sequence[Batch]) -> frozenset[int]:
-    return frozenset(
-        i for i, b in enumerate(batches) if b.action == "create" and b.kind == "tracks"
-    )
+def _damaged(path: Path) -> ActionError:
+    return ActionError(f"{path} is not a journal of this command, or is damaged.")

@@ -18,17 +18,20 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cvat_action.interpolation import PolygonPair, Ring, points_to_ring, ring_to_points
 from cvat_action.limits import Limit, PolygonTruth, RectangleTruth
-from cvat_action.polygons import aligned_start
+from cvat_action.polygons import aligned_outline, outline_samples
 from cvat_action.signature import sign
 from sam2_tracker.errors import BadShape, EmptyShape
-from sam2_tracker.outlines import fewest_corners, ring_area, ring_length, ring_to_outline
+from sam2_tracker.outlines import fewest_corners, ring_length, ring_to_outline
 from sam2_tracker.shapes import bitmap_to_ring, polygon_to_bitmap
 
 OWN_SHARE = 0.35
 """of the limit, that a keyframe's own simplification may use up; the rest is interpolation's"""
+CARRIED_SHARE = 0.6
+"""of the limit, that a polygon may use up which is taken over from the keyframe before"""
 BOX_IOU = 0.95
 """least IoU of rectangles"""
 LONGEST = 100
@@ -76,30 +79,17 @@ def sparse_keyframes(
     Gives the points by frame: fixed ones as they are, the others signed for their frame.
     """
     frames = sorted(results)
-    limit = limit_for(kind, iou, width, height)
-    truths = {frame: _truth(kind, results[frame].points) for frame in frames}
-    found = candidates(kind, results, truths, limit, width=width, height=height)
-    rings = {frame: points_to_ring(points) for frame, points in found.items()}
+    run = _Run(kind, results, limit_for(kind, iou, width, height), (width, height))
     must = {
         frame
         for before, frame in zip([frames[0], *frames], frames, strict=False)
         if frame in forced
         or results[frame].fixed
-        or truths[frame] is None
+        or run.truths[frame] is None
         or _flags(results[frame]) != _flags(results[before])
     }
-
-    def fits(left: int, right: int) -> bool:
-        between = frames[bisect_right(frames, left) : bisect_left(frames, right)]
-        at = _interpolation(kind, rings[left], rings[right])
-        return all(
-            truth.within(at((between[i] - left) / (right - left)), limit)
-            for i in _middle_first(len(between))
-            if (truth := truths[between[i]]) is not None
-        )
-
-    chosen = fewest_keyframes(frames, must, fits, on_frame)
-    return {frame: found[frame] for frame in chosen}
+    chosen = fewest_keyframes(frames, must, run.fits, on_frame)
+    return {frame: run.points[frame] for frame in chosen}
 
 
 def limit_for(kind: str, iou: float, width: int, height: int) -> Limit:
@@ -109,41 +99,100 @@ def limit_for(kind: str, iou: float, width: int, height: int) -> Limit:
     return Limit.for_picture(iou, width, height)
 
 
-def candidates(
-    kind: str,
-    results: Mapping[int, Result],
-    truths: Mapping[int, _Truth | None],
-    limit: Limit,
-    *,
-    width: int,
-    height: int,
-) -> dict[int, tuple[float, ...]]:
-    """What would be written on each frame if it were a keyframe."""
-    outlines = {} if kind == "rectangle" else _aligned_outlines(results)
-    found = {}
-    for frame, result in results.items():
-        truth = truths[frame]
+class _Run:
+    """What would be written on each frame if it were a keyframe, and which pairs will do."""
+
+    def __init__(
+        self, kind: str, results: Mapping[int, Result], limit: Limit, size: tuple[int, int]
+    ) -> None:
+        self.truths = {frame: _truth(kind, r.points) for frame, r in results.items()}
+        self.points: dict[int, tuple[float, ...]] = {}
+        """the candidates, as they are written"""
+        self._kind = kind
+        self._results = results
+        self._frames = sorted(results)
+        self._limit = limit
+        self._size = size
+        self._outlines = _aligned_outlines(results) if kind == "polygon" else {}
+        self._sampled: dict[int, NDArray[np.complex128]] = {}
+        self._rings: dict[int, Ring] = {}
+        for frame in self._frames:
+            self._set(frame, self._candidate(frame))
+
+    def fits(self, left: int, right: int) -> bool:
+        """Whether every frame between is inside the limit if `left` and `right` are keyframes.
+
+        If the left polygon, moved and turned, will do on `right`, it becomes the candidate there:
+        points that belong together are matched then, and a person finds the same corners again.
+        """
+        carried = self._carried(left, right)
+        if carried and self._all_within(left, right, points_to_ring(carried)):
+            self._set(right, carried)
+            return True
+        return self._all_within(left, right, self._rings[right])
+
+    def _all_within(self, left: int, right: int, right_ring: Ring) -> bool:
+        frames = self._frames
+        between = frames[bisect_right(frames, left) : bisect_left(frames, right)]
+        at = _interpolation(self._kind, self._rings[left], right_ring)
+        for index in _middle_first(len(between)):
+            frame = between[index]
+            truth = self.truths[frame]
+            ring = at((frame - left) / (right - left))
+            if truth is not None and not truth.within(ring, self._limit):
+                return False
+        return True
+
+    def _set(self, frame: int, points: tuple[float, ...]) -> None:
+        self.points[frame] = points
+        self._rings[frame] = points_to_ring(points)
+
+    def _candidate(self, frame: int) -> tuple[float, ...]:
+        result, truth = self._results[frame], self.truths[frame]
         if result.fixed:
-            found[frame] = result.points
-            continue
-        drawn: list[Sequence[float]] = [result.points]
-        if isinstance(truth, PolygonTruth):
-            drawn = [*_simplified(outlines[frame], truth, limit), ring_to_points(outlines[frame])]
-            drawn.append(result.points)
-        for points in drawn:
-            signed = sign(
-                kind,
-                points,
-                frame,
-                width=width,
-                height=height,
-                occluded=result.occluded,
-                z_order=result.z_order,
-            )
-            if truth is None or truth.within(points_to_ring(signed), limit):
-                break
-        found[frame] = tuple(signed)
-    return found
+            return result.points
+        if not isinstance(truth, PolygonTruth):
+            return self._signed(frame, result.points)
+        outline = self._outlines[frame]
+        for ring in (
+            _simplified(outline, truth, self._limit),
+            outline,
+            points_to_ring(result.points),
+        ):
+            if ring is not None:
+                signed = self._signed(frame, ring_to_points(ring))
+                if truth.within(points_to_ring(signed), self._limit):
+                    break
+        return signed
+
+    def _carried(self, left: int, right: int) -> tuple[float, ...] | None:
+        """The polygon of `left`, moved and turned to `right`; None where it does not fit there."""
+        truth = self.truths[right]
+        if self._results[right].fixed or not isinstance(truth, PolygonTruth):
+            return None
+        moved = _moved(self._rings[left], self._samples(left), self._samples(right))
+        signed = self._signed(right, ring_to_points(moved))
+        fits = truth.within(points_to_ring(signed), self._limit.part(CARRIED_SHARE))
+        return signed if fits else None
+
+    def _samples(self, frame: int) -> NDArray[np.complex128]:
+        if frame not in self._sampled:
+            self._sampled[frame] = outline_samples(self._outlines[frame])
+        return self._sampled[frame]
+
+    def _signed(self, frame: int, points: Sequence[float]) -> tuple[float, ...]:
+        result = self._results[frame]
+        width, height = self._size
+        signed = sign(
+            self._kind,
+            points,
+            frame,
+            width=width,
+            height=height,
+            occluded=result.occluded,
+            z_order=result.z_order,
+        )
+        return tuple(signed)
 
 
 def fewest_keyframes(
@@ -177,6 +226,7 @@ def _shortest_path(
     before = {0: 0}
     if frames[last] - frames[0] <= LONGEST and fits(frames[0], frames[last]):
         before[last] = 0
+        on_frame()
     level = [0]
     while last not in before:
         reached = []
@@ -235,7 +285,7 @@ def _aligned_outlines(results: Mapping[int, Result]) -> dict[int, Ring]:
             if not results[frame].fixed:
                 ring = _outline(ring)
                 if reference is not None:
-                    ring = _aligned_outline(ring, reference)
+                    ring = aligned_outline(ring, reference)
             outlines[frame] = reference = outlines.get(frame, ring)
     return outlines
 
@@ -252,20 +302,20 @@ def _outline(ring: Ring) -> Ring:
     return ring_to_outline(bitmap_to_ring(bitmap)) + low
 
 
-def _aligned_outline(outline: Ring, reference: Ring) -> Ring:
-    """Like `polygons.aligned_ring`, to the very place: an outline has a point per pixel edge."""
-    if ring_area(outline) * ring_area(reference) < 0:
-        outline = outline[::-1]
-    place = aligned_start(outline, reference) * len(outline)
-    return np.roll(outline, -round(place), axis=0)
-
-
-def _simplified(outline: Ring, truth: PolygonTruth, limit: Limit) -> list[Sequence[float]]:
+def _simplified(outline: Ring, truth: PolygonTruth, limit: Limit) -> Ring | None:
     """The outline with few points inside OWN_SHARE of the limit, if that can be."""
     part = limit.part(OWN_SHARE)
     unit = max((1 - part.iou) * truth.area / ring_length(outline), part.distance / 4)
-    simple = fewest_corners(outline, truth.area, unit, lambda ring: truth.within(ring, part))
-    return [] if simple is None else [ring_to_points(simple)]
+    return fewest_corners(outline, truth.area, unit, lambda ring: truth.within(ring, part))
+
+
+def _moved(ring: Ring, before: NDArray[np.complex128], after: NDArray[np.complex128]) -> Ring:
+    """The ring moved, turned and scaled as best takes the samples `before` to those `after`."""
+    start, end = before.mean(), after.mean()
+    spread = np.vdot(before - start, before - start)
+    turn = np.vdot(before - start, after - end) / spread if spread else 1
+    moved = (ring[:, 0] + 1j * ring[:, 1] - start) * turn + end
+    return np.stack((moved.real, moved.imag), axis=1)
 
 
 def _interpolation(kind: str, left: Ring, right: Ring) -> Callable[[float], Ring]:

@@ -17,8 +17,8 @@ Bitmap = NDArray[np.bool_]
 
 REFERENCE_SIDE = 480
 """px; the picture's shorter side that `Limit.distance` is meant for"""
-FARTHEST = 0.5
-"""IoU below which outlines are not measured: they lie apart anyway"""
+FAR = 2.0
+"""times the largest mean distance: where outlines are that far apart, they are not measured"""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class PolygonTruth:
         x, y = self.left - left, self.top - top
         height, width = self.bitmap.shape
         both = int(np.count_nonzero(bitmap[y : y + height, x : x + width] & self.bitmap))
-        iou = both / (self.area + int(np.count_nonzero(bitmap)) - both)
-        if iou >= limit.iou:
+        either = self.area + int(np.count_nonzero(bitmap)) - both
+        if both >= limit.iou * either:
             return True
-        return (
-            limit.distance > 0
-            and iou > FARTHEST
-            and self._distance(bitmap, left, top) <= limit.distance
-        )
+        # The area between two outlines is about their mean distance times the outline's length, or
+        # less; far beyond the limit the distances need not be measured.
+        if either - both > FAR * limit.distance * np.count_nonzero(self._edge):
+            return False
+        return self._distance(bitmap, left, top) <= limit.distance
 
     def _drawn(self, ring: Ring) -> tuple[Bitmap, int, int] | None:
         """The polygon's pixels, with the left and top of their box, which holds ours as well."""
@@ -91,9 +91,8 @@ class PolygonTruth:
 
     def _distance(self, bitmap: Bitmap, left: int, top: int) -> float:
         """The mean distance of two outlines in px: the larger of the two directions' means."""
-        ours = _edge_pixels(self.bitmap)
         theirs = _edge_pixels(bitmap)
-        our_y, our_x = np.nonzero(ours)
+        our_y, our_x = np.nonzero(self._edge)
         from_ours = _distance_map(theirs)[our_y + self.top - top, our_x + self.left - left]
         y, x = np.nonzero(theirs)
         map_height, map_width = self._map.shape
@@ -103,12 +102,16 @@ class PolygonTruth:
         return float(max(from_ours.mean(), self._map[y, x].mean()))
 
     @cached_property
+    def _edge(self) -> Bitmap:
+        return _edge_pixels(self.bitmap)
+
+    @cached_property
     def _margin(self) -> int:
         return 4 + max(self.bitmap.shape) // 4
 
     @cached_property
     def _map(self) -> NDArray[np.float32]:
-        return _distance_map(np.pad(_edge_pixels(self.bitmap), self._margin))
+        return _distance_map(np.pad(self._edge, self._margin))
 
 
 class RectangleTruth:

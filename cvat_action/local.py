@@ -4,37 +4,32 @@
 The only place that knows the tracker itself (tracker.py), which runs in this process.
 """
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from cvat_sdk.masks import encode_mask
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cvat_action import journal as journals
 from cvat_action import preview, report
-from cvat_action.earlier import earlier_results
+from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
 from cvat_action.errors import ActionError
 from cvat_action.formats import check_output, read_document, write_document
-from cvat_action.formats.document import Document, changed, local_job
+from cvat_action.formats.document import Document, local_job
 from cvat_action.geometry import bounding_box, points_fault, points_in_image, points_to_bitmap
-from cvat_action.job import Annotations, Job, check_range
+from cvat_action.job import Annotations, Job
+from cvat_action.journal import Journal
+from cvat_action.look import annotations_to_look
 from cvat_action.media import Media, open_media
-from cvat_action.results import changes_for
-from cvat_action.selection import (
-    Seed,
-    Selection,
-    select,
-    with_corrections,
-)
-from cvat_action.track_command import Output, check_pictures, count_changes, count_objects
+from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
+from cvat_action.selection import Seed
+from cvat_action.sinks import FileSink
 from cvat_action.tracking import (
     Answer,
     CallFailed,
@@ -42,8 +37,8 @@ from cvat_action.tracking import (
     Cure,
     Pace,
     StopTracking,
+    Tracked,
     TrackedObject,
-    track,
 )
 from sam2_tracker.errors import (
     AllObjectsFailed,
@@ -53,8 +48,9 @@ from sam2_tracker.errors import (
     StoreUnavailable,
     TooLarge,
 )
+from sam2_tracker.protocol import Adoption, Entry, Lent, Token, TrackRequest
+from sam2_tracker.protocol import Correction as EntryCorrection
 from sam2_tracker.protocol import Seed as StartSeed
-from sam2_tracker.protocol import Token, TrackRequest
 from sam2_tracker.settings import settings_from_environment, with_model
 from tracker import Tracker, build_tracker
 
@@ -64,100 +60,157 @@ MICRO_MODEL = "sam2.1_hiera_micro"
 
 
 @dataclass(frozen=True)
-class LocalOptions:
+class Files:
+    """What a run without a server reads and writes, and how."""
+
     video: Path
     annotations: Path
     out: Path
-    frame: int | None = None
-    """None: the first annotated frame, with `backward` the last"""
-    target: int | None = None
-    objects: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
     model: str | None = None
-    convert: bool = False
-    backward: bool = False
-    keyframes: bool = False
-    leave_open: bool = False
-    replace: bool = False
     step: bool = False
 
 
-def run_local(options: LocalOptions, pace: Pace, output: Output) -> int:
-    """The exit code: 0 where every frame was tracked, or a person stopped. Raises ActionError."""
-    check_output(options.out)
+def run_local(
+    files: Files, frame: int | None, options: Options, pace: Pace, output: Output,
+    *, path: Path | None = None, dry_run: bool = False,
+) -> int:  # fmt: skip
+    """The exit code. Raises ActionError.
+
+    frame: None: the first annotated frame, tracking backwards the last.
+    """
     check_pictures(output)
-    media = open_media(options.video)
-    document = read_document(options.annotations, media)
-    job = local_job(document, media)
-    frame, frames = _frames(job, document.annotations, options)
-    selection = select(
-        job, document.annotations, frame, objects=options.objects, labels=options.labels
-    )
-    seeds = _seeds(job, document.annotations, selection, frame, frames, options)
-    tracker = _build_tracker(options.model)
+    media, document, job = _open(files)
+    frame = _first_frame(document.annotations, files, options) if frame is None else frame
+    options = replace(options, frame=frame)
+    path = path or _default_path(files, frame, target_of(job, options))
+    if path.exists() and not dry_run:
+        raise journals.in_the_way(path, "local")
+    plan = make_plan(job, annotations_to_look(document.annotations), options)
+    if not plan.frames:
+        raise ActionError(f"There is no frame to track after frame {options.frame}.")
+    for warning in plan.warnings:
+        logger.warning(warning)
+    if dry_run:
+        report.print_plan(plan, as_json=output.as_json)
+        return 0
+    if plan.question:
+        raise ActionError(plan.question)
+    tell_refusals(plan)
+    content = {**plan_as_json(plan), "files": _files_as_json(files)}
+    tracker = _build_tracker(files.model)
     try:
-        stepper = _Stepper(job, media, options.out) if options.step else None
-        with (
-            logging_redirect_tqdm(),
-            tqdm(total=len(frames), desc="tracking", unit="frame", disable=None) as bar,
-        ):
-
-            def on_frame(number: int, objects: Sequence[TrackedObject]) -> Sequence[Corrected]:
-                bar.update()
-                bar.set_postfix({"frame": number, **count_objects(number, objects)})
-                return stepper.ask(number, objects) if stepper else ()
-
-            run = track(
-                LocalTracker(tracker, media), job, seeds, frames, pace=pace, on_frame=on_frame
-            )
+        return _run(files, plan, media, document, Journal.begin(path, content), None, tracker,
+                    pace, output)  # fmt: skip
     finally:
         tracker.close()
-    written: dict[str, int] = {}
-    if run.done:
-        replaced = (
-            earlier_results(job, document.annotations, seeds, run.done) if options.replace else []
-        )
-        changes = changes_for(
-            job,
-            run.objects,
-            convert=options.convert,
-            leave_open=options.leave_open,
-            replaced=replaced,
-        )
-        written = count_changes(changes)
-        _warn_of_what_is_left_out(document, options.out)
-        write_document(options.out, changed(document, changes), media)
-        if output.preview:
-            preview.write_video(output.preview, media.picture, run.objects, media.fps)
-        if output.contact_sheet:
-            preview.write_contact_sheet(output.contact_sheet, media.picture, run.objects)
-    if output.as_json:
-        told = report.run_as_json(job, run, selection.refused, written, None)
-        print(json.dumps({**told, "job": None, "out": str(options.out)}, indent=2))
-    elif run.done:
-        print(report.summary_table(report.summary(job, run.objects)))
-    if run.broken is None:
-        return 0
-    where = f" {len(run.done)} of {len(frames)} frames are in {options.out}." if run.done else ""
-    logger.critical("%s%s", run.broken, where)
-    return 130 if run.interrupted else 1
+
+
+def resume_local(path: Path, pace: Pace, output: Output) -> int:
+    """Goes on with a run that broke, from the same files."""
+    check_pictures(output)
+    journal, record = Journal.go_on(path)
+    try:
+        try:
+            said = record.plan["files"]
+            files = Files(**{**said, **{k: Path(said[k]) for k in ("video", "annotations", "out")}})
+        except (KeyError, TypeError):
+            raise ActionError(f"{path} belongs to a run on a server; use track --resume.") from None
+        media, document, job = _open(files)
+        plan = plan_from_json(record.plan, job)
+        record.states = [None] * len(plan.seeds)  # they went with the process
+        tracker = _build_tracker(files.model)
+        try:
+            return _run(files, plan, media, document, journal, record, tracker, pace, output)
+        finally:
+            tracker.close()
+    finally:
+        journal.close()
+
+
+def _open(files: Files) -> tuple[Media, Document, Job]:
+    """Also writes the document as it is to nowhere, so that no hour of tracking ends with a file
+    that cannot be written."""
+    check_output(files.out)
+    media = open_media(files.video)
+    document = read_document(files.annotations, media)
+    _warn_of_what_is_left_out(document, files.out)
+    write_document(files.out, document, media, dry=True)
+    return media, document, local_job(document, media)
+
+
+def _run(
+    files: Files,
+    plan: Plan,
+    media: Media,
+    document: Document,
+    journal: Journal,
+    record: journals.Record | None,
+    tracker: Tracker,
+    pace: Pace,
+    output: Output,
+) -> int:
+    sink = FileSink(document, plan, media, files.out)
+    stepper = _Stepper(plan.job, media, files.out) if files.step else None
+    outcome, objects, done = go(
+        plan, journal, record, LocalTracker(tracker, media), sink, pace,
+        stepper.ask if stepper else None,
+    )  # fmt: skip
+    more = {"job": None, "out": str(files.out)}
+    return finish(
+        plan, journal, outcome, objects, done, sink, output, media.picture, None, media.fps, more
+    )
+
+
+def _default_path(files: Files, frame: int, target: int) -> Path:
+    name = journals.file_name(files.out.resolve().as_posix().strip("/"))
+    return journals.folder() / f"local-{name}-frame-{frame}-to-{target}.jsonl"
+
+
+def _files_as_json(files: Files) -> dict[str, Any]:
+    return {
+        "video": str(files.video.resolve()),
+        "annotations": str(files.annotations.resolve()),
+        "out": str(files.out.resolve()),
+        "model": files.model,
+        "step": files.step,
+    }
+
+
+def _seed(shape: dict[str, Any]) -> StartSeed:
+    return StartSeed(type=shape["type"], points=shape["points"], policy=shape.get("memory"))
 
 
 class LocalTracker:
     """The `Tracker` of the frame loop on the tracker itself, without JSON and HTTP between."""
+
+    joins = True
 
     def __init__(self, tracker: Tracker, media: Media) -> None:
         self._tracker = tracker
         self._media = media
 
     def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer:
-        seeds = tuple(StartSeed(type=s["type"], points=s["points"]) for s in shapes)
-        return self._track(frame, seeds)
+        return self._track(frame, tuple(_seed(shape) for shape in shapes))
 
     def step(self, frame: int, states: list[Any]) -> Answer:
         return self._track(frame, tuple(Token(id=state) for state in states))
 
-    def _track(self, frame: int, entries: tuple[StartSeed | Token, ...]) -> Answer:
+    def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
+        return self._track(
+            frame,
+            tuple(
+                EntryCorrection(token=Token(id=state), seed=_seed(shape), distance=1)
+                for shape, state in zip(shapes, states, strict=True)
+            ),
+        )
+
+    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+        keyframes = tuple((n, distance) for n, (_, distance) in enumerate(others, 1))
+        lent = (Lent(token=Token(id=each)) for each, _ in others)
+        whole = self._track(frame, (Adoption(token=Token(id=state), keyframes=keyframes), *lent))
+        return Answer(whole.shapes[:1], whole.states[:1], whole.scores[:1], whole.errors[:1])
+
+    def _track(self, frame: int, entries: tuple[Entry, ...]) -> Answer:
         request = TrackRequest(image=self._media.encoded(frame), entries=entries)
         try:
             answers = self._tracker.track(request)
@@ -238,7 +291,9 @@ class _Stepper:
             else:
                 score = "-" if t.score is None else f"{t.score:.2f}"
                 rows.append((o.seed.ref, name, "no" if t.points is None else "yes", score))
-        picture = preview.draw(self._media.picture(frame), frame, objects)
+        here: list[Tracked | None] = [o.frames.get(frame) for o in objects]
+        seeds = [o.seed for o in objects]
+        picture = preview.draw(self._media.picture(frame), frame, seeds, here)
         cv2.imwrite(str(self._picture), picture)
         _say(f"{report.table(rows)}\nDrawn in {self._picture}")
 
@@ -268,48 +323,12 @@ class _Stepper:
         return tuple(encode_mask(bitmap))
 
 
-def _frames(job: Job, annotations: Annotations, options: LocalOptions) -> tuple[int, list[int]]:
+def _first_frame(annotations: Annotations, files: Files, options: Options) -> int:
     annotated = [s["frame"] for s in annotations.shapes]
     annotated += [k["frame"] for t in annotations.tracks for k in t["shapes"] if not k["outside"]]
     if not annotated:
-        raise ActionError(f"There is no object to track in {options.annotations}.")
-    frame = options.frame
-    if frame is None:
-        frame = max(annotated) if options.backward else min(annotated)
-    target = options.target
-    if target is None:
-        target = job.start_frame if options.backward else job.stop_frame
-    check_range(job, frame, target, backward=options.backward)
-    frames = job.frames_between(frame, target)
-    if not frames:
-        raise ActionError(f"There is no frame to track after frame {frame}.")
-    return frame, frames
-
-
-def _seeds(
-    job: Job,
-    annotations: Annotations,
-    selection: Selection,
-    frame: int,
-    frames: Sequence[int],
-    options: LocalOptions,
-) -> tuple[Seed, ...]:
-    for refusal in selection.refused:
-        logger.warning("Object %s is left alone: %s.", refusal.ref, refusal.reason)
-    seeds = selection.seeds
-    if not seeds:
-        raise ActionError(f"There is nothing to track on frame {frame} of {job.name}.")
-    if options.keyframes:
-        seeds, warnings = with_corrections(job, annotations, seeds, frames)
-        for warning in warnings:
-            logger.warning(warning)
-    earlier = earlier_results(job, annotations, seeds, frames)
-    if earlier and not options.replace:
-        raise ActionError(
-            f"{len(earlier)} shapes on the frames to track look like an earlier run's; --replace "
-            "replaces them."
-        )
-    return seeds
+        raise ActionError(f"There is no object to track in {files.annotations}.")
+    return max(annotated) if options.backward else min(annotated)
 
 
 def _build_tracker(model: str | None) -> Tracker:

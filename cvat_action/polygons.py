@@ -40,21 +40,44 @@ def aligned_ring(ring: Ring, reference: Ring) -> Ring:
 def aligned_start(ring: Ring, reference: Ring) -> float:
     """Where `ring` should begin to fit `reference`, as a share (0 to below 1) of its outline.
 
-    Both run in the same direction. The best of SAMPLES places by cyclic cross-correlation.
+    Both run in the same direction. The best place is found by cyclic cross-correlation.
     """
-    ours, theirs = _samples(ring), _samples(reference)
+    ours, theirs = outline_samples(ring), outline_samples(reference)
+    ours, theirs = ours - ours.mean(), theirs - theirs.mean()
     fit = np.fft.ifft(np.fft.fft(ours) * np.conj(np.fft.fft(theirs))).real
-    return int(fit.argmax()) / SAMPLES
+    best = int(fit.argmax())
+    before, peak, after = fit[best - 1], fit[best], fit[(best + 1) % SAMPLES]
+    # The top of the parabola through the best place and its neighbours.
+    bend = before - 2 * peak + after
+    between = (before - after) / (2 * bend) if bend < 0 else 0.0
+    return float((best + between) % SAMPLES / SAMPLES)
 
 
-def _samples(ring: Ring) -> NDArray[np.complex128]:
-    """The outline about its centre, x + iy, at SAMPLES equally spaced places from its start on."""
+def aligned_outline(outline: Ring, reference: Ring) -> Ring:
+    """Like `aligned_ring`, but begun at just the best place, where a point is put in.
+
+    For outlines that are simplified later: the errors of many frames would add up.
+    """
+    if ring_area(outline) * ring_area(reference) < 0:
+        outline = outline[::-1]
+    along, length = _distance_along(outline)
+    if length == 0:
+        return outline
+    place = aligned_start(outline, reference) * length
+    after = int(np.searchsorted(along, place))
+    start = [np.interp(place, [*along, length], [*axis, axis[0]]) for axis in outline.T]
+    begun = np.vstack((start, outline[after:], outline[:after]))
+    repeated = (begun == np.roll(begun, 1, axis=0)).all(axis=1)
+    return np.asarray(begun[~repeated])
+
+
+def outline_samples(ring: Ring) -> NDArray[np.complex128]:
+    """The outline, x + iy, at SAMPLES equally spaced places from its start on."""
     along, length = _distance_along(ring)
     places = np.arange(SAMPLES) * (length / SAMPLES)
     closed = np.vstack((ring, ring[:1]))
     x, y = (np.interp(places, [*along, length], closed[:, axis]) for axis in (0, 1))
-    outline = x + 1j * y
-    return np.asarray(outline - outline.mean())
+    return np.asarray(x + 1j * y)
 
 
 def _distance_along(ring: Ring) -> tuple[NDArray[np.float64], float]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The tracked objects drawn over their frames: a video and a contact sheet."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,9 +11,12 @@ from tqdm import tqdm
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.overlay import Picture, VideoFile, contact_sheet, draw_masks
-from cvat_action.tracking import TrackedObject
+from cvat_action.selection import Seed
+from cvat_action.tracking import Tracked
 
 Frames = Callable[[int], Picture]
+Results = Mapping[int, Sequence[Tracked | None]]
+"""the results of all objects, in the order of the seeds, by frame"""
 
 SHEET_COLUMNS = 4
 SHEET_CELLS = 12
@@ -34,20 +37,22 @@ def decode_picture(data: bytes, frame: int, size: tuple[int, int]) -> Picture:
 
 
 def write_video(
-    path: Path, frames: Frames, objects: Sequence[TrackedObject], fps: float = 10.0
+    path: Path, frames: Frames, seeds: Sequence[Seed], results: Results, fps: float = 10.0
 ) -> None:
     """An MP4 of the seeds' frames and all tracked ones, in frame order."""
     try:
         with VideoFile(path, fps) as video:
-            for _, picture in _drawn(frames, objects, _frames_of(objects)):
+            for _, picture in _drawn(frames, seeds, results, _frames_of(seeds, results)):
                 video.write(picture)
     except OSError as error:
         raise ActionError(str(error)) from None
 
 
-def write_contact_sheet(path: Path, frames: Frames, objects: Sequence[TrackedObject]) -> None:
+def write_contact_sheet(
+    path: Path, frames: Frames, seeds: Sequence[Seed], results: Results
+) -> None:
     """A PNG of up to 12 frames: the first, the last, each object's least certain one, and some."""
-    drawn = list(_drawn(frames, objects, _frames_worth_seeing(objects)))
+    drawn = list(_drawn(frames, seeds, results, _frames_worth_seeing(seeds, results)))
     captions = [f"frame {frame}" for frame, _ in drawn]
     sheet = contact_sheet([picture for _, picture in drawn], captions, columns=SHEET_COLUMNS)
     if not cv2.imwrite(str(path), sheet):
@@ -59,44 +64,49 @@ def check_suffix(path: Path, suffix: str) -> None:
         raise ActionError(f"{path} must end in {suffix} and lie in a folder that exists.")
 
 
-def draw(picture: Picture, frame: int, objects: Sequence[TrackedObject]) -> Picture:
+def draw(
+    picture: Picture, frame: int, seeds: Sequence[Seed], here: Sequence[Tracked | None]
+) -> Picture:
     """A copy of the picture with the results of `frame`, or the seeds that were drawn on it."""
     height, width = picture.shape[:2]
     bitmaps = []
-    for o in objects:
-        points = o.seed.points if frame == o.seed.frame else None
-        if frame in o.frames:
-            points = o.frames[frame].points
-        bitmaps.append(
-            None if points is None else points_to_bitmap(o.seed.type, points, width, height)
-        )
-    bitmaps = [b if b is not None and b.any() else None for b in bitmaps]
-    return draw_masks(picture, bitmaps, [o.seed.ref for o in objects])
+    for seed, t in zip(seeds, here, strict=True):
+        points = t.points if t else seed.points if frame == seed.frame else None
+        bitmap = None if points is None else points_to_bitmap(seed.type, points, width, height)
+        bitmaps.append(bitmap if bitmap is not None and bitmap.any() else None)
+    return draw_masks(picture, bitmaps, [seed.ref for seed in seeds])
 
 
 def _drawn(
-    frames: Frames, objects: Sequence[TrackedObject], wanted: Sequence[int]
+    frames: Frames, seeds: Sequence[Seed], results: Results, wanted: Sequence[int]
 ) -> Iterator[tuple[int, Picture]]:
+    nothing: list[Tracked | None] = [None] * len(seeds)
     for frame in tqdm(wanted, desc="drawing", unit="frame", disable=None):
-        yield frame, draw(frames(frame), frame, objects)
+        yield frame, draw(frames(frame), frame, seeds, results.get(frame, nothing))
 
 
-def _frames_of(objects: Sequence[TrackedObject]) -> list[int]:
-    return sorted({f for o in objects for f in (o.seed.frame, *o.frames)})
+def _frames_of(seeds: Sequence[Seed], results: Results) -> list[int]:
+    return sorted({*(s.frame for s in seeds), *results})
 
 
-def _frames_worth_seeing(objects: Sequence[TrackedObject]) -> list[int]:
-    every = _frames_of(objects)
+def _frames_worth_seeing(seeds: Sequence[Seed], results: Results) -> list[int]:
+    every = _frames_of(seeds, results)
     if len(every) <= SHEET_CELLS:
         return every
-    worst = {
-        min((t.score, f) for f, t in o.frames.items() if t.score is not None)[1]
-        for o in objects
-        if any(t.score is not None for t in o.frames.values())
-    }
-    chosen = {every[0], every[-1], *sorted(worst)[: SHEET_CELLS // 2]}
+    chosen = {every[0], every[-1]}
+    worst = sorted(min(scored) for i in range(len(seeds)) if (scored := list(_scores(results, i))))
+    for _, frame in worst:
+        if len(chosen) < 2 + SHEET_CELLS // 2:
+            chosen.add(frame)
     for step in range(SHEET_CELLS):
         if len(chosen) >= SHEET_CELLS:
             break
         chosen.add(every[round(step * (len(every) - 1) / (SHEET_CELLS - 1))])
     return sorted(chosen)
+
+
+def _scores(results: Results, index: int) -> Iterator[tuple[float, int]]:
+    for frame, here in results.items():
+        t = here[index]
+        if t is not None and t.score is not None and t.points is not None:
+            yield t.score, frame

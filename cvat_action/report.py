@@ -1,30 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""What a run tells: the table for people, the JSON for scripts."""
+"""What the commands tell: tables for people, JSON for scripts."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cvat_action.job import Job
+from cvat_action.plan import Plan
+from cvat_action.results import Written
 from cvat_action.selection import Refusal
-from cvat_action.tracking import Run, TrackedObject
+from cvat_action.server import Function, why_unusable
+from cvat_action.tracking import TrackedObject
 
 
 def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:
     """One entry per object; `lowest_score` (0 to 1) says which frame to look at first."""
     entries = []
     for o in objects:
-        tracked = {f: t for f, t in o.frames.items() if not t.by_hand}
-        scored = [(t.score, f) for f, t in sorted(tracked.items()) if t.score is not None]
-        lowest = min(scored, default=(None, None))
+        tally = o.tally
+        lowest = tally.lowest or (None, None)
         entries.append(
             {
                 "object": o.seed.ref,
                 "label": job.label(o.seed.label_id).name,
                 "type": o.seed.type,
-                "frames": len(tracked),
-                "lost": sum(t.points is None for t in tracked.values()),
-                "lost_frames": sorted(f for f, t in tracked.items() if t.points is None),
-                "by_hand": len(o.frames) - len(tracked),
+                "frames": tally.frames,
+                "lost": len(tally.lost),
+                "lost_frames": sorted(tally.lost),
+                "by_hand": tally.by_hand,
                 "lowest_score": lowest[0],
                 "lowest_score_frame": lowest[1],
                 "stopped": o.stopped,
@@ -62,19 +65,146 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def counted(count: int, what: str) -> str:
+    """`1 object`, `2 objects`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def left_out_lines(written: Written) -> list[str]:
+    """Where nothing was written for an object, and why."""
+    lines = []
+    for (ref, why), frames in written.left_out.items():
+        on = ", ".join(map(str, sorted(frames)[:10])) + (" …" if len(frames) > 10 else "")
+        lines.append(f"Object {ref}, frame{'s' if len(frames) > 1 else ''} {on}: {why}.")
+    return lines
+
+
+def counts(done: Mapping[str, int]) -> dict[str, int]:
+    return {name: n for name, n in done.items() if n}
+
+
+def counts_as_text(done: Mapping[str, int]) -> str:
+    parts = []
+    for name, n in counts(done).items():
+        what, verb = name.split("_")
+        parts.append(f"{counted(n, what.removesuffix('s'))} {verb}")
+    return ", ".join(parts)
+
+
 def run_as_json(
-    job: Job, run: Run, refused: Sequence[Refusal], written: dict[str, int], resume: str | None
+    plan: Plan,
+    frames: Sequence[int],
+    objects: Sequence[TrackedObject],
+    written: Written,
+    done: Mapping[str, int],
+    *,
+    problem: str | None,
+    resume: str | None,
+    link: str | None,
 ) -> dict[str, Any]:
     return {
-        "job": job.id,
-        "frames": list(run.done),
-        "complete": run.broken is None,
-        "ended_because": run.broken,
-        "objects": summary(job, run.objects),
-        "left_alone": [
-            {"object": r.ref, "label": job.label(r.label_id).name, "reason": r.reason}
-            for r in refused
+        "job": plan.job.id,
+        "frames": list(frames),
+        "complete": problem is None,
+        "ended_because": problem,
+        "objects": summary(plan.job, objects),
+        "left_alone": refusals_as_json(plan),
+        "left_out": [
+            {"object": ref, "frames": sorted(on), "reason": why}
+            for (ref, why), on in written.left_out.items()
         ],
-        "written": written,
+        "written": counts(done),
         "resume": resume,
+        "link": link,
     }
+
+
+def refusals_as_json(plan: Plan) -> list[dict[str, str]]:
+    return [
+        {"object": r.ref, "label": plan.job.label(r.label_id).name, "reason": r.reason}
+        for r in plan.refused
+    ]
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """What `--dry-run` shows."""
+    entries: list[dict[str, Any]] = []
+    for s in plan.seeds:
+        if s.is_track:
+            becomes = "keyframes of this track"
+        elif plan.becomes_track(s):
+            becomes = "a new track; the shape is deleted"
+        else:
+            becomes = f"a {s.type} shape per frame"
+        entries.append(
+            {
+                "object": s.ref,
+                "label": plan.job.label(s.label_id).name,
+                "type": s.type,
+                "becomes": becomes,
+                "corrected_on": [c.frame for c in s.corrections],
+            }
+        )
+    frame, target = plan.options.frame, plan.target
+    low, high = min(frame, target), max(frame, target)
+    skipped = sorted(f for f in plan.job.deleted_frames if low <= f <= high)
+    replaced = sum(len(shapes) for on in plan.earlier.values() for shapes in on.values())
+    if as_json:
+        content = {
+            "dry_run": True,
+            "job": plan.job.id,
+            "function": plan.function,
+            "frames": list(plan.frames),
+            "deleted_frames_skipped": skipped,
+            "objects": entries,
+            "left_alone": refusals_as_json(plan),
+            "shapes_replaced": replaced,
+            "question": plan.question,
+        }
+        print(json.dumps(content, indent=2))
+        return
+    print(
+        f"{plan.job.name.capitalize()}, {plan.function or 'here'}: from frame {frame} to {target}, "
+        + counted(len(plan.frames), "frame")
+        + (f" (deleted ones skipped: {skipped})" if skipped else "")
+    )
+    rows = [("object", "label", "type", "becomes", "")]
+    for e in entries:
+        frames_of = ", ".join(map(str, e["corrected_on"]))
+        corrected = f"corrected on {frames_of}" if frames_of else ""
+        rows.append((e["object"], e["label"], e["type"], e["becomes"], corrected))
+    print(table(rows))
+    if plan.refused:
+        print("left alone:\n" + refusals_table(plan.job, plan.refused))
+    if plan.question:
+        print(f"before it can run: {plan.question}")
+    elif replaced:
+        print(f"replaced: {counted(replaced, 'shape')} of an earlier run")
+    print("Nothing was tracked or written (--dry-run).")
+
+
+def print_functions(listed: Sequence[Function], *, as_json: bool) -> None:
+    trackers = [f for f in listed if f.kind == "tracker"]
+    if as_json:
+        entries = [
+            {
+                "id": f.id,
+                "name": f.name,
+                "kind": f.kind,
+                "shape_types": list(f.shape_types),
+                "usable": why_unusable(f) is None,
+                "why_not": why_unusable(f),
+            }
+            for f in listed
+        ]
+        print(json.dumps(entries, indent=2))
+    elif not trackers:
+        print("This server has no trackers.")
+    else:
+        rows = [("id", "name", "tracks", "can be used")]
+        for f in trackers:
+            reason = why_unusable(f)
+            rows.append(
+                (f.id, f.name, ", ".join(f.shape_types), f"no: {reason}" if reason else "yes")
+            )
+        print(table(rows))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tracked frames into what is created, updated and deleted in CVAT: contract section 10's table.
+"""Tracked frames into what is created, updated and deleted: contract section 10's table.
 
 | seed on frame N | as it is | with `convert` |
 |---|---|---|
@@ -8,179 +8,461 @@
 | polygon track | keyframe N and a keyframe per frame; later keyframes kept | the same |
 | rectangle shape, track | like polygons | shapes stay shapes, tracks stay tracks |
 
-Nothing here knows a server.
+Everything is worked out against a fresh look at the job, so asking again after an answer that was
+lost gives what is still missing, and nothing that changed since the plan is touched. Nothing here
+knows a server.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cvat_action.errors import ActionError
+from cvat_action.geometry import bounding_box, boxes_iou
+from cvat_action.identity import Mark, marked_score
 from cvat_action.job import Job, Wire
-from cvat_action.selection import Seed
-from cvat_action.tracking import TrackedObject
+from cvat_action.look import (
+    Kind,
+    Known,
+    Look,
+    content_of,
+    keyframe_content,
+    kind_of,
+    track_content,
+)
+from cvat_action.plan import Plan
+from cvat_action.selection import Seed, position_among
+from cvat_action.tracking import Tracked, TrackedObject
+
+SAME_PLACE = 0.5
+"""IoU of boxes from which on a shape without a mark is taken for the object that was tracked"""
+
+DELETED_MEANWHILE = "deleted in CVAT while it was tracked"
 
 
-@dataclass(frozen=True)
-class Changes:
-    """Objects in CVAT's wire form (contract 6.4, 11.2), in the order in which they are written.
+@dataclass
+class Written:
+    """What this run has written, or left out for good, so far."""
 
-    Creation comes first and deletion last: a run cut off between two requests loses nothing.
-    """
+    shapes: set[tuple[int, int]] = field(default_factory=set)
+    """(number of the object, frame)"""
+    ids: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """id of a shape that this run created to (number of the object, frame)"""
+    tracks: dict[str, int] = field(default_factory=dict)
+    """id of the track that was created for a seed"""
+    track_contents: set[int] = field(default_factory=set)
+    """hashes of these tracks as they were created"""
+    left_out: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """(object, why) to the frames on which nothing was written for it"""
 
-    create_shapes: tuple[Wire, ...] = ()
-    create_tracks: tuple[Wire, ...] = ()
-    update_tracks: tuple[Wire, ...] = ()
-    delete_shapes: tuple[Wire, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(
-            self.create_shapes or self.create_tracks or self.update_tracks or self.delete_shapes
-        )
-
-
-def becomes_track(seed: Seed, *, convert: bool) -> bool:
-    return seed.is_track or (convert and seed.type == "polygon")
-
-
-def changes_for(
-    job: Job,
-    objects: Sequence[TrackedObject],
-    *,
-    convert: bool = False,
-    leave_open: bool = False,
-    replaced: Sequence[Wire] = (),
-) -> Changes:
-    """What to write for a run. `replaced`: an earlier run's shapes that make room for this one's.
-
-    Objects without a single result are left as they are. Raises ActionError for a result that
-    CVAT would store but could not show.
-    """
-    shapes: list[Wire] = []
-    new_tracks: list[Wire] = []
-    edited: list[Wire] = []
-    deleted: list[Wire] = []
-    for o in objects:
-        if not any(not t.by_hand for t in o.frames.values()):
-            continue
-        if o.seed.is_track:
-            edited.append(_edited_track(job, o, leave_open=leave_open))
-        elif becomes_track(o.seed, convert=convert):
-            new_tracks.append(_new_track(job, o, leave_open=leave_open))
-            deleted.append(o.seed.wire)
-            deleted += [c.shape for c in o.seed.corrections if c.shape and c.frame in o.frames]
-        else:
-            shapes += _shapes(o)
-    changes = Changes(tuple(shapes), tuple(new_tracks), tuple(edited), (*deleted, *replaced))
-    _check(job, changes)
-    return changes
+    def leave_out(self, seed: Seed, frame: int, why: str) -> None:
+        frames = self.left_out.setdefault((seed.ref, why), [])
+        if frame not in frames[-1:]:
+            frames.append(frame)
 
 
-def _shapes(o: TrackedObject) -> list[Wire]:
-    seed = o.seed.wire
-    return [
-        {
-            "type": o.seed.type,
-            "frame": frame,
-            "label_id": seed["label_id"],
-            "group": seed.get("group") or 0,
-            "source": "auto",
-            "points": list(t.points),
-            "occluded": o.seed.occluded,
-            "outside": False,
-            "z_order": o.seed.z_order,
-            "rotation": 0,
-            "attributes": _attributes(seed),
-            "elements": [],
+THERE_ALREADY = "a shape of this object is there that this run did not write; it was kept"
+EDITED = "changed by a person while it was tracked; it was kept"
+
+
+# --- shapes --------------------------------------------------------------------------------------
+
+
+class Here:
+    """What a look shows of this run's objects."""
+
+    def __init__(self, plan: Plan, look: Look, written: Written) -> None:
+        self._plan = plan
+        self._written = written
+        self.ours: dict[tuple[int, int], list[Known]] = {}
+        """(number, frame) to the shapes that this run wrote there"""
+        self._marked: dict[tuple[int, int], list[Known]] = {}
+        self._others: dict[tuple[int, Kind], list[Known]] = {}
+        replaced = {
+            k.id: k for by in plan.earlier.values() for shapes in by.values() for k in shapes
         }
-        for frame, t in sorted(o.frames.items())
-        if t.points is not None and not t.by_hand
+        seeds = {s.wire["id"] for s in plan.seeds if not s.is_track}
+        numbers = {s.number for s in plan.seeds if not s.is_track}
+        for k in look.shapes.values():
+            mark, known_of = k.mark, written.ids.get(k.id)
+            new = k.id > plan.newest[0]
+            if known_of or (mark and new and mark.run == plan.run and mark.number in numbers):
+                key = known_of or (mark.number if mark else 0, k.frame)
+                self.ours.setdefault(key, []).append(k)
+            elif k.id in seeds or k.same(replaced.get(k.id)):
+                continue
+            elif mark and mark.number in numbers:
+                if new or not k.auto:
+                    self._marked.setdefault((mark.number, k.frame), []).append(k)
+            elif mark is None and (new or not k.auto):
+                self._others.setdefault((k.frame, k.kind), []).append(k)
+
+    def holder(self, seed: Seed, frame: int, t: Tracked) -> Known | None:
+        """A shape of this object on the frame that this run did not write."""
+        marked = self._marked.get((seed.number, frame))
+        if marked:
+            return marked[0]
+        others = self._others.get((frame, kind_of(seed.wire)))
+        if not others or t.points is None:
+            return None
+        overlap = boxes_iou([bounding_box(seed.type, t.points)], [k.box for k in others])[0]
+        best = int(overlap.argmax())
+        return others[best] if overlap[best] >= SAME_PLACE else None
+
+
+def shapes_to_create(
+    plan: Plan,
+    objects: Sequence[TrackedObject],
+    frames: Sequence[int],
+    look: Look,
+    written: Written,
+) -> Iterator[tuple[int, int, Wire]]:
+    """(number of the object, frame, shape) for all results that are not in the job yet."""
+    here = Here(plan, look, written)
+    for frame in sorted(frames):
+        for o in objects:
+            seed = o.seed
+            t = o.frames.get(frame)
+            key = (seed.number, frame)
+            if plan.becomes_track(seed) or t is None or t.by_hand or key in written.shapes:
+                continue
+            if seed.wire["id"] not in look.shapes:
+                o.stopped = DELETED_MEANWHILE
+                continue
+            if t.points is None:
+                continue
+            ours = here.ours.get(key)
+            if ours:
+                written.shapes.add(key)
+                written.ids[ours[0].id] = key
+            elif holder := here.holder(seed, frame, t):
+                written.shapes.add(key)
+                shape = result_shape(plan, seed, frame, t)
+                new = holder.id > plan.newest[0] and holder.mark is None
+                if new and holder.content == content_of(shape):
+                    written.ids[holder.id] = key  # ours, on a server that keeps no scores
+                else:
+                    written.leave_out(seed, frame, THERE_ALREADY)
+            else:
+                yield seed.number, frame, result_shape(plan, seed, frame, t)
+
+
+def result_shape(plan: Plan, seed: Seed, frame: int, t: Tracked) -> Wire:
+    return {
+        "type": seed.type,
+        "frame": frame,
+        "label_id": seed.wire["label_id"],
+        "group": seed.wire.get("group") or 0,
+        "source": "auto",
+        "score": marked_score(t.score, Mark(seed.number, plan.run), frame),
+        "points": list(t.points or ()),
+        "occluded": seed.occluded,
+        "outside": False,
+        "z_order": seed.z_order,
+        "rotation": 0,
+        "attributes": _attributes(seed.wire),
+        "elements": [],
+    }
+
+
+def shapes_to_delete(
+    plan: Plan,
+    objects: Sequence[TrackedObject],
+    frames: Collection[int],
+    look: Look,
+    written: Written,
+) -> list[int]:
+    """Ids of what this run's results take the place of, where nobody changed it."""
+    gone: list[int] = []
+
+    def unless_edited(seed: Seed, shape: int, frame: int, content: int) -> None:
+        known = look.shapes.get(shape)
+        if known is None:
+            return
+        if known.content == content:
+            gone.append(shape)
+        else:
+            written.leave_out(seed, frame, EDITED)
+
+    for o in objects:
+        if plan.becomes_track(o.seed) and not o.seed.is_track:
+            if o.seed.ref not in written.tracks:
+                continue
+            unless_edited(o.seed, o.seed.wire["id"], o.seed.frame, o.seed.content)
+            for c in o.seed.corrections:
+                if c.shape and c.frame in frames and _is_by_hand(o, c.frame):
+                    unless_edited(o.seed, c.shape["id"], c.frame, content_of(c.shape))
+        if o.seed.is_track:
+            continue
+        for frame in frames:
+            if frame not in o.frames or o.frames[frame].by_hand:
+                continue
+            for k in plan.earlier.get(o.seed.number, {}).get(frame, ()):
+                known = look.shapes.get(k.id)
+                if known is None:
+                    continue
+                if k.same(known):
+                    gone.append(k.id)
+                else:
+                    written.leave_out(o.seed, frame, EDITED)
+    return gone
+
+
+def doubles(plan: Plan, look: Look, written: Written) -> list[int]:
+    """Ids of own shapes that are there too often.
+
+    A request that was taken for lost may have been carried out later; and a person may have
+    corrected an earlier shape just when this run wrote its own beside it.
+    """
+    here = Here(plan, look, written)
+    hand_made = {
+        (k.mark.number, k.frame)
+        for k in look.shapes.values()
+        if k.mark and not k.auto and k.id not in written.ids
+    }
+    contents: dict[int, int] = {}
+    surplus: list[int] = []
+    for key, shapes in here.ours.items():
+        own = [k for k in shapes if k.auto]
+        if key in hand_made or len(own) < len(shapes):
+            surplus += [k.id for k in own]
+            continue
+        first = min(own, key=lambda k: (k.id not in written.ids, k.id))
+        surplus += [k.id for k in own if k is not first]
+        contents[first.content] = first.id
+    # From a server that keeps no scores: the same content, and not acknowledged.
+    surplus += [
+        k.id
+        for k in look.shapes.values()
+        if k.mark is None
+        and k.auto
+        and k.id > plan.newest[0]
+        and k.id not in written.ids
+        and k.content in contents
+    ]
+    return surplus
+
+
+# --- tracks --------------------------------------------------------------------------------------
+
+
+def tracks_to_create(
+    plan: Plan,
+    objects: Sequence[TrackedObject],
+    frames: Sequence[int],
+    look: Look,
+    written: Written,
+) -> list[tuple[str, Wire]]:
+    """(object, track) for all polygons that become tracks and are none yet."""
+    made = []
+    for o in objects:
+        seed = o.seed
+        if seed.is_track or not plan.becomes_track(seed) or seed.ref in written.tracks:
+            continue
+        results = _results(o, frames)
+        if not results:
+            continue
+        fresh = look.shapes.get(seed.wire["id"])
+        if fresh is None:
+            o.stopped = DELETED_MEANWHILE
+            continue
+        track = _new_track(plan, o, results, with_seed=fresh.content == seed.content)
+        if track is None:
+            continue
+        written.track_contents.add(track_content(track))
+        stored = _stored_already(plan, track, look, written)
+        if stored:
+            written.tracks[seed.ref] = stored
+        else:
+            made.append((seed.ref, track))
+    return made
+
+
+def tracks_to_update(
+    plan: Plan,
+    objects: Sequence[TrackedObject],
+    frames: Sequence[int],
+    look: Look,
+    written: Written,
+) -> Iterator[tuple[str, Wire]]:
+    """(object, track as it is to be) for all tracks that do not hold these results yet."""
+    for o in objects:
+        number = o.seed.wire["id"] if o.seed.is_track else written.tracks.get(o.seed.ref)
+        results = _results(o, frames)
+        if number is None or not results:
+            continue
+        fresh = look.tracks.get(number)
+        if fresh is None:
+            o.stopped = DELETED_MEANWHILE
+            continue
+        edited = _edited_track(plan, o, results, fresh, written)
+        if track_content(edited) != track_content(fresh):
+            yield o.seed.ref, edited
+
+
+def doubled_tracks(plan: Plan, look: Look, written: Written) -> list[int]:
+    """Ids of tracks that are equal to what this run created and not acknowledged."""
+    own = set(written.tracks.values())
+    return [
+        i
+        for i, track in look.tracks.items()
+        if i > plan.newest[1] and i not in own and track_content(track) in written.track_contents
     ]
 
 
-def _new_track(job: Job, o: TrackedObject, *, leave_open: bool) -> Wire:
+def _results(o: TrackedObject, frames: Sequence[int]) -> dict[int, Tracked]:
+    return {f: o.frames[f] for f in sorted(frames) if f in o.frames}
+
+
+def _is_by_hand(o: TrackedObject, frame: int) -> bool:
+    return frame in o.frames and o.frames[frame].by_hand
+
+
+def _stored_already(plan: Plan, track: Wire, look: Look, written: Written) -> int | None:
+    content = track_content(track)
+    taken = set(written.tracks.values())
+    for number, there in look.tracks.items():
+        if number > plan.newest[1] and number not in taken and track_content(there) == content:
+            return number
+    return None
+
+
+def _new_track(
+    plan: Plan, o: TrackedObject, results: Mapping[int, Tracked], *, with_seed: bool
+) -> Wire | None:
+    """None: it was not visible on any of these frames."""
     seed = o.seed
-    mutable = job.label(seed.label_id).mutable_attributes
+    mutable = plan.job.label(seed.label_id).mutable_attributes
     attributes = _attributes(seed.wire)
-    keyframes = {seed.frame: _keyframe(seed, seed.frame, seed.points)}
-    for frame, t in sorted(o.frames.items()):
+    before = {seed.frame: _keyframe(seed, seed.frame, seed.points)} if with_seed else {}
+    for frame, t in results.items():
         # What a person drew of this object as shapes becomes a part of the track.
         if t.by_hand and t.points is not None:
-            keyframes[frame] = _keyframe(seed, frame, t.points)
-    _lay_results(keyframes, o)
-    if not leave_open:
-        _close(job, keyframes, o)
+            before[frame] = _keyframe(seed, frame, t.points)
+    keyframes = _laid(plan.job, seed, before, results)
+    if not plan.options.leave_open:
+        _close(plan.job, seed, keyframes, max(seed.frame, *results))
+    if not keyframes:
+        return None
     first = min(keyframes)
     keyframes[first] = {
         **keyframes[first],
         "attributes": [a for a in attributes if a["spec_id"] in mutable],
     }
-    return {
-        "label_id": seed.label_id,
-        "frame": first,
-        "group": seed.wire.get("group") or 0,
-        "source": "auto",
-        "attributes": [a for a in attributes if a["spec_id"] not in mutable],
-        "elements": [],
-        "shapes": [keyframes[f] for f in sorted(keyframes)],
-    }
+    return _checked(
+        {
+            "label_id": seed.label_id,
+            "frame": first,
+            "group": seed.wire.get("group") or 0,
+            "source": "auto",
+            "attributes": [a for a in attributes if a["spec_id"] not in mutable],
+            "elements": [],
+            "shapes": [keyframes[f] for f in sorted(keyframes)],
+        }
+    )
 
 
-def _edited_track(job: Job, o: TrackedObject, *, leave_open: bool) -> Wire:
+def _edited_track(
+    plan: Plan,
+    o: TrackedObject,
+    results: Mapping[int, Tracked],
+    track: Wire,
+    written: Written,
+) -> Wire:
     seed = o.seed
-    track = seed.wire
     before = {k["frame"]: _keyframe_from_wire(k) for k in track["shapes"]}
-    keyframes = dict(before)
-    if seed.frame not in keyframes:
-        keyframes[seed.frame] = _keyframe(seed, seed.frame, seed.points)
-    _lay_results(keyframes, o)
-    if not leave_open and max(o.frames) > seed.frame:
-        _close(job, keyframes, o)
-    _keep_attributes(before, keyframes)
-    return {
-        "id": track["id"],
-        "label_id": track["label_id"],
-        "frame": min(keyframes),
-        "group": track.get("group") or 0,
-        "source": "auto",
-        "attributes": _attributes(track),
-        "elements": [],
-        "shapes": [keyframes[f] for f in sorted(keyframes)],
-    }
+    held = dict(before)
+    if seed.is_track and seed.frame not in held:
+        held[seed.frame] = _keyframe(seed, seed.frame, seed.points)
+    own = {f: t for f, t in results.items() if not t.by_hand}
+    laid = _laid(plan.job, seed, held, own)
+    kept = set()
+    for frame in own:
+        if frame not in before:
+            continue
+        content = keyframe_content(before[frame])
+        as_planned = content == seed.keyframes.get(frame) or _closes(plan.job, before, frame)
+        ours = frame in laid and keyframe_content(laid[frame]) == content
+        if not as_planned and not ours:
+            kept.add(frame)
+            written.leave_out(seed, frame, EDITED)
+    if kept:
+        laid = _laid(plan.job, seed, held, {f: t for f, t in own.items() if f not in kept})
+    last = max(own, default=seed.frame)
+    if not plan.options.leave_open and last > seed.frame:
+        _close(plan.job, seed, laid, last)
+    _keep_attributes(before, laid)
+    return _checked(
+        {
+            "id": track["id"],
+            "label_id": track["label_id"],
+            "frame": min(laid),
+            "group": track.get("group") or 0,
+            "source": "auto",
+            "attributes": _attributes(track),
+            "elements": [],
+            "shapes": [laid[f] for f in sorted(laid)],
+        }
+    )
 
 
-def _lay_results(keyframes: dict[int, Wire], o: TrackedObject) -> None:
-    """Lays the tracked frames over `keyframes`, in place.
+def _closes(job: Job, keyframes: Mapping[int, Wire], frame: int) -> bool:
+    """Whether the keyframe on `frame` is as `_close` writes it after the frame before."""
+    until = max((f for f in keyframes if f < frame), default=None)
+    if until is None or job.next_frame(until) != frame or not keyframes[frame]["outside"]:
+        return False
+    return list(keyframes[frame]["points"]) == list(keyframes[until]["points"])
+
+
+def _laid(
+    job: Job, seed: Seed, before: Mapping[int, Wire], results: Mapping[int, Tracked]
+) -> dict[int, Wire]:
+    """The keyframes `before` with results laid over them, by frame.
 
     Where the object is not visible, one `outside` keyframe stands on the first such frame, with
-    the last visible points; where nothing was visible before, the track begins later.
+    the last visible points; where nothing was visible before, the track begins later. Where the
+    frame before it is not part of the run, it carries the points that held there, so that the
+    frames in between stay as they were.
     """
-    original = dict(keyframes)
-    for frame in sorted(o.frames):
-        t = o.frames[frame]
-        if t.by_hand:
+    counting = [before[f] for f in sorted(before) if f not in job.deleted_frames]
+    frames_counting = [k["frame"] for k in counting]
+    by_hand = {f for f, t in results.items() if t.by_hand}
+    laid: dict[int, Wire] = {}
+    last: Wire | None = None
+    for frame in sorted(before.keys() | results.keys()):
+        if frame not in results or frame in by_hand:
+            if frame in before:
+                laid[frame] = last = before[frame]
             continue
-        keyframes.pop(frame, None)
+        t = results[frame]
+        at = bisect_right(frames_counting, frame)
+        held = counting[at - 1] if at else None
         if t.points is not None:
-            keyframes[frame] = _keyframe(o.seed, frame, t.points, original)
-            continue
-        before = [f for f in keyframes if f < frame]
-        if before and not keyframes[max(before)]["outside"]:
-            last = keyframes[max(before)]
-            keyframes[frame] = _keyframe(o.seed, frame, last["points"], original, outside=True)
+            laid[frame] = last = _keyframe(seed, frame, t.points, held)
+        elif last is not None and not last["outside"]:
+            points = last["points"]
+            far = last["frame"] not in results and last["frame"] != seed.frame
+            if far and last["frame"] < frame - 1:
+                position = position_among(counting, frame)
+                points = position["points"] if position else points
+            laid[frame] = last = _keyframe(seed, frame, points, held, outside=True)
+    return laid
 
 
-def _close(job: Job, keyframes: dict[int, Wire], o: TrackedObject) -> None:
+def _close(job: Job, seed: Seed, keyframes: dict[int, Wire], last: int) -> None:
     """Ends the track after the last frame of this run, unless it goes on there anyway.
 
     Without this CVAT repeats the last position to the end of the job (contract 7).
     """
-    last = max(o.seed.frame, *o.frames)
     end = job.next_frame(last)
-    later = [f for f in keyframes if f > last and f not in job.deleted_frames]
-    here = keyframes[max(f for f in keyframes if f <= last)]
-    if end is not None and not later and not here["outside"]:
-        keyframes[end] = _keyframe(o.seed, end, here["points"], {last: here}, outside=True)
+    until = [f for f in keyframes if f <= last]
+    if end is None or not until:
+        return
+    later = any(f > last and f not in job.deleted_frames for f in keyframes)
+    here = keyframes[max(until)]
+    if not later and not here["outside"]:
+        keyframes[end] = _keyframe(seed, end, here["points"], here, outside=True)
 
 
 def _keep_attributes(before: dict[int, Wire], after: dict[int, Wire]) -> None:
@@ -215,20 +497,18 @@ def _keyframe(
     seed: Seed,
     frame: int,
     points: Sequence[float],
-    original: Mapping[int, Wire] | None = None,
+    held: Wire | None = None,
     *,
     outside: bool = False,
 ) -> Wire:
-    """`occluded` and z-order as they held on this frame in `original`, by default as the seed's."""
-    held = max((f for f in original or () if f <= frame), default=None)
-    before = original[held] if original and held is not None else None
+    """`held`: the keyframe that held here, whose `occluded` and z-order stay; else the seed's."""
     return {
         "type": seed.type,
         "frame": frame,
         "points": list(points),
         "outside": outside,
-        "occluded": before["occluded"] if before else seed.occluded,
-        "z_order": before["z_order"] if before else seed.z_order,
+        "occluded": held["occluded"] if held else seed.occluded,
+        "z_order": held["z_order"] if held else seed.z_order,
         "rotation": 0,
         "attributes": [],
     }
@@ -252,16 +532,13 @@ def _attributes(wire: Wire) -> list[Wire]:
     return [{"spec_id": a["spec_id"], "value": a["value"]} for a in wire.get("attributes") or ()]
 
 
-def _check(job: Job, changes: Changes) -> None:
-    """The last guard before anything is written; what it finds is our own mistake."""
-    for track in (*changes.create_tracks, *changes.update_tracks):
-        frames = [k["frame"] for k in track["shapes"]]
-        if any(k["type"] == "mask" for k in track["shapes"]):
-            raise ActionError(
-                "Refused to write a track of masks: CVAT could not open the job any more."
-            )
-        if len(set(frames)) < len(frames) or track["frame"] != min(frames):
-            raise ActionError(f"Refused to write a track with the keyframes {frames}.")
-    for shape in changes.create_shapes:
-        if not job.start_frame <= shape["frame"] <= job.stop_frame:
-            raise ActionError(f"Refused to write a shape on frame {shape['frame']}.")
+def _checked(track: Wire) -> Wire:
+    """The last guard before a track is written; what it finds is our own mistake."""
+    frames = [k["frame"] for k in track["shapes"]]
+    if any(k["type"] == "mask" for k in track["shapes"]):
+        raise ActionError(
+            "Refused to write a track of masks: CVAT could not open the job any more."
+        )
+    if len(set(frames)) < len(frames) or track["frame"] != min(frames):
+        raise ActionError(f"Refused to write a track with the keyframes {frames}.")
+    return track

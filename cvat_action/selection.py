@@ -3,13 +3,15 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_fault
+from cvat_action.identity import mark_of
 from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
 from cvat_action.job import Annotations, Job, Wire
+from cvat_action.look import Kind, content_of, keyframe_content, kind_of
 
 TRACKABLE = ("mask", "polygon", "rectangle")
 
@@ -19,10 +21,12 @@ class Correction:
     """What a person drew on a later frame of the range."""
 
     frame: int
-    points: tuple[float, ...] | None
+    points: Sequence[float] | None
     """None: marked as outside"""
     shape: Wire | None = None
     """the shape that it is, where it is not a track's keyframe"""
+    sure: bool = True
+    """False: it counts only where the tracked result is in the same place"""
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,24 @@ class Seed:
     """what `--object` calls it: `17` for a shape, `track:5` for a track"""
     type: str
     frame: int
-    points: tuple[float, ...]
+    points: Sequence[float]
     wire: Wire
-    """the shape, or the whole track, as CVAT holds it"""
+    """the shape, or the track without its keyframes, as CVAT held it"""
     occluded: bool
     z_order: int
     corrections: tuple[Correction, ...] = ()
     asleep: bool = False
     """marked as outside by a person: not tracked before the next correction"""
+    number: int = 0
+    """the object's number in the marks of its shapes (docs/identity.md); 0: a track"""
+    content: int = 0
+    """a hash of the shape as it was"""
+    keyframes: Mapping[int, int] = field(default_factory=dict)
+    """of a track: frame to a hash of the keyframe as it was, on the frames of the run"""
 
     @property
     def is_track(self) -> bool:
-        return "shapes" in self.wire
+        return self.ref.startswith("track:")
 
     @property
     def label_id(self) -> int:
@@ -71,17 +81,20 @@ def select(
     *,
     objects: Collection[str] = (),
     labels: Collection[str] = (),
+    excluded: Collection[str] = (),
     supported: Collection[str] = TRACKABLE,
 ) -> Selection:
-    """The objects visible on `frame`, by default all; `objects` and `labels` narrow them down.
+    """The objects visible on `frame`, by default all.
+
+    `objects` (17, track:5) and `labels` narrow them down, `excluded` takes out of them.
 
     Raises ActionError for a name that is not there.
     """
     _check_labels(job, labels)
     present = [_shape_on(s) for s in annotations.shapes if s["frame"] == frame]
     present += [_track_on(job, t, frame) for t in annotations.tracks]
-    wanted = [_ref(name) for name in objects]
-    for ref in wanted:
+    wanted, unwanted = [[_ref(name) for name in names] for names in (objects, excluded)]
+    for ref in (*wanted, *unwanted):
         if ref not in {p.ref for p in present if p.there}:
             there = ", ".join(p.ref for p in present if p.there and not p.reason) or "none"
             raise ActionError(
@@ -89,7 +102,7 @@ def select(
             )
     seeds, refused = [], []
     for p in present:
-        if not p.there or (wanted and p.ref not in wanted):
+        if not p.there or (wanted and p.ref not in wanted) or p.ref in unwanted:
             continue
         if labels and job.label(p.wire["label_id"]).name not in labels:
             continue
@@ -102,48 +115,65 @@ def select(
 
 
 def with_corrections(
-    job: Job, annotations: Annotations, seeds: Sequence[Seed], frames: Sequence[int]
+    job: Job,
+    annotations: Annotations,
+    seeds: Sequence[Seed],
+    frames: Sequence[int],
+    *,
+    unmarked: bool,
 ) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
-    """The seeds with what a person drew of them on `frames` (`--keyframes`), and warnings.
+    """The seeds with what a person drew of them on `frames`, and warnings.
 
-    A track's own keyframes are meant. Shapes have no identity over frames: a shape that is not a
-    tracker's (`source` other than `auto`) belongs to a seed if label, type and group are the same
-    and neither another seed nor another shape of that frame could be meant.
+    A result that a person corrected still has the object's mark, so it is known whose it is. With
+    `unmarked` (`--keyframes`) these count too: all keyframes of a track, and shapes without a mark
+    that are not a tracker's (`source` other than `auto`) where label, type and group are the seed's
+    and neither another object of the seed's frame nor another shape of their frame can be meant.
+    In group 0 such a shape counts only if the tracked result is in the same place.
     """
-    kinds = Counter(kind_of(s.wire) for s in seeds if not s.is_track)
     wanted = set(frames)
-    drawn_on: dict[tuple[int, tuple[int, str, int]], list[Wire]] = {}
+    alike = Counter(
+        (s["frame"], kind_of(s)) for s in annotations.shapes if s["frame"] not in wanted
+    )
+    numbers = {s.number for s in seeds if not s.is_track}
+    marked: dict[tuple[int, int], Wire] = {}
+    drawn_on: dict[tuple[int, Kind], list[Wire]] = {}
     for s in annotations.shapes:
-        if s["frame"] in wanted and s["source"] != "auto":
+        if s["frame"] not in wanted or s["source"] == "auto":
+            continue
+        mark = mark_of(s.get("score"), s["frame"])
+        if mark and mark.number in numbers:
+            marked[mark.number, s["frame"]] = s
+        elif unmarked and not mark:
             drawn_on.setdefault((s["frame"], kind_of(s)), []).append(s)
     warnings: list[str] = []
     corrected = []
     for seed in seeds:
+        found: dict[int, Correction] = {}
         if seed.is_track:
-            found = [
-                Correction(k["frame"], None if k["outside"] else tuple(k["points"]))
-                for k in seed.wire["shapes"]
-                if k["frame"] in wanted
-            ]
+            keyframes = seed.wire.get("shapes", ()) if unmarked else ()
+            for k in keyframes:
+                if k["frame"] in wanted:
+                    points = None if k["outside"] else tuple(k["points"])
+                    found[k["frame"]] = Correction(k["frame"], points)
         else:
-            found = []
+            kind = kind_of(seed.wire)
             for f in frames:
-                drawn = drawn_on.get((f, kind_of(seed.wire)), [])
-                if len(drawn) == 1 and kinds[kind_of(seed.wire)] == 1:
-                    found.append(Correction(f, tuple(drawn[0]["points"]), drawn[0]))
+                own = marked.get((seed.number, f))
+                drawn = drawn_on.get((f, kind), [])
+                if own:
+                    found[f] = Correction(f, tuple(own["points"]), own)
+                elif len(drawn) == 1 and alike[seed.frame, kind] == 1:
+                    sure = kind[2] != 0
+                    found[f] = Correction(f, tuple(drawn[0]["points"]), drawn[0], sure)
                 elif drawn:
                     name = job.label(seed.label_id).name
                     warnings.append(
                         f"Frame {f}: more than one object could be object {seed.ref} ({name}, "
                         f"{seed.type}); it is not corrected there. Give each its own group."
                     )
-        corrected.append(replace(seed, corrections=tuple(sorted(found, key=lambda c: c.frame))))
+        corrections = tuple(found[f] for f in sorted(found))
+        corrected.append(replace(seed, corrections=corrections))
     return tuple(corrected), tuple(dict.fromkeys(warnings))
-
-
-def kind_of(shape: Wire) -> tuple[int, str, int]:
-    """Label, type and group: what the results of one object have in common."""
-    return int(shape["label_id"]), str(shape["type"]), int(shape.get("group") or 0)
 
 
 def track_position(job: Job, track: Wire, frame: int) -> Wire | None:
@@ -213,6 +243,7 @@ class _On:
 
     def seed(self, frame: int) -> Seed:
         shape = self.shape or {}
+        keyframes = {k["frame"]: keyframe_content(k) for k in self.wire.get("shapes", ())}
         return Seed(
             ref=self.ref,
             type=self.type,
@@ -221,6 +252,8 @@ class _On:
             wire=self.wire,
             occluded=bool(shape.get("occluded")),
             z_order=int(shape.get("z_order") or 0),
+            content=0 if keyframes else content_of(self.wire),
+            keyframes=keyframes,
         )
 
 

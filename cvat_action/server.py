@@ -9,22 +9,32 @@ authentication, organisation, certificates and proxies.
 import json
 import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+import ijson
 import urllib3
 from cvat_sdk.core.client import Client
 
 from cvat_action.errors import ActionError
-from cvat_action.job import Annotations, Job, Wire, job_from_wire
-from cvat_action.tracking import Answer, CallFailed, Cure
+from cvat_action.job import Job, Wire, job_from_wire
+from cvat_action.look import Look, Whole, look_at
+from cvat_action.tracking import Answer, CallFailed, Cure, Pace, Patience
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 130.0
 """CVAT itself waits 120 s for a function (contract 5.3)"""
+CHUNK = 1 << 16
+AWAY = (429, 502, 503, 504)
+"""statuses of a CVAT that is busy or starting"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,18 @@ class Function:
         return tuple(t for t in self.shape_types if t in ("mask", "polygon", "rectangle"))
 
 
+OURS = "pth-facebookresearch-sam2-tracker"
+"""the id under which this project's function.yaml deploys it"""
+
+
+def why_unusable(function: Function) -> str | None:
+    if function.kind != "tracker":
+        return f"a {function.kind or 'function of unknown kind'}, not a tracker"
+    if not function.usable_types:
+        return "tracks neither masks, polygons nor rectangles"
+    return None
+
+
 class HttpFailure(ActionError):
     """An answer of CVAT that is not 200, or none at all (status None)."""
 
@@ -49,9 +71,18 @@ class HttpFailure(ActionError):
 
 
 class Server:
-    def __init__(self, client: Client, *, read_seconds: float = READ_SECONDS) -> None:
+    def __init__(
+        self, client: Client, *, read_seconds: float = READ_SECONDS, pace: Pace | None = None
+    ) -> None:
         self._client = client
         self._timeout = (CONNECT_SECONDS, read_seconds)
+        self._pace = pace or Pace()
+        # The SDK repeats GETs by itself, quickly and in silence, and hides the status at the end.
+        pools = client.api_client.rest_client.pool_manager
+        pools.connection_pool_kw["retries"] = urllib3.Retry(
+            total=None, connect=0, read=0, status=0, other=0, redirect=3, raise_on_status=False
+        )
+        pools.clear()
 
     @property
     def host(self) -> str:
@@ -60,7 +91,8 @@ class Server:
     def version(self) -> tuple[int, int] | None:
         """(major, minor) of the server, or None where it does not say."""
         try:
-            text = str(self._get("/api/server/about").get("version", ""))
+            with self._as_cvat():
+                text = str(self._get("/api/server/about").get("version", ""))
         except HttpFailure as failure:
             if failure.status is None:
                 raise
@@ -70,7 +102,8 @@ class Server:
 
     def functions(self) -> list[Function]:
         try:
-            listed = self._get("/api/lambda/functions")
+            # 503 is Nuclio's dashboard being down, which seldom mends itself.
+            listed = self._get("/api/lambda/functions", away=(429, 502, 504))
         except HttpFailure as failure:
             if failure.status == 404:
                 raise ActionError(
@@ -83,15 +116,16 @@ class Server:
                     "container running?"
                 ) from None
             raise
-        return [
-            Function(
-                id=f["id"],
-                name=f.get("name") or f["id"],
-                kind=f.get("kind", ""),
-                shape_types=tuple(f.get("supported_shape_types") or ()),
-            )
-            for f in listed
-        ]
+        with self._as_cvat():
+            return [
+                Function(
+                    id=f["id"],
+                    name=f.get("name") or f["id"],
+                    kind=f.get("kind", ""),
+                    shape_types=tuple(f.get("supported_shape_types") or ()),
+                )
+                for f in listed
+            ]
 
     def job(self, number: int) -> Job:
         try:
@@ -104,11 +138,20 @@ class Server:
                 ) from None
             raise
         meta = self._get(f"/api/jobs/{number}/data/meta")
-        return job_from_wire(job, meta, self._labels(number))
+        labels = self._labels(number)
+        with self._as_cvat():
+            return job_from_wire(job, meta, labels)
 
-    def annotations(self, job: int) -> Annotations:
-        data = self._get(f"/api/jobs/{job}/annotations/")
-        return Annotations(tuple(data.get("shapes") or ()), tuple(data.get("tracks") or ()))
+    def look(self, job: int, whole: Whole) -> Look:
+        """What the job holds now. It is read as a stream, so its size in memory is the look's."""
+        return look_at(self._annotations(job), whole)
+
+    def jobs_of_task(self, task: int) -> list[int]:
+        """Numbers of the task's annotation jobs, in order."""
+        jobs = self._pages("/api/jobs", [("task_id", task)])
+        if not jobs:
+            raise ActionError(f"There is no task {task} on {self.host}, or it has no jobs.")
+        return sorted(j["id"] for j in jobs if j.get("type", "annotation") == "annotation")
 
     def takes_tracks(self, job: Job) -> bool:
         """False for tasks with a ground truth pool, which refuse tracks (contract 7)."""
@@ -138,18 +181,72 @@ class Server:
         return answer
 
     def _labels(self, job: int) -> list[Wire]:
-        labels: list[Wire] = []
+        return self._pages("/api/labels", [("job_id", job)])
+
+    def _pages(self, path: str, query: Sequence[tuple[str, Any]]) -> list[Wire]:
+        found: list[Wire] = []
         page = 1
         while True:
-            query = [("job_id", job), ("page", page), ("page_size", 500)]
-            answer = _parsed(self._call("GET", "/api/labels", query=query))
-            labels += answer["results"]
+            more = [*query, ("page", page), ("page_size", 500)]
+            answer = _parsed(self._patiently(partial(self._call, "GET", path, query=more)))
+            if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
+                raise _no_cvat(self.host)
+            found += answer["results"]
             if not answer.get("next"):
-                return labels
+                return found
             page += 1
 
-    def _get(self, path: str) -> Any:
-        return _parsed(self._call("GET", path))
+    @contextmanager
+    def _as_cvat(self) -> Iterator[None]:
+        """Turns what a surprising answer leads to into a sentence."""
+        try:
+            yield
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise _no_cvat(self.host) from None
+
+    def _get(self, path: str, away: Collection[int] = AWAY) -> Any:
+        return _parsed(self._patiently(lambda: self._call("GET", path), away))
+
+    def _patiently(self, call: Callable[[], T], away: Collection[int] = AWAY) -> T:
+        """Waits for a CVAT that is restarting; nothing is changed by what is asked here."""
+        patience = Patience(self._pace)
+        while True:
+            try:
+                return call()
+            except HttpFailure as failure:
+                if failure.status not in away or not patience.waits(failure):
+                    raise
+
+    def _annotations(self, job: int) -> Iterator[tuple[str, Wire]]:
+        path = f"/api/jobs/{job}/annotations/"
+        response = self._open("GET", path, stream=True)
+        try:
+            if response.status != 200:
+                raise self._failure("GET", path, response.status, response.read())
+            events: list[tuple[str, Wire]] = []
+            parsers = [
+                ijson.items_coro(_collector(events, where), f"{where}.item", use_float=True)
+                for where in ("shapes", "tracks")
+            ]
+            for chunk in response.stream(CHUNK):
+                for parser in parsers:
+                    parser.send(chunk)
+                yield from events
+                events.clear()
+            for parser in parsers:
+                parser.close()
+            yield from events
+        except urllib3.exceptions.HTTPError as error:
+            raise HttpFailure(
+                None, "", f"{self.host} broke off its answer: {_reason(error)}. [GET {path}]"
+            ) from error
+        except ijson.JSONError:
+            raise HttpFailure(
+                None, "", f"{self.host} did not answer in JSON. [GET {path}]"
+            ) from None
+        finally:
+            response.release_conn()
+            response.close()
 
     def _call(
         self,
@@ -159,6 +256,22 @@ class Server:
         query: Sequence[tuple[str, Any]] = (),
         body: Wire | None = None,
     ) -> bytes:
+        response = self._open(method, path, query=query, body=body)
+        data = bytes(response.data)
+        if response.status != 200:
+            raise self._failure(method, path, response.status, data)
+        return data
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, Any]] = (),
+        body: Wire | None = None,
+        stream: bool = False,
+    ) -> Any:
+        began = time.monotonic()
         try:
             _, response = self._client.api_client.call_api(
                 path,
@@ -167,15 +280,66 @@ class Server:
                 body=body,
                 _request_timeout=self._timeout,
                 _check_status=False,
+                _parse_response=not stream,
             )
         except urllib3.exceptions.HTTPError as error:
+            logger.debug("%s %s: no answer (%s)", method, path, _reason(error))
             raise HttpFailure(None, "", f"{self.host} did not answer: {_reason(error)}.") from error
-        if response.status != 200:
-            text = bytes(response.data).decode("utf-8", "replace")
-            raise HttpFailure(
-                response.status, text, f"{_explain(response.status, text)} [{method} {path}]"
-            )
-        return bytes(response.data)
+        logger.debug(
+            "%s %s: %d after %.3f s", method, path, response.status, time.monotonic() - began
+        )
+        return response
+
+    def _failure(self, method: str, path: str, status: int, data: bytes) -> HttpFailure:
+        text = data.decode("utf-8", "replace")
+        logger.debug("%s %s: %s", method, path, text[:200])
+        return HttpFailure(status, text, f"{_explain(status, text)} [{method} {path}]")
+
+
+def _collector(events: list[tuple[str, Wire]], where: str) -> Any:
+    class Collector:
+        def send(self, value: Wire) -> None:
+            events.append((where, value))
+
+        def close(self) -> None:
+            pass
+
+        def throw(self, *_: Any) -> None:
+            pass
+
+    return Collector()
+
+
+def _no_cvat(host: str) -> HttpFailure:
+    return HttpFailure(
+        None, "", f"{host} answers in JSON, but not as CVAT does; is this really a CVAT server?"
+    )
+
+
+def choose_function(server: Server, wanted: str | None) -> Function:
+    """The named function, or the only usable tracker, or ours among several."""
+    listed = server.functions()
+    usable = [f for f in listed if why_unusable(f) is None]
+    if wanted is not None:
+        for f in listed:
+            if f.id == wanted:
+                reason = why_unusable(f)
+                if reason:
+                    raise ActionError(f"Function {wanted} cannot be used: {reason}.")
+                return f
+        known = ", ".join(f.id for f in usable) or "none"
+        raise ActionError(f"{server.host} has no function {wanted!r}. Its trackers: {known}.")
+    for f in usable:
+        if f.id == OURS or len(usable) == 1:
+            return f
+    if not usable:
+        raise ActionError(
+            f"{server.host} has no tracker that can be used; deploy one, and see `functions`."
+        )
+    raise ActionError(
+        f"Several trackers can be used: {', '.join(f.id for f in usable)}. Choose one with "
+        "--function."
+    )
 
 
 class ServerTracker:
@@ -193,6 +357,24 @@ class ServerTracker:
     def step(self, frame: int, states: list[Any]) -> Answer:
         answer = self._call({"type": "track", "frame": frame, "states": states})
         return _answer(answer, len(states), shapes_needed=True)
+
+    @property
+    def joins(self) -> bool:
+        """Another function would take the state and never look at the shape."""
+        return self._function.id == OURS
+
+    def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
+        drawn = [{**shape, "correction": 1} for shape in shapes]
+        answer = self._call({"type": "track", "frame": frame, "shapes": drawn, "states": states})
+        return _answer(answer, len(states), shapes_needed=False)
+
+    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+        named = [{"index": n, "distance": far} for n, (_, far) in enumerate(others, 1)]
+        shapes = [{"type": kind, "points": [], "adopt": named}, *[None] * len(others)]
+        states = [state, *(each for each, _ in others)]
+        body = {"type": "track", "frame": frame, "shapes": shapes, "states": states}
+        whole = _answer(self._call(body), len(states), shapes_needed=False)
+        return Answer(whole.shapes[:1], whole.states[:1], whole.scores[:1], whole.errors[:1])
 
     def _call(self, body: Wire) -> Any:
         whole = {"job": self._job.id, "task": self._job.task_id, **body}
@@ -227,12 +409,32 @@ def call_failure(failure: HttpFailure, function: str) -> CallFailed:
             Cure.FEWER,
             f"The call took too long ({status}): too many objects for one call, or a slow device.",
         )
-    if status in (429, 502, 503):
+    if "Failed to resolve 'host.docker.internal'" in body:
         return CallFailed(
-            Cure.REPEAT, f"The function is busy or restarting, or its store is away ({status})."
+            Cure.NONE,
+            "CVAT cannot reach any function: it was started without "
+            f"components/serverless/docker-compose.serverless.yml ({status}).",
+        )
+    if status == 503 and "refused" in body:
+        return CallFailed(
+            Cure.REPEAT,
+            "Nothing listens on the function's port (503): its container is not running, is "
+            f"restarting, or got another port. See: docker ps -a --filter name={function}.",
+        )
+    if status == 502 or (status == 503 and html):
+        return CallFailed(Cure.REPEAT, f"CVAT itself does not answer, only its proxy ({status}).")
+    if status in (429, 503):
+        return CallFailed(
+            Cure.REPEAT,
+            f"The function is busy, or its store (Redis) is away ({status}); its log says which: "
+            f"docker logs nuclio-nuclio-{function}.",
         )
     if status == 500 and "host.docker.internal:None" in body:
-        return CallFailed(Cure.REPEAT, "The function is still being built or is unhealthy (500).")
+        return CallFailed(
+            Cure.REPEAT,
+            "The function has no port (500): it is still being built, or is unhealthy. Nuclio's "
+            "dashboard shows its state.",
+        )
     if status == 500 and html:
         return CallFailed(
             Cure.REPEAT, "CVAT failed on this call (500), as it does while it loads frames."

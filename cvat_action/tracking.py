@@ -8,13 +8,14 @@ them on to another. What is written of its results is decided in results.py.
 import enum
 import logging
 import time
+from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cvat_action.errors import ActionError
-from cvat_action.geometry import points_fault, points_in_image
+from cvat_action.geometry import bounding_box, boxes_iou, points_fault, points_in_image, size_fault
 from cvat_action.job import Job
 from cvat_action.selection import Correction, Seed
 
@@ -36,9 +37,22 @@ class Answer:
 
 
 class Tracker(Protocol):
+    @property
+    def joins(self) -> bool:
+        """It has `correct`; other trackers start an object anew from a correction."""
+
     def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer: ...
 
     def step(self, frame: int, states: list[Any]) -> Answer: ...
+
+    def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
+        """Adds what was drawn on `frame` to what is known; states: of the frame before."""
+
+    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+        """Lets an object stand on what was drawn on other frames too (docs/request.md).
+
+        kind: its type. others: the state and the distance of each. The answer has one entry.
+        """
 
 
 class Cure(enum.Enum):
@@ -54,32 +68,81 @@ class Cure(enum.Enum):
 class CallFailed(Exception):
     """A call failed; the message says why and what to do, for the person at the terminal."""
 
-    def __init__(self, cure: Cure, message: str) -> None:
+    def __init__(self, cure: Cure, message: str, *, resumable: bool = True) -> None:
         super().__init__(message)
         self.cure = cure
+        self.resumable = resumable
+        """False: going on would fail in the same way"""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long calls may take and how often one is repeated."""
+    """How long calls may take and how long one is repeated."""
 
     seconds_per_call: float = 25.0
     """objects are split over several calls when one nears this"""
     objects_per_call: int = 1_000_000
-    repeats: int = 5
+    wait: float = 120.0
+    """seconds that are waited in all for one call that may succeed later"""
     first_wait: float = 1.0
-    """seconds before the first repetition; doubles each time"""
+    """seconds before the first repetition; doubles each time, up to LONGEST_PAUSE"""
 
 
-@dataclass(frozen=True)
+LONGEST_PAUSE = 15.0
+SAME_OBJECT = 0.3
+"""IoU of two boxes from which on they can be the same object (docs/identity.md)"""
+
+
+class Patience:
+    """The pauses before the repetitions of one request, until the time to wait is used up."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._left = pace.wait
+        self._pause = pace.first_wait
+
+    def waits(self, reason: object, what: str = "Trying again") -> bool:
+        """Waits and says so; False: the time is used up, and nothing was waited."""
+        if self._left <= 0:
+            return False
+        pause = min(self._pause, self._left, LONGEST_PAUSE)
+        logger.warning("%s %s in %.3g s.", reason, what, pause)
+        time.sleep(pause)
+        self._left -= pause
+        self._pause *= 2
+        return True
+
+
+@dataclass(frozen=True, slots=True)
 class Tracked:
     """An object on one tracked frame."""
 
-    points: tuple[float, ...] | None
+    points: Sequence[float] | None
     """None: not visible"""
     score: float | None = None
     by_hand: bool = False
     """drawn by a person (a correction): nothing is written here"""
+
+
+@dataclass
+class Tally:
+    """What is told of an object after its results were handed on."""
+
+    frames: int = 0
+    """tracked ones; those drawn by hand do not count"""
+    by_hand: int = 0
+    lost: list[int] = field(default_factory=list)
+    lowest: tuple[float, int] | None = None
+    """the lowest score where it was visible, and the frame"""
+
+    def add(self, frame: int, t: Tracked) -> None:
+        if t.by_hand:
+            self.by_hand += 1
+            return
+        self.frames += 1
+        if t.points is None:
+            self.lost.append(frame)
+        elif t.score is not None and (self.lowest is None or (t.score, frame) < self.lowest):
+            self.lowest = (t.score, frame)
 
 
 @dataclass
@@ -88,20 +151,47 @@ class TrackedObject:
 
     seed: Seed
     frames: dict[int, Tracked] = field(default_factory=dict)
+    """results that are not handed on yet, by frame"""
     stopped: str | None = None
     """why it was not tracked to the end"""
     state: Any = None
+    state_before: Any = None
+    """the state of the frame before, which a correction joins; None: the correction starts anew"""
+    memory: str | None = None
+    """memory policy to start with; None: the function's own"""
     asleep: bool = False
-    last_good: tuple[int, tuple[float, ...]] = (0, ())
+    last_good: tuple[int, Sequence[float]] = (0, ())
     """frame and points to start again from"""
+    handed_on: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
         self.last_good = (self.seed.frame, self.seed.points)
         self.asleep = self.seed.asleep
+        self.corrections = {c.frame: c for c in self.seed.corrections}
 
     @property
     def live(self) -> bool:
         return self.stopped is None
+
+    @property
+    def tally(self) -> Tally:
+        """Of all its frames."""
+        whole = Tally(
+            self.handed_on.frames,
+            self.handed_on.by_hand,
+            list(self.handed_on.lost),
+            self.handed_on.lowest,
+        )
+        for frame, t in self.frames.items():
+            whole.add(frame, t)
+        return whole
+
+    def hand_on(self, frames: Iterable[int]) -> None:
+        """Forgets the results of frames that are written; what is told of them stays."""
+        for frame in frames:
+            t = self.frames.pop(frame, None)
+            if t is not None:
+                self.handed_on.add(frame, t)
 
 
 @dataclass(frozen=True)
@@ -112,6 +202,8 @@ class Run:
     broken: str | None = None
     """why the run ended before its last frame"""
     interrupted: bool = False
+    resumable: bool = True
+    """False: going on would fail in the same way"""
 
 
 Answered = tuple[TrackedObject, tuple[Any, Any, float | None, Fault | None]]
@@ -123,7 +215,7 @@ class Corrected:
     """What a person says of an object on the frame that was just tracked."""
 
     index: int
-    points: tuple[float, ...] | None
+    points: Sequence[float] | None
     """None: not visible"""
 
 
@@ -135,6 +227,10 @@ class StopTracking(Exception):  # noqa: N818 (not an error)
         self.corrected = corrected
 
 
+class NotOnRecord(ActionError):
+    """A frame could not be recorded, so it does not count as done."""
+
+
 OnFrame = Callable[[int, Sequence[TrackedObject]], Sequence[Corrected] | None]
 """called after every frame; what it returns is put in the place of the results"""
 
@@ -142,50 +238,70 @@ OnFrame = Callable[[int, Sequence[TrackedObject]], Sequence[Corrected] | None]
 def track(
     tracker: Tracker,
     job: Job,
-    seeds: Sequence[Seed],
+    objects: Sequence[TrackedObject],
     frames: Sequence[int],
     *,
     pace: Pace | None = None,
     on_frame: OnFrame | None = None,
+    keep: Callable[[int], None] = lambda frame: None,
 ) -> Run:
-    """Tracks `seeds` over `frames`, in that order.
+    """Tracks `objects` over `frames`, in that order.
 
+    An object that has a state goes on with it; the others are started from their last good results.
     Whatever goes wrong, and on Ctrl+C, the frames that are done come back: a frame counts as done
-    when every object has its result on it.
+    when every object has its result on it. `keep` is called with every frame that is done; what it
+    raises, other than NotOnRecord and KeyboardInterrupt, comes out.
     """
-    loop = _Loop(tracker, job, [TrackedObject(s) for s in seeds], pace or Pace())
+    loop = Loop(tracker, job, list(objects), pace or Pace())
     done: list[int] = []
-    broken, interrupted = None, False
+    broken, interrupted, resumable = None, False, True
     try:
-        loop.start([o for o in loop.objects if not o.asleep])
+        loop.start([o for o in objects if o.live and not o.asleep and o.state is None])
         for frame in frames:
             loop.check_size(frame)
             results = loop.track_frame(frame) if any(o.live for o in loop.objects) else {}
             if not results and not any(o.live for o in loop.objects):
-                broken = "No object is left to track."
+                broken, resumable = "No object is left to track.", False
                 break
             for index, result in results.items():
                 loop.objects[index].frames[frame] = result
+            stop = False
+            try:
+                corrected = on_frame(frame, loop.objects) if on_frame else None
+            except StopTracking as stopped:
+                corrected, stop = stopped.corrected, True
+            loop.correct(frame, corrected or (), start=not stop)
             done.append(frame)
-            if on_frame:
-                try:
-                    corrected = on_frame(frame, loop.objects)
-                except ActionError:  # it is not on record, so it counts as not done
-                    done.pop()
-                    for o in loop.objects:
-                        o.frames.pop(frame, None)
-                    raise
-                loop.correct(frame, corrected or ())
-    except StopTracking as stop:
-        loop.correct(done[-1], stop.corrected, start=False)
+            try:
+                keep(frame)
+            except NotOnRecord:
+                done.pop()
+                for o in loop.objects:
+                    o.frames.pop(frame, None)
+                raise
+            except ActionError as error:
+                raise _FromKeep(error) from error
+            if stop:
+                break
+    except _FromKeep as error:
+        raise error.error from None
     except (CallFailed, ActionError) as failure:
         broken = str(failure)
+        resumable = getattr(failure, "resumable", True)
     except KeyboardInterrupt:
         broken, interrupted = "Stopped by Ctrl+C.", True
-    return Run(tuple(loop.objects), tuple(done), broken, interrupted)
+    return Run(tuple(loop.objects), tuple(done), broken, interrupted, resumable)
 
 
-class _Loop:
+class _FromKeep(Exception):  # noqa: N818 (it carries an error)
+    def __init__(self, error: ActionError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Loop:
+    """The calls of one run: retried, split over several calls, and their faults told apart."""
+
     def __init__(
         self, tracker: Tracker, job: Job, objects: list[TrackedObject], pace: Pace
     ) -> None:
@@ -203,8 +319,9 @@ class _Loop:
                 raise CallFailed(
                     Cure.NONE,
                     f"Frame {frame} is {size[0]}x{size[1]}, the frames before it "
-                    f"{expected[0]}x{expected[1]}; a track cannot go on over that. Start again on "
-                    f"frame {frame}.",
+                    f"{expected[0]}x{expected[1]}; a track cannot go on over that. Draw the "
+                    f"objects on frame {frame} and track on from there with --frame {frame}.",
+                    resumable=False,
                 )
 
     def start(self, objects: Sequence[TrackedObject]) -> None:
@@ -213,16 +330,56 @@ class _Loop:
         for o in objects:
             by_frame.setdefault(o.last_good[0], []).append(o)
         for frame, together in by_frame.items():
-            for o, (_, state, _, fault) in self._call(together, self._start_on(frame)):
-                o.state = state
+            for o, (_, state, _, fault) in self._call(frame, together, self._start_on(frame)):
+                o.state, o.state_before = state, None
                 if fault or state is None:
                     why = fault["message"] if fault else "the function gave no state for it"
                     self._stop(o, f"not started on frame {frame}: {why}")
 
+    def _join(self, frame: int, objects: Sequence[TrackedObject]) -> None:
+        """Adds what was drawn on `frame` to what is known of the objects.
+
+        What the function cannot join is started anew from what was drawn.
+        """
+        known = [o for o in objects if self._tracker.joins and o.state_before is not None]
+        anew = [o for o in objects if o not in known]
+
+        def call(chunk: list[TrackedObject]) -> Answer:
+            shapes = [shape_to_start_from(o) for o in chunk]
+            return self._tracker.correct(frame, shapes, [o.state_before for o in chunk])
+
+        for o, (_, state, _, fault) in self._call(frame, known, call, anew):
+            if fault or state is None:
+                why = fault["message"] if fault else "The function gave no state for it."
+                logger.warning(
+                    "Frame %d, object %s: its correction starts it anew. %s", frame, o.seed.ref, why
+                )
+                anew.append(o)
+            else:
+                o.state, o.state_before = state, None
+        self.start(anew)
+
+    def adopt(self, o: TrackedObject, others: Sequence[tuple[TrackedObject, int]]) -> None:
+        """Lets an object stand on the drawings of others, each so many steps ahead or behind."""
+        states = [(other.state, distance) for other, distance in others]
+
+        def call(chunk: list[TrackedObject]) -> Answer:
+            return self._tracker.adopt(o.seed.frame, o.seed.type, chunk[0].state, states)
+
+        for each, (_, state, _, fault) in self._call(o.seed.frame, [o], call, []):
+            if fault or state is None:
+                why = fault["message"] if fault else "The function gave no state for it."
+                logger.warning(
+                    "Frame %d, object %s: the drawings on other frames do not count. %s",
+                    o.seed.frame,
+                    o.seed.ref,
+                    why,
+                )
+            else:
+                each.state = state
+
     def _start_on(self, frame: int) -> Callable[[list[TrackedObject]], Answer]:
-        return lambda chunk: self._tracker.start(
-            frame, [{"type": o.seed.type, "points": list(o.last_good[1])} for o in chunk]
-        )
+        return lambda chunk: self._tracker.start(frame, [shape_to_start_from(o) for o in chunk])
 
     def track_frame(self, frame: int) -> dict[int, Tracked]:
         """The results of one frame by the objects' indexes; an object without one is missing."""
@@ -231,9 +388,10 @@ class _Loop:
         to_step: list[TrackedObject] = []
         index_of = {id(o): i for i, o in enumerate(self.objects)}
         for o in self.objects:
-            correction = _correction_on(o.seed, frame)
-            if correction and o.live:
+            correction = o.corrections.get(frame)
+            if correction and correction.sure and o.live:
                 results[index_of[id(o)]] = Tracked(correction.points, by_hand=True)
+                o.state_before = None if o.asleep else o.state
                 o.asleep = correction.points is None
                 if correction.points is not None:
                     o.last_good = (frame, correction.points)
@@ -246,11 +404,32 @@ class _Loop:
             again = [o for o in failed if o.live]
             for o in self._step(frame, again, results, index_of):
                 self._stop(o, f"lost its state twice on frame {frame}")
-        self.start(corrected)
+        for o in to_step:
+            correction = o.corrections.get(frame)
+            result = results.get(index_of[id(o)])
+            if correction and correction.points is not None and o.live:
+                if result and self._is_drawn_there(o, result, correction):
+                    results[index_of[id(o)]] = Tracked(correction.points, by_hand=True)
+                    o.last_good = (frame, correction.points)
+                    corrected.append(o)
+                else:
+                    logger.warning(
+                        "Frame %d: what is drawn there may be object %s or another one, so it does "
+                        "not count as its correction. Give the object a group of its own in CVAT.",
+                        frame,
+                        o.seed.ref,
+                    )
+        self._join(frame, corrected)
         return results
 
+    def _is_drawn_there(self, o: TrackedObject, result: Tracked, drawn: Correction) -> bool:
+        if result.points is None or drawn.points is None:
+            return False
+        boxes = [bounding_box(o.seed.type, points) for points in (result.points, drawn.points)]
+        return bool(boxes_iou(boxes[:1], boxes[1:])[0, 0] >= SAME_OBJECT)
+
     def correct(self, frame: int, corrected: Sequence[Corrected], *, start: bool = True) -> None:
-        """Puts corrections in the place of results, and starts the objects again from them."""
+        """Puts corrections in the place of results; from there on they count."""
         again = []
         for c in corrected:
             o = self.objects[c.index]
@@ -262,7 +441,7 @@ class _Loop:
             else:
                 o.asleep = True
         if start:
-            self.start(again)
+            self._join(frame, again)
 
     def _step(
         self,
@@ -274,6 +453,7 @@ class _Loop:
         """Takes objects on to `frame`; those that have to be started again come back."""
         lost_states: list[TrackedObject] = []
         answers = self._call(
+            frame,
             objects,
             lambda chunk: self._tracker.step(frame, [o.state for o in chunk]),
             lost_states,
@@ -286,7 +466,7 @@ class _Loop:
                     fault["message"] if fault else "the function answered neither shape nor state"
                 )
                 if code == "size_changed":
-                    raise CallFailed(Cure.NONE, f"Frame {frame}: {message}")
+                    raise CallFailed(Cure.NONE, f"Frame {frame}: {message}", resumable=False)
                 logger.warning("Frame %d, object %s: %s", frame, o.seed.ref, message)
                 lost_states.append(o)
                 continue
@@ -294,7 +474,7 @@ class _Loop:
             if result is None:
                 self._stop(o, f"the function answered {wrong} on frame {frame}")
                 continue
-            o.state = state
+            o.state_before, o.state = o.state, state
             if state is None:
                 self._stop(o, f"the function ended it on frame {frame}")
             results[index_of[id(o)]] = result
@@ -304,6 +484,7 @@ class _Loop:
 
     def _call(
         self,
+        frame: int,
         objects: Sequence[TrackedObject],
         call: Callable[[list[TrackedObject]], Answer],
         lost_states: list[TrackedObject] | None = None,
@@ -313,8 +494,9 @@ class _Loop:
         Objects whose states are void as a whole (410, expired) go to `lost_states`.
         """
         answered: list[Answered] = []
+        refused: list[tuple[TrackedObject, str]] = []
         waiting = deque(objects)
-        repeats = 0
+        patience = Patience(self._pace)
         while waiting:
             chunk = [waiting.popleft() for _ in range(min(self._per_call, len(waiting)))]
             began = time.monotonic()
@@ -326,32 +508,31 @@ class _Loop:
                 if fewer and len(chunk) > 1:
                     self._send_fewer(len(chunk) // 2, failure)
                 elif failure.cure is Cure.FEWER_FOR_GOOD:
-                    self._stop(waiting.popleft(), str(failure))
+                    refused.append((waiting.popleft(), str(failure)))
                 elif failure.cure is Cure.START_AGAIN and lost_states is not None:
                     logger.warning("%s They are started again.", failure)
                     for _ in chunk:
                         lost_states.append(waiting.popleft())
-                elif failure.cure in (Cure.REPEAT, Cure.FEWER) and repeats < self._pace.repeats:
-                    pause = self._pace.first_wait * 2**repeats
-                    repeats += 1
-                    logger.warning(
-                        "%s Trying again in %.3g s (%d of %d).",
-                        failure,
-                        pause,
-                        repeats,
-                        self._pace.repeats,
-                    )
-                    time.sleep(pause)
-                else:
+                elif failure.cure not in (Cure.REPEAT, Cure.FEWER) or not patience.waits(failure):
                     raise
                 continue
-            repeats = 0
+            patience = Patience(self._pace)
             self._adapt(len(chunk), time.monotonic() - began)
             answered += zip(
                 chunk,
                 zip(answer.shapes, answer.states, answer.scores, answer.errors, strict=True),
                 strict=True,
             )
+        if refused and not answered and not lost_states:
+            # What every object is refused for, each alone, is the frame's and not the objects'.
+            self._per_call = self._limit = max(1, self._pace.objects_per_call)
+            raise CallFailed(
+                Cure.NONE,
+                f"Frame {frame}: every object was refused, each one alone. {refused[0][1]} Or the "
+                "picture of this frame cannot be decoded.",
+            )
+        for o, why in refused:
+            self._stop(o, why)
         return answered
 
     def _send_fewer(self, count: int, failure: CallFailed) -> None:
@@ -381,8 +562,15 @@ class _Loop:
         logger.warning("Object %s: %s", o.seed.ref, reason)
 
 
-def _correction_on(seed: Seed, frame: int) -> Correction | None:
-    return next((c for c in seed.corrections if c.frame == frame), None)
+def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:
+    """The shape of a request that starts or corrects an object (docs/request.md)."""
+    memory = {"memory": o.memory} if o.memory else {}
+    return {"type": o.seed.type, "points": list(o.last_good[1]), **memory}
+
+
+def compact(kind: str, points: Iterable[float]) -> Sequence[float]:
+    """Points as an array: a result of hundreds of numbers takes a quarter of a list's memory."""
+    return array("i", map(int, points)) if kind == "mask" else array("d", points)
 
 
 def _shape_to_tracked(
@@ -399,4 +587,8 @@ def _shape_to_tracked(
     wrong = points_fault(kind, shape.get("points"), width, height)
     if wrong:
         return None, wrong
-    return Tracked(tuple(points_in_image(kind, shape["points"], width, height)), score), ""
+    points = points_in_image(kind, shape["points"], width, height)
+    wrong = size_fault(kind, points)  # clamping can leave nothing
+    if wrong:
+        return None, wrong
+    return Tracked(compact(kind, points), score), ""

@@ -33,7 +33,8 @@ def bitmap_to_shape(
 ) -> tuple[Shape | None, Track]:
     """The shape in the track's type, None if the object is not visible, and the track with its box.
 
-    bitmap: bool (height, width). tolerance: of polygons, as in `bitmap_to_polygon`.
+    bitmap: bool (height, width). tolerance: of polygons, as in `bitmap_to_polygon`, where the track
+    has none of its own.
     """
     visible = bool(bitmap.any())
     if track.shape_type == "rectangle":
@@ -46,4 +47,5 @@ def bitmap_to_shape(
         return None, track
     if track.shape_type == "mask":
         return Shape(type="mask", points=bitmap_to_mask(bitmap)), track
-    return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=tolerance)), track
+    own = tolerance if track.tolerance is None else track.tolerance
+    return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=own)), track

@@ -15,6 +15,8 @@ from sam2_tracker.shapes import SHAPE_TYPES, Points
 STATE_VERSION = 1
 MAX_DISTANCE = 1 << 30
 """Frames between two keyframes of an object."""
+MAX_TOLERANCE = 0.1
+"""Of polygons: 1 - IoU."""
 STATE_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -26,6 +28,8 @@ class Seed:
     points: list[Any]
     policy: str | None = None
     """The memory policy of an object that starts; None: the function's own."""
+    tolerance: float | None = None
+    """How much the IoU of the object's polygons with its masks may be short of 1; None: as set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +260,16 @@ def _shape_to_seed(shape: object, max_points: int) -> Seed:
     policy = shape.get("memory")
     if policy is not None and policy not in POLICIES:
         raise BadShape(f"memory must be one of {', '.join(POLICIES)}.")
-    return Seed(type=type_, points=points, policy=policy)
+    return Seed(type=type_, points=points, policy=policy, tolerance=_tolerance(shape))
+
+
+def _tolerance(shape: dict[Any, Any]) -> float | None:
+    tolerance = shape.get("tolerance")
+    if tolerance is None:
+        return None
+    if type(tolerance) not in (int, float) or not 0 <= tolerance <= MAX_TOLERANCE:
+        raise BadShape(f"tolerance must be a number from 0 to {MAX_TOLERANCE}.")
+    return float(tolerance)
 
 
 def _shape_to_wire(shape: Shape) -> dict[str, object]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The bytes of what is remembered: memory frames, and the heads that name them.
 
-A memory frame is one safetensors record: `features`, bfloat16 (channels, height, width). A head is
+A memory frame is one safetensors record: `features`, bfloat16 (channels, tokens). A head is
 a seal of 32 bytes and a safetensors record: `pointers`, float32 (frames, channels), and `head`, all
 the rest as JSON. The seal is made with the token's id, which the store never sees, and the head
 holds the digest of each of its memory frames. So what was altered in the store is not accepted.
@@ -88,6 +88,8 @@ class Track:
     shape_type: str
     box: Box = (0.0, 0.0, 0.0, 0.0)
     """Where a rectangle was seen last, in pixels; of other shapes all 0."""
+    tolerance: float | None = None
+    """Of the track's polygons, 1 - IoU; None: the function's setting."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,7 +123,7 @@ def write_frame(features: Tensor) -> bytes:
 
 
 def read_frame(record: bytes, reference: FrameReference, layout: MemoryLayout) -> Tensor:
-    """Features, bfloat16 (channels, height, width), on the CPU."""
+    """Features, bfloat16 (channels, tokens), on the CPU."""
     if len(record) > layout.frame_bytes + MAX_SAFETENSORS_HEAD:
         raise ValueError("it is too long")
     if hashlib.sha256(record).hexdigest() != reference.digest:
@@ -129,7 +131,7 @@ def read_frame(record: bytes, reference: FrameReference, layout: MemoryLayout) -
     tensors = load(record)
     if set(tensors) != {"features"}:
         raise ValueError("it holds something else")
-    shape = (layout.channels, layout.height, layout.width)
+    shape = (layout.channels, layout.tokens)
     _check_tensor(tensors["features"], torch.bfloat16, shape)
     return tensors["features"]
 
@@ -145,6 +147,7 @@ def write_head(id_: str, head: Head) -> bytes:
             "height": head.track.height,
             "shape_type": head.track.shape_type,
             "box": head.track.box,
+            "tolerance": head.track.tolerance,
             "conditioning": [
                 [row.step, *_reference_to_json(row.memory)] for row in head.conditioning
             ],
@@ -218,6 +221,7 @@ def read_head(id_: str, record: bytes, layout: MemoryLayout) -> Head:
             height=_whole(content["height"], 1, 1 << 20),
             shape_type=content["shape_type"],
             box=_json_to_box(content["box"]),
+            tolerance=_json_to_tolerance(content["tolerance"]),
         ),
         policy=content["policy"],
         step=step,
@@ -254,6 +258,14 @@ def _json_to_box(numbers: Any) -> Box:
     if not all(map(math.isfinite, (left, top, right, bottom))):
         raise ValueError("its box is not finite")
     return left, top, right, bottom
+
+
+def _json_to_tolerance(number: Any) -> float | None:
+    if number is None:
+        return None
+    if type(number) is not float or not 0 <= number <= 1:
+        raise ValueError("its tolerance is malformed")
+    return number
 
 
 def _at_most(items: Any, most: int) -> list[Any]:

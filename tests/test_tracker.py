@@ -27,6 +27,7 @@ from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.protocol import TrackRequest, answers_to_json, body_to_request
 from sam2_tracker.settings import Settings, settings_from_environment
+from sam2_tracker.shapes import polygon_to_bitmap
 from sam2_tracker.stopwatch import Stopwatch
 from tools.redis_server import RedisServer
 from tools.sam2_models import load_model, random_model
@@ -62,7 +63,8 @@ def seeds(clip: Clip) -> list[dict[str, Any]]:
 
 
 def new_tracker(model: ModelHandler, server: RedisServer | None = None, **changes: Any) -> Tracker:
-    settings = Settings(threads=1, **changes)
+    # As long a wait as is allowed: on a busy machine a thread may get no turn for seconds.
+    settings = Settings(**{"threads": 1, "redis_timeout_seconds": 20.0, **changes})
     if server is not None:
         settings = replace(settings, redis_host=server.host, redis_port=server.port)
     cache = MemoryCache(settings.memory_cache_mib << 20)
@@ -220,14 +222,19 @@ def assert_alike(one: dict[str, Any] | None, other: dict[str, Any] | None) -> No
     if one is None or other is None:
         return
     assert one["type"] == other["type"]
-    if one["type"] == "mask":
-        a, b = (
-            decode_mask(shape["points"], image_width=WIDTH, image_height=HEIGHT)
-            for shape in (one, other)
-        )
-        assert (a & b).sum() >= 0.999 * (a | b).sum()
-    else:
-        assert np.abs(np.subtract(one["points"][:4], other["points"][:4])).max() <= 1
+    a, b = to_bitmap(one), to_bitmap(other)
+    assert (a & b).sum() >= 0.99 * (a | b).sum()
+
+
+def to_bitmap(shape: dict[str, Any]) -> np.ndarray:
+    if shape["type"] == "mask":
+        return decode_mask(shape["points"], image_width=WIDTH, image_height=HEIGHT)
+    if shape["type"] == "polygon":
+        return polygon_to_bitmap(shape["points"], width=WIDTH, height=HEIGHT)
+    left, top, right, bottom = map(round, shape["points"])
+    bitmap = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
+    bitmap[top:bottom, left:right] = True
+    return bitmap
 
 
 def test_a_repeated_request_gives_the_same_answer(
@@ -426,7 +433,7 @@ def test_shapes_at_the_limits_start(
 # ---- errors of the request ----
 
 
-def test_an_image_that_is_none(tracker: Tracker) -> None:
+def test_an_undecodable_image_is_refused(tracker: Tracker) -> None:
     with pytest.raises(BadRequest, match="decoded"):
         tracker.track(request(b"no image", [square(10)]))
 
@@ -536,6 +543,27 @@ def test_a_polygon_has_as_many_points_as_its_tolerance_asks_for(
     assert points[0] > points[1]
 
 
+def test_a_seed_says_how_far_its_polygons_may_be_from_its_masks(
+    micro_model: ModelHandler, clip: Clip, seeds: list[Any], empty_redis: RedisServer
+) -> None:
+    tracker = new_tracker(micro_model, empty_redis)
+    big = [clip.frames[n].repeat(6, axis=0).repeat(6, axis=1) for n in (0, 1, 2)]
+    points = [6 * p for p in seeds[1]["points"]]
+    kept = [{"type": "polygon", "points": points, "tolerance": t} for t in (0, 0.02, 0.1, None)]
+    states = track(tracker, big[0], kept)["states"]
+    for frame in big[1:]:  # it holds for the whole track, and is read from the store
+        answer = track(tracker, frame, [], states)
+        states = answer["states"]
+        exact, default, coarse, unsaid = (shape["points"] for shape in answer["shapes"])
+        assert len(exact) > len(default) > len(coarse)
+        assert unsaid == default
+        assert all(value == int(value) for value in exact)
+    refused = track(tracker, big[0], [{**kept[0], "tolerance": 0.2}, kept[0]])
+    assert refused["errors"][0]["code"] == "bad_shape"
+    assert "0 to 0.1" in refused["errors"][0]["message"]
+    tracker.close()
+
+
 def test_malformed_tokens_send_no_command(
     micro_model: ModelHandler, clip: Clip, empty_redis: RedisServer
 ) -> None:
@@ -568,19 +596,20 @@ def test_a_request_with_a_redis_that_is_gone_costs_no_model_work(
     with RedisServer() as server:
         tracker = new_tracker(micro_model, server)
         states = track(tracker, clip.frames[0], seeds)["states"]
-    encoded = count_calls(monkeypatch, micro_model, "encode")
-    for content in (request(clip.frames[1], [], states), request(clip.frames[1], seeds)):
-        with pytest.raises(StoreUnavailable):
-            tracker.track(content)
-    assert not encoded
-    assert not tracker.store_answers()
-    with server:
+        server.kill()
+        encoded = count_calls(monkeypatch, micro_model, "encode")
+        for content in (request(clip.frames[1], [], states), request(clip.frames[1], seeds)):
+            with pytest.raises(StoreUnavailable):
+                tracker.track(content)
+        assert not encoded
+        assert not tracker.store_answers()
+        server.start()
         assert tracker.store_answers()
         assert track(tracker, clip.frames[1], seeds)["errors"] == [None] * 3
         with pytest.raises(AllObjectsFailed) as caught:
             tracker.track(request(clip.frames[1], [], states))
         assert caught.value.status == 410  # it came back empty
-    tracker.close()
+        tracker.close()
 
 
 def test_a_redis_lost_at_the_save_leaves_the_old_state_good(
@@ -608,14 +637,15 @@ def test_a_redis_lost_at_the_save_leaves_the_old_state_good(
 def test_a_store_that_hangs_is_waited_for_only_so_long(
     micro_model: ModelHandler, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker = new_tracker(micro_model, redis_timeout_seconds=0.2)
+    tracker = new_tracker(micro_model, redis_timeout_seconds=0.5)
     go_on = threading.Event()
     monkeypatch.setattr(tracker._store, "ping", lambda: go_on.wait(60))
     with pytest.raises(StoreUnavailable, match="in time"):
         tracker.track(request(clip.frames[0], seeds))
     assert not tracker.store_answers()
     go_on.set()
-    assert track(tracker, clip.frames[0], seeds)["errors"] == [None] * 3
+    while not tracker.store_answers():
+        pass
     tracker.close()
 
 

@@ -35,12 +35,17 @@ def read_document(path: Path, media: Media) -> Document:
     return cvat_video.read(data, str(path), media)
 
 
-def write_document(path: Path, document: Document, media: Media) -> None:
+def write_document(path: Path, document: Document, media: Media, *, dry: bool = False) -> None:
     """In the format that the path's suffix says; a file that lies there stays whole until then.
 
-    Raises ActionError where it cannot be written.
+    dry: everything but the file. Raises ActionError where it cannot be written.
     """
-    text = (coco if path.suffix.lower() == ".json" else cvat_video).write(document, media)
+    try:
+        text = (coco if path.suffix.lower() == ".json" else cvat_video).write(document, media)
+    except (LookupError, ValueError, TypeError) as error:
+        raise ActionError(f"{path} cannot be written from these annotations: {error}.") from None
+    if dry:
+        return
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(text, encoding="utf-8")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What an annotation file holds, in CVAT's wire form, whatever the file's format."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from cvat_action.job import Annotations, Job, Label, Wire
 from cvat_action.media import Media
-from cvat_action.results import Changes
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,23 @@ def local_job(document: Document, media: Media) -> Job:
     )
 
 
-def changed(document: Document, changes: Changes) -> Document:
-    """The document after `changes`, as a server would hold it afterwards."""
-    shapes, tracks = document.annotations.shapes, document.annotations.tracks
-    gone = {s["id"] for s in changes.delete_shapes}
-    edited = {t["id"]: t for t in changes.update_tracks}
-    highest = max((o["id"] for o in (*shapes, *tracks)), default=0)
-    new = [*changes.create_shapes, *changes.create_tracks]
-    numbered: list[Wire] = [{**o, "id": highest + 1 + i} for i, o in enumerate(new)]
-    kept = (s for s in shapes if s["id"] not in gone)
-    new_shapes = numbered[: len(changes.create_shapes)]
-    new_tracks = numbered[len(changes.create_shapes) :]
+@dataclass(frozen=True)
+class Edit:
+    """Changes in the wire form; everything new has its id."""
+
+    shapes: Sequence[Wire] = ()
+    tracks: Sequence[Wire] = ()
+    updated: Mapping[int, Wire] = field(default_factory=dict)
+    """tracks by id"""
+    gone: frozenset[int] = frozenset()
+    """ids of shapes"""
+
+
+def edited(document: Document, edit: Edit) -> Document:
+    """The document after an edit."""
+    held = document.annotations
     annotations = Annotations(
-        shapes=(*kept, *new_shapes),
-        tracks=(*(edited.get(t["id"], t) for t in tracks), *new_tracks),
+        shapes=(*(s for s in held.shapes if s["id"] not in edit.gone), *edit.shapes),
+        tracks=(*(edit.updated.get(t["id"], t) for t in held.tracks), *edit.tracks),
     )
     return replace(document, annotations=annotations)

@@ -135,10 +135,13 @@ def act(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
+    monkeypatch.setattr("cvat_action.tracking.LONGEST_PAUSE", 0.01)
+
     def run(*arguments: object) -> Result:
-        command = str(arguments[0])
-        pace = ["--first-wait", "0.01"] if command in ("track", "local") else []
-        code = main(["--server-host", cvat.url, *map(str, arguments), *pace])
+        try:
+            code = main(["--server-host", cvat.url, *map(str, arguments)])
+        except SystemExit as usage:
+            code = int(str(usage.code))
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 

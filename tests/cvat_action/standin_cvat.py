@@ -108,6 +108,8 @@ class StandinCvat:
         self.users = {"annotator": "secret"}
         self.tokens = {"may-write": True, "read-only": False}
         self.version = "2.73.0"
+        self.keeps_scores = True
+        """False: a server before 2.56"""
         self.sessions: set[str] = set()
         self.headers: list[dict[str, str]] = []
         self.state_age = 0
@@ -350,6 +352,8 @@ class StandinCvat:
             raise Refused(400, {"shapes": [p for p in problems if p]})
         gone = {o["id"] for o in (*shapes, *tracks) if o.get("id") is not None}
         stored_shapes = [_stored(s) for s in shapes]
+        if not self.keeps_scores:
+            stored_shapes = [{k: v for k, v in s.items() if k != "score"} for s in stored_shapes]
         stored_tracks = [_stored(t) for t in tracks]
         if action in ("update", "delete"):
             if shapes:

@@ -19,7 +19,7 @@ from standin_cvat import Fault
 from cvat_action import tracking
 from cvat_action.errors import ActionError
 from cvat_action.job import Job
-from cvat_action.journal import Header, Journal, read
+from cvat_action.journal import Journal, read
 from cvat_action.selection import Seed
 
 CALL = r"/api/lambda/functions/.*"
@@ -67,8 +67,8 @@ def test_a_call_that_may_succeed_later_is_repeated(cvat, job, act, masks, functi
 
 def test_a_call_is_not_repeated_for_ever_and_what_is_done_is_kept(cvat, job, act, masks, function):
     function.refuse = lambda frame, count: 503 if frame == 13 else None
-    result = act(*TO_14, "--repeats", 3)
-    assert result.code == 1
+    result = act(*TO_14, "--wait", 0.025)
+    assert result.code == 4
     assert result.log.count("Trying again") == 3
     assert result.log.count("CRITICAL") == 1
     assert "2 of 4 frames are tracked and written" in result.log
@@ -91,16 +91,35 @@ def test_too_much_for_one_call_is_sent_in_halves(cvat, job, act, masks, function
     assert all(len(objects) <= 2 for _, _, objects in function.calls)
 
 
+def test_a_frame_that_every_object_is_refused_on_ends_the_run_and_names_the_frame(
+    cvat, job, act, masks, function
+):
+    """A picture that cannot be decoded must not stop all objects for good (A11)."""
+    function.refuse = lambda frame, count: 400 if frame == 13 else None
+    result = act(*TO_14)
+    assert result.code == 4
+    assert "Frame 13: every object was refused, each one alone." in result.log
+    assert frames(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
+    function.refuse = lambda frame, count: None
+    assert act("track", "--resume", journal_of(result)).code == 0
+    assert frames(job.shapes) == sorted([10, 11, 12, 13, 14] * 3)
+
+
 def test_an_object_too_large_for_any_call_is_dropped_with_the_reason(
     cvat, job, act, masks, function
 ):
-    function.refuse = lambda frame, count: 413
+    answer = function.answer
+    function.answer = lambda request: (
+        (413, {})
+        if len(request["shapes"]) == 3 or 30 in map(top, request["shapes"])
+        else answer(request)
+    )
+    top = lambda s: s["points"][-3] if s else 0  # noqa: E731
     result = act(*TO_14)
-    assert result.code == 1
-    assert "No object is left to track" in result.log
-    assert "an image larger than it takes" in result.log
-    assert frames(job.shapes) == [10, 10, 10]
-    assert "--resume" not in result.log
+    assert result.code == 3
+    assert "Object 30: The function refused it: too many objects for one call" in result.log
+    assert frames(s for s in job.shapes if s["group"] == 30) == [10]
+    assert frames(s for s in job.shapes if s["group"] == 40) == [10, 11, 12, 13, 14]
 
 
 def test_a_body_over_nuclios_limit_is_sent_in_parts(cvat, job, act, masks, function):
@@ -139,7 +158,7 @@ def test_an_object_without_a_state_is_told_and_the_others_go_on(cvat, job, act, 
 
     function.answer = without_state
     result = act(*TO_14)
-    assert result.code == 0
+    assert result.code == 3
     assert "Object 30: not started on frame 10: the function gave no state for it" in result.log
     assert frames(job.shapes) == sorted([10] * 3 + [11, 12, 13, 14] * 2)
 
@@ -167,7 +186,7 @@ def test_an_object_that_fails_twice_is_stopped_and_the_others_go_on(
     gone = {"code": "state_gone", "message": "The state is no longer known."}
     function.errors = {(30, 13): [gone, gone]}
     result = act(*TO_14, "--json")
-    assert result.code == 0
+    assert result.code == 3
     by_ref = {o["object"]: o for o in result.json["objects"]}
     assert by_ref["30"]["frames"] == 2
     assert "frame 13" in by_ref["30"]["stopped"]
@@ -180,7 +199,7 @@ def test_an_object_refused_at_the_start_is_told_and_the_others_go_on(
 ):
     function.errors = {(30, 10): [{"code": "empty_shape", "message": "The shape is empty."}]}
     result = act(*TO_14)
-    assert result.code == 0
+    assert result.code == 3
     assert "Object 30: not started on frame 10: The shape is empty." in result.log
     assert frames(s for s in job.shapes if s["group"] == 30) == [10]
     assert frames(s for s in job.shapes if s["group"] == 20) == [10, 11, 12, 13, 14]
@@ -231,7 +250,7 @@ def test_410_starts_all_objects_again(cvat, job, act, masks, function):
 def test_a_broken_result_is_never_written(cvat, job, act, masks, function, answered, said):
     function.answers = {(30, 12): answered}
     result = act(*TO_14)
-    assert result.code == 0
+    assert result.code == 3
     assert said in result.log
     assert frames(s for s in job.shapes if s["group"] == 30) == [10, 11]
     assert frames(s for s in job.shapes if s["group"] == 40) == [10, 11, 12, 13, 14]
@@ -256,7 +275,7 @@ def test_another_image_size_ends_the_run_with_what_is_done(cvat, job, act, masks
 
 def test_a_function_that_is_being_built_says_so(cvat, job, act, masks):
     next(iter(cvat.functions.values())).url = None
-    result = act(*TO_14, "--repeats", 1)
+    result = act(*TO_14, "--wait", 0.01)
     assert result.code == 1
     assert "still being built" in result.log
 
@@ -324,12 +343,12 @@ def test_a_write_whose_answer_was_lost_is_not_written_twice(cvat, job, act, mask
 def test_writing_in_batches_says_how_much_is_written_and_goes_on(
     cvat, job, act, masks, monkeypatch
 ):
-    monkeypatch.setattr("cvat_action.upload.MOST_OBJECTS", 5)
+    monkeypatch.setattr("cvat_action.sinks.MOST_OBJECTS", 5)
     cvat.faults = [Fault("PATCH", WRITE, 503, "busy", times=100, skip=2, after=True)]
-    result = act(*TO_14, "--repeats", 0)
-    assert result.code == 1
-    assert "Written are 10 of 12 objects (2 of 3 requests)" in result.log
+    result = act(*TO_14, "--wait", 0)
+    assert result.code == 4
     assert "not all of it is written" in result.log
+    assert "written: 10 shapes created" in result.out
 
     cvat.faults = []
     again = act("track", "--resume", journal_of(result))
@@ -348,8 +367,8 @@ def test_what_others_changed_meanwhile_is_kept(cvat, job, act, function):
 
     function.answer = meanwhile
     result = act(*TO_14)
-    assert result.code == 0
-    assert "Object track:6: deleted in CVAT while it was tracked" in result.log
+    assert result.code == 3
+    assert "deleted in CVAT while it was tracked" in result.out
     (t,) = job.tracks
     assert (t["group"], t["frame"]) == (9, 8)
     assert [k["frame"] for k in t["shapes"]] == [8, 10, 11, 12, 13, 14, 15]
@@ -362,8 +381,8 @@ def test_resuming_goes_on_with_tracks_made_by_the_first_part(cvat, job, act, fun
     job.shapes = [shape("polygon", POLYGON, id=900)]
     job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
     function.refuse = lambda frame, count: 503 if frame == 13 else None
-    result = act(*TO_14, CONVERT, "--repeats", 0)
-    assert result.code == 1
+    result = act(*TO_14, CONVERT, "--wait", 0)
+    assert result.code == 4
     made = next(t for t in job.tracks if t["id"] != 5)
     assert [(k["frame"], k["outside"]) for k in made["shapes"]] == [
         (10, False), (11, False), (12, False), (13, True),
@@ -384,15 +403,15 @@ def test_resuming_goes_on_replacing(cvat, job, act, masks, function):
     assert act(*TO_14).code == 0
     job.shapes = [s if s["id"] != 20 else {**s, "points": [0, 8, 4, 20, 7, 21]} for s in job.shapes]
     function.refuse = lambda frame, count: 503 if frame == 13 else None
-    result = act(*TO_14, "--replace", "--object", "20", "--repeats", 0)
-    assert result.code == 1
+    result = act(*TO_14, "--replace", "--object", "20", "--wait", 0)
+    assert result.code == 4
     function.refuse = lambda frame, count: None
     assert act("track", "--resume", journal_of(result)).code == 0
     assert frames(job.shapes) == sorted([10, 11, 12, 13, 14] * 3)
     assert {tuple(s["points"][:2]) for s in job.shapes if s["group"] == 20} == {(0, 8)}
 
 
-def test_a_seed_deleted_meanwhile_is_not_deleted_again(cvat, job, act, function):
+def test_nothing_is_written_for_a_seed_that_was_deleted_meanwhile(cvat, job, act, function):
     job.shapes = [shape("polygon", POLYGON, id=900)]
     answer = function.answer
 
@@ -401,9 +420,12 @@ def test_a_seed_deleted_meanwhile_is_not_deleted_again(cvat, job, act, function)
         return answer(request)
 
     function.answer = meanwhile
-    assert act(*TO_14, CONVERT).code == 0
-    assert len(job.tracks) == 1
-    assert [q["action"] for m, _, q, _ in cvat.requests if m == "PATCH"] == ["create"]
+    for arguments in ((), (CONVERT,)):
+        job.shapes = [shape("polygon", POLYGON, id=900)]
+        result = act(*TO_14, *arguments)
+        assert result.code == 3
+        assert "deleted in CVAT while it was tracked" in result.out
+        assert (job.shapes, job.tracks) == ([], [])
 
 
 def test_resuming_on_another_server_or_from_no_journal_is_refused(cvat, job, act, tmp_path):
@@ -414,12 +436,12 @@ def test_resuming_on_another_server_or_from_no_journal_is_refused(cvat, job, act
 
 def test_what_a_resumed_run_would_pass_over_is_refused(cvat, job, act, masks, function):
     function.refuse = lambda frame, count: 503 if frame == 13 else None
-    journal = journal_of(act(*TO_14, "--repeats", 0))
+    journal = journal_of(act(*TO_14, "--wait", 0))
     kept = Path(journal).read_bytes()
     function.refuse = lambda frame, count: None
     for more in (["--dry-run"], ["--job", 42, "--frame", 0], ["--replace"]):
         result = act("track", "--resume", journal, *more)
-        assert result.code == 1
+        assert result.code == 2
         assert f"leave out {', '.join(str(m) for m in more if str(m)[0] == '-')}." in result.log
     assert Path(journal).read_bytes() == kept
     assert frames(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
@@ -434,12 +456,18 @@ def test_a_journal_of_another_run_is_never_written_over(
     assert at_frame_13.wait(WAIT)
     second = act(*TO_14, "--object", 30)
     assert second.code == 1
-    journal = journal_of(second)
-    assert "or is still going on has its journal there." in second.log
+    journal = journal_of(second).rstrip(",")
+    held = act("track", "--resume", journal)
+    assert held.code == 1
+    assert "is still going on in another process" in held.log
+    assert act("discard", journal).code == 1
+    assert "still going on in another process" in second.log
     process.kill()
     process.communicate(timeout=WAIT)
     at_frame_13.go_on()
-    assert act(*TO_14, "--object", 20).code == 1
+    third = act(*TO_14, "--object", 20)
+    assert third.code == 1
+    assert "Such a run was cut off before" in third.log
     assert act("track", "--resume", journal).code == 0
     assert [s["group"] for s in job.shapes if s["frame"] == 14] == [20]
     assert act(*TO_14, "--object", 30).code == 0
@@ -448,18 +476,20 @@ def test_a_journal_of_another_run_is_never_written_over(
 def test_a_resumed_run_with_nothing_left_is_told_as_json(cvat, job, act, masks, function, tmp_path):
     journal = tmp_path / "run.jsonl"
     cvat.faults = [Fault("PATCH", ".*", status=500, times=9)]
-    assert act(*TO_14, "--journal", journal, "--repeats", 0).code == 1
+    assert act(*TO_14, "--journal", journal, "--wait", 0).code == 4
     cvat.faults = []
     told = act("track", "--resume", journal, "--json").json
-    assert (told["complete"], told["frames"]) == (True, [])
+    assert (told["complete"], told["frames"]) == (True, [11, 12, 13, 14])
     assert told["written"] == {"shapes_created": 12}
     assert len(job.shapes) == 3 + 3 * 4
 
 
+PLAN = {"seeds": [], "frames": []}
+
+
 def test_a_full_disk_leaves_a_journal_that_can_be_read(tmp_path):
-    header = Header("http://x", 1, "f", 0, 9, False, False, False, False)
     path = tmp_path / "run.jsonl"
-    journal = Journal.begin(path, header, [])
+    journal = Journal.begin(path, PLAN)
     journal.frame(1, [])
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, unlimited[1]))
@@ -473,32 +503,31 @@ def test_a_full_disk_leaves_a_journal_that_can_be_read(tmp_path):
     assert read(path).done == [1, 3]
 
 
-@pytest.mark.parametrize("over", [False, True])
-def test_a_full_disk_at_the_start_leaves_things_as_they_were(tmp_path, over):
-    header = Header("http://x", 1, "f", 0, 9, False, False, False, False)
+def test_a_full_disk_at_the_start_leaves_things_as_they_were(tmp_path):
     path = tmp_path / "run.jsonl"
-    if over:
-        earlier = Journal.begin(path, header, [])
-        earlier.frame(1, [])
-        earlier.close()
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5, unlimited[1]))
     try:
         with pytest.raises(ActionError, match="cannot be written"):
-            Journal.begin(path, header, [], over=over)
+            Journal.begin(path, PLAN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    assert (read(path).done == [1]) if over else not path.exists()
-    Journal.begin(path, header, [], over=over).close()
+    assert not path.exists()
+    Journal.begin(path, PLAN).close()
     assert read(path).done == []
+
+
+def test_only_its_owner_may_read_a_journal(tmp_path):
+    path = tmp_path / "run.jsonl"
+    Journal.begin(path, PLAN).close()
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_journal_where_a_folder_is_wanted_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    header = Header("http://x", 1, "f", 0, 9, False, False, False, False)
     for path in (tmp_path / "file" / "run.jsonl", tmp_path):
         with pytest.raises(ActionError, match="cannot be written .* name another place"):
-            Journal.begin(path, header, [])
+            Journal.begin(path, PLAN)
 
 
 def test_where_nothing_can_be_read_any_more_what_is_done_comes_back():
@@ -514,15 +543,17 @@ def test_where_nothing_can_be_read_any_more_what_is_done_comes_back():
 
     one = Seed("1", "rectangle", 9, (1, 2, 3, 4), {"id": 1}, False, 0)
     here = Job(1, 1, 0, 20, (), ((40, 30),))
-    run = tracking.track(Disappearing(), here, [one], [10, 11, 12, 13])
+    objects = [tracking.TrackedObject(one)]
+    run = tracking.track(Disappearing(), here, objects, [10, 11, 12, 13])
     assert run.done == (10, 11)
     assert run.broken == "pic_12.png cannot be read: No such file or directory."
 
-    def keep(frame, objects):
+    def keep(frame):
         if frame == 11:
-            raise ActionError("The journal cannot be written.")
+            raise tracking.NotOnRecord("The journal cannot be written.")
 
-    run = tracking.track(Disappearing(), here, [one], [10, 11, 12, 13], on_frame=keep)
+    objects = [tracking.TrackedObject(one)]
+    run = tracking.track(Disappearing(), here, objects, [10, 11, 12, 13], keep=keep)
     assert run.done == (10,)  # else a frame that is on no record would be written, and again
     assert [*run.objects[0].frames] == [10]
 
@@ -596,7 +627,7 @@ def test_a_killed_run_is_written_and_goes_on_with_resume(
 def test_ctrl_c_while_writing_still_writes(cvat, job, masks, tmp_path):
     hold = threading.Event()
     cvat.faults = [Fault("PATCH", WRITE, 503, "busy", hold=hold)]
-    process = command(cvat, tmp_path, *TO_14, "--first-wait", "0.01")
+    process = command(cvat, tmp_path, *TO_14)
     deadline = time.monotonic() + WAIT
     while cvat.faults[0].times and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -622,7 +653,8 @@ def test_a_preview_that_fails_does_not_hide_what_is_written(cvat, job, act, mask
     cvat.faults = [Fault("GET", "/api/jobs/42/data", 200, "not a picture")]
     result = act(*TO_14, "--contact-sheet", tmp_path / "out.png")
     assert result.code == 1
-    assert "could not be decoded as a picture. 4 of 4 frames are tracked and written" in result.log
+    assert "could not be decoded as a picture. The annotations are complete." in result.log
+    assert "written: 12 shapes created" in result.out
     assert len(job.shapes) == 3 + 3 * 4
 
 

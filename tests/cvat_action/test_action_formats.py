@@ -15,9 +15,8 @@ from pycocotools.coco import COCO
 
 from cvat_action.errors import ActionError
 from cvat_action.formats import read_document, write_document
-from cvat_action.formats.document import changed
+from cvat_action.formats.document import Edit, edited
 from cvat_action.media import open_media
-from cvat_action.results import Changes
 
 WIDTH, HEIGHT, FRAMES = 40, 30, 6
 
@@ -187,7 +186,8 @@ def test_cvats_import_would_find_one_mask_per_track(tmp_path, media):
     document = read_xml(tmp_path, media)
     (mask,) = document.annotations.shapes
     last = {**mask, "frame": FRAMES - 1}
-    document = changed(document, Changes(create_shapes=({**mask, "frame": 2}, last)))
+    new = [{**mask, "frame": 2, "id": 50}, {**last, "id": 51}]
+    document = edited(document, Edit(shapes=new))
     write_document(tmp_path / "b.xml", document, media)
     tracks = [
         t for t in ElementTree.parse(tmp_path / "b.xml").iter("track") if t.find("mask") is not None

@@ -86,7 +86,6 @@ def test_object_and_label_choose(cvat, job, act, function):
         (("--function", "siammask"), "no function 'siammask'"),
         (("--preview", "/nowhere/at/all.mp4"), "lie in a folder that exists"),
         (("--contact-sheet", "sheet.jpg"), "must end in .png"),
-        (("--replace", "--keep-earlier"), "contradict each other"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line_and_nothing_is_written(cvat, job, act, arguments, said):
@@ -97,6 +96,23 @@ def test_a_wrong_argument_is_one_clear_line_and_nothing_is_written(cvat, job, ac
     assert result.log.count("CRITICAL") == 1
     assert "Traceback" not in result.log
     assert cvat.calls("PATCH", ".*") == cvat.calls("POST", ".*") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*TO_12, "--replace", "--keep-earlier"), "contradict each other"),
+        (("track", "--job", 42), "track needs --job (or --task) and --frame"),
+        (("track", "--job", 42, "--frame", "ten"), "is not a number from 0 on"),
+        ((*TO_12, "--wait", "-1"), "is not a number of seconds"),
+        (("local", "--video", "clip.mp4"), "local needs --video, --annotations and --out"),
+    ],
+)
+def test_a_wrong_use_is_a_usage_error(cvat, job, act, arguments, said):
+    result = act(*arguments)
+    assert result.code == 2
+    assert said in result.log
+    assert cvat.requests == []
 
 
 @pytest.mark.parametrize(
@@ -138,14 +154,14 @@ def test_tracks_are_refused_beforehand_where_the_task_takes_none(cvat, job, act,
 def test_an_earlier_runs_shapes_stop_the_run_unless_replaced_or_kept(cvat, job, act, function):
     job.shapes = [
         shape("mask", MASK, id=900),
-        shape("mask", MASK, id=901, frame=11, source="semi-auto"),
+        shape("mask", [0, 1, 40, 20, 40, 20], id=901, frame=11, source="semi-auto"),
         shape("mask", MASK, id=902, frame=11, group=6, source="auto"),
     ]
     assert act(*TO_12).code == 0
     calls = len(function.calls)
     again = act(*TO_12)
     assert again.code == 1
-    assert "2 shapes on frames 11 to 12 look like an earlier run's" in again.log
+    assert "2 shapes on frames 11 to 12 are an earlier run's, or look like it" in again.log
     assert len(function.calls) == calls
     first = {s["id"] for s in job.shapes}
 
@@ -156,6 +172,9 @@ def test_an_earlier_runs_shapes_stop_the_run_unless_replaced_or_kept(cvat, job, 
 
     assert act(*TO_12, "--keep-earlier").code == 0
     assert frames(job.shapes) == [10, 11, 11, 11, 11, 12, 12]
+
+    assert act(*TO_12, "--replace").code == 0, "both chains are the object's"
+    assert frames(job.shapes) == [10, 11, 11, 11, 12]
 
 
 def at(x, y=20, **more):
@@ -182,7 +201,9 @@ def test_replace_after_a_correction_finds_what_is_left_over(cvat, job, act):
     ]  # fmt: skip
 
 
-def test_replace_refuses_to_guess_whose_shapes_they_are(cvat, job, act, function):
+def test_replace_refuses_to_guess_whose_shapes_they_are(cvat, job, act, function, monkeypatch):
+    cvat.keeps_scores = False
+    monkeypatch.setattr("cvat_action.commands.numbers_of_seeds", lambda server, job: {})
     job.shapes = [at(4, id=900), at(20, id=901)]
     assert act(*TO_12).code == 0
     calls = len(function.calls)
@@ -192,8 +213,8 @@ def test_replace_refuses_to_guess_whose_shapes_they_are(cvat, job, act, function
     assert result.code == 1
     assert "it cannot be told whose they are" in result.log
     assert len(function.calls) == calls
-    assert act(*TO_12, "--replace").code == 0
-    assert len(job.shapes) == 6
+    assert act(*TO_12, "--keep-earlier").code == 0
+    assert len(job.shapes) == 10
 
 
 def test_keyframes_start_a_track_again_from_what_was_drawn(cvat, job, act, function):
@@ -222,7 +243,7 @@ def test_keyframes_start_a_track_again_from_what_was_drawn(cvat, job, act, funct
         (18, None),
     ]
     assert [(kind, f) for kind, f, _ in function.calls] == [
-        ("start", 10), ("step", 11), ("start", 12), ("step", 13), ("start", 16), ("step", 17),
+        ("start", 10), ("step", 11), ("correct", 12), ("step", 13), ("start", 16), ("step", 17),
     ]  # fmt: skip
 
 
@@ -252,8 +273,8 @@ def test_keyframes_of_shapes_go_by_label_type_and_group(cvat, job, act, function
 def test_converting_with_keyframes_takes_the_drawn_shapes_into_the_track(cvat, job, act):
     fixed = shifted(POLYGON, 20)
     job.shapes = [
-        shape("polygon", POLYGON, id=900),
-        shape("polygon", fixed, id=901, frame=12),
+        shape("polygon", POLYGON, id=900, group=1),
+        shape("polygon", fixed, id=901, frame=12, group=1),
     ]
     convert = "--convert-polygon-shapes-to-tracks"
     to_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13, "--keyframes", convert)
@@ -275,7 +296,7 @@ def test_dry_run_shows_the_plan_and_does_nothing(cvat, job, act):
     convert = "--convert-polygon-shapes-to-tracks"
     result = act(*TO_12, "--dry-run", convert)
     assert result.code == 0
-    assert "1 frames (deleted ones skipped: [11])" in result.out
+    assert "1 frame (deleted ones skipped: [11])" in result.out
     assert "a mask shape per frame" in result.out
     assert "a new track; the shape is deleted" in result.out
     assert "keyframes of this track" in result.out

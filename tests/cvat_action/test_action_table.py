@@ -16,7 +16,9 @@ from conftest import (
 
 from cvat_action.errors import ActionError
 from cvat_action.job import Job, Label
-from cvat_action.results import changes_for
+from cvat_action.look import look_at
+from cvat_action.plan import Options, Plan
+from cvat_action.results import Written, tracks_to_update
 from cvat_action.selection import Seed
 from cvat_action.tracking import Tracked, TrackedObject
 
@@ -272,5 +274,7 @@ def test_a_track_of_masks_is_never_written():
     seed = Seed("track:5", "mask", 10, tuple(MASK), seed_track, False, 0)
     job = Job(42, 7, 5, 29, (Label(7, "car"),), ((64, 48),))
     tracked = TrackedObject(seed, {11: Tracked(tuple(MASK))})
+    plan = Plan("", job, "", Options(10), (11,), (seed,), 0, (0, 5))
+    look = look_at([("tracks", seed_track)], lambda shape: True)
     with pytest.raises(ActionError, match="track of masks"):
-        changes_for(job, [tracked])
+        list(tracks_to_update(plan, [tracked], [11], look, Written()))

@@ -181,12 +181,18 @@ export async function recognise(
         markedNumber(shape) ??
         known.get(shape.clientID!) ??
         numberOfDrawing(shape.type, shape.frame, shape.points);
+    // what a person drew or corrected, by the number of the object and by frame
+    const drawings = new Map<number, Map<number, SerializedShape>>();
     // what belongs to a drawing that is still there needs no other owner
-    const owned = new Set(
-        all
-            .filter((shape) => shape.frame === start || shape.source !== 'auto')
-            .map((shape) => numberOf(shape)),
-    );
+    const owned = new Set<number>();
+    for (const shape of all) {
+        if (shape.source === 'auto' && shape.frame !== start) continue;
+        const number = numberOf(shape);
+        owned.add(number);
+        if (shape.source === 'auto') continue;
+        const frames = drawings.get(number) ?? new Map<number, SerializedShape>();
+        drawings.set(number, frames.set(shape.frame, shape));
+    }
     const claims = await claimsOf(drawn.map(seedOf), start, order, shapes, numberOf, owned, pause);
     const taken = new Set<number>();
     const byHand = new Map<Source, Map<number, ByHand>>();
@@ -197,21 +203,29 @@ export async function recognise(
         known.set(source.clientID, number);
         source.mark = { number, run };
         source.claimed = claims.get(seed) ?? [];
-        byHand.set(source, new Map());
+        const own = [...(drawings.get(number)?.values() ?? [])].filter(
+            ({ type, frame }) => type === source.type && frame !== start,
+        );
+        source.drawn = new Map(own.map(({ frame, points }) => [frame, points]));
+        byHand.set(source, new Map(own.map((shape) => [shape.frame, byHandOf(shape)])));
         source.byHand = byHand.get(source)!;
     }
     // frame by frame: the page is asked for the locks of one frame at a time
     for (const frame of order) {
         await pause();
-        for (const [source, drawings] of byHand) {
+        for (const [source, kept] of byHand) {
             for (const own of shapes.of(source.mark!.number, frame)) {
-                if (own.type !== source.type || drawings.has(frame)) continue;
-                if (own.source !== 'auto' || (await isLocked(own))) {
-                    drawings.set(frame, { points: own.points, shape: own });
+                const isAutomatic = own.source === 'auto' && own.type === source.type;
+                if (isAutomatic && !kept.has(frame) && (await isLocked(own))) {
+                    kept.set(frame, byHandOf(own));
                 }
             }
         }
     }
+}
+
+function byHandOf(shape: SerializedShape): ByHand {
+    return { points: shape.points, shape };
 }
 
 /** The results of earlier runs that those of this one replace: of the same object, on frames for

@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: MIT
+"""`track`, `--resume`, `runs`, `discard` and `undo`: what the commands do with a server."""
+
+import json
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cvat_action import journal as journals
+from cvat_action import preview, report
+from cvat_action.errors import ActionError
+from cvat_action.job import Wire
+from cvat_action.journal import Journal
+from cvat_action.look import Look, content_of, track_content
+from cvat_action.overlay import Picture
+from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
+from cvat_action.plan import wants_whole as wants
+from cvat_action.receipt import Receipt, numbers_of_seeds, read_undo, receipts_folder
+from cvat_action.run import Outcome, run_plan
+from cvat_action.server import Server, ServerTracker, choose_function
+from cvat_action.sinks import CvatSink, Sink
+from cvat_action.tracking import Pace, TrackedObject
+
+logger = logging.getLogger(__name__)
+
+COMPLETE = 0
+FAILED = 1
+INCOMPLETE = 3
+"""all frames are done, but some objects stopped, were left alone by name, or were left out"""
+RESUMABLE = 4
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Output:
+    as_json: bool = False
+    preview: Path | None = None
+    contact_sheet: Path | None = None
+    command: str = "cvat-sam2 "
+    """the command with the options that led to the server, and a blank at the end"""
+
+
+def run_track(
+    server: Server,
+    number: int,
+    options: Options,
+    pace: Pace,
+    output: Output,
+    *,
+    function: str | None = None,
+    dry_run: bool = False,
+    path: Path | None = None,
+) -> int:
+    """The exit code. Raises ActionError before anything is tracked."""
+    check_pictures(output)
+    job = server.job(number)
+    target = target_of(job, options)
+    path = path or journals.default_path(server.host, job.id, options.frame, target)
+    if path.exists() and not dry_run:
+        raise journals.in_the_way(path)
+    chosen = choose_function(server, function)
+    if options.frame == target:
+        logger.info("Nothing to do: there is no frame to track after frame %d.", target)
+        if output.as_json:
+            print(json.dumps({"job": job.id, "frames": [], "complete": True, "written": {}}))
+        return COMPLETE
+    plan = make_plan(
+        job,
+        server.look(job.id, wants(options)),
+        options,
+        server=server.host,
+        function=chosen.id,
+        supported=chosen.usable_types,
+        receipts=numbers_of_seeds(server.host, job.id),
+    )
+    for warning in plan.warnings:
+        logger.warning(warning)
+    if any(plan.becomes_track(s) for s in plan.seeds) and not server.takes_tracks(job):
+        raise ActionError(
+            f"The task of job {job.id} has a pool of ground truth frames, and CVAT refuses tracks "
+            "in such tasks. Track polygons as shapes (without "
+            "--convert-polygon-shapes-to-tracks), and leave out tracks with --object."
+        )
+    if dry_run:
+        report.print_plan(plan, as_json=output.as_json)
+        return COMPLETE
+    if plan.question:
+        raise ActionError(plan.question)
+    tell_refusals(plan)
+    numbers = {s.wire["id"]: s.number for s in plan.seeds if not s.is_track}
+    receipt = Receipt.begin(server.host, job.id, plan.run, numbers)
+    kept = {"path": str(receipt.path), "head": receipt.head}
+    journal = Journal.begin(path, plan_as_json(plan), kept)
+    return _run(server, plan, journal, receipt, None, pace, output)
+
+
+def resume_track(
+    server: Server,
+    path: Path,
+    pace: Pace,
+    output: Output,
+    *,
+    keep_earlier: bool = False,
+) -> int:
+    """Goes on with a run that broke: what was tracked is written, then tracking goes on."""
+    check_pictures(output)
+    journal, record = Journal.go_on(path)
+    try:
+        if record.plan["server"] != server.host:
+            raise ActionError(
+                f"{path} belongs to {record.plan['server'] or 'a run of files'}, "
+                f"not to {server.host}."
+            )
+        plan = plan_from_json(record.plan, server.job(record.plan["job"]))
+        if keep_earlier:
+            plan = replace(plan, earlier={})
+        receipt = Receipt(Path(record.receipt["path"]), record.receipt["head"])
+        return _run(server, plan, journal, receipt, record, pace, output)
+    except (KeyError, TypeError, ValueError):
+        raise ActionError(f"{path} is not a journal of this command, or is damaged.") from None
+    finally:
+        journal.close()
+
+
+def _run(
+    server: Server,
+    plan: Plan,
+    journal: Journal,
+    receipt: Receipt,
+    record: journals.Record | None,
+    pace: Pace,
+    output: Output,
+) -> int:
+    function = choose_function(server, plan.function)
+    sink = CvatSink(server, plan, pace, journal, receipt, record.written if record else None)
+    if record:
+        sink.counts.update(_counts_of(record))
+    tracker = ServerTracker(server, plan.job, function)
+    outcome, objects, done = go(plan, journal, record, tracker, sink, pace)
+
+    def frame(number: int) -> Picture:
+        return preview.decode_picture(
+            server.frame(plan.job.id, number), number, plan.job.size(number)
+        )
+
+    link = (
+        f"{server.host.rstrip('/')}/tasks/{plan.job.task_id}/jobs/{plan.job.id}"
+        f"?frame={plan.options.frame}"
+    )
+    return finish(plan, journal, outcome, objects, done, sink, output, frame, link)
+
+
+def go(
+    plan: Plan,
+    journal: Journal,
+    record: journals.Record | None,
+    tracker: Any,
+    sink: Sink,
+    pace: Pace,
+    ask: Any = None,
+) -> tuple[Outcome, list[TrackedObject], list[int]]:
+    """Runs a plan, from where its journal ends."""
+    objects = [TrackedObject(s, memory=plan.options.memory) for s in plan.seeds]
+    done: list[int] = []
+    if record:
+        journals.fill(record, journal.path, objects)
+        done = record.done
+        live = report.counted(sum(o.live for o in objects), "object")
+        if done:
+            logger.info("Going on after frame %d with %s.", done[-1], live)
+    outcome = run_plan(
+        plan,
+        objects,
+        done,
+        record.written_until if record else 0,
+        tracker,
+        sink,
+        journal,
+        pace,
+        ask,
+    )
+    return outcome, objects, [*done, *outcome.run.done]
+
+
+def finish(
+    plan: Plan,
+    journal: Journal,
+    outcome: Outcome,
+    objects: Sequence[TrackedObject],
+    done: Sequence[int],
+    sink: Sink,
+    output: Output,
+    frame: preview.Frames,
+    link: str | None = None,
+    fps: float = 10.0,
+    more: dict[str, Any] | None = None,
+) -> int:
+    """Tells what became of a run, keeps or removes its journal, and gives the exit code."""
+    problem = outcome.problem
+    command = "track" if plan.server else "local"
+    resume = (
+        f"{output.command}{command} --resume {shlex.quote(str(journal.path))}"
+        if outcome.resumable
+        else None
+    )
+    for line in report.left_out_lines(sink.written):
+        logger.warning(line)
+    if output.as_json:
+        told = report.run_as_json(
+            plan,
+            done,
+            objects,
+            sink.written,
+            sink.counts,
+            problem=problem,
+            resume=resume,
+            link=link,
+        )
+        print(json.dumps(told | (more or {}), indent=2))
+    elif done:
+        print(report.summary_table(report.summary(plan.job, objects)))
+        if report.counts(sink.counts):
+            print(f"written: {report.counts_as_text(sink.counts)}")
+            if link:
+                print(f"{link}\nReload the page if the job is open: it does not show this yet.")
+    picture_problem = None
+    if done:
+        try:
+            _draw(plan, journal, output, frame, fps)
+        except ActionError as error:
+            picture_problem = str(error)
+        except KeyboardInterrupt:
+            picture_problem = "Stopped by Ctrl+C while drawing."
+    if resume:
+        journal.close()
+    else:
+        journal.remove()
+    if problem is not None:
+        said = f" {len(done)} of {len(plan.frames)} frames are tracked"
+        if outcome.pending:
+            said += ", and not all of it is written."
+        else:
+            said += " and written." if done else "."
+        logger.critical("%s%s%s", problem, said, f" Go on with: {resume}" if resume else "")
+        if outcome.run.interrupted:
+            return INTERRUPTED
+        return RESUMABLE if resume else FAILED
+    if picture_problem:
+        logger.critical("%s The annotations are complete.", picture_problem)
+        return FAILED
+    refused_by_name = any(r.ref in plan.options.objects for r in plan.refused)
+    stopped = any(o.stopped for o in objects)
+    return INCOMPLETE if stopped or refused_by_name or sink.written.left_out else COMPLETE
+
+
+def _draw(plan: Plan, journal: Journal, output: Output, frame: preview.Frames, fps: float) -> None:
+    if not (output.preview or output.contact_sheet):
+        return
+    results = dict(journal.results())
+    if output.preview:
+        preview.write_video(output.preview, frame, plan.seeds, results, fps)
+    if output.contact_sheet:
+        preview.write_contact_sheet(output.contact_sheet, frame, plan.seeds, results)
+
+
+def _counts_of(record: journals.Record) -> dict[str, int]:
+    return {
+        "shapes_created": len(record.written.ids),
+        "tracks_created": len(record.written.tracks),
+    }
+
+
+def tell_refusals(plan: Plan) -> None:
+    for refusal in plan.refused:
+        logger.warning("Object %s is left alone: %s.", refusal.ref, refusal.reason)
+
+
+def check_pictures(output: Output) -> None:
+    """Before anything is tracked, so that no hour of work ends with a wrong path."""
+    if output.preview:
+        preview.check_suffix(output.preview, ".mp4")
+    if output.contact_sheet:
+        preview.check_suffix(output.contact_sheet, ".png")
+
+
+# --- runs, discard, undo -------------------------------------------------------------------------
+
+
+def show_runs(*, as_json: bool) -> int:
+    """Journals that wait, and receipts of what was written."""
+    waiting = []
+    for path in sorted(journals.folder().glob("*.jsonl")):
+        entry: dict[str, Any] = {"journal": str(path)}
+        try:
+            record = journals.read(path)
+            entry |= {
+                "server": record.plan["server"],
+                "job": record.plan["job"],
+                "frames": len(record.plan["frames"]),
+                "tracked": len(record.done),
+                "written": record.written_until,
+                "going_on": journals.is_held(path),
+            }
+        except ActionError as error:
+            entry["problem"] = str(error)
+        waiting.append(entry)
+    receipts: list[dict[str, Any]] = []
+    for path in sorted(receipts_folder().glob("*.jsonl")):
+        try:
+            undo = read_undo(path)
+        except ActionError as error:
+            receipts.append({"receipt": str(path), "problem": str(error)})
+            continue
+        receipts.append(
+            {
+                "receipt": str(path),
+                "server": undo.head["server"],
+                "job": undo.head["job"],
+                "time": undo.head["time"],
+                "created": sum(len(ids) for ids in undo.created.values()),
+                "changed": len(undo.before) + len(undo.deleted),
+            }
+        )
+    if as_json:
+        print(json.dumps({"waiting": waiting, "receipts": receipts}, indent=2))
+        return COMPLETE
+    for e in waiting:
+        state = e.get("problem") or (
+            f"job {e['job']} on {e['server']}: {e['tracked']} of {e['frames']} frames tracked, "
+            f"{e['written']} written; " + ("is going on" if e["going_on"] else "was cut off")
+        )
+        print(f"{e['journal']}\n  {state}")
+    for e in receipts:
+        state = e.get("problem") or (
+            f"job {e['job']} on {e['server']}, {e['time']}: {e['created']} created, "
+            f"{e['changed']} changed or deleted"
+        )
+        print(f"{e['receipt']}\n  {state}")
+    if not waiting and not receipts:
+        print("There are no journals and no receipts.")
+    return COMPLETE
+
+
+def discard(path: Path) -> int:
+    """Deletes the journal of a run that was cut off."""
+    journal, record = Journal.go_on(path)
+    journal.remove()
+    lost = len(record.done) - record.written_until
+    lost_frames = f" with {report.counted(lost, 'frame')} not written" if lost else ""
+    print(f"Discarded {path}{lost_frames}.")
+    return COMPLETE
+
+
+def undo(server: Server, path: Path) -> int:
+    """Takes a run back, but for what a person changed since."""
+    wanted = read_undo(path)
+    if wanted.head["server"] != server.host:
+        raise ActionError(f"{path} belongs to {wanted.head['server']}, not to {server.host}.")
+    job = wanted.head["job"]
+    created = wanted.created["shapes"]
+    look = server.look(job, lambda s: s["id"] in created)
+    kept: list[str] = []
+    shapes = []
+    for number, content in created.items():
+        if number in look.whole:
+            if look.shapes[number].content == content:
+                shapes.append(look.whole[number])
+            else:
+                kept.append(f"shape {number}")
+    tracks = _untouched_tracks(wanted.created["tracks"], look, kept)
+    there = {k.content for k in look.shapes.values()}
+    restored = [
+        {key: value for key, value in s.items() if key != "id"}
+        for s in wanted.deleted
+        if s["id"] not in look.shapes and content_of(s) not in there
+    ]
+    before = [
+        t
+        for t in wanted.before.values()
+        if t["id"] in look.tracks and t["id"] not in wanted.created["tracks"]
+    ]
+    back = _untouched_tracks({t["id"]: t["content"] for t in before}, look, kept)
+    changed = {t["id"] for t in back}
+    _patch_all(server, job, "create", "shapes", restored)
+    _patch_all(
+        server,
+        job,
+        "update",
+        "tracks",
+        [_without_ids(t) for t in before if t["id"] in changed],
+    )
+    _patch_all(server, job, "delete", "shapes", shapes)
+    _patch_all(server, job, "delete", "tracks", tracks)
+    for what in kept:
+        logger.warning("A person changed %s since; it was kept.", what)
+    print(
+        f"Job {job}: {report.counted(len(shapes) + len(tracks), 'object')} deleted, "
+        f"{report.counted(len(restored), 'shape')} restored, "
+        f"{report.counted(len(back), 'track')} as before."
+    )
+    return INCOMPLETE if kept else COMPLETE
+
+
+def _untouched_tracks(wanted: dict[int, int], look: Look, kept: list[str]) -> list[Wire]:
+    found = []
+    for number, content in wanted.items():
+        track = look.tracks.get(number)
+        if track is None:
+            continue
+        if track_content(track) == content:
+            keyframes = [{**k, "points": list(k["points"])} for k in track["shapes"]]
+            found.append({**track, "shapes": keyframes})
+        else:
+            kept.append(f"track {number}")
+    return found
+
+
+def _without_ids(track: Wire) -> Wire:
+    keyframes = [{key: v for key, v in k.items() if key != "id"} for k in track["shapes"]]
+    return {key: v for key, v in track.items() if key != "content"} | {"shapes": keyframes}
+
+
+def _patch_all(server: Server, job: int, action: str, where: str, objects: list[Wire]) -> None:
+    for first in range(0, len(objects), 300):
+        server.patch(job, action, {where: objects[first : first + 300]})

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Whose a shape is: the mark in the digits of its score (docs/identity.md)."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+NUMBERS = 10**7
+"""object numbers are 1 to NUMBERS - 1"""
+RUNS = 100
+_CHECKS = 100
+_MARKS = NUMBERS * RUNS * _CHECKS
+_SCALE = 10**15
+"""a double holds any number of 15 decimal digits"""
+_MOST_CONFIDENT = _SCALE // _MARKS - 1
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the score of one of our shapes says besides the confidence."""
+
+    number: int
+    """the object, 1 to 9999999"""
+    run: int
+    """the run that wrote the shape, 0 to 99"""
+
+
+def marked_score(confidence: float | None, mark: Mark, frame: int) -> float:
+    """The score to write: confidence (0 to 1; None: unknown, counts as 1) and mark."""
+    share = 1.0 if confidence is None else min(max(confidence, 0.0), 1.0)
+    first = min(math.floor(share * (_MOST_CONFIDENT + 1)), _MOST_CONFIDENT)
+    digits = (mark.number * RUNS + mark.run) * _CHECKS + _check(mark, frame)
+    return (first * _MARKS + digits) / _SCALE
+
+
+def mark_of(score: Any, frame: int) -> Mark | None:
+    """The mark in a score, or None where there is none that belongs to this frame."""
+    if type(score) is not float or not 0 <= score < 1:
+        return None
+    value = round(score * _SCALE)
+    if value >= _SCALE or value / _SCALE != score:
+        return None
+    rest, check = divmod(value % _MARKS, _CHECKS)
+    number, run = divmod(rest, RUNS)
+    mark = Mark(number, run)
+    return mark if number and check == _check(mark, frame) else None
+
+
+def number_of_drawing(kind: str, frame: int, points: Sequence[float]) -> int:
+    """The number of an object that a person drew, from the drawing itself."""
+    numbers = ",".join(str(math.floor(64 * p + 0.5)) for p in points)
+    return 1 + fnv1a32(f"{kind}:{frame}:{numbers}") % (NUMBERS - 1)
+
+
+def free_number(number: int, taken: Iterable[int]) -> int:
+    """`number`, or the next one that is not taken."""
+    others = set(taken)
+    while number in others:
+        number = number % (NUMBERS - 1) + 1
+    return number
+
+
+def fnv1a32(text: str) -> int:
+    """FNV-1a with 32 bits over ASCII text."""
+    value = 2166136261
+    for byte in text.encode("ascii"):
+        value = (value ^ byte) * 16777619 & 0xFFFFFFFF
+    return value
+
+
+def _check(mark: Mark, frame: int) -> int:
+    return fnv1a32(f"{mark.number}:{mark.run}:{frame}") % _CHECKS

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""What a job holds at one moment, small enough to be kept for jobs of a million shapes.
+
+Of most shapes only what is needed to recognise them is kept. CVAT gives ids in rising order, so a
+shape whose id is higher than the highest of an earlier look appeared after it.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cvat_action.geometry import Box, bounding_box
+from cvat_action.identity import Mark, mark_of
+from cvat_action.job import Annotations, Wire
+
+Kind = tuple[int, str, int]
+"""label id, type and group: what the results of one object have in common"""
+
+Whole = Callable[[Wire], bool]
+"""says of which shapes everything is kept"""
+
+BOXED = ("mask", "polygon", "rectangle")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is kept of every shape."""
+
+    id: int
+    frame: int
+    kind: Kind
+    auto: bool
+    """its source is `auto`: no person touched it, as far as CVAT knows"""
+    mark: Mark | None
+    box: Box
+    """(left, top, right, bottom); all 0 for types that are not tracked"""
+    content: int
+    """a hash of all that a person can change but the attributes"""
+    attributes: int
+    """a hash of the attributes, which CVAT fills up with default values"""
+
+    def same(self, other: "Known | None") -> bool:
+        return other is not None and (self.content, self.attributes) == (
+            other.content,
+            other.attributes,
+        )
+
+
+@dataclass
+class Look:
+    shapes: dict[int, Known] = field(default_factory=dict)
+    tracks: dict[int, Wire] = field(default_factory=dict)
+    """keyframes' points as arrays of doubles"""
+    whole: dict[int, Wire] = field(default_factory=dict)
+    """the shapes of which everything was asked for"""
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """The highest ids of shapes and of tracks; 0 where there is none."""
+        return max(self.shapes, default=0), max(self.tracks, default=0)
+
+    @property
+    def annotations(self) -> Annotations:
+        return Annotations(tuple(self.whole.values()), tuple(self.tracks.values()))
+
+
+def look_at(objects: Iterable[tuple[str, Wire]], whole: Whole) -> Look:
+    """From ("shapes" or "tracks", object) in the wire form."""
+    look = Look()
+    kinds: dict[Kind, Kind] = {}
+    for where, o in objects:
+        if where == "tracks":
+            for k in o["shapes"]:
+                k["points"] = array("d", k["points"])
+            look.tracks[o["id"]] = o
+            continue
+        known = known_from_wire(o, kinds)
+        look.shapes[known.id] = known
+        if whole(o):
+            look.whole[known.id] = o
+    return look
+
+
+def annotations_to_look(annotations: Annotations) -> Look:
+    """Of annotations that are held whole anyway (a file's)."""
+    shapes = {s["id"]: known_from_wire(s) for s in annotations.shapes}
+    return Look(
+        shapes,
+        {t["id"]: t for t in annotations.tracks},
+        {s["id"]: s for s in annotations.shapes},
+    )
+
+
+def known_from_wire(shape: Wire, kinds: dict[Kind, Kind] | None = None) -> Known:
+    """`kinds`: shared by the shapes of one look, so that equal kinds are kept once."""
+    kind = kind_of(shape)
+    if kinds is not None:
+        kind = kinds.setdefault(kind, kind)
+    drawn = kind[1] in BOXED and len(shape.get("points") or ()) >= 4
+    return Known(
+        id=shape["id"],
+        frame=shape["frame"],
+        kind=kind,
+        auto=shape.get("source") == "auto",
+        mark=mark_of(shape.get("score"), shape["frame"]),
+        box=bounding_box(kind[1], shape["points"]) if drawn else (0.0, 0.0, 0.0, 0.0),
+        content=content_of(shape),
+        attributes=_hash(sorted((a["spec_id"], str(a["value"])) for a in _attributes(shape))),
+    )
+
+
+def kind_of(shape: Wire) -> Kind:
+    return int(shape["label_id"]), str(shape["type"]), int(shape.get("group") or 0)
+
+
+def content_of(shape: Wire) -> int:
+    """A hash of what a person can change in a shape but the attributes.
+
+    Equal for a shape as it is sent and as CVAT gives it back.
+    """
+    elements = [content_of({**shape, "elements": [], **e}) for e in shape.get("elements") or ()]
+    own = (*_drawn(shape), kind_of(shape), shape.get("source"), elements)
+    return _hash(own, shape.get("points") or ())
+
+
+def keyframe_content(keyframe: Wire) -> int:
+    """The same of a track's keyframe."""
+    return _hash(_drawn(keyframe), keyframe["points"])
+
+
+def track_content(track: Wire) -> int:
+    """The same of a whole track."""
+    keyframes = sorted((k["frame"], keyframe_content(k)) for k in track["shapes"])
+    return _hash((track["label_id"], track.get("group") or 0, track.get("source"), keyframes))
+
+
+def shapes_and_tracks(annotations: Annotations) -> Iterator[tuple[str, Wire]]:
+    for shape in annotations.shapes:
+        yield "shapes", shape
+    for track in annotations.tracks:
+        yield "tracks", track
+
+
+def _drawn(shape: Wire) -> tuple[Any, ...]:
+    return (
+        shape["frame"],
+        shape["type"],
+        bool(shape.get("outside")),
+        bool(shape.get("occluded")),
+        int(shape.get("z_order") or 0),
+        float(shape.get("rotation") or 0),
+    )
+
+
+def _attributes(shape: Wire) -> Sequence[Wire]:
+    return shape.get("attributes") or ()
+
+
+def _hash(values: Any, points: Iterable[float] = ()) -> int:
+    digest = hashlib.blake2b(repr(values).encode(), digest_size=8)
+    digest.update(array("d", points).tobytes())
+    return int.from_bytes(digest.digest(), "big")

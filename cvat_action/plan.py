@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""Everything that is decided before the first call: what is tracked, where to, what is replaced.
+
+`track`, `local`, `--dry-run` and `--resume` all run from a plan; the journal begins with it.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from cvat_action.earlier import Found, earlier_results, with_numbers
+from cvat_action.errors import ActionError
+from cvat_action.identity import RUNS
+from cvat_action.job import Job, Wire, check_range
+from cvat_action.look import Known, Look
+from cvat_action.selection import (
+    TRACKABLE,
+    Correction,
+    Refusal,
+    Seed,
+    select,
+    with_corrections,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person asked for."""
+
+    frame: int
+    target: int | None = None
+    """None: the last frame of the job, with `backward` the first"""
+    objects: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    convert: bool = False
+    backward: bool = False
+    keyframes: bool = False
+    leave_open: bool = False
+    replace: bool = False
+    keep_earlier: bool = False
+    all_seeds: bool = False
+    memory: str | None = None
+    """memory policy of the function; None: its own"""
+    both_ways: bool = False
+    """with `keyframes`: every gap between drawn frames is tracked from both ends"""
+    parallel: int = 1
+    """gaps that are tracked at once"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    server: str
+    """empty: no server, the job is a file"""
+    job: Job
+    function: str
+    options: Options
+    frames: tuple[int, ...]
+    """in the order of tracking, without the frame of the seeds"""
+    seeds: tuple[Seed, ...]
+    run: int
+    """the run's number in the marks of its shapes"""
+    newest: tuple[int, int]
+    """the highest ids of shapes and tracks that were there; higher ones appeared later"""
+    refused: tuple[Refusal, ...] = ()
+    earlier: Found = field(default_factory=dict)
+    """what is replaced, as it was"""
+    question: str | None = None
+    """what has to be answered by an option before anything may be written"""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> int:
+        return target_of(self.job, self.options)
+
+    def becomes_track(self, seed: Seed) -> bool:
+        return becomes_track(seed, convert=self.options.convert)
+
+
+def target_of(job: Job, options: Options) -> int:
+    if options.target is not None:
+        return options.target
+    return job.start_frame if options.backward else job.stop_frame
+
+
+def becomes_track(seed: Seed, *, convert: bool) -> bool:
+    return seed.is_track or (convert and seed.type == "polygon")
+
+
+def wants_whole(options: Options) -> Any:
+    """Says which shapes a plan needs whole: those of the frame, and what persons drew."""
+    return lambda shape: shape["frame"] == options.frame or shape.get("source") != "auto"
+
+
+def make_plan(
+    job: Job,
+    look: Look,
+    options: Options,
+    *,
+    server: str = "",
+    function: str = "",
+    supported: Sequence[str] = TRACKABLE,
+    receipts: Mapping[int, int] | None = None,
+) -> Plan:
+    """Raises ActionError where there is nothing to track, or it cannot be told whose a shape is.
+
+    receipts: number of an object by the id of its seed, of earlier runs of this command.
+    """
+    target = target_of(job, options)
+    check_range(job, options.frame, target, backward=options.backward)
+    frames = job.frames_between(options.frame, target)
+    seeds, refused = _select(job, look, options, frames, supported)
+    seeds = with_numbers(seeds, receipts or {})
+    warnings: list[str] = []
+    question = None
+    try:
+        seeds, found = earlier_results(job, look, seeds, frames)
+    except ActionError:
+        if not options.keep_earlier:
+            raise
+        found = {}
+    earlier = [k for on_frame in found.values() for shapes in on_frame.values() for k in shapes]
+    if earlier and not (options.replace or options.keep_earlier):
+        on = sorted({k.frame for k in earlier})
+        question = (
+            f"{len(earlier)} shapes on frames {on[0]} to {on[-1]} are an earlier run's, or look "
+            "like it. --replace replaces them; --keep-earlier writes beside them."
+        )
+    seeds, about_corrections = with_corrections(
+        job, look.annotations, seeds, frames, unmarked=options.keyframes
+    )
+    warnings += about_corrections
+    wanted = set(frames)
+    return Plan(
+        server=server,
+        job=job,
+        function=function,
+        options=options,
+        frames=tuple(frames),
+        seeds=tuple(_slim(s, wanted) for s in seeds),
+        run=_free_run(look),
+        newest=look.newest,
+        refused=tuple(refused),
+        earlier={} if options.keep_earlier else found,
+        question=question,
+        warnings=tuple(warnings),
+    )
+
+
+def _select(
+    job: Job, look: Look, options: Options, frames: Sequence[int], supported: Sequence[str]
+) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
+    def on(frame: int, *, named: bool = True) -> Any:
+        return select(
+            job,
+            look.annotations,
+            frame,
+            objects=options.objects if named else (),
+            labels=options.labels,
+            excluded=options.excluded if named else (),
+            supported=supported,
+        )
+
+    if not options.all_seeds:
+        selection = on(options.frame)
+        if not selection.seeds:
+            reasons = [f"{r.ref}: {r.reason}" for r in selection.refused]
+            raise ActionError(
+                f"There is nothing to track on frame {options.frame} of {job.name}."
+                + (f" Left alone: {'; '.join(reasons)}." if reasons else "")
+            )
+        return selection.seeds, selection.refused
+    seeds: dict[str, Seed] = {}
+    refused: dict[str, Refusal] = {}
+    for frame in (options.frame, *frames):
+        drawn_here = on(frame, named=False)
+        for seed in drawn_here.seeds:
+            late = frame != options.frame
+            if seed.ref in seeds or (late and seed.wire.get("source") == "auto"):
+                continue
+            if late:  # it sleeps until its frame, where its own drawing wakes it
+                awake = Correction(frame, seed.points, None)
+                seed = replace(seed, asleep=True, corrections=(awake,))
+            seeds[seed.ref] = seed
+        refused |= {r.ref: r for r in drawn_here.refused if r.ref not in refused}
+    kept = [
+        s
+        for s in seeds.values()
+        if s.ref not in options.excluded and (not options.objects or s.ref in options.objects)
+    ]
+    if not kept:
+        raise ActionError(f"There is nothing to track in {job.name}.")
+    return tuple(kept), tuple(r for r in refused.values() if r.ref not in seeds)
+
+
+def _slim(seed: Seed, frames: set[int]) -> Seed:
+    """Without the keyframes of a track, of which only those of the run's frames are recognised."""
+    if not seed.is_track:
+        return seed
+    wire = {key: value for key, value in seed.wire.items() if key != "shapes"}
+    keyframes = {f: h for f, h in seed.keyframes.items() if f in frames}
+    return replace(seed, wire=wire, keyframes=keyframes)
+
+
+def _free_run(look: Look) -> int:
+    used = {k.mark.run for k in look.shapes.values() if k.mark}
+    free = [run for run in range(RUNS) if run not in used] or list(range(RUNS))
+    return random.SystemRandom().choice(free)
+
+
+# --- the plan in the journal ---------------------------------------------------------------------
+
+
+def plan_as_json(plan: Plan) -> Wire:
+    return {
+        "server": plan.server,
+        "job": plan.job.id,
+        "function": plan.function,
+        "options": asdict(plan.options),
+        "frames": list(plan.frames),
+        "seeds": [_seed_as_json(s) for s in plan.seeds],
+        "run": plan.run,
+        "newest": list(plan.newest),
+        "refused": [asdict(r) for r in plan.refused],
+        "earlier": [
+            [k.id, k.frame, number, k.content, k.attributes]
+            for number, on_frame in plan.earlier.items()
+            for shapes in on_frame.values()
+            for k in shapes
+        ],
+    }
+
+
+def plan_from_json(data: Wire, job: Job) -> Plan:
+    """Raises KeyError, TypeError or ValueError where the data is no plan."""
+    known = {f.name for f in fields(Options)}
+    options = {key: _tuple(value) for key, value in data["options"].items() if key in known}
+    earlier: Found = {}
+    for number_of_shape, frame, number, content, attributes in data["earlier"]:
+        box = (0.0, 0.0, 0.0, 0.0)
+        known_shape = Known(
+            number_of_shape, frame, (0, "", 0), True, None, box, content, attributes
+        )
+        earlier.setdefault(number, {}).setdefault(frame, []).append(known_shape)
+    return Plan(
+        server=data["server"],
+        job=job,
+        function=data["function"],
+        options=Options(**options),
+        frames=tuple(data["frames"]),
+        seeds=tuple(_seed_from_json(s) for s in data["seeds"]),
+        run=data["run"],
+        newest=(data["newest"][0], data["newest"][1]),
+        refused=tuple(Refusal(**r) for r in data["refused"]),
+        earlier=earlier,
+    )
+
+
+def _seed_as_json(seed: Seed) -> Wire:
+    values = {f.name: getattr(seed, f.name) for f in fields(seed)}
+    return {
+        **values,
+        "points": list(seed.points),
+        "keyframes": list(seed.keyframes.items()),
+        "corrections": [
+            {**asdict(c), "points": None if c.points is None else list(c.points)}
+            for c in seed.corrections
+        ],
+    }
+
+
+def _seed_from_json(data: Wire) -> Seed:
+    corrections = tuple(
+        Correction(**{**c, "points": None if c["points"] is None else tuple(c["points"])})
+        for c in data["corrections"]
+    )
+    return Seed(
+        **{
+            **data,
+            "points": tuple(data["points"]),
+            "corrections": corrections,
+            "keyframes": {frame: content for frame, content in data["keyframes"]},
+        }
+    )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""A run: a plan is tracked and written in stages, whatever the tracker and wherever it goes."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from cvat_action.both_ways import track_both_ways
+from cvat_action.errors import ActionError
+from cvat_action.journal import Journal
+from cvat_action.plan import Plan
+from cvat_action.sinks import Sink
+from cvat_action.tracking import NotOnRecord, OnFrame, Pace, Run, TrackedObject, Tracker, track
+
+logger = logging.getLogger(__name__)
+
+STAGE_FRAMES = 200
+STAGE_BYTES = 128 << 20
+"""results are written after so many frames or bytes; a stage is as long as all before it together,
+so that looking at what is there costs no more than twice the last look"""
+LOG_SECONDS = 60.0
+"""without a terminal a line is logged this often"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    run: Run
+    done: int
+    """frames that are tracked, of this run and of what it goes on with"""
+    pending: bool
+    """not all that is tracked is written"""
+    problem: str | None
+
+    @property
+    def resumable(self) -> bool:
+        live = any(o.live for o in self.run.objects)
+        return self.pending or (
+            self.problem is not None and self.done > 0 and live and self.run.resumable
+        )
+
+
+def run_plan(
+    plan: Plan,
+    objects: Sequence[TrackedObject],
+    done: Sequence[int],
+    written_until: int,
+    tracker: Tracker,
+    sink: Sink,
+    journal: Journal,
+    pace: Pace,
+    ask: OnFrame | None = None,
+) -> Outcome:
+    """Tracks the frames that are not done and writes all results.
+
+    objects: with what is tracked already, of which `written_until` frames are written.
+    """
+    stages = _Stages(objects, list(done), written_until, sink, journal)
+    left = plan.frames[len(done) :]
+    run = Run(tuple(objects), ())
+    try:
+        stages.write_rest()
+        with (
+            logging_redirect_tqdm(),
+            tqdm(total=len(left), desc="tracking", unit="frame", disable=None) as bar,
+        ):
+            progress = _Progress(len(plan.frames), bar)
+
+            def keep(frame: int) -> None:
+                stages.keep(frame)
+                progress.tell(frame, len(stages.done), objects)
+
+            if left and any(o.live for o in objects):
+                run = (
+                    track_both_ways(
+                        tracker,
+                        plan.job,
+                        objects,
+                        left,
+                        pace=pace,
+                        keep=keep,
+                        parallel=plan.options.parallel,
+                    )
+                    if plan.options.both_ways and tracker.joins
+                    else track(tracker, plan.job, objects, left, pace=pace, on_frame=ask, keep=keep)
+                )
+        problem = run.broken
+        stages.write_rest()
+        if stages.done:
+            sink.finish()
+        pending = False
+    except ActionError as error:
+        problem, pending = str(error), True
+    except KeyboardInterrupt:
+        problem, pending = "Stopped by Ctrl+C while writing.", True
+        run = replace(run, interrupted=True)
+    return Outcome(run, len(stages.done), pending, problem)
+
+
+class _Stages:
+    def __init__(
+        self,
+        objects: Sequence[TrackedObject],
+        done: list[int],
+        written: int,
+        sink: Sink,
+        journal: Journal,
+    ) -> None:
+        self.done = done
+        self._objects = objects
+        self._written = written
+        self._sink = sink
+        self._journal = journal
+        self._bytes = 0
+
+    def keep(self, frame: int) -> None:
+        """Raises NotOnRecord where the frame could not be recorded, so that it is not done."""
+        try:
+            self._journal.frame(frame, self._objects)
+        except ActionError as error:
+            raise NotOnRecord(str(error)) from None
+        self.done.append(frame)
+        for o in self._objects:
+            t = o.frames.get(frame)
+            if t is not None and t.points is not None:
+                self._bytes += 8 * len(t.points)
+        since = len(self.done) - self._written
+        if since >= max(STAGE_FRAMES, self._written) or self._bytes >= STAGE_BYTES:
+            self.write_rest()
+            if self._sink.interrupted:
+                raise KeyboardInterrupt
+
+    def write_rest(self) -> None:
+        frames = self.done[self._written :]
+        if not frames:
+            return
+        self._sink.write(self._objects, frames, len(self.done))
+        self._written = len(self.done)
+        self._bytes = 0
+        for o in self._objects:
+            o.hand_on(frames)
+
+
+class _Progress:
+    """The bar of a terminal, or a line a minute without one."""
+
+    def __init__(self, total: int, bar: Any, clock: Callable[[], float] = time.monotonic):
+        self._total = total
+        self._bar = bar
+        self._clock = clock
+        self._logged = clock()
+
+    def tell(self, frame: int, done: int, objects: Sequence[TrackedObject]) -> None:
+        live = sum(o.live for o in objects)
+        self._bar.update()
+        if not self._bar.disable:
+            self._bar.set_postfix({"frame": frame, "objects": live})
+        elif self._clock() - self._logged >= LOG_SECONDS:
+            self._logged = self._clock()
+            logger.info("Frame %d: %d of %d frames, %d objects.", frame, done, self._total, live)

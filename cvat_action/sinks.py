@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: MIT
+"""Where results go: into a job of CVAT, or into a file.
+
+Writing to CVAT is safe against everything that happens beside it: before every batch the job is
+looked at again, what is missing is worked out from that look, and an answer that was lost only
+leads to another look. Nothing that changed since the plan is touched.
+"""
+
+import json
+import logging
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from cvat_action.errors import ActionError
+from cvat_action.formats import write_document
+from cvat_action.formats.document import Document, Edit, edited
+from cvat_action.job import Wire
+from cvat_action.journal import Journal
+from cvat_action.look import Look, Whole, annotations_to_look, content_of, track_content
+from cvat_action.media import Media
+from cvat_action.plan import Plan
+from cvat_action.receipt import Receipt
+from cvat_action.results import (
+    Written,
+    doubled_tracks,
+    doubles,
+    shapes_to_create,
+    shapes_to_delete,
+    tracks_to_create,
+    tracks_to_update,
+)
+from cvat_action.tracking import Pace, Patience, TrackedObject
+
+logger = logging.getLogger(__name__)
+
+MOST_OBJECTS = 300
+MOST_BYTES = 16 << 20
+"""CVAT takes 100 MiB in one request and nginx waits 60 s for the answer"""
+REPEATED_STATUSES = (None, 429, 500, 502, 503, 504)
+FRESH = 9.0
+"""how many times as long as it took a look counts as fresh: so looks take a tenth of the time in
+jobs of hundreds of thousands of shapes, and in others every batch has its own"""
+
+Objects = Sequence[TrackedObject]
+
+
+class Sink(Protocol):
+    written: Written
+    counts: Counter[str]
+    interrupted: bool
+    """a person pressed Ctrl+C while this wrote"""
+
+    def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
+        """Writes the results of these frames; then the first `done` frames are written."""
+
+    def finish(self) -> None:
+        """After the last frame."""
+
+
+class AnnotationServer(Protocol):
+    def look(self, job: int, whole: Whole) -> Look: ...
+
+    def patch(self, job: int, action: str, body: Wire) -> Wire: ...
+
+
+class CvatSink:
+    def __init__(
+        self,
+        server: AnnotationServer,
+        plan: Plan,
+        pace: Pace,
+        journal: Journal,
+        receipt: Receipt,
+        written: Written | None = None,
+    ) -> None:
+        self.written = written or Written()
+        self.counts: Counter[str] = Counter()
+        self.interrupted = False
+        self._server = server
+        self._plan = plan
+        self._pace = pace
+        self._journal = journal
+        self._receipt = receipt
+        self._noted = set(self.written.tracks)
+        self._seen: Look | None = None
+        self._whole: frozenset[int] = frozenset()
+        self._seen_at = self._took = 0.0
+
+    def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
+        """Raises ActionError that says what is not written."""
+        self._whole = self._may_be_deleted(frames)
+        with self._held_back():
+            self._settle(lambda: self._create_tracks(objects, frames))
+            self._settle(lambda: self._create_shapes(objects, frames))
+            self._settle(lambda: self._update_tracks(objects, frames))
+            self._settle(lambda: self._delete(objects, frames))
+            self._journal.stage(done)
+
+    def finish(self) -> None:
+        """One more look: a request that was taken for lost may have been carried out late."""
+        with self._held_back():
+            self._settle(self._delete_doubles)
+
+    def _settle(self, step: Callable[[], None]) -> None:
+        """Does a step until nothing of it is missing."""
+        patience = Patience(self._pace)
+        while True:
+            try:
+                step()
+                return
+            except ActionError as error:
+                self._seen = None
+                if getattr(error, "status", 0) not in REPEATED_STATUSES:
+                    raise
+                if not patience.waits(error, "Writing again"):
+                    raise
+
+    def _batches(
+        self, missing: Callable[[Look], Iterable[tuple[Any, Wire]]]
+    ) -> Iterator[list[tuple[Any, Wire]]]:
+        """Batches of what is missing, each worked out from a fresh look."""
+        while True:
+            look = self._look()
+            complete = True
+            for number, batch in enumerate(_chunks(missing(look))):
+                if number and not self._is_fresh():
+                    complete = False
+                    break
+                yield batch
+            if complete:
+                return
+
+    def _create_shapes(self, objects: Objects, frames: Sequence[int]) -> None:
+        def missing(look: Look) -> Iterator[tuple[tuple[int, int], Wire]]:
+            found = shapes_to_create(self._plan, objects, frames, look, self.written)
+            return (((number, frame), shape) for number, frame, shape in found)
+
+        total = sum(f in o.frames for o in objects for f in frames)
+        with tqdm(total=total, desc="writing", unit="object", disable=None, leave=False) as bar:
+            for batch in self._batches(missing):
+                ids = self._patch("create", "shapes", [shape for _, shape in batch])
+                pairs = list(zip(batch, ids, strict=True))
+                self.written.shapes |= {key for key, _ in batch}
+                self.written.ids |= {number: key for (key, _), number in pairs}
+                self._journal.created("shapes", [(*key, number) for (key, _), number in pairs])
+                self._receipt.created(
+                    "shapes", {number: content_of(shape) for (_, shape), number in pairs}
+                )
+                self.counts["shapes_created"] += len(ids)
+                bar.update(len(ids))
+
+    def _create_tracks(self, objects: Objects, frames: Sequence[int]) -> None:
+        for batch in self._batches(
+            lambda look: tracks_to_create(self._plan, objects, frames, look, self.written)
+        ):
+            ids = self._patch("create", "tracks", [track for _, track in batch])
+            self.written.tracks |= {ref: n for (ref, _), n in zip(batch, ids, strict=True)}
+            self._note_tracks({n: track for (_, track), n in zip(batch, ids, strict=True)})
+            self._seen = None  # the next look shows them
+        # Those that a request created whose answer was lost are only found by looking.
+        if set(self.written.tracks) - self._noted:
+            self._note_tracks(self._look().tracks)
+
+    def _note_tracks(self, tracks: Mapping[int, Wire]) -> None:
+        new = {
+            ref: track_content(tracks[n])
+            for ref, n in self.written.tracks.items()
+            if ref not in self._noted and n in tracks
+        }
+        ids = {ref: self.written.tracks[ref] for ref in new}
+        self._journal.created("tracks", [[ref, ids[ref], new[ref]] for ref in new])
+        self._receipt.created("tracks", {ids[ref]: new[ref] for ref in new})
+        self._noted |= set(new)
+        self.counts["tracks_created"] += len(new)
+
+    def _update_tracks(self, objects: Objects, frames: Sequence[int]) -> None:
+        created = set(self.written.tracks.values())
+        for batch in self._batches(
+            lambda look: tracks_to_update(self._plan, objects, frames, look, self.written)
+        ):
+            look = self._last_look()
+            for _, track in batch:
+                self._receipt.updating(look.tracks[track["id"]], track_content(track))
+            self._patch("update", "tracks", [track for _, track in batch])
+            for _, track in batch:
+                seen = look.tracks[track["id"]]
+                look.tracks[track["id"]] = {**seen, **track}
+            self.counts["tracks_updated"] += sum(t["id"] not in created for _, t in batch)
+
+    def _delete(self, objects: Objects, frames: Sequence[int]) -> None:
+        on = frozenset(frames)
+
+        def missing(look: Look) -> Iterator[tuple[int, Wire]]:
+            ids = shapes_to_delete(self._plan, objects, on, look, self.written)
+            return ((number, look.whole[number]) for number in ids)
+
+        for batch in self._batches(missing):
+            self._delete_shapes([shape for _, shape in batch])
+            self.counts["shapes_deleted"] += len(batch)
+
+    def _delete_shapes(self, shapes: list[Wire]) -> None:
+        self._receipt.deleting(shapes)
+        self._patch("delete", "shapes", shapes)
+        if self._seen:
+            for shape in shapes:
+                self._seen.shapes.pop(shape["id"], None)
+
+    def _delete_doubles(self) -> None:
+        self._seen = None
+        look = self._look()
+        surplus = doubles(self._plan, look, self.written)
+        if surplus:
+            self._whole, self._seen = frozenset(surplus), None
+            look = self._look()
+            again = doubles(self._plan, look, self.written)
+            shapes = [look.whole[i] for i in again if i in look.whole]
+            for batch in _chunks((s["id"], s) for s in shapes):
+                self._patch("delete", "shapes", [s for _, s in batch])
+            logger.warning("%d shapes that were stored twice were deleted.", len(shapes))
+        tracks = [look.tracks[i] for i in doubled_tracks(self._plan, look, self.written)]
+        if tracks:
+            self._patch("delete", "tracks", [_sendable(t) for t in tracks])
+            logger.warning("%d tracks that were stored twice were deleted.", len(tracks))
+
+    def _may_be_deleted(self, frames: Sequence[int]) -> frozenset[int]:
+        ids = {
+            k.id
+            for on_frame in self._plan.earlier.values()
+            for frame in frames
+            for k in on_frame.get(frame, ())
+        }
+        for seed in self._plan.seeds:
+            if self._plan.becomes_track(seed) and not seed.is_track:
+                ids.add(seed.wire["id"])
+                ids |= {c.shape["id"] for c in seed.corrections if c.shape}
+        return frozenset(ids)
+
+    def _look(self) -> Look:
+        if self._seen is None or not self._is_fresh():
+            began = time.monotonic()
+            whole = self._whole
+            self._seen = self._server.look(self._plan.job.id, lambda s: s["id"] in whole)
+            self._seen_at = time.monotonic()
+            self._took = self._seen_at - began
+        return self._seen
+
+    def _last_look(self) -> Look:
+        """The look that the batch at hand was worked out from."""
+        if self._seen is None:
+            raise ActionError("There is no look at the job.")
+        return self._seen
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._seen_at < FRESH * self._took
+
+    def _patch(self, action: str, where: str, objects: list[Wire]) -> list[int]:
+        """Ids of the stored objects, in order."""
+        try:
+            answer = self._server.patch(self._plan.job.id, action, {where: objects})
+        except BaseException:
+            self._seen = None  # it may have been carried out
+            raise
+        if action != "create":
+            return []
+        ids = [o["id"] for o in answer.get(where) or () if isinstance(o.get("id"), int)]
+        if len(ids) != len(objects):
+            error = ActionError("CVAT did not name the ids of everything that it stored.")
+            error.status = None  # type: ignore[attr-defined]  # look again, as after a lost answer
+            self._seen = None
+            raise error
+        return ids
+
+    @contextmanager
+    def _held_back(self) -> Iterator[None]:
+        """The first Ctrl+C only says that the writing is finished first; a second one stops it."""
+
+        def once(_signal: int, _frame: FrameType | None) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+            logger.warning("Writing what is done; press Ctrl+C again to stop even that.")
+
+        caught = (signal.SIGINT, signal.SIGTERM)
+        try:
+            previous = [signal.signal(s, once) for s in caught]
+        except ValueError:  # not in the main thread: no signal arrives here
+            yield
+            return
+        try:
+            yield
+        finally:
+            for s, handler in zip(caught, previous, strict=True):
+                signal.signal(s, handler)
+
+
+class FileSink:
+    """Collects the changes of a document; `finish` writes the file."""
+
+    def __init__(self, document: Document, plan: Plan, media: Media, out: Path) -> None:
+        self.written = Written()
+        self.counts: Counter[str] = Counter()
+        self.interrupted = False
+        self._document = document
+        self._plan = plan
+        self._media = media
+        self._out = out
+
+    def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
+        plan, written = self._plan, self.written
+        look = annotations_to_look(self._document.annotations)
+        shapes = list(shapes_to_create(plan, objects, frames, look, written))
+        new_tracks = tracks_to_create(plan, objects, frames, look, written)
+        updates = list(tracks_to_update(plan, objects, frames, look, written))
+        highest = max((*look.shapes, *look.tracks, *plan.newest), default=0)
+        for number, (ref, track) in enumerate(new_tracks, highest + 1):
+            track["id"] = written.tracks[ref] = number
+            highest = number
+        for number, (object_number, frame, shape) in enumerate(shapes, highest + 1):
+            shape["id"] = number
+            written.shapes.add((object_number, frame))
+            written.ids[number] = (object_number, frame)
+        gone = shapes_to_delete(plan, objects, frozenset(frames), look, written)
+        edit = Edit(
+            shapes=[shape for _, _, shape in shapes],
+            tracks=[track for _, track in new_tracks],
+            updated={track["id"]: track for _, track in updates},
+            gone=frozenset(gone),
+        )
+        self._document = edited(self._document, edit)
+        created = set(written.tracks.values())
+        self.counts["shapes_created"] += len(shapes)
+        self.counts["tracks_created"] += len(new_tracks)
+        self.counts["tracks_updated"] += sum(t["id"] not in created for _, t in updates)
+        self.counts["shapes_deleted"] += len(gone)
+
+    def finish(self) -> None:
+        write_document(self._out, self._document, self._media)
+
+
+def _sendable(track: Wire) -> Wire:
+    keyframes = [{**k, "points": list(k["points"])} for k in track["shapes"]]
+    return {**track, "shapes": keyframes}
+
+
+def _chunks(objects: Iterable[tuple[Any, Wire]]) -> Iterator[list[tuple[Any, Wire]]]:
+    chunk: list[tuple[Any, Wire]] = []
+    size = 0
+    for key, o in objects:
+        length = len(json.dumps(o))
+        if chunk and (len(chunk) >= MOST_OBJECTS or size + length > MOST_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((key, o))
+        size += length
+    if chunk:
+        yield chunk
