@@ -11,9 +11,8 @@ from benchmarks.summary import Interval, median_interval, paired_ratio, slope, s
 
 Results = dict[str, Any]
 
-# At 1024 px: a step of one object with a full bank; tiny's encoder (benchmarks/flop.py).
+# At 1024 px: a step of one object with a full bank (benchmarks/flop.py).
 STEP_FLOP = 0.62e12
-TINY_ENCODE_FLOP = 0.29e12
 MODEL_PHASES = ("encode", "start", "step")
 NAMES = {
     "http": "(a) function over HTTP",

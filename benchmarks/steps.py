@@ -209,7 +209,7 @@ def cache_hits(objects: int, max_bytes: int) -> Row:
     """Shares of what is found in the real cache, driven as requests drive it, by sizes alone."""
     cache = MemoryCache(max_bytes)
     # One value that says it is many: the cache counts bytes and looks at nothing.
-    features = torch.empty((), dtype=torch.bfloat16).expand(TINY.channels, TINY.height, TINY.width)
+    features = torch.empty((), dtype=torch.bfloat16).expand(TINY.channels, TINY.tokens)
     pointer = torch.zeros(1)
     names = 0
     found = wanted = 0
