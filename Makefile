@@ -6,6 +6,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-torch.txt req
 PORT ?= 8090
 WORKERS ?= 1
 MODEL ?=
+MEMORY ?=
 SHA256 ?=
 VIDEO ?=
 SEEDS ?=
@@ -31,9 +32,9 @@ $(VENV)/installed: $(REQUIREMENTS)
 		--require-hashes -r requirements-sam2.txt
 	@touch $@
 
-demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=...)
+demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=..., MEMORY=...)
 	$(PY) -m tools.demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \
-		$(if $(MODEL),--model "$(MODEL)")
+		$(if $(MODEL),--model "$(MODEL)") $(if $(MEMORY),--memory "$(MEMORY)")
 
 test: setup  ## all tests
 	$(PY) -m pytest -q

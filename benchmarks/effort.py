@@ -46,7 +46,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "effort.json"
 GOOD_IOU = 0.8
 MOST_CORRECTIONS = 10
 MOST_LOOKS = 40
-CLIPS_PER_SUBSET = 4
+CLIPS_PER_SUBSET = 2
 TOLD_AFTER = (0, 1, 2, 4)
 """Corrections after which the mean J is reported."""
 

@@ -193,7 +193,13 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _run_local(options: argparse.Namespace) -> int:
-    from cvat_action.local import Files, resume_local, run_local  # it loads torch
+    try:
+        from cvat_action.local import Files, resume_local, run_local  # it loads torch
+    except ModuleNotFoundError as error:
+        raise ActionError(
+            f"`local` runs the model itself, and {error.name} is not installed: run it in the "
+            "project's folder after `make setup`, as python -m cvat_action local."
+        ) from None
 
     output = Output(options.json, options.preview, options.contact_sheet, _program() + " ")
     if options.resume:

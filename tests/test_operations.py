@@ -3,6 +3,7 @@
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import nuclio_sdk
 import pytest
-from function_server import FunctionServer, follow, init
+from cvat_requests import follow, init
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,6 +21,7 @@ import main
 from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.metrics import Metrics
 from sam2_tracker.models import ModelFiles
+from tools.function_process import FunctionProcess
 from tools.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,16 +53,16 @@ def store() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def function(micro_files: ModelFiles, store: RedisServer) -> Iterator[FunctionServer]:
+def function(micro_files: ModelFiles, store: RedisServer) -> Iterator[FunctionProcess]:
     address = {
         "CVAT_FUNCTIONS_REDIS_HOST": store.host,
         "CVAT_FUNCTIONS_REDIS_PORT": str(store.port),
     }
-    with FunctionServer(environment(micro_files) | address) as server:
+    with FunctionProcess({**os.environ, **environment(micro_files), **address}) as server:
         yield server
 
 
-def figures(function: FunctionServer) -> dict[tuple[str, ...], float]:
+def figures(function: FunctionProcess) -> dict[tuple[str, ...], float]:
     """GET /metrics as {(name, label values in the order of their names): value}."""
     status, headers, body = function.request("GET", path="/metrics")
     assert status == 200
@@ -73,7 +75,7 @@ def figures(function: FunctionServer) -> dict[tuple[str, ...], float]:
 
 
 def test_ready_means_that_a_request_would_be_answered(
-    function: FunctionServer, store: RedisServer
+    function: FunctionProcess, store: RedisServer
 ) -> None:
     def ready() -> tuple[int, Any]:
         status, _, body = function.request("GET", path="/ready")
@@ -99,7 +101,7 @@ def test_ready_means_that_a_request_would_be_answered(
     assert function.get()["store"] == {"kind": "redis", "answers": False}, "GET / goes on"
 
 
-def test_metrics_are_the_figures_of_the_log(function: FunctionServer, store: RedisServer) -> None:
+def test_metrics_are_the_figures_of_the_log(function: FunctionProcess, store: RedisServer) -> None:
     before = figures(function)
     assert before["cvat_sam2_store_answers", "0"] == 0
     store.start()
@@ -140,7 +142,7 @@ def test_metrics_are_the_figures_of_the_log(function: FunctionServer, store: Red
     assert after["cvat_sam2_process_resident_memory_bytes",] > 100 << 20
 
 
-def test_a_wrong_method_is_logged_as_a_warning(function: FunctionServer) -> None:
+def test_a_wrong_method_is_logged_as_a_warning(function: FunctionProcess) -> None:
     assert function.request("DELETE")[0] == 405
     function.wait_for(r"(?i)\[warning\] request failed.*status: 405|warn.*405")
 
@@ -222,6 +224,4 @@ def test_every_metric_of_the_documents_exists(micro_files: ModelFiles) -> None:
     table = document.split("## Metrics")[1].split("## Prometheus")[0]
     listed = {f"cvat_sam2_{name}" for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE)}
     ours = {name for name in types if "_process_" not in name}
-    assert {re.sub("_(total|info)$", "", name) for name in listed if "_process_" not in name} == (
-        ours
-    )
+    assert {name.removesuffix("_total") for name in listed if "_process_" not in name} == (ours)

@@ -257,7 +257,8 @@ def packaged_picture(name: str) -> np.ndarray:
 @lru_cache(maxsize=2)
 def filmed(path: Path) -> np.ndarray:
     """uint8 (T, H, W, 3), RGB: at most the first 300 frames of a video."""
-    video, frames = cv2.VideoCapture(str(path)), []
+    video = cv2.VideoCapture(str(path))
+    frames: list[np.ndarray] = []
     while len(frames) < 300:
         read, frame = video.read()
         if not read:

@@ -205,6 +205,14 @@ test('keyframes that a person dragged, added or hid stay; a third run changes no
     expect(contents(bench)).toEqual(second);
 });
 
+test('a conversion of a part says what stays a shape', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 9);
+    await bench.runAll(2, 6, { convert: true });
+    expect(said(bench)).toMatch(/car \d+ is a track now .* polygon shape on 3 other frames\./);
+});
+
 test('a conversion takes corrected polygons into the track', async () => {
     const bench = createBench({ invoke: moving() });
     bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });

@@ -7,8 +7,8 @@ undisturbed run ends.
 """
 
 import copy
+import itertools
 import os
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from cvat_action.identity import Mark, marked_score
 
 EXAMPLES = int(os.environ.get("WRITING_EXAMPLES", "200"))
 MOST_EVENTS = 12
+COURSES = itertools.count()
+FOLDER: list[Path] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,6 +47,11 @@ def short_stages():
         patch.setattr("cvat_action.tracking.LONGEST_PAUSE", 0.0)
         patch.setattr("os.fsync", lambda file: None)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory):
+    FOLDER[:] = [tmp_path_factory.mktemp("courses")]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +133,7 @@ class Events(World):
             self._put({**s, "points": points, "source": source})
 
     def _attribute(self):
-        """The page leaves the source as it is, so only what is not `auto` shows it is a person's."""
+        """The page leaves the source as it is, so only what is not `auto` shows that it is hers."""
         s = self._some_shape()
         if s and s["source"] != "auto":
             self._put({**s, "attributes": [{"spec_id": 31, "value": "blue"}]})
@@ -214,12 +221,14 @@ def course(data, *, persons, faults):
     server = DirectServer(job)
     before = copy.deepcopy(job.shapes)
     world = Events(data.draw, server, persons=persons, faults=faults)
-    with tempfile.TemporaryDirectory() as folder:
-        plan, sink = run_until_done(server, Path(folder), world)
+    folder = FOLDER[0] / str(next(COURSES))
+    folder.mkdir()
+    plan, sink = run_until_done(server, folder, world)
     check(world, before, plan, sink, job)
     return earlier, job
 
 
+@pytest.mark.timeout(7200)
 @settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
@@ -228,6 +237,7 @@ def test_whatever_happens_nothing_of_a_persons_changes_and_nothing_is_doubled(sh
     course(data, persons=True, faults=True)
 
 
+@pytest.mark.timeout(7200)
 @settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )

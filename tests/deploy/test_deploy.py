@@ -653,7 +653,7 @@ def test_no_redis_at_all(machine: Machine) -> None:
 
 
 def test_a_cpu_without_a_choice_of_model_hears_of_the_faster_one(machine: Machine) -> None:
-    told = "--model efficienttam_ti_512 takes about a tenth"
+    told = "--model efficienttam_ti_512 takes about an eighth"
     assert machine.run("./deploy_cpu.sh").stdout.count(told) == 1
     assert told not in machine.run("./deploy_cpu.sh --model sam2.1_hiera_tiny").stdout
     assert told not in machine.run("./deploy_gpu.sh").stdout
@@ -1217,6 +1217,8 @@ RECIPES = [
 def test_recipe(machine: Machine, code: str) -> None:
     machine.state["images"] = {f"{IMAGE}:{VERSION}-sam2.1_hiera_tiny": "sha256:1"}
     machine.state["images"][f"{IMAGE}:previous"] = "sha256:2"
+    container = {"running": True, "env": [], "image": "sha256:1", "port": 32100}
+    machine.state["containers"][CONTAINER] = container | {"fixed_port": 32100}
     machine.state["registry"] = [REGISTRY_IMAGE]
     (machine.repository / "cvat-sam2.tar").write_bytes(b"image")
     for name in ("mine.yaml", "mine.pt"):

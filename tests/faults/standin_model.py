@@ -22,8 +22,8 @@ from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name
 from sam2_tracker.memory_policy import recall
 from sam2_tracker.shapes import Bitmap, Box
 
-TINY = MemoryLayout(channels=4, height=2, width=2, recent=6, pointer_channels=8, pointers=15)
-SAM2 = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
+TINY = MemoryLayout(tokens=4, channels=4, recent=6, pointer_channels=8, pointers=15)
+SAM2 = MemoryLayout(tokens=64 * 64, channels=64, recent=6, pointer_channels=256, pointers=15)
 LOGITS_SIDE = 8
 MASK_SIDE = 16
 ROWS_AT_ONCE = 256
@@ -110,7 +110,7 @@ class StandinModel:
 
     def _predict(self, digest: bytes, *, drawn: bool = False) -> Prediction:
         layout = self.layout
-        size = layout.channels * layout.height * layout.width
+        size = layout.channels * layout.tokens
         stream = hashlib.shake_256(digest).digest(
             LOGITS_SIDE**2 + 3 + size + layout.pointer_channels
         )
@@ -127,9 +127,7 @@ class StandinModel:
             seen=Observation(
                 # Whole numbers up to 128 are exact in bfloat16.
                 memory=name_memory(
-                    rest[:size]
-                    .to(torch.bfloat16)
-                    .reshape(layout.channels, layout.height, layout.width)
+                    rest[:size].to(torch.bfloat16).reshape(layout.channels, layout.tokens)
                 ),
                 pointer=rest[size:].float(),
                 object_score=4.0 if visible else -4.0,

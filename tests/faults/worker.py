@@ -77,11 +77,11 @@ def die_on_demand(control: Path) -> None:
 def tell_in_headers() -> None:
     """Who answered, at what cost, and whether the request came as far as the geometry."""
     reached = [False]
-    prepare, handler = tracker._seed_to_prompt, main.handler
+    prepare, handler = tracker.seed_to_prompt, main.handler
 
-    def noting(*args: Any) -> Any:
+    def noting(*args: Any, **options: Any) -> Any:
         reached[0] = True
-        return prepare(*args)
+        return prepare(*args, **options)
 
     def telling(context: Any, event: Any) -> Any:
         reached[0] = False
@@ -95,7 +95,7 @@ def tell_in_headers() -> None:
         }
         return response
 
-    tracker._seed_to_prompt = noting
+    tracker.seed_to_prompt = noting
     main.handler = telling
 
 

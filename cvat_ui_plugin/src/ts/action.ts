@@ -13,8 +13,8 @@ import {
     ObjectState,
     SerializedShape,
 } from './cvat';
-import { recognise, replacedShapes, unmarkedBeside } from './earlier';
-import { clampTarget, routeBetween } from './frames';
+import { leftAsShapes, recognise, replacedShapes, unmarkedBeside } from './earlier';
+import { clampTarget, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { onFrame, reasonAgainstKind, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Report, reportOf } from './report';
@@ -232,10 +232,12 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 page.random,
             );
             for (const source of sources) {
-                if (!source.track) continue;
-                const frames = route.frames.map(({ number }) => number);
-                source.byHand = keyframesByHand(source.track, frames, route.deleted);
-                source.drawn = drawnKeyframes(source.track, start.number, route.deleted);
+                if (source.track) {
+                    const frames = route.frames.map(({ number }) => number);
+                    source.byHand = keyframesByHand(source.track, frames, route.deleted);
+                    source.drawn = drawnKeyframes(source.track, start.number);
+                }
+                source.drawn = await undeleted(job, source.drawn);
             }
             const replaceClaimed = await this.askAbout(sources);
             mayGoOn();
@@ -269,6 +271,17 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 const gone = new Set(replaced.map(({ clientID }) => clientID));
                 const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
                 beside = unmarkedBeside(run.objects, rest);
+                for (const { source, results } of this.convert ? run.objects : []) {
+                    if (source.type !== 'polygon' || !source.shape) continue;
+                    const frames = new Set(results.map(({ frame }) => frame));
+                    const count = leftAsShapes(source, frames, now.shapes);
+                    if (!count) continue;
+                    hints.push(
+                        `${source.name} is a track now on the frames of this run, and stays a ` +
+                            `polygon shape on ${count} other frames. Convert it from its first ` +
+                            'frame to its last to have one track.',
+                    );
+                }
             } catch (error) {
                 // what was tracked must not be lost with it
                 replaced = [];

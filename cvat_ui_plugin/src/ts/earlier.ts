@@ -254,6 +254,21 @@ export function replacedShapes(
     );
 }
 
+/** How many shapes of an object stay shapes on other frames than `frames`, where it is converted to
+ * a track on these. `shapes`: all shapes of the job. */
+export function leftAsShapes(
+    { mark, clientID }: Source,
+    frames: ReadonlySet<number>,
+    shapes: SerializedShape[],
+): number {
+    return shapes.filter(
+        (shape) =>
+            markedNumber(shape) === mark?.number &&
+            shape.clientID !== clientID &&
+            !frames.has(shape.frame),
+    ).length;
+}
+
 /** Automatic shapes without our mark that lie where this run has written a result of the same
  * label, type and group: nobody can tell whose they are, so they stay. */
 export function unmarkedBeside(objects: Tracked[], shapes: SerializedShape[]): SerializedShape[] {

@@ -18,10 +18,19 @@ export interface Route {
      * ascending: where tracks are closed. */
     timeline: number[];
     /** How many frames of the job the second frame lies after the first, in the direction of the
-     * run; negative: before. */
+     * run; negative: before. Deleted frames of the run do not count. */
     steps(from: number, to: number): number;
     /** Those of `keyframes` and of the run's frames that are deleted. */
     deleted: ReadonlySet<number>;
+}
+
+/** Those of the frames that are not deleted. */
+export async function undeleted<T>(job: Job, frames: ReadonlyMap<number, T>) {
+    const there = new Map<number, T>();
+    for (const [frame, value] of frames) {
+        if (!(await job.frames.get(frame)).deleted) there.set(frame, value);
+    }
+    return there;
 }
 
 /** The way from `start` to `target`, in either direction. `keyframes`: frames outside of it that
@@ -33,7 +42,7 @@ export async function routeBetween(
     keyframes: number[],
 ): Promise<Route> {
     const numbers = [...(await job.frames.frameNumbers())].sort((a, b) => a - b);
-    const place = new Map(numbers.map((number, index) => [number, index]));
+    const known = new Set(numbers);
     const [low, high] = [Math.min(start, target), Math.max(start, target)];
     const deleted = new Set<number>();
     const look = async (number: number): Promise<Frame | null> => {
@@ -54,9 +63,11 @@ export async function routeBetween(
         }
     }
     for (const number of new Set(keyframes)) {
-        if (place.has(number)) await look(number);
+        if (known.has(number)) await look(number);
     }
     const ahead = frames.filter(({ number }) => number !== start);
+    const counted = numbers.filter((number) => !deleted.has(number));
+    const place = new Map(counted.map((number, index) => [number, index]));
     const sign = target < start ? -1 : 1;
     return {
         frames: target < start ? ahead.reverse() : ahead,

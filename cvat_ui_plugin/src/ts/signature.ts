@@ -89,14 +89,10 @@ function handmade({ source, shapes }: SerializedTrack): SerializedKeyframe[] {
 }
 
 /** Where a person drew a track, on any frame but `start`, by frame. */
-export function drawnKeyframes(
-    track: SerializedTrack,
-    start: number,
-    deleted: ReadonlySet<number>,
-): Map<number, number[]> {
+export function drawnKeyframes(track: SerializedTrack, start: number): Map<number, number[]> {
     return new Map(
         handmade(track)
-            .filter(({ frame, outside }) => !outside && frame !== start && !deleted.has(frame))
+            .filter(({ frame, outside }) => !outside && frame !== start)
             .map(({ frame, points }) => [frame, points]),
     );
 }
