@@ -224,6 +224,8 @@ def finish(
         print(report.summary_table(report.summary(plan.job, objects)))
         if report.counts(sink.counts):
             print(f"written: {report.counts_as_text(sink.counts)}")
+            if thinned := report.sparse_as_text(sink.written):
+                print(thinned)
             if link:
                 print(f"{link}\nReload the page if the job is open: it does not show this yet.")
     picture_problem = None

@@ -183,7 +183,10 @@ class LocalTracker:
         self._media = media
 
     def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer:
-        seeds = tuple(StartSeed(type=s["type"], points=s["points"]) for s in shapes)
+        seeds = tuple(
+            StartSeed(type=s["type"], points=s["points"], tolerance=s.get("tolerance"))
+            for s in shapes
+        )
         return self._track(frame, seeds)
 
     def step(self, frame: int, states: list[Any]) -> Answer:

@@ -74,7 +74,16 @@ def run_plan(
                 progress.tell(frame, len(stages.done), objects)
 
             if left and any(o.live for o in objects):
-                run = track(tracker, plan.job, objects, left, pace=pace, on_frame=ask, keep=keep)
+                run = track(
+                    tracker,
+                    plan.job,
+                    objects,
+                    left,
+                    pace=pace,
+                    tolerance_of=plan.tolerance_of,
+                    on_frame=ask,
+                    keep=keep,
+                )
         problem = run.broken
         stages.write_rest()
         if stages.done:

@@ -11,12 +11,13 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import bounding_box, boxes_iou, points_fault, points_in_image, size_fault
 from cvat_action.job import Job
+from cvat_action.polygons import aligned_points
 from cvat_action.selection import Correction, Seed
 
 logger = logging.getLogger(__name__)
@@ -214,6 +215,8 @@ class NotOnRecord(ActionError):
     """A frame could not be recorded, so it does not count as done."""
 
 
+ToleranceOf = Callable[[Seed], float | None]
+"""of an object's polygons, how much their IoU with the mask may be short of 1; None: as set"""
 OnFrame = Callable[[int, Sequence[TrackedObject]], Sequence[Corrected] | None]
 """called after every frame; what it returns is put in the place of the results"""
 
@@ -225,6 +228,7 @@ def track(
     frames: Sequence[int],
     *,
     pace: Pace | None = None,
+    tolerance_of: ToleranceOf = lambda seed: None,
     on_frame: OnFrame | None = None,
     keep: Callable[[int], None] = lambda frame: None,
 ) -> Run:
@@ -235,7 +239,7 @@ def track(
     when every object has its result on it. `keep` is called with every frame that is done; what it
     raises, other than NotOnRecord and KeyboardInterrupt, comes out.
     """
-    loop = _Loop(tracker, job, list(objects), pace or Pace())
+    loop = _Loop(tracker, job, list(objects), pace or Pace(), tolerance_of)
     done: list[int] = []
     broken, interrupted, resumable = None, False, True
     try:
@@ -284,9 +288,15 @@ class _FromKeep(Exception):  # noqa: N818 (it carries an error)
 
 class _Loop:
     def __init__(
-        self, tracker: Tracker, job: Job, objects: list[TrackedObject], pace: Pace
+        self,
+        tracker: Tracker,
+        job: Job,
+        objects: list[TrackedObject],
+        pace: Pace,
+        tolerance_of: ToleranceOf,
     ) -> None:
         self.objects = objects
+        self._tolerance_of = tolerance_of
         self._tracker = tracker
         self._job = job
         self._pace = pace
@@ -318,7 +328,9 @@ class _Loop:
                     self._stop(o, f"not started on frame {frame}: {why}")
 
     def _start_on(self, frame: int) -> Callable[[list[TrackedObject]], Answer]:
-        return lambda chunk: self._tracker.start(frame, [shape_to_start_from(o) for o in chunk])
+        return lambda chunk: self._tracker.start(
+            frame, [shape_to_start_from(o, self._tolerance_of(o.seed)) for o in chunk]
+        )
 
     def track_frame(self, frame: int) -> dict[int, Tracked]:
         """The results of one frame by the objects' indexes; an object without one is missing."""
@@ -415,6 +427,7 @@ class _Loop:
             o.state = state
             if state is None:
                 self._stop(o, f"the function ended it on frame {frame}")
+            result = _begun_like(o, result)
             results[index_of[id(o)]] = result
             if result.points is not None:
                 o.last_good = (frame, result.points)
@@ -500,9 +513,23 @@ class _Loop:
         logger.warning("Object %s: %s", o.seed.ref, reason)
 
 
-def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:
-    """The shape of a request that starts an object; further keys of a request belong here."""
-    return {"type": o.seed.type, "points": list(o.last_good[1])}
+def shape_to_start_from(o: TrackedObject, tolerance: float | None = None) -> dict[str, Any]:
+    """The shape of a request that starts an object; further keys of a request belong here.
+
+    tolerance: of polygons, how much the IoU with the mask may be short of 1; None: as set there.
+    """
+    shape: dict[str, Any] = {"type": o.seed.type, "points": list(o.last_good[1])}
+    if tolerance is not None and o.seed.type == "polygon":
+        shape["tolerance"] = tolerance
+    return shape
+
+
+def _begun_like(o: TrackedObject, result: Tracked) -> Tracked:
+    """The result with its polygon begun and directed like the object's last one."""
+    if o.seed.type != "polygon" or result.points is None:
+        return result
+    points = aligned_points(result.points, o.last_good[1])
+    return replace(result, points=compact("polygon", points))
 
 
 def compact(kind: str, points: Iterable[float]) -> Sequence[float]:
