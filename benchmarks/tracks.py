@@ -160,14 +160,15 @@ def polygon_table(masks: Sequence[Masks]) -> str:
             f"| {tolerance:g} | {np.mean(points):.0f} | {max(points)} "
             f"| {np.mean(ious):.3f} | {min(ious):.3f} |"
         )
-    head = "| tolerance | points, mean | points, most | IoU, mean | IoU, least |\n|---|---|---|---|---|"
-    return "\n".join((head, *rows))
+    head = "| tolerance | points, mean | points, most | IoU, mean | IoU, least |"
+    return "\n".join((head, "|---|---|---|---|---|", *rows))
 
 
 def sparse_table(masks: Sequence[Masks], kind: str) -> str:
     lines = [
-        "| clip | frames | keyframes per 100 frames | points per keyframe | points per track, "
-        "dense and exact | points per track, sparse | frames outside the limit | s per 100 frames |",
+        "| clip | frames | keyframes per 100 frames | points per keyframe "
+        "| points per track, dense and exact | points per track, sparse "
+        "| frames outside the limit | s per 100 frames |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for each in masks:

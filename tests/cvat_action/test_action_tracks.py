@@ -36,7 +36,7 @@ def drawn(k):
 
 def assert_near(points, expected):
     assert len(points) == len(expected)
-    assert max(abs(a - b) for a, b in zip(points, expected, strict=True)) < 0.2
+    assert max(abs(a - b) for a, b in zip(points, expected, strict=True)) < 0.3
 
 
 def test_automatic_keyframes_are_signed_and_the_persons_is_not(cvat, job, act):
@@ -219,7 +219,7 @@ def test_the_tolerance_goes_to_the_function(cvat, job, act, function):
     job.tracks = [track(keyframe(10, shifted(POLYGON, 20)), id=5)]
     for options in (("--tolerance", "0.05"), ("--sparse", "--replace"), ("--replace",)):
         act("track", "--job", 42, "--frame", 10, "--target-frame", 11, *options)
-    asked = [c["shapes"] for c in function.bodies if c["shapes"]]
+    asked = [c["shapes"] for c in function.bodies if any(c["shapes"])]
     assert [[s.get("tolerance") for s in shapes] for shapes in asked] == [
         [0.05, 0.05],
         [None, 0.0],  # only tracks have keyframes to leave out
