@@ -126,7 +126,9 @@ def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObjec
     None: marked as outside.
     """
     found: dict[int, TrackedObject | None] = {
-        o.seed.frame: TrackedObject(replace(o.seed, corrections=()), memory=o.memory)
+        o.seed.frame: TrackedObject(
+            replace(o.seed, corrections=()), memory=o.memory, tolerance=o.tolerance
+        )
     }
     for frame in sorted(set(o.corrections) & set(place), key=place.__getitem__):
         correction = o.corrections[frame]
@@ -135,7 +137,7 @@ def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObjec
         found[frame] = None
         if correction.points is not None:
             seed = replace(o.seed, frame=frame, points=correction.points, corrections=())
-            found[frame] = TrackedObject(seed, memory=o.memory)
+            found[frame] = TrackedObject(seed, memory=o.memory, tolerance=o.tolerance)
     return found
 
 
@@ -147,7 +149,7 @@ def _stand(
     direction: int,
 ) -> TrackedObject:
     """A drawing as an object to track, which stands on the nearest other drawings too."""
-    each = TrackedObject(own.seed, state=own.state, memory=own.memory)
+    each = TrackedObject(own.seed, state=own.state, memory=own.memory, tolerance=own.tolerance)
     far = {f: direction * (place[f] - place[own.seed.frame]) for f in standing}
     nearest = sorted((f for f in standing if far[f]), key=lambda f: abs(far[f]))
     others = [(standing[f], far[f]) for f in nearest[: MOST_KEYFRAMES - 1]]

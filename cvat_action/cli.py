@@ -9,6 +9,7 @@ cvat-sam2 local --video clip.mp4 --annotations seeds.json --out tracked.json
 import argparse
 import json
 import logging
+import math
 import shlex
 import signal
 import sys
@@ -37,8 +38,8 @@ OLDEST_CVAT = (2, 40)
 SAID_BY_JOURNAL = (
     "job", "task", "frame", "target_frame", "object", "exclude", "label", "function", "backward",
     "keyframes", "convert_polygon_shapes_to_tracks", "leave_open", "replace", "dry_run",
-    "journal", "all_seeds", "memory", "both_ways", "parallel", "video", "annotations", "out",
-    "model", "step",
+    "journal", "all_seeds", "memory", "both_ways", "parallel", "tolerance", "sparse", "video",
+    "annotations", "out", "model", "step",
 )  # fmt: skip
 
 
@@ -233,6 +234,8 @@ def _track_options(options: argparse.Namespace, frame: int) -> Options:
         memory=options.memory,
         both_ways=options.both_ways,
         parallel=getattr(options, "parallel", 1),
+        tolerance=options.tolerance,
+        sparse=options.sparse,
     )
 
 
@@ -355,6 +358,22 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="polygon shapes become tracks instead of one shape per frame",
     )
+    add(
+        "--tolerance",
+        type=_tolerance,
+        metavar="T",
+        help="how much a polygon's IoU with the mask may be short of 1, from 0 to 0.1, to have "
+        "fewer points (default: the function's setting)",
+    )
+    add(
+        "--sparse",
+        type=_iou,
+        nargs="?",
+        const=0.97,
+        metavar="IOU",
+        help="give tracks as few keyframes as keep what CVAT makes between them at this IoU "
+        "(default: %(const)s; rectangles: 0.95) or a pixel's mean distance",
+    )
     add("--backward", action="store_true", help="track to a target frame before the frame")
     add(
         "--keyframes",
@@ -406,6 +425,24 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="wait this long in all for a server or function that is away (default: %(default)g)",
     )
+
+
+def _tolerance(text: str) -> float:
+    return _between(text, 0, 0.1)
+
+
+def _iou(text: str) -> float:
+    return _between(text, 0.5, 0.999)
+
+
+def _between(text: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+    return value
 
 
 def _count(text: str) -> int:

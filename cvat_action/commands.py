@@ -163,7 +163,10 @@ def go(
     ask: Any = None,
 ) -> tuple[Outcome, list[TrackedObject], list[int]]:
     """Runs a plan, from where its journal ends."""
-    objects = [TrackedObject(s, memory=plan.options.memory) for s in plan.seeds]
+    objects = [
+        TrackedObject(s, memory=plan.options.memory, tolerance=plan.tolerance_of(s))
+        for s in plan.seeds
+    ]
     done: list[int] = []
     if record:
         journals.fill(record, journal.path, objects)
@@ -224,6 +227,8 @@ def finish(
         print(report.summary_table(report.summary(plan.job, objects)))
         if report.counts(sink.counts):
             print(f"written: {report.counts_as_text(sink.counts)}")
+            if thinned := report.sparse_as_text(sink.written):
+                print(thinned)
             if link:
                 print(f"{link}\nReload the page if the job is open: it does not show this yet.")
     picture_problem = None

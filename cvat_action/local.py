@@ -177,7 +177,12 @@ def _files_as_json(files: Files) -> dict[str, Any]:
 
 
 def _seed(shape: dict[str, Any]) -> StartSeed:
-    return StartSeed(type=shape["type"], points=shape["points"], policy=shape.get("memory"))
+    return StartSeed(
+        type=shape["type"],
+        points=shape["points"],
+        policy=shape.get("memory"),
+        tolerance=shape.get("tolerance"),
+    )
 
 
 class LocalTracker:

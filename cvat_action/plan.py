@@ -23,6 +23,11 @@ from cvat_action.selection import (
     with_corrections,
 )
 
+ALL_BY_HAND = (
+    "a keyframe that a person made, or an older version of this command, on every frame of the "
+    "range; delete those in CVAT that are to be tracked again"
+)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -47,6 +52,10 @@ class Options:
     """with `keyframes`: every gap between drawn frames is tracked from both ends"""
     parallel: int = 1
     """gaps that are tracked at once"""
+    tolerance: float | None = None
+    """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
+    sparse: float | None = None
+    """least IoU of what CVAT makes between sparse keyframes; None: a keyframe on every frame"""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,12 @@ class Plan:
     @property
     def target(self) -> int:
         return target_of(self.job, self.options)
+
+    def tolerance_of(self, seed: Seed) -> float | None:
+        """What the function is asked for: sparse keyframes are made of exact outlines."""
+        if self.options.sparse is not None and self.becomes_track(seed):
+            return 0.0
+        return self.options.tolerance
 
     def becomes_track(self, seed: Seed) -> bool:
         return becomes_track(seed, convert=self.options.convert)
@@ -131,6 +146,12 @@ def make_plan(
         job, look.annotations, seeds, frames, unmarked=options.keyframes
     )
     warnings += about_corrections
+    wholly = [s for s in seeds if s.is_track and len(s.corrections) == len(frames)]
+    if wholly:
+        seeds = tuple(s for s in seeds if s not in wholly)
+        refused = (*refused, *(Refusal(s.ref, s.label_id, ALL_BY_HAND) for s in wholly))
+        if not seeds:
+            raise ActionError(f"There is nothing to track: {wholly[0].ref} has {ALL_BY_HAND}.")
     wanted = set(frames)
     return Plan(
         server=server,

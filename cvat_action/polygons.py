@@ -6,6 +6,8 @@ begin at the same place and to run in the same direction. So every polygon of a 
 series of shapes that may become one, takes over the start and the direction of the one before.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +18,7 @@ SAMPLES = 1024
 """places along an outline, equally far from each other, that are compared"""
 
 
-def aligned_points(points: list[float], reference: list[float]) -> list[float]:
+def aligned_points(points: Sequence[float], reference: Sequence[float]) -> list[float]:
     """A polygon as a flat list, begun and directed like `reference`; the points are the same."""
     return ring_to_points(aligned_ring(points_to_ring(points), points_to_ring(reference)))
 

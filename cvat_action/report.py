@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from cvat_action.job import Job
@@ -79,6 +80,22 @@ def left_out_lines(written: Written) -> list[str]:
     return lines
 
 
+def _sparse(written: Written) -> dict[str, int] | None:
+    total = written.thinning.total
+    return asdict(total) if total.frames else None
+
+
+def sparse_as_text(written: Written) -> str:
+    """How many keyframes stand for how many frames; empty where none were left out."""
+    total = written.thinning.total
+    if not total.frames:
+        return ""
+    return (
+        f"sparse: {counted(total.keyframes, 'keyframe')} of {counted(total.points, 'point')} in "
+        f"all for {counted(total.frames, 'frame')}"
+    )
+
+
 def counts(done: Mapping[str, int]) -> dict[str, int]:
     return {name: n for name, n in done.items() if n}
 
@@ -108,6 +125,7 @@ def run_as_json(
         "complete": problem is None,
         "ended_because": problem,
         "objects": summary(plan.job, objects),
+        "sparse": _sparse(written),
         "left_alone": refusals_as_json(plan),
         "left_out": [
             {"object": ref, "frames": sorted(on), "reason": why}

@@ -33,6 +33,8 @@ from cvat_action.look import (
 )
 from cvat_action.plan import Plan
 from cvat_action.selection import Seed, position_among
+from cvat_action.signature import is_signed, sign
+from cvat_action.sparse import Thinning
 from cvat_action.tracking import Tracked, TrackedObject
 
 SAME_PLACE = 0.5
@@ -53,6 +55,8 @@ class Written:
     """id of the track that was created for a seed"""
     track_contents: set[int] = field(default_factory=set)
     """hashes of these tracks as they were created"""
+    thinning: Thinning = field(default_factory=Thinning)
+    """sparse keyframes, if they are asked for"""
     left_out: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     """(object, why) to the frames on which nothing was written for it"""
 
@@ -267,7 +271,8 @@ def tracks_to_create(
         if fresh is None:
             o.stopped = DELETED_MEANWHILE
             continue
-        track = _new_track(plan, o, results, with_seed=fresh.content == seed.content)
+        with_seed = fresh.content == seed.content
+        track = _new_track(plan, o, results, written, with_seed=with_seed)
         if track is None:
             continue
         written.track_contents.add(track_content(track))
@@ -329,7 +334,12 @@ def _stored_already(plan: Plan, track: Wire, look: Look, written: Written) -> in
 
 
 def _new_track(
-    plan: Plan, o: TrackedObject, results: Mapping[int, Tracked], *, with_seed: bool
+    plan: Plan,
+    o: TrackedObject,
+    results: Mapping[int, Tracked],
+    written: Written,
+    *,
+    with_seed: bool,
 ) -> Wire | None:
     """None: it was not visible on any of these frames."""
     seed = o.seed
@@ -340,7 +350,7 @@ def _new_track(
         # What a person drew of this object as shapes becomes a part of the track.
         if t.by_hand and t.points is not None:
             before[frame] = _keyframe(seed, frame, t.points)
-    keyframes = _laid(plan.job, seed, before, results)
+    keyframes = _laid(plan, seed, before, results, written)
     if not plan.options.leave_open:
         _close(plan.job, seed, keyframes, max(seed.frame, *results))
     if not keyframes:
@@ -374,9 +384,9 @@ def _edited_track(
     before = {k["frame"]: _keyframe_from_wire(k) for k in track["shapes"]}
     held = dict(before)
     if seed.is_track and seed.frame not in held:
-        held[seed.frame] = _keyframe(seed, seed.frame, seed.points)
+        held[seed.frame] = _automatic(plan.job, seed, seed.frame, seed.points)
     own = {f: t for f, t in results.items() if not t.by_hand}
-    laid = _laid(plan.job, seed, held, own)
+    laid = _laid(plan, seed, held, results, written)
     kept = set()
     for frame in own:
         if frame not in before:
@@ -388,7 +398,8 @@ def _edited_track(
             kept.add(frame)
             written.leave_out(seed, frame, EDITED)
     if kept:
-        laid = _laid(plan.job, seed, held, {f: t for f, t in own.items() if f not in kept})
+        others = {f: t for f, t in results.items() if f not in kept}
+        laid = _laid(plan, seed, held, others, written, kept)
     last = max(own, default=seed.frame)
     if not plan.options.leave_open and last > seed.frame:
         _close(plan.job, seed, laid, last)
@@ -399,7 +410,8 @@ def _edited_track(
             "label_id": track["label_id"],
             "frame": min(laid),
             "group": track.get("group") or 0,
-            "source": "auto",
+            # Of a track without a signed keyframe the source alone tells that nobody edited it.
+            "source": "auto" if any(map(is_signed, laid.values())) else track.get("source"),
             "attributes": _attributes(track),
             "elements": [],
             "shapes": [laid[f] for f in sorted(laid)],
@@ -416,21 +428,37 @@ def _closes(job: Job, keyframes: Mapping[int, Wire], frame: int) -> bool:
 
 
 def _laid(
-    job: Job, seed: Seed, before: Mapping[int, Wire], results: Mapping[int, Tracked]
+    plan: Plan,
+    seed: Seed,
+    before: Mapping[int, Wire],
+    results: Mapping[int, Tracked],
+    written: Written,
+    kept: Collection[int] = (),
 ) -> dict[int, Wire]:
     """The keyframes `before` with results laid over them, by frame.
 
     Where the object is not visible, one `outside` keyframe stands on the first such frame, with
     the last visible points; where nothing was visible before, the track begins later. Where the
     frame before it is not part of the run, it carries the points that held there, so that the
-    frames in between stay as they were.
+    frames in between stay as they were. With sparse keyframes, only the results that are needed are
+    laid, and the automatic keyframes on the other frames go.
+
+    kept: frames of keyframes in `before` that stay, besides a person's.
     """
+    job = plan.job
+    by_hand = {f for f, t in results.items() if t.by_hand}
+    dropped: set[int] = set()
+    own = {f: t for f, t in results.items() if not t.by_hand}
+    if plan.options.sparse is not None and own:
+        thin = written.thinning.thin
+        chosen = thin(plan.options.sparse, job, seed, before, own, {*by_hand, *kept})
+        dropped = own.keys() - chosen.keys()
+        results = {**results, **chosen}
     counting = [before[f] for f in sorted(before) if f not in job.deleted_frames]
     frames_counting = [k["frame"] for k in counting]
-    by_hand = {f for f, t in results.items() if t.by_hand}
     laid: dict[int, Wire] = {}
     last: Wire | None = None
-    for frame in sorted(before.keys() | results.keys()):
+    for frame in sorted((before.keys() | results.keys()) - dropped):
         if frame not in results or frame in by_hand:
             if frame in before:
                 laid[frame] = last = before[frame]
@@ -439,14 +467,14 @@ def _laid(
         at = bisect_right(frames_counting, frame)
         held = counting[at - 1] if at else None
         if t.points is not None:
-            laid[frame] = last = _keyframe(seed, frame, t.points, held)
+            laid[frame] = last = _automatic(job, seed, frame, t.points, held)
         elif last is not None and not last["outside"]:
             points = last["points"]
             far = last["frame"] not in results and last["frame"] != seed.frame
             if far and last["frame"] < frame - 1:
                 position = position_among(counting, frame)
                 points = position["points"] if position else points
-            laid[frame] = last = _keyframe(seed, frame, points, held, outside=True)
+            laid[frame] = last = _automatic(job, seed, frame, points, held, outside=True)
     return laid
 
 
@@ -462,7 +490,7 @@ def _close(job: Job, seed: Seed, keyframes: dict[int, Wire], last: int) -> None:
     later = any(f > last and f not in job.deleted_frames for f in keyframes)
     here = keyframes[max(until)]
     if not later and not here["outside"]:
-        keyframes[end] = _keyframe(seed, end, here["points"], here, outside=True)
+        keyframes[end] = _automatic(job, seed, end, here["points"], here, outside=True)
 
 
 def _keep_attributes(before: dict[int, Wire], after: dict[int, Wire]) -> None:
@@ -512,6 +540,25 @@ def _keyframe(
         "rotation": 0,
         "attributes": [],
     }
+
+
+def _automatic(
+    job: Job,
+    seed: Seed,
+    frame: int,
+    points: Sequence[float],
+    held: Wire | None = None,
+    *,
+    outside: bool = False,
+) -> Wire:
+    """A keyframe that this run makes: signed, so that it is known again."""
+    keyframe = _keyframe(seed, frame, points, held, outside=outside)
+    if is_signed(keyframe):
+        return keyframe
+    width, height = job.size(frame)
+    flags = {name: keyframe[name] for name in ("outside", "occluded", "z_order")}
+    keyframe["points"] = sign(seed.type, points, frame, width=width, height=height, **flags)
+    return keyframe
 
 
 def _keyframe_from_wire(keyframe: Wire) -> Wire:

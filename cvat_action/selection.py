@@ -12,6 +12,7 @@ from cvat_action.identity import mark_of
 from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
 from cvat_action.job import Annotations, Job, Wire
 from cvat_action.look import Kind, content_of, keyframe_content, kind_of
+from cvat_action.signature import is_signed
 
 TRACKABLE = ("mask", "polygon", "rectangle")
 
@@ -124,8 +125,9 @@ def with_corrections(
 ) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
     """The seeds with what a person drew of them on `frames`, and warnings.
 
-    A result that a person corrected still has the object's mark, so it is known whose it is. With
-    `unmarked` (`--keyframes`) these count too: all keyframes of a track, and shapes without a mark
+    A result that a person corrected still has the object's mark, so it is known whose it is, and a
+    person's keyframe of a track lacks our signature. With `unmarked` (`--keyframes`) these
+    count too: all keyframes of a track, and shapes without a mark
     that are not a tracker's (`source` other than `auto`) where label, type and group are the seed's
     and neither another object of the seed's frame nor another shape of their frame can be meant.
     In group 0 such a shape counts only if the tracked result is in the same place.
@@ -150,9 +152,9 @@ def with_corrections(
     for seed in seeds:
         found: dict[int, Correction] = {}
         if seed.is_track:
-            keyframes = seed.wire.get("shapes", ()) if unmarked else ()
-            for k in keyframes:
-                if k["frame"] in wanted:
+            drawn_frames = hand_made_frames(seed.wire)
+            for k in seed.wire.get("shapes", ()):
+                if k["frame"] in wanted and (unmarked or k["frame"] in drawn_frames):
                     points = None if k["outside"] else tuple(k["points"])
                     found[k["frame"]] = Correction(k["frame"], points)
         else:
@@ -174,6 +176,20 @@ def with_corrections(
         corrections = tuple(found[f] for f in sorted(found))
         corrected.append(replace(seed, corrections=corrections))
     return tuple(corrected), tuple(dict.fromkeys(warnings))
+
+
+def hand_made_frames(track: Wire) -> set[int]:
+    """The frames of the keyframes that a person made or changed: those without our signature.
+
+    An older version signed nothing. Of a track of which no keyframe is signed, all are automatic
+    if the track's source is `auto`: then nobody edited it. Else it cannot be told, and all count as
+    a person's.
+    """
+    keyframes = track.get("shapes", ())
+    unsigned = {int(k["frame"]) for k in keyframes if not is_signed(k)}
+    if len(unsigned) == len(keyframes) and track.get("source") == "auto":
+        return set()
+    return unsigned
 
 
 def track_position(job: Job, track: Wire, frame: int) -> Wire | None:

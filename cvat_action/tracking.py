@@ -11,12 +11,13 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import bounding_box, boxes_iou, points_fault, points_in_image, size_fault
 from cvat_action.job import Job
+from cvat_action.polygons import aligned_points
 from cvat_action.selection import Correction, Seed
 
 logger = logging.getLogger(__name__)
@@ -159,6 +160,8 @@ class TrackedObject:
     """the state of the frame before, which a correction joins; None: the correction starts anew"""
     memory: str | None = None
     """memory policy to start with; None: the function's own"""
+    tolerance: float | None = None
+    """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
     asleep: bool = False
     last_good: tuple[int, Sequence[float]] = (0, ())
     """frame and points to start again from"""
@@ -303,7 +306,11 @@ class Loop:
     """The calls of one run: retried, split over several calls, and their faults told apart."""
 
     def __init__(
-        self, tracker: Tracker, job: Job, objects: list[TrackedObject], pace: Pace
+        self,
+        tracker: Tracker,
+        job: Job,
+        objects: list[TrackedObject],
+        pace: Pace,
     ) -> None:
         self.objects = objects
         self._tracker = tracker
@@ -477,6 +484,7 @@ class Loop:
             o.state_before, o.state = o.state, state
             if state is None:
                 self._stop(o, f"the function ended it on frame {frame}")
+            result = _begun_like(o, result)
             results[index_of[id(o)]] = result
             if result.points is not None:
                 o.last_good = (frame, result.points)
@@ -564,8 +572,20 @@ class Loop:
 
 def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:
     """The shape of a request that starts or corrects an object (docs/request.md)."""
-    memory = {"memory": o.memory} if o.memory else {}
-    return {"type": o.seed.type, "points": list(o.last_good[1]), **memory}
+    shape: dict[str, Any] = {"type": o.seed.type, "points": list(o.last_good[1])}
+    if o.memory:
+        shape["memory"] = o.memory
+    if o.tolerance is not None and o.seed.type == "polygon":
+        shape["tolerance"] = o.tolerance
+    return shape
+
+
+def _begun_like(o: TrackedObject, result: Tracked) -> Tracked:
+    """The result with its polygon begun and directed like the object's last one."""
+    if o.seed.type != "polygon" or result.points is None:
+        return result
+    points = aligned_points(result.points, o.last_good[1])
+    return replace(result, points=compact("polygon", points))
 
 
 def compact(kind: str, points: Iterable[float]) -> Sequence[float]:

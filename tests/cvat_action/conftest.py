@@ -10,6 +10,7 @@ from scripted_function import HEIGHT, WIDTH, ScriptedFunction, frame_picture
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
 
 from cvat_action.cli import main
+from cvat_action.signature import sign
 
 LABELS = [
     {
@@ -62,6 +63,13 @@ def keyframe(frame: int, points: list[float], **more: Any) -> dict[str, Any]:
         "attributes": [],
         **more,
     }
+
+
+def automatic(frame: int, points: list[float], **more: Any) -> dict[str, Any]:
+    """A keyframe as an earlier run wrote it: signed."""
+    k = keyframe(frame, points, **more)
+    flags = {name: k[name] for name in ("outside", "occluded", "z_order")}
+    return {**k, "points": sign(k["type"], points, frame, width=WIDTH, height=HEIGHT, **flags)}
 
 
 def track(*keyframes: dict[str, Any], **more: Any) -> dict[str, Any]:

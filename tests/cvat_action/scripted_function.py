@@ -52,6 +52,8 @@ class ScriptedFunction:
         self.refuse: Callable[[int, int], int | None] = lambda frame, count: None
         """(frame, number of objects) to a status instead of an answer"""
         self.seconds: Callable[[int, int], float] = lambda frame, count: 0.0
+        self.bodies: list[dict[str, Any]] = []
+        """the requests, in order, without their images"""
         self.calls: list[tuple[str, int, list[int]]] = []
         """start, step or correct, frame, objects"""
         server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -73,6 +75,7 @@ class ScriptedFunction:
         picture = Image.open(io.BytesIO(base64.b64decode(request["image"])))
         frame = int(picture.getpixel((0, 0)))  # type: ignore[arg-type]
         shapes, states = request["shapes"], request["states"]
+        self.bodies.append({"shapes": shapes, "states": states})
         count = max(len(shapes), len(states))
         status = self.refuse(frame, count)
         time.sleep(self.seconds(frame, count))

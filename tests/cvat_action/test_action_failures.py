@@ -393,7 +393,10 @@ def test_resuming_goes_on_with_tracks_made_by_the_first_part(cvat, job, act, fun
     assert {t["id"] for t in job.tracks} == {5, made["id"]}
     for t, points in ((0, POLYGON), (1, RECTANGLE)):
         found = next(x for x in job.tracks if (x["id"] == 5) == bool(t))
-        assert [(k["frame"], k["outside"], k["points"]) for k in found["shapes"]] == [
+        assert [
+            (k["frame"], k["outside"], [float(round(p)) for p in k["points"]])
+            for k in found["shapes"]
+        ] == [
             *((10 + i, False, shifted(points, i)) for i in range(5)),
             (15, True, shifted(points, 4)),
         ]

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""Which results of a track become keyframes when they are to be sparse (keyframes.py)."""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from tqdm import tqdm
+
+from cvat_action.job import Job, Wire
+from cvat_action.keyframes import Result, sparse_keyframes
+from cvat_action.selection import Seed
+from cvat_action.tracking import Tracked
+
+
+@dataclass
+class Thinned:
+    """How many keyframes and points stand for how many frames."""
+
+    frames: int = 0
+    keyframes: int = 0
+    points: int = 0
+
+
+@dataclass
+class Thinning:
+    """Sparse keyframes of a run; what is worked out once is kept until the stage is written."""
+
+    tally: dict[str, Thinned] = field(default_factory=dict)
+    """by object"""
+    _kept: dict[str, tuple[tuple[int, ...], dict[int, Tracked]]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Thinned:
+        each = self.tally.values()
+        return Thinned(
+            sum(t.frames for t in each), sum(t.keyframes for t in each), sum(t.points for t in each)
+        )
+
+    def thin(
+        self,
+        iou: float,
+        job: Job,
+        seed: Seed,
+        before: Mapping[int, Wire],
+        results: Mapping[int, Tracked],
+        still: set[int],
+    ) -> dict[int, Tracked]:
+        """The results on frames that are to have a keyframe, and those that are not visible.
+
+        iou: least IoU of polygons (keyframes.sparse_keyframes).
+        before: the track's keyframes by frame; results: of this stage, by frame; still: frames of
+        keyframes in `before` that stay as they are.
+        """
+        key = (*results, -1, *sorted(still))
+        kept = self._kept.get(seed.ref)
+        if kept is None or kept[0] != key:
+            kept = (key, _thinned(iou, job, seed, before, results, set(still)))
+            self._kept[seed.ref] = kept
+            self._count(seed, results, kept[1])
+        return kept[1]
+
+    def _count(
+        self, seed: Seed, results: Mapping[int, Tracked], chosen: Mapping[int, Tracked]
+    ) -> None:
+        tally = self.tally.setdefault(seed.ref, Thinned())
+        tally.frames += sum(t.points is not None for t in results.values())
+        written = [t.points for t in chosen.values() if t.points is not None]
+        tally.keyframes += len(written)
+        tally.points += sum(len(points) // 2 for points in written)
+
+
+def _thinned(
+    iou: float,
+    job: Job,
+    seed: Seed,
+    before: Mapping[int, Wire],
+    results: Mapping[int, Tracked],
+    still: set[int],
+) -> dict[int, Tracked]:
+    flags = _Flags(job, seed, before)
+    chosen = {f: t for f, t in results.items() if t.points is None and f not in still}
+    size = job.size(seed.frame)
+    with tqdm(
+        total=len(results), desc=f"keyframes of {seed.ref}", disable=None, leave=False
+    ) as bar:
+        for run in _visible_runs(job, before, results, still):
+            drawn = {
+                f: Result(
+                    tuple(before[f]["points"] if f in still else results[f].points or ()),
+                    fixed=f in still,
+                    occluded=flags.occluded(f),
+                    z_order=flags.z_order(f),
+                )
+                for f in run
+            }
+            points = sparse_keyframes(
+                seed.type,
+                drawn,
+                iou=iou,
+                width=size[0],
+                height=size[1],
+                forced=flags.attributes_change & set(run),
+                on_frame=bar.update,
+            )
+            chosen |= {
+                f: replace(results[f], points=p) for f, p in points.items() if f not in still
+            }
+    return {f: chosen[f] for f in sorted(chosen)}
+
+
+class _Flags:
+    """What the keyframes of a track say on frames without a keyframe of their own."""
+
+    def __init__(self, job: Job, seed: Seed, before: Mapping[int, Wire]) -> None:
+        self._seed = seed
+        self._frames = [f for f in sorted(before) if f not in job.deleted_frames]
+        self._before = before
+        self.attributes_change: set[int] = set()
+        """frames from which on a mutable attribute has another value"""
+        values: dict[int, str] = {}
+        for frame in self._frames:
+            here = {a["spec_id"]: str(a["value"]) for a in before[frame].get("attributes") or ()}
+            if values and values | here != values:
+                self.attributes_change.add(frame)
+            values |= here
+
+    def occluded(self, frame: int) -> bool:
+        held = self._held(frame)
+        return bool(held["occluded"]) if held else self._seed.occluded
+
+    def z_order(self, frame: int) -> int:
+        held = self._held(frame)
+        return int(held.get("z_order") or 0) if held else self._seed.z_order
+
+    def _held(self, frame: int) -> Wire | None:
+        at = bisect_right(self._frames, frame)
+        return self._before[self._frames[at - 1]] if at else None
+
+
+def _visible_runs(
+    job: Job,
+    before: Mapping[int, Wire],
+    results: Mapping[int, Tracked],
+    still: set[int],
+) -> list[list[int]]:
+    """Frames on which the object is visible without a gap, each with a result or a still keyframe.
+
+    A keyframe just before or after the results is part of the run: interpolation starts there.
+    """
+    frames = sorted(results)
+    for beside in (_beside(job, frames[0], -1), _beside(job, frames[-1], 1)):
+        if beside in before:
+            still.add(beside)
+    runs: list[list[int]] = []
+    last: int | None = None
+    for frame in sorted({*frames, *still}):
+        if frame in still:
+            visible = frame in before and not before[frame]["outside"]
+        else:
+            visible = results[frame].points is not None
+        if visible:
+            if last is None or _beside(job, frame, -1) != last:
+                runs.append([])
+            runs[-1].append(frame)
+            last = frame
+    return [run for run in runs if any(f not in still for f in run)]
+
+
+def _beside(job: Job, frame: int, step: int) -> int:
+    """The next frame that is not deleted; it may lie outside of the job."""
+    frame += step
+    while frame in job.deleted_frames:
+        frame += step
+    return frame
