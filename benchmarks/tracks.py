@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tracks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--clip", type=Path, action="append", default=[], metavar="DIR")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the first object (drawn clips: the one that turns)")
+    what = "draw the first object (of the drawn clips: the one that turns)"
+    parser.add_argument("--picture", type=Path, metavar="PNG", help=what)
     options = parser.parse_args(arguments)
     masks = [m for clip in options.clip for m in folder_masks(clip)] or [*rigid(), *drawn()]
     print(polygon_table(masks))
