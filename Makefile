@@ -6,6 +6,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-torch.txt req
 PORT ?= 8090
 WORKERS ?= 1
 MODEL ?=
+MEMORY ?=
 SHA256 ?=
 VIDEO ?=
 SEEDS ?=
@@ -13,7 +14,7 @@ ARGS ?=
 # torch for another device: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: help setup demo test check serve bench bench-full evaluate train \
+.PHONY: help setup demo test test-fast mutants check serve bench bench-full evaluate train \
 	weights check-image faults action ui-plugin clean
 
 help:  ## list the targets
@@ -31,12 +32,18 @@ $(VENV)/installed: $(REQUIREMENTS)
 		--require-hashes -r requirements-sam2.txt
 	@touch $@
 
-demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=...)
+demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=..., MEMORY=...)
 	$(PY) -m tools.demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \
-		$(if $(MODEL),--model "$(MODEL)")
+		$(if $(MODEL),--model "$(MODEL)") $(if $(MEMORY),--memory "$(MEMORY)")
 
 test: setup  ## all tests
 	$(PY) -m pytest -q
+
+test-fast: setup  ## the tests without real processes and long runs (about a minute)
+	$(PY) -m pytest -q -m "not slow"
+
+mutants: setup  ## break the code in one place at a time, and name the test that catches it
+	$(PY) tests/mutants.py $(ARGS)
 
 check: setup  ## ruff, mypy, import-linter, shellcheck
 	$(VENV)/bin/ruff check .
@@ -56,6 +63,7 @@ action: setup  ## the annotation action (ARGS="--server-host ... track --job 42 
 
 faults: setup  ## all fault campaigns in full, one line each (ARGS="--scale 0.1 --seed 7 bodies")
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m faults $(ARGS)
+	WRITING_EXAMPLES=10000 $(PY) -m pytest -q tests/cvat_action/test_second_writer.py
 
 bench: setup  ## speed beside the official predictor, interleaved (at most 10 minutes)
 	$(PY) -m benchmarks

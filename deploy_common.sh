@@ -616,7 +616,7 @@ NEXT
 
 mention_faster_model() {
     [ "$DEVICE$MODEL_GIVEN$CONFIG$IMAGE" = cpu ] || return 0
-    echo "The model is $MODEL. On a CPU, --model efficienttam_ti_512 takes about a tenth of its time" \
+    echo "The model is $MODEL. On a CPU, --model efficienttam_ti_512 takes about an eighth of its time" \
         "(README.md, \"Which model\")."
 }
 

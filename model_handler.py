@@ -407,7 +407,7 @@ class ModelHandler:
     ) -> list[Result]:
         """drawn: a mask is what its drawer says it is, so its score is 1."""
         # bfloat16 on every device, also before its first use: as the official predictor keeps it.
-        memories = memories.to(torch.bfloat16)
+        memories = memories.to(torch.bfloat16).flatten(2)  # a map is a row of tokens
         ious, best = heads.ious.max(dim=1)
         scores = heads.object_scores.sigmoid()[:, 0] * ious
         sound = (

@@ -26,6 +26,7 @@ from sam2_tracker.memory_bank import adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
+from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
 from sam2_tracker.protocol import (
     Adoption,
     Answer,
@@ -40,17 +41,7 @@ from sam2_tracker.protocol import (
 from sam2_tracker.record_format import Track
 from sam2_tracker.records import open_records
 from sam2_tracker.settings import MIB, Settings
-from sam2_tracker.shapes import (
-    Bitmap,
-    Box,
-    bitmap_to_mask,
-    bitmap_to_polygon,
-    bitmap_to_rectangle,
-    mask_to_bitmap,
-    polygon_to_bitmap,
-    rectangle_to_box,
-    widen_box,
-)
+from sam2_tracker.shapes import Bitmap, Box, widen_box
 from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
 from sam2_tracker.store_call import StoreThread
 from sam2_tracker.threads import set_threads
@@ -291,9 +282,16 @@ class Tracker:
         for done, each in enumerate(drawn):
             check_time(done, len(drawn))
             try:
-                each.prompt = _seed_to_prompt(_drawn(each), frame, self._model)
+                each.prompt = self._to_prompt(_drawn(each), frame)
             except ObjectError as error:
                 each.fail(error)
+
+    def _to_prompt(self, seed: Seed, frame: _Frame) -> Bitmap | Box:
+        prompt = seed_to_prompt(seed, width=frame.width, height=frame.height)
+        if isinstance(prompt, tuple):
+            return prompt
+        # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
+        return self._model.scale_mask(prompt)
 
     def _start(self, drawn: list[_Object], features: FrameFeatures, frame: _Frame) -> None:
         """New objects, and corrections by masks and polygons: both are starts of the model."""
@@ -325,7 +323,7 @@ class Tracker:
         tolerance = self._settings.polygon_tolerance
         for (each, prediction), bitmap in zip(found, bitmaps, strict=True):
             state = _known(each)
-            shape, track = _bitmap_to_shape(bitmap, state.track, tolerance)
+            shape, track = bitmap_to_shape(bitmap, state.track, tolerance=tolerance)
             bank = remember(state.bank, prediction.seen, self._model.layout)
             each.new_state = replace(state, track=track, bank=bank)
             each.answer = Answer(shape=shape, score=prediction.score)
@@ -475,16 +473,6 @@ def _check_seed_pixels(drawn: Sequence[_Object], frame: _Frame) -> None:
         )
 
 
-def _seed_to_prompt(seed: Seed, frame: _Frame, model: ModelHandler) -> Bitmap | Box:
-    """Raises BadShape, EmptyShape."""
-    if seed.type == "rectangle":
-        return rectangle_to_box(seed.points, width=frame.width, height=frame.height)
-    to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap
-    bitmap = to_bitmap(seed.points, width=frame.width, height=frame.height)
-    # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
-    return model.scale_mask(bitmap)
-
-
 def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) -> None:
     """The answer and the new state of an object that was drawn on this frame."""
     if not isinstance(result, Prediction):
@@ -514,26 +502,6 @@ def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) ->
         corrected = replace(each.state, track=track)
         each.new_state = adopt_references(corrected, bank)
     each.answer = Answer(shape=Shape(type=seed.type, points=seed.points), score=result.score)
-
-
-def _bitmap_to_shape(bitmap: Bitmap, track: Track, tolerance: float) -> tuple[Shape | None, Track]:
-    """The shape, None if the object is not visible, and the track with its last box.
-
-    tolerance: of polygons, where the track has none of its own.
-    """
-    visible = bool(bitmap.any())
-    if track.shape_type == "rectangle":
-        if not visible:
-            return Shape(type="rectangle", points=list(track.box), outside=True), track
-        left, top, right, bottom = bitmap_to_rectangle(bitmap)
-        box = (float(left), float(top), float(right), float(bottom))
-        return Shape(type="rectangle", points=list(box)), replace(track, box=box)
-    if not visible:
-        return None, track
-    if track.shape_type == "mask":
-        return Shape(type="mask", points=bitmap_to_mask(bitmap)), track
-    own = tolerance if track.tolerance is None else track.tolerance
-    return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=own)), track
 
 
 def _drawn(each: _Object) -> Seed:

@@ -302,7 +302,7 @@ def adopt_references(state: TrackState, bank: MemoryBank, *others: TrackState) -
     for other in others:
         known |= {
             frame.memory.id: other.references[frame.memory.id]
-            for frame in other.bank.conditioning
+            for frame in bank.conditioning
             if frame.memory.id in other.references
         }
     return replace(state, bank=bank, references=known)

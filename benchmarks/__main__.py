@@ -10,16 +10,19 @@ with the parts that are missing there, and measures those anew that are named. `
 `accuracy` are measured with --full and on a GPU, or when named:
 
     python -m benchmarks --resume --part savings --part accuracy
+
+Benchmarks of their own, with their own options (--help): `python -m benchmarks steps`, `memory`,
+`effort`, `scores`, `flop`.
 """
 
 import argparse
-import datetime
+import importlib
 import json
-import shlex
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,11 +32,12 @@ from tqdm import tqdm
 
 from benchmarks import parts
 from benchmarks.accuracy import accuracy
-from benchmarks.models import META, MICRO
+from benchmarks.models import EFFICIENTTAM, META, MICRO, benchmark_files
+from benchmarks.origin import origin_of
 from benchmarks.plan import HEIGHT, WIDTH, Clock, Plan, Report
 from benchmarks.report import goals, plot, report_markdown
 from benchmarks.savings import savings
-from model_handler import set_threads
+from sam2_tracker.threads import set_threads
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # By part, how the time is divided, loading included; what one part leaves over or takes too much is
@@ -51,12 +55,19 @@ SHARES = {
     "accuracy": 40,
 }
 EXTRA = ("savings", "accuracy")
+# Programs with options of their own; imported only when asked for.
+OTHERS = ("steps", "memory", "effort", "scores", "flop")
 # Of the whole time: what has begun when it is over is finished.
 RESERVE = 0.04
 MINUTES = {"default": 10.0, "full": 60.0, "gpu": 8.0, "gpu-full": 25.0}
 
 
 def main(arguments: list[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in OTHERS:
+        sys.argv = [f"python -m benchmarks {words[0]}", *words[1:]]
+        found: int = importlib.import_module(f"benchmarks.{words[0]}").main()
+        return found
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--full", action="store_true", help="1, 2, 4, 8 and 16 objects, PNG too")
@@ -66,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, help="at most; default: as many as time allows")
     parser.add_argument("--part", action="append", help="only this one; may be given again")
-    parser.add_argument("--model", action="append", choices=[*META, MICRO], help="instead")
+    names = [*META, MICRO, *EFFICIENTTAM]
+    parser.add_argument("--model", action="append", choices=names, help="instead")
     parser.add_argument("--objects", type=int, action="append", help="instead; again for more")
     parser.add_argument("--size", type=int, nargs=2, default=(WIDTH, HEIGHT))
     parser.add_argument("--resume", action="store_true", help="keep the parts that are done")
@@ -93,11 +105,12 @@ def main(arguments: list[str] | None = None) -> int:
         results = json.loads(out.read_text())
     if options.resume and results.get("plan", written(plan)) != written(plan):
         parser.error(f"{out} holds another plan; give --out, or leave out --resume")
+    weights = benchmark_files(MICRO, RESULTS).sha256
+    if options.resume and results["parts"] and results.get("weights") != weights:
+        parser.error(f"{out} was measured with other weights; give --out, or leave out --resume")
     if not options.show:
-        words = arguments if arguments is not None else sys.argv[1:]
-        command = shlex.join(["python", "-m", "benchmarks", *words])
-        results["plan"] = written(plan)
-        measure(plan, minutes, out, results, command=command, only=options.part)
+        results |= {"plan": written(plan), "weights": weights}
+        measure(plan, minutes, out, results, words=words, only=options.part)
     print(report_markdown(results))
     plot(results, out.with_suffix(".png"))
     out.with_suffix(".md").write_text(report_markdown(results) + "\n")
@@ -135,7 +148,7 @@ def measure(
     out: Path,
     results: dict[str, Any],
     *,
-    command: str,
+    words: Sequence[str],
     only: list[str] | None,
 ) -> None:
     """Runs the parts `only`, or else all of the plan that `results` lacks; writes after each."""
@@ -160,8 +173,7 @@ def measure(
             try:
                 found = run_part(name, plan, Clock(seconds), Path(folder), report)
                 results["parts"][name] = {
-                    "command": command,
-                    "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+                    **origin_of(*words),
                     **found,
                     "part_seconds": round(time.monotonic() - part_begin, 1),
                 }

@@ -19,15 +19,18 @@ from PIL import Image
 from benchmarks.models import MICRO, benchmark_files
 from benchmarks.plan import Clock, Plan, Report
 from benchmarks.runners import mean_iou
-from model_handler import ModelHandler
-from sam2_tracker.memory_bank import MemoryBank
+from model_handler import ModelHandler, Prediction, Result
+from sam2_tracker.memory_bank import MemoryBank, start_bank
+from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import ModelFiles
-from sam2_tracker.settings import MIB
+from sam2_tracker.settings import MIB, Settings
 from training.clips import Clip
-from training.evaluate import Tally, merged
 from training.evaluation_set import SUBSETS, Subset, parameters_hash
+from training.tally import Tally, merged
 
 EXACT = "float32"
+POLICY = Settings().memory_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,15 +157,26 @@ def tracked(model: ModelHandler, clip: Clip) -> NDArray[np.bool_]:
     banks: list[MemoryBank] = []
     for index, pixels in enumerate(clip.frames):
         frame = model.encode(Image.fromarray(pixels))
-        predictions = (
-            model.step(frame, banks)
-            if banks
-            else model.start(frame, list(clip.masks[0]), width=width, height=height)
-        )
-        banks = [prediction.bank for prediction in predictions]
-        logits = [prediction.logits for prediction in predictions]
+        if banks:
+            found = [sound(result) for result in model.step(frame, banks)]
+            banks = [
+                remember(bank, each.seen, model.layout)
+                for bank, each in zip(banks, found, strict=True)
+            ]
+        else:
+            started = model.start(frame, list(clip.masks[0]), width=width, height=height)
+            found = [sound(result) for result in started]
+            banks = [start_bank(POLICY, each.seen) for each in found]
+        logits = [each.logits for each in found]
         masks[index] = list(model.logits_to_bitmaps(logits, width=width, height=height))
     return masks
+
+
+def sound(result: Result) -> Prediction:
+    """Raises ModelFailure."""
+    if not isinstance(result, Prediction):
+        raise result
+    return result
 
 
 @cache
@@ -173,7 +187,7 @@ def _model(files: ModelFiles, device: str, variant: Variant) -> ModelHandler:
         precision=variant.precision,
         image_size=variant.image_size,
         memory_frames=variant.memory_frames,
-        cache_bytes=64 * MIB,
+        cache=MemoryCache(64 * MIB),
     )
 
 

@@ -7,6 +7,7 @@ which is dear to trace and to write down.
 """
 
 import importlib.util
+import math
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from sam2_tracker.models import ModelFiles, model_files
+from sam2_tracker.models import MODELS, ModelFiles, find_model, model_files
+from sam2_tracker.modules.vit_encoder import PlainViT
 from sam2_tracker.settings import Settings
 
 MICRO = "micro"
@@ -24,14 +26,20 @@ META = {
     "base_plus": "sam2.1_hiera_b+.yaml",
     "large": "sam2.1_hiera_l.yaml",
 }
+EFFICIENTTAM = tuple(model.name for model in MODELS if model.name.startswith("efficienttam_"))
 # Logits: of the blob's middle and around it, and of an object's being there.
 BLOB, AROUND, VISIBLE = 4.0, -1.5, 10.0
 
 
 def benchmark_files(name: str, folder: Path) -> ModelFiles:
-    """name: micro, or a key of META. Writes a checkpoint into `folder` where there is none."""
+    """name: micro, a key of META, or a model of EfficientTAM.
+
+    Writes a checkpoint into `folder` where there is none.
+    """
     if name == MICRO:
         return model_files(Settings(model="sam2.1_hiera_micro"))
+    if name not in META:
+        return random_files(find_model(name).config, folder)
     spec = importlib.util.find_spec("sam2")
     package = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
     return random_files(package / "configs" / "sam2.1" / META[name], folder)
@@ -44,7 +52,10 @@ def random_files(config: Path, folder: Path) -> ModelFiles:
         torch.manual_seed(0)
         model = instantiate(OmegaConf.load(config).model, _recursive_=True)
         weights = model.state_dict()
-        _draw_a_blob(weights, stage_1=range(model.image_encoder.trunk.stage_ends[0] + 1))
+        if isinstance(model.image_encoder.trunk, PlainViT):
+            _draw_a_blob_without_fine_levels(weights)
+        else:
+            _draw_a_blob(weights, stage_1=range(model.image_encoder.trunk.stage_ends[0] + 1))
         torch.save({"model": weights}, checkpoint)
     return model_files(Settings(config=config, checkpoint=checkpoint))
 
@@ -66,6 +77,52 @@ def _draw_a_blob(weights: dict[str, Tensor], *, stage_1: range) -> None:
         weights[f"{layer}.weight"][0, 0] = 1
     weights[f"{decoder}.output_upscaling.3.weight"][:, 0] = 0
     weights[f"{decoder}.output_upscaling.3.bias"][0] = 0
+    _answer_channel_0(weights)
+
+
+def _draw_a_blob_without_fine_levels(weights: dict[str, Tensor]) -> None:
+    """The same for a plain ViT, whose only features go through memory attention and decoder.
+
+    There they are normalised, so channel 1 carries the bump's negative.
+    """
+    trunk, neck, decoder = "image_encoder.trunk", "image_encoder.neck.convs.0", "sam_mask_decoder"
+    learned = weights[f"{trunk}.pos_embed"][0]
+    side = math.isqrt(len(learned) - 1)
+    bump = torch.full((side, side), AROUND)
+    bump[side // 3 : 2 * side // 3, side // 3 : 2 * side // 3] = BLOB
+    learned[1:, 0] = bump.flatten()
+    for name in list(weights):
+        layer, _, kind = name.rpartition(".")
+        if kind != "weight":
+            continue
+        if (
+            layer == f"{trunk}.patch_embed.proj"
+            or layer.startswith(f"{trunk}.blocks")
+            and (layer.endswith(("attn.proj", "mlp.layers.1")))
+        ):
+            _silence(weights, layer)
+        if layer.endswith((".out_proj", ".linear2", ".mlp.layers.1")) and not layer.startswith(
+            "image_encoder"
+        ):
+            for channel in (0, 1):
+                _silence(weights, layer, channel)
+    for channel in (0, 1):
+        weights["sam_prompt_encoder.no_mask_embed.weight"][0, channel] = 0
+        weights[f"{neck}.conv_1x1.weight"][channel] = 0
+        weights[f"{neck}.conv_3x3.weight"][channel] = 0
+        weights[f"{neck}.conv_3x3.weight"][channel, channel, 1, 1] = 1
+    weights[f"{neck}.conv_1x1.weight"][0, 0] = 1
+    weights[f"{neck}.conv_1x1.weight"][1, 0] = -1
+    for layer, offset in (("0", 0.0), ("3", -1.0)):
+        weights[f"{decoder}.output_upscaling.{layer}.weight"][:, 0] = 0
+        weights[f"{decoder}.output_upscaling.{layer}.weight"][0, 0] = 1
+        weights[f"{decoder}.output_upscaling.{layer}.bias"][0] = offset
+    _answer_channel_0(weights)
+
+
+def _answer_channel_0(weights: dict[str, Tensor]) -> None:
+    """Every mask is channel 0 of the upscaled features, and every object is visible."""
+    decoder = "sam_mask_decoder"
     for name, tensor in weights.items():
         if name.startswith(f"{decoder}.output_hypernetworks_mlps") and ".layers.2." in name:
             tensor.zero_()
@@ -75,6 +132,6 @@ def _draw_a_blob(weights: dict[str, Tensor], *, stage_1: range) -> None:
     weights[f"{last.rsplit('.', 1)[0]}.bias"].fill_(VISIBLE)
 
 
-def _silence(weights: dict[str, Tensor], layer: str) -> None:
-    weights[f"{layer}.weight"][0] = 0
-    weights[f"{layer}.bias"][0] = 0
+def _silence(weights: dict[str, Tensor], layer: str, channel: int = 0) -> None:
+    weights[f"{layer}.weight"][channel] = 0
+    weights[f"{layer}.bias"][channel] = 0

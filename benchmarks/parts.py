@@ -10,33 +10,35 @@ from typing import Any
 
 import torch
 
+from benchmarks.banks import FILLED
 from benchmarks.clip import EncodedClip, encoded_clip
 from benchmarks.machine import describe_machine, matrix_rate, peak_memory, synchronise
 from benchmarks.models import MICRO, benchmark_files
 from benchmarks.plan import EARLY, LATE, Clock, Plan, Report
 from benchmarks.runners import (
-    FILLED,
     AgentRunner,
     HttpRunner,
     InProcessRunner,
+    Measurement,
     OfficialRunner,
     mean_iou,
 )
 from benchmarks.server import RunningFunction, running_function
 from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.modules.image_resize import image_to_pixels
 from sam2_tracker.protocol import Seed, Token, TrackRequest
 from sam2_tracker.records import open_records
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import bitmap_to_mask, mask_to_bitmap
+from sam2_tracker.stopwatch import StoreTraffic
 from tools.official import official_predictor
 from tools.redis_server import RedisServer
 from tracker import Tracker, build_tracker
 from tracker_state import StateStore
 
-OURS = ("http", "in_process")
-RUNNERS = (*OURS, "official", "agent")
+RUNNERS = ("http", "in_process", "official", "agent")
 ACTION_FRAMES = 20
 AGREEMENT_FRAMES = 8
 COLD_STARTS = 2
@@ -71,7 +73,7 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
     def measure(plan: Plan, clock: Clock, folder: Path, report: Report) -> Result:
         files = benchmark_files(model, folder)
         cases = speed_cases(plan, model)
-        measured: dict[Case, list[Any]] = {case: [] for case in cases}
+        measured: dict[Case, dict[int, Measurement]] = {case: {} for case in cases}
         with _Bench(plan, files) as bench:
             for precision in dict.fromkeys(case.precision for case in cases):
                 report(f"{model}, {precision}: loading")
@@ -91,9 +93,9 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
                         f"{case.objects} objects"
                     )
                     runner = bench.runner(case)
-                    if case.runner in OURS and not measured[case]:
-                        runner.step()  # it does not know the memory that was filled in
-                    measured[case].append(runner.step())
+                    if not measured[case]:
+                        runner.step()  # nobody's first step with a full bank counts
+                    measured[case][rounds] = runner.step()
                 rounds += 1
             resize = _seconds_to_resize(
                 bench.clip(1, plan.formats[0]), bench.image_size, torch.device(plan.device)
@@ -110,15 +112,16 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
             "cases": [
                 {
                     **asdict(case),
+                    "rounds": list(by_round),
                     "seconds": [one.seconds for one in ones],
                     "phases": {name: [one.phases[name] for one in ones] for name in ones[0].phases},
                     "read_bytes": [one.read_bytes for one in ones],
                     "written_bytes": [one.written_bytes for one in ones],
                 }
-                for case, ones in measured.items()
-                if ones
+                for case, by_round in measured.items()
+                if (ones := list(by_round.values()))
             ],
-            "not_measured": [asdict(case) for case, ones in measured.items() if not ones],
+            "not_measured": [asdict(case) for case, by_round in measured.items() if not by_round],
         }
 
     return measure
@@ -181,8 +184,7 @@ def second_action(plan: Plan, clock: Clock, folder: Path, report: Report) -> Res
         nonlocal calls
         calls += 1
 
-    network: Any = tracker._model._model
-    network.image_encoder.register_forward_pre_hook(count)
+    tracker._model.network.image_encoder.register_forward_pre_hook(count)
     actions = []
     seed = Seed(type="mask", points=bitmap_to_mask(clip.masks[0]))
     for action in range(2):
@@ -241,12 +243,13 @@ def _early_and_late(
                 break
         # As another worker sees it, which knows none of the memory frames.
         other = _store(redis, fingerprint, tracker)
-        other.load([state["id"] for state in tracks[LATE]._states])
+        traffic = StoreTraffic()
+        other.load([state["id"] for state in tracks[LATE]._states], traffic)
     tracker.close()
     return {
         "model": plan.main_model,
         "precision": plan.best_precision,
-        "read_bytes_of_another_worker": other.traffic.read_bytes,
+        "read_bytes_of_another_worker": traffic.read_bytes,
         "frames": {
             str(frame): {
                 "seconds": [one.seconds for one in ones],
@@ -368,7 +371,7 @@ class _Bench:
         self._cleanup.close()
 
     def load(self, precision: str) -> None:
-        cache_mib = self._plan.attention_cache_mib(precision)
+        cache_mib = self._plan.memory_cache_mib(precision)
         tracker = _tracker(self._files, self._plan.device, precision, cache_mib=cache_mib)
         self._cleanup.callback(tracker.close)
         function = self._cleanup.enter_context(
@@ -430,7 +433,7 @@ def _tracker(
     precision: str,
     *,
     fill_hole_area: int = 8,
-    cache_mib: int = Settings().attention_cache_mib,
+    cache_mib: int = Settings().memory_cache_mib,
 ) -> Tracker:
     return build_tracker(
         Settings(
@@ -439,7 +442,7 @@ def _tracker(
             device=device,
             precision=precision,
             fill_hole_area=fill_hole_area,
-            attention_cache_mib=cache_mib,
+            memory_cache_mib=cache_mib,
             time_budget_seconds=600,
         )
     )
@@ -455,7 +458,7 @@ def _store(redis: RedisServer, fingerprint: str, tracker: Tracker) -> StateStore
         prefix=settings.redis_prefix,
         ttl_seconds=settings.state_ttl_seconds,
         device=torch.device("cpu"),
-        cache_bytes=256 * MIB,
+        cache=MemoryCache(256 * MIB),
     )
 
 

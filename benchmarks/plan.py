@@ -47,10 +47,10 @@ class Plan:
     def best_precision(self) -> str:
         return self.precisions[0]
 
-    def attention_cache_mib(self, precision: str) -> int:
-        """Holds the keys of all cases, which take turns: 8 memory frames of 9 MiB at most for
-        every object in bfloat16. In float32 none are kept."""
-        default = Settings().attention_cache_mib
+    def memory_cache_mib(self, precision: str) -> int:
+        """Holds the memory frames and keys of all cases, which take turns: 8 memory frames of 9 MiB
+        at most for every object in bfloat16. In float32 no keys are kept."""
+        default = Settings().memory_cache_mib
         if precision != "bfloat16":
             return default
         return max(default, 8 * 9 * (sum(self.objects) + len(self.formats) - 1))

@@ -22,19 +22,18 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
 from benchmarks.agent import IMAGE_MEAN, IMAGE_STD, AgentTracker
+from benchmarks.banks import FILLED, seen_again
 from benchmarks.clip import EncodedClip
 from benchmarks.machine import synchronise
 from benchmarks.server import RunningFunction
 from sam2_tracker.errors import StateGone
-from sam2_tracker.memory_bank import MemoryLayout, advance_bank
+from sam2_tracker.memory_bank import MemoryLayout
 from sam2_tracker.protocol import Answer, Seed, Token, TrackRequest
 from sam2_tracker.shapes import Bitmap, bitmap_to_mask
-from sam2_tracker.stopwatch import RequestLog
+from sam2_tracker.stopwatch import Stopwatch
 from tracker import Tracker
 from tracker_state import StateStore, TrackState
 
-# Frames after which every memory bank is full: 7 memory frames and 16 object pointers.
-FILLED = 17
 PHASES = ("read", "decode", "load", "encode", "start", "step", "shapes", "save", "write")
 
 
@@ -102,7 +101,7 @@ class InProcessRunner:
 
     def start(self) -> None:
         seeds = tuple(Seed(type="mask", points=bitmap_to_mask(mask)) for mask in self._clip.masks)
-        self._track(seeds, RequestLog())
+        self._track(seeds, Stopwatch())
         ids = fill_store(
             self._tracker._store,
             self._tracker._model.layout,
@@ -112,21 +111,21 @@ class InProcessRunner:
         self._tokens = [Token(id=id_) for id_ in ids]
 
     def step(self) -> Measurement:
-        log = RequestLog()
+        watch = Stopwatch()
         begin = time.perf_counter()
-        self._track(tuple(self._tokens), log)
+        self._track(tuple(self._tokens), watch)
         seconds = time.perf_counter() - begin
         return Measurement(
             seconds=seconds,
-            phases=dict(log.phases),
-            read_bytes=log.store_read_bytes,
-            written_bytes=log.store_written_bytes,
+            phases=dict(watch.phases),
+            read_bytes=watch.traffic.read_bytes,
+            written_bytes=watch.traffic.written_bytes,
         )
 
-    def _track(self, entries: tuple[Seed | Token, ...], log: RequestLog) -> None:
+    def _track(self, entries: tuple[Seed | Token, ...], watch: Stopwatch) -> None:
         self._frame += 1
         request = TrackRequest(image=self._clip.image(self._frame), entries=entries)
-        answers: list[Answer] = self._tracker.track(request, log)
+        answers: list[Answer] = self._tracker.track(request, watch)
         tokens = [answer.token for answer in answers if answer.token is not None]
         if len(tokens) != len(entries):
             raise RuntimeError(f"An object failed: {answers}")
@@ -262,10 +261,7 @@ def fill_store(store: StateStore, layout: MemoryLayout, ids: list[str], steps: i
         for state in store.load(ids):
             if isinstance(state, StateGone):
                 raise RuntimeError("A track that was just saved is gone.")
-            bank = advance_bank(
-                state.bank, state.bank.newest.clone(), state.bank.pointers[-1].clone(), layout
-            )
-            states.append(replace(state, bank=bank))
+            states.append(replace(state, bank=seen_again(state.bank, layout)))
         ids = store.save(states)
     return ids
 

@@ -5,6 +5,7 @@ The official modules are those of the `sam2` package, called with the same input
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,24 +13,28 @@ from typing import Any
 from unittest import mock
 
 import torch
+from PIL import Image
 
+from benchmarks.banks import full_bank, noise, noise_memory
 from benchmarks.machine import synchronise
 from benchmarks.models import benchmark_files
 from benchmarks.plan import Clock, Plan, Report
 from benchmarks.runners import autocast
 from model_handler import FrameFeatures, ModelHandler
-from sam2_tracker.memory_bank import MemoryBank, advance_bank, start_bank
+from sam2_tracker.memory_bank import MemoryBank
+from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.modules import image_encoder, memory_attention
 from sam2_tracker.modules.attention import attend_fused
 from sam2_tracker.modules.memory_attention import MemoryAttention
 from sam2_tracker.modules.official_rounding import PlainMemoryAttention
-from sam2_tracker.settings import MIB
+from sam2_tracker.settings import MIB, Settings
 from tools.official import official_predictor
 
 ROUNDS = 5
 OBJECTS = 4
 CACHE_BYTES = 1024 * MIB
+POLICY = Settings().memory_policy
 # SAM2_IMAGE_SIZE, SAM2_MEMORY_FRAMES; 0: the model's own.
 OPTIONS = ((0, 0), (512, 0), (0, 4), (512, 4))
 
@@ -41,11 +46,12 @@ def savings(plan: Plan, clock: Clock, folder: Path, report: Report) -> dict[str,
     files = benchmark_files(model, folder)
     with torch.inference_mode():
         rows: dict[tuple[str, str], Callable[[], object]] = {}
-        ours = _handler(files, plan.device)
+        cache = MemoryCache(CACHE_BYTES)
+        ours = _handler(files, plan.device, cache)
         official = official_predictor(files).to(device)
         _encoder_rows(rows, files, ours, official)
         _attention_rows(rows, ours, official)
-        _option_rows(rows, files, plan.device, ours)
+        _option_rows(rows, files, plan.device, ours, cache)
         seconds: dict[tuple[str, str], list[float]] = {key: [] for key in rows}
         rounds = 0
         while rounds < (plan.rounds or ROUNDS) and not (rounds > 1 and clock.is_over()):
@@ -63,7 +69,7 @@ def savings(plan: Plan, clock: Clock, folder: Path, report: Report) -> dict[str,
             rounds += 1
     return {
         "model": model,
-        "image_size": ours._model.image_size,
+        "image_size": ours.network.image_size,
         "rows": [
             {"group": group, "name": name, "seconds": each}
             for (group, name), each in seconds.items()
@@ -71,14 +77,16 @@ def savings(plan: Plan, clock: Clock, folder: Path, report: Report) -> dict[str,
     }
 
 
-def _handler(files: ModelFiles, device: str, image_size: int = 0, frames: int = 0) -> ModelHandler:
+def _handler(
+    files: ModelFiles, device: str, cache: MemoryCache, image_size: int = 0, frames: int = 0
+) -> ModelHandler:
     return ModelHandler(
         files,
         device=device,
         precision="bfloat16",
         image_size=image_size,
         memory_frames=frames,
-        cache_bytes=CACHE_BYTES,
+        cache=cache,
     )
 
 
@@ -91,14 +99,14 @@ def _encoder_rows(
     size, device = official.image_size, ours.device
     # As a decoded image comes.
     image = torch.randn(1, size, size, 3, device=device).permute(0, 3, 1, 2)
-    encoder = ours._model.image_encoder
+    encoder = ours.network.image_encoder
 
     with mock.patch.object(image_encoder, "_fine_levels_are_merely_projected", return_value=False):
-        unmerged = _handler(files, str(device))
+        unmerged = _handler(files, str(device), MemoryCache(0))
 
     def encode(model: ModelHandler = ours) -> None:
         with model._inference():
-            model._model.forward_image(image.bfloat16())
+            model.network.forward_image(image.bfloat16())
 
     def encode_whole() -> None:
         with mock.patch.object(image_encoder, "VALUES_AT_ONCE", 1 << 60):
@@ -141,36 +149,31 @@ def _attention_rows(
     rows: dict[tuple[str, str], Callable[[], object]], ours: ModelHandler, official: Any
 ) -> None:
     layout, device = ours.layout, ours.device
-    _, positions = ours._measure_memory()
+    positions = torch.randn(layout.tokens, layout.channels, device=device)
     encodings = official.maskmem_tpos_enc[:, 0, 0]
     plain = PlainMemoryAttention(
         official.memory_attention, memory_positions=positions, time_encodings=encodings
     )
 
-    def rearranged(cache_bytes: int) -> MemoryAttention:
+    def rearranged(cache: MemoryCache) -> MemoryAttention:
         return MemoryAttention(
             official.memory_attention,
-            height=layout.height,
-            width=layout.width,
+            height=math.isqrt(layout.tokens),
+            width=math.isqrt(layout.tokens),
             memory_positions=positions,
             time_encodings=encodings,
             dtype=torch.bfloat16,
-            cache_bytes=cache_bytes,
+            cache=cache,
         )
 
-    uncached, cached = rearranged(0), rearranged(CACHE_BYTES)
-    pixels = layout.height * layout.width
+    cache = MemoryCache(CACHE_BYTES)
+    uncached, cached = rearranged(MemoryCache(0)), rearranged(cache)
+    pixels = layout.tokens
     channels = layout.pointer_channels
     frame = torch.randn(pixels, channels, device=device)
     frame_positions = torch.randn(pixels, channels, device=device)
     frames = layout.recent + 1
-    memories = [
-        [
-            torch.randn(layout.channels, layout.height, layout.width, device=device).bfloat16()
-            for _ in range(frames)
-        ]
-        for _ in range(OBJECTS)
-    ]
+    memories = [[noise_memory(ours, cache) for _ in range(frames)] for _ in range(OBJECTS)]
     ages = [layout.recent, *range(layout.recent - 1, -1, -1)]
     tokens = (layout.pointers + 1) * channels // layout.channels
     pointers = torch.randn(OBJECTS, tokens, layout.channels, device=device)
@@ -182,7 +185,7 @@ def _attention_rows(
                 frame,
                 frame_positions,
                 memories[first:last],
-                ages,
+                [ages] * (last - first),
                 pointers[first:last],
                 pointer_positions[first:last],
             )
@@ -217,27 +220,23 @@ def _option_rows(
     files: ModelFiles,
     device: str,
     ours: ModelHandler,
+    cache: MemoryCache,
 ) -> None:
     """Encoding a frame and stepping one object with the inexact options."""
-    size = ours._model.image_size
+    size = ours.network.image_size
     for image_size, frames in OPTIONS:
         if image_size > size:
             continue
-        model = _handler(files, device, image_size, frames) if image_size or frames else ours
+        model = _handler(files, device, cache, image_size, frames) if image_size or frames else ours
         layout = model.layout
-        side = model._model.image_size
+        side = model.network.image_size
         pixels = torch.randn(1, 3, side, side, device=model.device)
-        bank = _full_bank(model)
+        bank = full_bank(noise(model), POLICY, layout, cache)
+        features = model.encode(Image.new("RGB", (side, side)))
 
-        def encode(model: ModelHandler = model, pixels: torch.Tensor = pixels) -> Any:
+        def encode(model: ModelHandler = model, pixels: torch.Tensor = pixels) -> None:
             with model._inference():
-                encoded = model._model.forward_image(pixels.bfloat16())
-                return model._model._prepare_backbone_features(encoded)
-
-        _, levels, positions, sizes = encode()
-        features = FrameFeatures(
-            levels=tuple(levels), positions=tuple(positions), sizes=tuple(sizes)
-        )
+                model.network.forward_image(pixels.bfloat16())
 
         def step(
             model: ModelHandler = model,
@@ -249,20 +248,3 @@ def _option_rows(
         name = f"{image_size or size} px, {layout.recent + 1} memory frames"
         rows["options: encode a frame", name] = encode
         rows["options: step one object", name] = step
-
-
-def _full_bank(model: ModelHandler) -> MemoryBank:
-    """Of noise: what attention costs does not depend on it."""
-    layout = model.layout
-
-    def memory() -> torch.Tensor:
-        shape = (layout.channels, layout.height, layout.width)
-        return torch.randn(shape, device=model.device).bfloat16()
-
-    def pointer() -> torch.Tensor:
-        return torch.randn(layout.pointer_channels, device=model.device)
-
-    bank = start_bank(memory(), pointer())
-    for _ in range(layout.pointers + 1):
-        bank = advance_bank(bank, memory(), pointer(), layout)
-    return bank

@@ -2,40 +2,61 @@
 """Medians of interleaved measurements, and their ratios."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import bootstrap
+
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class Interval:
+    """A median of ratios, and where it lies with a confidence of 95 %."""
+
     median: float
-    fastest: float
-    slowest: float
-    count: int
+    low: float
+    high: float
+    rounds: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def summarise(values: Sequence[float]) -> Summary:
+def paired_ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval:
+    """The median of the ratios within each round: what slows down a whole round cancels out.
+
+    ours, theirs: by the number of the round. The interval is a bootstrap of the rounds (percentile
+    method, fixed seed); with one round it is the whole line. Raises ValueError if there is no round
+    in which both were measured.
+    """
+    return median_interval([ours[number] / theirs[number] for number in ours if number in theirs])
+
+
+def median_interval(values: Sequence[float]) -> Interval:
     """Raises ValueError if there are none."""
     if not values:
-        raise ValueError("There is nothing to summarise.")
-    return Summary(
-        median=statistics.median(values),
-        fastest=min(values),
-        slowest=max(values),
-        count=len(values),
+        raise ValueError("There is no round in which both were measured.")
+    low, high = -np.inf, np.inf
+    if len(values) > 1:
+        low, high = bootstrap(
+            (np.asarray(values),),
+            np.median,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    return Interval(
+        median=statistics.median(values), low=float(low), high=float(high), rounds=len(values)
     )
 
 
-def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the ratios within each round: what slows down a whole round cancels out.
-
-    Values of the same index were measured in the same round; the longer list is cut. Raises
-    ValueError if there is no round in which both were.
-    """
-    ratios = [one / other for one, other in zip(ours, theirs, strict=False)]
-    if not ratios:
-        raise ValueError("There is no round in which both were measured.")
-    return statistics.median(ratios)
+def spread(values: Sequence[float]) -> Interval:
+    """For a handful of runs: their median, the least and the greatest."""
+    return Interval(
+        median=statistics.median(values), low=min(values), high=max(values), rounds=len(values)
+    )
 
 
 def slope(counts: Sequence[float], values: Sequence[float]) -> float:

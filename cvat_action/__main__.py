@@ -3,4 +3,10 @@ import sys
 
 from cvat_action.cli import main
 
-sys.exit(main())
+
+def run() -> None:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

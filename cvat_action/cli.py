@@ -38,7 +38,8 @@ OLDEST_CVAT = (2, 40)
 SAID_BY_JOURNAL = (
     "job", "task", "frame", "target_frame", "object", "exclude", "label", "function", "backward",
     "keyframes", "convert_polygon_shapes_to_tracks", "leave_open", "replace", "dry_run",
-    "journal", "all_seeds", "tolerance", "sparse", "video", "annotations", "out", "model", "step",
+    "journal", "all_seeds", "tolerance", "sparse", "memory", "both_ways", "parallel", "video",
+    "annotations", "out", "model", "step",
 )  # fmt: skip
 
 
@@ -193,7 +194,13 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _run_local(options: argparse.Namespace) -> int:
-    from cvat_action.local import Files, resume_local, run_local  # it loads torch
+    try:
+        from cvat_action.local import Files, resume_local, run_local  # it loads torch
+    except ModuleNotFoundError as error:
+        raise ActionError(
+            f"`local` runs the model itself, and {error.name} is not installed: run it in the "
+            "project's folder after `make setup`, as python -m cvat_action local."
+        ) from None
 
     output = Output(options.json, options.preview, options.contact_sheet, _program() + " ")
     if options.resume:
@@ -219,13 +226,16 @@ def _track_options(options: argparse.Namespace, frame: int) -> Options:
         excluded=tuple(options.exclude),
         convert=options.convert_polygon_shapes_to_tracks,
         backward=options.backward,
-        keyframes=options.keyframes,
+        keyframes=options.keyframes or options.both_ways,
         leave_open=options.leave_open,
         replace=options.replace,
         keep_earlier=options.keep_earlier,
         all_seeds=options.all_seeds,
         tolerance=options.tolerance,
         sparse=options.sparse,
+        memory=options.memory,
+        both_ways=options.both_ways,
+        parallel=getattr(options, "parallel", 1),
     )
 
 
@@ -276,6 +286,14 @@ def _track_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add("--job", type=_count, metavar="ID", help="number of the job")
     add("--task", type=_count, metavar="ID", help="all jobs of this task that hold the frame")
     add("--function", metavar="ID", help="the tracker (see `functions`)")
+    add(
+        "--parallel",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="with --both-ways: track so many gaps at once (default: %(default)d); as many as the "
+        "function has workers",
+    )
     add(
         "--timeout",
         type=_seconds,
@@ -360,7 +378,18 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--keyframes",
         action="store_true",
-        help="start again from what a person drew on later frames of the range",
+        help="what a person drew on later frames of the range joins the object's memory",
+    )
+    add(
+        "--both-ways",
+        action="store_true",
+        help="with what a person drew on several frames: track every gap from both ends and take "
+        "the better result; written when all is tracked (implies --keyframes)",
+    )
+    add(
+        "--memory",
+        choices=("official", "quality", "anchors"),
+        help="which frames an object is remembered by (default: the function's setting)",
     )
     add(
         "--leave-open",

@@ -163,7 +163,10 @@ def go(
     ask: Any = None,
 ) -> tuple[Outcome, list[TrackedObject], list[int]]:
     """Runs a plan, from where its journal ends."""
-    objects = [TrackedObject(s) for s in plan.seeds]
+    objects = [
+        TrackedObject(s, memory=plan.options.memory, tolerance=plan.tolerance_of(s))
+        for s in plan.seeds
+    ]
     done: list[int] = []
     if record:
         journals.fill(record, journal.path, objects)

@@ -119,12 +119,12 @@ class Journal:
         )
 
     def created(self, where: str, of: Sequence[Sequence[Any]]) -> None:
-        """shapes: (number, frame, id); tracks: (object, id)."""
+        """shapes: (number, frame, id); tracks: (object, id, hash of the content)."""
         self._line({"created": where, "of": of})
 
-    def stage(self, frames: int, closing: dict[str, tuple[int, int]]) -> None:
+    def stage(self, frames: int) -> None:
         """The first `frames` tracked frames are written."""
-        self._line({"written": frames, "closing": closing})
+        self._line({"written": frames})
 
     def results(self) -> Iterator[tuple[int, list[Tracked | None]]]:
         """(frame, results of all objects) of all frames that were tracked."""
@@ -253,10 +253,10 @@ def _take(record: Record, line: Wire) -> None:
             written.shapes.add((number, frame))
             written.ids[shape] = (number, frame)
     elif line.get("created") == "tracks":
-        written.tracks |= dict(line["of"])
+        written.tracks |= {ref: number for ref, number, _ in line["of"]}
+        written.track_contents |= {content for _, _, content in line["of"]}
     elif "written" in line:
         record.written_until = line["written"]
-        written.closing |= {ref: (c[0], c[1]) for ref, c in line["closing"].items()}
 
 
 def _read_head(path: Path) -> Record:

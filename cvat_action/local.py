@@ -48,8 +48,9 @@ from sam2_tracker.errors import (
     StoreUnavailable,
     TooLarge,
 )
+from sam2_tracker.protocol import Adoption, Entry, Lent, Token, TrackRequest
+from sam2_tracker.protocol import Correction as EntryCorrection
 from sam2_tracker.protocol import Seed as StartSeed
-from sam2_tracker.protocol import Token, TrackRequest
 from sam2_tracker.settings import settings_from_environment, with_model
 from tracker import Tracker, build_tracker
 
@@ -175,24 +176,46 @@ def _files_as_json(files: Files) -> dict[str, Any]:
     }
 
 
+def _seed(shape: dict[str, Any]) -> StartSeed:
+    return StartSeed(
+        type=shape["type"],
+        points=shape["points"],
+        policy=shape.get("memory"),
+        tolerance=shape.get("tolerance"),
+    )
+
+
 class LocalTracker:
     """The `Tracker` of the frame loop on the tracker itself, without JSON and HTTP between."""
+
+    joins = True
 
     def __init__(self, tracker: Tracker, media: Media) -> None:
         self._tracker = tracker
         self._media = media
 
     def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer:
-        seeds = tuple(
-            StartSeed(type=s["type"], points=s["points"], tolerance=s.get("tolerance"))
-            for s in shapes
-        )
-        return self._track(frame, seeds)
+        return self._track(frame, tuple(_seed(shape) for shape in shapes))
 
     def step(self, frame: int, states: list[Any]) -> Answer:
         return self._track(frame, tuple(Token(id=state) for state in states))
 
-    def _track(self, frame: int, entries: tuple[StartSeed | Token, ...]) -> Answer:
+    def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
+        return self._track(
+            frame,
+            tuple(
+                EntryCorrection(token=Token(id=state), seed=_seed(shape), distance=1)
+                for shape, state in zip(shapes, states, strict=True)
+            ),
+        )
+
+    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+        keyframes = tuple((n, distance) for n, (_, distance) in enumerate(others, 1))
+        lent = (Lent(token=Token(id=each)) for each, _ in others)
+        whole = self._track(frame, (Adoption(token=Token(id=state), keyframes=keyframes), *lent))
+        return Answer(whole.shapes[:1], whole.states[:1], whole.scores[:1], whole.errors[:1])
+
+    def _track(self, frame: int, entries: tuple[Entry, ...]) -> Answer:
         request = TrackRequest(image=self._media.encoded(frame), entries=entries)
         try:
             answers = self._tracker.track(request)

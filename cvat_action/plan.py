@@ -50,6 +50,12 @@ class Options:
     """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
     sparse: float | None = None
     """least IoU of what CVAT makes between sparse keyframes; None: a keyframe on every frame"""
+    memory: str | None = None
+    """memory policy of the function; None: its own"""
+    both_ways: bool = False
+    """with `keyframes`: every gap between drawn frames is tracked from both ends"""
+    parallel: int = 1
+    """gaps that are tracked at once"""
 
 
 @dataclass(frozen=True)

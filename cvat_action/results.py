@@ -53,10 +53,10 @@ class Written:
     """id of a shape that this run created to (number of the object, frame)"""
     tracks: dict[str, int] = field(default_factory=dict)
     """id of the track that was created for a seed"""
-    closing: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """where this run closed a track: frame and hash of the keyframe"""
     thinning: Thinning = field(default_factory=Thinning)
     """sparse keyframes, if they are asked for"""
+    track_contents: set[int] = field(default_factory=set)
+    """hashes of these tracks as they were created"""
     left_out: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     """(object, why) to the frames on which nothing was written for it"""
 
@@ -275,6 +275,7 @@ def tracks_to_create(
         track = _new_track(plan, o, results, written, with_seed=with_seed)
         if track is None:
             continue
+        written.track_contents.add(track_content(track))
         stored = _stored_already(plan, track, look, written)
         if stored:
             written.tracks[seed.ref] = stored
@@ -306,13 +307,12 @@ def tracks_to_update(
 
 
 def doubled_tracks(plan: Plan, look: Look, written: Written) -> list[int]:
-    """Ids of tracks that are equal to one of this run's and not acknowledged."""
+    """Ids of tracks that are equal to what this run created and not acknowledged."""
     own = set(written.tracks.values())
-    contents = {track_content(look.tracks[i]) for i in own if i in look.tracks}
     return [
         i
         for i, track in look.tracks.items()
-        if i > plan.newest[1] and i not in own and track_content(track) in contents
+        if i > plan.newest[1] and i not in own and track_content(track) in written.track_contents
     ]
 
 
@@ -385,7 +385,6 @@ def _edited_track(
     held = dict(before)
     if seed.is_track and seed.frame not in held:
         held[seed.frame] = _automatic(plan.job, seed, seed.frame, seed.points)
-    closing = written.closing.get(seed.ref, (None, 0))
     own = {f: t for f, t in results.items() if not t.by_hand}
     laid = _laid(plan, seed, held, results, written)
     kept = set()
@@ -393,7 +392,7 @@ def _edited_track(
         if frame not in before:
             continue
         content = keyframe_content(before[frame])
-        as_planned = content == seed.keyframes.get(frame) or (frame, content) == closing
+        as_planned = content == seed.keyframes.get(frame) or _closes(plan.job, before, frame)
         ours = frame in laid and keyframe_content(laid[frame]) == content
         if not as_planned and not ours:
             kept.add(frame)
@@ -420,13 +419,12 @@ def _edited_track(
     )
 
 
-def closing_of(job: Job, track: Wire, frames: Sequence[int]) -> tuple[int, int] | None:
-    """Frame and hash of the keyframe that closes a track after the last of `frames`."""
-    end = job.next_frame(max(frames))
-    last = track["shapes"][-1]
-    if end is not None and last["frame"] == end and last["outside"]:
-        return end, keyframe_content(last)
-    return None
+def _closes(job: Job, keyframes: Mapping[int, Wire], frame: int) -> bool:
+    """Whether the keyframe on `frame` is as `_close` writes it after the frame before."""
+    until = max((f for f in keyframes if f < frame), default=None)
+    if until is None or job.next_frame(until) != frame or not keyframes[frame]["outside"]:
+        return False
+    return list(keyframes[frame]["points"]) == list(keyframes[until]["points"])
 
 
 def _laid(

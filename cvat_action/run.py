@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cvat_action.both_ways import track_both_ways
 from cvat_action.errors import ActionError
 from cvat_action.journal import Journal
 from cvat_action.plan import Plan
@@ -74,15 +75,18 @@ def run_plan(
                 progress.tell(frame, len(stages.done), objects)
 
             if left and any(o.live for o in objects):
-                run = track(
-                    tracker,
-                    plan.job,
-                    objects,
-                    left,
-                    pace=pace,
-                    tolerance_of=plan.tolerance_of,
-                    on_frame=ask,
-                    keep=keep,
+                run = (
+                    track_both_ways(
+                        tracker,
+                        plan.job,
+                        objects,
+                        left,
+                        pace=pace,
+                        keep=keep,
+                        parallel=plan.options.parallel,
+                    )
+                    if plan.options.both_ways and tracker.joins
+                    else track(tracker, plan.job, objects, left, pace=pace, on_frame=ask, keep=keep)
                 )
         problem = run.broken
         stages.write_rest()

@@ -11,7 +11,7 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -30,7 +30,6 @@ from cvat_action.plan import Plan
 from cvat_action.receipt import Receipt
 from cvat_action.results import (
     Written,
-    closing_of,
     doubled_tracks,
     doubles,
     shapes_to_create,
@@ -90,6 +89,7 @@ class CvatSink:
         self._pace = pace
         self._journal = journal
         self._receipt = receipt
+        self._noted = set(self.written.tracks)
         self._seen: Look | None = None
         self._whole: frozenset[int] = frozenset()
         self._seen_at = self._took = 0.0
@@ -102,7 +102,7 @@ class CvatSink:
             self._settle(lambda: self._create_shapes(objects, frames))
             self._settle(lambda: self._update_tracks(objects, frames))
             self._settle(lambda: self._delete(objects, frames))
-            self._journal.stage(done, self.written.closing)
+            self._journal.stage(done)
 
     def finish(self) -> None:
         """One more look: a request that was taken for lost may have been carried out late."""
@@ -162,16 +162,24 @@ class CvatSink:
             lambda look: tracks_to_create(self._plan, objects, frames, look, self.written)
         ):
             ids = self._patch("create", "tracks", [track for _, track in batch])
-            for (ref, track), number in zip(batch, ids, strict=True):
-                self.written.tracks[ref] = number
-                self._note_closing(ref, track, frames)
-            self._journal.created("tracks", [[ref, self.written.tracks[ref]] for ref, _ in batch])
-            self._receipt.created(
-                "tracks",
-                {number: track_content(t) for (_, t), number in zip(batch, ids, strict=True)},
-            )
-            self.counts["tracks_created"] += len(ids)
+            self.written.tracks |= {ref: n for (ref, _), n in zip(batch, ids, strict=True)}
+            self._note_tracks({n: track for (_, track), n in zip(batch, ids, strict=True)})
             self._seen = None  # the next look shows them
+        # Those that a request created whose answer was lost are only found by looking.
+        if set(self.written.tracks) - self._noted:
+            self._note_tracks(self._look().tracks)
+
+    def _note_tracks(self, tracks: Mapping[int, Wire]) -> None:
+        new = {
+            ref: track_content(tracks[n])
+            for ref, n in self.written.tracks.items()
+            if ref not in self._noted and n in tracks
+        }
+        ids = {ref: self.written.tracks[ref] for ref in new}
+        self._journal.created("tracks", [[ref, ids[ref], new[ref]] for ref in new])
+        self._receipt.created("tracks", {ids[ref]: new[ref] for ref in new})
+        self._noted |= set(new)
+        self.counts["tracks_created"] += len(new)
 
     def _update_tracks(self, objects: Objects, frames: Sequence[int]) -> None:
         created = set(self.written.tracks.values())
@@ -179,9 +187,8 @@ class CvatSink:
             lambda look: tracks_to_update(self._plan, objects, frames, look, self.written)
         ):
             look = self._last_look()
-            for ref, track in batch:
+            for _, track in batch:
                 self._receipt.updating(look.tracks[track["id"]], track_content(track))
-                self._note_closing(ref, track, frames)
             self._patch("update", "tracks", [track for _, track in batch])
             for _, track in batch:
                 seen = look.tracks[track["id"]]
@@ -222,11 +229,6 @@ class CvatSink:
         if tracks:
             self._patch("delete", "tracks", [_sendable(t) for t in tracks])
             logger.warning("%d tracks that were stored twice were deleted.", len(tracks))
-
-    def _note_closing(self, ref: str, track: Wire, frames: Sequence[int]) -> None:
-        closing = closing_of(self._plan.job, track, frames)
-        if closing:
-            self.written.closing[ref] = closing
 
     def _may_be_deleted(self, frames: Sequence[int]) -> frozenset[int]:
         ids = {
@@ -325,10 +327,6 @@ class FileSink:
             shape["id"] = number
             written.shapes.add((object_number, frame))
             written.ids[number] = (object_number, frame)
-        for ref, track in (*new_tracks, *updates):
-            closing = closing_of(plan.job, track, frames)
-            if closing:
-                written.closing[ref] = closing
         gone = shapes_to_delete(plan, objects, frozenset(frames), look, written)
         edit = Edit(
             shapes=[shape for _, _, shape in shapes],

@@ -38,9 +38,22 @@ class Answer:
 
 
 class Tracker(Protocol):
+    @property
+    def joins(self) -> bool:
+        """It has `correct`; other trackers start an object anew from a correction."""
+
     def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer: ...
 
     def step(self, frame: int, states: list[Any]) -> Answer: ...
+
+    def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
+        """Adds what was drawn on `frame` to what is known; states: of the frame before."""
+
+    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+        """Lets an object stand on what was drawn on other frames too (docs/request.md).
+
+        kind: its type. others: the state and the distance of each. The answer has one entry.
+        """
 
 
 class Cure(enum.Enum):
@@ -143,6 +156,12 @@ class TrackedObject:
     stopped: str | None = None
     """why it was not tracked to the end"""
     state: Any = None
+    state_before: Any = None
+    """the state of the frame before, which a correction joins; None: the correction starts anew"""
+    memory: str | None = None
+    """memory policy to start with; None: the function's own"""
+    tolerance: float | None = None
+    """of polygons, how much the IoU with the mask may be short of 1; None: the function's own"""
     asleep: bool = False
     last_good: tuple[int, Sequence[float]] = (0, ())
     """frame and points to start again from"""
@@ -215,8 +234,6 @@ class NotOnRecord(ActionError):
     """A frame could not be recorded, so it does not count as done."""
 
 
-ToleranceOf = Callable[[Seed], float | None]
-"""of an object's polygons, how much their IoU with the mask may be short of 1; None: as set"""
 OnFrame = Callable[[int, Sequence[TrackedObject]], Sequence[Corrected] | None]
 """called after every frame; what it returns is put in the place of the results"""
 
@@ -228,7 +245,6 @@ def track(
     frames: Sequence[int],
     *,
     pace: Pace | None = None,
-    tolerance_of: ToleranceOf = lambda seed: None,
     on_frame: OnFrame | None = None,
     keep: Callable[[int], None] = lambda frame: None,
 ) -> Run:
@@ -239,7 +255,7 @@ def track(
     when every object has its result on it. `keep` is called with every frame that is done; what it
     raises, other than NotOnRecord and KeyboardInterrupt, comes out.
     """
-    loop = _Loop(tracker, job, list(objects), pace or Pace(), tolerance_of)
+    loop = Loop(tracker, job, list(objects), pace or Pace())
     done: list[int] = []
     broken, interrupted, resumable = None, False, True
     try:
@@ -286,17 +302,17 @@ class _FromKeep(Exception):  # noqa: N818 (it carries an error)
         self.error = error
 
 
-class _Loop:
+class Loop:
+    """The calls of one run: retried, split over several calls, and their faults told apart."""
+
     def __init__(
         self,
         tracker: Tracker,
         job: Job,
         objects: list[TrackedObject],
         pace: Pace,
-        tolerance_of: ToleranceOf,
     ) -> None:
         self.objects = objects
-        self._tolerance_of = tolerance_of
         self._tracker = tracker
         self._job = job
         self._pace = pace
@@ -322,15 +338,55 @@ class _Loop:
             by_frame.setdefault(o.last_good[0], []).append(o)
         for frame, together in by_frame.items():
             for o, (_, state, _, fault) in self._call(frame, together, self._start_on(frame)):
-                o.state = state
+                o.state, o.state_before = state, None
                 if fault or state is None:
                     why = fault["message"] if fault else "the function gave no state for it"
                     self._stop(o, f"not started on frame {frame}: {why}")
 
+    def _join(self, frame: int, objects: Sequence[TrackedObject]) -> None:
+        """Adds what was drawn on `frame` to what is known of the objects.
+
+        What the function cannot join is started anew from what was drawn.
+        """
+        known = [o for o in objects if self._tracker.joins and o.state_before is not None]
+        anew = [o for o in objects if o not in known]
+
+        def call(chunk: list[TrackedObject]) -> Answer:
+            shapes = [shape_to_start_from(o) for o in chunk]
+            return self._tracker.correct(frame, shapes, [o.state_before for o in chunk])
+
+        for o, (_, state, _, fault) in self._call(frame, known, call, anew):
+            if fault or state is None:
+                why = fault["message"] if fault else "The function gave no state for it."
+                logger.warning(
+                    "Frame %d, object %s: its correction starts it anew. %s", frame, o.seed.ref, why
+                )
+                anew.append(o)
+            else:
+                o.state, o.state_before = state, None
+        self.start(anew)
+
+    def adopt(self, o: TrackedObject, others: Sequence[tuple[TrackedObject, int]]) -> None:
+        """Lets an object stand on the drawings of others, each so many steps ahead or behind."""
+        states = [(other.state, distance) for other, distance in others]
+
+        def call(chunk: list[TrackedObject]) -> Answer:
+            return self._tracker.adopt(o.seed.frame, o.seed.type, chunk[0].state, states)
+
+        for each, (_, state, _, fault) in self._call(o.seed.frame, [o], call, []):
+            if fault or state is None:
+                why = fault["message"] if fault else "The function gave no state for it."
+                logger.warning(
+                    "Frame %d, object %s: the drawings on other frames do not count. %s",
+                    o.seed.frame,
+                    o.seed.ref,
+                    why,
+                )
+            else:
+                each.state = state
+
     def _start_on(self, frame: int) -> Callable[[list[TrackedObject]], Answer]:
-        return lambda chunk: self._tracker.start(
-            frame, [shape_to_start_from(o, self._tolerance_of(o.seed)) for o in chunk]
-        )
+        return lambda chunk: self._tracker.start(frame, [shape_to_start_from(o) for o in chunk])
 
     def track_frame(self, frame: int) -> dict[int, Tracked]:
         """The results of one frame by the objects' indexes; an object without one is missing."""
@@ -342,6 +398,7 @@ class _Loop:
             correction = o.corrections.get(frame)
             if correction and correction.sure and o.live:
                 results[index_of[id(o)]] = Tracked(correction.points, by_hand=True)
+                o.state_before = None if o.asleep else o.state
                 o.asleep = correction.points is None
                 if correction.points is not None:
                     o.last_good = (frame, correction.points)
@@ -369,7 +426,7 @@ class _Loop:
                         frame,
                         o.seed.ref,
                     )
-        self.start(corrected)
+        self._join(frame, corrected)
         return results
 
     def _is_drawn_there(self, o: TrackedObject, result: Tracked, drawn: Correction) -> bool:
@@ -379,7 +436,7 @@ class _Loop:
         return bool(boxes_iou(boxes[:1], boxes[1:])[0, 0] >= SAME_OBJECT)
 
     def correct(self, frame: int, corrected: Sequence[Corrected], *, start: bool = True) -> None:
-        """Puts corrections in the place of results, and starts the objects again from them."""
+        """Puts corrections in the place of results; from there on they count."""
         again = []
         for c in corrected:
             o = self.objects[c.index]
@@ -391,7 +448,7 @@ class _Loop:
             else:
                 o.asleep = True
         if start:
-            self.start(again)
+            self._join(frame, again)
 
     def _step(
         self,
@@ -424,7 +481,7 @@ class _Loop:
             if result is None:
                 self._stop(o, f"the function answered {wrong} on frame {frame}")
                 continue
-            o.state = state
+            o.state_before, o.state = o.state, state
             if state is None:
                 self._stop(o, f"the function ended it on frame {frame}")
             result = _begun_like(o, result)
@@ -513,14 +570,13 @@ class _Loop:
         logger.warning("Object %s: %s", o.seed.ref, reason)
 
 
-def shape_to_start_from(o: TrackedObject, tolerance: float | None = None) -> dict[str, Any]:
-    """The shape of a request that starts an object; further keys of a request belong here.
-
-    tolerance: of polygons, how much the IoU with the mask may be short of 1; None: as set there.
-    """
+def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:
+    """The shape of a request that starts or corrects an object (docs/request.md)."""
     shape: dict[str, Any] = {"type": o.seed.type, "points": list(o.last_good[1])}
-    if tolerance is not None and o.seed.type == "polygon":
-        shape["tolerance"] = tolerance
+    if o.memory:
+        shape["memory"] = o.memory
+    if o.tolerance is not None and o.seed.type == "polygon":
+        shape["tolerance"] = o.tolerance
     return shape
 
 

@@ -159,7 +159,7 @@ def _install_modules(
 ) -> MemoryLayout:
     prepare_image_encoder(network, dtype=dtype)
     with torch.inference_mode():
-        layout, positions = _measure_memory(network)
+        layout, positions, (height, width) = _measure_memory(network)
         time_encodings = network.maskmem_tpos_enc[:, 0, 0]
         if dtype == torch.float32:
             keep_objects_apart(network)
@@ -171,8 +171,8 @@ def _install_modules(
         else:
             network.memory_attention = MemoryAttention(
                 network.memory_attention,
-                height=layout.height,
-                width=layout.width,
+                height=height,
+                width=width,
                 memory_positions=positions,
                 time_encodings=time_encodings,
                 dtype=dtype,
@@ -181,8 +181,12 @@ def _install_modules(
     return layout
 
 
-def _measure_memory(network: SAM2VideoPredictor) -> tuple[MemoryLayout, Tensor]:
-    """The memory's sizes, and its positional encoding: a constant, (pixels, channels)."""
+def _measure_memory(network: SAM2VideoPredictor) -> tuple[MemoryLayout, Tensor, tuple[int, int]]:
+    """What the model's own memory encoder gives.
+
+    Returns the memory's sizes, its positional encoding, which is a constant, (tokens, channels),
+    and the height and width of the map that the tokens are.
+    """
     device = network.maskmem_tpos_enc.device
     side = network.image_size // network.backbone_stride
     blank = torch.zeros(1, network.hidden_dim, side, side, device=device)
@@ -190,14 +194,14 @@ def _measure_memory(network: SAM2VideoPredictor) -> tuple[MemoryLayout, Tensor]:
     output = network.memory_encoder(blank, mask, skip_mask_sigmoid=True)
     _, channels, height, width = output["vision_features"].shape
     layout = MemoryLayout(
+        tokens=height * width,
         channels=channels,
-        height=height,
-        width=width,
         recent=network.num_maskmem - 1,
         pointer_channels=network.hidden_dim,
         pointers=network.max_obj_ptrs_in_encoder - 1,
     )
-    return layout, output["vision_pos_enc"][-1][0].float().flatten(1).T
+    positions = output["vision_pos_enc"][-1][0].float().flatten(1).T
+    return layout, positions, (height, width)
 
 
 def _keep_memory_frames(network: SAM2VideoPredictor, frames: int) -> None:

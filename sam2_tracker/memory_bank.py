@@ -26,9 +26,10 @@ MAX_CONDITIONING = 8
 class MemoryLayout:
     """The sizes that a model gives to a memory bank."""
 
+    tokens: int
+    """Of one memory frame: the pixels of SAM 2's memory features."""
     channels: int
-    height: int
-    width: int
+    """Of one token."""
     recent: int
     """Memory frames that a step attends to beside the conditioning frames: 6 in SAM 2."""
     pointer_channels: int
@@ -38,7 +39,7 @@ class MemoryLayout:
     @property
     def frame_bytes(self) -> int:
         """Of one memory frame's features, in bfloat16."""
-        return 2 * self.channels * self.height * self.width
+        return 2 * self.channels * self.tokens
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +51,7 @@ class MemoryFrame:
 
     id: str
     features: Tensor
-    """bfloat16 (channels, height, width)."""
+    """bfloat16 (channels, tokens)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,10 +138,15 @@ def correct_bank(bank: MemoryBank, drawn: MemoryBank, *, distance: int) -> Memor
     """Joins a correction: the object was drawn `distance` steps after the bank's last step.
 
     distance: 0, the last tracked frame is the one that was drawn; 1, the frame after it, which
-    then counts as done. Raises TooManyKeyframes.
+    then counts as done. Where MAX_CONDITIONING frames are drawn already, the farthest gives way.
     """
-    joined = adopt_keyframes(bank, [(drawn, distance)])
-    return replace(joined, step=bank.step + distance)
+    step = bank.step + distance
+    kept = bank.conditioning
+    if len(kept) == MAX_CONDITIONING and all(frame.step != step for frame in kept):
+        farthest = max(kept, key=lambda frame: abs(frame.step - step))
+        kept = tuple(frame for frame in kept if frame is not farthest)
+    joined = adopt_keyframes(replace(bank, conditioning=kept), [(drawn, distance)])
+    return replace(joined, step=step)
 
 
 def adopt_keyframes(bank: MemoryBank, others: Sequence[tuple[MemoryBank, int]]) -> MemoryBank:

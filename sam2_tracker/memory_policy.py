@@ -84,9 +84,8 @@ def recall(bank: MemoryBank, layout: MemoryLayout, *, conditioning_frames: int =
     acting: tuple[Drawn, ...] = (*drawn, *anchors)
     taken = {frame.step for frame in anchors}
     # A conditioning frame that is left out counts as a tracked one, as in SAM 2.
-    others: dict[int, Drawn] = {
-        frame.step: frame for frame in (*bank.tracked, *left_out) if frame.step not in taken
-    }
+    rest: tuple[Drawn, ...] = (*bank.tracked, *left_out)
+    others = {frame.step: frame for frame in rest if frame.step not in taken}
     recent = RECENT[bank.policy](bank, others, now, layout.recent - len(anchors))
     past: list[Drawn] = [frame for frame in acting if frame.step <= now]
     past += [others[now - d] for d in range(1, layout.pointers + 1) if now - d in others]

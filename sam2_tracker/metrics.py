@@ -24,7 +24,8 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 NAMESPACE = "cvat_sam2"
 # Seconds. CVAT's nginx waits 60 s, a request is refused if it would take longer than 25 s.
 REQUEST_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 25, 30, 60)
-disable_created_metrics()  # else each series has a second one with the time of its first value
+# Else each series has a second one with the time of its first value.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The bytes of what is remembered: memory frames, and the heads that name them.
 
-A memory frame is one safetensors record: `features`, bfloat16 (channels, height, width). A head is
+A memory frame is one safetensors record: `features`, bfloat16 (channels, tokens). A head is
 a seal of 32 bytes and a safetensors record: `pointers`, float32 (frames, channels), and `head`, all
 the rest as JSON. The seal is made with the token's id, which the store never sees, and the head
 holds the digest of each of its memory frames. So what was altered in the store is not accepted.
@@ -123,7 +123,7 @@ def write_frame(features: Tensor) -> bytes:
 
 
 def read_frame(record: bytes, reference: FrameReference, layout: MemoryLayout) -> Tensor:
-    """Features, bfloat16 (channels, height, width), on the CPU."""
+    """Features, bfloat16 (channels, tokens), on the CPU."""
     if len(record) > layout.frame_bytes + MAX_SAFETENSORS_HEAD:
         raise ValueError("it is too long")
     if hashlib.sha256(record).hexdigest() != reference.digest:
@@ -131,7 +131,7 @@ def read_frame(record: bytes, reference: FrameReference, layout: MemoryLayout) -
     tensors = load(record)
     if set(tensors) != {"features"}:
         raise ValueError("it holds something else")
-    shape = (layout.channels, layout.height, layout.width)
+    shape = (layout.channels, layout.tokens)
     _check_tensor(tensors["features"], torch.bfloat16, shape)
     return tensors["features"]
 

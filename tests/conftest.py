@@ -39,6 +39,22 @@ settings.register_profile("quick", settings.get_profile("project"), max_examples
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 
 
+# What `make test-fast` leaves out: processes, HTTP, long runs of real models. Other slow tests are
+# marked where they stand.
+SLOW = (
+    *("test_benchmarks", "test_demo", "test_efficienttam", "test_fidelity", "test_http"),
+    *("test_inexact_options", "test_image_encoder", "test_memory_attention", "test_operations"),
+    *("test_training_model", "test_ui_plugin_recording", "test_action_end_to_end", "test_deploy"),
+    *("test_logs", "test_tls"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def what_a_test_changed() -> "Iterator[None]":
     """Puts torch's threads and the root logger back as they were, whatever a test did to them."""

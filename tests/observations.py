@@ -5,9 +5,9 @@ import torch
 
 from sam2_tracker.memory_bank import MemoryLayout, Observation, name_memory
 
-SMALL = MemoryLayout(channels=4, height=4, width=4, recent=6, pointer_channels=8, pointers=15)
+SMALL = MemoryLayout(tokens=16, channels=4, recent=6, pointer_channels=8, pointers=15)
 # SAM 2's at 1024 px.
-FULL = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
+FULL = MemoryLayout(tokens=64 * 64, channels=64, recent=6, pointer_channels=256, pointers=15)
 
 
 def observation(
@@ -21,7 +21,7 @@ def observation(
 ) -> Observation:
     """The features and the pointer are random numbers that `number` seeds."""
     generator = torch.Generator().manual_seed(number)
-    shape = (layout.channels, layout.height, layout.width)
+    shape = (layout.channels, layout.tokens)
     features = torch.randn(shape, generator=generator).to(torch.bfloat16)
     return Observation(
         memory=name_memory(features),

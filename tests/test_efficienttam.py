@@ -89,8 +89,13 @@ def test_answers_as_the_authors_predictor(
     recorded: dict[str, Tensor],
     tmp_path: Path,
 ) -> None:
-    """Three objects: two drawn as masks and one as a box."""
-    ours = our_numbers(seeded_files(name, parameters, tmp_path), size, count)
+    """Three objects: two drawn as masks and one as a box.
+
+    At the large size they run as one batch. At the small size each runs by itself, because torch
+    takes other kernels for a batch there, which round otherwise.
+    """
+    files = seeded_files(name, parameters, tmp_path)
+    ours = our_numbers(files, size, count, together=label == "large")
     for part, largest in LARGEST.items():
         official = recorded[f"{name}/{label}/{part}"]
         assert ours[part].shape == official.shape
@@ -102,7 +107,9 @@ def test_answers_as_the_authors_predictor(
     assert visible.any()
 
 
-def our_numbers(files: ModelFiles, image_size: int, count: int) -> dict[str, Tensor]:
+def our_numbers(
+    files: ModelFiles, image_size: int, count: int, *, together: bool
+) -> dict[str, Tensor]:
     """features: (frames, samples); the others: (objects, frames, samples)."""
     model = ModelHandler(
         files, device="cpu", precision="float32", fill_hole_area=0, image_size=image_size
@@ -116,13 +123,19 @@ def our_numbers(files: ModelFiles, image_size: int, count: int) -> dict[str, Ten
         frame = model.encode(image)
         features.append(sample(frame.levels[-1].permute(1, 2, 0)))
         if banks:
-            results = model.step(frame, banks)
+            groups = [banks] if together else [[bank] for bank in banks]
+            results = [result for group in groups for result in model.step(frame, group)]
             banks = [
                 remember(bank, result.seen, model.layout)
                 for bank, result in zip(banks, results, strict=True)
             ]
         else:
-            results = model.start(frame, prompts(), width=WIDTH, height=HEIGHT)
+            groups = [prompts()] if together else [[prompt] for prompt in prompts()]
+            results = [
+                result
+                for group in groups
+                for result in model.start(frame, group, width=WIDTH, height=HEIGHT)
+            ]
             banks = [start_bank("official", result.seen) for result in results]
         for number, result in enumerate(results):
             found["logits"][number].append(sample(result.logits))

@@ -428,7 +428,7 @@ def test_memories_are_bfloat16_and_pointers_float32(clip: Clip, micro_model: Mod
     (bank,) = banks_of(micro_model, clip, [8])
     assert {memory.features.dtype for memory in bank.memories} == {torch.bfloat16}
     layout = micro_model.layout
-    shape = (layout.channels, layout.height, layout.width)
+    shape = (layout.channels, layout.tokens)
     assert {memory.features.shape for memory in bank.memories} == {shape}
     pointers = [frame.pointer for frame in (*bank.conditioning, *bank.tracked)]
     assert {(p.dtype, p.shape) for p in pointers} == {(torch.float32, (layout.pointer_channels,))}

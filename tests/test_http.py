@@ -47,6 +47,7 @@ def environment(
         "SAM2_CHECKPOINT": str(files.checkpoint),
         "SAM2_DEVICE": "cpu",
         "SAM2_PRECISION": "float32",
+        "SAM2_MEMORY_POLICY": "official",
         "SAM2_THREADS": "1",
         **more,
     }

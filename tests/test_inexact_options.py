@@ -112,7 +112,7 @@ def test_meta_s_models_take_them(tmp_path: Path, repository: Path) -> None:
     config = Path(sam2.__file__).parent / "configs" / "sam2.1" / "sam2.1_hiera_t.yaml"
     files = random_model(config, tmp_path)
     model = model_with(files, image_size=128, memory_frames=4)
-    assert (model.layout.height, model.layout.width, model.layout.recent) == (8, 8, 3)
+    assert (model.layout.tokens, model.layout.recent) == (8 * 8, 3)
     frame = model.encode(Image.new("RGB", (96, 64)))
     (started,) = model.start(frame, [(8.0, 8.0, 40.0, 40.0)], width=96, height=64)
     bank = start_bank("official", sound(started).seen)

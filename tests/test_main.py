@@ -15,7 +15,7 @@ from nuclio_sdk.event import EventDeserializerKinds
 from PIL import Image
 
 import main
-from sam2_tracker.errors import ConfigurationError, ModelFailure, OutOfMemory, StoreUnavailable
+from sam2_tracker.errors import ConfigurationError, OutOfMemory, StoreUnavailable
 from sam2_tracker.models import ModelFiles
 from tools.redis_server import RedisServer
 
@@ -199,7 +199,6 @@ def test_the_status_where_all_objects_fail_is_the_first_ones(context: Any) -> No
         (MemoryError(), 500, "internal"),
         (RecursionError(), 500, "internal"),
         (KeyError("x"), 500, "internal"),
-        (ModelFailure("The model's masks are not finite numbers."), 500, "model_failure"),
         (OutOfMemory("Too little memory."), 503, "out_of_memory"),
         (StoreUnavailable("The store does not answer."), 503, "store_unavailable"),
     ],

@@ -56,7 +56,7 @@ def test_equals_the_official_module(config: str, objects: int, frames: int, head
     )
     tokens = 4 * (frames + 1)
     memories = [
-        [name_memory(torch.randn(MEMORY_CHANNELS, SIDE, SIDE).bfloat16()) for _ in range(frames)]
+        [name_memory(torch.randn(MEMORY_CHANNELS, SIDE * SIDE).bfloat16()) for _ in range(frames)]
         for _ in range(objects)
     ]
     for frame in itertools.chain(*memories):

@@ -84,7 +84,16 @@ def test_keyframes_are_adopted_from_before_and_after() -> None:
     assert bank.step == 0
 
 
-def test_more_than_8_drawn_frames_are_refused() -> None:
+def test_a_ninth_correction_takes_the_place_of_the_farthest() -> None:
+    bank = started(0)
+    for number in range(1, 51):
+        bank = correct_bank(bank, started(number), distance=1)
+    assert drawn_steps(bank) == list(range(43, 51))
+    again = correct_bank(bank, started(99), distance=0)  # drawn once more: nobody gives way
+    assert drawn_steps(again) == list(range(43, 51))
+
+
+def test_more_than_8_adopted_frames_are_refused() -> None:
     others = [(started(n), n) for n in range(1, MAX_CONDITIONING)]
     bank = adopt_keyframes(started(0), others)
     assert len(bank.conditioning) == MAX_CONDITIONING

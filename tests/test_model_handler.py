@@ -9,15 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from model_handler import Prediction
+from model_handler import ModelHandler, Prediction
 from sam2_tracker.build_model import choose_precision
 from sam2_tracker.errors import ConfigurationError
-from sam2_tracker.mask_logits import pack_bits
+from sam2_tracker.mask_logits import logits_to_bitmaps, pack_bits
 from sam2_tracker.memory_bank import MemoryFrame, start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.threads import available_cores
+from tools.official import OfficialRun, official_predictor
 from tools.sam2_models import load_model, random_model
+from training.clips import draw_clip
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 320])
@@ -44,6 +46,80 @@ def test_bfloat16_only_where_a_gpu_computes_in_it(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)  # older ones emulate it
     assert choose_precision("auto", torch.device("cuda")) == precision
+
+
+@pytest.mark.parametrize("amx", [False, True])
+@pytest.mark.parametrize("avx512", [False, True])
+def test_bfloat16_only_where_a_cpu_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    expected = "bfloat16" if amx or avx512 else "float32"
+    assert choose_precision("auto", torch.device("cpu")) == expected
+    assert choose_precision("float32", torch.device("cpu")) == "float32"
+
+
+@pytest.mark.parametrize("size", [(7, 5), (64, 48), (321, 240)])
+def test_a_gpus_way_to_bitmaps_gives_what_the_cpus_gives(size: tuple[int, int]) -> None:
+    """Packed to bits, 32 at a time; both ways run on a CPU."""
+    width, height = size
+    generator = torch.Generator().manual_seed(width)
+    logits = [torch.randn((16, 16), generator=generator) for _ in range(40)]
+    plain, packed = (
+        list(logits_to_bitmaps(logits, width=width, height=height, packed=packed))
+        for packed in (False, True)
+    )
+    assert len(packed) == 40
+    for one, other in zip(plain, packed, strict=True):
+        assert one.shape == other.shape == (height, width)
+        assert other.dtype == np.bool_
+        assert (one == other).all()
+
+
+def test_32_objects_go_through_the_model_together(micro_model: ModelHandler) -> None:
+    calls: list[int] = []
+    hook = micro_model.network.sam_mask_decoder.register_forward_hook(
+        lambda module, arguments, output: calls.append(len(output[1]))
+    )
+    frame = micro_model.encode(Image.effect_noise((64, 48), 60).convert("RGB"))
+    boxes = [(1.0 * n, 8.0, 20.0 + n, 40.0) for n in range(33)]
+    micro_model.start(frame, boxes[:32], width=64, height=48)
+    assert calls == [32]
+    micro_model.start(frame, boxes, width=64, height=48)
+    assert calls == [32, 32, 1]
+    hook.remove()
+
+
+def test_the_score_is_object_score_times_predicted_iou_as_the_official_predictor_has_them(
+    micro_files: ModelFiles, micro_model: ModelHandler, tmp_path: Path
+) -> None:
+    """Of a box, and of the step after it."""
+    clip = draw_clip(5, frames=2, width=96, height=64, objects=1)
+    frames = [Image.fromarray(frame) for frame in clip.frames]
+    y, x = np.nonzero(clip.masks[0, 0])
+    box = (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1))
+
+    official: list[float] = []
+
+    def keep(module: object, arguments: object, output: tuple[torch.Tensor, ...]) -> None:
+        _, ious, _, object_scores = output
+        official.append(float(object_scores.sigmoid()[0, 0] * ious[0].max()))
+
+    predictor = official_predictor(micro_files)
+    predictor.sam_mask_decoder.register_forward_hook(keep)
+    run = OfficialRun(predictor, frames, tmp_path)
+    run.draw(0, 0, box)
+    run.track(0, 1)
+
+    first, second = (micro_model.encode(frame) for frame in frames)
+    (started,) = micro_model.start(first, [box], width=96, height=64)
+    assert isinstance(started, Prediction)
+    (stepped,) = micro_model.step(second, [start_bank("official", started.seen)])
+    assert isinstance(stepped, Prediction)
+    assert started.score == pytest.approx(official[0], abs=1e-4)
+    assert stepped.score == pytest.approx(official[-1], abs=1e-4)
+    assert stepped.seen.predicted_iou < 0.999  # else it would not show whether it is in the score
 
 
 def test_memory_that_is_released_changes_no_answer(micro_files: ModelFiles) -> None:

@@ -3,6 +3,8 @@
 
 import json
 import logging
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,13 +13,15 @@ from typing import Any
 
 import nuclio_sdk
 import pytest
-from function_server import FunctionServer, follow, init
+from cvat_requests import follow, init
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 import main
 from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.metrics import Metrics
 from sam2_tracker.models import ModelFiles
+from tools.function_process import FunctionProcess
 from tools.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,16 +53,16 @@ def store() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def function(micro_files: ModelFiles, store: RedisServer) -> Iterator[FunctionServer]:
+def function(micro_files: ModelFiles, store: RedisServer) -> Iterator[FunctionProcess]:
     address = {
         "CVAT_FUNCTIONS_REDIS_HOST": store.host,
         "CVAT_FUNCTIONS_REDIS_PORT": str(store.port),
     }
-    with FunctionServer(environment(micro_files) | address) as server:
+    with FunctionProcess({**os.environ, **environment(micro_files), **address}) as server:
         yield server
 
 
-def figures(function: FunctionServer) -> dict[tuple[str, ...], float]:
+def figures(function: FunctionProcess) -> dict[tuple[str, ...], float]:
     """GET /metrics as {(name, label values in the order of their names): value}."""
     status, headers, body = function.request("GET", path="/metrics")
     assert status == 200
@@ -71,7 +75,7 @@ def figures(function: FunctionServer) -> dict[tuple[str, ...], float]:
 
 
 def test_ready_means_that_a_request_would_be_answered(
-    function: FunctionServer, store: RedisServer
+    function: FunctionProcess, store: RedisServer
 ) -> None:
     def ready() -> tuple[int, Any]:
         status, _, body = function.request("GET", path="/ready")
@@ -97,7 +101,7 @@ def test_ready_means_that_a_request_would_be_answered(
     assert function.get()["store"] == {"kind": "redis", "answers": False}, "GET / goes on"
 
 
-def test_metrics_are_the_figures_of_the_log(function: FunctionServer, store: RedisServer) -> None:
+def test_metrics_are_the_figures_of_the_log(function: FunctionProcess, store: RedisServer) -> None:
     before = figures(function)
     assert before["cvat_sam2_store_answers", "0"] == 0
     store.start()
@@ -138,7 +142,7 @@ def test_metrics_are_the_figures_of_the_log(function: FunctionServer, store: Red
     assert after["cvat_sam2_process_resident_memory_bytes",] > 100 << 20
 
 
-def test_a_wrong_method_is_logged_as_a_warning(function: FunctionServer) -> None:
+def test_a_wrong_method_is_logged_as_a_warning(function: FunctionProcess) -> None:
     assert function.request("DELETE")[0] == 405
     function.wait_for(r"(?i)\[warning\] request failed.*status: 405|warn.*405")
 
@@ -204,3 +208,20 @@ def test_settings_are_checked_without_any_package(variables: dict[str, str], sen
     assert done.returncode == bool(sentence)
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == bool(sentence)
+
+
+def test_every_metric_of_the_documents_exists(micro_files: ModelFiles) -> None:
+    text = Metrics(0, {"version": main.VERSION}).text(store_answers=True)
+    families = list(text_string_to_metric_families(text))
+    names = {sample.name for family in families for sample in family.samples}
+    types = {family.name: family.type for family in families}
+    names |= {f"{name}_total" for name, kind in types.items() if kind == "counter"}
+    names |= {f"{name}_bucket" for name, kind in types.items() if kind == "histogram"}
+    document = (ROOT / "docs" / "monitoring.md").read_text()
+    mentioned = set(re.findall(r"\bcvat_sam2_[a-z_]*[a-z]", document))
+    assert mentioned
+    assert mentioned <= names
+    table = document.split("## Metrics")[1].split("## Prometheus")[0]
+    listed = {f"cvat_sam2_{name}" for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE)}
+    ours = {name for name in types if "_process_" not in name}
+    assert {name.removesuffix("_total") for name in listed if "_process_" not in name} == (ours)

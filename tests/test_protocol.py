@@ -21,7 +21,10 @@ from sam2_tracker.errors import (
     TooLarge,
 )
 from sam2_tracker.protocol import (
+    Adoption,
     Answer,
+    Correction,
+    Lent,
     Seed,
     Shape,
     Token,
@@ -220,12 +223,13 @@ def test_a_malformed_shape_is_an_error_of_its_object(shape: object, match: str) 
     assert second == SEED
 
 
+MARKS = ("correction", "adopt", "memory")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["type", "points", "v", "id", "x"]) | st.text(max_size=3),
+            st.sampled_from(["type", "points", "v", "id", *MARKS, "index", "distance"]),
             inner,
             max_size=4,
         )
@@ -234,8 +238,11 @@ json_values = st.recursive(
 )
 
 
-@given(st.lists(json_values, max_size=4) | json_values, st.lists(json_values, max_size=4))
-def test_any_json_is_parsed_or_rejected(shapes: object, states: list[object]) -> None:
+@given(
+    st.lists(json_values, max_size=4) | json_values,
+    st.lists(json_values | st.just(STATE), max_size=4),
+)
+def test_any_json_is_a_request_or_an_error(shapes: object, states: list[object]) -> None:
     try:
         found = request(body(shapes=shapes, states=states))
     except BadRequest:
@@ -244,7 +251,9 @@ def test_any_json_is_parsed_or_rejected(shapes: object, states: list[object]) ->
         return
     assert len(found.entries) == max(len(shapes or []), len(states))
     for entry in found.entries:
-        assert entry is None or isinstance(entry, Seed | Token | BadShape | BadState)
+        assert entry is None or isinstance(
+            entry, Seed | Token | Correction | Adoption | Lent | BadShape | BadState
+        )
 
 
 @given(st.binary(max_size=30) | st.text(max_size=30))
@@ -320,3 +329,128 @@ def test_the_body_of_a_failed_request() -> None:
 )
 def test_error_codes_and_statuses(kind: type[ObjectError], code: str, status: int) -> None:
     assert (kind.code, kind.status) == (code, status)
+
+
+# ---- corrections, keyframes, memory policies ----
+
+OTHER = {"v": 1, "id": "B" * 43}
+OTHER_TOKEN = Token(id="B" * 43)
+
+
+def entries(shapes: list[object], states: list[object]) -> tuple[object, ...]:
+    return request(body(shapes=shapes, states=states)).entries
+
+
+def code(entry: object) -> str | None:
+    return entry.code if isinstance(entry, ObjectError) else None
+
+
+@pytest.mark.parametrize(
+    ("shape", "distance"), [(MASK, 0), (MASK, 1), (POLYGON, 0), (RECTANGLE, 1)]
+)
+def test_a_shape_that_corrects_a_state(shape: dict[str, object], distance: int) -> None:
+    (entry,) = entries([{**shape, "correction": distance}], [STATE])
+    assert isinstance(entry, Correction)
+    assert (entry.token, entry.distance) == (TOKEN, distance)
+    assert (entry.seed.type, entry.seed.points) == (shape["type"], shape["points"])
+
+
+@pytest.mark.parametrize("shape", [MASK, {**MASK, "memory": "anchors"}, {**MASK, "other": 1}])
+def test_a_shape_without_a_mark_does_not_correct(shape: object) -> None:
+    """CVAT's own page sends the first shape again beside each state."""
+    assert entries([shape], [STATE]) == (TOKEN,)
+
+
+def test_a_correction_without_a_state_is_a_start() -> None:
+    (entry,) = entries([{**POLYGON, "correction": 1}], [None])
+    assert isinstance(entry, Seed)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *(
+            {**MASK, "correction": value}
+            for value in (2, -1, 0.0, 1.0, True, "1", None, [], {}, 1e400)
+        ),
+        {**RECTANGLE, "correction": 0},
+        {"type": "ellipse", "points": [], "correction": 1},
+        {"correction": 1},
+        {**MASK, "correction": 1, "adopt": [{"index": 1, "distance": 1}]},
+    ],
+    ids=repr,
+)
+def test_malformed_corrections_are_the_objects_error(shape: object) -> None:
+    wrong, right = entries([shape, None], [STATE, OTHER])
+    assert code(wrong) == "bad_shape"
+    assert right == OTHER_TOKEN
+
+
+def test_an_object_adopts_the_keyframes_of_others() -> None:
+    adopt = [{"index": 1, "distance": 30}, {"index": 2, "distance": -12}]
+    found = entries([{"adopt": adopt}, None, None], [STATE, OTHER, {"v": 1, "id": "C" * 43}])
+    assert found == (
+        Adoption(token=TOKEN, keyframes=((1, 30), (2, -12))),
+        Lent(token=OTHER_TOKEN),
+        Lent(token=Token(id="C" * 43)),
+    )
+
+
+def test_two_objects_may_adopt_each_other() -> None:
+    adopting = [{"adopt": [{"index": 1, "distance": 5}]}, {"adopt": [{"index": 0, "distance": -5}]}]
+    assert entries(adopting, [STATE, OTHER]) == (
+        Adoption(token=TOKEN, keyframes=((1, 5),)),
+        Adoption(token=OTHER_TOKEN, keyframes=((0, -5),)),
+    )
+
+
+KEYFRAME = {"index": 1, "distance": 3}
+
+
+@pytest.mark.parametrize(
+    "adopt",
+    [
+        *(None, [], {}, "1", 1, [1], [[]], [None], [{}], [KEYFRAME] * 8),
+        *([{**KEYFRAME, "index": value}] for value in ("1", 1.0, True, None, [1])),
+        *(
+            [{**KEYFRAME, "distance": value}]
+            for value in ("1", 1.5, False, None, 10**400, -(1 << 31))
+        ),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_malformed_adoptions_are_the_objects_error(adopt: object) -> None:
+    wrong, right = entries([{"adopt": adopt}, None], [STATE, OTHER])
+    assert code(wrong) == "bad_shape"
+    assert right == OTHER_TOKEN
+
+
+@pytest.mark.parametrize("index", [0, -1, 2, 3, 10**30])
+def test_only_another_state_of_the_request_can_be_adopted(index: int) -> None:
+    """0 is the object itself, 2 a shape that starts."""
+    adopt = {"adopt": [{"index": index, "distance": 1}]}
+    wrong, right, start = entries([adopt, None, POLYGON], [STATE, OTHER, None])
+    assert code(wrong) == "bad_state"
+    assert right == OTHER_TOKEN
+    assert isinstance(start, Seed)
+
+
+def test_a_malformed_state_that_is_adopted_is_both_objects_error() -> None:
+    found = entries([{"adopt": [KEYFRAME]}, None], [STATE, {"v": 2}])
+    assert [code(entry) for entry in found] == ["bad_state", "bad_state"]
+
+
+@pytest.mark.parametrize("policy", ["official", "quality", "anchors", None])
+def test_a_shape_may_name_its_memory_policy(policy: str | None) -> None:
+    (seed,) = entries([{**POLYGON, "memory": policy}], [])
+    assert isinstance(seed, Seed)
+    assert seed.policy == policy
+
+
+@pytest.mark.parametrize(
+    "policy", ["", "Official", "best", 0, 1, True, [], {}, ["official"]], ids=repr
+)
+def test_an_unknown_memory_policy_is_the_objects_error(policy: object) -> None:
+    wrong, right = entries([{**POLYGON, "memory": policy}, POLYGON], [])
+    assert code(wrong) == "bad_shape"
+    assert isinstance(right, Seed)

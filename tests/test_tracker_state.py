@@ -281,16 +281,26 @@ def test_adopted_frames_are_shared_and_outlive_their_first_track(any_store: Stat
     assert [f.step for f in load(any_store, forward).bank.conditioning] == [0, 30, -12]
 
 
+def test_a_drawn_frame_that_another_one_replaces_stays_with_its_own_track(
+    any_store: StateStore,
+) -> None:
+    """Two keyframes on one frame: the second counts, and the first one's track goes on."""
+    ids = [any_store.save([started(number)])[0] for number in (1, 2, 3)]
+    first, second, third = (load(any_store, id_) for id_ in ids)
+    bank = adopt_keyframes(first.bank, [(second.bank, 30), (third.bank, 30)])
+    (id_,) = any_store.save([adopt_references(first, bank, second, third)])
+    branch(any_store, id_, 2 * RETAINED, 700)
+    for other, state in zip(ids[1:], (second, third), strict=True):
+        assert same(load(any_store, other), state)
+
+
 def test_a_track_corrected_50_times_stays_bounded(empty_redis: RedisServer) -> None:
     store = open_store(empty_redis)
     (id_,) = store.save([started(0)])
     for number in range(1, 51):
         id_ = branch(store, id_, 3, 10 * number)
         state = load(store, id_)
-        # The last correction gives way to the new one where there are 8.
-        at = state.bank.conditioning[-1].step - state.bank.step if number > 7 else 0
-        drawn = started(1000 + number)
-        bank = adopt_keyframes(state.bank, [(drawn.bank, at)])
+        bank = correct_bank(state.bank, started(1000 + number).bank, distance=0)
         (id_,) = store.save([adopt_references(state, bank)])
     with empty_redis.client() as client:
         kinds = [key.split(b":")[2] for key in client.keys("*")]
@@ -482,7 +492,7 @@ def test_states_of_another_model_are_gone(empty_redis: RedisServer, store: State
 def test_states_of_another_layout_are_gone(empty_redis: RedisServer, store: StateStore) -> None:
     """Should two models ever share a fingerprint."""
     ids, _ = walk(store, 3)
-    for change in ({"channels": 5}, {"height": 5}, {"pointer_channels": 9}):
+    for change in ({"channels": 5}, {"tokens": 20}, {"pointer_channels": 9}):
         other = open_store(empty_redis, layout=replace(SMALL, **change))
         assert is_gone(other, ids[-1]), change
         other.close()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from training.baselines import carry_by_flow, repeat_first
-from training.evaluate import Tally, returns_after
 from training.metrics import boundary, boundary_f, jaccard
+from training.tally import Tally, returns_after
 
 
 def square(top: int, left: int, side: int = 20, shape: tuple[int, int] = (100, 100)) -> np.ndarray:

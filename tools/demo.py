@@ -31,6 +31,7 @@ from cvat_action.errors import ActionError
 from cvat_action.media import Media, open_media
 from cvat_action.overlay import Picture, VideoFile, contact_sheet, draw_masks
 from sam2_tracker.errors import ObjectError
+from sam2_tracker.memory_policy import POLICIES
 from sam2_tracker.settings import with_model
 from sam2_tracker.shapes import (
     Bitmap,
@@ -287,6 +288,7 @@ def main() -> int:
         "--seeds", type=Path, help="shapes: COCO (.json) or CVAT for video 1.1 (.xml)"
     )
     parser.add_argument("--model", help="default: SAM2_MODEL, or the bundled micro model")
+    parser.add_argument("--memory", choices=POLICIES, help="default: the function's setting")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder for the results")
     options = parser.parse_args()
     if bool(options.video) != bool(options.seeds):
@@ -295,7 +297,9 @@ def main() -> int:
     try:
         clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()
         print("Starting the function ...")
-        environment = with_model(os.environ, options.model) if options.model else os.environ
+        environment = with_model(os.environ, options.model) if options.model else {**os.environ}
+        if options.memory:
+            environment["SAM2_MEMORY_POLICY"] = options.memory
         with FunctionProcess(environment) as function:
             info = function.get()
             print(f"{info['model']} on {info['device']} in {info['precision']} at {function.url}")

@@ -43,9 +43,11 @@ VARIANTS = {
 FRAMES = 24
 SMALL_SIZE = 128
 """The image size, in pixels, at which every model is recorded over all frames."""
-FULL_SIZES = {"efficienttam_ti_512": 512, "efficienttam_ti_2": 1024}
-FULL_SIZE_FRAMES = 3
-"""Frames that some models are also recorded over at their own image size."""
+LARGE_SIZE = 512
+LARGE_FRAMES = 3
+"""So many frames of two models are recorded at the large size too, of which the third is the first
+with two memory frames, which one of the models pools."""
+RECORDED_LARGE = ("efficienttam_ti_512", "efficienttam_ti_2")
 PARTS = {
     "logits": "pred_masks",
     "memories": "maskmem_features",
@@ -125,8 +127,8 @@ def sample(tensor: Tensor) -> Tensor:
 
 def recordings(name: str) -> list[tuple[str, int, int]]:
     """Of one model: label, image size in pixels, and number of frames of each recording."""
-    full = [("full", FULL_SIZES[name], FULL_SIZE_FRAMES)] if name in FULL_SIZES else []
-    return [("small", SMALL_SIZE, FRAMES), *full]
+    large = [("large", LARGE_SIZE, LARGE_FRAMES)] if name in RECORDED_LARGE else []
+    return [("small", SMALL_SIZE, FRAMES), *large]
 
 
 def _parameters_to_text(shapes: Mapping[str, Shapes]) -> str:

@@ -20,9 +20,9 @@ import torch
 
 from training.clips import draw_clip
 from training.dataset import FIRST_SEED, SIDE
+from training.model import WEIGHTS, build_predictor, load_weights, save_weights
 from training.predict import silence_bars, tracked
 from training.tally import Tally, merged, share
-from training.model import WEIGHTS, build_predictor, load_weights, save_weights
 
 BIAS = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
 SHIFTS = (0.0, -0.8, -1.2, -1.6)

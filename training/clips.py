@@ -355,7 +355,11 @@ def _thing(
         parts=_shape(rng),
         texture=texture,
         path=draw_path(rng, frames, width, height, float(speed), leaving),
-        angle=rng.uniform(0, 2 * np.pi) + spin * np.arange(frames) + smooth_curve(rng, frames, 0.15),
+        angle=(
+            rng.uniform(0, 2 * np.pi)
+            + spin * np.arange(frames)
+            + smooth_curve(rng, frames, 0.15)
+        ),
         radius=radius * np.exp(smooth_curve(rng, frames, rng.uniform(0, 0.25))),
         stretch=1 + np.stack([smooth_curve(rng, frames, 0.15 * deforms) for _ in range(2)], 1),
         wobble=(

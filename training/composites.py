@@ -87,7 +87,9 @@ def _like_the_background(
     rng: np.random.Generator, sprite: _Sprite, background: np.ndarray
 ) -> _Sprite:
     """Shift mean and spread of the colours towards the background's (Reinhard et al., 2001)."""
-    share = float(rng.choice([0.0, rng.uniform(0.1, 0.5), rng.uniform(0.5, 0.9)], p=[0.5, 0.3, 0.2]))
+    share = float(
+        rng.choice([0.0, rng.uniform(0.1, 0.5), rng.uniform(0.5, 0.9)], p=[0.5, 0.3, 0.2])
+    )
     inside = sprite.colour[sprite.alpha >= 0.5]
     mean, spread = inside.mean(0), inside.std(0) + 1
     there = background.reshape(-1, 3)
@@ -115,7 +117,9 @@ def _mover(
 ) -> _Mover:  # fmt: skip
     unit = min(width, height)
     radius = unit * np.exp(rng.uniform(np.log(0.09), np.log(largest)))
-    speed = motion * unit * rng.choice([0.002, 0.01, 0.025, 0.05, 0.1], p=[0.2, 0.3, 0.25, 0.15, 0.1])
+    speed = (
+        motion * unit * rng.choice([0.002, 0.01, 0.025, 0.05, 0.1], p=[0.2, 0.3, 0.25, 0.15, 0.1])
+    )
     grow = rng.uniform(0.0, 0.35) * motion
     growth = np.exp(
         np.clip(
@@ -125,27 +129,35 @@ def _mover(
         )
     )  # fmt: skip
     spin = float(rng.choice([0.0, 0.015, 0.05], p=[0.5, 0.35, 0.15])) * rng.normal() * motion
-    angle = rng.normal(0, 0.25) + spin * np.arange(frames) + smooth_curve(rng, frames, 0.12 * motion)
+    angle = (
+        rng.normal(0, 0.25) + spin * np.arange(frames) + smooth_curve(rng, frames, 0.12 * motion)
+    )
     sprite = _shrunk(sprite, 2.4 * float((radius * growth).max()))
     tilt = np.stack([smooth_curve(rng, frames, rng.uniform(0, 0.35)) for _ in range(2)], 1)
-    turning = np.exp(np.stack([smooth_curve(rng, frames, rng.uniform(0, 0.2)) for _ in range(2)], 1))
+    turning = np.exp(
+        np.stack([smooth_curve(rng, frames, rng.uniform(0, 0.2)) for _ in range(2)], 1)
+    )
     knots = int(rng.integers(2, 7))
     bend = float(rng.choice([0.0, 0.06, 0.14, 0.22], p=[0.25, 0.3, 0.3, 0.15])) * min(motion, 1.2)
     ratio = np.array(sprite.alpha.shape[::-1]) / max(sprite.alpha.shape)
     slides = float(rng.choice([0.0, 0.3], p=[0.75, 0.25]))
+    path = draw_path(rng, frames, width, height, float(speed), leaving)
+    handles = rng.uniform(-1, 1, (knots, 2)) * ratio
+    swaying = [
+        np.stack([smooth_curve(rng, frames, bend * rng.normal()) for _ in range(2)], 1)
+        for _ in range(knots)
+    ]
+    sliding = [smooth_curve(rng, frames, slides * rng.uniform(0.3, 1)) for _ in range(2)]
     return _Mover(
         sprite=sprite,
-        centre=draw_path(rng, frames, width, height, float(speed), leaving),
+        centre=path,
         radius=radius * growth,
         angle=angle,
         tilt=tilt,
         stretch=turning,
-        handles=rng.uniform(-1, 1, (knots, 2)) * ratio,
-        bends=np.stack(
-            [np.stack([smooth_curve(rng, frames, bend * rng.normal()) for _ in range(2)], 1)
-             for _ in range(knots)], 1,
-        ),
-        slide=np.stack([smooth_curve(rng, frames, slides * rng.uniform(0.3, 1)) for _ in range(2)], 1),
+        handles=handles,
+        bends=np.stack(swaying, 1),
+        slide=np.stack(sliding, 1),
         light=1 + smooth_curve(rng, frames, float(rng.choice([0.0, 0.15], p=[0.6, 0.4]))),
         shadow=float(rng.choice([0.0, 0.25, 0.5], p=[0.4, 0.35, 0.25])),
         softness=float(rng.choice([0.0, 0.7, 1.2], p=[0.4, 0.4, 0.2])) * unit / 256,
@@ -255,7 +267,9 @@ def _camera(
     )  # fmt: skip
     matrices = []
     for t in range(frames):
-        turn = np.array([[np.cos(angle[t]), -np.sin(angle[t])], [np.sin(angle[t]), np.cos(angle[t])]])
+        turn = np.array(
+            [[np.cos(angle[t]), -np.sin(angle[t])], [np.sin(angle[t]), np.cos(angle[t])]]
+        )
         moved = (corners - centre) @ turn.T * zoom[t] + centre + shift[t] - shift[0] + sway[t]
         matrices.append(cv2.getPerspectiveTransform(corners, moved.astype(np.float32)))
     return np.stack(matrices)
@@ -356,10 +370,8 @@ def draw_composite(
         shared = _sprite(rng, side, folder, pseudo) if twins else None
         movers: list[tuple[_Mover, int]] = []
         for index in range(objects + clutter):
-            sprite = shared
-            if shared is None or (index >= objects and rng.random() < 0.5):
-                sprite = _sprite(rng, side, folder, pseudo)
-            assert sprite is not None
+            own = shared is None or (index >= objects and rng.random() < 0.5)
+            sprite = _sprite(rng, side, folder, pseudo) if own or shared is None else shared
             sprite = _like_the_background(rng, sprite, world[0])
             mover = _mover(
                 rng, sprite, frames, width, height, motion,

@@ -226,9 +226,7 @@ def times_of(rng: np.random.Generator, frames: int) -> tuple[int, ...]:
     return (0, *np.cumsum(steps).tolist())
 
 
-def window(
-    rng: np.random.Generator, length: int, frames: int, widest_stride: int
-) -> np.ndarray:
+def window(rng: np.random.Generator, length: int, frames: int, widest_stride: int) -> np.ndarray:
     """Which frames of a clip are taken, int (frames,): forwards or backwards, evenly spaced.
 
     The stride is drawn first and shortened only as far as the clip is too short for it.
@@ -272,7 +270,9 @@ def augment(
         images[t] = cv2.LUT(image, tables[t])
         for index in range(objects):
             covered = np.ascontiguousarray(labels[t] == index + 1).astype(np.float32)
-            masks[index, t] = np.asarray(cv2.resize(covered, (side, side), interpolation=how)) >= 0.5
+            masks[index, t] = (
+                np.asarray(cv2.resize(covered, (side, side), interpolation=how)) >= 0.5
+            )
     return images, masks
 
 

@@ -162,13 +162,17 @@ def lines_of(subset: str, tallies: dict[str, Tally]) -> Iterator[str]:
 def print_rest(scores: Scores) -> None:
     """Clicks, corrections and the clips on which repeating the first mask is better."""
     for count, values in scores.clicks.items():
-        print(f"IoU after {count} click{'s' * (count > 1)} in frame 0: {statistics.fmean(values):.3f}")
+        print(
+            f"IoU after {count} click{'s' * (count > 1)} in frame 0: {statistics.fmean(values):.3f}"
+        )
     for count in CORRECTIONS if scores.joined[CORRECTIONS[0]] else ():
         joined, anew = (statistics.fmean(s[count]) for s in (scores.joined, scores.anew))
         print(f"J after {count} correction{'s' * (count > 1)}: joined {joined:.3f}, started anew "
               f"{anew:.3f}")  # fmt: skip
     worse = sum(difference < 0 for difference in scores.clips)
-    print(f"clips on which the first mask repeated has a higher J&F: {worse} of {len(scores.clips)}")
+    print(
+        f"clips on which the first mask repeated has a higher J&F: {worse} of {len(scores.clips)}"
+    )
 
 
 def run_set(

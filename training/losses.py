@@ -36,10 +36,10 @@ def mean_of(values: torch.Tensor) -> torch.Tensor:
 
 
 def focal_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean of (1 - p)^2 * cross-entropy, p the probability of the right answer: (..., s, s) to (...).
+    """Mean of (1 - p)^2 * cross-entropy, p the probability of the right answer.
 
-    Lin et al., 2017, without their weight of the classes. target: 0..1, how much of a pixel is
-    covered.
+    (..., s, s) to (...). Lin et al., 2017, without their weight of the classes. target: 0..1, how
+    much of a pixel is covered.
     """
     wrong = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (wrong * (logits.sigmoid() - target).abs() ** FOCAL_GAMMA).mean((-2, -1))
@@ -61,9 +61,12 @@ def balanced_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def losses_of(answers: Sequence[Answer], balance: float, side: int) -> Losses:
-    """balance: weight of `balanced_loss`, which at the start of a training leads away from answering
+    """The losses of the frames that were answered.
+
+    balance: weight of `balanced_loss`, which at the start of a training leads away from answering
     "background" everywhere. side: of the masks that are compared; their truth is how much of a
-    pixel is covered."""
+    pixel is covered.
+    """
     logits = torch.cat([answer.logits for answer in answers]).float()
     ious = torch.cat([answer.ious for answer in answers]).float()
     visibility = torch.cat([answer.visibility for answer in answers]).float().flatten()

@@ -49,15 +49,17 @@ _DRAWN = (
     "seasonal/christmas/bow", "seasonal/christmas/candy_cane", "seasonal/christmas/hard_candy",
     "seasonal/christmas/lamp", "seasonal/christmas/santahat", "seasonal/christmas/star",
     "seasonal/christmas/stocking", "seasonal/christmas/tree", "seasonal/christmas/xmas_tp",
-    "animals/mammals/hedgehog", "animals/mammals/echidna", "food/pizza", "food/nuts/walnut_shelled",
-    "medical/tooth", "people/body_parts/", "people/fireman", "naturalforces/", "space/planets/0_sun",
+    "animals/mammals/hedgehog", "animals/mammals/echidna", "food/pizza",
+    "food/nuts/walnut_shelled", "medical/tooth", "people/body_parts/", "people/fireman",
+    "naturalforces/", "space/planets/0_sun",
     "sports/rugby_goal_posts", "household/dishes/glass", "plants/thyme", "plants/lavender",
     "plants/flowers/appooppanthady", "military/ammunition/",
 )  # fmt: skip
 # Whole kinds of things, so that the held-out side shows kinds that were never trained on.
 _HELD_OUT_STAMPS = (
     "animals/mammals/dogs/", "animals/mammals/cats/", "animals/mammals/equines/",
-    "animals/mammals/elephant", "animals/birds/chicken", "animals/birds/hen", "animals/birds/rooster",
+    "animals/mammals/elephant", "animals/birds/chicken", "animals/birds/hen",
+    "animals/birds/rooster",
     "animals/birds/turkey", "animals/birds/penguin", "animals/birds/little-penguin",
     "animals/birds/magellanic_penguin", "animals/lizards/", "household/dishes/",
     "household/kettle", "hobbies/music/percussion/", "vehicles/auto/", "sports/",
@@ -129,17 +131,22 @@ def fetch(folder: Path = FOLDER) -> None:
         work = folder / "download"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        for command in (["apt-get", "download", name], ["dpkg-deb", "-x", "PACKAGE", ".."]):
-            command = [str(next(work.glob("*.deb")).name) if w == "PACKAGE" else w for w in command]
-            done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=900)
-            if done.returncode:
-                raise NoPicturesError(
-                    f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]} "
-                    "(is the list of packages there? `apt-get update`). "
-                    "Training on drawn clips alone: --drawn-only"
-                )
+        _run(["apt-get", "download", name], work)
+        _run(["dpkg-deb", "-x", next(work.glob("*.deb")).name, ".."], work)
         shutil.rmtree(work)
         (folder / f"{name}.done").touch()
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(  # noqa: S603 (names of packages and files of ours)
+        command, cwd=folder, capture_output=True, text=True, timeout=900
+    )
+    if done.returncode:
+        raise NoPicturesError(
+            f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]} "
+            "(is the list of packages there? `apt-get update`). "
+            "Training on drawn clips alone: --drawn-only"
+        )
 
 
 def available(folder: Path = FOLDER) -> bool:
@@ -235,7 +242,9 @@ def cut_out(path: Path) -> np.ndarray | None:
 @lru_cache(maxsize=128)
 def photograph(path: Path) -> np.ndarray:
     """uint8 (H, W, 3), RGB."""
-    return np.ascontiguousarray(_at_most(_read(path, cv2.IMREAD_COLOR), LONGEST_PHOTOGRAPH)[..., ::-1])
+    return np.ascontiguousarray(
+        _at_most(_read(path, cv2.IMREAD_COLOR), LONGEST_PHOTOGRAPH)[..., ::-1]
+    )
 
 
 @lru_cache(maxsize=32)
@@ -248,7 +257,8 @@ def packaged_picture(name: str) -> np.ndarray:
 @lru_cache(maxsize=2)
 def filmed(path: Path) -> np.ndarray:
     """uint8 (T, H, W, 3), RGB: at most the first 300 frames of a video."""
-    video, frames = cv2.VideoCapture(str(path)), []
+    video = cv2.VideoCapture(str(path))
+    frames: list[np.ndarray] = []
     while len(frames) < 300:
         read, frame = video.read()
         if not read:

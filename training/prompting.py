@@ -96,7 +96,8 @@ class Tap:
 
     def take(self, truth: torch.Tensor, points: int) -> Answer:
         """The last answer. truth: bool (M, S, S). points: how many the prompt had."""
-        assert self._decoder is not None and self._decoded is not None
+        if self._decoder is None or self._decoded is None:
+            raise RuntimeError("the mask decoder has not been asked since the last answer")
         answer = Answer(*self._decoder, self._decoded, self._remembered, truth, points > 1)
         self.forget()
         return answer
@@ -166,8 +167,13 @@ class Tracker:
     def __init__(
         self, model: SAM2VideoPredictor, tap: Tap, images: torch.Tensor, masks: torch.Tensor,
         clip: torch.Tensor, times: tuple[int, ...], rng: np.random.Generator,
+        through_memory: bool = True,
     ) -> None:  # fmt: skip
-        """images: (B, T, 3, S, S), normalised; masks: bool (M, T, S, S); clip: int (M,)."""
+        """images: (B, T, 3, S, S), normalised; masks: bool (M, T, S, S); clip: int (M,).
+
+        through_memory: gradients flow from a frame through its memories to the frames before.
+        """
+        self.through_memory = through_memory
         self.model, self.tap, self.masks, self.clip = model, tap, masks, clip
         self.frames, self.times, self.rng = images.shape[1], times, rng
         self.levels, self.places, self.sizes = encode(model, images.flatten(0, 1))
@@ -238,6 +244,8 @@ class Tracker:
         outcome, current = self.step(
             rows, time, truth, first, points, mask, corrections if prompt else 0
         )
+        if not self.through_memory:
+            outcome = {k: v.detach() if torch.is_tensor(v) else v for k, v in outcome.items()}
         seen = outcome.pop("high_res")
         if prompt is not None:  # as propagate_in_video_preflight does it
             side = truth.shape[-2:]
@@ -279,6 +287,6 @@ class Tracker:
         objects, positions = (self.masks.flatten(2).sum(2) >= least).nonzero(as_tuple=True)
         truth = self.masks[objects, positions][:, None]
         rows = self.clip[objects] * self.frames + positions
-        points, _ = self.prompt_of("box" if plan.prompt == "mask" else plan.prompt, truth)
+        points, _ = self.prompt_of("click" if plan.prompt == "mask" else plan.prompt, truth)
         self.step(rows, 0, truth, True, points, None, plan.corrections)
         return self.answers

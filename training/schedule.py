@@ -15,6 +15,7 @@ from training.dataset import DRAWN_KINDS, SIDE
 DECAY_SHARE = 0.3  # the last part of the steps, in which the rate falls to 0
 SMALL_UNTIL, LONG_FROM = 0.35, 0.6  # shares of a training from nothing
 MEDIUM, MEDIUM_UNTIL = 256, 0.7  # pixels at most of the cost of SIDE, until this share of the steps
+ALONE_SHARE = 0.15
 # Stocks by share of the batches.
 MIXTURE = {
     "composite": 0.48,
@@ -55,9 +56,11 @@ def stock_at(rng: np.random.Generator, drawn_only: bool, long: bool | None = Non
 
 
 def serving_at(
-    progress: float, continued: bool, rng: np.random.Generator, drawn_only: bool = False
-) -> Serving:
+    progress: float, continued: bool, rng: np.random.Generator, drawn_only: bool = False,
+    alone_share: float = ALONE_SHARE,
+) -> Serving:  # fmt: skip
     """progress: 0..1 of the steps. continued: the weights could track already at the start.
+    alone_share: of the batches in which every frame is segmented by itself, from clicks and boxes.
 
     A training from nothing begins with small pictures, at a quarter of the cost, and without
     clicks.
@@ -68,7 +71,7 @@ def serving_at(
             return Serving(stock, 4, 4, 2, 2, SIDE // 2, alone=True, clicks=progress > 0.2)
         return Serving(stock, 4, 4, 2, 2, SIDE // 2, clicks=progress > 0.2)
     side = MEDIUM if progress < MEDIUM_UNTIL else SIDE
-    if rng.random() < 0.15:
+    if rng.random() < alone_share:
         return Serving(stock_at(rng, drawn_only, long=False), 4, 2, 3, 3, side, alone=True)
     stock = stock_at(rng, drawn_only)
     if stock.endswith("_long"):

@@ -36,7 +36,7 @@ from training.model import (
     save_weights,
 )
 from training.prompting import Tap, Tracker, draw_plan, resize_input
-from training.schedule import rate_at, serving_at
+from training.schedule import ALONE_SHARE, rate_at, serving_at
 from training.validate import score_of
 
 PEAK_RATE = {"Muon": 3e-3, "AdamW": 1e-3}
@@ -46,6 +46,10 @@ WARM_UP, CONTINUED_WARM_UP = 300, 100  # steps
 EARLY_STEPS = 2000  # over which the evened-out loss and the guides fade in a training from nothing
 LONGEST_HORIZON = 2000  # steps that the running average looks back on
 MOST_NORM = 1.0
+# What --decoder-only trains, and which part of it belongs to the features of a picture.
+DECODER = ("sam_mask_decoder.", "sam_prompt_encoder.")
+ENCODED = ("sam_mask_decoder.conv_s0.", "sam_mask_decoder.conv_s1.")
+DECODER_ALONE_SHARE = 0.5  # of the batches, for clicks need few of the frames and many of the steps
 SECONDS_PER_CHECKPOINT = 180
 STEPS_PER_LINE = 20
 MEAN = (0.485, 0.456, 0.406)
@@ -91,6 +95,8 @@ def optimizers_of(
     decayed: list[torch.Tensor] = []
     kept: list[torch.Tensor] = []
     for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
         embedding = "embed" in name and "patch_embed" not in name or "token" in name
         embedding = embedding or "no_obj" in name or "no_mem" in name or "tpos" in name
         if embedding or weight.ndim < 2:
@@ -112,10 +118,17 @@ def optimizers_of(
 class Training:
     """Model, its running average, optimizers, how far it has come, and the best average so far."""
 
-    def __init__(self, device: str, seed: int, steps: int, drawn_only: bool = False) -> None:
+    def __init__(
+        self, device: str, seed: int, steps: int, drawn_only: bool = False,
+        decoder_only: bool = False,
+    ) -> None:  # fmt: skip
         torch.manual_seed(seed)
         self.model = build_predictor(CONFIG, None, device)
         attend_nearby(self.model)
+        self.decoder_only = decoder_only
+        if decoder_only:
+            for name, weight in self.model.named_parameters():
+                weight.requires_grad_(name.startswith(DECODER) and not name.startswith(ENCODED))
         self.tap = Tap(self.model)
         width = self.model.hidden_dim
         self.guides = torch.nn.ModuleList(torch.nn.Linear(width, 1) for _ in range(2)).to(device)
@@ -127,19 +140,26 @@ class Training:
         self.origin = ""  # the digest of the weights that it started from
         self.trained_seconds = 0.0
         # All gradients lie in one tensor, so that processes share them in one piece.
-        self.weights = [*self.model.parameters(), *self.guides.parameters()]
+        self.weights = [w for w in self.model.parameters() if w.requires_grad]
+        self.weights += self.guides.parameters()
         self.flat = torch.zeros(sum(weight.numel() for weight in self.weights), device=device)
         parts = torch.split(self.flat, [weight.numel() for weight in self.weights])
         for weight, part in zip(self.weights, parts, strict=True):
             weight.grad = part.view_as(weight)
 
-    _COUNTS = ("step", "seed", "origin", "best_score", "best_step", "trained_seconds", "drawn_only")
+    _COUNTS = ("step", "seed", "origin", "best_score", "best_step", "trained_seconds", "drawn_only",
+               "decoder_only")  # fmt: skip
 
     def load(self, path: Path) -> None:
         """Raises ValueError for a checkpoint of another model or of other data."""
         kept = torch.load(path, map_location=self.model.device, weights_only=True)
         if kept.get("made_for") != made_for():
             raise ValueError(f"{path} is of another model or of other data: remove it")
+        if kept.get("decoder_only") != self.decoder_only:
+            raise ValueError(
+                f"{path} was begun {'without' if self.decoder_only else 'with'} --decoder-only: "
+                "go on like that, or remove it"
+            )
         self.model.load_state_dict(kept["model"])
         self.guides.load_state_dict(kept["guides"])
         self.average, self.best = kept["average"], kept["best"]
@@ -193,7 +213,10 @@ class Training:
         resize_input(self.model, side)
         plan = draw_plan(rng, images.shape[1], clicks)
         with torch.autocast(device.type, torch.bfloat16):
-            tracker = Tracker(self.model, self.tap, images, masks, clip, batch.times, rng)
+            tracker = Tracker(
+                self.model, self.tap, images, masks, clip, batch.times, rng,
+                through_memory=not self.decoder_only,
+            )  # fmt: skip
             if alone:
                 answers = tracker.segment(plan, LEAST_PIXELS * (side / SIDE) ** 2)
             else:
@@ -208,6 +231,7 @@ class Training:
         serving = serving_at(
             self.step / self.steps, bool(self.origin),
             np.random.default_rng((self.seed, self.step)), self.drawn_only,
+            DECODER_ALONE_SHARE if self.decoder_only else ALONE_SHARE,
         )  # fmt: skip
         torch.manual_seed(hash((self.seed, self.step, rank)))
         batch = stocks[serving.stock].sample(
@@ -294,8 +318,9 @@ def begin(arguments: argparse.Namespace) -> Training:
     Exits with a message if the checkpoint is of another training, or finished.
     """
     training = Training(
-        arguments.device, arguments.seed, arguments.steps, arguments.drawn_only
-    )
+        arguments.device, arguments.seed, arguments.steps, arguments.drawn_only,
+        arguments.decoder_only,
+    )  # fmt: skip
     checkpoint = arguments.folder / "checkpoint.pt"
     if not checkpoint.exists():
         if arguments.start_from is not None:
@@ -366,6 +391,10 @@ def main() -> None:
     parser.add_argument(
         "--drawn-only", action="store_true", help="without the photographs of Debian's packages"
     )
+    parser.add_argument(
+        "--decoder-only", action="store_true",
+        help="train the mask decoder and the prompt encoder alone: a third of the cost per step",
+    )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--processes", type=int, help="default: 1 with CUDA, else one per core")
     parser.add_argument("--port", type=int, default=29517, help="on this machine, for gradients")

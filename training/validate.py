@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from training.clips import Clip
-from training.predict import silence_bars, tracked
-from training.tally import Tally
 from training.evaluation_set import SEMI_REAL_SUBSETS, SUBSETS
 from training.model import CONFIG, build_predictor
+from training.predict import silence_bars, tracked
+from training.tally import Tally
 
 CLIPS, FRAMES = 3, 16  # of each subset
 

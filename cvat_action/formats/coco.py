@@ -129,7 +129,8 @@ def write(document: Document, media: Media) -> str:
 
 def _frames(images: Sequence[Any], name: str, media: Media) -> dict[Any, int]:
     """Image id to frame. Raises TypeError where an id is no number."""
-    frames = {}
+    frames: dict[Any, int] = {}
+    name_of: dict[int, Any] = {}
     find = _frame_finder(media)
     for image in images:
         frame = find(image["file_name"])
@@ -139,6 +140,13 @@ def _frames(images: Sequence[Any], name: str, media: Media) -> dict[Any, int]:
                 f"{len(media.frame_names)} frames, {media.frame_names[0]} to "
                 f"{media.frame_names[-1]}."
             )
+        if frame in name_of:
+            raise ActionError(
+                f"{name}: images {name_of[frame]!r} and {image['file_name']!r} are both frame "
+                f"{frame} of {media.name}. Frames are known by their file names without folders; "
+                "give each folder a file of its own."
+            )
+        name_of[frame] = image["file_name"]
         frames[_id(image)] = frame
     return frames
 

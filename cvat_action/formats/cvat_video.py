@@ -53,15 +53,19 @@ def read(data: bytes, name: str, media: Media) -> Document:
             ) from None
     for number, shape in enumerate(shapes, len(tracks)):
         shape["id"] = number
+    count = len(media.frame_names)
     for o in (*shapes, *tracks):
         for k in o.get("shapes", [o]):
-            fault = points_fault(k["type"], k["points"], *media.sizes[0])
-            if fault and len(media.sizes) == 1:
+            if k["frame"] == count and k["outside"]:
+                continue  # CVAT ends a track behind the last frame
+            if not 0 <= k["frame"] < count:
+                raise ActionError(
+                    f"{name} has frame {k['frame']}; {media.name} has {count} frames."
+                )
+            size = media.sizes[0 if len(media.sizes) == 1 else k["frame"]]
+            fault = points_fault(k["type"], k["points"], *size)
+            if fault:
                 raise ActionError(f"{name}: frame {k['frame']} has {fault}.")
-    count = len(media.frame_names)
-    beyond = [k["frame"] for o in (*shapes, *tracks) for k in o.get("shapes", [o])]
-    if beyond and max(beyond) > count:  # one outside keyframe may stand behind the last frame
-        raise ActionError(f"{name} has frame {max(beyond)}; {media.name} has {count} frames.")
     meta = root.find("meta")
     header = "" if meta is None else ElementTree.tostring(meta, encoding="unicode").strip()
     annotations = Annotations(tuple(shapes), tuple(t for t in tracks if t["shapes"]))

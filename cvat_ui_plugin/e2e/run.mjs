@@ -173,7 +173,12 @@ async function scenario(page, requests) {
     );
     const said = await notice('success');
     assert.match(said, /3 objects tracked over 12 frames \(1 to 12\)/);
-    assert.match(said, /Lowest confidence: 0\.\d\d, object \d+ on frame \d+/);
+    assert.match(said, /Look here first:\s*Frame \d+: object \d+, confidence 0\.\d\d/);
+    // the message opens the frame that it names
+    const jump = page.locator('.notice-success a').first();
+    const [, worst] = /^Frame (\d+):/.exec(await jump.innerText());
+    await jump.click();
+    assert.match(await page.locator('#frame').innerText(), new RegExp(`^frame ${worst} of`));
     await page.evaluate(() => window.standIn.show(4));
     await shot('result');
     await dismiss();
@@ -231,7 +236,7 @@ async function scenario(page, requests) {
     await page.getByRole('button', { name: 'Close' }).click();
     const part = framesOf((await store('export')).shapes, 'rectangle');
     assert.ok(part.length >= 3 && part.length < 16, `${part}`);
-    assert.match(await notice('warning'), /Cancelled: what was done is kept/);
+    assert.match(await notice('warning'), /What is done is kept/);
     await dismiss();
 
     // the session ends on the way: what is done is kept, and the message says where it stopped
@@ -266,12 +271,16 @@ async function scenario(page, requests) {
     await page.evaluate(() => window.standIn.show(4));
     await page.getByRole('button', { name: 'Run actions' }).click();
     await setTarget(1);
+    await page.getByRole('button', { name: 'Run', exact: true }).click();
+    await finished();
+    assert.match(await notice('error'), /target frame 1 is before the current frame 4/);
+    await page.getByLabel('Track backwards').check();
     requests.length = 0;
     await page.getByRole('button', { name: 'Run', exact: true }).click();
     await finished();
     assert.deepEqual(
         requests.map(({ frame }) => frame),
-        [4, 3, 2, 1],
+        [4, 0, 4, 3, 2, 1], // what a person drew on frame 0 joins
     );
     assert.deepEqual(
         framesOf((await store('export')).shapes, 'rectangle'),

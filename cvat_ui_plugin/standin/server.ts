@@ -6,7 +6,7 @@
 import { createHmac } from 'node:crypto';
 
 export interface FunctionRequest {
-    shapes: ({ type: string; points: number[] } | null)[];
+    shapes: ({ type: string; points: number[]; adopt?: unknown } | null)[];
     states: unknown[];
 }
 
@@ -85,10 +85,10 @@ export function createLambda({ functionID, jobID, startFrame, stopFrame, invoke 
         }
         if (!Array.isArray(shapes) && !Array.isArray(states))
             return refuse('`shapes` or `states` is required');
-        const wrong = ((shapes as { type: string }[] | undefined) ?? []).find(
-            ({ type }) => !SHAPE_TYPES.includes(type),
+        const wrong = ((shapes as ({ type: string } | null)[] | undefined) ?? []).find(
+            (shape) => shape !== null && !SHAPE_TYPES.includes(shape.type),
         );
-        if (wrong) return refuse(`This function does not support shapes of type '${wrong.type}'`);
+        if (wrong) return refuse(`This function does not support shapes of type '${wrong?.type}'`);
         let plain: unknown[];
         try {
             plain = ((states ?? []) as unknown[]).map(unsign);

@@ -6,7 +6,7 @@ import { SerializedShape, SerializedTrack } from '../src/ts/cvat';
 import { markedScore, markOf } from '../src/ts/identity';
 import { CALL_LIMIT_MS } from '../src/ts/track';
 import { shape } from '../standin/core';
-import { Bench, createBench, framesFrom, moving, shifted } from './bench';
+import { Bench, createBench, moving, shifted } from './bench';
 
 const SQUARE = [10, 10, 20, 10, 20, 20, 10, 20];
 const MASK = [0, 16, 10, 10, 13, 13];
@@ -205,6 +205,14 @@ test('keyframes that a person dragged, added or hid stay; a third run changes no
     expect(contents(bench)).toEqual(second);
 });
 
+test('a conversion of a part says what stays a shape', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 9);
+    await bench.runAll(2, 6, { convert: true });
+    expect(said(bench)).toMatch(/car \d+ is a track now .* polygon shape on 3 other frames\./);
+});
+
 test('a conversion takes corrected polygons into the track', async () => {
     const bench = createBench({ invoke: moving() });
     bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
@@ -259,6 +267,83 @@ test('an object that is deleted during the run gets no results', async () => {
     await bench.runAll(2, 6);
     expect(bench.store.export().shapes.map(({ type }) => type)).toEqual(Array(5).fill('rectangle'));
     expect(said(bench)).toContain('it was deleted during the run');
+});
+
+test('the shapes that a person drew of an object join where it is started', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('mask', 2, MASK), shape('rectangle', 2, BOX)] });
+    await bench.runAll(2, 12);
+    const mask = (frame: number): SerializedShape =>
+        shapesOn(bench, frame).find(({ type }) => type === 'mask')!;
+    bench.store.draw(mask(5).clientID!, 5, shifted('mask', MASK, 20));
+    bench.store.draw(mask(9).clientID!, 9, shifted('mask', MASK, 30));
+    bench.calls.length = 0;
+    // the correction on frame 5 stands on the seed and on the later correction, too
+    await bench.runOn([mask(5).clientID!], 5, 12);
+    const sent = bench.calls.map(({ type, frame, shapes }) => [
+        type,
+        frame,
+        (shapes as ({ adopt?: unknown } | null)[] | undefined)?.map((one) => one?.adopt ?? null),
+    ]);
+    expect(sent.slice(0, 4)).toEqual([
+        ['init_tracking', 5, [null]],
+        ['init_tracking', 2, [null]],
+        ['init_tracking', 9, [null]],
+        [
+            'track',
+            5,
+            [
+                [
+                    { index: 1, distance: -3 },
+                    { index: 2, distance: 4 },
+                ],
+                null,
+                null,
+            ],
+        ],
+    ]);
+    expect(sent.slice(4)).toEqual([
+        ...[6, 7, 8].map((frame) => ['track', frame, undefined]),
+        [
+            'track',
+            9,
+            [
+                [
+                    { index: 1, distance: -4 },
+                    { index: 2, distance: -7 },
+                ],
+                null,
+                null,
+            ],
+        ],
+        ...[10, 11, 12].map((frame) => ['track', frame, undefined]),
+    ]);
+    const joining = bench.calls[3];
+    expect(joining.shapes![0]).toMatchObject({ type: 'mask', points: mask(5).points });
+    expect(joining.states).toHaveLength(3);
+    expect([3, 6, 10].map((frame) => shapesOn(bench, frame).length)).toEqual([2, 2, 2]);
+});
+
+test('an object whose drawings cannot join is tracked all the same, and the message says so', async () => {
+    const refused = {
+        shape: null,
+        state: null,
+        error: { code: 'bad_shape', message: 'It is bad.' },
+    };
+    let again = false;
+    const bench = createBench({
+        invoke: moving((frame) => (again && frame === 8 ? refused : null)),
+    });
+    const [id] = bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await bench.runAll(2, 10);
+    bench.store.draw(shapesOn(bench, 8)[0].clientID!, 8, shifted('mask', MASK, 9));
+    again = true;
+    await bench.runAll(2, 6);
+    expect(bench.store.export().shapes).toHaveLength(9);
+    expect(said(bench)).toContain('Replaced 4 shapes of an earlier run.');
+    expect(said(bench)).toContain(
+        `Tracked without what was drawn by hand on other frames: car ${id}: It is bad.`,
+    );
 });
 
 // Losing a run

@@ -154,7 +154,7 @@ class MemoryAttention(nn.Module):
         return self._derive_tokens(frame.features, pooling)
 
     def _derive_tokens(self, features: Tensor, pooling: Pooling) -> MemoryTokens:
-        tokens = features.flatten(1).T.float()
+        tokens = features.T.float()
         keys = [layer.frame_keys(tokens, self._memory_positions, pooling) for layer in self._layers]
         values = pooling.average(tokens, *self._size)
         return MemoryTokens(

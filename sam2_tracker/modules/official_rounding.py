@@ -49,7 +49,7 @@ class PlainMemoryAttention(nn.Module):
         frames = torch.stack(
             [torch.stack([frame.features for frame in object_]) for object_ in memories], dim=1
         )
-        tokens = frames.float().flatten(3).permute(0, 3, 1, 2)  # frames, pixels, objects, channels
+        tokens = frames.float().permute(0, 3, 1, 2)  # frames, tokens, objects, channels
         positions = torch.cat([self._positions[list(own)] for own in ages], dim=2)
         attended: Tensor = self.module(
             curr=[pixels[:, None].expand(-1, count, -1)],

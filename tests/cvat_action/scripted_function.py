@@ -55,7 +55,7 @@ class ScriptedFunction:
         self.bodies: list[dict[str, Any]] = []
         """the requests, in order, without their images"""
         self.calls: list[tuple[str, int, list[int]]] = []
-        """start or step, frame, objects"""
+        """start, step or correct, frame, objects"""
         server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         server.daemon_threads = True
         self._server = server
@@ -84,8 +84,10 @@ class ScriptedFunction:
         columns: dict[str, list[Any]] = {"shapes": [], "states": [], "scores": [], "errors": []}
         seen = []
         for i in range(count):
-            start = not states
-            shape = shapes[i] if start else moved(states[i])
+            drawn = not states or bool(shapes[i] and "correction" in shapes[i])
+            shape = (
+                {key: shapes[i][key] for key in ("type", "points")} if drawn else moved(states[i])
+            )
             name = object_at(shape)
             seen.append(name)
             wrong = self.errors.get((name, frame))
@@ -101,7 +103,8 @@ class ScriptedFunction:
                 columns["shapes"].append(outside if gone else answered)
                 columns["states"].append(shape)
             columns["scores"].append(self.scores.get((name, frame), 0.9))
-        self.calls.append(("start" if not states else "step", frame, seen))
+        corrects = states and any(shape and "correction" in shape for shape in shapes)
+        self.calls.append(("correct" if corrects else "step" if states else "start", frame, seen))
         return 200, columns
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

@@ -17,6 +17,7 @@ from standin_cvat import StandinCvat, StandinFunction, StandinJob
 from cvat_action.formats import read_document
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.media import open_media
+from cvat_action.server import OURS
 from tools.function_process import FunctionProcess
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +123,24 @@ def as_coco(shapes):
         "categories": [{"id": 1, "name": "car"}],
         "annotations": annotations,
     }
+
+
+@pytest.mark.parametrize("option", ["--keyframes", "--both-ways"])
+def test_what_was_drawn_on_two_frames_joins_through_cvat(cvat, job, act, real_function, option):
+    """Through CVAT's rules for shapes and states, as its server has them."""
+    cvat.functions = {OURS: StandinFunction(real_function, OURS)}
+    drawn_on = FRAMES - 2
+    first, second = (keyframe(frame, outline(truth(frame)[1])) for frame in (0, drawn_on))
+    job.tracks = [track(first, second, id=5)]
+    result = act("track", "--job", 42, "--frame", 0, option, "--json")
+    assert result.code == 0, result.log
+    assert "anew" not in result.log
+    assert "do not count" not in result.log
+    keyframes = {k["frame"]: k for k in job.tracks[0]["shapes"]}
+    assert sorted(keyframes) == list(range(FRAMES))
+    assert keyframes[drawn_on]["points"] == second["points"]
+    for frame in range(FRAMES):
+        assert overlap("polygon", keyframes[frame]["points"], truth(frame)[1]) > 0.7
 
 
 def test_objects_are_tracked_through_cvat_and_the_real_function(cvat, job, act):

@@ -412,3 +412,13 @@ def test_what_is_no_video_is_said(tmp_path):
     for name, said in (("a.mp4", "not a video"), ("b.mp4", "no video"), ("empty", "no images")):
         with pytest.raises(ActionError, match=said):
             open_media(tmp_path / name)
+
+
+def test_two_images_of_equal_name_are_refused(tmp_path, media):
+    """Else the annotation of one would be written back to the other (two folders)."""
+    content = coco()
+    first = content["images"][0]
+    other = {**first, "id": 99, "file_name": f"other/{first['file_name']}"}
+    content["images"].append(other)
+    with pytest.raises(ActionError, match="are both frame"):
+        read_coco(tmp_path, media, content)

@@ -243,7 +243,7 @@ def test_keyframes_start_a_track_again_from_what_was_drawn(cvat, job, act, funct
         (18, None),
     ]
     assert [(kind, f) for kind, f, _ in function.calls] == [
-        ("start", 10), ("step", 11), ("start", 12), ("step", 13), ("start", 16), ("step", 17),
+        ("start", 10), ("step", 11), ("correct", 12), ("step", 13), ("start", 16), ("step", 17),
     ]  # fmt: skip
 
 

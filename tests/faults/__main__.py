@@ -1,114 +1,85 @@
 # SPDX-License-Identifier: MIT
-"""All campaigns in full, one line each; --scale 0.05 is a taste.
+"""All fault campaigns in full, one line each; the result is written to a file.
 
-PYTHONPATH=.:tests python -m faults [--seed N] [--scale X] [--lanes N] [campaign ...]
+PYTHONPATH=.:tests python -m faults [--seed N] [--scale X] [--out FILE] [campaign ...]
 """
 
 import argparse
+import json
 import logging
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from faults.campaign import Lane, Tally, redis_faults, worker_faults
+import hypothesis
+from hypothesis import HealthCheck
+from hypothesis.stateful import run_state_machine_as_test
+
 from faults.campaign_bodies import CODES, bodies_campaign
 from faults.campaign_leak import leak_campaign
 from faults.campaign_records import records_campaign
-from faults.disk import disk_line
+from faults.disk import bytes_per_object_step, disk_line
 from faults.fleet import Fleet
-from faults.kill_points import kill_campaign
-from faults.lanes import in_lanes
-from faults.local_fleet import LocalFleet
-from faults.real_model import micro_models
+from faults.kill_points import KillRun, untidy
+from faults.machine import TrackersOnOneStore
+from faults.worker import KILL_POINTS
 
-LEAST_FINISHED = 0.95
-
-
-class Report:
-    """Prints a line per campaign and remembers whether its promises held."""
-
-    def __init__(self) -> None:
-        self.broken: list[str] = []
-
-    def say(self, line: str, broken: Sequence[str]) -> None:
-        print(line, flush=True)
-        for what in broken[:20]:
-            print(f"    BROKEN: {what}"[:2000], flush=True)
-        self.broken += broken
-
-    def track(self, tally: Tally) -> None:
-        broken = tally.wrong + tally.unexplained
-        if tally.finished < LEAST_FINISHED * tally.runs:
-            broken.append(f"only {tally.finished} of {tally.runs} runs finished")
-        if tally.stalls > tally.right / 100:
-            broken.append(f"{tally.stalls} times 503 without a fault")
-        if tally.runs >= 200:
-            broken += [f"{name} was never met" for name in tally.faults if not tally.met[name]]
-        self.say(tally.line(), broken)
+ROOT = Path(__file__).resolve().parents[2]
+MACHINE_RUNS = 6000
+MACHINE_STEPS = 25
 
 
-def faults_campaign(report: Report, options: argparse.Namespace) -> None:
-    report.track(
-        in_lanes(
-            lambda lane, runs: lane.campaign("Redis fails at random", runs, faults=redis_faults),
-            scaled(1000, options),
-            seed=options.seed,
-            lanes=options.lanes,
-            make_fleet=lambda: LocalFleet(workers=4),
-        )
+@dataclass(kw_only=True)
+class Result:
+    line: str
+    numbers: dict[str, Any]
+    broken: list[str] = field(default_factory=list)
+    """Promises that were not kept."""
+
+
+def machine(scale: float, seed: int) -> Result:
+    runs = max(1, round(MACHINE_RUNS * scale))
+    TrackersOnOneStore.met = Counter()
+    settings = hypothesis.settings(
+        max_examples=runs,
+        stateful_step_count=MACHINE_STEPS,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
     )
+    broken = []
+    try:
+        run_state_machine_as_test(hypothesis.seed(seed)(TrackersOnOneStore), settings=settings)
+    except Exception as error:
+        broken = [str(error), *getattr(error, "__notes__", [])]
+    met = dict(sorted(TrackersOnOneStore.met.items()))
+    told = ", ".join(f"{name} x {count:,}" for name, count in met.items())
+    return Result(line=f"{runs} runs: {told}", numbers={"runs": runs, **met}, broken=broken)
 
 
-def http_campaign(report: Report, options: argparse.Namespace) -> None:
-    report.track(
-        in_lanes(
-            lambda lane, runs: lane.campaign(
-                "Redis fails and workers are killed at random, over HTTP",
-                runs,
-                faults=lambda rng: [*redis_faults(rng), *worker_faults()],
-            ),
-            scaled(100, options),
-            seed=options.seed,
-            lanes=options.lanes,
-            make_fleet=lambda: Fleet(workers=2),
-        )
-    )
-
-
-def micro_campaign(report: Report, options: argparse.Namespace) -> None:
-    models = micro_models()
-    with LocalFleet(workers=2, models=models) as fleet:
-        lane = Lane(fleet, seed=options.seed, model=models[1], images=10)
-        report.track(
-            lane.campaign(
-                "Redis fails at random, the micro model",
-                scaled(36, options),
-                faults=redis_faults,
-                frames=20,
-                fault_rate=0.1,
-            )
-        )
-
-
-def workers_campaign(report: Report, options: argparse.Namespace) -> None:
-    with Fleet(workers=4) as fleet:
-        lane = Lane(fleet, seed=options.seed)
-        for workers in (2, 4):
-            name = f"{workers} workers at random, 300 frames"
-            runs = scaled(3, options)
-            report.track(lane.campaign(name, runs, workers=workers, frames=300))
-
-
-def kills_campaign(report: Report, options: argparse.Namespace) -> None:
+def kills(scale: float, seed: int) -> Result:
+    times = max(1, round(20 * scale))
+    broken = []
     with Fleet(workers=2) as fleet:
-        report.track(kill_campaign(Lane(fleet, seed=options.seed), scaled(20, options)))
+        for number in range(times):
+            for point in KILL_POINTS:
+                run = KillRun(fleet, f"{seed}/{point}/{number}")
+                troubles = [run.trouble(point), *untidy(fleet, run.tokens)]
+                broken += [f"killed when {point}, {number}: {each}" for each in troubles if each]
+    count = times * len(KILL_POINTS)
+    return Result(line=f"{count} workers killed", numbers={"kills": count}, broken=broken)
 
 
-def hostile_bodies_campaign(report: Report, options: argparse.Namespace) -> None:
-    with Fleet(workers=options.lanes) as fleet:
-        count = scaled(50_000, options)
-        tally = bodies_campaign(fleet, count, seed=options.seed, large_images=True)
+def bodies(scale: float, seed: int) -> Result:
+    count = max(1, round(50_000 * scale))
+    with Fleet(workers=4) as fleet:
+        tally = bodies_campaign(fleet, count, seed=seed, large_images=True)
     broken = list(tally.wrong)
     if tally.geometry < count / 5:
         broken.append("too few reached geometry")
@@ -118,39 +89,52 @@ def hostile_bodies_campaign(report: Report, options: argparse.Namespace) -> None
         broken.append(f"{tally.slowest_cpu} s for {tally.slowest_body[:200]!r}")
     if tally.growth_mib > 300 or tally.deaths:
         broken.append("memory, or a worker died")
-    report.say(tally.line(), broken)
+    numbers = {
+        "bodies": tally.bodies,
+        "statuses": tally.statuses,
+        "codes": tally.codes,
+        "slowest_cpu_seconds": round(tally.slowest_cpu, 2),
+        "growth_mib": round(tally.growth_mib),
+    }
+    return Result(line=tally.line(), numbers=numbers, broken=broken)
 
 
-def hostile_records_campaign(report: Report, options: argparse.Namespace) -> None:
-    tally = records_campaign(scaled(10_000, options), seed=options.seed)
-    report.say(tally.line(), tally.wrong)
+def records(scale: float, seed: int) -> Result:
+    tally = records_campaign(max(2, round(10_000 * scale)), seed=seed)
+    numbers = {"mutations": tally.mutations, "kinds": len(tally.kinds), "gone": tally.gone}
+    return Result(line=tally.line(), numbers=numbers, broken=tally.wrong)
 
 
-def leaks_campaign(report: Report, options: argparse.Namespace) -> None:
-    tally = leak_campaign(scaled(10_000, options))
-    broken = ["it grows"] if tally.mib > 20 or tally.handles > 1 or tally.connections > 1 else []
-    report.say(tally.line(), broken)
+def leaks(scale: float, seed: int) -> Result:
+    tally = leak_campaign(max(1, round(10_000 * scale)))
+    grows = tally.mib > 20 or tally.handles > 1 or tally.connections > 1
+    numbers = {"requests": tally.requests, "mib": round(tally.mib, 1), "handles": tally.handles}
+    return Result(line=tally.line(), numbers=numbers, broken=["it grows"] if grows else [])
 
 
-def disk_campaign(report: Report, options: argparse.Namespace) -> None:
-    report.say(disk_line(), [])
+def disk(scale: float, seed: int) -> Result:
+    return Result(line=disk_line(), numbers={"bytes_per_object_step": bytes_per_object_step()})
 
 
-CAMPAIGNS: dict[str, Callable[[Report, argparse.Namespace], Any]] = {
-    "faults": faults_campaign,
-    "http": http_campaign,
-    "micro": micro_campaign,
-    "workers": workers_campaign,
-    "kills": kills_campaign,
-    "bodies": hostile_bodies_campaign,
-    "records": hostile_records_campaign,
-    "leaks": leaks_campaign,
-    "disk": disk_campaign,
+CAMPAIGNS: dict[str, Callable[[float, int], Result]] = {
+    "machine": machine,
+    "kills": kills,
+    "bodies": bodies,
+    "records": records,
+    "leaks": leaks,
+    "disk": disk,
 }
 
 
-def scaled(count: int, options: argparse.Namespace) -> int:
-    return max(1, round(count * options.scale))
+def commit() -> str:
+    """Of the code that is tested; empty outside a git checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip()
 
 
 def main() -> int:
@@ -158,16 +142,34 @@ def main() -> int:
     parser.add_argument("campaigns", nargs="*", metavar="campaign", help=", ".join(CAMPAIGNS))
     parser.add_argument("--seed", type=int, default=int(time.time()), help="default: the time")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full counts")
-    parser.add_argument("--lanes", type=int, default=4, help="fleets side by side")
+    parser.add_argument("--out", type=Path, default=Path("out/faults.json"), help="%(default)s")
     options = parser.parse_args()
     if unknown := set(options.campaigns) - set(CAMPAIGNS):
         parser.error(f"no campaign is called {', '.join(sorted(unknown))}")
     logging.disable(logging.CRITICAL)  # each fault is an error in the function's log
-    report = Report()
+    print(f"seed {options.seed}, scale {options.scale:g}", flush=True)
+    told: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": commit(),
+        "seed": options.seed,
+        "scale": options.scale,
+        "campaigns": {},
+    }
+    all_broken = 0
     for name in options.campaigns or CAMPAIGNS:
-        CAMPAIGNS[name](report, options)
-    print("all promises held" if not report.broken else f"{len(report.broken)} promises broken")
-    return 1 if report.broken else 0
+        begin = time.monotonic()
+        result = CAMPAIGNS[name](options.scale, options.seed)
+        seconds = round(time.monotonic() - begin)
+        print(f"{name}: {result.line}, {seconds} s, {len(result.broken)} broken", flush=True)
+        for what in result.broken[:20]:
+            print(f"    BROKEN: {what}"[:4000], flush=True)
+        all_broken += len(result.broken)
+        numbers = {**result.numbers, "broken": len(result.broken), "seconds": seconds}
+        told["campaigns"][name] = numbers
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(told, indent=2) + "\n")
+    print("all promises held" if not all_broken else f"{all_broken} promises broken")
+    return 1 if all_broken else 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from faults.hostile_bodies import Pool, hostile_body, make_pool
 # What a body alone can provoke; the others need a fault of the store or of the model.
 CODES = (
     *("bad_request", "too_large", "bad_shape", "empty_shape"),
-    *("bad_state", "size_changed", "state_gone"),
+    *("bad_state", "size_changed", "state_gone", "too_many_keyframes"),
 )
 
 

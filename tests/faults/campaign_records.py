@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from faults.local import DictRecords, make_tracker
+from faults.local import PREFIX, DictRecords, make_tracker
 from faults.reference import Node, Reference, image_to_png, noise_images, random_shapes
 from faults.standin_model import StandinModel
 from sam2_tracker.errors import AllObjectsFailed
 from sam2_tracker.protocol import Token, TrackRequest
-from tracker_state import SEAL_BYTES, _hash_id, _seal
+from sam2_tracker.record_format import SEAL_BYTES, hash_id, seal
 
 WIDTH, HEIGHT, IMAGES = 40, 30, 8
 PICKLE = pickle.dumps(print)
@@ -56,17 +56,17 @@ class Victim:
         reference = Reference(StandinModel(), images)
         self.records = DictRecords()
         self._tracker = make_tracker(self.records)
-        self._prefix = f"cvat-sam2:{StandinModel.fingerprint}"
+        self._prefix = f"{PREFIX}:{StandinModel.fingerprint}"
         self.ids: list[str] = []
         """The tokens of the two tracks."""
         shapes = random_shapes(rng, 2, width=WIDTH, height=HEIGHT)
-        nodes = reference.start(0, shapes)
+        nodes = [reference.start(0, shape) for shape in shapes]
         self._send(0, shapes=shapes)
         for _ in range(rng.choice((0, 1, 3, 9, 20))):
             image = rng.randrange(IMAGES)
-            nodes = reference.step(image, nodes)
+            nodes = [reference.step(image, node) for node in nodes]
             self._send(image)
-        self._right: list[Node] = reference.step(1, nodes)
+        self._right: list[Node] = [reference.step(1, node) for node in nodes]
         self._values = dict(self.records.values)
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Victim:
         self.records.values = dict(self._values)
 
     def head_key(self, who: int) -> str:
-        return f"{self._prefix}:h:{_hash_id(self.ids[who])}"
+        return f"{self._prefix}:h:{hash_id(self.ids[who])}"
 
     def frame_key(self, id_: str) -> str:
         return f"{self._prefix}:m:{id_}"
@@ -87,11 +87,11 @@ class Victim:
 
     def frames_in_use(self, who: int) -> list[str]:
         content, _ = self.head(who)
-        return [reference[0] for reference in (content["conditioning"], *content["recent"][-6:])]
+        return [row[-3] for row in rows_with_frames(content)]
 
     def write_head(self, who: int, record: bytes) -> None:
         """With the right seal."""
-        self.records.values[self.head_key(who)] = _seal(self.ids[who], record) + record
+        self.records.values[self.head_key(who)] = seal(self.ids[who], record) + record
 
     def verdict(self) -> str | None:
         """What is wrong with the answer about the two tracks, the first being damaged."""
@@ -122,6 +122,11 @@ class Victim:
         entries = entries or [Token(id=id_) for id_ in self.ids]
         request = TrackRequest(image=self._pictures[image], entries=tuple(entries))
         self.ids = [answer.token.id for answer in self._tracker.track(request) if answer.token]
+
+
+def rows_with_frames(content: Any) -> list[Any]:
+    """Rows that end in a reference: id, digest and expiry of a memory frame."""
+    return [*content["conditioning"], *(row for row in content["tracked"] if len(row) > 3)]
 
 
 # --- damage: the digest or the seal does not fit any more
@@ -193,13 +198,30 @@ BAD_IDS = ("", "*", "../x", "a" * 42, "a" * 43 + "\n", "a" * 42 + " ", 7, None, 
 def _alter_content(rng: random.Random, victim: Victim) -> str:
     content, pointers = victim.head(0)
     other, _ = victim.head(1)
-    place = rng.choice((content["conditioning"], *content["recent"][-6:]))
+    place = rng.choice(rows_with_frames(content))
     kinds: dict[str, Callable[[], Any]] = {
-        "version": lambda: content.update(version=rng.choice((0, 2, "1", None, [1]))),
+        "version": lambda: content.update(version=rng.choice((0, 1, 3, "2", None, [2]))),
         "a key missing": lambda: content.pop(rng.choice(sorted(content))),
-        # Where it shows: a later step of a long track is a state like any other.
-        "step": lambda: content.update(
-            step=rng.choice((*NOT_WHOLE, 0 if content["step"] > 9 else content["step"] + 100))
+        "step": lambda: content.update(step=rng.choice(NOT_WHOLE)),
+        "policy": lambda: content.update(policy=rng.choice(("", "best", None, 1, []))),
+        "areas": lambda: content.update(
+            areas=rng.choice((None, "1", [0], [-1], [1.5], [True], [1] * 11))
+        ),
+        "leaving": lambda: content.update(
+            leaving=rng.choice(
+                (None, [1], [["b" * 43]], [["b" * 43, -1]], [["*", 1]], [["b" * 43, 1]] * 33)
+            )
+        ),
+        "step of a frame": lambda: place.__setitem__(0, rng.choice((*NOT_WHOLE[1:], 1 << 41))),
+        "a flag": lambda: content["tracked"].append(
+            [content["step"] + 1, rng.choice((0, 1, None, "true")), False]
+        ),
+        "frames out of order": lambda: content["tracked"].extend(
+            [[content["step"], True, False], [content["step"], True, False]]
+        ),
+        "no drawn frame": lambda: content["conditioning"].clear(),
+        "a frame drawn and tracked": lambda: content["tracked"].append(
+            [content["conditioning"][0][0], True, False]
         ),
         "size": lambda: content.update(
             {rng.choice(("width", "height")): rng.choice((0, *NOT_WHOLE))}
@@ -213,13 +235,13 @@ def _alter_content(rng: random.Random, victim: Victim) -> str:
         "last head": lambda: content["heads"].__setitem__(-1, other["heads"][-1]),
         "head count": lambda: content["heads"].insert(0, other["heads"][0]),
         "head id": lambda: content["heads"].__setitem__(0, rng.choice(BAD_IDS)),
-        "frame id": lambda: place.__setitem__(0, rng.choice(BAD_IDS)),
-        "unknown frame": lambda: place.__setitem__(0, "b" * 43),
-        "frame digest": lambda: place.__setitem__(1, rng.choice((*BAD_IDS, "0" * 64, "g" * 64))),
-        "frame expiry": lambda: place.__setitem__(2, rng.choice(NOT_WHOLE)),
-        "another's frame": lambda: place.__setitem__(0, other["conditioning"][0]),
+        "frame id": lambda: place.__setitem__(-3, rng.choice(BAD_IDS)),
+        "unknown frame": lambda: place.__setitem__(-3, "b" * 43),
+        "frame digest": lambda: place.__setitem__(-2, rng.choice((*BAD_IDS, "0" * 64, "g" * 64))),
+        "frame expiry": lambda: place.__setitem__(-1, rng.choice(NOT_WHOLE)),
+        "another's frame": lambda: place.__setitem__(-3, other["conditioning"][0][-3]),
         "reference": lambda: place.pop(),
-        "frame count": lambda: content["recent"].append(content["conditioning"]),
+        "frame count": lambda: content["conditioning"].extend(content["conditioning"] * 8),
     }
     name = rng.choice(list(kinds))
     kinds[name]()
@@ -298,8 +320,8 @@ def _alter_head_record(rng: random.Random, victim: Victim) -> str:
 def _alter_frame(rng: random.Random, victim: Victim) -> str:
     """A memory frame in use, and its new digest in the head."""
     content, pointers = victim.head(0)
-    place = rng.choice((content["conditioning"], *content["recent"][-6:]))
-    key = victim.frame_key(place[0])
+    place = rng.choice(rows_with_frames(content))
+    key = victim.frame_key(place[-3])
     old = victim.records.values[key]
     features = load(old)["features"]
     broken = features.clone()
@@ -326,7 +348,7 @@ def _alter_frame(rng: random.Random, victim: Victim) -> str:
     }
     name = rng.choice(list(kinds))
     victim.records.values[key] = kinds[name]
-    place[1] = hashlib.sha256(kinds[name]).hexdigest()
+    place[-2] = hashlib.sha256(kinds[name]).hexdigest()
     _write_content(victim, content, pointers)
     return f"frame: {name}, digest right"
 

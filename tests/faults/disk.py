@@ -3,11 +3,15 @@
 when it compacts, in CVAT's deployment every night at 3."""
 
 import random
+from dataclasses import replace
 
 from faults.local import DictRecords, make_store
 from faults.reference import noise_images
 from faults.standin_model import SAM2, StandinModel
-from tracker_state import Track, TrackState
+from sam2_tracker.memory_bank import start_bank
+from sam2_tracker.memory_policy import remember
+from sam2_tracker.record_format import Track
+from tracker_state import TrackState
 
 STEPS = 40
 # A full working day of ten annotators: objects times frames.
@@ -31,14 +35,14 @@ def bytes_per_object_step() -> float:
     frame = model.encode(noise_images(random.Random(0), 1, width=8, height=8)[0])
     start = model.start(frame, [(0.0, 0.0, 8.0, 8.0)], width=8, height=8)[0]
     track = Track(width=1920, height=1080, shape_type="mask")
-    ids = store.save([TrackState(track=track, bank=start.bank)])
+    ids = store.save([TrackState(track=track, bank=start_bank("quality", start.seen))])
     for step in range(2 * STEPS):
         if step == STEPS:
             records.written = 0
         state = store.load(ids)[0]
         assert isinstance(state, TrackState)
-        bank = model.step(frame, [state.bank])[0].bank
-        ids = store.save([TrackState(track=track, bank=bank, history=state.history)])
+        seen = model.step(frame, [state.bank])[0].seen
+        ids = store.save([replace(state, bank=remember(state.bank, seen, SAM2))])
     return records.written / STEPS
 
 

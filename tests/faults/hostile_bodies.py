@@ -62,6 +62,7 @@ def hostile_body(rng: random.Random, pool: Pool) -> bytes:
         body["shapes"] = [_shape(rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
     elif kind == "tokens":
         body["states"] = [_state(rng, pool) for _ in range(rng.choice((1, 1, 2, 3)))]
+        body["shapes"] = [_mark(rng) for _ in body["states"]]
         body["image"] = rng.choice((pool.good, pool.good, pool.other_size))
     elif kind == "image":
         body["image"] = _image(rng, pool)
@@ -104,6 +105,29 @@ def _shape(rng: random.Random) -> Any:
         (10, 25, 25, 12, 14, 8, 8),
     )[0]
     return maker(rng)
+
+
+def _mark(rng: random.Random) -> Any:
+    """A shape beside a state: nothing, a correction, an adoption, or nearly one of these."""
+    numbers = (*HUGE, *NOT_FINITE, *STRANGE, 0, 1, 1, 2, -1)
+    match rng.randrange(6):
+        case 0 | 1:
+            return None
+        case 2:
+            return {**_good_shape(rng), "correction": rng.choice((0, 1, 1))}
+        case 3:
+            return {**_shape_object(rng), "correction": rng.choice(numbers)}
+        case 4:
+            far = rng.choice((1, -5, 30, 1 << 30, *numbers))
+            keyframe = {"index": rng.choice((0, 1, 1, 2, *numbers)), "distance": far}
+            return {"adopt": [keyframe] * rng.choice((1, 1, 2, 7, 8))}
+        case _:
+            return {rng.choice(("adopt", "correction", "memory")): rng.choice(STRANGE)}
+
+
+def _shape_object(rng: random.Random) -> dict[str, Any]:
+    shape = _shape(rng)
+    return shape if isinstance(shape, dict) else {}
 
 
 def _number(rng: random.Random) -> Any:
@@ -221,7 +245,7 @@ def _strange_shape(rng: random.Random) -> Any:
         case 3:
             shape["type"] = rng.choice(("ellipse", "cuboid", "MASK", "points", "mask\x00"))
         case _:
-            shape["extra"] = rng.choice(STRANGE)
+            shape[rng.choice(("extra", "memory"))] = rng.choice(STRANGE)
     return shape
 
 

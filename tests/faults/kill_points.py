@@ -1,88 +1,105 @@
 # SPDX-License-Identifier: MIT
-"""A worker killed at each point of a step: what it leaves in the store, and what the client has."""
+"""A worker killed in the middle of a request: what it leaves in the store, what the client has."""
 
-import json
+import base64
 import random
 import time
+from typing import Any
 
-from safetensors.torch import load
+from faults.fleet import Fleet, Reply
+from faults.local import PREFIX
+from faults.reference import (
+    Node,
+    Reference,
+    World,
+    image_to_png,
+    noise_images,
+    random_shapes,
+)
+from faults.standin_model import TINY, StandinModel
+from sam2_tracker.record_format import hash_id, read_head
 
-from faults.campaign import HEIGHT, IMAGES, WIDTH, Lane, Tally
-from faults.fleet import Fleet
-from faults.reference import random_shapes
-from faults.worker import KILL_POINTS
-from tracker_state import SEAL_BYTES
-
-
-def kill_campaign(lane: Lane, times: int) -> Tally:
-    """Each point so many times: the last token must give the right answer afterwards."""
-    tally = Tally(name="workers killed at five points", seed=lane.seed)
-    begin = time.monotonic()
-    for number in range(times):
-        for point in KILL_POINTS:
-            tally.runs += 1
-            rng = random.Random(f"{lane.seed}/{point}/{number}")
-            trouble = _one(lane, point, rng, tally)
-            if trouble is None:
-                tally.finished += 1
-                tally.right += 1
-            else:
-                tally.wrong.append(f"killed when {point}, seed {lane.seed}, {number}: {trouble}")
-    tally.wrong += untidy(lane.fleet)
-    tally.seconds = time.monotonic() - begin
-    return tally
+WIDTH, HEIGHT, IMAGES = 40, 30, 10
+COME_BACK_SECONDS = 120.0
 
 
-def _one(lane: Lane, point: str, rng: random.Random, tally: Tally) -> str | None:
-    fleet, reference = lane.fleet, lane.reference
-    shapes = random_shapes(rng, 3, width=WIDTH, height=HEIGHT)
-    first = rng.randrange(IMAGES)
-    nodes = reference.start(first, shapes)
-    states = fleet.post({"image": lane.pictures[first], "shapes": shapes}).body["states"]
-    for _ in range(rng.randrange(10)):
+class KillRun:
+    """Four objects; then one request that steps one, corrects one and lets one adopt another."""
+
+    def __init__(self, fleet: Fleet, seed: str) -> None:
+        self._fleet = fleet
+        self._rng = random.Random(seed)
+        images = noise_images(self._rng, IMAGES, width=WIDTH, height=HEIGHT)
+        self._pictures = [base64.b64encode(image_to_png(image)).decode() for image in images]
+        self._reference = Reference(StandinModel(), images)
+        self._world = World()
+        self.tokens: list[str] = []
+        """All that were given out."""
+
+    def trouble(self, point: str) -> str | None:
+        """Kills a worker at this point; says what was not as it must be."""
+        rng, fleet = self._rng, self._fleet
+        shapes = random_shapes(rng, 4, width=WIDTH, height=HEIGHT)
+        nodes = self._save([self._reference.start(0, shape) for shape in shapes])
+        states = self._tokens(fleet.post({"image": self._pictures[0], "shapes": shapes}))
+        for _ in range(rng.randrange(10)):
+            image = rng.randrange(IMAGES)
+            nodes = self._save([self._reference.step(image, node) for node in nodes])
+            states = self._tokens(fleet.post({"image": self._pictures[image], "states": states}))
+
         image = rng.randrange(IMAGES)
-        nodes = reference.step(image, nodes)
-        states = fleet.post({"image": lane.pictures[image], "states": states}).body["states"]
+        (shape,) = random_shapes(rng, 1, width=WIDTH, height=HEIGHT)
+        adopt = {"adopt": [{"index": 3, "distance": rng.randint(-20, 20)}]}
+        body = {
+            "image": self._pictures[image],
+            "shapes": [None, {**shape, "correction": 1}, adopt, None],
+            "states": states,
+        }
+        expected = [
+            self._reference.step(image, nodes[0]),
+            self._reference.correct(image, nodes[1], shape, 1),
+            self._reference.adopt(nodes[2], [(nodes[3], adopt["adopt"][0]["distance"])]),
+        ]
+        kills, last = fleet.kills(), len(fleet.ports) - 1
+        fleet.order_kill(point)
+        status = fleet.post(body, worker=last).status
+        fleet.withdraw_kill()
+        if status != 0 or fleet.kills() != kills + 1:
+            return f"the worker did not die: status {status}"
+        deadline = time.monotonic() + COME_BACK_SECONDS
+        while (reply := fleet.post(body, worker=last)).status == 0:
+            if time.monotonic() > deadline:
+                return "the worker did not come back"
+            time.sleep(0.05)
+        if reply.status != 200 or any(reply.body["errors"]):
+            return f"status {reply.status}: {reply.body}"
+        for index, node in enumerate(expected):
+            answer = {"shape": reply.body["shapes"][index], "score": reply.body["scores"][index]}
+            if not isinstance(node, Node) or answer != node.answer:
+                return f"object {index}: {answer} is not {node}"
+        self._tokens(reply)
+        return None
 
-    image = rng.randrange(IMAGES)
-    body = {"image": lane.pictures[image], "states": states}
-    kills = fleet.kills()
-    fleet.order_kill(point)
-    status = fleet.post(body, worker=len(fleet.ports) - 1).status
-    fleet.withdraw_kill()
-    tally.faults[point] += 1
-    if status != 0 or fleet.kills() != kills + 1:
-        return f"the worker did not die: status {status}"
-    tally.met[point] += 1
-    tally.errors["connection lost"] += 1
-    deadline = time.monotonic() + 30
-    while (reply := fleet.post(body, worker=len(fleet.ports) - 1)).status == 0:
-        if time.monotonic() > deadline:
-            return "the worker did not come back"
-        time.sleep(0.05)
-    if reply.status != 200:
-        return f"status {reply.status}: {reply.body}"
-    for index, node in enumerate(reference.step(image, nodes)):
-        answer = {"shape": reply.body["shapes"][index], "score": reply.body["scores"][index]}
-        if answer != node.answer:
-            return f"object {index}: {answer} is not {node.answer}"
-    return None
+    def _save(self, nodes: list[Node]) -> list[Node]:
+        return [self._world.save(node) for node in nodes]
+
+    def _tokens(self, reply: Reply) -> list[Any]:
+        states: list[Any] = reply.body["states"]
+        self.tokens += [state["id"] for state in states if state]
+        return states
 
 
-def untidy(fleet: Fleet) -> list[str]:
-    """Keys that would stay for ever, heads whose memory frames are missing."""
-    found = []
+def untidy(fleet: Fleet, tokens: list[str]) -> list[str]:
+    """Keys that would stay for ever; heads that are given out and name frames that are missing."""
+    prefix = f"{PREFIX}:{StandinModel.fingerprint}"
     with fleet.redis.client() as admin:
         keys = {key.decode() for key in admin.scan_iter(count=1000)}
-        for key in sorted(keys):
-            if admin.ttl(key) < 0:
-                found.append(f"{key} has no time to live")
-            if ":h:" not in key:
-                continue
-            record = admin.get(key)
-            assert isinstance(record, bytes)
-            content = json.loads(load(record[SEAL_BYTES:])["head"].numpy().tobytes())
-            for reference in (content["conditioning"], *content["recent"][-6:]):
-                if key.replace(":h:", ":m:")[: key.index(":h:") + 3] + reference[0] not in keys:
-                    found.append(f"{key} names a memory frame that is not there")
+        found = [f"{key} has no time to live" for key in sorted(keys) if admin.ttl(key) < 0]
+        for token in tokens[-4:]:
+            record = admin.get(f"{prefix}:h:{hash_id(token)}")
+            head = read_head(token, record, TINY) if isinstance(record, bytes) else None
+            rows = [*head.conditioning, *head.tracked] if head else []
+            for row in rows:
+                if row.memory is not None and f"{prefix}:m:{row.memory.id}" not in keys:
+                    found.append("a head names a memory frame that is not there")
     return found

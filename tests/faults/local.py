@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""A tracker in this process: the stand-in model, any store."""
+"""A tracker, or the whole function, in this process: the stand-in model, any store."""
 
-from collections.abc import Sequence
+import io
+import json
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from faults.standin_model import StandinModel
+import nuclio_sdk
+
+import main
+from faults.fleet import Reply
+from faults.standin_model import CONDITIONING_FRAMES, StandinModel
 from sam2_tracker.memory_bank import MemoryLayout
+from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.records import Records
 from sam2_tracker.settings import Settings
 from tracker import Tracker
 from tracker_state import StateStore
+
+PREFIX = "cvat-sam2"
 
 
 class DictRecords:
@@ -17,14 +27,25 @@ class DictRecords:
 
     name = "dict"
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
+        """clock: seconds, by which records expire."""
         self.values: dict[str, bytes] = {}
+        self._expiry: dict[str, float] = {}
+        self._clock = clock
 
     def ping(self) -> None:
         pass
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        return [self.values.get(key) for key in keys]
+        now = self._clock()
+        return [
+            self.values.get(key) if self._expiry.get(key, now + 1) > now else None for key in keys
+        ]
+
+    def get_and_check(
+        self, keys: Sequence[str], check: Sequence[str]
+    ) -> tuple[list[bytes | None], list[bool]]:
+        return self.get(keys), [record is not None for record in self.get(check)]
 
     def put(
         self,
@@ -34,7 +55,12 @@ class DictRecords:
         extend: Sequence[str],
         remove: Sequence[str],
     ) -> None:
+        now = self._clock()
         self.values.update(records)
+        self._expiry |= {key: now + ttl_seconds for key, _ in records}
+        for key in extend:
+            if self._expiry.get(key, 0) > now:
+                self._expiry[key] = now + ttl_seconds
         for key in remove:
             self.values.pop(key, None)
 
@@ -49,18 +75,44 @@ def make_store(
     ttl_seconds: int = 30_000,
     cache_bytes: int = 0,
     fingerprint: str = StandinModel.fingerprint,
+    cache: MemoryCache | None = None,
+    **clock: Callable[[], float],
 ) -> StateStore:
     return StateStore(
         records,
         layout=layout,
         fingerprint=fingerprint,
-        prefix="cvat-sam2",
+        prefix=PREFIX,
         ttl_seconds=ttl_seconds,
         device=StandinModel.device,
-        cache_bytes=cache_bytes,
+        cache=cache or MemoryCache(cache_bytes),
+        **clock,
     )
 
 
-def make_tracker(records: Records, *, model: Any = None, **settings: Any) -> Tracker:
+def make_tracker(
+    records: Records, *, model: Any = None, cache: MemoryCache | None = None, **settings: Any
+) -> Tracker:
+    """No cache of memory frames unless one is given."""
     model = model or StandinModel()
-    return Tracker(model, make_store(records, model.layout), Settings(threads=1, **settings))
+    defaults = {"conditioning_frames": CONDITIONING_FRAMES, "threads": 1}
+    # As long as is allowed: on a busy machine a thread may get no turn for seconds.
+    settings = {**defaults, "redis_timeout_seconds": 20.0, **settings}
+    store = make_store(records, model.layout, cache=cache)
+    return Tracker(model, store, Settings(**settings))
+
+
+def local_function(records: Records) -> Callable[[object], Reply]:
+    """`main.handler` as a function of a body, which is JSON-like or bytes."""
+    logger = nuclio_sdk.Logger(logging.ERROR, "worker")
+    logger.set_handler("default", io.StringIO(), nuclio_sdk.logger.JSONFormatter())
+    context = nuclio_sdk.Context(logger)
+    context.user_data.settings = Settings()
+    context.user_data.tracker = make_tracker(records)
+
+    def ask(body: object) -> Reply:
+        event = nuclio_sdk.Event(body=body, method="POST")
+        response = main.handler(context, event)
+        return Reply(status=response.status_code, body=json.loads(response.body))
+
+    return ask

@@ -3,15 +3,19 @@
 
 import io
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from sam2_tracker.memory_bank import MemoryBank
+from sam2_tracker.errors import TooManyKeyframes
+from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
+from sam2_tracker.memory_policy import remember
+from sam2_tracker.record_format import RETAINED
 from sam2_tracker.shapes import (
+    Bitmap,
     bitmap_to_mask,
     bitmap_to_polygon,
     bitmap_to_rectangle,
@@ -19,52 +23,77 @@ from sam2_tracker.shapes import (
     polygon_to_bitmap,
     rectangle_to_box,
 )
-from tracker_state import RETAINED
+from tracker_state import RENEW_BELOW
 
 POLYGON_TOLERANCE = 0.02
+POLICY = "quality"
+LIFE_SECONDS = 30_000
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Node:
-    """An object on one frame; its token, and all that follows from it."""
+    """One object after one request, as the store has to keep it."""
 
     bank: MemoryBank
     type: str
+    box: list[float]
     answer: dict[str, Any]
     """The wire's shape (None: not visible) and score."""
-    box: list[float]
-    parent: "Node | None" = None
-    newest: int = 0
-    """The highest step that a descendant was, or may have been, saved with."""
-    token: Any = None
-    may_be_gone: bool = False
-    """The store lost or changed records after this was saved."""
-    lineage: "list[Node]" = field(default_factory=list)
-    """Itself and its ancestors, newest first."""
+    lives: Mapping[str, int] = field(default_factory=dict)
+    """Of each memory frame when it expires, as far as this track knows."""
+    leaving: tuple[tuple[str, int], ...] = ()
+    """Memory frames that left use, each with the step after which it did."""
+    ancestors: "tuple[Node, ...]" = ()
+    """The nodes that it goes back to, the oldest first."""
 
-    def __post_init__(self) -> None:
-        self.newest = self.bank.step
-        self.lineage = [self, *(self.parent.lineage if self.parent else [])]
 
-    def note_attempt(self) -> None:
-        """A request was sent that steps on from here, whatever became of it."""
-        for node in self.lineage:
-            node.newest = max(node.newest, self.bank.step + 1)
+class World:
+    """The records that must be in the store, each with the time at which it expires."""
 
-    def promised(self) -> bool:
-        """Whether the store still must know it: its own token is at most 8 steps old, and so are
-        those that share the memory frames it stands on, and no fault has touched any of these.
+    def __init__(self) -> None:
+        self.now = 1_000_000
+        self.heads: dict[Node, int] = {}
+        self.frames: dict[str, int] = {}
 
-        A frame that the store has lost may live on in a worker's cache and carry further steps;
-        another worker misses it later.
+    def knows_head(self, node: Node) -> bool:
+        return self.heads.get(node, 0) > self.now
+
+    def knows_frames(self, node: Node) -> bool:
+        return all(self.frames.get(memory.id, 0) > self.now for memory in node.bank.memories)
+
+    def save(self, node: Node) -> Node:
+        """The node with what it knows of its records once it is saved.
+
+        A frame that goes on being used gets a new life when its old one is used up by 4 %. A frame
+        that left use is removed 8 steps later, a head when 9 newer ones are saved; a frame that a
+        person drew is never removed.
         """
-        recent = self.lineage[: len(self.bank.recent)]
-        if any(node.may_be_gone for node in (self, *recent, self.lineage[-1])):
-            return False
-        if self.newest > self.bank.step + RETAINED:
-            return False
-        kept = RETAINED + 6
-        return all(node.newest < node.bank.step + kept for node in recent)
+        expiry = self.now + LIFE_SECONDS
+        lives = dict(node.lives)
+        for memory in node.bank.memories:
+            if memory.id not in lives:
+                lives[memory.id] = self.frames[memory.id] = expiry
+            elif lives[memory.id] < expiry - (1 - RENEW_BELOW) * LIFE_SECONDS:
+                lives[memory.id] = expiry
+                if self.frames.get(memory.id, 0) > self.now:
+                    self.frames[memory.id] = expiry
+        used = {memory.id for memory in node.bank.memories}
+        parent = node.ancestors[-1] if node.ancestors else None
+        tracked = [frame.memory for frame in parent.bank.tracked] if parent else []
+        left = [memory.id for memory in tracked if memory and memory.id not in used]
+        leaving = (*node.leaving, *((id_, node.bank.step) for id_ in left))
+        stale = [item for item in leaving if item[1] <= node.bank.step - RETAINED]
+        saved = replace(
+            node,
+            lives={id_: expiry for id_, expiry in lives.items() if id_ in used},
+            leaving=tuple(item for item in leaving if item not in stale),
+        )
+        self.heads[saved] = expiry
+        for id_, _ in stale:
+            self.frames.pop(id_, None)
+        for old in saved.ancestors[:-RETAINED]:
+            self.heads.pop(old, None)
+        return saved
 
 
 class Reference:
@@ -73,64 +102,100 @@ class Reference:
         self._images = images
         self._frames = [model.encode(image) for image in images]
 
-    def start(self, index: int, shapes: Sequence[dict[str, Any]]) -> list[Node]:
-        """The objects started from shapes on image `index`."""
-        width, height = self._images[index].size
-        prompts: list[Any] = []
-        for shape in shapes:
-            decode = {
-                "mask": mask_to_bitmap,
-                "polygon": polygon_to_bitmap,
-                "rectangle": rectangle_to_box,
-            }[shape["type"]]
-            prompts.append(decode(shape["points"], width=width, height=height))  # type: ignore[operator]
-        predictions = self._model.start(self._frames[index], prompts, width=width, height=height)
-        nodes = []
-        for shape, prompt, prediction in zip(shapes, prompts, predictions, strict=True):
-            is_box = shape["type"] == "rectangle"
-            nodes.append(
-                Node(
-                    bank=prediction.bank,
-                    type=shape["type"],
-                    answer={"shape": shape, "score": prediction.score if is_box else 1.0},
-                    box=list(prompt) if is_box else [],
-                )
-            )
-        return nodes
+    def start(self, index: int, shape: dict[str, Any]) -> Node:
+        """An object that is drawn on image `index`; `shape` as in a request."""
+        prompt, prediction = self._prompt(index, shape)
+        return Node(
+            bank=start_bank(shape.get("memory") or POLICY, prediction.seen),
+            type=shape["type"],
+            box=list(prompt) if isinstance(prompt, tuple) else [],
+            answer=_drawn(shape, prediction),
+        )
 
-    def step(self, index: int, parents: Sequence[Node]) -> list[Node]:
-        """The objects on image `index`, all in one batch."""
-        banks = [parent.bank for parent in parents]
-        predictions = self._model.step(self._frames[index], banks)
-        nodes = []
-        for parent, prediction in zip(parents, predictions, strict=True):
+    def step(self, index: int, parent: Node) -> Node:
+        """An object that is tracked to image `index`."""
+        (prediction,) = self._model.step(self._frames[index], [parent.bank])
+        bitmap = self._bitmap(index, prediction)
+        box = parent.box
+        shape: dict[str, Any] | None = None
+        if parent.type == "rectangle" and bitmap.any():
+            box = [float(number) for number in bitmap_to_rectangle(bitmap)]
+            shape = {"type": "rectangle", "points": box}
+        elif parent.type == "rectangle":
+            shape = {"type": "rectangle", "points": box, "outside": True}
+        elif bitmap.any() and parent.type == "mask":
+            shape = {"type": "mask", "points": bitmap_to_mask(bitmap)}
+        elif bitmap.any():
+            points = bitmap_to_polygon(bitmap, tolerance=POLYGON_TOLERANCE)
+            shape = {"type": "polygon", "points": points}
+        bank = remember(parent.bank, prediction.seen, self._model.layout)
+        return _follow(parent, bank, {"shape": shape, "score": prediction.score}, box)
+
+    def correct(self, index: int, parent: Node, shape: dict[str, Any], distance: int) -> Node | str:
+        """An object that is drawn on image `index` though it is tracked; or the error's code."""
+        if shape["type"] == "rectangle":
+            box = tuple(float(number) for number in shape["points"])
             width, height = self._images[index].size
-            (bitmap,) = self._model.logits_to_bitmaps(
-                [prediction.logits], width=width, height=height
+            (prediction,) = self._model.correct(
+                self._frames[index], [parent.bank], [box], width=width, height=height
             )
-            shape: dict[str, Any] | None = None
-            box = parent.box
-            if parent.type == "rectangle":
-                if bitmap.any():
-                    box = [float(number) for number in bitmap_to_rectangle(bitmap)]
-                    shape = {"type": "rectangle", "points": box}
-                else:
-                    shape = {"type": "rectangle", "points": box, "outside": True}
-            elif bitmap.any() and parent.type == "mask":
-                shape = {"type": "mask", "points": bitmap_to_mask(bitmap)}
-            elif bitmap.any():
-                points = bitmap_to_polygon(bitmap, tolerance=POLYGON_TOLERANCE)
-                shape = {"type": "polygon", "points": points}
-            nodes.append(
-                Node(
-                    bank=prediction.bank,
-                    type=parent.type,
-                    answer={"shape": shape, "score": prediction.score},
-                    box=box,
-                    parent=parent,
-                )
-            )
-        return nodes
+        else:
+            _, prediction = self._prompt(index, shape)
+        drawn = start_bank(parent.bank.policy, prediction.seen)
+        try:
+            bank = correct_bank(parent.bank, drawn, distance=distance)
+        except TooManyKeyframes as error:
+            return error.code
+        of_its_type = shape["type"] == parent.type == "rectangle"
+        kept = [float(number) for number in shape["points"]] if of_its_type else parent.box
+        return _follow(parent, bank, _drawn(shape, prediction), kept)
+
+    def adopt(self, parent: Node, others: Sequence[tuple[Node, int]]) -> Node | str:
+        """An object that takes over what was drawn of others; or the error's code."""
+        try:
+            bank = adopt_keyframes(parent.bank, [(node.bank, far) for node, far in others])
+        except TooManyKeyframes as error:
+            return error.code
+        node = _follow(parent, bank, {"shape": None, "score": None}, parent.box)
+        lives = dict(parent.lives)
+        for other, _ in others:
+            for frame in other.bank.conditioning:
+                lives[frame.memory.id] = other.lives[frame.memory.id]
+        return replace(node, lives=lives)
+
+    def _prompt(self, index: int, shape: dict[str, Any]) -> tuple[Any, Any]:
+        width, height = self._images[index].size
+        decode: Any = {
+            "mask": mask_to_bitmap,
+            "polygon": polygon_to_bitmap,
+            "rectangle": rectangle_to_box,
+        }[shape["type"]]
+        prompt = decode(shape["points"], width=width, height=height)
+        (found,) = self._model.start(self._frames[index], [prompt], width=width, height=height)
+        return prompt, found
+
+    def _bitmap(self, index: int, prediction: Any) -> Bitmap:
+        width, height = self._images[index].size
+        (bitmap,) = self._model.logits_to_bitmaps([prediction.logits], width=width, height=height)
+        return bitmap
+
+
+def _drawn(shape: dict[str, Any], prediction: Any) -> dict[str, Any]:
+    """What was drawn is what is there."""
+    told = {"type": shape["type"], "points": shape["points"]}
+    return {"shape": told, "score": prediction.score}
+
+
+def _follow(parent: Node, bank: MemoryBank, answer: dict[str, Any], box: list[float]) -> Node:
+    return Node(
+        bank=bank,
+        type=parent.type,
+        box=box,
+        answer=answer,
+        lives=parent.lives,
+        leaving=parent.leaving,
+        ancestors=(*parent.ancestors, parent),
+    )
 
 
 def noise_images(rng: random.Random, count: int, *, width: int, height: int) -> list[Image.Image]:

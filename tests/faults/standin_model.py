@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""A model with ModelHandler's interface whose mask is a hash of everything that it saw.
+"""A model with ModelHandler's interface whose mask is a hash of everything that it attends to.
 
-The pixels of the image and every byte of the memory bank go into a digest; logits, memory features
-and object pointer come out of it. So a wrong memory frame, a lost pointer or a stale state shows as
-a wrong mask, in microseconds instead of a second.
+The pixels of the image and all that `recall` gives (memories, ages, pointers, distances) go into a
+digest; logits, scores, memory features and object pointer come out of it. So a wrong memory frame,
+a lost pointer or a stale state shows as a wrong mask, in microseconds instead of a second. One
+frame in four does not show the object, and one in two has a look-alike on it, so that every memory
+policy has something to choose.
 """
 
 import hashlib
@@ -16,14 +18,16 @@ from PIL import Image
 from torch import Tensor
 
 from model_handler import Prediction
-from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, advance_bank, start_bank
+from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name_memory
+from sam2_tracker.memory_policy import recall
 from sam2_tracker.shapes import Bitmap, Box
 
-TINY = MemoryLayout(channels=4, height=2, width=2, recent=6, pointer_channels=8, pointers=15)
-SAM2 = MemoryLayout(channels=64, height=64, width=64, recent=6, pointer_channels=256, pointers=15)
+TINY = MemoryLayout(tokens=4, channels=4, recent=6, pointer_channels=8, pointers=15)
+SAM2 = MemoryLayout(tokens=64 * 64, channels=64, recent=6, pointer_channels=256, pointers=15)
 LOGITS_SIDE = 8
 MASK_SIDE = 16
 ROWS_AT_ONCE = 256
+CONDITIONING_FRAMES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +64,34 @@ class StandinModel:
     def start(
         self, frame: HashedFrame, prompts: Sequence[Bitmap | Box], *, width: int, height: int
     ) -> list[Prediction]:
-        return [self._start_one(frame, prompt, width, height) for prompt in prompts]
+        found = []
+        for prompt in prompts:
+            is_box = isinstance(prompt, tuple)
+            shown = repr(prompt).encode() if is_box else self.scale_mask(prompt).tobytes()
+            seen = _digest("start", frame.digest, shown, repr((width, height)))
+            found.append(self._predict(seen, drawn=not is_box))
+        return found
 
     def step(self, frame: HashedFrame, banks: Sequence[MemoryBank]) -> list[Prediction]:
-        return [self._step_one(frame, bank) for bank in banks]
+        return [self._predict(_digest("step", frame.digest, self._attend(bank))) for bank in banks]
+
+    def correct(
+        self,
+        frame: HashedFrame,
+        banks: Sequence[MemoryBank],
+        boxes: Sequence[Box],
+        *,
+        width: int,
+        height: int,
+    ) -> list[Prediction]:
+        return [
+            self._predict(
+                _digest(
+                    "correct", frame.digest, self._attend(bank), repr((tuple(box), width, height))
+                )
+            )
+            for bank, box in zip(banks, boxes, strict=True)
+        ]
 
     def logits_to_bitmaps(
         self, logits: Sequence[Tensor], *, width: int, height: int
@@ -75,39 +103,39 @@ class StandinModel:
     def release_memory(self) -> None:
         pass
 
-    def _start_one(
-        self, frame: HashedFrame, prompt: Bitmap | Box, width: int, height: int
-    ) -> Prediction:
-        box = isinstance(prompt, tuple)
-        shown = repr(prompt).encode() if box else self.scale_mask(prompt).tobytes()
-        logits, score, features, pointer = self._outputs(
-            _digest("start", frame.digest, shown, repr((width, height)))
-        )
-        return Prediction(logits=logits, score=score, bank=start_bank(features, pointer))
+    def _attend(self, bank: MemoryBank) -> bytes:
+        found = recall(bank, self.layout, conditioning_frames=CONDITIONING_FRAMES)
+        tensors = [*(memory.features for memory in found.memories), *found.pointers]
+        return _digest(repr((found.ages, found.distances)), *map(_tensor_bytes, tensors))
 
-    def _step_one(self, frame: HashedFrame, bank: MemoryBank) -> Prediction:
-        seen = [bank.conditioning, *bank.recent, bank.pointers]
-        logits, score, features, pointer = self._outputs(
-            _digest("step", frame.digest, str(bank.step), *map(_tensor_bytes, seen))
-        )
-        bank = advance_bank(bank, features, pointer, self.layout)
-        return Prediction(logits=logits, score=score, bank=bank)
-
-    def _outputs(self, digest: bytes) -> tuple[Tensor, float, Tensor, Tensor]:
+    def _predict(self, digest: bytes, *, drawn: bool = False) -> Prediction:
         layout = self.layout
-        features = layout.channels * layout.height * layout.width
+        size = layout.channels * layout.tokens
         stream = hashlib.shake_256(digest).digest(
-            LOGITS_SIDE**2 + 1 + features + layout.pointer_channels
+            LOGITS_SIDE**2 + 3 + size + layout.pointer_channels
         )
         values = torch.frombuffer(bytearray(stream), dtype=torch.uint8).to(torch.int16) - 128
         logits = values[: LOGITS_SIDE**2].float().reshape(LOGITS_SIDE, LOGITS_SIDE)
-        if digest[0] < 32:  # one in eight is not visible
+        score, iou, look_alike = stream[LOGITS_SIDE**2 : LOGITS_SIDE**2 + 3]
+        visible = drawn or digest[0] >= 64
+        if not visible:
             logits = -logits.abs() - 1
-        rest = values[LOGITS_SIDE**2 + 1 :]
-        shape = (layout.channels, layout.height, layout.width)
-        # Whole numbers up to 128 are exact in bfloat16.
-        memory = rest[:features].to(torch.bfloat16).reshape(shape)
-        return logits, stream[LOGITS_SIDE**2] / 255, memory, rest[features:].float()
+        rest = values[LOGITS_SIDE**2 + 3 :]
+        return Prediction(
+            logits=logits,
+            score=1.0 if drawn else score / 255,
+            seen=Observation(
+                # Whole numbers up to 128 are exact in bfloat16.
+                memory=name_memory(
+                    rest[:size].to(torch.bfloat16).reshape(layout.channels, layout.tokens)
+                ),
+                pointer=rest[size:].float(),
+                object_score=4.0 if visible else -4.0,
+                predicted_iou=0.7 + 0.3 * iou / 255,
+                area=int(logits.gt(0).sum()),
+                distractor=look_alike < 128,
+            ),
+        )
 
 
 def _digest(*parts: str | bytes | memoryview) -> bytes:

@@ -27,7 +27,7 @@ from tools import serve
 
 KILL_POINTS = ("decoded", "loaded", "computed", "half saved", "saved")
 KILL_FILE = "kill"
-CACHES = ("SAM2_MEMORY_CACHE_MIB", "SAM2_FRAME_CACHE_MIB", "SAM2_ATTENTION_CACHE_MIB")
+CACHES = ("SAM2_MEMORY_CACHE_MIB", "SAM2_FRAME_CACHE_MIB")
 
 
 def use_standin_model() -> None:
@@ -77,11 +77,11 @@ def die_on_demand(control: Path) -> None:
 def tell_in_headers() -> None:
     """Who answered, at what cost, and whether the request came as far as the geometry."""
     reached = [False]
-    prepare, handler = tracker._prepare_start, main.handler
+    prepare, handler = tracker.seed_to_prompt, main.handler
 
-    def noting(*args: Any) -> Any:
+    def noting(*args: Any, **options: Any) -> Any:
         reached[0] = True
-        return prepare(*args)
+        return prepare(*args, **options)
 
     def telling(context: Any, event: Any) -> Any:
         reached[0] = False
@@ -95,7 +95,7 @@ def tell_in_headers() -> None:
         }
         return response
 
-    tracker._prepare_start = noting
+    tracker.seed_to_prompt = noting
     main.handler = telling
 
 

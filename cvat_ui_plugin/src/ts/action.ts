@@ -13,14 +13,14 @@ import {
     ObjectState,
     SerializedShape,
 } from './cvat';
-import { recognise, replacedShapes, unmarkedBeside } from './earlier';
-import { clampTarget, routeBetween } from './frames';
+import { leftAsShapes, recognise, replacedShapes, unmarkedBeside } from './earlier';
+import { clampTarget, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { onFrame, reasonAgainstKind, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Report, reportOf } from './report';
 import { nothing, outcomeOf } from './results';
 import { ACTION_NAME, findTracker } from './server';
-import { keyframesByHand } from './signature';
+import { drawnKeyframes, keyframesByHand } from './signature';
 import { Successors } from './successors';
 import { track } from './track';
 import { Cancelled, JobClosed, within } from './waiting';
@@ -232,14 +232,17 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 page.random,
             );
             for (const source of sources) {
-                if (!source.track) continue;
-                const frames = route.frames.map(({ number }) => number);
-                source.byHand = keyframesByHand(source.track, frames, route.deleted);
+                if (source.track) {
+                    const frames = route.frames.map(({ number }) => number);
+                    source.byHand = keyframesByHand(source.track, frames, route.deleted);
+                    source.drawn = drawnKeyframes(source.track, start.number);
+                }
+                source.drawn = await undeleted(job, source.drawn);
             }
             const replaceClaimed = await this.askAbout(sources);
             mayGoOn();
 
-            const run = await track(sources, start, route.frames, {
+            const run = await track(sources, start, route.frames, route.steps, {
                 call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
                 functionID: tracker.id,
                 mayGoOn,
@@ -268,6 +271,17 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 const gone = new Set(replaced.map(({ clientID }) => clientID));
                 const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
                 beside = unmarkedBeside(run.objects, rest);
+                for (const { source, results } of this.convert ? run.objects : []) {
+                    if (source.type !== 'polygon' || !source.shape) continue;
+                    const frames = new Set(results.map(({ frame }) => frame));
+                    const count = leftAsShapes(source, frames, now.shapes);
+                    if (!count) continue;
+                    hints.push(
+                        `${source.name} is a track now on the frames of this run, and stays a ` +
+                            `polygon shape on ${count} other frames. Convert it from its first ` +
+                            'frame to its last to have one track.',
+                    );
+                }
             } catch (error) {
                 // what was tracked must not be lost with it
                 replaced = [];

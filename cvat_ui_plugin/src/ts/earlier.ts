@@ -181,12 +181,18 @@ export async function recognise(
         markedNumber(shape) ??
         known.get(shape.clientID!) ??
         numberOfDrawing(shape.type, shape.frame, shape.points);
+    // what a person drew or corrected, by the number of the object and by frame
+    const drawings = new Map<number, Map<number, SerializedShape>>();
     // what belongs to a drawing that is still there needs no other owner
-    const owned = new Set(
-        all
-            .filter((shape) => shape.frame === start || shape.source !== 'auto')
-            .map((shape) => numberOf(shape)),
-    );
+    const owned = new Set<number>();
+    for (const shape of all) {
+        if (shape.source === 'auto' && shape.frame !== start) continue;
+        const number = numberOf(shape);
+        owned.add(number);
+        if (shape.source === 'auto') continue;
+        const frames = drawings.get(number) ?? new Map<number, SerializedShape>();
+        drawings.set(number, frames.set(shape.frame, shape));
+    }
     const claims = await claimsOf(drawn.map(seedOf), start, order, shapes, numberOf, owned, pause);
     const taken = new Set<number>();
     const byHand = new Map<Source, Map<number, ByHand>>();
@@ -197,21 +203,29 @@ export async function recognise(
         known.set(source.clientID, number);
         source.mark = { number, run };
         source.claimed = claims.get(seed) ?? [];
-        byHand.set(source, new Map());
+        const own = [...(drawings.get(number)?.values() ?? [])].filter(
+            ({ type, frame }) => type === source.type && frame !== start,
+        );
+        source.drawn = new Map(own.map(({ frame, points }) => [frame, points]));
+        byHand.set(source, new Map(own.map((shape) => [shape.frame, byHandOf(shape)])));
         source.byHand = byHand.get(source)!;
     }
     // frame by frame: the page is asked for the locks of one frame at a time
     for (const frame of order) {
         await pause();
-        for (const [source, drawings] of byHand) {
+        for (const [source, kept] of byHand) {
             for (const own of shapes.of(source.mark!.number, frame)) {
-                if (own.type !== source.type || drawings.has(frame)) continue;
-                if (own.source !== 'auto' || (await isLocked(own))) {
-                    drawings.set(frame, { points: own.points, shape: own });
+                const isAutomatic = own.source === 'auto' && own.type === source.type;
+                if (isAutomatic && !kept.has(frame) && (await isLocked(own))) {
+                    kept.set(frame, byHandOf(own));
                 }
             }
         }
     }
+}
+
+function byHandOf(shape: SerializedShape): ByHand {
+    return { points: shape.points, shape };
 }
 
 /** The results of earlier runs that those of this one replace: of the same object, on frames for
@@ -238,6 +252,21 @@ export function replacedShapes(
             (claimed.has(shape.clientID) ||
                 byNumber.get(markedNumber(shape) ?? 0)?.has(shape.frame)),
     );
+}
+
+/** How many shapes of an object stay shapes on other frames than `frames`, where it is converted to
+ * a track on these. `shapes`: all shapes of the job. */
+export function leftAsShapes(
+    { mark, clientID }: Source,
+    frames: ReadonlySet<number>,
+    shapes: SerializedShape[],
+): number {
+    return shapes.filter(
+        (shape) =>
+            markedNumber(shape) === mark?.number &&
+            shape.clientID !== clientID &&
+            !frames.has(shape.frame),
+    ).length;
 }
 
 /** Automatic shapes without our mark that lie where this run has written a result of the same

@@ -17,8 +17,20 @@ export interface Route {
     /** Every frame that is not deleted from the lowest of the run to one past its highest,
      * ascending: where tracks are closed. */
     timeline: number[];
+    /** How many frames of the job the second frame lies after the first, in the direction of the
+     * run; negative: before. Deleted frames of the run do not count. */
+    steps(from: number, to: number): number;
     /** Those of `keyframes` and of the run's frames that are deleted. */
     deleted: ReadonlySet<number>;
+}
+
+/** Those of the frames that are not deleted. */
+export async function undeleted<T>(job: Job, frames: ReadonlyMap<number, T>) {
+    const there = new Map<number, T>();
+    for (const [frame, value] of frames) {
+        if (!(await job.frames.get(frame)).deleted) there.set(frame, value);
+    }
+    return there;
 }
 
 /** The way from `start` to `target`, in either direction. `keyframes`: frames outside of it that
@@ -54,5 +66,13 @@ export async function routeBetween(
         if (known.has(number)) await look(number);
     }
     const ahead = frames.filter(({ number }) => number !== start);
-    return { frames: target < start ? ahead.reverse() : ahead, timeline, deleted };
+    const counted = numbers.filter((number) => !deleted.has(number));
+    const place = new Map(counted.map((number, index) => [number, index]));
+    const sign = target < start ? -1 : 1;
+    return {
+        frames: target < start ? ahead.reverse() : ahead,
+        timeline,
+        steps: (from, to) => sign * ((place.get(to) ?? 0) - (place.get(from) ?? 0)),
+        deleted,
+    };
 }

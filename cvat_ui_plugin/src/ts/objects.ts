@@ -29,6 +29,8 @@ export interface Source {
     mark: Mark | null;
     /** What a person made of it on frames of the run: it stays, and the run goes on from it. */
     byHand: ReadonlyMap<number, ByHand>;
+    /** What a person drew of it on any frame but the one it is tracked from, visible. */
+    drawn: ReadonlyMap<number, number[]>;
     /** Automatic shapes that seem to be its earlier results, without proof. */
     claimed: SerializedShape[];
 }
@@ -123,6 +125,7 @@ export function sourcesOf(
                 track,
                 mark: null,
                 byHand: new Map(),
+                drawn: new Map(),
                 claimed: [],
             });
         }

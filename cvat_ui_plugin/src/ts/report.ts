@@ -41,6 +41,11 @@ function listed(items: string[]): string {
     return items.slice(0, LISTED).join('; ') + (more > 0 ? `; and ${more} more` : '');
 }
 
+/** A reason as a part of a sentence. */
+function plain(reason: string): string {
+    return reason.replace(/\.$/, '');
+}
+
 interface Doubt {
     object: Tracked;
     frame: number;
@@ -133,12 +138,18 @@ export async function reportOf(told: Told): Promise<Report> {
         object.failure
             ? [
                   `${names.get(object)} at frame ${object.failure.frame}: ` +
-                      object.failure.reason.replace(/\.$/, ''),
+                      plain(object.failure.reason),
               ]
             : [],
     );
     if (failed.length) lines.push(`Given up: ${listed(failed)}.`);
     lines.push(...handmade(tracked, names));
+    const alone = objects.flatMap((object) =>
+        object.notJoined === null ? [] : [`${names.get(object)}: ${plain(object.notJoined)}`],
+    );
+    if (alone.length) {
+        lines.push(`Tracked without what was drawn by hand on other frames: ${listed(alone)}.`);
+    }
     if (replaced) lines.push(`Replaced ${counted(replaced, 'shape')} of an earlier run.`);
     if (beside.length) {
         const first = beside.map(({ frame }) => frame).reduce((a, b) => Math.min(a, b));

@@ -88,6 +88,15 @@ function handmade({ source, shapes }: SerializedTrack): SerializedKeyframe[] {
     return source === 'auto' && unsigned.length === shapes.length ? [] : unsigned;
 }
 
+/** Where a person drew a track, on any frame but `start`, by frame. */
+export function drawnKeyframes(track: SerializedTrack, start: number): Map<number, number[]> {
+    return new Map(
+        handmade(track)
+            .filter(({ frame, outside }) => !outside && frame !== start)
+            .map(({ frame, points }) => [frame, points]),
+    );
+}
+
 /**
  * What a person made of a track on these frames. Where a keyframe hides the object, it holds up to
  * the next keyframe, as in CVAT. `deleted`: keyframes there do not count.

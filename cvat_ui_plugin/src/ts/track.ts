@@ -28,6 +28,8 @@ export interface Tracked {
     results: FrameResult[];
     /** Why it was given up before the end of the run, and on which frame. */
     failure: { frame: number; reason: string } | null;
+    /** Why what a person drew of it on other frames did not join. */
+    notJoined: string | null;
 }
 
 export interface Run {
@@ -53,6 +55,10 @@ interface Live {
     state: string | null;
     /** Where a new state is started from if this one is gone. */
     lastSeen: { frame: number; points: number[] };
+    /** What a person drew of it, by frame; the shape that it is tracked from is one of these. */
+    keyframes: ReadonlyMap<number, number[]>;
+    /** States that were started from these, by frame. */
+    drawn: Map<number, string>;
 }
 
 type Request = (batch: Live[]) => Record<string, unknown>;
@@ -71,22 +77,25 @@ class Caller {
 
     public constructor(private readonly tools: Tools) {}
 
-    /** Ask about all objects, in as few calls as fit. What is refused even alone is given up. */
+    /** Ask about all objects, in as few calls as fit. What is refused even alone is given up, or
+     * handed to `refuse`. */
     public async ask(
         objects: Live[],
         frame: number,
         request: Request,
         take: (object: Live, answer: Answer) => void,
+        refuse: ((object: Live, reason: string) => void) | null = null,
     ): Promise<void> {
+        if (!objects.length) return;
         const refused: [Live, CallError][] = [];
-        let isStart = false;
+        let isStart = refuse !== null;
         let rest = objects;
         let repeats = 0;
         while (rest.length) {
             this.tools.mayGoOn();
             const batch = rest.slice(0, this.perCall);
-            const args = { ...request(batch), frame };
-            isStart = !('states' in args);
+            const args: Record<string, unknown> = { ...request(batch), frame };
+            isStart ||= args.type === 'init_tracking';
             const started = this.tools.now();
             let answers: Answer[];
             try {
@@ -100,7 +109,8 @@ class Caller {
                             'wait',
                         ),
                 );
-                answers = parseAnswers(answered, batch.length, 'states' in args);
+                const entries = (args.states ?? args.shapes) as unknown[];
+                answers = parseAnswers(answered, entries.length, 'states' in args);
             } catch (raised) {
                 if (raised instanceof Cancelled || raised instanceof JobClosed) throw raised;
                 const error = explain(raised, this.tools.functionID);
@@ -125,13 +135,17 @@ class Caller {
             rest = rest.slice(batch.length);
         }
         // one object may be at fault; where each of several is refused alone, the picture is
-        if (refused.length === objects.length && (objects.length > 1 || !isStart)) {
+        const isPicture = refused.length === objects.length && (objects.length > 1 || !isStart);
+        if (isPicture && refuse === null) {
             throw new CallError(
                 `The function cannot use the picture of frame ${frame}: ${refused[0][1].message}`,
                 'stop',
             );
         }
-        for (const [object, error] of refused) giveUp(object, frame, error.message);
+        for (const [object, error] of refused) {
+            if (refuse) refuse(object, error.message);
+            else giveUp(object, frame, error.message);
+        }
     }
 
     /** Halving brings a call to half its time at best: growing below a quarter cannot flap. */
@@ -152,28 +166,131 @@ class Caller {
     }
 }
 
-/** Give every object a state, from where it was last seen. */
-async function seed(caller: Caller, objects: Live[]): Promise<void> {
+function startRequest(pointsOf: (object: Live) => number[]): Request {
+    return (batch) => ({
+        type: 'init_tracking',
+        shapes: batch.map((object) => ({
+            type: object.tracked.source.type,
+            points: pointsOf(object),
+        })),
+    });
+}
+
+/** Give every object a state, from where it was last seen. With `steps`, what else a person drew of
+ * it joins. */
+async function seed(caller: Caller, objects: Live[], steps: Steps | null): Promise<void> {
     const frames = new Set(objects.map(({ lastSeen }) => lastSeen.frame));
     for (const frame of frames) {
+        const here = objects.filter(({ lastSeen }) => lastSeen.frame === frame);
+        for (const object of here) object.state = object.drawn.get(frame) ?? null;
         await caller.ask(
-            objects.filter(({ lastSeen }) => lastSeen.frame === frame),
+            here.filter(({ state }) => state === null),
             frame,
-            (batch) => ({
-                type: 'init_tracking',
-                shapes: batch.map(({ tracked, lastSeen }) => ({
-                    type: tracked.source.type,
-                    points: lastSeen.points,
-                })),
-            }),
+            startRequest(({ lastSeen }) => lastSeen.points),
             (object, { state, error }) => {
                 object.state = state;
                 if (state === null || error) {
                     giveUp(object, frame, error?.message ?? 'the function did not take it');
+                } else if (object.keyframes.get(frame) === object.lastSeen.points) {
+                    object.drawn.set(frame, state);
                 }
             },
         );
+        if (steps === null) continue;
+        await join(
+            caller,
+            here.filter(({ state, tracked }) => state !== null && !tracked.failure),
+            frame,
+            steps,
+        );
     }
+}
+
+/** How many frames `to` lies after `from`, in the direction of tracking; negative: before. */
+type Steps = (from: number, to: number) => number;
+
+/** The function remembers 8 drawn shapes of an object; this many besides the one it starts from. */
+const MOST_JOINED = 7;
+/** The function takes at most 100 objects in a request, and each joined shape counts as one. */
+const ENTRIES_PER_CALL = 50;
+
+/** Let objects that start on `frame` stand on what a person drew of them on other frames, too: the
+ * nearest of these. Where that fails, the object goes on without, and its reason is kept. */
+async function join(caller: Caller, objects: Live[], frame: number, steps: Steps): Promise<void> {
+    const nearest = new Map<Live, number[]>();
+    for (const object of objects) {
+        const others = [...object.keyframes.keys()].filter((one) => one !== frame);
+        others.sort((a, b) => Math.abs(steps(frame, a)) - Math.abs(steps(frame, b)));
+        if (others.length) nearest.set(object, others.slice(0, MOST_JOINED));
+    }
+    if (!nearest.size) return;
+    const alone = ({ tracked }: Live, reason: string): void => {
+        tracked.notJoined = reason;
+    };
+    try {
+        for (const other of new Set([...nearest.values()].flat())) {
+            await caller.ask(
+                [...nearest.keys()].filter(
+                    (object) => nearest.get(object)!.includes(other) && !object.drawn.has(other),
+                ),
+                other,
+                startRequest(({ keyframes }) => keyframes.get(other)!),
+                (object, { state, error }) => {
+                    if (state !== null && !error) object.drawn.set(other, state);
+                    else alone(object, error?.message ?? 'the function did not take it');
+                },
+                alone,
+            );
+        }
+        let rest = [...nearest.keys()];
+        while (rest.length) {
+            let entries = 0;
+            const batch = rest.filter((object) => {
+                entries += 1 + nearest.get(object)!.length;
+                return entries <= ENTRIES_PER_CALL;
+            });
+            rest = rest.slice(batch.length);
+            await caller.ask(
+                batch,
+                frame,
+                (some) => joinRequest(some, frame, nearest, steps),
+                (object, { state, error }) => {
+                    if (state !== null && !error) object.state = state;
+                    else alone(object, error?.message ?? 'the function did not join it');
+                },
+                alone,
+            );
+        }
+    } catch (error) {
+        if (!(error instanceof CallError)) throw error;
+        for (const object of nearest.keys()) alone(object, error.message);
+    }
+}
+
+/** The states of the objects and, after them, those of what joins each. */
+function joinRequest(
+    objects: Live[],
+    frame: number,
+    nearest: Map<Live, number[]>,
+    steps: Steps,
+): Record<string, unknown> {
+    const lent: string[] = [];
+    const shapes = objects.map((object) => {
+        const adopt = [];
+        for (const other of nearest.get(object)!) {
+            const state = object.drawn.get(other);
+            if (state === undefined) continue;
+            adopt.push({ index: objects.length + lent.length, distance: steps(frame, other) });
+            lent.push(state);
+        }
+        const { type } = object.tracked.source;
+        return adopt.length ? { type, points: object.lastSeen.points, adopt } : null;
+    });
+    return {
+        type: 'track',
+        shapes: [...shapes, ...lent.map(() => null)],
+        states: [...objects.map(({ state }) => state), ...lent],
+    };
 }
 
 /** Pass a frame on which a person drew these objects, or hid them: that stays as it is. An object
@@ -241,7 +358,9 @@ async function step(
     }
     if (forgotten.length) {
         again = true;
-        await seed(caller, forgotten);
+        // what is forgotten of an object, is forgotten of its drawings
+        for (const object of forgotten) object.drawn.clear();
+        await seed(caller, forgotten, null);
         await caller.ask(open(), number, request, take);
     }
 }
@@ -262,7 +381,8 @@ function progressText(
 }
 
 /**
- * Track all sources over `frames`, in that order, starting from `start`.
+ * Track all sources over `frames`, in that order, starting from `start`. `steps` counts the frames
+ * between two.
  *
  * Nothing is thrown once the objects have been started: cancelling and errors end the run with
  * what is done until then. Before that a `CallError` says why nothing could be started.
@@ -271,16 +391,22 @@ export async function track(
     sources: Source[],
     start: Frame,
     frames: Frame[],
+    steps: Steps,
     tools: Tools,
 ): Promise<Run> {
     const run: Run = {
-        objects: sources.map((source) => ({ source, results: [], failure: null })),
+        objects: sources.map((source) => ({ source, results: [], failure: null, notJoined: null })),
         stop: null,
     };
     const objects: Live[] = run.objects.map((tracked) => ({
         tracked,
         state: null,
         lastSeen: { frame: start.number, points: tracked.source.points },
+        keyframes: new Map([
+            ...tracked.source.drawn,
+            [start.number, tracked.source.points] as const,
+        ]),
+        drawn: new Map(),
     }));
     const caller = new Caller(tools);
     const stopped = (frame: number, error: unknown): Run => {
@@ -304,7 +430,7 @@ export async function track(
         0,
     );
     try {
-        await seed(caller, objects);
+        await seed(caller, objects, steps);
     } catch (error) {
         if (error instanceof Cancelled) return stopped(start.number, error);
         throw error;
@@ -340,6 +466,7 @@ export async function track(
             await seed(
                 caller,
                 others.filter(({ state }) => state === null),
+                steps,
             );
             const ready = others.filter(({ tracked }) => tracked.failure === null);
             if (ready.length) await step(caller, ready, frame);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Stands in for docker, nuctl, kubectl and nvidia-smi, under whose names it is linked.
+"""Stands in for docker, nuctl, kubectl and more, under whose names it is linked.
 
 Records each call, refuses what the real program would refuse (unknown commands and flags, missing
 values, files that are not there, a configuration that Nuclio does not accept), and keeps the
@@ -89,6 +89,7 @@ KUBECTL = {
         1,
         1,
     ),
+    "create rolebinding": ({"--role --clusterrole --user --serviceaccount": VALUE}, 1, 1),
     "get": ({"--output -o --selector -l": VALUE}, 1, 99),
     "describe": ({"--selector -l": VALUE}, 1, 99),
     "delete": ({"--filename -f --selector -l": VALUE, "--ignore-not-found": BOOL}, 0, 99),
@@ -390,6 +391,13 @@ def make(words: list[str], state: dict) -> None:
             refuse(f"No rule to make target '{word}'.")
 
 
+def curl(words: list[str], state: dict) -> None:
+    address = re.fullmatch(r"http://localhost:(\d+)/(ready|metrics)?", words[-1])
+    if address is None or not set(words[:-1]) <= {"-s", "-i"}:
+        refuse(f"(3) URL rejected: {words}")
+    print(state["function_answers"])
+
+
 def git(words: list[str], state: dict) -> None:
     if words != ["pull"]:
         refuse(f"git does not do {words} here")
@@ -415,6 +423,7 @@ def main() -> None:
         "nvidia-smi": nvidia_smi,
         "make": make,
         "git": git,
+        "curl": curl,
     }
     try:
         program[name](sys.argv[1:], state)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+"""A person's effort: corrections until every frame is right.
+
+    python -m benchmarks.effort                       clips of the drawn evaluation set
+    python -m benchmarks.effort --clip FOLDER         a real clip with masks instead
+
+A simulated person looks at the frame that the tool proposes, draws the true mask there if the IoU
+is below 0.8, and runs again, until every frame holds or 10 corrections are spent. Three ways to use
+the corrections are compared, and ways to propose the next frame:
+
+    anew        each correction starts the object anew from its frame
+    joined      corrections join the object's memory
+    both ways   every gap between drawn frames is tracked from both ends, on all drawn frames
+
+    eye         the first bad frame: a person who plays the clip from the start
+    score       the frame with the lowest score that was not looked at yet
+    turn        the lowest score, or where the mask changes most from frame to frame
+
+Frames on which the object is fully hidden are not judged. FOLDER has JPEGImages and Annotations,
+one PNG per frame. Results go to benchmarks/results/effort.json, by set.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.session import Found, Masks, Session, read_clip
+from model_handler import ModelHandler
+from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.models import model_files
+from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.shapes import Bitmap
+from training.evaluation_set import SUBSETS, parameters_hash
+from training.metrics import jaccard
+from training.model import WEIGHTS, digest_of
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "effort.json"
+GOOD_IOU = 0.8
+MOST_CORRECTIONS = 10
+MOST_LOOKS = 40
+CLIPS_PER_SUBSET = 2
+TOLD_AFTER = (0, 1, 2, 4)
+"""Corrections after which the mean J is reported."""
+
+WAYS = ("anew", "joined", "both ways")
+PROPOSALS = ("eye", "score", "turn")
+
+
+@dataclass
+class Effort:
+    """What one object took."""
+
+    corrections: int
+    looks: int
+    frames: int
+    finished: bool
+    mean_j: list[float]
+    """After 0, 1, 2, ... corrections."""
+
+
+def track(session: Session, way: str, drawn: dict[int, Bitmap]) -> Found:
+    ways: dict[str, Callable[[dict[int, Bitmap]], Found]] = {
+        "anew": session.anew,
+        "joined": session.joined,
+        "both ways": session.both_ways,
+    }
+    return ways[way](drawn)
+
+
+def propose(proposal: str, found: Found, truth: Masks, looked: set[int]) -> int | None:
+    """The frame to look at next; None: there is none left."""
+    visible = [f for f in range(len(truth)) if truth[f].any()]
+    if proposal == "eye":
+        return next((f for f in visible if jaccard(found.masks[f], truth[f]) < GOOD_IOU), None)
+    left = [f for f in visible if f not in looked]
+    if not left:
+        return None
+    doubt = {f: 1 - found.scores[f] for f in left}
+    if proposal == "turn":
+        doubt = {f: max(doubt[f], _change(found, f)) for f in left}
+    return max(left, key=lambda f: doubt[f])
+
+
+def _change(found: Found, frame: int) -> float:
+    """How much the mask differs from those of the frames beside it: 1 - IoU, the smaller one."""
+    beside = [found.masks[f] for f in (frame - 1, frame + 1) if f in found.masks]
+    return min((1 - jaccard(found.masks[frame], mask) for mask in beside), default=0.0)
+
+
+def simulate(session: Session, truth: Masks, way: str, proposal: str) -> Effort:
+    drawn = {0: truth[0]}
+    found = track(session, way, drawn)
+    judged = [f for f in range(1, len(truth)) if truth[f].any()]
+    means, looked, looks = [_mean_j(found, truth, judged)], {0}, 0
+    while len(drawn) <= MOST_CORRECTIONS and looks < MOST_LOOKS:
+        frame = propose(proposal, found, truth, looked)
+        if frame is None:
+            break
+        looks += 1
+        looked.add(frame)
+        if jaccard(found.masks[frame], truth[frame]) >= GOOD_IOU:
+            continue
+        drawn[frame] = truth[frame]
+        looked = set(drawn)  # the other frames have new results
+        found = track(session, way, drawn)
+        means.append(_mean_j(found, truth, judged))
+    return Effort(
+        corrections=len(drawn) - 1,
+        looks=looks,
+        frames=len(judged),
+        finished=all(jaccard(found.masks[f], truth[f]) >= GOOD_IOU for f in judged),
+        mean_j=means,
+    )
+
+
+def _mean_j(found: Found, truth: Masks, judged: list[int]) -> float:
+    return statistics.fmean(jaccard(found.masks[f], truth[f]) for f in judged)
+
+
+def sessions(
+    model: ModelHandler, policy: str, real: Path | None
+) -> Iterator[tuple[str, Session, list[Masks]]]:
+    """(name, session, the true masks of each object), clip by clip."""
+    if real is not None:
+        clip = read_clip(real)
+        yield real.name, Session(model, clip.frames, policy), [clip.masks[:, 0]]
+        return
+    for subset in SUBSETS:
+        for number in range(CLIPS_PER_SUBSET):
+            drawn = subset.draw(number)
+            truths = [drawn.masks[:, index] for index in range(drawn.masks.shape[1])]
+            yield f"{subset.name} {number}", Session(model, drawn.frames, policy), truths
+
+
+def row(way: str, proposal: str, efforts: list[Effort]) -> dict[str, Any]:
+    after = {
+        # Who needs no more corrections keeps what was reached.
+        str(count): statistics.fmean(e.mean_j[min(count, len(e.mean_j) - 1)] for e in efforts)
+        for count in TOLD_AFTER
+    }
+    corrections = sum(e.corrections for e in efforts)
+    return {
+        "way": way,
+        "proposal": proposal,
+        "objects": len(efforts),
+        "corrections_per_object": corrections / len(efforts),
+        "corrections_per_100_frames": 100 * corrections / sum(e.frames for e in efforts),
+        "looks_per_object": statistics.fmean(e.looks for e in efforts),
+        "finished": sum(e.finished for e in efforts),
+        "mean_j_after": after,
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    print(
+        f"{'way':<11}{'proposal':<10}{'corrections':>12}{'per 100':>9}{'looks':>7}{'finished':>10}"
+        + "".join(f"{'J after ' + str(n):>11}" for n in TOLD_AFTER)
+    )
+    for each in rows:
+        print(
+            f"{each['way']:<11}{each['proposal']:<10}{each['corrections_per_object']:>12.2f}"
+            f"{each['corrections_per_100_frames']:>9.1f}{each['looks_per_object']:>7.1f}"
+            f"{each['finished']:>7} /{each['objects']:>2}"
+            + "".join(f"{value:>11.3f}" for value in each["mean_j_after"].values())
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--clip", type=Path, help="a real clip with masks")
+    parser.add_argument("--policy", default=Settings().memory_policy)
+    parser.add_argument(
+        "--conditioning-frames", type=int, default=Settings().conditioning_frames, metavar="N"
+    )
+    parser.add_argument("--proposal", action="append", choices=PROPOSALS, help="only this one")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = ModelHandler(
+        model_files(Settings(model="sam2.1_hiera_micro")),
+        conditioning_frames=options.conditioning_frames,
+        cache=MemoryCache(256 * MIB),
+    )
+    proposals = options.proposal or list(PROPOSALS)
+    efforts: dict[tuple[str, str], list[Effort]] = {(w, p): [] for w in WAYS for p in proposals}
+    for name, session, truths in sessions(model, options.policy, options.clip):
+        for (way, proposal), done in efforts.items():
+            done += [simulate(session, truth, way, proposal) for truth in truths]
+        print(f"{name} ", end="", flush=True, file=sys.stderr)
+    print(file=sys.stderr)
+    rows = [row(way, proposal, done) for (way, proposal), done in efforts.items()]
+    about = {
+        "weights": digest_of(WEIGHTS),
+        "precision": model.precision,
+        "policy": options.policy,
+        "conditioning_frames": options.conditioning_frames,
+        "evaluation_set": parameters_hash(),
+        "rows": rows,
+    }
+    key = options.clip.name if options.clip else "drawn"
+    key += f", {options.policy}, {options.conditioning_frames} conditioning frames"
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps({**known, key: about}, indent=1) + "\n")
+    print(f"{key}; weights {about['weights']}, {model.precision}")
+    show(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

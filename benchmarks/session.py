@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""One object tracked through one clip by the function's own model code, without store and HTTP."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model_handler import FrameFeatures, ModelHandler, Prediction, Result
+from sam2_tracker.mask_logits import logits_to_bitmaps
+from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
+from sam2_tracker.memory_policy import remember
+from sam2_tracker.shapes import Bitmap
+
+Masks = NDArray[np.bool_]
+"""bool (frames, height, width) of one object."""
+
+
+@dataclass(frozen=True)
+class RealClip:
+    frames: NDArray[np.uint8]
+    """uint8 (frames, height, width, 3), RGB."""
+    masks: NDArray[np.bool_]
+    """bool (frames, 1, height, width)."""
+
+
+@dataclass
+class Found:
+    """What tracking found, by frame."""
+
+    masks: dict[int, Bitmap] = field(default_factory=dict)
+    scores: dict[int, float] = field(default_factory=dict)
+    """The answer's score: 0 to 1; 1 where the object was drawn."""
+
+
+class Session:
+    """The frames of a clip, encoded once, and the ways to track one object through them."""
+
+    def __init__(self, model: ModelHandler, frames: NDArray[np.uint8], policy: str) -> None:
+        """frames: uint8 (frames, height, width, 3), RGB."""
+        self._model = model
+        self._policy = policy
+        self.count, self._height, self._width = frames.shape[:3]
+        self._features: list[FrameFeatures] = [
+            model.encode(Image.fromarray(frame)) for frame in frames
+        ]
+
+    def start(self, frame: int, mask: Bitmap) -> MemoryBank:
+        (result,) = self._model.start(
+            self._features[frame], [mask], width=self._width, height=self._height
+        )
+        return start_bank(self._policy, _sound(result).seen)
+
+    def anew(self, drawn: Mapping[int, Bitmap]) -> Found:
+        """Each drawn frame starts the object anew, up to the next one."""
+        found, starts = Found(), sorted(drawn)
+        for start, end in zip(starts, [*starts[1:], self.count], strict=True):
+            self._draw(found, start, drawn[start])
+            self._follow(found, self.start(start, drawn[start]), start, range(start + 1, end))
+        return found
+
+    def joined(self, drawn: Mapping[int, Bitmap]) -> Found:
+        """Tracked once from the first drawn frame; the others join on the way."""
+        found, starts = Found(), sorted(drawn)
+        bank = self.start(starts[0], drawn[starts[0]])
+        self._draw(found, starts[0], drawn[starts[0]])
+        for start, end in zip(starts, [*starts[1:], self.count], strict=True):
+            bank = self._follow(found, bank, start, range(start + 1, end))
+            if end in drawn:
+                bank = correct_bank(bank, self.start(end, drawn[end]), distance=1)
+                self._draw(found, end, drawn[end])
+        return found
+
+    def both_ways(self, drawn: Mapping[int, Bitmap]) -> Found:
+        """Every gap between drawn frames is tracked from both ends, on all drawn frames.
+
+        In a gap the answer switches once from the forward to the backward result: where the sum of
+        the scores is largest.
+        """
+        starts = sorted(drawn)
+        banks = {frame: self.start(frame, drawn[frame]) for frame in starts}
+        found = Found()
+        for frame in starts:
+            self._draw(found, frame, drawn[frame])
+        for left, right in zip([None, *starts], [*starts, None], strict=True):
+            forward, backward = Found(), Found()
+            first = 0 if left is None else left + 1
+            end = self.count if right is None else right
+            if left is not None:
+                bank = _adopt(banks, left, 1)
+                self._follow(forward, bank, left, range(first, end))
+            if right is not None:
+                bank = _adopt(banks, right, -1)
+                self._follow(backward, bank, right, range(end - 1, first - 1, -1))
+            _merge(found, forward, backward, range(first, end))
+        return found
+
+    def _follow(
+        self, found: Found, bank: MemoryBank, start: int, frames: Sequence[int]
+    ) -> MemoryBank:
+        for frame in frames:
+            (result,) = self._model.step(self._features[frame], [bank])
+            prediction = _sound(result)
+            bank = remember(bank, prediction.seen, self._model.layout)
+            (found.masks[frame],) = logits_to_bitmaps(
+                [prediction.logits], width=self._width, height=self._height, packed=False
+            )
+            found.scores[frame] = prediction.score
+        return bank
+
+    def _draw(self, found: Found, frame: int, mask: Bitmap) -> None:
+        found.masks[frame], found.scores[frame] = mask, 1.0
+
+
+def read_clip(folder: Path) -> RealClip:
+    """A folder with JPEGImages and Annotations, one PNG per frame; 0 is the background.
+
+    Raises OSError if a file is missing.
+    """
+    pictures = sorted((folder / "JPEGImages").iterdir())
+    frames, masks = [], []
+    for picture in pictures:
+        image = cv2.imread(str(picture), cv2.IMREAD_COLOR)
+        label = cv2.imread(
+            str(folder / "Annotations" / f"{picture.stem}.png"), cv2.IMREAD_UNCHANGED
+        )
+        if image is None or label is None:
+            raise OSError(f"{picture} or its mask cannot be read.")
+        frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        masks.append((label if label.ndim == 2 else label[..., :3].max(axis=2)) > 0)
+    return RealClip(frames=np.stack(frames), masks=np.stack(masks)[:, None])
+
+
+def _adopt(banks: Mapping[int, MemoryBank], own: int, direction: int) -> MemoryBank:
+    """The bank that was drawn on frame `own`, with the nearest others; at most 8 together."""
+    others = sorted((frame for frame in banks if frame != own), key=lambda f: abs(f - own))[:7]
+    return adopt_keyframes(banks[own], [(banks[f], (f - own) * direction) for f in others])
+
+
+def _merge(found: Found, forward: Found, backward: Found, frames: Sequence[int]) -> None:
+    gains = [forward.scores.get(f, -1.0) - backward.scores.get(f, -1.0) for f in frames]
+    # The switch after so many frames, by the sum of what the forward result is better.
+    sums = np.concatenate(([0.0], np.cumsum(gains)))
+    switch = int(sums.argmax())
+    for number, frame in enumerate(frames):
+        source = forward if number < switch else backward
+        found.masks[frame], found.scores[frame] = source.masks[frame], source.scores[frame]
+
+
+def _sound(result: Result) -> Prediction:
+    if not isinstance(result, Prediction):
+        raise result
+    return result

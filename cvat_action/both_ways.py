@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""Tracking every gap between drawn frames from both of its ends.
+
+An object that a person drew on several frames of the range stands on all of these drawings at once
+(`adopt` in docs/request.md). Each gap between two of them is tracked forwards from its left end and
+backwards from its right end. In a gap the answer switches once from the forward to the backward
+result: where the sum of the scores is largest, so that it does not flicker.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from cvat_action.job import Job
+from cvat_action.tracking import (
+    CallFailed,
+    Loop,
+    NotOnRecord,
+    Pace,
+    Run,
+    StopTracking,
+    Tracked,
+    TrackedObject,
+    Tracker,
+    track,
+)
+
+MOST_KEYFRAMES = 8
+"""Drawn frames that the function remembers of one object."""
+
+
+@dataclass
+class _Gap:
+    """Frames of one object between two drawn ones, or after the last one."""
+
+    of: TrackedObject
+    frames: tuple[int, ...]
+    """in the order of tracking"""
+    forward: TrackedObject
+    backward: TrackedObject | None
+    """None: nothing is drawn after these frames"""
+
+
+def track_both_ways(
+    tracker: Tracker,
+    job: Job,
+    objects: Sequence[TrackedObject],
+    frames: Sequence[int],
+    *,
+    pace: Pace | None = None,
+    keep: Callable[[int], None] = lambda frame: None,
+    parallel: int = 1,
+) -> Run:
+    """Tracks `objects` over `frames`, in that order, with what was drawn on them known beforehand.
+
+    Only drawings that are surely the object's count; after one that marks it as outside it has no
+    results up to the next. parallel: so many gaps at once. `keep` is called with every frame when
+    all gaps are done; nothing is kept of a run that ends before.
+    """
+    pace = pace or Pace()
+    halt = threading.Event()
+    try:
+        gaps = _prepare(Loop(tracker, job, list(objects), pace), objects, frames)
+        with ThreadPoolExecutor(parallel) as threads:
+            runs = [
+                threads.submit(_follow, tracker, job, each, along, pace, halt)
+                for along, each in _together(gaps).items()
+            ]
+            try:
+                done = [run.result() for run in runs]
+            except BaseException:
+                halt.set()
+                raise
+    except CallFailed as failure:
+        return Run(tuple(objects), (), str(failure), resumable=False)
+    except KeyboardInterrupt:
+        return Run(tuple(objects), (), "Stopped by Ctrl+C.", True, False)
+    broken = next((run for run in done if run.broken), None)
+    if broken:
+        return Run(tuple(objects), (), broken.broken, broken.interrupted, False)
+    for gap in gaps:
+        _merge(gap)
+    kept: list[int] = []
+    for frame in frames:
+        try:
+            keep(frame)
+        except NotOnRecord as error:
+            return Run(tuple(objects), tuple(kept), str(error))
+        kept.append(frame)
+    return Run(tuple(objects), tuple(kept))
+
+
+def _prepare(loop: Loop, objects: Sequence[TrackedObject], frames: Sequence[int]) -> list[_Gap]:
+    """Starts every drawn shape on its frame and lets each stand on the others."""
+    order = [objects[0].seed.frame, *frames] if objects else []
+    # A distance counts the frames that are tracked: deleted ones are none.
+    place = {frame: number for number, frame in enumerate(order)}
+    drawn = [_drawings(o, place) for o in objects]
+    loop.start([each for one in drawn for each in one.values() if each is not None])
+    gaps = []
+    for o, ones in zip(objects, drawn, strict=True):
+        first = ones[o.seed.frame]
+        if first is None or not first.live:
+            o.stopped = first.stopped if first else o.stopped
+            continue
+        standing = {f: each for f, each in ones.items() if each is not None and each.live}
+        for frame, each in ones.items():
+            if frame != o.seed.frame:
+                o.frames[frame] = Tracked(each.seed.points if each else None, by_hand=True)
+        ends: list[int | None] = [*list(ones)[1:], None]
+        for left, right in zip(ones, ends, strict=True):
+            end = len(order) if right is None else place[right]
+            between = tuple(order[place[left] + 1 : end])
+            if between and left in standing:
+                ahead = _stand(loop, standing, standing[left], place, 1)
+                drawn_next = standing.get(right) if right is not None else None
+                back = drawn_next and _stand(loop, standing, drawn_next, place, -1)
+                gaps.append(_Gap(o, between, ahead, back))
+    return gaps
+
+
+def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObject | None]:
+    """By frame, in the order of tracking, the seed and the corrections as objects of their own.
+
+    None: marked as outside.
+    """
+    found: dict[int, TrackedObject | None] = {
+        o.seed.frame: TrackedObject(
+            replace(o.seed, corrections=()), memory=o.memory, tolerance=o.tolerance
+        )
+    }
+    for frame in sorted(set(o.corrections) & set(place), key=place.__getitem__):
+        correction = o.corrections[frame]
+        if not correction.sure:
+            continue
+        found[frame] = None
+        if correction.points is not None:
+            seed = replace(o.seed, frame=frame, points=correction.points, corrections=())
+            found[frame] = TrackedObject(seed, memory=o.memory, tolerance=o.tolerance)
+    return found
+
+
+def _stand(
+    loop: Loop,
+    standing: dict[int, TrackedObject],
+    own: TrackedObject,
+    place: dict[int, int],
+    direction: int,
+) -> TrackedObject:
+    """A drawing as an object to track, which stands on the nearest other drawings too."""
+    each = TrackedObject(own.seed, state=own.state, memory=own.memory, tolerance=own.tolerance)
+    far = {f: direction * (place[f] - place[own.seed.frame]) for f in standing}
+    nearest = sorted((f for f in standing if far[f]), key=lambda f: abs(far[f]))
+    others = [(standing[f], far[f]) for f in nearest[: MOST_KEYFRAMES - 1]]
+    if others:
+        loop.adopt(each, others)
+    return each
+
+
+def _together(gaps: Sequence[_Gap]) -> dict[tuple[int, ...], list[TrackedObject]]:
+    """Objects that go through the same frames in the same order, by these frames."""
+    together: dict[tuple[int, ...], list[TrackedObject]] = {}
+    for gap in gaps:
+        together.setdefault(gap.frames, []).append(gap.forward)
+        if gap.backward is not None:
+            # A gap of one frame is the same in both directions.
+            together.setdefault(gap.frames[::-1], []).append(gap.backward)
+    return together
+
+
+def _follow(
+    tracker: Tracker,
+    job: Job,
+    objects: Sequence[TrackedObject],
+    frames: Sequence[int],
+    pace: Pace,
+    halt: threading.Event,
+) -> Run:
+    def on_frame(frame: int, objects: Sequence[TrackedObject]) -> None:
+        if halt.is_set():
+            raise StopTracking
+
+    return track(tracker, job, objects, frames, pace=pace, on_frame=on_frame)
+
+
+def _merge(gap: _Gap) -> None:
+    """Takes the backward results from the frame on from which they have the better scores."""
+    back = gap.backward.frames if gap.backward else {}
+    gains = [
+        _score(gap.forward.frames.get(frame)) - _score(back.get(frame)) for frame in gap.frames
+    ]
+    sums = [sum(gains[:number]) for number in range(len(gains) + 1)]
+    switch = sums.index(max(sums))
+    for number, frame in enumerate(gap.frames):
+        result = (gap.forward.frames if number < switch else back).get(frame)
+        if result is not None:
+            gap.of.frames[frame] = result
+    if gap.backward is None:  # the last gap: its end is where the object stands
+        gap.of.stopped, gap.of.state = gap.forward.stopped, gap.forward.state
+        gap.of.last_good = gap.forward.last_good
+
+
+def _score(result: Tracked | None) -> float:
+    """A frame without a result is worse than any with one."""
+    return -1.0 if result is None else result.score or 0.0

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT
+// A property of every run, on random jobs: nothing that is not ours changes, what a person made
+// stays, nothing is doubled, one undo step takes a run back, and running again changes nothing.
+
+import { expect, test } from 'vitest';
+import { SerializedShape, SerializedTrack } from '../src/ts/cvat';
+import { markOf } from '../src/ts/identity';
+import { isSigned } from '../src/ts/signature';
+import { shape } from '../standin/core';
+import { HttpAnswer } from '../standin/server';
+import { Bench, Call, createBench, framesFrom, moving, shifted } from './bench';
+
+const LAST = 11;
+const RUNS = 100;
+const SIZE = { width: 400, height: 300 };
+
+/** A number from 0 up to 1, from a fixed seed (mulberry32). */
+function randomFrom(seed: number): () => number {
+    let state = seed;
+    return () => {
+        state = (state + 0x6d2b79f5) | 0;
+        let value = Math.imul(state ^ (state >>> 15), 1 | state);
+        value = (value + Math.imul(value ^ (value >>> 7), 61 | value)) ^ value;
+        return ((value ^ (value >>> 14)) >>> 0) / 4294967296;
+    };
+}
+
+class Dice {
+    public constructor(private readonly random: () => number) {}
+
+    public upTo(most: number): number {
+        return Math.floor(this.random() * (most + 1));
+    }
+
+    public oneOf<T>(items: readonly T[]): T {
+        return items[this.upTo(items.length - 1)];
+    }
+
+    public chance(share: number): boolean {
+        return this.random() < share;
+    }
+}
+
+/** Objects lie in columns of their own, far from each other. */
+function pointsFor(type: string, column: number): number[] {
+    const left = 10 + 60 * column;
+    if (type === 'rectangle') return [left, 20, left + 20, 40];
+    if (type === 'polygon') return [left, 20, left + 20, 20, left + 20, 40, left, 40];
+    return [0, 100, left, 20, left + 9, 29];
+}
+
+function columnOf({ type, points }: { type: string; points: number[] }): number {
+    const left = type === 'mask' ? points[points.length - 4] : Math.min(points[0], points[2]);
+    return Math.floor(left / 60);
+}
+
+interface Column {
+    type: string;
+    isTrack: boolean;
+}
+
+/** Faults on the way: lost objects, failing calls, forgotten states, refused objects. */
+function faults(dice: Dice): (call: Call, next: () => Promise<HttpAnswer>) => Promise<HttpAnswer> {
+    return async (call, next) => {
+        if (call.type === 'track' && dice.chance(0.04)) {
+            return dice.oneOf([
+                { status: 503, body: '503 Server Error: for url: http://function/' },
+                { status: 400, body: 'Invalid or expired tracker state' },
+                { status: 504, body: '<html>504</html>' },
+            ]);
+        }
+        return next();
+    };
+}
+
+function build(dice: Dice, columns: Column[]): Bench {
+    const deleted = Array.from({ length: LAST + 1 }, (_, frame) => frame).filter(
+        (frame) => frame > 0 && dice.chance(0.08),
+    );
+    const bench = createBench({
+        frames: framesFrom(0, LAST, SIZE, deleted),
+        invoke: moving(() =>
+            dice.chance(0.05) ? { shape: null } : { score: dice.upTo(99) / 100 },
+        ),
+        intercept: faults(dice),
+    });
+    columns.forEach(({ type, isTrack }, column) => {
+        const points = pointsFor(type, column);
+        if (!isTrack) {
+            bench.store.import({ shapes: [shape(type, 0, points)] });
+            return;
+        }
+        const frames = [0, ...[5, LAST].filter(() => dice.chance(0.4))];
+        const keyframes = frames.map((frame) => ({
+            ...{ type, frame, points: shifted(type, points, frame) },
+            ...{ occluded: dice.chance(0.2), outside: false, z_order: dice.upTo(2), rotation: 0 },
+            attributes: dice.chance(0.3) ? [{ spec_id: 32, value: `${frame}` }] : [],
+        }));
+        const track = { label_id: 1, frame: 0, group: 0, source: 'manual', attributes: [] };
+        bench.store.import({ tracks: [{ ...track, elements: [], shapes: keyframes }] });
+    });
+    // what another program and another person left: of another label
+    bench.store.import({
+        shapes: Array.from({ length: 4 }, () =>
+            shape('rectangle', dice.upTo(LAST), pointsFor('rectangle', dice.upTo(columns.length)), {
+                label_id: 2,
+                source: dice.oneOf(['auto', 'manual', 'semi-auto']),
+            }),
+        ),
+    });
+    return bench;
+}
+
+/** A person corrects something: a result or a keyframe, on any frame. */
+function correct(bench: Bench, dice: Dice, columns: Column[]): void {
+    const { shapes, tracks } = bench.store.export();
+    const own = shapes.filter(({ label_id, source }) => label_id === 1 && source === 'auto');
+    for (const one of own) {
+        if (dice.chance(0.1)) {
+            bench.store.draw(one.clientID!, one.frame, shifted(one.type, one.points, 2));
+        } else if (dice.chance(0.03)) {
+            bench.store.set(one.clientID!, { lock: true });
+        } else if (dice.chance(0.03)) {
+            bench.store.remove(one.clientID!);
+        }
+    }
+    for (const track of tracks) {
+        if (!dice.chance(0.6)) continue;
+        const column = track.shapes.map(columnOf)[0];
+        const frame = 1 + dice.upTo(LAST - 1);
+        const visible = bench.store.get(frame).find(({ clientID }) => clientID === track.clientID);
+        if (!visible || visible.outside) continue;
+        const { type } = columns[column];
+        if (dice.chance(0.2)) bench.store.hide(track.clientID!, frame);
+        else bench.store.draw(track.clientID!, frame, shifted(type, visible.points!, 1));
+    }
+}
+
+function bare(one: SerializedShape | SerializedTrack): string {
+    const { clientID: _, id: __, ...rest } = one;
+    return JSON.stringify(rest);
+}
+
+/** What no run may change: other labels, what a person drew, corrected or locked. */
+function kept(bench: Bench): string[] {
+    const locked = new Set<number | null>();
+    for (let frame = 0; frame <= LAST; frame += 1) {
+        for (const { lock, clientID } of bench.store.get(frame)) {
+            if (lock) locked.add(clientID);
+        }
+    }
+    const { shapes, tracks } = bench.store.export();
+    const byHand = shapes.filter(
+        (one) => one.label_id === 2 || one.source !== 'auto' || locked.has(one.clientID!),
+    );
+    const keyframes = tracks.flatMap((track) =>
+        track.shapes
+            .filter((keyframe) => !isSigned(keyframe))
+            .map(({ frame, points, outside, occluded, z_order }) =>
+                JSON.stringify([
+                    columnOf(track.shapes[0]),
+                    frame,
+                    points,
+                    outside,
+                    occluded,
+                    z_order,
+                ]),
+            ),
+    );
+    return [...byHand.map(bare), ...keyframes].sort();
+}
+
+/** Objects that the sidebar's filter leaves out of the runs. */
+function foreign(bench: Bench): Set<number> {
+    const { shapes } = bench.store.export();
+    return new Set(shapes.filter((one) => one.label_id === 2).map(({ clientID }) => clientID!));
+}
+
+/** Everything, without the digits that differ from run to run. */
+function contents(bench: Bench): string[] {
+    const { shapes, tracks } = bench.store.export();
+    const scored = shapes.map((one) => {
+        const mark = markOf(one.score, one.frame);
+        return { ...one, score: mark ? mark.number : one.score };
+    });
+    return [...scored, ...tracks].map(bare).sort();
+}
+
+function checkNothingDoubled(bench: Bench, what: string): void {
+    for (let frame = 0; frame <= LAST; frame += 1) {
+        const own = bench.store
+            .get(frame)
+            .filter(({ label, outside }) => label.id === 1 && !outside)
+            .map(({ shapeType, points }) => columnOf({ type: shapeType!, points: points! }));
+        expect(new Set(own).size, `${what}, frame ${frame}`).toBe(own.length);
+    }
+    for (const track of bench.store.export().tracks) {
+        const frames = track.shapes.map(({ frame }) => frame);
+        expect(new Set(frames).size, what).toBe(frames.length);
+    }
+}
+
+test(`on ${RUNS} random jobs, nothing that is not ours changes and nothing is doubled`, async () => {
+    for (let seed = 1; seed <= RUNS; seed += 1) {
+        const dice = new Dice(randomFrom(seed));
+        const columns = Array.from({ length: 1 + dice.upTo(3) }, () => {
+            const type = dice.oneOf(['mask', 'polygon', 'rectangle']);
+            return { type, isTrack: type !== 'mask' && dice.chance(0.5) };
+        });
+        const bench = build(dice, columns);
+        for (let run = 0; run < 4; run += 1) {
+            const what = `seed ${seed}, run ${run}`;
+            const start = run === 0 ? 0 : dice.oneOf([0, 0, dice.upTo(LAST)]);
+            const target = run === 0 ? LAST : dice.upTo(LAST);
+            // of an object that is converted later, shapes on other frames stay shapes
+            const convert = run === 0 && dice.chance(0.3);
+            const before = kept(bench);
+            const steps = bench.store.undoSteps;
+            const everything = contents(bench);
+            try {
+                await bench.runAll(start, target, {
+                    convert,
+                    filter: (id) => !foreign(bench).has(id),
+                });
+            } catch (error) {
+                // nothing to track there: then nothing changes
+                expect((error as Error).message, what).toMatch(
+                    /There is no mask|is deleted|are deleted|Nothing was tracked/,
+                );
+                expect(contents(bench), what).toEqual(everything);
+                continue;
+            }
+            if (!convert) {
+                const after = new Set(kept(bench));
+                expect(
+                    before.filter((one) => !after.has(one)),
+                    what,
+                ).toEqual([]);
+            }
+            expect(bench.asked, what).toEqual([]);
+            checkNothingDoubled(bench, what);
+            if (bench.store.undoSteps > steps) {
+                const now = contents(bench);
+                bench.store.undo();
+                expect(contents(bench), what).toEqual(everything);
+                bench.store.redo();
+                expect(contents(bench), what).toEqual(now);
+            }
+            bench.store.save();
+            correct(bench, dice, columns);
+        }
+    }
+});
+
+test('running again changes nothing, on 50 random jobs with corrections', async () => {
+    for (let seed = 1001; seed <= 1050; seed += 1) {
+        const dice = new Dice(randomFrom(seed));
+        const columns = Array.from({ length: 1 + dice.upTo(3) }, () => {
+            const type = dice.oneOf(['mask', 'polygon', 'rectangle']);
+            return { type, isTrack: type !== 'mask' && dice.chance(0.5) };
+        });
+        const hidden = new Set(Array.from({ length: 2 }, () => dice.upTo(LAST)));
+        const bench = createBench({
+            frames: framesFrom(0, LAST, SIZE),
+            invoke: moving((frame) => (hidden.has(frame) ? { shape: null } : null)),
+        });
+        columns.forEach(({ type, isTrack }, column) => {
+            bench.store.import({
+                shapes: [
+                    shape(
+                        isTrack ? 'polygon' : type,
+                        0,
+                        pointsFor(isTrack ? 'polygon' : type, column),
+                    ),
+                ],
+            });
+        });
+        const convert = dice.chance(0.5);
+        await bench.runAll(0, LAST, { convert });
+        correct(
+            bench,
+            dice,
+            columns.map(({ type, isTrack }) => ({ type: isTrack ? 'polygon' : type, isTrack })),
+        );
+        await bench.runAll(0, LAST, { convert });
+        const second = contents(bench);
+        await bench.runAll(0, LAST, { convert });
+        expect(contents(bench), `seed ${seed}`).toEqual(second);
+    }
+});

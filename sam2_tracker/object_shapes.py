@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Between the wire's shapes and what the model works on, by the type of the shape."""
+
+from dataclasses import replace
+
+from sam2_tracker.protocol import Seed, Shape
+from sam2_tracker.record_format import Track
+from sam2_tracker.shapes import (
+    Bitmap,
+    Box,
+    bitmap_to_mask,
+    bitmap_to_polygon,
+    bitmap_to_rectangle,
+    mask_to_bitmap,
+    polygon_to_bitmap,
+    rectangle_to_box,
+)
+
+
+def seed_to_prompt(seed: Seed, *, width: int, height: int) -> Bitmap | Box:
+    """A drawn shape as a bitmap, bool (height, width), or as a box (x0, y0, x1, y1) in pixels.
+
+    width, height: of the image. Raises BadShape, EmptyShape.
+    """
+    if seed.type == "rectangle":
+        return rectangle_to_box(seed.points, width=width, height=height)
+    to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap
+    return to_bitmap(seed.points, width=width, height=height)
+
+
+def bitmap_to_shape(
+    bitmap: Bitmap, track: Track, *, tolerance: float
+) -> tuple[Shape | None, Track]:
+    """The shape in the track's type, None if the object is not visible, and the track with its box.
+
+    bitmap: bool (height, width). tolerance: of polygons, as in `bitmap_to_polygon`, where the track
+    has none of its own.
+    """
+    visible = bool(bitmap.any())
+    if track.shape_type == "rectangle":
+        if not visible:
+            return Shape(type="rectangle", points=list(track.box), outside=True), track
+        left, top, right, bottom = bitmap_to_rectangle(bitmap)
+        box = (float(left), float(top), float(right), float(bottom))
+        return Shape(type="rectangle", points=list(box)), replace(track, box=box)
+    if not visible:
+        return None, track
+    if track.shape_type == "mask":
+        return Shape(type="mask", points=bitmap_to_mask(bitmap)), track
+    own = tolerance if track.tolerance is None else track.tolerance
+    return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=own)), track

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Receipts: `undo` takes a run back, `runs` lists, `discard` drops."""
+
+from pathlib import Path
+
+from conftest import MASK, POLYGON, keyframe, shape, shifted, track
+
+TO_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13)
+CONVERT = "--convert-polygon-shapes-to-tracks"
+
+
+def plain(objects):
+    """Without ids, which a restored shape has new."""
+    return sorted(
+        repr([o["label_id"], o["source"], [(k["frame"], k["points"], k["outside"])
+              for k in o.get("shapes", [o])]])
+        for o in objects
+    )  # fmt: skip
+
+
+def receipt(act):
+    return Path(act("runs", "--json").json["receipts"][-1]["receipt"])
+
+
+def test_undo_restores_what_was_there_before(cvat, job, act, function):
+    job.shapes = [
+        shape("mask", MASK, id=900, score=1.0),
+        shape("polygon", POLYGON, id=901, score=1.0),
+    ]
+    job.tracks = [track(keyframe(8, shifted(POLYGON, 9)), keyframe(20, POLYGON), id=5)]
+    before = plain(job.shapes), plain(job.tracks)
+    assert act(*TO_13, CONVERT).code == 0
+    assert len(job.shapes) == 1 + 3
+    assert len(job.tracks) == 2
+    assert receipt(act).stat().st_mode & 0o777 == 0o600
+    undone = act("undo", receipt(act))
+    assert undone.code == 0
+    assert (plain(job.shapes), plain(job.tracks)) == before
+
+
+def test_undo_keeps_what_a_person_changed_since(cvat, job, act, function):
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+    assert act(*TO_13).code == 0
+    edited = next(s for s in job.shapes if s["frame"] == 12)
+    edited["points"], edited["source"] = [0.0, 1.0, 3.0, 3.0, 3.0, 3.0], "semi-auto"
+    undone = act("undo", receipt(act))
+    assert undone.code == 3
+    assert f"A person changed shape {edited['id']} since; it was kept." in undone.log
+    assert sorted(s["frame"] for s in job.shapes) == [10, 12]
+
+
+def test_runs_lists_what_waits_and_discard_drops_it(cvat, job, act, function):
+    assert "There are no journals and no receipts." in act("runs").out
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+    function.refuse = lambda frame, count: 503 if frame == 12 else None
+    assert act(*TO_13, "--wait", 0).code == 4
+    (waiting,) = act("runs", "--json").json["waiting"]
+    assert (waiting["job"], waiting["frames"], waiting["tracked"]) == (42, 3, 1)
+    assert not waiting["going_on"]
+    function.refuse = lambda frame, count: None
+    assert "was cut off" in act(*TO_13).log, "the journal that waits is named first"
+    assert act("discard", waiting["journal"]).code == 0
+    assert act("runs", "--json").json["waiting"] == []
+    assert act(*TO_13, "--replace").code == 0
+    assert sorted(s["frame"] for s in job.shapes) == [10, 11, 12, 13]

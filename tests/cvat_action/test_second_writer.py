@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+"""A second writer does anything at any moment, answers get lost or come late, the process dies
+anywhere: nothing that is not ours changes, nothing is doubled, and a resume ends where the
+undisturbed run ends.
+
+`make test` tries 200 courses of events; WRITING_EXAMPLES=10000 (`make faults`) tries more.
+"""
+
+import copy
+import itertools
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from second_writer import (
+    EARLIER_RUN,
+    FRAMES,
+    OTHER_RUN,
+    DirectServer,
+    World,
+    contents,
+    mark,
+    mask_at,
+    new_job,
+    run_until_done,
+    undisturbed,
+)
+
+from cvat_action.identity import Mark, marked_score
+
+EXAMPLES = int(os.environ.get("WRITING_EXAMPLES", "200"))
+MOST_EVENTS = 12
+COURSES = itertools.count()
+FOLDER: list[Path] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_stages():
+    """Many small requests and stages, and a look before each; the disk is not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cvat_action.run.STAGE_FRAMES", 2)
+        patch.setattr("cvat_action.sinks.MOST_OBJECTS", 3)
+        patch.setattr("cvat_action.sinks.FRESH", 0.0)
+        patch.setattr("cvat_action.tracking.LONGEST_PAUSE", 0.0)
+        patch.setattr("os.fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory):
+    FOLDER[:] = [tmp_path_factory.mktemp("courses")]
+
+
+@pytest.fixture(scope="module")
+def expected(short_stages, tmp_path_factory):
+    return {
+        earlier: undisturbed(tmp_path_factory.mktemp("run"), earlier=earlier)
+        for earlier in (False, True)
+    }
+
+
+class Events(World):
+    """Draws what happens at every request, and remembers what a person left behind."""
+
+    def __init__(self, draw, server, *, persons, faults):
+        self._draw = draw
+        self._job = server.job
+        self._server = server
+        self._persons = persons
+        self._faults = faults
+        self._left = MOST_EVENTS
+        self.theirs = {}
+        """id of a shape that a person made or changed last, as they left it; None: deleted"""
+        self.keyframes = {}
+        """(track, frame) of a keyframe that a person changed, as they left it"""
+        self.gone_tracks = set()
+        self.deleted_frames_of = set()
+        """(number, frame) of results that a person deleted"""
+
+    def fate(self, action):
+        if not self._faults or not self._left:
+            return "ok"
+        fates = ["ok", "ok", "refused", "lost", "killed", "dead"]
+        fates += ["late"] if action == "create" else []
+        drawn = self._draw(st.sampled_from(fates))
+        self._left -= drawn != "ok"
+        if drawn != "ok":
+            event(drawn)
+        return drawn
+
+    def before_look(self):
+        self._late_ones()
+        self._person()
+
+    def before_create(self):
+        self._late_ones()
+        self._person()
+
+    def _late_ones(self):
+        if self._server.late and self._draw(st.booleans()):
+            self._server.what_is_late()
+
+    def _person(self):
+        if not self._persons or not self._left or self._draw(st.integers(0, 2)):
+            return
+        self._left -= 1
+        act = self._draw(
+            st.sampled_from(
+                ["correct", "delete", "new_shape", "attribute", "keyframe", "other_run"]
+            )
+        )
+        event(act)
+        getattr(self, f"_{act}")()
+
+    def _some_shape(self):
+        if not self._job.shapes:
+            return None
+        return self._job.shapes[self._draw(st.integers(0, len(self._job.shapes) - 1))]
+
+    def _put(self, s):
+        """As CVAT's page saves: delete by id, create with the same id."""
+        self._job.shapes = [x for x in self._job.shapes if x["id"] != s["id"]] + [s]
+        self.theirs[s["id"]] = copy.deepcopy(s)
+
+    def _correct(self):
+        s = self._some_shape()
+        if s:
+            source = "semi-auto" if s["source"] in ("auto", "semi-auto") else "manual"
+            points = [p + (i >= len(s["points"]) - 4) for i, p in enumerate(s["points"])]
+            self._put({**s, "points": points, "source": source})
+
+    def _attribute(self):
+        """The page leaves the source as it is, so only what is not `auto` shows that it is hers."""
+        s = self._some_shape()
+        if s and s["source"] != "auto":
+            self._put({**s, "attributes": [{"spec_id": 31, "value": "blue"}]})
+
+    def _delete(self):
+        s = self._some_shape()
+        if s:
+            self._job.shapes = [x for x in self._job.shapes if x["id"] != s["id"]]
+            self.theirs[s["id"]] = None
+
+    def _new_shape(self, **more):
+        frame = self._draw(st.sampled_from([*FRAMES]))
+        y, group = self._draw(st.sampled_from([(20, 1), (30, 2)]))
+        s = copy.deepcopy(self._job.shapes[0] if self._job.shapes else None)
+        if s is None:
+            return
+        s |= {
+            "type": "mask", "frame": frame, "points": mask_at(y, frame - 6), "group": group,
+            "source": "manual", "score": 1.0, "label_id": 7, "attributes": [], "id": None,
+        } | more  # fmt: skip
+        self._server.rules.give_ids(s)
+        self._put(s)
+
+    def _other_run(self):
+        """Another run of the same tool writes a result of the same object."""
+        numbers = [m.number for s in self._job.shapes if (m := mark(s))]
+        if numbers:
+            number = self._draw(st.sampled_from(numbers))
+            frame = self._draw(st.sampled_from([*FRAMES]))
+            score = marked_score(0.9, Mark(number, OTHER_RUN), frame)
+            self._new_shape(source="auto", score=score, frame=frame)
+
+    def _keyframe(self):
+        tracks = self._job.tracks
+        if not tracks:
+            return
+        t = copy.deepcopy(tracks[self._draw(st.integers(0, len(tracks) - 1))])
+        inside = [k for k in t["shapes"] if k["frame"] in FRAMES and not k["outside"]]
+        if not inside:
+            return
+        k = inside[self._draw(st.integers(0, len(inside) - 1))]
+        k["points"] = [p + 0.25 for p in k["points"]]
+        t["source"] = "semi-auto"
+        self._job.tracks = [x for x in tracks if x["id"] != t["id"]] + [t]
+        self.keyframes[t["id"], k["frame"]] = list(k["points"])
+
+
+def check(world, before, plan, sink, job):
+    now = {s["id"]: s for s in job.shapes}
+    replaced = {k.id for by in plan.earlier.values() for shapes in by.values() for k in shapes}
+    converted = {s.wire["id"] for s in plan.seeds if s.type == "polygon" and not s.is_track}
+    for s in before:
+        if s["id"] not in replaced | converted | set(world.theirs):
+            assert now.get(s["id"]) == s, "what nobody touched is as it was"
+    for number, left in world.theirs.items():
+        if left is None:
+            assert number not in now, "what a person deleted stays deleted"
+        elif left["source"] != "auto" or number not in replaced:
+            assert now.get(number) == left, "what a person made is as they left it"
+    for (number, frame), points in world.keyframes.items():
+        t = next((t for t in job.tracks if t["id"] == number), None)
+        assert t is not None
+        found = [k["points"] for k in t["shapes"] if k["frame"] == frame]
+        assert found == [points], "a keyframe that a person changed is as they left it"
+    ours = Counter(
+        (m.number, s["frame"]) for s in job.shapes if (m := mark(s)) and m.run == plan.run
+    )
+    assert not [key for key, n in ours.items() if n > 1], "nothing is doubled"
+    corrected = {
+        (m.number, s["frame"]) for s in job.shapes if (m := mark(s)) and s["source"] != "auto"
+    }
+    automatic = {
+        (m.number, s["frame"])
+        for s in job.shapes
+        if (m := mark(s)) and s["source"] == "auto" and m.run in (plan.run, EARLIER_RUN)
+    }
+    assert not corrected & automatic, "no result lies beside a person's correction of it"
+    tracks = Counter(repr([k["points"] for k in t["shapes"]]) for t in job.tracks)
+    assert max(tracks.values(), default=1) == 1, "no track is doubled"
+
+
+def course(data, *, persons, faults):
+    earlier = data.draw(st.booleans(), "an earlier run")
+    job = new_job(earlier=earlier)
+    server = DirectServer(job)
+    before = copy.deepcopy(job.shapes)
+    world = Events(data.draw, server, persons=persons, faults=faults)
+    folder = FOLDER[0] / str(next(COURSES))
+    folder.mkdir()
+    plan, sink = run_until_done(server, folder, world)
+    check(world, before, plan, sink, job)
+    return earlier, job
+
+
+@pytest.mark.timeout(7200)
+@settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+@given(st.data())
+def test_whatever_happens_nothing_of_a_persons_changes_and_nothing_is_doubled(short_stages, data):
+    course(data, persons=True, faults=True)
+
+
+@pytest.mark.timeout(7200)
+@settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+@given(data=st.data())
+def test_a_resume_ends_where_the_undisturbed_run_ends(expected, data):
+    earlier, job = course(data, persons=False, faults=True)
+    assert contents(job) == expected[earlier]

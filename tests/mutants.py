@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: MIT
+"""Breaks the code in one place at a time and says which test catches it (`make mutants`).
+
+    python tests/mutants.py [--list] [name ...]
+
+Each break is made in a copy. The tests near it run first, and all fast tests only if those pass.
+A break that nothing catches is a hole in the tests: then the exit status is 1.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = (".git", ".venv", "out", "node_modules", "__pycache__", ".hypothesis", "weights", "dist")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    name: str
+    file: str
+    old: str
+    """Occurs once in the file."""
+    new: str
+    near: str
+    """The tests that should catch it: arguments of pytest, or of vitest for the plugin."""
+
+
+def python(name: str, file: str, old: str, new: str, *near: str) -> Mutant:
+    return Mutant(name=name, file=file, old=old, new=new, near=" ".join(near))
+
+
+HANDLER, TRACKER, WIRING = (
+    "tests/test_model_handler.py",
+    "tests/test_tracker.py",
+    "tests/test_wiring.py",
+)
+MACHINE, STATE = "tests/faults/test_machine.py", "tests/test_tracker_state.py"
+MUTANTS = (
+    # The eleven that once passed unseen.
+    python(
+        "score without the predicted IoU",
+        "model_handler.py",
+        "scores = heads.object_scores.sigmoid()[:, 0] * ious",
+        "scores = heads.object_scores.sigmoid()[:, 0]",
+        HANDLER,
+    ),
+    python(
+        "auto never takes bfloat16 on a CPU",
+        "sam2_tracker/build_model.py",
+        "fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()",
+        "fast = False",
+        HANDLER,
+    ),
+    python("no warm-up", "main.py", "    tracker.warm_up()\n", "", WIRING),
+    python(
+        "another default than the README's",
+        "sam2_tracker/settings.py",
+        '"SAM2_MAX_OBJECTS", 100,',
+        '"SAM2_MAX_OBJECTS", 40,',
+        "tests/test_settings.py",
+    ),
+    python(
+        "the cost of a request as that of one object",
+        "tracker.py",
+        'self.budget.remember("start", seconds["start"] / len(drawn))',
+        'self.budget.remember("start", seconds["start"])',
+        WIRING,
+    ),
+    python(
+        "a flip of the picture but not of its label",
+        "training/dataset.py",
+        "shots, labels = shots[:, :, ::-1], labels[:, :, ::-1]",
+        "shots = shots[:, :, ::-1]",
+        "tests/test_training_data.py",
+    ),
+    python(
+        "a loss with the wrong sign",
+        "training/losses.py",
+        "FOCAL_WEIGHT * focal_loss(logits, target) + dice_loss(logits, target)",
+        "FOCAL_WEIGHT * focal_loss(logits, target) - dice_loss(logits, target)",
+        "tests/test_training_losses.py",
+    ),
+    python(
+        "SAM2_FILL_HOLE_AREA is wired to nothing",
+        "tracker.py",
+        "fill_hole_area=settings.fill_hole_area,",
+        "fill_hole_area=0,",
+        WIRING,
+    ),
+    python(
+        "objects in small batches",
+        "model_handler.py",
+        "OBJECTS_AT_ONCE = 32",
+        "OBJECTS_AT_ONCE = 7",
+        HANDLER,
+    ),
+    python(
+        "idle connections are not checked",
+        "sam2_tracker/records.py",
+        "health_check_interval=15,",
+        "health_check_interval=0,",
+        WIRING,
+    ),
+    python(
+        "masks from a GPU are unpacked wrongly",
+        "sam2_tracker/mask_logits.py",
+        "yield np.unpackbits(each_packed, axis=1, count=width).view(np.bool_)",
+        "yield np.unpackbits(each_packed, axis=1, bitorder='little', count=width).view(np.bool_)",
+        HANDLER,
+    ),
+    # Ten more.
+    python(
+        "a forged head is believed",
+        "sam2_tracker/record_format.py",
+        "if not hmac.compare_digest(seal(id_, record[SEAL_BYTES:]), record[:SEAL_BYTES]):",
+        "if len(record) < SEAL_BYTES:",
+        "tests/faults/test_hostile.py -k records",
+    ),
+    python(
+        "frames are removed a step too early",
+        "tracker_state.py",
+        "item.step <= bank.step - RETAINED",
+        "item.step <= bank.step - RETAINED + 1",
+        MACHINE,
+    ),
+    python(
+        "a cached frame counts though the store has lost it",
+        "tracker_state.py",
+        "            if there\n",
+        "",
+        MACHINE,
+    ),
+    python(
+        "a drawn frame is removed when a track lets go of it",
+        "tracker_state.py",
+        "if name not in replaced\n",
+        "\n",
+        MACHINE,
+    ),
+    python(
+        "the distance of a correction is ignored",
+        "tracker.py",
+        "bank = correct_bank(each.state.bank, drawn, distance=distance)",
+        "bank = correct_bank(each.state.bank, drawn, distance=1)",
+        MACHINE,
+    ),
+    python(
+        "an object adopts itself",
+        "sam2_tracker/protocol.py",
+        "if 0 <= index < len(entries) and index != own else None",
+        "if 0 <= index < len(entries) else None",
+        "tests/test_protocol.py",
+    ),
+    python(
+        "lives of frames in use are not renewed",
+        "tracker_state.py",
+        "            extend=list(extend),\n",
+        "            extend=[],\n",
+        MACHINE,
+    ),
+    python(
+        "a store that hangs is waited for",
+        "sam2_tracker/store_call.py",
+        "timeout=max(0.0, self._deadline - self._clock())",
+        "timeout=60.0 + max(0.0, self._deadline - self._clock())",
+        "tests/faults/test_bounds.py -k deadline",
+    ),
+    python(
+        "frames lie on their side",
+        "sam2_tracker/image_decoding.py",
+        "    ImageOps.exif_transpose(image, in_place=True)\n",
+        "",
+        "tests/test_protocol.py",
+    ),
+    python(
+        "hidden frames count as seen",
+        "sam2_tracker/memory_policy.py",
+        "    if seen.object_score <= 0:\n        return 0.0\n",
+        "",
+        "tests/test_memory_policy.py",
+    ),
+    # Five in the plugin for CVAT's page.
+    python(
+        "plugin: a mask's box is a pixel too small",
+        "cvat_ui_plugin/src/ts/boxes.ts",
+        "return [left, top, right + 1, bottom + 1];",
+        "return [left, top, right, bottom];",
+        "vitest",
+    ),
+    python(
+        "plugin: the target may lie outside of the job",
+        "cvat_ui_plugin/src/ts/frames.ts",
+        "return Math.min(Math.max(number, job.startFrame), job.stopFrame);",
+        "return number;",
+        "vitest",
+    ),
+    python(
+        "plugin: deleted frames are tracked",
+        "cvat_ui_plugin/src/ts/frames.ts",
+        "return isDeleted ? null : {",
+        "return {",
+        "vitest",
+    ),
+    python(
+        "plugin: any overlap makes two shapes one object",
+        "cvat_ui_plugin/src/ts/earlier.ts",
+        "export const LEAST_OVERLAP = 0.3;",
+        "export const LEAST_OVERLAP = 0.001;",
+        "vitest",
+    ),
+    python(
+        "plugin: what a person changed meanwhile is written over",
+        "cvat_ui_plugin/src/ts/fresh.ts",
+        "if (frames.has(result.frame)) result.byHand = true;",
+        "if (frames.has(-1)) result.byHand = true;",
+        "vitest",
+    ),
+)
+
+
+def caught_by(mutant: Mutant, copy: Path) -> str | None:
+    """The test that fails; None: none does."""
+    if mutant.near == "vitest":
+        if not (modules := copy / "cvat_ui_plugin" / "node_modules").exists():
+            modules.symlink_to(ROOT / "cvat_ui_plugin" / "node_modules")
+        return _failure(["npx", "vitest", "run", "--bail=1"], copy / "cvat_ui_plugin")
+    near = [
+        word for word in mutant.near.split() if not word.endswith(".py") or (copy / word).exists()
+    ]
+    fast = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "--show-capture=no"]
+    fast += ["--tb=no", "-p", "no:cacheprovider"]
+    return _failure([*fast, *near], copy) or _failure(fast, copy)
+
+
+def _failure(command: list[str], folder: Path) -> str | None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if run.returncode == 0:
+        return None
+    found = re.search(
+        r"^(?:FAILED|ERROR|\s*FAIL|\s*×)\s+(.+?)(?: - .*)?$", run.stdout, re.MULTILINE
+    )
+    return found[1] if found else (run.stdout + run.stderr).strip().splitlines()[-1]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", metavar="name", help="a part of a name; default: all")
+    parser.add_argument("--list", action="store_true", help="names only")
+    options = parser.parse_args()
+    chosen = [
+        mutant
+        for mutant in MUTANTS
+        if not options.names or any(name in mutant.name for name in options.names)
+    ]
+    survived = 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
+        for mutant in chosen:
+            path = copy / mutant.file
+            text = path.read_text()
+            if text.count(mutant.old) != 1:
+                raise SystemExit(f"{mutant.file} has {text.count(mutant.old)} x {mutant.old!r}")
+            if options.list:
+                print(mutant.name)
+                continue
+            path.write_text(text.replace(mutant.old, mutant.new))
+            test = caught_by(mutant, copy)
+            path.write_text(text)
+            survived += test is None
+            print(f"{mutant.name}: {test or 'NOT CAUGHT'}", flush=True)
+    if not options.list:
+        print(f"{len(chosen) - survived} of {len(chosen)} caught")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: MIT
+"""Every setting does something: each one is observed on a function that was built with it.
+
+The model is the stand-in, so what is seen of the model's own options is what ModelHandler is given;
+test_fidelity.py and test_inexact_options.py have what it does with them.
+"""
+
+import base64
+import contextlib
+import dataclasses
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nuclio_sdk
+import pytest
+import redis
+from faults.reference import image_to_png
+from faults.standin_model import SAM2, HashedFrame, StandinModel
+from PIL import Image
+
+import main
+import tracker as tracker_module
+from model_handler import Prediction
+from sam2_tracker import records as records_module
+from sam2_tracker import stopwatch, threads
+from sam2_tracker.errors import ConfigurationError, TooLarge
+from sam2_tracker.models import model_files
+from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.time_budget import TimeBudget
+from tools.redis_server import RedisServer
+
+IMAGE = Image.effect_noise((90, 60), 80).convert("RGB")
+BODY = {"image": base64.b64encode(image_to_png(IMAGE)).decode(), "states": []}
+BOX = {"type": "rectangle", "points": [10, 10, 60, 40]}
+POLYGON: dict[str, Any] = {"type": "polygon", "points": [10, 10, 60, 12, 50, 40, 20, 45]}
+
+
+class RecordingModel(StandinModel):
+    """Keeps what it is built with and what it is asked."""
+
+    def __init__(self, files: Any, **options: Any) -> None:
+        super().__init__(layout=SAM2)
+        self.files = files
+        self.options = options
+        self.encoded = self.started = self.stepped = 0
+        self.policies: set[str] = set()
+        self.on_start: Callable[[int], None] = lambda count: None
+        self.on_step: Callable[[int], None] = lambda count: None
+
+    def encode(self, image: Image.Image) -> HashedFrame:
+        self.encoded += 1
+        return super().encode(image)
+
+    def start(self, frame: Any, prompts: Any, **size: int) -> list[Prediction]:
+        self.started += len(prompts)
+        self.on_start(len(prompts))
+        return super().start(frame, prompts, **size)
+
+    def step(self, frame: HashedFrame, banks: Any) -> list[Prediction]:
+        self.stepped += len(banks)
+        self.policies |= {bank.policy for bank in banks}
+        self.on_step(len(banks))
+        return super().step(frame, banks)
+
+
+class Function:
+    """The function as Nuclio runs it, started with these settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        names = {field.name: field.metadata["variable"] for field in dataclasses.fields(Settings)}
+        self.models: list[RecordingModel] = []
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(tracker_module, "ModelHandler", self._model)
+            settings = {"model": "sam2.1_hiera_micro", "threads": 1, **settings}
+            for name, value in settings.items():
+                patched.setenv(names[name], str(value))
+            self.context = nuclio_sdk.Context(_Silent(), nuclio_sdk.Platform("local"), worker_id=0)
+            main.init_context(self.context)
+        self.tracker = self.context.user_data.tracker
+        (self.model,) = self.models
+
+    def _model(self, files: Any, **options: Any) -> RecordingModel:
+        self.models.append(RecordingModel(files, **options))
+        return self.models[-1]
+
+    def ask(self, **body: Any) -> tuple[int, Any]:
+        event = nuclio_sdk.Event(body={**BODY, **body}, method="POST")
+        response = main.handler(self.context, event)
+        return response.status_code, json.loads(response.body)
+
+    def code(self, **body: Any) -> str | None:
+        """Of the error that a request gets."""
+        _, answer = self.ask(**body)
+        return answer["error"]["code"] if "error" in answer else None
+
+
+class _Silent:
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+        """Of the last line."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda message, **fields: self.fields.update(fields)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Function]]:
+    functions: list[Function] = []
+
+    def start(**settings: Any) -> Function:
+        functions.append(Function(**settings))
+        return functions[-1]
+
+    yield start
+    for function in functions:
+        function.tracker.close()
+
+
+Start = Callable[..., Function]
+CHECKS: dict[str, Callable[..., None]] = {}
+
+
+def check(*settings: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def enter(function: Callable[..., None]) -> Callable[..., None]:
+        CHECKS.update(dict.fromkeys(settings, function))
+        return function
+
+    return enter
+
+
+def test_every_setting_is_observed() -> None:
+    assert set(CHECKS) == {field.name for field in dataclasses.fields(Settings)}
+
+
+# ---- the model ----
+
+
+@check(
+    "device", "precision", "fill_hole_area", "image_size", "memory_frames", "conditioning_frames"
+)
+def test_the_options_of_the_model(start: Start) -> None:
+    given = {
+        "device": "cuda:1",
+        "precision": "bfloat16",
+        "fill_hole_area": 5,
+        "image_size": 512,
+        "memory_frames": 3,
+        "conditioning_frames": 4,
+    }
+    options = dict(start(**given).model.options)
+    options.pop("cache")
+    assert options == given
+
+
+@check("model", "config", "checkpoint")
+def test_the_files_of_the_model(start: Start) -> None:
+    bundled = model_files(Settings(model="sam2.1_hiera_micro"))
+    assert start(model="sam2.1_hiera_micro").model.files == bundled
+    own = start(model="unused", config=bundled.config, checkpoint=bundled.checkpoint)
+    assert own.model.files.checkpoint == bundled.checkpoint
+
+
+@check("weights_dir", "weights_url")
+def test_the_place_of_the_weights(start: Start, tmp_path: Path) -> None:
+    """The URL is for whoever fetches weights (test_download.py); the function never does."""
+    place = tmp_path / "here"
+    with pytest.raises(ConfigurationError, match=str(place)):
+        start(model="sam2.1_hiera_tiny", weights_dir=place, weights_url="http://127.0.0.1:1/")
+
+
+@check("threads", "workers")
+def test_threads_are_shared_among_workers(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "available_cores", lambda: 2.0)
+    assert start(threads=0).tracker.info().threads == 2
+    assert start(threads=1).tracker.info().threads == 1
+    assert threads.set_threads(0, 2) == 1
+    with pytest.raises(ConfigurationError, match="Several workers"):
+        start(threads=0, workers=2)
+
+
+@check("memory_policy")
+def test_the_memory_policy_of_objects_that_name_none(start: Start) -> None:
+    function = start(memory_policy="anchors")
+    function.model.policies.clear()  # the warm-up has its own
+    shapes = [BOX, {**BOX, "memory": "official"}]
+    _, answer = function.ask(shapes=shapes)
+    function.ask(shapes=[], states=answer["states"])
+    assert function.model.policies == {"anchors", "official"}
+
+
+# ---- Redis ----
+
+
+@check("redis_host", "redis_port", "redis_password", "redis_tls", "redis_timeout_seconds")
+def test_the_connection_to_redis(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    waits: list[float] = []
+
+    class Client(redis.Redis):
+        def __init__(self, **options: Any) -> None:
+            given.update(options)
+            super().__init__(**{**options, "ssl": False})
+
+    class StoreThread(tracker_module.StoreThread):
+        def __init__(self, seconds: float) -> None:
+            waits.append(seconds)
+            super().__init__(seconds)
+
+    monkeypatch.setattr(records_module.redis, "Redis", Client)
+    monkeypatch.setattr(tracker_module, "StoreThread", StoreThread)
+    monkeypatch.setattr(redis.retry, "sleep", lambda seconds: None)
+    start(
+        redis_host="127.0.0.1",
+        redis_port=1,
+        redis_password=" secret ",
+        redis_tls=1,
+        redis_timeout_seconds=2.5,
+    )
+    assert (given["host"], given["port"], given["password"]) == ("127.0.0.1", 1, " secret ")
+    assert given["ssl"] is True
+    assert waits == [2.5]
+    assert given["socket_connect_timeout"] + given["socket_timeout"] < 2.5
+    assert given["health_check_interval"] > 0  # else a stale connection would cost a request
+
+
+@pytest.mark.parametrize(("tls", "first_byte"), [(0, b"*"), (1, b"\x16")])
+def test_tls_is_spoken(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tls: int, first_byte: bytes
+) -> None:
+    """The first byte on the wire: 22 begins a TLS handshake, '*' a command of Redis."""
+    seen: list[bytes] = []
+    monkeypatch.setattr(redis.retry, "sleep", lambda seconds: None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):  # the listener is closed
+                while True:
+                    connection, _ = listener.accept()
+                    seen.append(connection.recv(1))
+                    connection.close()
+
+        threading.Thread(target=listen, daemon=True).start()
+        port = listener.getsockname()[1]
+        start(redis_host="127.0.0.1", redis_port=port, redis_tls=tls, redis_timeout_seconds=20)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert seen[0] == first_byte
+
+
+@check("redis_prefix", "state_ttl_seconds")
+def test_the_keys_in_redis(start: Start, empty_redis: RedisServer) -> None:
+    redis_settings = {"redis_host": empty_redis.host, "redis_port": empty_redis.port}
+    function = start(**redis_settings, redis_prefix="mine", state_ttl_seconds=900)
+    assert function.ask(shapes=[BOX])[0] == 200
+    with empty_redis.client() as client:
+        keys = client.keys("*")
+        assert len(keys) == 2
+        for key in keys:
+            assert key.startswith(b"mine:standin-for-tests:")
+            assert 0 < client.ttl(key) <= 900
+
+
+# ---- limits ----
+
+
+@check("max_image_megapixels")
+def test_the_limit_of_an_image(start: Start) -> None:
+    assert start(max_image_megapixels=0.0054).code(shapes=[BOX]) is None
+    assert start(max_image_megapixels=0.0053).code(shapes=[BOX]) == "too_large"
+
+
+@check("max_objects")
+def test_the_limit_of_objects(start: Start) -> None:
+    function = start(max_objects=3)
+    assert function.code(shapes=[BOX] * 3) is None
+    assert function.code(shapes=[BOX] * 4) == "too_large"
+
+
+@check("max_points")
+def test_the_limit_of_points(start: Start) -> None:
+    function = start(max_points=100_000)
+    points = POLYGON["points"] + [20, 45] * 49_996
+    assert function.code(shapes=[{**POLYGON, "points": points}]) is None
+    assert function.code(shapes=[{**POLYGON, "points": [*points, 20, 45]}]) == "bad_shape"
+
+
+@check("time_budget_seconds")
+def test_the_time_budget(start: Start) -> None:
+    function = start(time_budget_seconds=7)
+    assert function.tracker.budget.seconds == 7
+
+
+@check("polygon_tolerance")
+def test_the_tolerance_of_polygons(start: Start) -> None:
+    counts = []
+    for tolerance in (0, 0.1):
+        function = start(polygon_tolerance=tolerance)
+        moved = [[number + by for number in POLYGON["points"]] for by in range(9)]
+        _, answer = function.ask(shapes=[{**POLYGON, "points": points} for points in moved])
+        _, answer = function.ask(shapes=[], states=answer["states"])
+        counts.append(sum(len(shape["points"]) for shape in answer["shapes"] if shape))
+    assert 0 < counts[1] < counts[0]
+
+
+# ---- memory ----
+
+
+@check("memory_cache_mib")
+@pytest.mark.parametrize("mib", [0, 64])
+def test_the_cache_of_memory_frames(start: Start, mib: int) -> None:
+    function = start(memory_cache_mib=mib)
+    _, answer = function.ask(shapes=[BOX])
+    function.ask(states=answer["states"])
+    fields = function.context.logger.fields
+    assert (fields["cache_hits"], fields["cache_misses"]) == ((1, 0) if mib else (0, 1))
+    frame = function.model.options["cache"]
+    assert frame is function.tracker._store._cache  # attention and store share one
+
+
+@check("frame_cache_mib")
+@pytest.mark.parametrize("mib", [0, 64])
+def test_the_cache_of_encoded_frames(start: Start, mib: int) -> None:
+    function = start(frame_cache_mib=mib)
+    before = function.model.encoded
+    for _ in range(2):
+        function.ask(shapes=[BOX])
+    assert function.model.encoded - before == (1 if mib else 2)
+
+
+@check("embedded_store_mib")
+def test_the_size_of_the_embedded_store(start: Start) -> None:
+    """A memory frame at 1024 px takes 0.5 MiB: 8 MiB hold 15 of them with their heads."""
+    function = start(embedded_store_mib=8)
+    assert function.code(shapes=[BOX] * 15) is None
+    assert function.code(shapes=[BOX] * 17) == "store_unavailable"
+    assert SAM2.frame_bytes * 17 > 8 * MIB
+
+
+# ---- the start, and what requests cost ----
+
+
+def test_the_function_is_warm_before_its_first_request(start: Start) -> None:
+    function = start()
+    assert function.model.encoded > 0
+    assert function.model.started > 0
+    assert function.model.stepped > 0
+    with pytest.raises(TooLarge):  # so it knows what its parts cost
+        function.tracker.budget.check(starts=10**12, steps=0)
+    with pytest.raises(TooLarge):
+        function.tracker.budget.check(starts=0, steps=10**12)
+
+
+def test_a_request_of_many_objects_teaches_the_cost_of_one(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start takes 0.1 s and each step 0.2 s, so 250 and 125 objects fit into 25 s."""
+    now = [0.0]
+    function = start()
+    function.tracker.budget = TimeBudget(25.0)  # without what the warm-up really took
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+
+    def pass_time(seconds: float) -> Callable[[int], None]:
+        return lambda count: now.__setitem__(0, now[0] + seconds * count)
+
+    function.model.on_start, function.model.on_step = pass_time(0.1), pass_time(0.2)
+    _, answer = function.ask(shapes=[BOX] * 20)
+    for _ in range(25):  # until the memory is full: hidden frames do not count
+        _, answer = function.ask(shapes=[], states=answer["states"][:4])
+    check_budget = function.tracker.budget.check
+    check_budget(starts=249, steps=0)
+    check_budget(starts=0, steps=124)
+    with pytest.raises(TooLarge):
+        check_budget(starts=251, steps=0)
+    with pytest.raises(TooLarge):
+        check_budget(starts=0, steps=126)
