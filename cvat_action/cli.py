@@ -38,7 +38,7 @@ OLDEST_CVAT = (2, 40)
 SAID_BY_JOURNAL = (
     "job", "task", "frame", "target_frame", "object", "exclude", "label", "function", "backward",
     "keyframes", "convert_polygon_shapes_to_tracks", "leave_open", "replace", "dry_run",
-    "journal", "all_seeds", "tolerance", "sparse", "memory", "both_ways", "parallel", "video",
+    "journal", "all_seeds", "memory", "both_ways", "parallel", "tolerance", "sparse", "video",
     "annotations", "out", "model", "step",
 )  # fmt: skip
 
@@ -231,11 +231,11 @@ def _track_options(options: argparse.Namespace, frame: int) -> Options:
         replace=options.replace,
         keep_earlier=options.keep_earlier,
         all_seeds=options.all_seeds,
-        tolerance=options.tolerance,
-        sparse=options.sparse,
         memory=options.memory,
         both_ways=options.both_ways,
         parallel=getattr(options, "parallel", 1),
+        tolerance=options.tolerance,
+        sparse=options.sparse,
     )
 
 

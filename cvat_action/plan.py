@@ -46,16 +46,16 @@ class Options:
     replace: bool = False
     keep_earlier: bool = False
     all_seeds: bool = False
-    tolerance: float | None = None
-    """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
-    sparse: float | None = None
-    """least IoU of what CVAT makes between sparse keyframes; None: a keyframe on every frame"""
     memory: str | None = None
     """memory policy of the function; None: its own"""
     both_ways: bool = False
     """with `keyframes`: every gap between drawn frames is tracked from both ends"""
     parallel: int = 1
     """gaps that are tracked at once"""
+    tolerance: float | None = None
+    """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
+    sparse: float | None = None
+    """least IoU of what CVAT makes between sparse keyframes; None: a keyframe on every frame"""
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,10 @@ class Written:
     """id of a shape that this run created to (number of the object, frame)"""
     tracks: dict[str, int] = field(default_factory=dict)
     """id of the track that was created for a seed"""
-    thinning: Thinning = field(default_factory=Thinning)
-    """sparse keyframes, if they are asked for"""
     track_contents: set[int] = field(default_factory=set)
     """hashes of these tracks as they were created"""
+    thinning: Thinning = field(default_factory=Thinning)
+    """sparse keyframes, if they are asked for"""
     left_out: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     """(object, why) to the frames on which nothing was written for it"""
 

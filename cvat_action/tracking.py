@@ -161,7 +161,7 @@ class TrackedObject:
     memory: str | None = None
     """memory policy to start with; None: the function's own"""
     tolerance: float | None = None
-    """of polygons, how much the IoU with the mask may be short of 1; None: the function's own"""
+    """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
     asleep: bool = False
     last_good: tuple[int, Sequence[float]] = (0, ())
     """frame and points to start again from"""
