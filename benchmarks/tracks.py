@@ -69,14 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tracks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--clip", type=Path, action="append", default=[], metavar="DIR")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the first clip's object")
+    what = "draw the first object (of the drawn clips: the one that turns)"
+    parser.add_argument("--picture", type=Path, metavar="PNG", help=what)
     options = parser.parse_args(arguments)
     masks = [m for clip in options.clip for m in folder_masks(clip)] or [*rigid(), *drawn()]
     print(polygon_table(masks))
     for kind in ("polygon", "rectangle"):
         print(f"\n{kind}s, sparse\n\n{sparse_table(masks, kind)}")
     if options.picture:
-        draw(masks[0], options.picture)
+        draw(masks[0] if options.clip else masks[1], options.picture)
 
 
 # --- clips ---------------------------------------------------------------------------------------
