@@ -393,7 +393,11 @@ def _edited_track(
         if frame not in before:
             continue
         content = keyframe_content(before[frame])
-        as_planned = content == seed.keyframes.get(frame) or _closes(plan.job, before, frame)
+        as_planned = (
+            content == seed.keyframes.get(frame)
+            or is_signed(before[frame])  # automatic, and as it was written
+            or _closes(plan.job, before, frame)
+        )
         ours = frame in laid and keyframe_content(laid[frame]) == content
         if not as_planned and not ours:
             kept.add(frame)
