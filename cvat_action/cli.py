@@ -233,7 +233,7 @@ def _track_options(options: argparse.Namespace, frame: int) -> Options:
         all_seeds=options.all_seeds,
         memory=options.memory,
         both_ways=options.both_ways,
-        parallel=getattr(options, "parallel", 1),
+        parallel=getattr(options, "parallel", None) or 1,
         tolerance=options.tolerance,
         sparse=options.sparse,
     )
@@ -289,9 +289,8 @@ def _track_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add(
         "--parallel",
         type=_positive,
-        default=1,
         metavar="N",
-        help="with --both-ways: track so many gaps at once (default: %(default)d); as many as the "
+        help="with --both-ways: track so many gaps at once (default: 1); as many as the "
         "function has workers",
     )
     add(
