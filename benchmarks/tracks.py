@@ -11,7 +11,7 @@ Prints three tables: points and IoU by tolerance; sparse keyframes of polygons; 
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def folder_masks(folder: Path) -> Iterator[Masks]:
 
 def rigid() -> Iterator[Masks]:
     """The outline of a car that moves, turns slowly and grows, over 100 frames of 640 x 480."""
-    moves = {
+    moves: dict[str, Callable[[int], NDArray[np.float64]]] = {
         "translation": lambda n: CAR + (100 + 4.3 * n, 90 + 0.9 * n),
         "slow rotation": lambda n: _turned(CAR, n * np.pi / 180) + (320, 240),
         "growth": lambda n: CAR * (1 + 0.01 * n) + (320, 240),
@@ -256,7 +256,7 @@ def _panel(
     middle = np.array([(x.min() + x.max() + 1) / 2, (y.min() + y.max() + 1) / 2])
     scale = 0.8 * side / max(np.ptp(x) + 1, np.ptp(y) + 1)
     ring = (points_to_ring(points) - middle) * scale + side / 2
-    moved = np.float64([[scale, 0, 0], [0, scale, 0]])
+    moved = np.array([[scale, 0, 0], [0, scale, 0]], np.float64)
     moved[:, 2] = side / 2 - scale * middle
     filled = cv2.warpAffine(mask.astype(np.uint8), moved, (side, side), flags=cv2.INTER_NEAREST)
     panel = np.full((side, side, 3), 255, np.uint8)

@@ -29,6 +29,7 @@ from cvat_action.look import (
     content_of,
     keyframe_content,
     kind_of,
+    known_from_wire,
     track_content,
 )
 from cvat_action.plan import Plan
@@ -180,12 +181,12 @@ def shapes_to_delete(
     """Ids of what this run's results take the place of, where nobody changed it."""
     gone: list[int] = []
 
-    def unless_edited(seed: Seed, shape: int, frame: int, content: int) -> None:
-        known = look.shapes.get(shape)
+    def unless_edited(seed: Seed, shape: Wire, frame: int) -> None:
+        known = look.shapes.get(shape["id"])
         if known is None:
             return
-        if known.content == content:
-            gone.append(shape)
+        if known.same(known_from_wire(shape)):
+            gone.append(known.id)
         else:
             written.leave_out(seed, frame, EDITED)
 
@@ -193,10 +194,10 @@ def shapes_to_delete(
         if plan.becomes_track(o.seed) and not o.seed.is_track:
             if o.seed.ref not in written.tracks:
                 continue
-            unless_edited(o.seed, o.seed.wire["id"], o.seed.frame, o.seed.content)
+            unless_edited(o.seed, o.seed.wire, o.seed.frame)
             for c in o.seed.corrections:
                 if c.shape and c.frame in frames and _is_by_hand(o, c.frame):
-                    unless_edited(o.seed, c.shape["id"], c.frame, content_of(c.shape))
+                    unless_edited(o.seed, c.shape, c.frame)
         if o.seed.is_track:
             continue
         for frame in frames:
@@ -271,7 +272,7 @@ def tracks_to_create(
         if fresh is None:
             o.stopped = DELETED_MEANWHILE
             continue
-        with_seed = fresh.content == seed.content
+        with_seed = fresh.same(known_from_wire(seed.wire))
         track = _new_track(plan, o, results, written, with_seed=with_seed)
         if track is None:
             continue
@@ -392,7 +393,11 @@ def _edited_track(
         if frame not in before:
             continue
         content = keyframe_content(before[frame])
-        as_planned = content == seed.keyframes.get(frame) or _closes(plan.job, before, frame)
+        as_planned = (
+            content == seed.keyframes.get(frame)
+            or is_signed(before[frame])  # automatic, and as it was written
+            or _closes(plan.job, before, frame)
+        )
         ours = frame in laid and keyframe_content(laid[frame]) == content
         if not as_planned and not ours:
             kept.add(frame)

@@ -46,7 +46,7 @@ def draw_plan(rng: np.random.Generator, frames: int, clicks: bool) -> Plan:
     """frames: of the batch. clicks: False at the start of a training from nothing."""
     if not clicks:
         return Plan("mask" if rng.random() < 0.9 else "box")
-    prompt: Prompt = ("mask", "box", "click")[int(rng.choice(3, p=[0.55, 0.2, 0.25]))]  # type: ignore[assignment]
+    prompt: Prompt = ("mask", "box", "click")[int(rng.choice(3, p=[0.55, 0.2, 0.25]))]
     corrections = int(rng.integers(0, 4))
     second = int(rng.integers(1, frames)) if frames > 2 and rng.random() < 0.35 else None
     return Plan(prompt, corrections, second, joined=bool(rng.random() < 0.6))

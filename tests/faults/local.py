@@ -14,6 +14,7 @@ from faults.fleet import Reply
 from faults.standin_model import CONDITIONING_FRAMES, StandinModel
 from sam2_tracker.memory_bank import MemoryLayout
 from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.metrics import Metrics
 from sam2_tracker.records import Records
 from sam2_tracker.settings import Settings
 from tracker import Tracker
@@ -109,6 +110,7 @@ def local_function(records: Records) -> Callable[[object], Reply]:
     context = nuclio_sdk.Context(logger)
     context.user_data.settings = Settings()
     context.user_data.tracker = make_tracker(records)
+    context.user_data.metrics = Metrics(0, {})
 
     def ask(body: object) -> Reply:
         event = nuclio_sdk.Event(body=body, method="POST")

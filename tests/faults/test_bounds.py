@@ -7,6 +7,7 @@ import socket
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from sam2_tracker.protocol import Seed, TrackRequest
 from sam2_tracker.records import RedisRecords
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.stopwatch import Stopwatch
-from sam2_tracker.store_call import StoreThread
+from sam2_tracker.store_call import StoreCall
 from sam2_tracker.time_budget import TimeBudget
 from tools.redis_server import RedisServer
 from tracker import Tracker
@@ -176,15 +177,20 @@ def test_a_name_server_that_hangs_is_not_waited_for(
 
 
 def test_the_deadline_of_a_store_call_counts_from_its_submission() -> None:
-    now, go_on = [100.0], threading.Event()
-    thread = StoreThread(3.0, clock=lambda: now[0])
-    call = thread.submit(go_on.wait)
-    now[0] = 103.0  # the image was decoded meanwhile
-    with pytest.raises(StoreUnavailable, match="in time"):
-        call.wait()
-    go_on.set()
-    assert thread.submit(lambda: 7).wait() == 7
-    thread.close()
+    """Of 3 s, 2 have passed while the image was decoded: 1 is left; later there is none."""
+    now, waits = [100.0], []
+
+    class Hanging(Future[None]):
+        def result(self, timeout: float | None = None) -> None:
+            waits.append(timeout)
+            raise TimeoutError
+
+    for at in (102.0, 103.0, 110.0):
+        call = StoreCall(Hanging(), 103.0, lambda: now[0])
+        now[0] = at
+        with pytest.raises(StoreUnavailable, match="in time"):
+            call.wait()
+    assert waits == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("attempts", [1, 6])

@@ -47,7 +47,7 @@ def lines_of(fleet: Fleet, send: Any) -> tuple[Any, list[str]]:
 def logged_since(fleet: Fleet, before: int) -> str:
     """What was logged until now. The log is a pipe's end: a last line tells that all is there."""
     mark = fleet.log.read_text().count("'status': 405")
-    fleet.send("PUT")
+    fleet.send("PUT", b"{}")
     while True:
         log = fleet.log.read_text()
         if log.count("'status': 405") > mark and log.endswith("\n"):
