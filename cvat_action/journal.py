@@ -104,7 +104,7 @@ class Journal:
 
     def frame(self, frame: int, objects: Sequence[TrackedObject]) -> None:
         results = [
-            [None if t.points is None else list(t.points), t.score, t.by_hand]
+            [None if t.points is None else list(t.points), t.score, t.by_hand, t.drawn]
             if (t := o.frames.get(frame))
             else None
             for o in objects
@@ -238,7 +238,7 @@ def _results(line: Wire, kinds: Sequence[str]) -> list[Tracked | None]:
     return [
         None
         if result is None
-        else Tracked(None if result[0] is None else compact(kind, result[0]), result[1], result[2])
+        else Tracked(None if result[0] is None else compact(kind, result[0]), *result[1:])
         for kind, result in zip(kinds, line["results"], strict=True)
     ]
 

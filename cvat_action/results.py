@@ -16,6 +16,7 @@ knows a server.
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cvat_action.errors import ActionError
@@ -472,7 +473,8 @@ def _laid(
         at = bisect_right(frames_counting, frame)
         held = counting[at - 1] if at else None
         if t.points is not None:
-            laid[frame] = last = _automatic(job, seed, frame, t.points, held)
+            make = _keyframe if t.drawn else partial(_automatic, job)
+            laid[frame] = last = make(seed, frame, t.points, held)
         elif last is not None and not last["outside"]:
             points = last["points"]
             far = last["frame"] not in results and last["frame"] != seed.frame

@@ -88,7 +88,7 @@ def _thinned(
             drawn = {
                 f: Result(
                     tuple(before[f]["points"] if f in still else results[f].points or ()),
-                    fixed=f in still,
+                    fixed=f in still or results[f].drawn,
                     occluded=flags.occluded(f),
                     z_order=flags.z_order(f),
                 )

@@ -122,6 +122,8 @@ class Tracked:
     score: float | None = None
     by_hand: bool = False
     """drawn by a person (a correction): nothing is written here"""
+    drawn: bool = False
+    """drawn by a person during this run: it is written as it is, as a person's keyframe"""
 
 
 @dataclass
@@ -440,7 +442,7 @@ class Loop:
         again = []
         for c in corrected:
             o = self.objects[c.index]
-            o.frames[frame] = Tracked(c.points)
+            o.frames[frame] = Tracked(c.points, drawn=True)
             if c.points is not None:
                 o.last_good = (frame, c.points)
                 o.stopped, o.asleep = None, False

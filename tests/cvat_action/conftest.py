@@ -65,11 +65,13 @@ def keyframe(frame: int, points: list[float], **more: Any) -> dict[str, Any]:
     }
 
 
-def automatic(frame: int, points: list[float], **more: Any) -> dict[str, Any]:
+def automatic(
+    frame: int, points: list[float], size: tuple[int, int] = (WIDTH, HEIGHT), **more: Any
+) -> dict[str, Any]:
     """A keyframe as an earlier run wrote it: signed."""
     k = keyframe(frame, points, **more)
     flags = {name: k[name] for name in ("outside", "occluded", "z_order")}
-    return {**k, "points": sign(k["type"], points, frame, width=WIDTH, height=HEIGHT, **flags)}
+    return {**k, "points": sign(k["type"], points, frame, width=size[0], height=size[1], **flags)}
 
 
 def track(*keyframes: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -44,6 +44,8 @@ def mask_at(y: int, x: int) -> list[float]:
 class ScriptedTracker:
     """Every object moves one pixel to the right per frame."""
 
+    joins = False
+
     def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer:
         count = len(shapes)
         return Answer([None] * count, shapes, [None] * count, [None] * count)

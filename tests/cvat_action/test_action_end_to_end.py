@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import LABELS, keyframe, shape, track
+from conftest import LABELS, automatic, keyframe, shape, track
 from cvat_sdk.masks import decode_mask, encode_mask
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
 
@@ -251,7 +251,7 @@ def test_a_cvat_export_goes_in_and_comes_out_with_its_tracks_edited(act, folder,
             (
                 track(
                     keyframe(0, points),
-                    keyframe(1, points, outside=True),
+                    automatic(1, points, (1000, 1000), outside=True),
                     label_id=0,
                     id=0,
                     attributes=[{"spec_id": 0, "value": "red"}],

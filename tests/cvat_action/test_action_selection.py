@@ -231,7 +231,8 @@ def test_keyframes_start_a_track_again_from_what_was_drawn(cvat, job, act, funct
     to_18 = ("track", "--job", 42, "--frame", 10, "--target-frame", 17, "--keyframes")
     assert act(*to_18).code == 0
     assert [
-        (k["frame"], None if k["outside"] else k["points"]) for k in job.tracks[0]["shapes"]
+        (k["frame"], None if k["outside"] else [float(round(p)) for p in k["points"]])
+        for k in job.tracks[0]["shapes"]
     ] == [
         (10, POLYGON),
         (11, shifted(POLYGON, 1)),
@@ -280,7 +281,7 @@ def test_converting_with_keyframes_takes_the_drawn_shapes_into_the_track(cvat, j
     to_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13, "--keyframes", convert)
     assert act(*to_13).code == 0
     assert job.shapes == []
-    assert [k["points"] for k in job.tracks[0]["shapes"][:4]] == [
+    assert [[float(round(p)) for p in k["points"]] for k in job.tracks[0]["shapes"][:4]] == [
         POLYGON, shifted(POLYGON, 1), fixed, shifted(fixed, 1),
     ]  # fmt: skip
 
