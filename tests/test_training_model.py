@@ -299,7 +299,13 @@ def test_only_matrices_are_decayed(predictor) -> None:
 
 def test_a_training_is_not_mixed_up_with_another(tmp_path: Path) -> None:
     arguments = argparse.Namespace(
-        device="cpu", seed=5, folder=tmp_path, start_from=None, steps=100, drawn_only=True
+        device="cpu",
+        seed=5,
+        folder=tmp_path,
+        start_from=None,
+        steps=100,
+        drawn_only=True,
+        decoder_only=False,
     )
     checkpoint = tmp_path / "checkpoint.pt"
     from_nothing = training_program.begin(arguments)
