@@ -36,8 +36,9 @@ demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds
 	$(PY) -m tools.demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 		$(if $(MODEL),--model "$(MODEL)") $(if $(MEMORY),--memory "$(MEMORY)")
 
+# Two processes: the tests of a file stay together, and torch takes one thread in each.
 test: setup  ## all tests
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2 --dist loadfile
 
 test-fast: setup  ## the tests without real processes and long runs (about a minute)
 	$(PY) -m pytest -q -m "not slow"
@@ -63,7 +64,7 @@ action: setup  ## the annotation action (ARGS="--server-host ... track --job 42 
 
 faults: setup  ## all fault campaigns in full, one line each (ARGS="--scale 0.1 --seed 7 bodies")
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m faults $(ARGS)
-	WRITING_EXAMPLES=10000 $(PY) -m pytest -q tests/cvat_action/test_second_writer.py
+	WRITING_ALL_ACTS=1 WRITING_EXAMPLES=10000 $(PY) -m pytest -q tests/cvat_action/test_second_writer.py
 
 bench: setup  ## speed beside the official predictor, interleaved (at most 10 minutes)
 	$(PY) -m benchmarks
