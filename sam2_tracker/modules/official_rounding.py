@@ -50,7 +50,10 @@ class PlainMemoryAttention(nn.Module):
             [torch.stack([frame.features for frame in object_]) for object_ in memories], dim=1
         )
         tokens = frames.float().permute(0, 3, 1, 2)  # frames, tokens, objects, channels
-        positions = torch.cat([self._positions[list(own)] for own in ages], dim=2)
+        if len({tuple(own) for own in ages}) == 1:
+            positions = self._positions[list(ages[0])].expand(-1, -1, count, -1)
+        else:
+            positions = torch.cat([self._positions[list(own)] for own in ages], dim=2)
         attended: Tensor = self.module(
             curr=[pixels[:, None].expand(-1, count, -1)],
             curr_pos=[pixel_positions[:, None].expand(-1, count, -1)],
