@@ -70,6 +70,19 @@ def test_better_masks_cost_less() -> None:
     assert costs[0] < 0.01
 
 
+def test_a_mask_costs_its_focal_and_its_dice_loss_together() -> None:
+    """SAM 2's weights: 20 to 1, both to be made small."""
+    truth, shifted = square(), square().roll(4, 1)
+    one = answer(truth, [shifted] * 4)
+    target = truth[None, None].float()
+    focal = focal_loss(one.logits[:, :1], target).item()
+    dice = dice_loss(one.logits[:, :1], target).item()
+    assert dice > 0.1
+    # The best of three and half of the single mask.
+    cost = float(losses_of([one], 0, 32).mask)
+    assert cost == pytest.approx(1.5 * (20 * focal + dice), rel=1e-4)
+
+
 def test_one_good_mask_of_three_is_enough_unless_the_single_mask_is_used() -> None:
     truth = square()
     best = float(losses_of([answer(truth, [truth, ~truth, truth, ~truth])], 0, 32).mask)
