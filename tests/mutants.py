@@ -225,18 +225,27 @@ MUTANTS = (
 )
 
 
-def caught_by(mutant: Mutant, copy: Path) -> str | None:
-    """The test that fails; None: none does."""
+def commands_of(mutant: Mutant, copy: Path) -> list[tuple[list[str], Path]]:
+    """What may catch it, nearest first: a command and the folder that it runs in."""
     if mutant.near == "vitest":
-        if not (modules := copy / "cvat_ui_plugin" / "node_modules").exists():
-            modules.symlink_to(ROOT / "cvat_ui_plugin" / "node_modules")
-        return _failure(["npx", "vitest", "run", "--bail=1"], copy / "cvat_ui_plugin")
+        modules = ROOT / "cvat_ui_plugin" / "node_modules"
+        if not modules.exists():
+            raise SystemExit("The plugin's breaks need its packages: run `make ui-plugin` first.")
+        if not (link := copy / "cvat_ui_plugin" / "node_modules").exists():
+            link.symlink_to(modules)
+        return [(["npx", "vitest", "run", "--bail=1"], copy / "cvat_ui_plugin")]
     near = [
         word for word in mutant.near.split() if not word.endswith(".py") or (copy / word).exists()
     ]
     fast = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "--show-capture=no"]
     fast += ["--tb=no", "-p", "no:cacheprovider"]
-    return _failure([*fast, *near], copy) or _failure(fast, copy)
+    return [([*fast, *near], copy), (fast, copy)]
+
+
+def caught_by(mutant: Mutant, copy: Path) -> str | None:
+    """The test that fails on the broken copy; None: none does."""
+    found = (_failure(*command) for command in commands_of(mutant, copy))
+    return next((test for test in found if test), None)
 
 
 def _failure(command: list[str], folder: Path) -> str | None:
@@ -272,6 +281,9 @@ def main() -> int:
             if options.list:
                 print(mutant.name)
                 continue
+            # A test that fails without the break as well has caught nothing.
+            if unbroken := _failure(*commands_of(mutant, copy)[0]):
+                raise SystemExit(f"{mutant.name}: {unbroken} fails without the break.")
             path.write_text(text.replace(mutant.old, mutant.new))
             test = caught_by(mutant, copy)
             path.write_text(text)
