@@ -425,27 +425,25 @@ def _adopt(objects: Sequence[_Object]) -> None:
         if not isinstance(each.entry, Adoption) or each.state is None:
             continue
         others = [(objects[index].state, distance) for index, distance in each.entry.keyframes]
-        known = [(state, distance) for state, distance in others if state is not None]
-        if len(known) < len(others):
-            each.fail(
-                StateGone(
-                    "The state of a keyframe of this object is not known any more; start it "
-                    "again from its shape."
-                )
-            )
-            continue
-        sizes = {(state.track.width, state.track.height) for state, _ in known}
-        if sizes != {(each.state.track.width, each.state.track.height)}:
-            each.fail(SizeChanged("The keyframes of this object lie on images of other sizes."))
-            continue
         try:
-            bank = adopt_keyframes(
-                each.state.bank, [(state.bank, distance) for state, distance in known]
-            )
+            each.new_state = _adopted(each.state, others)
         except ObjectError as error:
             each.fail(error)
-            continue
-        each.new_state = adopt_references(each.state, bank, *(state for state, _ in known))
+
+
+def _adopted(own: TrackState, others: Sequence[tuple[TrackState | None, int]]) -> TrackState:
+    """Raises StateGone, SizeChanged, TooManyKeyframes."""
+    known = [(state, distance) for state, distance in others if state is not None]
+    if len(known) < len(others):
+        raise StateGone(
+            "The state of a keyframe of this object is not known any more; start it again from "
+            "its shape."
+        )
+    sizes = {(state.track.width, state.track.height) for state, _ in known}
+    if sizes != {(own.track.width, own.track.height)}:
+        raise SizeChanged("The keyframes of this object lie on images of other sizes.")
+    bank = adopt_keyframes(own.bank, [(state.bank, distance) for state, distance in known])
+    return adopt_references(own, bank, *(state for state, _ in known))
 
 
 def _check_sizes(objects: Sequence[_Object], frame: _Frame) -> None:
@@ -490,11 +488,7 @@ def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) ->
         each.new_state = TrackState(track=track, bank=drawn)
     else:
         distance = each.entry.distance if isinstance(each.entry, Correction) else 0
-        try:
-            bank = correct_bank(each.state.bank, drawn, distance=distance)
-        except ObjectError as error:
-            each.fail(error)
-            return
+        bank = correct_bank(each.state.bank, drawn, distance=distance)
         # The object keeps the type in which it is answered.
         box = track.box if seed.type == each.state.track.shape_type else each.state.track.box
         tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance

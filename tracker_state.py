@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from sam2_tracker.errors import OutOfMemory, StateGone, StoreUnavailable
+from sam2_tracker.errors import OutOfMemory, StateGone
 from sam2_tracker.memory_bank import (
     ConditioningFrame,
     MemoryBank,
@@ -105,13 +105,6 @@ class StateStore:
     def ping(self) -> None:
         """Raises StoreUnavailable."""
         self._records.ping()
-
-    def answers(self) -> bool:
-        try:
-            self.ping()
-        except StoreUnavailable:
-            return False
-        return True
 
     def close(self) -> None:
         self._records.close()

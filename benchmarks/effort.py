@@ -76,7 +76,7 @@ def track(session: Session, way: str, drawn: dict[int, Bitmap]) -> Found:
 
 
 def propose(proposal: str, found: Found, truth: Masks, looked: set[int]) -> int | None:
-    """The frame to look at next; None: there is none left."""
+    """The frame to look at next, or None if every frame was looked at."""
     visible = [f for f in range(len(truth)) if truth[f].any()]
     if proposal == "eye":
         return next((f for f in visible if jaccard(found.masks[f], truth[f]) < GOOD_IOU), None)

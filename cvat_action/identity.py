@@ -35,7 +35,7 @@ def marked_score(confidence: float | None, mark: Mark, frame: int) -> float:
 
 
 def mark_of(score: Any, frame: int) -> Mark | None:
-    """The mark in a score, or None where there is none that belongs to this frame."""
+    """The mark in a score, or None if the score has no mark of this frame."""
     if type(score) is not float or not 0 <= score < 1:
         return None
     value = round(score * _SCALE)

@@ -186,23 +186,8 @@ def read_head(id_: str, record: bytes, layout: MemoryLayout) -> Head:
     heads = tuple(_match(ID, head) for head in _at_most(content["heads"], RETAINED + 1))
     if not heads or heads[-1] != hash_id(id_):
         raise ValueError("it carries another id")
-    conditioning = tuple(
-        ConditioningRow(step=_whole(at, -MAX_STEP, MAX_STEP), memory=_json_to_reference(reference))
-        for at, *reference in _at_most(content["conditioning"], MAX_CONDITIONING)
-    )
-    if not conditioning:
-        raise ValueError("it has no conditioning frame")
-    tracked = tuple(
-        TrackedRow(
-            step=_whole(at, 1 - MAX_STEP, step),
-            good=_flag(good),
-            anchor=_flag(anchor),
-            memory=_json_to_reference(reference) if reference else None,
-        )
-        for at, good, anchor, *reference in _at_most(
-            content["tracked"], layout.pointers + layout.recent + MAX_ANCHORS + 2
-        )
-    )
+    conditioning = _json_to_conditioning(content["conditioning"])
+    tracked = _json_to_tracked(content["tracked"], step, layout)
     steps = [row.step for row in tracked]
     if steps != sorted(set(steps)) or set(steps) & {row.step for row in conditioning}:
         raise ValueError("its frames are out of order")
@@ -250,6 +235,31 @@ def _json_to_reference(item: Any) -> FrameReference:
     id_, digest, expires_at = item
     return FrameReference(
         id=_match(ID, id_), digest=_match(DIGEST, digest), expires_at=_whole(expires_at, 0, 1 << 40)
+    )
+
+
+def _json_to_conditioning(items: Any) -> tuple[ConditioningRow, ...]:
+    rows = tuple(
+        ConditioningRow(step=_whole(at, -MAX_STEP, MAX_STEP), memory=_json_to_reference(reference))
+        for at, *reference in _at_most(items, MAX_CONDITIONING)
+    )
+    if not rows:
+        raise ValueError("it has no conditioning frame")
+    return rows
+
+
+def _json_to_tracked(items: Any, step: int, layout: MemoryLayout) -> tuple[TrackedRow, ...]:
+    """step: of the head; no tracked frame is later."""
+    return tuple(
+        TrackedRow(
+            step=_whole(at, 1 - MAX_STEP, step),
+            good=_flag(good),
+            anchor=_flag(anchor),
+            memory=_json_to_reference(reference) if reference else None,
+        )
+        for at, good, anchor, *reference in _at_most(
+            items, layout.pointers + layout.recent + MAX_ANCHORS + 2
+        )
     )
 
 

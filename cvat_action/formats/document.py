@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an annotation file holds, in CVAT's wire form, whatever the file's format."""
+"""What an annotation file holds, in CVAT's wire form. It is the same for all file formats."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
