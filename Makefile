@@ -11,10 +11,12 @@ SHA256 ?=
 VIDEO ?=
 SEEDS ?=
 ARGS ?=
+# npm writes it after the packages of the plugin
+PLUGIN_PACKAGES := cvat_ui_plugin/node_modules/.package-lock.json
 # torch for another device: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: help setup demo test test-fast mutants check serve bench bench-full evaluate train \
+.PHONY: help setup demo test test-fast test-plugin mutants check serve bench bench-full evaluate train \
 	weights check-image faults action ui-plugin clean
 
 help:  ## list the targets
@@ -37,13 +39,20 @@ demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds
 		$(if $(MODEL),--model "$(MODEL)") $(if $(MEMORY),--memory "$(MEMORY)")
 
 # Two processes: the tests of a file stay together, and torch takes one thread in each.
-test: setup  ## all tests
+test: setup test-plugin  ## all tests, those of the plugin too (the Chromium walk: make ui-plugin)
 	$(PY) -m pytest -q -n 2 --dist loadfile
 
 test-fast: setup  ## the tests without real processes and long runs (about a minute)
 	$(PY) -m pytest -q -m "not slow"
 
-mutants: setup  ## break the code in one place at a time, and name the test that catches it
+test-plugin: setup $(PLUGIN_PACKAGES)  ## types and tests of the plugin for CVAT's page, without a browser
+	cd cvat_ui_plugin && ./with_node.sh npm run check && ./with_node.sh npm test
+
+$(PLUGIN_PACKAGES): cvat_ui_plugin/package-lock.json | setup
+	cd cvat_ui_plugin && ./with_node.sh npm ci
+	@touch $@
+
+mutants: setup $(PLUGIN_PACKAGES)  ## break the code in one place at a time, and name the test that catches it
 	$(PY) tests/mutants.py $(ARGS)
 
 check: setup  ## ruff, mypy, import-linter, shellcheck
@@ -78,11 +87,11 @@ check-image: setup  ## carry out the image's build directives for real (minutes)
 evaluate: setup  ## the quality of the bundled micro model
 	$(PY) -m training.evaluate
 
-ui-plugin: setup  ## test and build the plugin for CVAT's page (Node 20.19+, Chromium)
+ui-plugin: test-plugin  ## build the plugin for CVAT's page, and run it in Chromium
 	@[ -n "$$(command -v chromium || command -v chromium-browser || command -v google-chrome)" ] || \
 		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
-	cd cvat_ui_plugin && npm ci && npm run check && npm test && npm run build
-	cd cvat_ui_plugin && PYTHON="$(CURDIR)/$(PY)" npm run e2e
+	cd cvat_ui_plugin && ./with_node.sh npm run build
+	cd cvat_ui_plugin && PYTHON="$(CURDIR)/$(PY)" ./with_node.sh npm run e2e
 
 train: setup  ## go on training the micro model from its committed weights (ARGS="--minutes 60")
 	$(PY) -m training.train --start-from models/sam2.1_hiera_micro.safetensors $(ARGS)

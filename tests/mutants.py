@@ -230,10 +230,11 @@ def commands_of(mutant: Mutant, copy: Path) -> list[tuple[list[str], Path]]:
     if mutant.near == "vitest":
         modules = ROOT / "cvat_ui_plugin" / "node_modules"
         if not modules.exists():
-            raise SystemExit("The plugin's breaks need its packages: run `make ui-plugin` first.")
+            raise SystemExit("The plugin's breaks need its packages: run `make test-plugin` first.")
         if not (link := copy / "cvat_ui_plugin" / "node_modules").exists():
             link.symlink_to(modules)
-        return [(["npx", "vitest", "run", "--bail=1"], copy / "cvat_ui_plugin")]
+        with_node = str(ROOT / "cvat_ui_plugin" / "with_node.sh")
+        return [([with_node, "npx", "vitest", "run", "--bail=1"], copy / "cvat_ui_plugin")]
     near = [
         word for word in mutant.near.split() if not word.endswith(".py") or (copy / word).exists()
     ]
