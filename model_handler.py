@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """SAM 2: encode a frame, start objects on it, step known objects to it, correct them.
 
-The truth is `sam2.sam2_video_predictor.SAM2VideoPredictor`. Its modules are called here on all
-objects of a frame at once, with each object's memory handed in and out. A call changes neither its
-arguments nor the model's weights; only caches live on between two calls.
+The truth is `sam2.sam2_video_predictor.SAM2VideoPredictor`, and for clicks on a single image
+`sam2.sam2_image_predictor.SAM2ImagePredictor`. Their modules are called here on all objects of a
+frame at once, with each object's memory handed in and out. A call changes neither its arguments nor
+the model's weights; only caches live on between two calls.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from sam2_tracker.batches import Batches
 from sam2_tracker.build_model import LoadedModel, build_model
+from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import ConfigurationError, ModelFailure
 from sam2_tracker.mask_logits import (
     fill_holes,
@@ -30,7 +32,7 @@ from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import Recall, recall
 from sam2_tracker.models import ModelFiles
-from sam2_tracker.modules.image_resize import image_to_pixels
+from sam2_tracker.modules.image_resize import image_to_pixels, image_to_smooth_pixels
 from sam2_tracker.out_of_memory import memory_errors
 from sam2_tracker.shapes import Bitmap, Box
 
@@ -41,6 +43,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 MASK_LOGIT_LIMIT = 32.0
 """The official predictor cuts logits to this before it feeds them back as a prompt."""
 NO_MEMORY = "The device has too little memory for this frame."
+NOT_FINITE = "The model's numbers for this object are not finite."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +73,24 @@ class Prediction:
 
 Result = Prediction | ModelFailure
 """What becomes of one object of a batch."""
+
+Prompt = Bitmap | Box | Clicks
+"""What can be drawn of an object: a mask, a box, or clicks with or without a box."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """The masks that a prompt may mean on a single image, without any memory."""
+
+    logits: Tensor
+    """float32 (masks, size / 4, size / 4) on the model's device; above 0 is the object."""
+    ious: tuple[float, ...]
+    """The IoU that the model predicts of each mask."""
+
+    @property
+    def best(self) -> int:
+        """The index of the mask with the highest predicted IoU, the first of equal ones."""
+        return max(range(len(self.ious)), key=self.ious.__getitem__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,11 +173,19 @@ class ModelHandler:
     def layout(self) -> MemoryLayout:
         return self._loaded.layout
 
-    def encode(self, image: Image.Image) -> FrameFeatures:
-        """Encodes an RGB image of any size. Raises OutOfMemory."""
+    def encode(self, image: Image.Image, *, single: bool = False) -> FrameFeatures:
+        """Encodes an RGB image of any size.
+
+        single: as sam2's predictor for single images resizes it; else as that for videos. Take
+        True for decode(), False for start(), step() and correct(). Raises OutOfMemory.
+        """
+        size = self.network.image_size
         with self._inference():
-            pixels = image_to_pixels(image, self.network.image_size, self.device)
-            tensor = pixels.permute(2, 0, 1).float() / 255.0
+            if single:
+                tensor = image_to_smooth_pixels(image, size, self.device)
+            else:
+                pixels = image_to_pixels(image, size, self.device)
+                tensor = pixels.permute(2, 0, 1).float() / 255.0
             tensor = (tensor - self._image_mean) / self._image_std
             dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
             encoded = self.network.forward_image(tensor[None].to(dtype))
@@ -182,26 +211,58 @@ class ModelHandler:
             # Of an object too small for the cut the strongest pixels stay: it can be followed.
             return (resized >= resized.max().clamp(max=0.5)).cpu().numpy()
 
-    def start(
-        self, frame: FrameFeatures, prompts: Sequence[Bitmap | Box], *, width: int, height: int
-    ) -> list[Result]:
-        """Starts objects from masks (bool, (height, width)) and boxes (x0, y0, x1, y1 in pixels).
+    def decode(
+        self,
+        frame: FrameFeatures,
+        prompts: Sequence[Clicks],
+        *,
+        width: int,
+        height: int,
+        multimask: bool,
+        previous: Sequence[Tensor] = (),
+    ) -> list[Candidates | ModelFailure]:
+        """What clicks and boxes mean on a single image: SAM2ImagePredictor.predict, for many.
 
-        A mask may be scaled already. All masks run as one batch, and so do all boxes. Raises
+        frame: encoded with single=True. width, height: of the image that was clicked on. multimask:
+        three masks of each prompt, which helps where one click can mean a part or the whole; else
+        one. previous: for each prompt the logits (size / 4, size / 4) of the mask that it corrects;
+        empty: it corrects none. Prompts of equally many points run as one batch. Raises
         OutOfMemory.
         """
 
-        def run(indexes: list[int]) -> list[Result]:
-            chosen = [prompts[index] for index in indexes]
-            boxes = [prompt for prompt in chosen if isinstance(prompt, tuple)]
-            masks = [self.scale_mask(prompt) for prompt in chosen if not isinstance(prompt, tuple)]
+        def run(indexes: list[int]) -> list[Candidates | ModelFailure]:
             with self._inference():
-                if boxes:
-                    return self._start_batch(frame, self._box_prompts(boxes, width, height), None)
+                points = self._point_prompts([prompts[i] for i in indexes], width, height)
+                masks = torch.stack([previous[i] for i in indexes])[:, None] if previous else None
+                return self._decode_single(frame, points, masks, multimask)
+
+        return self._batches.run([prompt.count for prompt in prompts], run)
+
+    def start(
+        self, frame: FrameFeatures, prompts: Sequence[Prompt], *, width: int, height: int
+    ) -> list[Result]:
+        """Starts objects from masks (bool, (height, width)), boxes (x0, y0, x1, y1 in pixels) and
+        clicks.
+
+        A mask may be scaled already. All masks run as one batch, and so do all prompts of equally
+        many points. Raises OutOfMemory.
+        """
+        clicked = [_to_clicks(prompt) for prompt in prompts]
+
+        def run(indexes: list[int]) -> list[Result]:
+            points = [each for i in indexes if (each := clicked[i]) is not None]
+            if points:
+                with self._inference():
+                    return self._start_batch(
+                        frame, self._point_prompts(points, width, height), None
+                    )
+            chosen = [prompts[index] for index in indexes]
+            masks = [self.scale_mask(each) for each in chosen if isinstance(each, np.ndarray)]
+            with self._inference():
                 stacked = torch.from_numpy(np.stack(masks))[:, None].to(self.device).float()
                 return self._start_batch(frame, None, stacked)
 
-        return self._batches.run([isinstance(prompt, tuple) for prompt in prompts], run)
+        return self._batches.run([each and each.count for each in clicked], run)
 
     def step(self, frame: FrameFeatures, banks: Sequence[MemoryBank]) -> list[Result]:
         """Tracks objects on the next frame; those that attend to equally much run as one batch.
@@ -221,25 +282,27 @@ class ModelHandler:
         self,
         frame: FrameFeatures,
         banks: Sequence[MemoryBank],
-        boxes: Sequence[Box],
+        prompts: Sequence[Box | Clicks],
         *,
         width: int,
         height: int,
     ) -> list[Result]:
-        """Tracks objects on the next frame and corrects each by a box there.
+        """Tracks objects on the next frame and corrects each by a box or clicks there.
 
-        As the official predictor does on a frame that was tracked: the decoder sees the box, the
+        As the official predictor does on a frame that was tracked: the decoder sees the prompt, the
         frame's features with the memory in them, and the mask that tracking found. A correction by
         a mask needs none of it: that is a start. Raises OutOfMemory.
         """
         recalls = [self._recall(bank) for bank in banks]
+        clicked = [each for prompt in prompts if (each := _to_clicks(prompt)) is not None]
 
         def run(indexes: list[int]) -> list[Result]:
             with self._inference():
-                prompts = self._box_prompts([boxes[i] for i in indexes], width, height)
-                return self._correct_batch(frame, [recalls[i] for i in indexes], prompts)
+                points = self._point_prompts([clicked[i] for i in indexes], width, height)
+                return self._correct_batch(frame, [recalls[i] for i in indexes], points)
 
-        return self._batches.run([each.size for each in recalls], run)
+        keys = [(own.size, each.count) for own, each in zip(recalls, clicked, strict=True)]
+        return self._batches.run(keys, run)
 
     def logits_to_bitmaps(
         self, logits: Sequence[Tensor], *, width: int, height: int
@@ -261,16 +324,59 @@ class ModelHandler:
     def _recall(self, bank: MemoryBank) -> Recall:
         return recall(bank, self.layout, conditioning_frames=self._conditioning_frames)
 
-    def _box_prompts(self, boxes: Sequence[Box], width: int, height: int) -> dict[str, Tensor]:
+    def _point_prompts(
+        self, prompts: Sequence[Clicks], width: int, height: int
+    ) -> dict[str, Tensor]:
+        """Prompts of equally many points. SAM 2 takes a box as two points, labelled 2 and 3."""
+        coordinates, labels = [], []
+        for prompt in prompts:
+            corners = () if prompt.box is None else (prompt.box[:2], prompt.box[2:])
+            coordinates.append([*corners, *prompt.points])
+            labels.append([*(2, 3)[: len(corners)], *map(int, prompt.positive)])
         scale = torch.tensor([width, height], dtype=torch.float32)
-        corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 2, 2)
+        points = torch.tensor(coordinates, dtype=torch.float32)
         return {
-            "point_coords": (corners / scale * self.network.image_size).to(self.device),
-            # SAM 2 takes a box as two points, labelled 2 and 3.
-            "point_labels": torch.tensor(
-                [[2, 3]] * len(boxes), dtype=torch.int32, device=self.device
-            ),
+            "point_coords": (points / scale * self.network.image_size).to(self.device),
+            "point_labels": torch.tensor(labels, dtype=torch.int32, device=self.device),
         }
+
+    def _decode_single(
+        self,
+        frame: FrameFeatures,
+        points: dict[str, Tensor],
+        previous: Tensor | None,
+        multimask: bool,
+    ) -> list[Candidates | ModelFailure]:
+        """previous: mask logits (objects, 1, h, w). As SAM2ImagePredictor._predict."""
+        network, count = self.network, len(points["point_labels"])
+        if previous is not None:
+            previous = previous.clamp(-MASK_LOGIT_LIMIT, MASK_LOGIT_LIMIT)
+        sparse, dense = network.sam_prompt_encoder(
+            points=(points["point_coords"], points["point_labels"]), boxes=None, masks=previous
+        )
+        # What a video's first frame has in the place of a memory.
+        levels = [*frame.levels[:-1], frame.levels[-1] + network.no_mem_embed]
+        maps = [
+            _to_map(level, size)
+            for level, size in zip(_expand(levels, count), frame.sizes, strict=True)
+        ]
+        logits, ious, _, _ = network.sam_mask_decoder(
+            image_embeddings=maps[-1],
+            image_pe=network.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+            repeat_image=False,  # the image is there for each prompt
+            high_res_features=maps[:-1] or None,
+        )
+        logits, ious = logits.float(), ious.float()
+        sound = (logits.flatten(1).isfinite().all(dim=1) & ious.isfinite().all(dim=1)).tolist()
+        return [
+            Candidates(logits=logits[index], ious=tuple(own))
+            if sound[index]
+            else ModelFailure(NOT_FINITE)
+            for index, own in enumerate(ious.tolist())
+        ]
 
     def _start_batch(
         self, frame: FrameFeatures, points: dict[str, Tensor] | None, masks: Tensor | None
@@ -435,7 +541,7 @@ class ModelHandler:
                 ),
             )
             if sound[index]
-            else ModelFailure("The model's numbers for this object are not finite.")
+            else ModelFailure(NOT_FINITE)
             for index, score in enumerate(scores.tolist())
         ]
 
@@ -447,6 +553,13 @@ class ModelHandler:
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
         ):
             yield
+
+
+def _to_clicks(prompt: Prompt) -> Clicks | None:
+    """None: it is a mask."""
+    if isinstance(prompt, tuple):
+        return Clicks(box=prompt)
+    return prompt if isinstance(prompt, Clicks) else None
 
 
 def _expand(levels: Sequence[Tensor], count: int) -> list[Tensor]:

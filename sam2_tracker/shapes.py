@@ -42,7 +42,7 @@ def mask_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
     Raises BadShape if the numbers are not in this form or the box exceeds the image, EmptyShape if
     no pixel is set. Nothing is allocated before the runs are known to fit the box.
     """
-    numbers = _numbers(points)
+    numbers = numbers_of(points)
     if len(numbers) < 5:
         raise BadShape("A mask needs at least one run and a box of 4 numbers.")
     if (numbers != np.floor(numbers)).any():
@@ -74,7 +74,7 @@ def polygon_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitm
     3 points, an odd count of numbers or edges that cross more than MAX_CROSSINGS pixel rows in sum,
     EmptyShape if no pixel centre inside the image is covered.
     """
-    numbers = _numbers(points)
+    numbers = numbers_of(points)
     if len(numbers) % 2:
         raise BadShape(f"A polygon needs pairs of numbers; here are {len(numbers)}.")
     if len(numbers) < 6:
@@ -126,7 +126,7 @@ def rectangle_to_box(points: Sequence[Any], *, width: int, height: int) -> Box:
 
     Raises BadShape if these are not 4 ordered numbers, EmptyShape if no pixel centre is covered.
     """
-    numbers = _numbers(points)
+    numbers = numbers_of(points)
     if len(numbers) != 4:
         raise BadShape(f"A rectangle needs 4 numbers; here are {len(numbers)}.")
     left, top, right, bottom = numbers.tolist()
@@ -208,7 +208,8 @@ def bitmap_to_rectangle(bitmap: Bitmap) -> list[int]:
     return [x, y, x + w, y + h]
 
 
-def _numbers(points: Sequence[Any]) -> NDArray[np.float64]:
+def numbers_of(points: Sequence[Any]) -> NDArray[np.float64]:
+    """Points as float64. Raises BadShape unless all are finite numbers."""
     # Python counts bool as int, and numpy reads numbers from strings. Both are errors here.
     if not set(map(type, points)) <= {int, float}:
         raise BadShape("The points must be numbers.")

@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""Runs the official SAM 2 video predictor on frames in memory, for comparison with our tracker."""
+"""Runs the official SAM 2 predictors on images in memory, for comparison with ours."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import cv2
 import numpy as np
 import sam2.utils.misc
 import torch
+import torch.nn.functional as F
 from hydra import initialize_config_dir, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
-from sam2.build_sam import build_sam2_video_predictor
+from sam2.build_sam import build_sam2, build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam2_tracker.models import ModelFiles, load_weights
+
+if TYPE_CHECKING:
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # SAM2VideoPredictor scales the time encoding by min(number of frames, 16).
 LEAST_FRAMES = 16
@@ -30,17 +38,80 @@ def official_predictor(files: ModelFiles, *, fill_hole_area: int = 0) -> SAM2Vid
     fill_hole_area: holes of at most so many low-resolution pixels are filled. OfficialRun
     supplies the connected components that sam2 computes with its CUDA extension.
     """
+    predictor = _build(build_sam2_video_predictor, files)
+    # Set here, because the builder overrides every given value with its own 8.
+    predictor.fill_hole_area = fill_hole_area
+    return predictor
+
+
+def official_image_predictor(files: ModelFiles, *, fill_hole_area: int = 0) -> "SAM2ImagePredictor":
+    """Builds sam2's predictor for single images with sam2's own builder, on the CPU in float32."""
+    with _torchvision():
+        from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+        predictor = SAM2ImagePredictor(_build(build_sam2, files), max_hole_area=fill_hole_area)
+    # It knows the sizes at 1024 px only.
+    sizes = [predictor.model.image_size // stride for stride in (4, 8, 16)]
+    predictor._bb_feat_sizes = [(size, size) for size in sizes]
+    return predictor
+
+
+@contextmanager
+def opencv_holes() -> Iterator[None]:
+    """Inside it sam2 fills holes without its CUDA extension."""
+    with mock.patch.object(sam2.utils.misc, "get_connected_components", opencv_components):
+        yield
+
+
+def _build(builder: Callable[..., Any], files: ModelFiles) -> Any:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(files.config.parent), version_base="1.2"):
-            predictor = build_sam2_video_predictor(files.config.stem, device="cpu")
+            model = builder(files.config.stem, device="cpu")
     finally:  # hydra's state as it is after an import of sam2
         GlobalHydra.instance().clear()
         initialize_config_module("sam2", version_base="1.2")
-    # Set here, because the builder overrides every given value with its own 8.
-    predictor.fill_hole_area = fill_hole_area
-    predictor.load_state_dict(load_weights(files.checkpoint), strict=True)
-    return predictor
+    model.load_state_dict(load_weights(files.checkpoint), strict=True)
+    return model
+
+
+@contextmanager
+def _torchvision() -> Iterator[None]:
+    """Lets sam2 import its three transforms where torchvision is not installed.
+
+    A torchvision without CUDA is not on PyPI. The results were compared with torchvision 0.28's:
+    the same bits at six sizes.
+    """
+    package, transforms = ModuleType("torchvision"), ModuleType("torchvision.transforms")
+    own = {"ToTensor": _ToTensor, "Resize": _Resize, "Normalize": _Normalize}
+    transforms.__dict__.update(own)
+    missing = {"torchvision": package, "torchvision.transforms": transforms}
+    with mock.patch.dict(sys.modules, missing), mock.patch.object(torch.jit, "script", lambda x: x):
+        yield
+
+
+class _ToTensor(nn.Module):
+    def forward(self, image: Image.Image) -> Tensor:
+        """uint8 (height, width, 3) to float32 (3, height, width) of 0..1."""
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+
+
+class _Resize(nn.Module):
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, image: Tensor) -> Tensor:
+        return F.interpolate(image[None], size=self.size, mode="bilinear", antialias=True)[0]
+
+
+class _Normalize(nn.Module):
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.mean, self.std = (torch.tensor(each)[:, None, None] for each in (mean, std))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image - self.mean) / self.std
 
 
 class OfficialRun:
@@ -64,7 +135,7 @@ class OfficialRun:
 
     def draw(self, number: int, frame: int, prompt: Prompt) -> None:
         """A mask or a box of object `number` on a frame."""
-        with _opencv_holes():
+        with opencv_holes():
             if isinstance(prompt, tuple):
                 self._predictor.add_new_points_or_box(self._state, frame, number, box=prompt)
             else:
@@ -72,7 +143,7 @@ class OfficialRun:
 
     def track(self, start: int, last: int) -> None:
         """Tracks all objects from frame `start` to frame `last`; backwards where it is less."""
-        with _opencv_holes():
+        with opencv_holes():
             for index, numbers, logits in self._predictor.propagate_in_video(
                 self._state,
                 start_frame_idx=start,
@@ -112,10 +183,6 @@ def official_logits(
                 run.draw(number, start, prompt)
         run.track(start, len(frames) - 1)
     return [run.found[number] for number in range(len(prompts))]
-
-
-def _opencv_holes() -> "mock._patch[object]":
-    return mock.patch.object(sam2.utils.misc, "get_connected_components", opencv_components)
 
 
 def opencv_components(mask: Tensor) -> tuple[Tensor, Tensor]:

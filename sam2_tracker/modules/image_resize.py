@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Pillow's resizing of an RGB image, on a GPU too, bit for bit.
+"""An RGB image at the size of the model's input, as sam2's predictors make it, bit for bit.
+
+For video they resize with Pillow, whose result is computed here on a GPU too. For a single image
+they resize with torchvision, which calls torch's antialiased bilinear interpolation.
 
 Pillow resizes with a bicubic filter whose width grows with the reduction, in one direction after
 the other and in whole numbers of 2^-22 (https://pillow.readthedocs.io, "Concepts", "Filters").
@@ -10,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -27,6 +31,20 @@ def image_to_pixels(image: Image.Image, size: int, device: torch.device) -> Tens
         return torch.from_numpy(np.array(image.resize((size, size))))
     # A GPU takes the time of a few dozen small kernels for it.
     return resize(torch.from_numpy(np.array(image)).to(device), width=size, height=size)
+
+
+def image_to_smooth_pixels(image: Image.Image, size: int, device: torch.device) -> Tensor:
+    """An RGB image resized to float32 (3, size, size) of 0..1 on the device.
+
+    sam2.utils.transforms.SAM2Transforms resizes so.
+    """
+    # CUDA's kernel has no room for a reduction of more than about 180 to 1.
+    place = device if max(image.size) <= 64 * size else torch.device("cpu")
+    pixels = torch.from_numpy(np.array(image)).to(place).permute(2, 0, 1).contiguous()
+    resized = F.interpolate(
+        pixels[None].float() / 255, size=(size, size), mode="bilinear", antialias=True
+    )
+    return resized[0].to(device)
 
 
 def resize(image: Tensor, *, width: int, height: int) -> Tensor:
