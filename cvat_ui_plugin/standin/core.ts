@@ -19,7 +19,7 @@ import {
     SerializedShape,
     SerializedTrack,
 } from '../src/ts/cvat';
-import { between } from '../src/ts/interpolation';
+import { betweenKeyframes } from '../src/ts/interpolation';
 
 export class ServerError extends Error {
     public readonly code: number;
@@ -297,7 +297,7 @@ export class Annotations {
         let { points } = previous;
         if (next && previous.frame !== frame) {
             const share = (frame - previous.frame) / (next.frame - previous.frame);
-            points = between(previous.type, points, next.points, share);
+            points = betweenKeyframes(previous.type, points, next.points)(share);
         }
         return {
             ...common,

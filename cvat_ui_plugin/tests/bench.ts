@@ -50,6 +50,8 @@ export interface Bench {
     /** Whether the job is open in the page. */
     open: boolean;
     slept: number[];
+    /** The settings that the browser keeps. */
+    kept: string | null;
     progress: { message: string; percent: number }[];
     /** What the last run handed to CVAT. */
     outcome: ActionOutput;
@@ -132,6 +134,7 @@ export function createBench({
         answer: false,
         open: true,
         slept: [],
+        kept: null,
         progress: [],
         clock: { now: 0 },
     } as unknown as Bench;
@@ -149,6 +152,10 @@ export function createBench({
             bench.clock.now += milliseconds;
         },
         now: () => bench.clock.now,
+        kept: () => bench.kept,
+        keep: (text) => {
+            bench.kept = text;
+        },
     });
     const { store } = bench;
     const commit = store.commit.bind(store);

@@ -208,9 +208,9 @@ test('an existing track keeps its id, its start and what lies beyond the target'
     expect(timelineOf(track)).toBe('0 5 6 7 8 9 10 11 12 15');
     expect(track).toMatchObject({ id: 500, source: 'auto' });
     // half way from frame 0 to frame 10, where the user saw it
-    expect(track.shapes.find(({ frame }) => frame === 5)!.points).toEqual(
-        shifted('polygon', SQUARE, 20),
-    );
+    const here = track.shapes.find(({ frame }) => frame === 5)!;
+    expect(whole(here.points)).toEqual(shifted('polygon', SQUARE, 20));
+    expect(isSigned(here)).toBe(true);
     expect(whole(track.shapes.find(({ frame }) => frame === 9)!.points)).toEqual(
         shifted('polygon', SQUARE, 24),
     );

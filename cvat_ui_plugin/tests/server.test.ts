@@ -158,11 +158,15 @@ async function loadInto(isReady: boolean) {
 test.each([
     ['before', false],
     ['after', true],
-])('a file that arrives %s the page is ready registers one action', async (_name, isReady) => {
+])('a file that arrives %s the page is ready registers the actions', async (_name, isReady) => {
     const { plugins, names, requests } = await loadInto(isReady);
     expect(plugins.map(({ name }) => name)).toEqual(['Segment Anything 2: Tracker']);
     // the dialog preselects the first of the list
-    expect(await names()).toEqual(['Segment Anything 2: Tracker', 'Remove filtered shapes']);
+    expect(await names()).toEqual([
+        'Segment Anything 2: Tracker',
+        'Remove filtered shapes',
+        'Segment Anything 2: Settings',
+    ]);
     expect(requests()).toBe(0);
     plugins[0].destructor();
     expect(await names()).toEqual(['Remove filtered shapes']);

@@ -10,7 +10,7 @@ import {
     markOf,
     numberOfDrawing,
 } from '../src/ts/identity';
-import { between } from '../src/ts/interpolation';
+import { betweenKeyframes } from '../src/ts/interpolation';
 import { isSigned, signedPoints } from '../src/ts/signature';
 import { casesOf } from './cases';
 
@@ -70,7 +70,7 @@ test("the positions that CVAT's server and page gave", () => {
     const cases = casesOf<Interpolated[]>('interpolation.json');
     expect(cases.length).toBeGreaterThan(100);
     for (const { type, left, right, share, points } of cases) {
-        expect(between(type, left, right, share)).toEqual(points);
+        expect(betweenKeyframes(type, left, right)(share)).toEqual(points);
     }
 });
 

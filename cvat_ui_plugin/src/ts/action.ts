@@ -14,23 +14,25 @@ import {
     SerializedShape,
 } from './cvat';
 import { leftAsShapes, recognise, replacedShapes, unmarkedBeside } from './earlier';
-import { clampTarget, routeBetween, undeleted } from './frames';
+import { clampTarget, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { onFrame, reasonAgainstKind, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Report, reportOf } from './report';
 import { nothing, outcomeOf } from './results';
 import { ACTION_NAME, findTracker } from './server';
+import { Settings, settingsFrom } from './settings';
 import { drawnKeyframes, keyframesByHand } from './signature';
+import { Sparse, sparseTracks } from './sparse';
 import { Successors } from './successors';
-import { track } from './track';
+import { Run, track, Tracked } from './track';
 import { Cancelled, JobClosed, within } from './waiting';
 
 export const TARGET = 'Target frame';
 export const CONVERT = 'Convert polygon shapes to tracks';
 export const BACKWARDS = 'Track backwards';
 
-/** How long CVAT's page may take to list the functions, in milliseconds. */
-const LIST_LIMIT_MS = 130_000;
+/** How long CVAT's page may take to answer what it mostly knows, in milliseconds. */
+const ANSWER_LIMIT_MS = 130_000;
 /** CVAT draws progress at most every 100 ms; what follows may block the page for seconds. */
 const DRAWN_MS = 150;
 
@@ -48,8 +50,22 @@ export interface Page {
     isOpen(job: Job): boolean;
     sleep(milliseconds: number): Promise<void>;
     now(): number;
+    /** The text that `keep` was given last, in this browser; null where there is none. */
+    kept(): string | null;
+    keep(text: string): void;
     /** A number from 0 up to 1. */
     random(): number;
+}
+
+/** What the user has chosen for a run. */
+interface Chosen {
+    job: Job;
+    target: unknown;
+    convert: boolean;
+    backwards: boolean;
+    settings: Settings;
+    /** What is left to do when CVAT has committed the run. */
+    afterwards: (() => Promise<void>) | null;
 }
 
 export function createAction(core: Core, page: Page): CollectionAction {
@@ -58,15 +74,9 @@ export function createAction(core: Core, page: Page): CollectionAction {
     const successors = new Successors();
 
     class Segment2Tracker extends core.classes.BaseCollectionAction implements CollectionAction {
-        private job: Job | null = null;
-
-        private target: unknown = null;
-
-        private convert = false;
-
-        private backwards = false;
-
-        private afterwards: (() => Promise<void>) | null = null;
+        /** The latest run; one that is still going on in a job that was left ends when it sees
+         * another one here. */
+        private latest: Chosen | null = null;
 
         public get name(): string {
             return ACTION_NAME;
@@ -106,11 +116,14 @@ export function createAction(core: Core, page: Page): CollectionAction {
         }
 
         public async init(instance: Job, parameters: Record<string, unknown>): Promise<void> {
-            this.job = instance;
-            this.target = parameters[TARGET];
-            this.convert = String(parameters[CONVERT]) === 'true';
-            this.backwards = String(parameters[BACKWARDS]) === 'true';
-            this.afterwards = null;
+            this.latest = {
+                job: instance,
+                target: parameters[TARGET],
+                convert: String(parameters[CONVERT]) === 'true',
+                backwards: String(parameters[BACKWARDS]) === 'true',
+                settings: settingsFrom(page.kept()),
+                afterwards: null,
+            };
         }
 
         public isApplicableForObject(state: ObjectState): boolean {
@@ -125,16 +138,16 @@ export function createAction(core: Core, page: Page): CollectionAction {
         }
 
         public async run(input: ActionInput): Promise<ActionOutput> {
-            const { job } = this;
+            const chosen = this.latest;
             if (
-                job === null ||
-                !Number.isInteger(job.startFrame) ||
-                !Number.isInteger(job.stopFrame)
+                chosen === null ||
+                !Number.isInteger(chosen.job.startFrame) ||
+                !Number.isInteger(chosen.job.stopFrame)
             ) {
                 throw new Error('This action works in a job: open one.');
             }
             try {
-                return await this.runIn(job, input);
+                return await this.runAs(chosen, input);
             } catch (error) {
                 if (error instanceof JobClosed) {
                     throw new Error(
@@ -150,26 +163,38 @@ export function createAction(core: Core, page: Page): CollectionAction {
                         lines: ['Nothing was tracked and nothing has changed.'],
                         jumps: [],
                     },
-                    job,
+                    chosen.job,
                 );
                 return nothing();
             }
         }
 
-        private async runIn(
-            job: Job,
+        private async runAs(
+            chosen: Chosen,
             { collection, frameData, onProgress, cancelled }: ActionInput,
         ): Promise<ActionOutput> {
+            const { job, settings } = chosen;
+            const checkOpen = (): void => {
+                if (this.latest !== chosen || !page.isOpen(job)) throw new JobClosed();
+            };
             const mayGoOn = (): void => {
-                if (!page.isOpen(job)) throw new JobClosed();
+                checkOpen();
                 if (cancelled()) throw new Cancelled();
             };
+            /** What the page answers soon; where it does not, Cancel works, and the wait ends. */
+            const soon = <T>(promise: Promise<T>, what: string): Promise<T> =>
+                within(
+                    promise,
+                    ANSWER_LIMIT_MS,
+                    mayGoOn,
+                    () => new Error(`CVAT did not ${what}. Try again in a minute.`),
+                );
             const start: Frame = { ...frameData, deleted: false };
-            const target = clampTarget(this.target, job);
+            const target = clampTarget(chosen.target, job);
             const hints =
-                Number(this.target) === target
+                Number(chosen.target) === target
                     ? []
-                    : [`Frame ${String(this.target)} is not in this job: ${target} was used.`];
+                    : [`Frame ${String(chosen.target)} is not in this job: ${target} was used.`];
             if (target === start.number) {
                 page.tell(
                     {
@@ -182,19 +207,15 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 );
                 return nothing();
             }
-            checkDirection(start.number, target, this.backwards);
-            if ((await job.frames.get(start.number)).deleted) {
+            checkDirection(start.number, target, chosen.backwards);
+            if ((await soon(job.frames.get(start.number), 'open the frame')).deleted) {
                 throw new Error(`Frame ${start.number} is deleted: start from another one.`);
             }
             onProgress('Looking for the function', 0);
-            const tracker = await within(
-                findTracker(core),
-                LIST_LIMIT_MS,
-                mayGoOn,
-                () => new Error("CVAT's server did not list its functions. Try again in a minute."),
-            );
-            const states = await job.annotations.get(start.number, false, []);
-            const before = await job.annotations.export();
+            const tracker = await soon(findTracker(core), 'list its functions');
+            const shown = 'give the annotations of the job';
+            const states = await soon(job.annotations.get(start.number, false, []), shown);
+            const before = await soon(job.annotations.export(), shown);
             const { sources, leftOut } = sourcesOf(
                 successors.replace(collection, states, before),
                 states,
@@ -210,7 +231,10 @@ export function createAction(core: Core, page: Page): CollectionAction {
             const keyframes = sources.flatMap(
                 ({ track: own }) => own?.shapes.map(({ frame }) => frame) ?? [],
             );
-            const route = await routeBetween(job, start.number, target, keyframes);
+            const route = await soon(
+                routeBetween(job, start.number, target, keyframes),
+                'list the frames of the job',
+            );
             if (!route.frames.length) {
                 throw new Error(`All frames from ${start.number} to ${target} are deleted.`);
             }
@@ -237,7 +261,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
                     source.byHand = keyframesByHand(source.track, frames, route.deleted);
                     source.drawn = drawnKeyframes(source.track, start.number);
                 }
-                source.drawn = await undeleted(job, source.drawn);
+                source.drawn = await soon(undeleted(job, source.drawn), 'list the drawn frames');
             }
             const replaceClaimed = await this.askAbout(sources);
             mayGoOn();
@@ -245,6 +269,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
             const run = await track(sources, start, route.frames, route.steps, {
                 call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
                 functionID: tracker.id,
+                settings,
                 mayGoOn,
                 onProgress,
                 sleep: page.sleep,
@@ -258,9 +283,19 @@ export function createAction(core: Core, page: Page): CollectionAction {
                     }`,
                 );
             }
+            const sparse = await this.choose(chosen, run, start, route, onProgress, () => {
+                checkOpen();
+                // Cancel has ended the tracking already: what was tracked is still to be written
+                if (!run.stop?.cancelled) mayGoOn();
+            });
+            if (settings.sparse !== null && sparse === null) {
+                hints.push(
+                    'Cancelled while keyframes were chosen: tracks have one on every frame.',
+                );
+            }
             onProgress('Every frame is tracked. Adding the results to the page', 99);
             await page.sleep(DRAWN_MS);
-            if (!page.isOpen(job)) throw new JobClosed();
+            checkOpen();
 
             let replaced: SerializedShape[] = [];
             let beside: SerializedShape[] = [];
@@ -271,7 +306,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 const gone = new Set(replaced.map(({ clientID }) => clientID));
                 const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
                 beside = unmarkedBeside(run.objects, rest);
-                for (const { source, results } of this.convert ? run.objects : []) {
+                for (const { source, results } of chosen.convert ? run.objects : []) {
                     if (source.type !== 'polygon' || !source.shape) continue;
                     const frames = new Set(results.map(({ frame }) => frame));
                     const count = leftAsShapes(source, frames, now.shapes);
@@ -290,12 +325,21 @@ export function createAction(core: Core, page: Page): CollectionAction {
                         'were kept. Undo takes this run back.',
                 );
             }
-            const outcome = outcomeOf(run.objects, start, route, job.labels, this.convert);
+            // what a person changed meanwhile is not what the keyframes were chosen for
+            for (const object of run.objects) if (object.changed) sparse?.delete(object);
+            const outcome = outcomeOf(
+                run.objects,
+                start,
+                route,
+                job.labels,
+                chosen.convert,
+                sparse ?? new Map(),
+            );
             // no spread: an argument list holds about 125,000 items
             outcome.deleted.shapes = outcome.deleted.shapes.concat(replaced);
 
             // CVAT commits after this returns and calls destroy() last: look at the result then
-            this.afterwards = async () => {
+            chosen.afterwards = async () => {
                 const after = await successors.learn(job, start.number, run, outcome, states);
                 if (after === null) return; // CVAT could not commit, and has said so
                 const report = await reportOf({
@@ -304,6 +348,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
                     leftOut,
                     replaced: replaced.length,
                     beside,
+                    thinned: countedSparse(sparse ?? new Map()),
                     hints,
                     nameOn: after,
                 });
@@ -329,10 +374,42 @@ export function createAction(core: Core, page: Page): CollectionAction {
             });
         }
 
+        /** The keyframes of tracks where they are to be sparse; null: one on every frame. */
+        private async choose(
+            { settings, convert, job }: Chosen,
+            run: Run,
+            start: Frame,
+            route: Route,
+            onProgress: ActionInput['onProgress'],
+            mayGoOn: () => void,
+        ): Promise<Map<Tracked, Sparse> | null> {
+            if (settings.sparse === null) return null;
+            let drawn = page.now();
+            onProgress('Every frame is tracked. Choosing keyframes', 99);
+            try {
+                return await sparseTracks(
+                    settings.sparse,
+                    run.objects,
+                    start,
+                    route,
+                    job.labels,
+                    convert,
+                    async () => {
+                        mayGoOn();
+                        if (page.now() - drawn < DRAWN_MS) return;
+                        await page.sleep(0);
+                        drawn = page.now();
+                    },
+                );
+            } catch (error) {
+                if (error instanceof Cancelled) return null;
+                throw error;
+            }
+        }
+
         public async destroy(): Promise<void> {
-            const { afterwards } = this;
-            this.afterwards = null;
-            this.job = null;
+            const afterwards = this.latest?.afterwards;
+            if (this.latest) this.latest.afterwards = null;
             await afterwards?.();
         }
     }
@@ -353,6 +430,17 @@ function checkDirection(start: number, target: number, backwards: boolean): void
                 `${start}. Switch it off, or choose an earlier target.`,
         );
     }
+}
+
+/** How many keyframes, of how many points, stand for how many frames. */
+function countedSparse(sparse: ReadonlyMap<Tracked, Sparse>) {
+    const thinned = { frames: 0, keyframes: 0, points: 0 };
+    for (const [{ results }, keyframes] of sparse) {
+        thinned.frames += results.filter(({ points, byHand }) => points && !byHand).length;
+        thinned.keyframes += keyframes.size;
+        for (const points of keyframes.values()) thinned.points += points.length / 2;
+    }
+    return thinned;
 }
 
 /** Looks up locks, which the page alone knows, one frame at a time. */

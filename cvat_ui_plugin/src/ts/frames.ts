@@ -14,8 +14,8 @@ export function clampTarget(target: unknown, job: Job): number {
 export interface Route {
     /** The frames to track, in order, without the start frame and deleted ones. */
     frames: Frame[];
-    /** Every frame that is not deleted from the lowest of the run to one past its highest,
-     * ascending: where tracks are closed. */
+    /** Every frame that is not deleted from one before the lowest of the run to one past its
+     * highest, ascending: where tracks are closed and where keyframes lie beside the run. */
     timeline: number[];
     /** How many frames of the job the second frame lies after the first, in the direction of the
      * run; negative: before. Deleted frames of the run do not count. */
@@ -55,13 +55,15 @@ export async function routeBetween(
         const frame = await look(number);
         if (frame) frames.push(frame);
     }
-    const timeline = frames.map(({ number }) => number);
-    for (const number of numbers.filter((one) => one > high)) {
-        if (await look(number)) {
-            timeline.push(number);
-            break;
-        }
-    }
+    const nearest = async (candidates: number[]): Promise<number[]> => {
+        for (const number of candidates) if (await look(number)) return [number];
+        return [];
+    };
+    const timeline = [
+        ...(await nearest(numbers.filter((one) => one < low).reverse())),
+        ...frames.map(({ number }) => number),
+        ...(await nearest(numbers.filter((one) => one > high))),
+    ];
     for (const number of new Set(keyframes)) {
         if (known.has(number)) await look(number);
     }

@@ -22,8 +22,9 @@ function byFrame(keyframes: SerializedKeyframe[]): Map<number, SerializedKeyfram
 }
 
 /** Nothing is written or replaced on these frames of the object. */
-function keep({ results }: Tracked, frames: ReadonlySet<number>): void {
-    for (const result of results) {
+function keep(object: Tracked, frames: ReadonlySet<number>): void {
+    object.changed ||= frames.size > 0;
+    for (const result of object.results) {
         if (frames.has(result.frame)) result.byHand = true;
     }
 }

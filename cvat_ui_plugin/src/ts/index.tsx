@@ -8,12 +8,15 @@ import { createAction, Page } from './action';
 import { CollectionAction, ComponentBuilder, Job, PluginWindow } from './cvat';
 import { Report } from './report';
 import { ACTION_NAME } from './server';
+import { createSettingsAction } from './settings';
 
+/** What the settings are kept as in the browser. */
+const KEPT_AS = 'sam2-tracker';
 /** Seconds that a message stays; 0: until it is closed. */
 const SHOWN_S = 30;
 
 interface Annotation {
-    job?: { instance?: { id: number } | null };
+    job?: { instance?: Job | null };
     player?: { frame?: { number: number } };
 }
 
@@ -23,7 +26,7 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
     // a page that does not tell which job is open cannot tell that one was closed
     const isOpen = (job: Job): boolean => {
         const open = annotation()?.job;
-        return open === undefined || open.instance?.id === job.id;
+        return open === undefined || open.instance === job;
     };
     const show = (job: Job, frame: number): void => {
         if (isOpen(job) && actionCreators.changeFrameAsync) {
@@ -75,15 +78,20 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
                 setTimeout(resolve, milliseconds);
             }),
         now: () => performance.now(),
+        kept: () => localStorage.getItem(KEPT_AS),
+        keep: (text) => localStorage.setItem(KEPT_AS, text),
         random: () => Math.random(),
     };
     const action = createAction(core, page);
-    core.actions.register(action).catch((error: Error) => {
-        notification.error({
-            message: `The action "${action.name}" was not registered`,
-            description: error.message,
+    const own = [action, createSettingsAction(core, page)];
+    for (const one of own) {
+        core.actions.register(one).catch((error: Error) => {
+            notification.error({
+                message: `The action "${one.name}" was not registered`,
+                description: error.message,
+            });
         });
-    });
+    }
     // The dialog preselects the first action of the list. CVAT's own first one removes shapes.
     core.plugins
         ?.register({
@@ -106,7 +114,7 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
     return {
         name: action.name,
         destructor: () => {
-            core.actions.unregister?.(action);
+            for (const one of own) core.actions.unregister?.(one);
         },
     };
 };

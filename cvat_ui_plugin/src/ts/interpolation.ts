@@ -8,13 +8,8 @@ interface Point {
     y: number;
 }
 
-/** The rectangle at `share` (0 to 1) of the way from `left` to `right`. */
-export function rectangleBetween(left: number[], right: number[], share: number): number[] {
-    return left.map((value, index) => value + (right[index] - value) * share);
-}
-
 /** A polygon's points with the first one again at the end. */
-function closedRing(points: number[]): Point[] {
+function closedRing(points: readonly number[]): Point[] {
     const ring: Point[] = [];
     for (let i = 0; i + 1 < points.length; i += 2) ring.push({ x: points[i], y: points[i + 1] });
     return [...ring, ring[0]];
@@ -77,42 +72,57 @@ function thinned(run: Point[], threshold: number): Point[] {
 }
 
 /**
- * The polygon at `share` (0 to 1) of the way from `left` to `right`. Both are taken to begin at the
- * same place and to turn the same way. The number of points may differ from both.
+ * Two polygon keyframes, matched once: the polygon at any share (0 to 1) of the way from left to
+ * right. Both are taken to begin at the same place and to turn the same way. The number of points may
+ * differ from both.
  */
-export function polygonBetween(left: number[], right: number[], share: number): number[] {
-    if (share === 0) return [...left];
+function polygonsBetween(
+    left: readonly number[],
+    right: readonly number[],
+): (share: number) => number[] {
     const [from, to] = [closedRing(left), closedRing(right)];
     const partners = partnersOf(from, to);
-    const moved = partners.map((list, index) =>
-        list.map((partner) => ({
-            x: from[index].x + (to[partner].x - from[index].x) * share,
-            y: from[index].y + (to[partner].y - from[index].y) * share,
-        })),
-    );
-    const result: Point[] = [];
+    /** Neighbouring points that are thinned together: one with several partners, or several that
+     * have one and the same partner. */
+    const runs: { first: number; last: number; threshold: number }[] = [];
     for (let first = 0; first < from.length;) {
         const list = partners[first];
+        let last = first;
+        let threshold: number;
         if (list.length > 1) {
             const [start, end] = [list[0], list[list.length - 1]];
-            const threshold = lengthOf(to, start, end) / (2 * (end - start + 1));
-            result.push(...thinned(moved[first], threshold));
-            first += 1;
-            continue;
+            threshold = lengthOf(to, start, end) / (2 * (end - start + 1));
+        } else {
+            while (partners[last + 1]?.length === 1 && partners[last + 1][0] === list[0]) last += 1;
+            threshold = lengthOf(from, first, last) / (2 * (last - first + 1));
         }
-        // neighbours that have one and the same partner are thinned together
-        let last = first;
-        while (partners[last + 1]?.length === 1 && partners[last + 1][0] === list[0]) last += 1;
-        const run = moved.slice(first, last + 1).map(([point]) => point);
-        result.push(...thinned(run, lengthOf(from, first, last) / (2 * (last - first + 1))));
+        runs.push({ first, last, threshold });
         first = last + 1;
     }
-    return result.slice(0, -1).flatMap(({ x, y }) => [x, y]);
+    return (share) => {
+        if (share === 0) return [...left];
+        const moved = (index: number): Point[] =>
+            partners[index].map((partner) => ({
+                x: from[index].x + (to[partner].x - from[index].x) * share,
+                y: from[index].y + (to[partner].y - from[index].y) * share,
+            }));
+        const result: Point[] = [];
+        for (const { first, last, threshold } of runs) {
+            const run = moved(first);
+            for (let index = first + 1; index <= last; index += 1) run.push(...moved(index));
+            result.push(...thinned(run, threshold));
+        }
+        return result.slice(0, -1).flatMap(({ x, y }) => [x, y]);
+    };
 }
 
-/** The position of a polygon or rectangle between two keyframes. */
-export function between(type: string, left: number[], right: number[], share: number): number[] {
+/** The positions of a polygon or rectangle between two keyframes, by the share of the way. */
+export function betweenKeyframes(
+    type: string,
+    left: readonly number[],
+    right: readonly number[],
+): (share: number) => number[] {
     return type === 'polygon'
-        ? polygonBetween(left, right, share)
-        : rectangleBetween(left, right, share);
+        ? polygonsBetween(left, right)
+        : (share) => left.map((value, index) => value + (right[index] - value) * share);
 }

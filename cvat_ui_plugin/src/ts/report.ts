@@ -20,6 +20,8 @@ export interface Told {
     replaced: number;
     /** Automatic shapes that lie beside the results, and whose nobody can tell. */
     beside: { frame: number }[];
+    /** Sparse keyframes: how many, of how many points, stand for how many frames. */
+    thinned: { frames: number; keyframes: number; points: number };
     /** Said before anything else. */
     hints: string[];
     /** What the page calls the object that is on this frame now. */
@@ -102,7 +104,7 @@ function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
 }
 
 export async function reportOf(told: Told): Promise<Report> {
-    const { run, start, leftOut, replaced, beside, hints, nameOn } = told;
+    const { run, start, leftOut, replaced, beside, thinned, hints, nameOn } = told;
     const { objects, stop } = run;
     const tracked = objects.filter(({ results }) => results.length);
     const frames = new Set(tracked.flatMap(({ results }) => results.map(({ frame }) => frame)));
@@ -149,6 +151,13 @@ export async function reportOf(told: Told): Promise<Report> {
     );
     if (alone.length) {
         lines.push(`Tracked without what was drawn by hand on other frames: ${listed(alone)}.`);
+    }
+    if (thinned.frames) {
+        lines.push(
+            `Sparse: ${counted(thinned.keyframes, 'keyframe')} of ` +
+                `${counted(thinned.points, 'point')} in all stand for ` +
+                `${counted(thinned.frames, 'frame')}.`,
+        );
     }
     if (replaced) lines.push(`Replaced ${counted(replaced, 'shape')} of an earlier run.`);
     if (beside.length) {

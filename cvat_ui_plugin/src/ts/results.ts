@@ -13,9 +13,9 @@ import {
 } from './cvat';
 import { Route } from './frames';
 import { markedScore } from './identity';
-import { between } from './interpolation';
+import { betweenKeyframes } from './interpolation';
 import { Source } from './objects';
-import { signedPoints } from './signature';
+import { isSigned, signedPoints } from './signature';
 import { FrameResult, Tracked } from './track';
 
 export function nothing(): ActionOutput {
@@ -71,7 +71,7 @@ function shapeToTrack(
         label_id: seed.label_id,
         frame: shapes[0].frame,
         group: seed.group,
-        source: 'auto',
+        source: seed.source,
         attributes: copyAttributes(seed.attributes.filter(({ spec_id }) => !mutable.has(spec_id))),
         elements: [],
         shapes: shapes.map(({ type, frame, points, occluded, z_order, attributes }) => ({
@@ -104,7 +104,7 @@ function positionOn(keyframes: SerializedKeyframe[], frame: number): number[] | 
     const [left, right] = [keyframes[index], keyframes[index + 1]];
     if (!left || !right) return left?.points ?? null;
     const share = (frame - left.frame) / (right.frame - left.frame);
-    return between(left.type, left.points, right.points, share);
+    return betweenKeyframes(left.type, left.points, right.points)(share);
 }
 
 /**
@@ -135,25 +135,45 @@ function keepAttributes(before: SerializedKeyframe[], after: SerializedKeyframe[
     if (after[0].frame < old[0].frame) after[0] = merged(after[0], old[0].attributes);
 }
 
-/** The track with a keyframe on every tracked frame. */
-function extendTrack(
-    track: SerializedTrack,
-    source: Source,
-    { number: start, ...size }: Frame,
-    results: FrameResult[],
-    timeline: number[],
+/** A track before the results of a run are laid over it. */
+export interface Before {
+    track: SerializedTrack;
+    /** Ascending, with that of the frame it is tracked from; CVAT passes over those on deleted
+     * frames, and so they are not among these. */
+    keyframes: SerializedKeyframe[];
+    /** What a person drew as shapes, and is a part of the track now. */
+    drawn: SerializedShape[];
+    /** Whether it takes the place of a polygon shape. */
+    isNew: boolean;
+    /** An automatic keyframe. Occluded and z-order hold from one keyframe to the next. */
+    keyframeAt(frame: number, points: readonly number[], outside: boolean): SerializedKeyframe;
+}
+
+/** The object as a track that this run extends; null where it is not tracked, or stays a shape. */
+export function trackBefore(
+    { source, results }: Tracked,
+    { number: start, width, height }: Frame,
     deletedFrames: ReadonlySet<number>,
-    isNew: boolean,
-): SerializedTrack {
-    const keyframes = new Map(track.shapes.map((keyframe) => [keyframe.frame, keyframe]));
-    // CVAT passes over keyframes on deleted frames
-    const before = track.shapes
+    labels: Label[],
+    convertPolygons: boolean,
+): Before | null {
+    // an object that a person drew on every frame of the run stays as it is
+    if (!results.some(({ byHand }) => !byHand)) return null;
+    const isNew = !source.track;
+    if (isNew && !(convertPolygons && source.type === 'polygon')) return null;
+    const drawn = isNew
+        ? results.flatMap(({ frame }) => source.byHand.get(frame)?.shape ?? [])
+        : [];
+    const label = labels.find(({ id }) => id === source.labelID);
+    const track = source.track ?? shapeToTrack(source.shape!, drawn, label);
+    const keyframes = track.shapes
         .filter(({ frame }) => !deletedFrames.has(frame))
         .sort((a, b) => a.frame - b.frame);
-    // occluded and z-order hold from one keyframe to the next
-    const keyframeAt = (frame: number, points: number[], outside: boolean): SerializedKeyframe => {
-        const old = keyframes.get(frame);
-        const holding = before[Math.max(lastUpTo(before, frame), 0)];
+    const former = [...keyframes];
+    const ofFrame = new Map(track.shapes.map((keyframe) => [keyframe.frame, keyframe]));
+    const keyframeAt: Before['keyframeAt'] = (frame, points, outside) => {
+        const old = ofFrame.get(frame);
+        const holding = former[Math.max(lastUpTo(former, frame), 0)];
         const flags = {
             type: source.type,
             frame,
@@ -161,20 +181,36 @@ function extendTrack(
             outside,
             z_order: old?.z_order ?? holding.z_order,
         };
-        return {
+        const keyframe = {
             ...flags,
-            points: signedPoints(flags, points, size),
+            points: [...points],
             rotation: 0,
             attributes: [],
             ...(old?.id === undefined ? {} : { id: old.id }),
         };
+        return isSigned(keyframe)
+            ? keyframe
+            : { ...keyframe, points: signedPoints(flags, points, { width, height }) };
     };
-    if (!keyframes.has(start)) {
+    if (!ofFrame.has(start)) {
         // without it, the start would move: CVAT interpolates between keyframes
-        const seed = keyframeAt(start, source.points, false);
-        keyframes.set(start, { ...seed, points: [...source.points] });
+        keyframes.splice(lastUpTo(former, start) + 1, 0, keyframeAt(start, source.points, false));
     }
+    return { track, keyframes, drawn, isNew, keyframeAt };
+}
 
+/** The track with the results of a run laid over it; `sparse`: null for a keyframe on every frame. */
+function extendTrack(
+    { track, keyframes: before, isNew, keyframeAt }: Before,
+    source: Source,
+    start: number,
+    results: FrameResult[],
+    { timeline, deleted: deletedFrames }: Route,
+    sparse: ReadonlyMap<number, readonly number[]> | null,
+): SerializedTrack {
+    const keyframes = new Map(
+        [...track.shapes, ...before].map((keyframe) => [keyframe.frame, keyframe]),
+    );
     const tracked = [...results].sort((a, b) => a.frame - b.frame);
     const forwards = tracked[0].frame > start;
     const earlier = before[lastUpTo(before, tracked[0].frame - 1)];
@@ -188,7 +224,9 @@ function extendTrack(
             points = result.points ?? points;
         } else if (result.points !== null) {
             ({ points } = result);
-            keyframes.set(result.frame, keyframeAt(result.frame, points, false));
+            const written = sparse ? sparse.get(result.frame) : points;
+            if (written) keyframes.set(result.frame, keyframeAt(result.frame, written, false));
+            else keyframes.delete(result.frame);
         } else if (visible) {
             keyframes.set(result.frame, keyframeAt(result.frame, points, true));
         } else {
@@ -212,7 +250,8 @@ function extendTrack(
     return {
         ...track,
         frame: shapes[0].frame,
-        source: 'auto',
+        // of a track without a signed keyframe the source alone tells that nobody edited it
+        source: shapes.some(isSigned) ? 'auto' : track.source,
         shapes,
     };
 }
@@ -222,32 +261,33 @@ function extendTrack(
  *
  * An object without a single tracked frame stays as it is. An edited track is deleted and created
  * again with its id, so that saving it becomes an update; everything else is created without ids.
+ * `sparse`: the points of the keyframes of tracks that do not have one on every frame.
  */
 export function outcomeOf(
     objects: Tracked[],
     start: Frame,
-    { timeline, deleted: deletedFrames }: Route,
+    route: Route,
     labels: Label[],
     convertPolygons: boolean,
+    sparse: ReadonlyMap<Tracked, ReadonlyMap<number, readonly number[]>>,
 ): ActionOutput {
     const { created, deleted } = nothing();
-    for (const { source, results } of objects) {
-        // an object that a person drew on every frame of the run stays as it is, too
-        if (!results.some(({ byHand }) => !byHand)) continue;
-        if (source.track) {
-            const { clientID: _, ...track } = source.track;
-            created.tracks.push(
-                extendTrack(track, source, start, results, timeline, deletedFrames, false),
+    for (const object of objects) {
+        const { source, results } = object;
+        const before = trackBefore(object, start, route.deleted, labels, convertPolygons);
+        if (before) {
+            const keyframes = sparse.get(object) ?? null;
+            const { clientID: _, ...track } = extendTrack(
+                before,
+                source,
+                start.number,
+                results,
+                route,
+                keyframes,
             );
-            deleted.tracks.push(source.track);
-        } else if (source.shape && convertPolygons && source.type === 'polygon') {
-            const label = labels.find(({ id }) => id === source.labelID);
-            const drawn = results.flatMap(({ frame }) => source.byHand.get(frame)?.shape ?? []);
-            const track = shapeToTrack(source.shape, drawn, label);
-            created.tracks.push(
-                extendTrack(track, source, start, results, timeline, deletedFrames, true),
-            );
-            deleted.shapes.push(source.shape, ...drawn);
+            created.tracks.push(track);
+            if (source.track) deleted.tracks.push(source.track);
+            else deleted.shapes.push(source.shape!, ...before.drawn);
         } else if (source.shape) {
             // no spread: an argument list holds about 125,000 items
             for (const shape of shapesOf(source, source.shape, results)) created.shapes.push(shape);

@@ -50,7 +50,7 @@ function widen(quarters: number[]): void {
 /** The points of an automatic keyframe as they are written, signed and inside the image. */
 export function signedPoints(
     flags: Flags,
-    points: number[],
+    points: readonly number[],
     size: { width: number; height: number },
 ): number[] {
     const [carriers, bits] = carriersOf(points.length);

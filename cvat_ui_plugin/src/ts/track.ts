@@ -3,6 +3,8 @@
 
 import { Frame } from './cvat';
 import { Source } from './objects';
+import { alignedPoints } from './rings';
+import { Settings } from './settings';
 import { Answer, CallError, explain, insideImage, faultOf, parseAnswers } from './server';
 import { Cancelled, JobClosed, POLL_MS, within } from './waiting';
 
@@ -28,6 +30,8 @@ export interface Tracked {
     results: FrameResult[];
     /** Why it was given up before the end of the run, and on which frame. */
     failure: { frame: number; reason: string } | null;
+    /** Whether it was changed in the job while it was tracked. */
+    changed: boolean;
     /** Why what a person drew of it on other frames did not join. */
     notJoined: string | null;
 }
@@ -42,6 +46,7 @@ export interface Tools {
     /** Send one request to the function; throws what cvat-core throws. */
     call(args: Record<string, unknown>): Promise<unknown>;
     functionID: string | number;
+    settings: Settings;
     /** Throws `Cancelled` or `JobClosed` where the run must end. */
     mayGoOn(): void;
     onProgress(message: string, percent: number): void;
@@ -76,6 +81,10 @@ class Caller {
     private limit = Infinity;
 
     public constructor(private readonly tools: Tools) {}
+
+    public get settings(): Settings {
+        return this.tools.settings;
+    }
 
     /** Ask about all objects, in as few calls as fit. What is refused even alone is given up, or
      * handed to `refuse`. */
@@ -166,13 +175,21 @@ class Caller {
     }
 }
 
-function startRequest(pointsOf: (object: Live) => number[]): Request {
+function startRequest(
+    pointsOf: (object: Live) => number[],
+    { memory, tolerance }: Settings,
+): Request {
     return (batch) => ({
         type: 'init_tracking',
-        shapes: batch.map((object) => ({
-            type: object.tracked.source.type,
-            points: pointsOf(object),
-        })),
+        shapes: batch.map((object) => {
+            const { type } = object.tracked.source;
+            return {
+                type,
+                points: pointsOf(object),
+                ...(memory === null ? {} : { memory }),
+                ...(tolerance === null || type !== 'polygon' ? {} : { tolerance }),
+            };
+        }),
     });
 }
 
@@ -186,7 +203,7 @@ async function seed(caller: Caller, objects: Live[], steps: Steps | null): Promi
         await caller.ask(
             here.filter(({ state }) => state === null),
             frame,
-            startRequest(({ lastSeen }) => lastSeen.points),
+            startRequest(({ lastSeen }) => lastSeen.points, caller.settings),
             (object, { state, error }) => {
                 object.state = state;
                 if (state === null || error) {
@@ -234,7 +251,7 @@ async function join(caller: Caller, objects: Live[], frame: number, steps: Steps
                     (object) => nearest.get(object)!.includes(other) && !object.drawn.has(other),
                 ),
                 other,
-                startRequest(({ keyframes }) => keyframes.get(other)!),
+                startRequest(({ keyframes }) => keyframes.get(other)!, caller.settings),
                 (object, { state, error }) => {
                     if (state !== null && !error) object.drawn.set(other, state);
                     else alone(object, error?.message ?? 'the function did not take it');
@@ -334,7 +351,12 @@ async function step(
             giveUp(object, number, `the function answered ${fault}`);
             return;
         }
-        const points = shape && insideImage(shape, width, height);
+        const inside = shape && insideImage(shape, width, height);
+        // a track can lose keyframes only where its polygons begin and run alike
+        const points =
+            inside && tracked.source.type === 'polygon'
+                ? alignedPoints(inside, object.lastSeen.points)
+                : inside;
         tracked.results.push({ frame: number, points, score, byHand: false });
         object.state = state;
         if (points) object.lastSeen = { frame: number, points };
@@ -395,7 +417,13 @@ export async function track(
     tools: Tools,
 ): Promise<Run> {
     const run: Run = {
-        objects: sources.map((source) => ({ source, results: [], failure: null, notJoined: null })),
+        objects: sources.map((source) => ({
+            source,
+            results: [],
+            failure: null,
+            changed: false,
+            notJoined: null,
+        })),
         stop: null,
     };
     const objects: Live[] = run.objects.map((tracked) => ({

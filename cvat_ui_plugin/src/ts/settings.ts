@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+// How objects are tracked, for all runs of a browser. CVAT's dialog shows what one run needs; the rest
+// is chosen here, with an action of its own, because CVAT has no other place for a plugin's settings.
+
+import { ActionParameter, Collection, CollectionAction, Core, Job } from './cvat';
+import { nothing } from './results';
+import { Page } from './action';
+
+export interface Settings {
+    /** Which frames an object remembers; null: as the function is set. */
+    memory: string | null;
+    /** By how much the IoU of a polygon with its mask may be short of 1; null: as the function is
+     * set. */
+    tolerance: number | null;
+    /** Least IoU of tracks with few keyframes; null: a keyframe on every frame. */
+    sparse: number | null;
+}
+
+/** What holds until a user chooses. Change it before the page is built to have others. */
+export const DEFAULTS: Settings = { memory: null, tolerance: null, sparse: null };
+
+export const SETTINGS_NAME = 'Segment Anything 2: Settings';
+export const MEMORY = 'Memory policy';
+export const TOLERANCE = 'Polygon tolerance';
+export const KEYFRAMES = 'Keyframes of tracks';
+const AS_SET = 'as the function is set';
+const DENSE = 'on every frame';
+const SPARSE = 'as few as keep an IoU of ';
+const POLICIES = ['official', 'quality', 'anchors'];
+const TOLERANCES = ['0', '0.005', '0.01', '0.02', '0.03', '0.05'];
+const LIMITS = ['0.98', '0.97', '0.95'];
+
+function numberIn(value: unknown, low: number, high: number): number | null {
+    return typeof value === 'number' && value >= low && value <= high ? value : null;
+}
+
+/** Settings from a text that this plugin kept; what it does not understand is not set. */
+export function settingsFrom(text: string | null): Settings {
+    let kept: Partial<Record<keyof Settings, unknown>>;
+    try {
+        kept = { ...DEFAULTS, ...(JSON.parse(text ?? '{}') as object) };
+    } catch {
+        kept = DEFAULTS;
+    }
+    return {
+        memory: POLICIES.find((policy) => policy === kept.memory) ?? null,
+        tolerance: numberIn(kept.tolerance, 0, 0.1),
+        sparse: numberIn(kept.sparse, 0.5, 1),
+    };
+}
+
+function settingsOf(chosen: Record<string, unknown>): Settings {
+    const numberOf = (text: string): number | null =>
+        text !== '' && Number.isFinite(Number(text)) ? Number(text) : null;
+    const memory = String(chosen[MEMORY]);
+    return settingsFrom(
+        JSON.stringify({
+            memory,
+            tolerance: numberOf(String(chosen[TOLERANCE])),
+            sparse: numberOf(String(chosen[KEYFRAMES]).replace(SPARSE, '')),
+        }),
+    );
+}
+
+/** What a run is told of its settings. */
+export function settingsText({ memory, tolerance, sparse }: Settings): string {
+    return [
+        `${MEMORY}: ${memory ?? AS_SET}`,
+        `${TOLERANCE}: ${tolerance ?? AS_SET}`,
+        `${KEYFRAMES}: ${sparse === null ? DENSE : `${SPARSE}${sparse}`}`,
+    ].join('. ');
+}
+
+/** The choices of a parameter, with what is set now among them. */
+function choices(first: string, others: string[], now: string): string[] {
+    return [...new Set([first, ...others, now])];
+}
+
+export function createSettingsAction(core: Core, page: Page): CollectionAction {
+    class SettingsAction extends core.classes.BaseCollectionAction implements CollectionAction {
+        private job: Job | null = null;
+
+        private chosen: Record<string, unknown> = {};
+
+        public get name(): string {
+            return SETTINGS_NAME;
+        }
+
+        public get parameters(): Record<string, ActionParameter> {
+            const { memory, tolerance, sparse } = settingsFrom(page.kept());
+            const select = (
+                first: string,
+                others: string[],
+                now: string | null,
+                content: string,
+            ): ActionParameter => ({
+                type: 'select',
+                values: choices(first, others, now ?? first),
+                defaultValue: now ?? first,
+                tooltip: { type: 'text', content },
+            });
+            return {
+                [MEMORY]: select(
+                    AS_SET,
+                    POLICIES,
+                    memory,
+                    'Which frames an object remembers. "quality": those on which it was seen; ' +
+                        '"anchors": also those that tell it from others of its kind; ' +
+                        '"official": the last six, as SAM 2 was published.',
+                ),
+                [TOLERANCE]: select(
+                    AS_SET,
+                    TOLERANCES,
+                    tolerance === null ? null : `${tolerance}`,
+                    'By how much the IoU of a polygon with its mask may be short of 1. More ' +
+                        'tolerance gives fewer points; 0 gives all.',
+                ),
+                [KEYFRAMES]: select(
+                    DENSE,
+                    LIMITS.map((limit) => `${SPARSE}${limit}`),
+                    sparse === null ? null : `${SPARSE}${sparse}`,
+                    'Few keyframes are easier to correct. On the other frames CVAT interpolates; ' +
+                        'each is checked.',
+                ),
+            };
+        }
+
+        public async init(instance: Job, parameters: Record<string, unknown>): Promise<void> {
+            this.job = instance;
+            this.chosen = parameters;
+        }
+
+        public isApplicableForObject(): boolean {
+            return false;
+        }
+
+        public applyFilter(): Collection {
+            return nothing().created;
+        }
+
+        public async run() {
+            const settings = settingsOf(this.chosen);
+            page.keep(JSON.stringify(settings));
+            page.tell(
+                {
+                    kind: 'success',
+                    title: 'Settings are kept in this browser',
+                    lines: [`${settingsText(settings)}.`, 'They hold from the next run on.'],
+                    jumps: [],
+                },
+                this.job as Job,
+            );
+            return nothing();
+        }
+
+        public async destroy(): Promise<void> {
+            this.job = null;
+        }
+    }
+    return new SettingsAction();
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+// Which results of a track become keyframes when they are to be sparse (keyframes.ts).
+// cvat_action/sparse.py is the same rule.
+
+import { Frame, Label, SerializedKeyframe } from './cvat';
+import { Route } from './frames';
+import { Pause, Position, sparseKeyframes } from './keyframes';
+import { trackBefore } from './results';
+import { Tracked } from './track';
+
+/** The points of the keyframes that a run writes for a track, by frame. */
+export type Sparse = ReadonlyMap<number, readonly number[]>;
+
+/** What the keyframes say on frames without a keyframe of their own: the last one up to the frame. */
+function holdingOn(keyframes: SerializedKeyframe[], frame: number): SerializedKeyframe {
+    return keyframes.filter((keyframe) => keyframe.frame <= frame).at(-1) ?? keyframes[0];
+}
+
+/** The frames from which on a mutable attribute has another value. */
+function attributeChanges(keyframes: SerializedKeyframe[]): Set<number> {
+    const changes = new Set<number>();
+    const values = new Map<number, string>();
+    for (const { frame, attributes } of keyframes) {
+        const isFirst = !values.size;
+        for (const { spec_id, value } of attributes) {
+            if (!isFirst && values.get(spec_id) !== value) changes.add(frame);
+            values.set(spec_id, value);
+        }
+    }
+    return changes;
+}
+
+/** The frames, ascending, in stretches without a gap. */
+function runsOf(frames: number[], timeline: number[]): number[][] {
+    const place = new Map(timeline.map((frame, index) => [frame, index]));
+    const runs: number[][] = [];
+    frames.forEach((frame, index) => {
+        const isNext = index > 0 && place.get(frame) === place.get(frames[index - 1])! + 1;
+        if (!isNext) runs.push([]);
+        runs[runs.length - 1].push(frame);
+    });
+    return runs;
+}
+
+/** Choose the keyframes of all tracks of a run: of tracks that exist, and of polygons that become
+ * some. `iou`: the least of polygons (keyframes.ts). */
+export async function sparseTracks(
+    iou: number,
+    objects: Tracked[],
+    start: Frame,
+    route: Route,
+    labels: Label[],
+    convertPolygons: boolean,
+    pause: Pause,
+): Promise<Map<Tracked, Sparse>> {
+    const sparse = new Map<Tracked, Sparse>();
+    for (const object of objects) {
+        const before = trackBefore(object, start, route.deleted, labels, convertPolygons);
+        if (!before) continue;
+        sparse.set(object, await thinned(iou, object, before.keyframes, start, route, pause));
+    }
+    return sparse;
+}
+
+/** `keyframes`: of the track before the run, ascending. */
+async function thinned(
+    iou: number,
+    { source, results }: Tracked,
+    keyframes: SerializedKeyframe[],
+    size: { width: number; height: number },
+    { timeline }: Route,
+    pause: Pause,
+): Promise<Sparse> {
+    const before = new Map(keyframes.map((keyframe) => [keyframe.frame, keyframe]));
+    const own = new Map(
+        results.filter(({ byHand }) => !byHand).map((result) => [result.frame, result]),
+    );
+    // what a person made stays, and so does the keyframe just before and after the results:
+    // interpolation starts there
+    const still = new Set(results.filter(({ byHand }) => byHand).map(({ frame }) => frame));
+    const tracked = [...own.keys()].sort((a, b) => a - b);
+    const beside = [
+        timeline.filter((frame) => frame < tracked[0]).at(-1),
+        timeline.find((frame) => frame > tracked[tracked.length - 1]),
+    ];
+    for (const frame of beside) if (frame !== undefined && before.has(frame)) still.add(frame);
+
+    const frames = [...new Set([...tracked, ...still])].sort((a, b) => a - b);
+    const isVisible = (frame: number): boolean =>
+        still.has(frame) ? before.get(frame)?.outside === false : own.get(frame)!.points !== null;
+    const changes = attributeChanges(keyframes);
+    const points = new Map<number, readonly number[]>();
+    for (const run of runsOf(frames.filter(isVisible), timeline)) {
+        if (run.every((frame) => still.has(frame))) continue;
+        const positions = new Map<number, Position>(
+            run.map((frame) => {
+                const { occluded, z_order: zOrder } = holdingOn(keyframes, frame);
+                const fixed = still.has(frame);
+                const here = fixed ? before.get(frame)!.points : own.get(frame)!.points!;
+                return [frame, { points: here, fixed, occluded, zOrder }];
+            }),
+        );
+        const chosen = await sparseKeyframes(source.type, positions, iou, size, changes, pause);
+        for (const [frame, written] of chosen) if (!still.has(frame)) points.set(frame, written);
+    }
+    return points;
+}
