@@ -11,6 +11,8 @@ import {
     numberOfDrawing,
 } from '../src/ts/identity';
 import { betweenKeyframes } from '../src/ts/interpolation';
+import { sparseKeyframes } from '../src/ts/keyframes';
+import { alignedPoints } from '../src/ts/rings';
 import { isSigned, signedPoints } from '../src/ts/signature';
 import { casesOf } from './cases';
 
@@ -97,4 +99,48 @@ test.each(casesOf<Signature[]>('signatures.json'))('signature: $why', (one) => {
     expect(isSigned({ ...keyframe, points: signed, frame: frame + 1 })).toBe(false);
     expect(isSigned({ ...keyframe, points: signed, occluded: !occluded })).toBe(false);
     expect(isSigned({ ...keyframe, points: signed.map((v, i) => (i ? v : v + 1)) })).toBe(false);
+});
+
+interface Aligned {
+    points: number[];
+    reference: number[];
+    aligned: number[];
+}
+
+test('polygons begin and run like another one', () => {
+    for (const { points, reference, aligned } of casesOf<Aligned[]>('polygons.json')) {
+        expect(alignedPoints(points, reference)).toEqual(aligned);
+    }
+});
+
+interface Sparse {
+    why: string;
+    type: string;
+    iou: number;
+    width: number;
+    height: number;
+    forced: number[];
+    positions: {
+        frame: number;
+        points: number[];
+        fixed: boolean;
+        occluded: boolean;
+        z_order: number;
+    }[];
+    keyframes: { frame: number; points: number[] }[];
+}
+
+test.each(casesOf<Sparse[]>('keyframes.json'))('sparse keyframes: a $why', async (one) => {
+    const positions = new Map(
+        one.positions.map(({ frame, z_order: zOrder, ...rest }) => [frame, { ...rest, zOrder }]),
+    );
+    const chosen = await sparseKeyframes(
+        one.type,
+        positions,
+        one.iou,
+        { width: one.width, height: one.height },
+        new Set(one.forced),
+        async () => {},
+    );
+    expect([...chosen].map(([frame, points]) => ({ frame, points }))).toEqual(one.keyframes);
 });

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Sparse keyframes: every frame inside the limit by CVAT's rule, and as few as that allows."""
 
+import json
 from bisect import bisect_right
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +85,21 @@ def test_every_frame_is_inside_the_limit(kind, move):
     assert len(keyframes) >= FRAMES * 0.7 if move == "waves" else len(keyframes) <= FRAMES / 4
     if move == "translation":
         assert len(keyframes) == 2
+
+
+CASES = json.loads((Path(__file__).parents[1] / "action_cases" / "keyframes.json").read_text())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])
+def test_the_recorded_runs(case):
+    """The plugin chooses the same keyframes, to the last digit."""
+    results = {
+        one["frame"]: Result(tuple(one["points"]), one["fixed"], one["occluded"], one["z_order"])
+        for one in case["positions"]
+    }
+    more = {name: case[name] for name in ("iou", "width", "height", "forced")}
+    chosen = sparse_keyframes(case["type"], results, **more)
+    assert chosen == {one["frame"]: tuple(one["points"]) for one in case["keyframes"]}
 
 
 def test_a_keyframe_has_few_points():

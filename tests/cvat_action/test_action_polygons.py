@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Polygons of a track begin at the same place and run in the same direction."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,6 +40,13 @@ def test_only_the_order_of_the_points_changes(points):
     ring = points_to_ring(flat).tolist()
     rolled = [ring[at:] + ring[:at] for at in range(len(ring))]
     assert points_to_ring(found).tolist() in rolled + [r[::-1] for r in rolled]
+
+
+def test_the_recorded_starts():
+    """The plugin gives the same."""
+    cases = Path(__file__).parents[1] / "action_cases" / "polygons.json"
+    for case in json.loads(cases.read_text()):
+        assert aligned_points(case["points"], case["reference"]) == case["aligned"]
 
 
 def test_a_polygon_without_length_is_no_error():
