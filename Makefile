@@ -73,7 +73,7 @@ action: setup  ## the annotation action (ARGS="--server-host ... track --job 42 
 
 faults: setup  ## all fault campaigns in full, one line each (ARGS="--scale 0.1 --seed 7 bodies")
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m faults $(ARGS)
-	WRITING_ALL_ACTS=1 WRITING_EXAMPLES=10000 $(PY) -m pytest -q tests/cvat_action/test_second_writer.py
+	WRITING_EXAMPLES=10000 $(PY) -m pytest -q tests/cvat_action/test_second_writer.py
 
 bench: setup  ## speed beside the official predictor, interleaved (at most 10 minutes)
 	$(PY) -m benchmarks

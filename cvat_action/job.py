@@ -6,8 +6,8 @@ frame step. The data meta's own `start_frame` and `stop_frame` are numbers of th
 and are not used here.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cvat_action.errors import ActionError
@@ -22,6 +22,8 @@ class Label:
     name: str
     mutable_attributes: frozenset[int] = frozenset()
     """spec ids of the attributes that may change from keyframe to keyframe"""
+    defaults: Mapping[int, str] = field(default_factory=dict)
+    """values by spec id that CVAT fills in where an object has none"""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ def label_from_wire(label: Wire) -> Label:
         mutable_attributes=frozenset(
             a["id"] for a in label.get("attributes") or () if a.get("mutable")
         ),
+        defaults={
+            a["id"]: a["default_value"]
+            for a in label.get("attributes") or ()
+            if "default_value" in a
+        },
     )
 
 

@@ -27,7 +27,7 @@ from cvat_action.job import Wire
 from cvat_action.results import Written
 from cvat_action.tracking import Tracked, TrackedObject, compact
 
-VERSION = 2
+VERSION = 3
 OWNER_ONLY = 0o600
 
 
@@ -40,7 +40,7 @@ class Record:
     """frames that are tracked"""
     written_until: int = 0
     """how many of them are written"""
-    written: Written = field(default_factory=Written)
+    written: Written = field(default_factory=lambda: Written(uncertain=True))
     stopped: list[str | None] = field(default_factory=list)
     states: list[Any] = field(default_factory=list)
     receipt: Wire = field(default_factory=dict)
@@ -119,7 +119,7 @@ class Journal:
         )
 
     def created(self, where: str, of: Sequence[Sequence[Any]]) -> None:
-        """shapes: (number, frame, id); tracks: (object, id, hash of the content)."""
+        """shapes: (number, frame, id); tracks: (object, id, hashes of the keyframes)."""
         self._line({"created": where, "of": of})
 
     def stage(self, frames: int) -> None:
@@ -254,7 +254,7 @@ def _take(record: Record, line: Wire) -> None:
             written.ids[shape] = (number, frame)
     elif line.get("created") == "tracks":
         written.tracks |= {ref: number for ref, number, _ in line["of"]}
-        written.track_contents |= {content for _, _, content in line["of"]}
+        written.sent |= {ref: set(keyframes) for ref, _, keyframes in line["of"]}
     elif "written" in line:
         record.written_until = line["written"]
 

@@ -7,7 +7,7 @@ shape whose id is higher than the highest of an earlier look appeared after it.
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,7 +107,9 @@ def known_from_wire(shape: Wire, kinds: dict[Kind, Kind] | None = None) -> Known
         mark=mark_of(shape.get("score"), shape["frame"]),
         box=bounding_box(kind[1], shape["points"]) if drawn else (0.0, 0.0, 0.0, 0.0),
         content=content_of(shape),
-        attributes=_hash(sorted((a["spec_id"], str(a["value"])) for a in _attributes(shape))),
+        attributes=attributes_hash(
+            {a["spec_id"]: a["value"] for a in shape.get("attributes") or ()}
+        ),
     )
 
 
@@ -123,6 +125,11 @@ def content_of(shape: Wire) -> int:
     elements = [content_of({**shape, "elements": [], **e}) for e in shape.get("elements") or ()]
     own = (*_drawn(shape), kind_of(shape), shape.get("source"), elements)
     return _hash(own, shape.get("points") or ())
+
+
+def attributes_hash(values: Mapping[int, Any]) -> int:
+    """values: by spec id."""
+    return _hash(sorted((spec, str(value)) for spec, value in values.items()))
 
 
 def keyframe_content(keyframe: Wire) -> int:
@@ -152,10 +159,6 @@ def _drawn(shape: Wire) -> tuple[Any, ...]:
         int(shape.get("z_order") or 0),
         float(shape.get("rotation") or 0),
     )
-
-
-def _attributes(shape: Wire) -> Sequence[Wire]:
-    return shape.get("attributes") or ()
 
 
 def _hash(values: Any, points: Iterable[float] = ()) -> int:

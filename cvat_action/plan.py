@@ -75,6 +75,8 @@ class Plan:
     refused: tuple[Refusal, ...] = ()
     earlier: Found = field(default_factory=dict)
     """what is replaced, as it was"""
+    differing: frozenset[int] = frozenset()
+    """numbers of the objects whose earlier shapes differ in label, group or attributes"""
     question: str | None = None
     """what has to be answered by an option before anything may be written"""
     warnings: tuple[str, ...] = ()
@@ -164,9 +166,15 @@ def make_plan(
         newest=look.newest,
         refused=tuple(refused),
         earlier={} if options.keep_earlier else found,
+        differing=frozenset(n for n, on_frame in found.items() if _differ(on_frame)),
         question=question,
         warnings=tuple(warnings),
     )
+
+
+def _differ(on_frame: Mapping[int, Sequence[Known]]) -> bool:
+    said = {(k.kind[0], k.kind[2], k.attributes) for shapes in on_frame.values() for k in shapes}
+    return len(said) > 1
 
 
 def _select(
@@ -250,6 +258,7 @@ def plan_as_json(plan: Plan) -> Wire:
             for shapes in on_frame.values()
             for k in shapes
         ],
+        "differing": sorted(plan.differing),
     }
 
 
@@ -275,6 +284,7 @@ def plan_from_json(data: Wire, job: Job) -> Plan:
         newest=(data["newest"][0], data["newest"][1]),
         refused=tuple(Refusal(**r) for r in data["refused"]),
         earlier=earlier,
+        differing=frozenset(data["differing"]),
     )
 
 

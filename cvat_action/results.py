@@ -55,12 +55,23 @@ class Written:
     """id of a shape that this run created to (number of the object, frame)"""
     tracks: dict[str, int] = field(default_factory=dict)
     """id of the track that was created for a seed"""
-    track_contents: set[int] = field(default_factory=set)
-    """hashes of these tracks as they were created"""
+    sent: dict[str, set[int]] = field(default_factory=dict)
+    """hashes of the keyframes that these tracks were created with, by the object"""
+    uncertain: bool = False
+    """an answer to a creation is missing, so more may be stored than was acknowledged"""
+    adopted: dict[int, tuple[tuple[int, int], int]] = field(default_factory=dict)
+    """what a creation stored whose answer is missing, and is on no record yet: id of the shape to
+    its entry in `ids` and a hash of its content"""
     thinning: Thinning = field(default_factory=Thinning)
     """sparse keyframes, if they are asked for"""
     left_out: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     """(object, why) to the frames on which nothing was written for it"""
+
+    def adopt(self, shape: int, key: tuple[int, int], content: int) -> None:
+        """A shape was found that is this run's own, though no answer said so."""
+        self.shapes.add(key)
+        self.ids[shape] = key
+        self.adopted[shape] = (key, content)
 
     def leave_out(self, seed: Seed, frame: int, why: str) -> None:
         frames = self.left_out.setdefault((seed.ref, why), [])
@@ -76,14 +87,20 @@ EDITED = "changed by a person while it was tracked; it was kept"
 
 
 class Here:
-    """What a look shows of this run's objects."""
+    """What a look shows of this run's objects.
+
+    A shape is this run's own if an answer named its id. Where an answer is missing, one that
+    appeared since the plan with the run's mark is, too; else such a shape is another run's that
+    happened to draw the same number.
+    """
 
     def __init__(self, plan: Plan, look: Look, written: Written) -> None:
         self._plan = plan
         self._written = written
         self.ours: dict[tuple[int, int], list[Known]] = {}
         """(number, frame) to the shapes that this run wrote there"""
-        self._marked: dict[tuple[int, int], list[Known]] = {}
+        self.marked: dict[tuple[int, int], list[Known]] = {}
+        """(number, frame) to what others wrote or changed there: persons and other runs"""
         self._others: dict[tuple[int, Kind], list[Known]] = {}
         replaced = {
             k.id: k for by in plan.earlier.values() for shapes in by.values() for k in shapes
@@ -93,20 +110,21 @@ class Here:
         for k in look.shapes.values():
             mark, known_of = k.mark, written.ids.get(k.id)
             new = k.id > plan.newest[0]
-            if known_of or (mark and new and mark.run == plan.run and mark.number in numbers):
+            unacknowledged = written.uncertain and new and mark and mark.run == plan.run
+            if known_of or (mark and unacknowledged and mark.number in numbers):
                 key = known_of or (mark.number if mark else 0, k.frame)
                 self.ours.setdefault(key, []).append(k)
             elif k.id in seeds or k.same(replaced.get(k.id)):
                 continue
             elif mark and mark.number in numbers:
                 if new or not k.auto:
-                    self._marked.setdefault((mark.number, k.frame), []).append(k)
+                    self.marked.setdefault((mark.number, k.frame), []).append(k)
             elif mark is None and (new or not k.auto):
                 self._others.setdefault((k.frame, k.kind), []).append(k)
 
     def holder(self, seed: Seed, frame: int, t: Tracked) -> Known | None:
         """A shape of this object on the frame that this run did not write."""
-        marked = self._marked.get((seed.number, frame))
+        marked = self.marked.get((seed.number, frame))
         if marked:
             return marked[0]
         others = self._others.get((frame, kind_of(seed.wire)))
@@ -139,27 +157,37 @@ def shapes_to_create(
             if t.points is None:
                 continue
             ours = here.ours.get(key)
+            shape = result_shape(plan, seed, frame, t, look)
             if ours:
-                written.shapes.add(key)
-                written.ids[ours[0].id] = key
+                written.adopt(ours[0].id, key, content_of(shape))
             elif holder := here.holder(seed, frame, t):
                 written.shapes.add(key)
-                shape = result_shape(plan, seed, frame, t)
                 new = holder.id > plan.newest[0] and holder.mark is None
-                if new and holder.content == content_of(shape):
-                    written.ids[holder.id] = key  # ours, on a server that keeps no scores
+                if written.uncertain and new and holder.content == content_of(shape):
+                    # ours, on a server that keeps no scores
+                    written.adopt(holder.id, key, holder.content)
                 else:
                     written.leave_out(seed, frame, THERE_ALREADY)
             else:
-                yield seed.number, frame, result_shape(plan, seed, frame, t)
+                yield seed.number, frame, shape
 
 
-def result_shape(plan: Plan, seed: Seed, frame: int, t: Tracked) -> Wire:
+def result_shape(plan: Plan, seed: Seed, frame: int, t: Tracked, look: Look) -> Wire:
+    """What is written of a result.
+
+    CVAT's page leaves the source of a shape as it is when a person sets only its label, group or
+    attributes. So where the shapes of an earlier run differ in these, each new one takes them over
+    from the one that it replaces.
+    """
+    like = seed.wire
+    if seed.number in plan.differing:
+        replaced = plan.earlier.get(seed.number, {}).get(frame, ())
+        like = next((look.whole[k.id] for k in replaced if k.id in look.whole), like)
     return {
         "type": seed.type,
         "frame": frame,
-        "label_id": seed.wire["label_id"],
-        "group": seed.wire.get("group") or 0,
+        "label_id": like["label_id"],
+        "group": like.get("group") or 0,
         "source": "auto",
         "score": marked_score(t.score, Mark(seed.number, plan.run), frame),
         "points": list(t.points or ()),
@@ -167,7 +195,7 @@ def result_shape(plan: Plan, seed: Seed, frame: int, t: Tracked) -> Wire:
         "outside": False,
         "z_order": seed.z_order,
         "rotation": 0,
-        "attributes": _attributes(seed.wire),
+        "attributes": attributes_of(like),
         "elements": [],
     }
 
@@ -215,41 +243,6 @@ def shapes_to_delete(
     return gone
 
 
-def doubles(plan: Plan, look: Look, written: Written) -> list[int]:
-    """Ids of own shapes that are there too often.
-
-    A request that was taken for lost may have been carried out later; and a person may have
-    corrected an earlier shape just when this run wrote its own beside it.
-    """
-    here = Here(plan, look, written)
-    hand_made = {
-        (k.mark.number, k.frame)
-        for k in look.shapes.values()
-        if k.mark and not k.auto and k.id not in written.ids
-    }
-    contents: dict[int, int] = {}
-    surplus: list[int] = []
-    for key, shapes in here.ours.items():
-        own = [k for k in shapes if k.auto]
-        if key in hand_made or len(own) < len(shapes):
-            surplus += [k.id for k in own]
-            continue
-        first = min(own, key=lambda k: (k.id not in written.ids, k.id))
-        surplus += [k.id for k in own if k is not first]
-        contents[first.content] = first.id
-    # From a server that keeps no scores: the same content, and not acknowledged.
-    surplus += [
-        k.id
-        for k in look.shapes.values()
-        if k.mark is None
-        and k.auto
-        and k.id > plan.newest[0]
-        and k.id not in written.ids
-        and k.content in contents
-    ]
-    return surplus
-
-
 # --- tracks --------------------------------------------------------------------------------------
 
 
@@ -270,17 +263,21 @@ def tracks_to_create(
         if not results:
             continue
         fresh = look.shapes.get(seed.wire["id"])
-        if fresh is None:
-            o.stopped = DELETED_MEANWHILE
-            continue
-        with_seed = fresh.same(known_from_wire(seed.wire))
+        with_seed = fresh is not None and fresh.same(known_from_wire(seed.wire))
         track = _new_track(plan, o, results, written, with_seed=with_seed)
         if track is None:
             continue
-        written.track_contents.add(track_content(track))
-        stored = _stored_already(plan, track, look, written)
+        drawn = _keyframe(seed, seed.frame, seed.points)  # a request before this one may have it
+        sent = written.sent.setdefault(seed.ref, set())
+        sent |= {keyframe_content(k) for k in (drawn, *track["shapes"])}
+        taken = set(written.tracks.values())
+        stored = [
+            t["id"] for t in own_tracks(plan, seed.ref, look, written) if t["id"] not in taken
+        ]
         if stored:
-            written.tracks[seed.ref] = stored
+            written.tracks[seed.ref] = min(stored)
+        elif fresh is None:
+            o.stopped = DELETED_MEANWHILE
         else:
             made.append((seed.ref, track))
     return made
@@ -308,16 +305,6 @@ def tracks_to_update(
             yield o.seed.ref, edited
 
 
-def doubled_tracks(plan: Plan, look: Look, written: Written) -> list[int]:
-    """Ids of tracks that are equal to what this run created and not acknowledged."""
-    own = set(written.tracks.values())
-    return [
-        i
-        for i, track in look.tracks.items()
-        if i > plan.newest[1] and i not in own and track_content(track) in written.track_contents
-    ]
-
-
 def _results(o: TrackedObject, frames: Sequence[int]) -> dict[int, Tracked]:
     return {f: o.frames[f] for f in sorted(frames) if f in o.frames}
 
@@ -326,13 +313,18 @@ def _is_by_hand(o: TrackedObject, frame: int) -> bool:
     return frame in o.frames and o.frames[frame].by_hand
 
 
-def _stored_already(plan: Plan, track: Wire, look: Look, written: Written) -> int | None:
-    content = track_content(track)
-    taken = set(written.tracks.values())
-    for number, there in look.tracks.items():
-        if number > plan.newest[1] and number not in taken and track_content(there) == content:
-            return number
-    return None
+def own_tracks(plan: Plan, ref: str, look: Look, written: Written) -> list[Wire]:
+    """The tracks that appeared since the plan with an automatic keyframe that was sent for `ref`.
+
+    Whatever a person changed in such a track since, its other keyframes still tell.
+    """
+    sent = written.sent.get(ref, set())
+    return [
+        track
+        for number, track in look.tracks.items()
+        if number > plan.newest[1]
+        and any(is_signed(k) and keyframe_content(k) in sent for k in track["shapes"])
+    ]
 
 
 def _new_track(
@@ -346,12 +338,9 @@ def _new_track(
     """None: it was not visible on any of these frames."""
     seed = o.seed
     mutable = plan.job.label(seed.label_id).mutable_attributes
-    attributes = _attributes(seed.wire)
+    attributes = attributes_of(seed.wire)
     before = {seed.frame: _keyframe(seed, seed.frame, seed.points)} if with_seed else {}
-    for frame, t in results.items():
-        # What a person drew of this object as shapes becomes a part of the track.
-        if t.by_hand and t.points is not None:
-            before[frame] = _keyframe(seed, frame, t.points)
+    before |= _drawn_as_shapes(plan.job, seed, results)
     keyframes = _laid(plan, seed, before, results, written)
     if not plan.options.leave_open:
         _close(plan.job, seed, keyframes, max(seed.frame, *results))
@@ -383,8 +372,10 @@ def _edited_track(
     written: Written,
 ) -> Wire:
     seed = o.seed
-    before = {k["frame"]: _keyframe_from_wire(k) for k in track["shapes"]}
-    held = dict(before)
+    before = {k["frame"]: keyframe_from_wire(k) for k in track["shapes"]}
+    drawn = {} if seed.is_track else _drawn_as_shapes(plan.job, seed, results)
+    edited = {f for f in drawn if f in before and not is_signed(before[f])}
+    held = before | {f: k for f, k in drawn.items() if f not in edited}
     if seed.is_track and seed.frame not in held:
         held[seed.frame] = _automatic(plan.job, seed, seed.frame, seed.points)
     own = {f: t for f, t in results.items() if not t.by_hand}
@@ -418,11 +409,27 @@ def _edited_track(
             "group": track.get("group") or 0,
             # Of a track without a signed keyframe the source alone tells that nobody edited it.
             "source": "auto" if any(map(is_signed, laid.values())) else track.get("source"),
-            "attributes": _attributes(track),
+            "attributes": attributes_of(track),
             "elements": [],
             "shapes": [laid[f] for f in sorted(laid)],
         }
     )
+
+
+def _drawn_as_shapes(job: Job, seed: Seed, results: Mapping[int, Tracked]) -> dict[int, Wire]:
+    """What a person drew of the object as shapes, which becomes a part of the track."""
+    shapes = {c.frame: c.shape for c in seed.corrections}
+    mutable = job.label(seed.label_id).mutable_attributes
+    keyframes = {}
+    for frame, t in results.items():
+        if t.by_hand and t.points is not None:
+            drawn = shapes.get(frame) or seed.wire
+            values = [a for a in attributes_of(drawn) if a["spec_id"] in mutable]
+            keyframes[frame] = {
+                **_keyframe(seed, frame, t.points, drawn),
+                "attributes": values if shapes.get(frame) else [],
+            }
+    return keyframes
 
 
 def _closes(job: Job, keyframes: Mapping[int, Wire], frame: int) -> bool:
@@ -536,14 +543,14 @@ def _keyframe(
     *,
     outside: bool = False,
 ) -> Wire:
-    """`held`: the keyframe that held here, whose `occluded` and z-order stay; else the seed's."""
+    """`held`: what held here, whose `occluded` and z-order stay; else the seed's."""
     return {
         "type": seed.type,
         "frame": frame,
         "points": list(points),
         "outside": outside,
-        "occluded": held["occluded"] if held else seed.occluded,
-        "z_order": held["z_order"] if held else seed.z_order,
+        "occluded": bool(held.get("occluded")) if held else seed.occluded,
+        "z_order": int(held.get("z_order") or 0) if held else seed.z_order,
         "rotation": 0,
         "attributes": [],
     }
@@ -568,7 +575,7 @@ def _automatic(
     return keyframe
 
 
-def _keyframe_from_wire(keyframe: Wire) -> Wire:
+def keyframe_from_wire(keyframe: Wire) -> Wire:
     """The keyframe without its id: ids of keyframes are never sent back."""
     return {
         "type": keyframe["type"],
@@ -578,11 +585,11 @@ def _keyframe_from_wire(keyframe: Wire) -> Wire:
         "occluded": bool(keyframe["occluded"]),
         "z_order": keyframe.get("z_order") or 0,
         "rotation": keyframe.get("rotation") or 0,
-        "attributes": _attributes(keyframe),
+        "attributes": attributes_of(keyframe),
     }
 
 
-def _attributes(wire: Wire) -> list[Wire]:
+def attributes_of(wire: Wire) -> list[Wire]:
     return [{"spec_id": a["spec_id"], "value": a["value"]} for a in wire.get("attributes") or ()]
 
 

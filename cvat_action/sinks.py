@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from cvat_action.doubled import doubled_shapes, doubled_tracks
 from cvat_action.errors import ActionError
 from cvat_action.formats import write_document
 from cvat_action.formats.document import Document, Edit, edited
@@ -30,8 +31,6 @@ from cvat_action.plan import Plan
 from cvat_action.receipt import Receipt
 from cvat_action.results import (
     Written,
-    doubled_tracks,
-    doubles,
     shapes_to_create,
     shapes_to_delete,
     tracks_to_create,
@@ -96,7 +95,7 @@ class CvatSink:
 
     def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
         """Raises ActionError that says what is not written."""
-        self._whole = self._may_be_deleted(frames)
+        self._whole, self._seen = self._may_be_deleted(frames), None
         with self._held_back():
             self._settle(lambda: self._create_tracks(objects, frames))
             self._settle(lambda: self._create_shapes(objects, frames))
@@ -105,7 +104,7 @@ class CvatSink:
             self._journal.stage(done)
 
     def finish(self) -> None:
-        """One more look: a request that was taken for lost may have been carried out late."""
+        """One more look for what is there twice."""
         with self._held_back():
             self._settle(self._delete_doubles)
 
@@ -150,12 +149,21 @@ class CvatSink:
                 pairs = list(zip(batch, ids, strict=True))
                 self.written.shapes |= {key for key, _ in batch}
                 self.written.ids |= {number: key for (key, _), number in pairs}
-                self._journal.created("shapes", [(*key, number) for (key, _), number in pairs])
-                self._receipt.created(
-                    "shapes", {number: content_of(shape) for (_, shape), number in pairs}
-                )
-                self.counts["shapes_created"] += len(ids)
+                self._note_shapes({n: (key, content_of(shape)) for (key, shape), n in pairs})
                 bar.update(len(ids))
+        self._note_adopted()
+
+    def _note_shapes(self, shapes: Mapping[int, tuple[tuple[int, int], int]]) -> None:
+        """id of a shape that this run created to (number of the object, frame) and its content"""
+        self._journal.created("shapes", [(*key, n) for n, (key, _) in shapes.items()])
+        self._receipt.created("shapes", {n: content for n, (_, content) in shapes.items()})
+        self.counts["shapes_created"] += len(shapes)
+
+    def _note_adopted(self) -> None:
+        """Those that a request created whose answer was lost are only found by looking."""
+        if self.written.adopted:
+            self._note_shapes(self.written.adopted)
+            self.written.adopted.clear()
 
     def _create_tracks(self, objects: Objects, frames: Sequence[int]) -> None:
         for batch in self._batches(
@@ -176,7 +184,8 @@ class CvatSink:
             if ref not in self._noted and n in tracks
         }
         ids = {ref: self.written.tracks[ref] for ref in new}
-        self._journal.created("tracks", [[ref, ids[ref], new[ref]] for ref in new])
+        sent = {ref: sorted(self.written.sent[ref]) for ref in new}
+        self._journal.created("tracks", [[ref, ids[ref], sent[ref]] for ref in new])
         self._receipt.created("tracks", {ids[ref]: new[ref] for ref in new})
         self._noted |= set(new)
         self.counts["tracks_created"] += len(new)
@@ -215,20 +224,29 @@ class CvatSink:
 
     def _delete_doubles(self) -> None:
         self._seen = None
-        look = self._look()
-        surplus = doubles(self._plan, look, self.written)
+        surplus = doubled_shapes(self._plan, self._look(), self.written)
         if surplus:
             self._whole, self._seen = frozenset(surplus), None
             look = self._look()
-            again = doubles(self._plan, look, self.written)
+            again = doubled_shapes(self._plan, look, self.written)
             shapes = [look.whole[i] for i in again if i in look.whole]
             for batch in _chunks((s["id"], s) for s in shapes):
                 self._patch("delete", "shapes", [s for _, s in batch])
             logger.warning("%d shapes that were stored twice were deleted.", len(shapes))
-        tracks = [look.tracks[i] for i in doubled_tracks(self._plan, look, self.written)]
-        if tracks:
-            self._patch("delete", "tracks", [_sendable(t) for t in tracks])
-            logger.warning("%d tracks that were stored twice were deleted.", len(tracks))
+        self._note_adopted()
+        look = self._look()
+        tracks = doubled_tracks(self._plan, look, self.written)
+        for one, other in tracks.both_edited:
+            logger.warning(
+                "Tracks %d and %d are the same object, and a person changed both; they were kept.",
+                one,
+                other,
+            )
+        if tracks.updated:
+            self._patch("update", "tracks", tracks.updated)
+        if tracks.gone:
+            self._patch("delete", "tracks", [_sendable(look.tracks[i]) for i in tracks.gone])
+            logger.warning("%d tracks that were stored twice were deleted.", len(tracks.gone))
 
     def _may_be_deleted(self, frames: Sequence[int]) -> frozenset[int]:
         ids = {
@@ -267,6 +285,7 @@ class CvatSink:
             answer = self._server.patch(self._plan.job.id, action, {where: objects})
         except BaseException:
             self._seen = None  # it may have been carried out
+            self.written.uncertain |= action == "create"
             raise
         if action != "create":
             return []
@@ -274,7 +293,7 @@ class CvatSink:
         if len(ids) != len(objects):
             error = ActionError("CVAT did not name the ids of everything that it stored.")
             error.status = None  # type: ignore[attr-defined]  # look again, as after a lost answer
-            self._seen = None
+            self._seen, self.written.uncertain = None, True
             raise error
         return ids
 

@@ -28,7 +28,7 @@ FIRST, LAST = 10, 16
 FRAMES = range(FIRST + 1, LAST + 1)
 LOST = {(30, 13)}
 """(object, frame): not visible there"""
-EARLIER_RUN, OTHER_RUN = 7, 8
+EARLIER_RUN, OTHER_RUN, OWN_RUN = 7, 8, 9
 JOB = Job(42, 7, 5, 29, (Label(7, "car", frozenset({32})), Label(8, "person")), ((64, 48),))
 PACE = Pace(wait=1000.0, first_wait=0.0)
 

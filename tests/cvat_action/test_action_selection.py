@@ -3,6 +3,7 @@
 
 import pytest
 from conftest import (
+    COLOUR,
     MASK,
     MOVING,
     POLYGON,
@@ -13,6 +14,8 @@ from conftest import (
     track,
 )
 from standin_cvat import StandinFunction
+
+from cvat_action.identity import Mark, mark_of, marked_score
 
 TO_12 = ("track", "--job", 42, "--frame", 10, "--target-frame", 12)
 
@@ -191,6 +194,45 @@ def test_replace_leaves_neighbours_of_the_same_kind_alone(cvat, job, act):
     assert len({(s["frame"], *s["points"]) for s in job.shapes}) == 9
 
 
+def test_replace_keeps_what_a_person_set_without_touching_the_shape(cvat, job, act):
+    """CVAT's page leaves the source `auto` when only label, group or attributes change."""
+    job.shapes = [at(4, id=900)]
+    assert act(*TO_12).code == 0
+    for attributes in ([COLOUR], [MOVING]):  # all alike: the new ones are as the seed is now
+        job.shapes[0] = {**job.shapes[0], "attributes": attributes}
+        assert act(*TO_12, "--replace").code == 0
+        assert [s["attributes"] for s in job.shapes] == [attributes] * 3
+    edited = next(s for s in job.shapes if s["frame"] == 12)
+    edited |= {"label_id": 8, "group": 3, "attributes": []}
+    assert act(*TO_12, "--replace").code == 0
+    found = {s["frame"]: s for s in job.shapes}
+    assert found[12]["id"] != edited["id"]
+    said = [(s["label_id"], s["group"], s["attributes"]) for _, s in sorted(found.items())]
+    assert said == [(7, 0, [MOVING]), (7, 0, [MOVING]), (8, 3, [])]
+
+
+def test_of_two_runs_at_once_the_first_results_stay(cvat, job, act):
+    """The other run writes between our look and our request, and may have drawn our number."""
+    job.shapes = [at(4, id=900)]
+    patch = cvat._patch
+
+    def both(number, query, body):
+        if query["action"] == "create" and len(job.shapes) == 1:
+            mine = mark_of(body["shapes"][0]["score"], 11)
+            for run in (mine.run, (mine.run + 1) % 100):
+                frame = 11 + (run != mine.run)
+                score = marked_score(0.5, Mark(mine.number, run), frame)
+                there = at(frame - 6, frame=frame, source="auto", score=score)
+                patch(number, {"action": "create"}, {"shapes": [there]})
+        return patch(number, query, body)
+
+    cvat._patch = both
+    assert act("track", "--job", 42, "--frame", 10, "--target-frame", 13).code == 0
+    confidence = {s["frame"]: round(s["score"], 2) for s in job.shapes[1:]}
+    assert confidence == {11: 0.5, 12: 0.5, 13: 0.9}
+    assert len(job.shapes) == 4
+
+
 def test_replace_after_a_correction_finds_what_is_left_over(cvat, job, act):
     job.shapes = [at(4, id=900), at(20, id=901)]
     assert act(*TO_12).code == 0
@@ -271,11 +313,16 @@ def test_keyframes_of_shapes_go_by_label_type_and_group(cvat, job, act, function
     assert "more than one object could be object 900" in result.log
 
 
-def test_converting_with_keyframes_takes_the_drawn_shapes_into_the_track(cvat, job, act):
+@pytest.mark.parametrize("stage", [1, 200])
+def test_converting_with_keyframes_takes_the_drawn_shapes_into_the_track(
+    cvat, job, act, monkeypatch, stage
+):
+    monkeypatch.setattr("cvat_action.run.STAGE_FRAMES", stage)
     fixed = shifted(POLYGON, 20)
+    said = {"occluded": True, "z_order": 4, "attributes": [COLOUR, MOVING]}
     job.shapes = [
         shape("polygon", POLYGON, id=900, group=1),
-        shape("polygon", fixed, id=901, frame=12, group=1),
+        shape("polygon", fixed, id=901, frame=12, group=1, **said),
     ]
     convert = "--convert-polygon-shapes-to-tracks"
     to_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13, "--keyframes", convert)
@@ -284,6 +331,9 @@ def test_converting_with_keyframes_takes_the_drawn_shapes_into_the_track(cvat, j
     assert [[float(round(p)) for p in k["points"]] for k in job.tracks[0]["shapes"][:4]] == [
         POLYGON, shifted(POLYGON, 1), fixed, shifted(fixed, 1),
     ]  # fmt: skip
+    drawn = job.tracks[0]["shapes"][2]
+    assert drawn["points"] == fixed
+    assert {name: drawn[name] for name in said} == {**said, "attributes": [MOVING]}
 
 
 def test_dry_run_shows_the_plan_and_does_nothing(cvat, job, act):

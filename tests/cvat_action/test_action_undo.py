@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from conftest import MASK, POLYGON, keyframe, shape, shifted, track
+from standin_cvat import Fault
 
 TO_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13)
 CONVERT = "--convert-polygon-shapes-to-tracks"
@@ -35,6 +36,19 @@ def test_undo_restores_what_was_there_before(cvat, job, act, function):
     assert receipt(act).stat().st_mode & 0o777 == 0o600
     undone = act("undo", receipt(act))
     assert undone.code == 0
+    assert (plain(job.shapes), plain(job.tracks)) == before
+
+
+def test_undo_knows_what_was_created_though_the_answer_was_lost(cvat, job, act):
+    job.shapes = [
+        shape("mask", MASK, id=900, score=1.0),
+        shape("polygon", POLYGON, id=901, score=1.0),
+    ]
+    before = plain(job.shapes), []
+    cvat.faults = [Fault("PATCH", ".*", 504, "<html>", after=True, skip=n) for n in (0, 1)]
+    assert act(*TO_13, CONVERT).code == 0
+    assert len(job.shapes) == 1 + 3
+    assert act("undo", receipt(act)).code == 0
     assert (plain(job.shapes), plain(job.tracks)) == before
 
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from second_writer import (
-    EARLIER_RUN,
     FRAMES,
     OTHER_RUN,
+    OWN_RUN,
     DirectServer,
     World,
     contents,
@@ -30,6 +30,7 @@ from second_writer import (
 )
 
 from cvat_action.identity import Mark, marked_score
+from cvat_action.signature import is_signed
 
 EXAMPLES = int(os.environ.get("WRITING_EXAMPLES", "200"))
 MOST_EVENTS = 12
@@ -45,6 +46,7 @@ def short_stages():
         patch.setattr("cvat_action.sinks.MOST_OBJECTS", 3)
         patch.setattr("cvat_action.sinks.FRESH", 0.0)
         patch.setattr("cvat_action.tracking.LONGEST_PAUSE", 0.0)
+        patch.setattr("cvat_action.plan._free_run", lambda look: OWN_RUN)
         patch.setattr("os.fsync", lambda file: None)
         yield
 
@@ -62,11 +64,7 @@ def expected(short_stages, tmp_path_factory):
     }
 
 
-ACTS = ["correct", "delete", "new_shape", "attribute"]
-if os.environ.get("WRITING_ALL_ACTS"):
-    # Courses with these two are known to fail (docs/action.md, "Known gaps"): a keyframe that is
-    # edited while the answer to the creation of its track is late, and a second run of this tool.
-    ACTS += ["keyframe", "other_run"]
+ACTS = ["correct", "delete", "new_shape", "attribute", "keyframe", "other_run"]
 
 
 class Events(World):
@@ -83,9 +81,10 @@ class Events(World):
         """id of a shape that a person made or changed last, as they left it; None: deleted"""
         self.keyframes = {}
         """(track, frame) of a keyframe that a person changed, as they left it"""
-        self.gone_tracks = set()
-        self.deleted_frames_of = set()
-        """(number, frame) of results that a person deleted"""
+        self.of_other_runs = set()
+        """ids of what another run wrote"""
+        self.emptied = set()
+        """(number, frame) of what a person deleted"""
 
     def fate(self, action):
         if not self._faults or not self._left:
@@ -136,9 +135,9 @@ class Events(World):
             self._put({**s, "points": points, "source": source})
 
     def _attribute(self):
-        """The page leaves the source as it is, so only what is not `auto` shows that it is hers."""
+        """The page leaves the source as it is."""
         s = self._some_shape()
-        if s and s["source"] != "auto":
+        if s:
             self._put({**s, "attributes": [{"spec_id": 31, "value": "blue"}]})
 
     def _delete(self):
@@ -146,6 +145,7 @@ class Events(World):
         if s:
             self._job.shapes = [x for x in self._job.shapes if x["id"] != s["id"]]
             self.theirs[s["id"]] = None
+            self.emptied |= held([s])
 
     def _new_shape(self, **more):
         frame = self._draw(st.sampled_from([*FRAMES]))
@@ -161,13 +161,15 @@ class Events(World):
         self._put(s)
 
     def _other_run(self):
-        """Another run of the same tool writes a result of the same object."""
+        """Another run of the same tool, which may have drawn the same number, writes a result."""
         numbers = [m.number for s in self._job.shapes if (m := mark(s))]
         if numbers:
             number = self._draw(st.sampled_from(numbers))
             frame = self._draw(st.sampled_from([*FRAMES]))
-            score = marked_score(0.9, Mark(number, OTHER_RUN), frame)
+            run = self._draw(st.sampled_from([OTHER_RUN, OWN_RUN]))
+            score = marked_score(0.9, Mark(number, run), frame)
             self._new_shape(source="auto", score=score, frame=frame)
+            self.of_other_runs.add(self._job.shapes[-1]["id"])
 
     def _keyframe(self):
         tracks = self._job.tracks
@@ -184,6 +186,15 @@ class Events(World):
         self.keyframes[t["id"], k["frame"]] = list(k["points"])
 
 
+def signed_keyframes(t):
+    return {(k["frame"], *k["points"]) for k in t["shapes"] if is_signed(k)}
+
+
+def held(shapes):
+    """(number, frame) of the marks."""
+    return {(m.number, s["frame"]) for s in shapes if (m := mark(s))}
+
+
 def check(world, before, plan, sink, job):
     now = {s["id"]: s for s in job.shapes}
     replaced = {k.id for by in plan.earlier.values() for shapes in by.values() for k in shapes}
@@ -194,28 +205,28 @@ def check(world, before, plan, sink, job):
     for number, left in world.theirs.items():
         if left is None:
             assert number not in now, "what a person deleted stays deleted"
-        elif left["source"] != "auto" or number not in replaced:
-            assert now.get(number) == left, "what a person made is as they left it"
+        elif number in world.of_other_runs and mark(left).run == OWN_RUN and number not in now:
+            assert held([left]) <= held(job.shapes) | world.emptied, "of two results one stays"
+        else:
+            assert now.get(number) == left, "what a person or another run made is as they left it"
     for (number, frame), points in world.keyframes.items():
         t = next((t for t in job.tracks if t["id"] == number), None)
         assert t is not None
         found = [k["points"] for k in t["shapes"] if k["frame"] == frame]
         assert found == [points], "a keyframe that a person changed is as they left it"
-    ours = Counter(
-        (m.number, s["frame"]) for s in job.shapes if (m := mark(s)) and m.run == plan.run
-    )
+    untouched = [s for s in job.shapes if s["id"] not in world.of_other_runs | set(world.theirs)]
+    ours = Counter((m.number, s["frame"]) for s in untouched if (m := mark(s)) and m.run == OWN_RUN)
     assert not [key for key, n in ours.items() if n > 1], "nothing is doubled"
-    corrected = {
-        (m.number, s["frame"]) for s in job.shapes if (m := mark(s)) and s["source"] != "auto"
-    }
+    corrected = held(s for s in job.shapes if s["source"] != "auto")
+    tracked = {s.number for s in plan.seeds if s.wire["id"] in now}
     automatic = {
-        (m.number, s["frame"])
-        for s in job.shapes
-        if (m := mark(s)) and s["source"] == "auto" and m.run in (plan.run, EARLIER_RUN)
+        key for key in held(s for s in untouched if s["source"] == "auto") if key[0] in tracked
     }
     assert not corrected & automatic, "no result lies beside a person's correction of it"
-    tracks = Counter(repr([k["points"] for k in t["shapes"]]) for t in job.tracks)
-    assert max(tracks.values(), default=1) == 1, "no track is doubled"
+    edited = {number for number, _ in world.keyframes}
+    for one, other in itertools.combinations(job.tracks, 2):
+        doubled = signed_keyframes(one) & signed_keyframes(other)
+        assert not doubled or {one["id"], other["id"]} <= edited, "no track is doubled"
 
 
 def course(data, *, persons, faults):

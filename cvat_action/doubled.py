@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""What is in the job twice when a run ends, and which of the two goes.
+
+A request that was taken for lost may have been carried out later; a person may have corrected a
+shape just when this run wrote its own beside it; and another run may have written the same object.
+What a person changed stays. Of two automatic ones the older stays, in every run the same one, so
+that two runs never delete each other's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cvat_action.job import Wire
+from cvat_action.look import Known, Look, attributes_hash, keyframe_content
+from cvat_action.plan import Plan
+from cvat_action.results import Here, Written, attributes_of, keyframe_from_wire, own_tracks
+from cvat_action.signature import is_signed
+
+
+def doubled_shapes(plan: Plan, look: Look, written: Written) -> list[int]:
+    """Ids of shapes of this run that go."""
+    here = Here(plan, look, written)
+    as_sent = _attributes_as_sent(plan)
+    surplus: list[int] = []
+    kept: dict[int, Known] = {}
+    for (number, frame), shapes in here.ours.items():
+        own = [k for k in shapes if k.auto and k.attributes in as_sent[number]]
+        if not own:
+            continue
+        first = min(own, key=lambda k: k.id)
+        others = here.marked.get((number, frame), [])
+        edited = len(own) < len(shapes) or any(not k.auto for k in others)
+        if edited or any(k.id < first.id for k in others):
+            surplus += [k.id for k in own]
+            continue
+        surplus += [
+            k.id
+            for k in own
+            if k is not first and (k.content == first.content or k.id in written.ids)
+        ]
+        kept[first.content] = first
+        if first.id not in written.ids:
+            written.adopt(first.id, (number, frame), first.content)
+    if written.uncertain:
+        surplus += _without_marks(plan, look, written, kept)
+    return surplus
+
+
+def _attributes_as_sent(plan: Plan) -> dict[int, set[int]]:
+    """Hashes of the attributes that a shape of an object has, if no person set any, by number."""
+    found = {}
+    for seed in plan.seeds:
+        sent = {a["spec_id"]: a["value"] for a in attributes_of(seed.wire)}
+        filled_up = {**plan.job.label(seed.label_id).defaults, **sent}
+        found[seed.number] = {attributes_hash(each) for each in (sent, filled_up)}
+        if seed.number in plan.differing:
+            replaced = plan.earlier.get(seed.number, {}).values()
+            found[seed.number] |= {k.attributes for shapes in replaced for k in shapes}
+    return found
+
+
+def _without_marks(plan: Plan, look: Look, written: Written, kept: dict[int, Known]) -> list[int]:
+    """On a server that keeps no scores: the same content, and not acknowledged."""
+    return [
+        max(k.id, kept[k.content].id)
+        for k in look.shapes.values()
+        if k.mark is None
+        and k.auto
+        and k.id > plan.newest[0]
+        and k.id not in written.ids
+        and k.content in kept
+    ]
+
+
+@dataclass
+class DoubledTracks:
+    updated: list[Wire] = field(default_factory=list)
+    """tracks that stay, with the keyframes of one that goes"""
+    gone: list[int] = field(default_factory=list)
+    """ids"""
+    both_edited: list[tuple[int, int]] = field(default_factory=list)
+    """ids of two that a person changed both: they stay"""
+
+
+def doubled_tracks(plan: Plan, look: Look, written: Written) -> DoubledTracks:
+    """What is to be done about tracks that this run created twice, or another run created too."""
+    found = DoubledTracks()
+    taken = set(written.tracks.values())
+    for ref, number in written.tracks.items():
+        stays = look.tracks.get(number)
+        if stays is None:
+            continue
+        for other in own_tracks(plan, ref, look, written):
+            if other["id"] in taken or other["id"] in found.gone:
+                continue
+            edited = [_is_edited(t, written.sent[ref]) for t in (stays, other)]
+            if all(edited):
+                found.both_edited.append((stays["id"], other["id"]))
+            elif edited[1] or (not edited[0] and other["id"] < stays["id"]):
+                found.gone.append(stays["id"])
+                stays = _with_keyframes_of(other, stays["shapes"], written.sent[ref])
+                found.updated.append(stays)
+            elif written.uncertain:
+                found.gone.append(other["id"])
+    return found
+
+
+def _is_edited(track: Wire, sent: set[int]) -> bool:
+    """Whether a keyframe is a person's."""
+    return any(_is_a_persons(k, sent) for k in track["shapes"])
+
+
+def _is_a_persons(keyframe: Wire, sent: set[int]) -> bool:
+    return not is_signed(keyframe) and keyframe_content(keyframe) not in sent
+
+
+def _with_keyframes_of(track: Wire, keyframes: Sequence[Wire], sent: set[int]) -> Wire:
+    """A track with other keyframes, where it has none of a person's."""
+    laid = {k["frame"]: k for k in keyframes}
+    laid |= {k["frame"]: k for k in track["shapes"] if _is_a_persons(k, sent)}
+    return {
+        **track,
+        "frame": min(laid),
+        "attributes": attributes_of(track),
+        "shapes": [keyframe_from_wire(laid[f]) for f in sorted(laid)],
+    }
