@@ -3,10 +3,10 @@
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from PIL import Image
 
 from model_handler import FrameFeatures, ModelHandler, Prediction, Result
@@ -130,7 +130,6 @@ class Tracker:
         self._model = model
         self._store = store
         self._settings = settings
-        self._threads = set_threads(settings.threads, settings.workers)
         self.budget = TimeBudget(settings.time_budget_seconds)
         # By a digest of the encoded image: the next action over the same frames, or the same one
         # after a correction, neither decodes nor encodes them again.
@@ -144,11 +143,16 @@ class Tracker:
         saved before every object has been computed.
         """
         watch = watch or Stopwatch()
-        with suppress(OutOfMemory):
-            return self._track(request, watch)
-        # Nothing was saved, so the request can be repeated: with what the caches held.
-        self._release_memory()
-        return self._track(request, watch)
+        failures: list[OutOfMemory] = []
+        for _ in range(2):
+            try:
+                return self._track(request, watch)
+            except OutOfMemory as failure:
+                failures.append(failure.with_traceback(None))  # which holds the request's tensors
+            # Nothing was saved, so the request can be repeated: with what the caches held. After
+            # the second failure that is for the next request.
+            self._release_memory()
+        raise failures[-1]
 
     def _track(self, request: TrackRequest, watch: Stopwatch) -> list[Answer]:
         objects = [_to_object(entry) for entry in request.entries]
@@ -225,7 +229,7 @@ class Tracker:
             fingerprint=self._model.fingerprint,
             device=str(self._model.device),
             precision=self._model.precision,
-            threads=self._threads,
+            threads=torch.get_num_threads(),
             memory_policy=settings.memory_policy,
             store=self._store.name,
             limits={

@@ -17,6 +17,7 @@ MAX_DISTANCE = 1 << 30
 """Frames between two keyframes of an object."""
 MAX_TOLERANCE = 0.1
 """Of polygons: 1 - IoU."""
+NO_OBJECT = "The body must be a JSON object with image, shapes and states."
 STATE_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -108,7 +109,7 @@ def body_to_request(body: object, *, max_objects: int, max_points: int) -> Track
     if isinstance(body, bytes | bytearray | str):
         body = _parse_json(body)
     if not isinstance(body, dict):
-        raise BadRequest("The body must be a JSON object with image, shapes and states.")
+        raise BadRequest(NO_OBJECT)
     shapes, states = _list(body, "shapes"), _list(body, "states")
     count = max(len(shapes), len(states))
     if count > max_objects:
@@ -157,7 +158,9 @@ def _parse_json(text: bytes | bytearray | str) -> object:
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
     except ValueError:
-        raise BadRequest("The body is not valid JSON.") from None
+        # A text may be a JSON string that Nuclio has decoded already: valid, but no object.
+        wrong = NO_OBJECT if isinstance(text, str) else "The body is not valid JSON."
+        raise BadRequest(wrong) from None
 
 
 def _list(body: dict[Any, Any], name: str) -> list[Any]:

@@ -10,13 +10,12 @@ import torch
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def set_threads(threads: int, workers: int) -> int:
-    """Sets how many CPU threads the model uses, and returns it.
+def set_threads(threads: int, workers: int) -> None:
+    """Sets how many CPU threads the model uses.
 
     threads: 0 means this worker's share of the container's CPU quota, which torch does not see.
     """
     torch.set_num_threads(threads or max(1, int(available_cores() / workers)))
-    return torch.get_num_threads()
 
 
 def available_cores(cgroup: Path = CGROUP) -> float:

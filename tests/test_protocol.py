@@ -148,6 +148,13 @@ def test_a_malformed_request_is_rejected(content: object) -> None:
         request(content)
 
 
+@pytest.mark.parametrize("content", ["x", b'"x"', "[]", b"null"])
+def test_what_is_json_but_no_object_is_not_called_invalid(content: str | bytes) -> None:
+    """Nuclio gives a JSON string as a text, decoded."""
+    with pytest.raises(BadRequest, match="must be a JSON object"):
+        request(content)
+
+
 def test_more_objects_than_the_limit_are_rejected() -> None:
     assert len(request(body(shapes=[POLYGON] * 5), max_objects=5).entries) == 5
     with pytest.raises(TooLarge, match="6 objects.*limit is 5"):

@@ -18,6 +18,7 @@ from typing import Any
 import nuclio_sdk
 import pytest
 import redis
+import torch
 from faults.reference import image_to_png
 from faults.standin_model import SAM2, HashedFrame, StandinModel
 from PIL import Image
@@ -175,9 +176,14 @@ def test_the_place_of_the_weights(start: Start, tmp_path: Path) -> None:
 @check("threads", "workers")
 def test_threads_are_shared_among_workers(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "available_cores", lambda: 2.0)
+    given: list[int] = []
+    set_num_threads = torch.set_num_threads
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: (given.append(n), set_num_threads(n)))
     assert start(threads=0).tracker.info().threads == 2
+    assert given == [2]
     assert start(threads=1).tracker.info().threads == 1
-    assert threads.set_threads(0, 2) == 1
+    threads.set_threads(0, 2)
+    assert torch.get_num_threads() == 1
     with pytest.raises(ConfigurationError, match="Several workers"):
         start(threads=0, workers=2)
 

@@ -261,6 +261,7 @@ def test_a_request_without_memory_is_tried_again_without_the_caches() -> None:
     model.failures = 2
     with pytest.raises(OutOfMemory):
         tracker.track(request)
+    assert model.released == 3  # after the second failure too: for the next request
     assert tracker.track(request)[0].score == expected.score
     tracker.close()
 
