@@ -275,7 +275,10 @@ def report_cache(rows: Sequence[Row]) -> str:
     lines = [
         "| objects | keys found | frames found |",
         "|---:|---:|---:|",
-        *(f"| {row['objects']} | {row['keys']:.0%} | {row['frames']:.0%} |" for row in rows),
+        *(
+            f"| {row['objects']} | {100 * row['keys']:.0f} % | {100 * row['frames']:.0f} % |"
+            for row in rows
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -175,8 +175,10 @@ class EmbeddedRecords:
     The records that expire first are dropped when it is full.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """clock: seconds, by which records expire."""
         self.name = "embedded"
+        self._clock = clock
         self._max_bytes = max_bytes
         self._bytes = 0
         self._records: dict[str, tuple[bytes, float]] = {}
@@ -185,7 +187,7 @@ class EmbeddedRecords:
         pass
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        now = time.monotonic()
+        now = self._clock()
         found = (self._records.get(key) for key in keys)
         return [record[0] if record and record[1] > now else None for record in found]
 
@@ -205,7 +207,7 @@ class EmbeddedRecords:
         if sum(len(value) for _, value in records) > self._max_bytes:
             logger.error("the embedded store is too small: raise SAM2_EMBEDDED_STORE_MIB")
             raise StoreUnavailable("The store of the tracks is too small for so many objects.")
-        expiry = time.monotonic() + ttl_seconds
+        expiry = self._clock() + ttl_seconds
         for key, value in records:
             self._remove(key)
             self._records[key] = (value, expiry)
@@ -223,7 +225,7 @@ class EmbeddedRecords:
 
     def _make_room(self) -> None:
         # All records get the same time to live, so the dict is in the order of their expiry.
-        now, dropped = time.monotonic(), 0
+        now, dropped = self._clock(), 0
         while self._records:
             key, (_, expiry) = next(iter(self._records.items()))
             if expiry > now and self._bytes <= self._max_bytes:

@@ -206,42 +206,11 @@ def test_get(function: FunctionProcess, micro_files: ModelFiles) -> None:
     assert json.loads(body)["store"] == {"kind": "redis", "answers": True}
 
 
-@pytest.mark.parametrize(
-    "content_type", ["application/json", "application/json; charset=utf-8", "text/plain", None]
-)
-def test_content_types(function: FunctionProcess, content_type: str | None) -> None:
-    headers = {"Content-Type": content_type} if content_type else {}
-    status, found, body = function.request(
-        "POST", json.dumps(init(FRAME, [POLYGON])), headers=headers
-    )
-    assert status == 200
-    assert found["content-type"] == "application/json"
-    assert json.loads(body)["shapes"] == [POLYGON]
-
-
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_other_methods(function: FunctionProcess, method: str) -> None:
-    status, _, body = function.request(method)
-    assert status == 405
-    assert json.loads(body)["error"]["code"] == "bad_method"
-
-
 def test_head_has_no_body(function: FunctionProcess) -> None:
     status, headers, body = function.request("HEAD")
     assert status == 405
     assert int(headers["content-length"]) > 0
     assert body == b""
-
-
-@pytest.mark.parametrize(
-    ("content", "status"),
-    [(b"", 400), (b"{", 400), (b"\xff\xfe\x00", 400), (b"[" * 100_000, 400), (b"null", 400)],
-)
-def test_bodies_that_are_no_request(function: FunctionProcess, content: bytes, status: int) -> None:
-    for content_type in ("application/json", "text/plain"):
-        found, _, body = function.request("POST", content, headers={"Content-Type": content_type})
-        assert found == status
-        assert json.loads(body)["error"]["code"] == "bad_request"
 
 
 def raw(function: FunctionProcess, request: bytes) -> bytes:
@@ -325,13 +294,6 @@ def test_a_stop_lets_the_running_request_finish(micro_files: ModelFiles, clip: C
         assert "Traceback" not in server.log
 
 
-def test_without_a_redis_two_workers_refuse_to_start(micro_files: ModelFiles) -> None:
-    with FunctionProcess(environment(micro_files), workers=2, wait=False) as server:
-        assert server.wait() == 1
-        assert "The function cannot start: Several workers need a Redis" in server.log
-        assert "Traceback" not in server.log
-
-
 def test_two_workers_share_a_redis_and_one_that_dies_is_replaced(
     micro_files: ModelFiles, redis_server: RedisServer
 ) -> None:
@@ -348,50 +310,39 @@ def test_two_workers_share_a_redis_and_one_that_dies_is_replaced(
         for _ in range(4):
             status, answer = server.post(follow(FRAME, answer["states"]))
             assert status == 200
-        begin = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - begin < 10
+        assert server.stop() == 0  # it would be 1 if a worker had to be killed
         assert "Traceback" not in server.log
 
 
-def cpu_seconds(pid: int) -> float:
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
 def test_waiting_for_requests_takes_no_cpu(function: FunctionProcess) -> None:
+    """Looked at 50 times, an idle worker hardly ever runs, and one in a loop always does."""
     assert function.get()["model"]
-    time.sleep(1)  # torch's threads spin for a moment
     (worker,) = function.worker_pids
-    before = cpu_seconds(worker)
-    time.sleep(2)
-    assert cpu_seconds(worker) - before < 0.5
+    states = []
+    for _ in range(50):
+        time.sleep(0.02)
+        states.append(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0])
+    assert states.count("R") < 25
 
 
 def test_workers_end_with_a_server_that_was_killed(micro_files: ModelFiles) -> None:
     with FunctionProcess(environment(micro_files)) as server:
         (worker,) = server.worker_pids
         os.kill(server.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 20
-        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        while Path(f"/proc/{worker}").exists():  # at most until pytest's timeout
             time.sleep(0.1)
-        assert not Path(f"/proc/{worker}").exists()
 
 
-def test_a_wrong_setting_ends_the_start_with_a_sentence(micro_files: ModelFiles) -> None:
-    variables = environment(micro_files, SAM2_DEVICE="cuda:99")
-    with FunctionProcess(variables, wait=False) as server:
+@pytest.mark.parametrize(
+    ("workers", "variables", "sentence"),
+    [(2, {}, "Several workers need a Redis"), (1, {"SAM2_DEVICE": "cuda:99"}, "SAM2_DEVICE")],
+)
+def test_a_start_that_fails_ends_with_a_sentence(
+    micro_files: ModelFiles, workers: int, variables: dict[str, str], sentence: str
+) -> None:
+    more = environment(micro_files, **variables)
+    with FunctionProcess(more, workers=workers, wait=False) as server:
         assert server.wait() == 1
-        assert "SAM2_DEVICE" in server.log
+        assert "The function cannot start: " in server.log
+        assert sentence in server.log
         assert "Traceback" not in server.log
-
-
-def test_a_redis_that_is_not_there_yet(micro_files: ModelFiles, tmp_path: Any) -> None:
-    redis = RedisServer()
-    with FunctionProcess(environment(micro_files, redis)) as server:
-        assert "Redis does not answer yet" in server.log
-        assert server.get()["store"] == {"kind": "redis", "answers": False}
-        assert server.post(init(FRAME, [POLYGON]))[0] == 503
-        with redis:
-            assert server.get()["store"] == {"kind": "redis", "answers": True}
-            assert server.post(init(FRAME, [POLYGON]))[0] == 200

@@ -152,7 +152,9 @@ def test_a_wrong_method_is_logged_as_a_warning(function: FunctionProcess) -> Non
     [
         ({"SAM2_THREADS": "four"}, "SAM2_THREADS is 'four'; it must be a whole number from 0"),
         ({"SAM2_WORKERS": "2"}, "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST"),
-        ({"SAM2_CHECKPOINT": "/none.pt"}, "/none.pt"),
+        ({"SAM2_CHECKPOINT": "/none.pt"}, "SAM2_CHECKPOINT is /none.pt"),
+        ({"SAM2_CONFIG": "/none.yaml"}, "SAM2_CONFIG is /none.yaml"),
+        ({"SAM2_PRECISION": "float64"}, "SAM2_PRECISION is 'float64'"),
         ({"SAM2_CONFIG": "", "SAM2_CHECKPOINT": "", "SAM2_MODEL": "sam3"}, "sam3"),
         ({"SAM2_DEVICE": "cuda:99"}, "cuda:99"),
     ],
@@ -175,21 +177,6 @@ def test_a_failed_start_is_one_sentence_in_the_log(
     assert lines[0].startswith("The function cannot start: ")
     assert sentence in lines[0]
     assert "\n" not in lines[0]
-
-
-def test_the_end_closes_the_store_and_the_process(
-    monkeypatch: pytest.MonkeyPatch, micro_files: ModelFiles
-) -> None:
-    """Nuclio waits for the end of the process, workerTerminationTimeout long."""
-    for name, value in environment(micro_files).items():
-        monkeypatch.setenv(name, value)
-    context = new_context()
-    main.init_context(context)
-    closed: list[bool] = []
-    monkeypatch.setattr(context.user_data.tracker, "close", lambda: closed.append(True))
-    with pytest.raises(SystemExit) as ended:
-        context.platform._on_signal("termination")
-    assert (ended.value.code, closed) == (0, [True])
 
 
 @pytest.mark.parametrize(

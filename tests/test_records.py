@@ -2,17 +2,15 @@
 """Records under keys: the same rules in a real Redis and in this process's memory."""
 
 import logging
-import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
+import redis
 
-from sam2_tracker import records as records_module
 from sam2_tracker.errors import StoreUnavailable
 from sam2_tracker.records import EmbeddedRecords, Records, RedisRecords, open_records
 from sam2_tracker.settings import MIB, Settings
-from tools.redis_server import RedisServer, free_port
+from tools.redis_server import RedisServer
 
 
 def redis_settings(server: RedisServer, **changes: object) -> Settings:
@@ -56,11 +54,20 @@ def test_records_are_removed_and_overwritten(records: Records) -> None:
     assert records.get(["b"]) == [b"4"]
 
 
-def test_a_record_lives_for_its_time_and_no_longer(records: Records) -> None:
-    put(records, ("short", b"1"), ("extended", b"2"), ttl=1)
-    put(records, ("long", b"3"), extend=["extended"])
-    time.sleep(1.2)
-    assert records.get(["short", "extended", "long"]) == [None, b"2", b"3"]
+def test_a_record_lives_for_its_time_and_no_longer(empty_redis: RedisServer) -> None:
+    now = [0.0]
+    for records in (
+        EmbeddedRecords(MIB, lambda: now[0]),
+        RedisRecords(redis_settings(empty_redis)),
+    ):
+        put(records, ("short", b"1"), ("extended", b"2"), ttl=500)
+        put(records, ("long", b"3"), ttl=9000, extend=["extended"])
+        if records.name == "embedded":
+            now[0] += 501
+            assert records.get(["short", "extended", "long"]) == [None, b"2", b"3"]
+        records.close()
+    with empty_redis.client() as client:
+        assert 0 < client.ttl("short") <= 500 < client.ttl("extended") <= 9000
 
 
 def test_one_pipeline_gives_every_key_a_time_to_live(empty_redis: RedisServer) -> None:
@@ -80,65 +87,27 @@ def test_one_pipeline_gives_every_key_a_time_to_live(empty_redis: RedisServer) -
 # ---- Redis fails, or refuses ----
 
 
-def test_a_closed_port_is_an_error_of_every_call(caplog: pytest.LogCaptureFixture) -> None:
-    opened = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=free_port()))
-    for call in (
-        opened.ping,
-        lambda: opened.get(["a"]),
-        lambda: put(opened, ("a", b"1")),
-    ):
-        with pytest.raises(StoreUnavailable, match="try again"):
-            call()
-    assert "Redis failed: ConnectionError" in caplog.text
-    opened.close()
-
-
-def test_an_answer_that_takes_longer_than_the_timeout_is_an_error(
-    empty_redis: RedisServer,
+def test_a_server_that_is_gone_is_an_error_of_every_call_until_it_is_back(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same delay of 1.2 s fails under a timeout of 0.9 s and passes under one of 9 s."""
-    with empty_redis.client() as client:
-        for seconds in (0.9, 9.0):
-            opened = RedisRecords(redis_settings(empty_redis, redis_timeout_seconds=seconds))
-            put(opened, ("a", b"1"))
-            client.client_pause(1200)
-            if seconds < 1.2:
-                with pytest.raises(StoreUnavailable):
-                    opened.get(["a"])
-            else:
-                assert opened.get(["a"]) == [b"1"]
-            opened.close()
-            client.client_unpause()
+    monkeypatch.setattr(redis.retry, "sleep", lambda seconds: None)
+    server = RedisServer()
+    opened = RedisRecords(redis_settings(server))
 
+    def fail() -> None:
+        for call in (opened.ping, lambda: opened.get(["a"]), lambda: put(opened, ("a", b"1"))):
+            with pytest.raises(StoreUnavailable, match="try again"):
+                call()
 
-def test_a_frozen_server_costs_one_timeout(caplog: pytest.LogCaptureFixture) -> None:
-    """A second attempt would multiply the time that a request waits."""
-    with RedisServer() as server:
-        opened = RedisRecords(redis_settings(server, redis_timeout_seconds=0.5))
-        put(opened, ("a", b"1"))
-        before = connections(server)
-        server.freeze()
-        with pytest.raises(StoreUnavailable):
-            opened.get(["a"])
-        server.thaw()
-        assert "Redis failed: TimeoutError" in caplog.text
-        assert connections(server) == before + 1  # the connection of this count
-        assert opened.get(["a"]) == [b"1"]
-        opened.close()
-
-
-def test_a_server_that_comes_back_is_found_again() -> None:
-    with RedisServer() as server:
-        opened = RedisRecords(redis_settings(server))
+    fail()
+    assert "Redis failed: ConnectionError" in caplog.text
+    with server:
         put(opened, ("a", b"1"))
         server.kill()
-        with pytest.raises(StoreUnavailable):
-            opened.get(["a"])
+        fail()
         server.start()
         assert opened.get(["a"]) == [None]  # it keeps nothing on disk
-        put(opened, ("a", b"2"))
-        assert opened.get(["a"]) == [b"2"]
-        opened.close()
+    opened.close()
 
 
 def connections(server: RedisServer) -> int:
@@ -147,22 +116,42 @@ def connections(server: RedisServer) -> int:
         return received
 
 
+def test_a_frozen_server_costs_one_timeout(
+    empty_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second attempt would multiply the time that a request waits."""
+    opened = RedisRecords(redis_settings(empty_redis, redis_timeout_seconds=0.5))
+    before = connections(empty_redis)
+    empty_redis.freeze()
+    try:
+        with pytest.raises(StoreUnavailable):
+            opened.get(["a"])
+    finally:
+        empty_redis.thaw()
+    assert "Redis failed: TimeoutError" in caplog.text
+    assert connections(empty_redis) == before + 2  # one is that of this count
+    opened.close()
+
+
 @pytest.mark.parametrize("password", [None, "wrong"])
 def test_the_log_names_a_missing_or_wrong_password(
-    caplog: pytest.LogCaptureFixture, password: str | None
+    empty_redis: RedisServer, caplog: pytest.LogCaptureFixture, password: str | None
 ) -> None:
-    with RedisServer(password="right") as server:
-        opened = RedisRecords(redis_settings(server, redis_password=password))
-        before = connections(server)
+    empty_redis.lock()
+    try:
+        opened = RedisRecords(redis_settings(empty_redis, redis_password=password))
+        before = connections(empty_redis)
         with pytest.raises(StoreUnavailable) as caught:
             opened.get(["a"])
-        assert connections(server) - before <= 2  # one of them counts: nothing is repeated
+        assert connections(empty_redis) - before <= 2  # one of them counts: nothing is repeated
         assert "check CVAT_FUNCTIONS_REDIS_PASSWORD" in caplog.text
         assert "PASSWORD" not in caught.value.message  # the client cannot do anything about it
         opened.close()
-        opened = RedisRecords(redis_settings(server, redis_password="right"))
+        opened = RedisRecords(redis_settings(empty_redis, redis_password=empty_redis.password))
         assert opened.get(["a"]) == [None]
         opened.close()
+    finally:
+        empty_redis.unlock()
 
 
 def test_a_full_redis_is_unavailable(empty_redis: RedisServer) -> None:
@@ -182,12 +171,6 @@ def test_a_full_redis_is_unavailable(empty_redis: RedisServer) -> None:
 # ---- this process's memory ----
 
 
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(records_module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    return now
-
-
 def test_a_full_embedded_store_drops_its_oldest_records(caplog: pytest.LogCaptureFixture) -> None:
     opened = EmbeddedRecords(MIB)
     for number in range(30):
@@ -202,20 +185,20 @@ def test_records_too_large_for_the_embedded_store_are_refused_and_nothing_is_los
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     records = EmbeddedRecords(max_bytes=100)
-    records.put([("a", b"x" * 60)], ttl_seconds=60, extend=[], remove=[])
+    put(records, ("a", b"x" * 60))
     with pytest.raises(StoreUnavailable):
-        records.put([(key, b"x" * 60) for key in "bc"], ttl_seconds=60, extend=[], remove=["a"])
+        put(records, ("b", b"x" * 60), ("c", b"x" * 60), remove=["a"])
     assert "SAM2_EMBEDDED_STORE_MIB" in caplog.text
     assert records.get(["a", "b", "c"]) == [b"x" * 60, None, None]
 
 
 def test_expired_embedded_records_make_room_first(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    now = clock(monkeypatch)
-    opened = EmbeddedRecords(MIB)
+    now = [1000.0]
+    opened = EmbeddedRecords(MIB, lambda: now[0])
     put(opened, *((f"old{i}", bytes(100_000)) for i in range(10)), ttl=10)
-    now.seconds += 11
+    now[0] += 11
     put(opened, *((f"new{i}", bytes(100_000)) for i in range(10)), ttl=10)
     assert opened.get(["old0", "old9"]) == [None, None]
     assert None not in opened.get([f"new{i}" for i in range(10)])

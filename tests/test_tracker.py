@@ -586,32 +586,6 @@ def test_malformed_tokens_send_no_command(
     tracker.close()
 
 
-def test_a_request_with_a_redis_that_is_gone_costs_no_model_work(
-    micro_model: ModelHandler,
-    clip: Clip,
-    seeds: list[Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with RedisServer() as server:
-        tracker = new_tracker(micro_model, server)
-        states = track(tracker, clip.frames[0], seeds)["states"]
-        server.kill()
-        encoded = count_calls(monkeypatch, micro_model, "encode")
-        for content in (request(clip.frames[1], [], states), request(clip.frames[1], seeds)):
-            with pytest.raises(StoreUnavailable):
-                tracker.track(content)
-        assert not encoded
-        assert not tracker.store_answers()
-        server.start()
-        assert tracker.store_answers()
-        assert track(tracker, clip.frames[1], seeds)["errors"] == [None] * 3
-        with pytest.raises(AllObjectsFailed) as caught:
-            tracker.track(request(clip.frames[1], [], states))
-        assert caught.value.status == 410  # it came back empty
-        tracker.close()
-
-
 def test_a_redis_lost_at_the_save_leaves_the_old_state_good(
     micro_model: ModelHandler,
     clip: Clip,

@@ -465,19 +465,6 @@ def test_expire_is_sent_only_for_frames_with_less_than_8_hours(empty_redis: Redi
     store.close()
 
 
-def test_a_state_ends_with_its_life(empty_redis: RedisServer) -> None:
-    store = open_store(empty_redis)
-    ids, _ = walk(store, 1)
-    with empty_redis.client() as client:
-        for key in client.keys("*"):
-            client.pexpire(key, 1)
-        deadline = time.monotonic() + 20
-        while client.dbsize() and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert is_gone(store, ids[-1])
-    store.close()
-
-
 # ---- states of others ----
 
 

@@ -150,7 +150,7 @@ def run_worker(listener: socket.socket, worker_id: int) -> None:
 
 
 def serve(arguments: list[str] | None = None) -> int:
-    """Runs the workers until SIGTERM; returns 1 if one of them cannot start, else 0."""
+    """Runs the workers until SIGTERM; returns 1 if one of them cannot start or end, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.serve", description=__doc__.split("\n\n")[0]
     )
@@ -206,7 +206,9 @@ def serve(arguments: list[str] | None = None) -> int:
     deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
     for worker in workers:
         worker.join(max(0.0, deadline - time.monotonic()))
-        worker.kill()
+        if worker.exitcode is None:
+            worker.kill()
+            failed = True
     return 1 if failed else 0
 
 

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""What the documents say is so: each number of a committed result, each row of "what happens when".
+
+A sentence or a table row is made from the results here, and must stand in the document.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import report, scores, steps
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def text_of(name: str) -> str:
+    """A document without bold type, each paragraph and each table row on one line."""
+    text = (ROOT / name).read_text().replace("**", "")
+    return re.sub(r"(?<![|\n])\n(?=[^|\n])", " ", text)
+
+
+def result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def cells(*values: object) -> str:
+    return " | ".join(map(str, values))
+
+
+# ---- README and docs/benchmarks.md quote the committed results ----
+
+
+def memory_lines() -> Iterator[tuple[str, str]]:
+    rows = result("memory")["rows"]
+    names = {
+        "plain": "plain, 14 clips",
+        "occlusion": "occlusion, 20 clips",
+        "distractor": "distractors, 12 clips",
+        "look-alike": "hidden for 12 frames, look-alike, 12 clips",
+        "chair": 'clip "chair" of PUMaVOS, 60 frames',
+    }
+    for set_, name in names.items():
+        of_set = [row for row in rows if row["set"] == set_]
+        assert [row["policy"] for row in of_set] == ["official", "quality", "anchors"]
+        values = [f"{row['j_and_f']:.3f}" for row in of_set]
+        again = ["{} of {}".format(*row["found_again"]) for row in of_set]
+        shown = ["{} of {}".format(*row["shown_while_hidden"]) for row in of_set]
+        counted = of_set[0]["found_again"][1] > 0
+        both = [f"{v}; {a}" if counted else v for v, a in zip(values, again, strict=True)]
+        if set_ != "chair":
+            yield "README.md", f"| {cells(name, *both)} |"
+        short = name if set_ == "chair" else f"{set_}, {of_set[0]['clips']} clips"
+        yield "docs/benchmarks.md", f"| {cells(short, 'J&F', *values)} |"
+        if counted:
+            pairs = [f"{a}; {s}" for a, s in zip(again, shown, strict=True)]
+            found = cells("found again; shown while hidden", *pairs)
+            yield "docs/benchmarks.md", f"| {cells(short, 'J&F', *values)} |\n| | {found} |"
+
+
+def effort_lines() -> Iterator[tuple[str, str]]:
+    names = {"anew": "anew from each correction", "joined": "joined", "both ways": "both ways"}
+    proposals = {"eye": "first bad frame", "score": "lowest score"}
+    chair, drawn = (
+        {(row["way"], row["proposal"]): row for row in part["rows"]}
+        for part in result("effort").values()
+    )
+
+    def mean_j(row: Any) -> list[str]:
+        return [f"{row['mean_j_after'][key]:.3f}" for key in ("0", "1", "2", "4")]
+
+    for proposal, by in proposals.items():
+        for way, name in names.items():
+            yield "docs/benchmarks.md", f"| {cells(name, by, *mean_j(chair[way, proposal]))} |"
+    for way, name in names.items():
+        row = drawn[way, "eye"]
+        counts = [
+            f"{row['corrections_per_object']:.2f}",
+            f"{row['corrections_per_100_frames']:.1f}",
+        ]
+        right = f"{row['finished']} of {row['objects']}"
+        yield "docs/benchmarks.md", f"| {cells(name, *counts, right, *mean_j(row))} |"
+    anew, joined = (drawn[way, "eye"]["corrections_per_object"] for way in ("anew", "joined"))
+    yield (
+        "README.md",
+        f"{mean_j(chair['anew', 'score'])[3]} started anew from each, "
+        f"{mean_j(chair['both ways', 'score'])[3]} with all drawn frames known and every gap "
+        f"tracked both ways; on drawn clips {anew:.1f} corrections per object started anew, "
+        f"{joined:.1f} joined",
+    )
+
+
+def steps_lines() -> Iterator[tuple[str, str]]:
+    for model in ("micro", "tiny"):
+        for line in steps.report(result(f"steps_{model}")).splitlines():
+            if line.startswith("|"):
+                yield "docs/benchmarks.md", line
+    for line in steps.report_cache(result("cache")["rows"]).splitlines():
+        yield "docs/benchmarks.md", line
+
+
+def scores_lines() -> Iterator[tuple[str, str]]:
+    sets = result("scores")["sets"]
+    answer, stable = (
+        [f"{sets[name]['formulas'][formula]['auroc']:.3f}" for name in ("evaluation", "drawn anew")]
+        for formula in ("the answer's score", "score x stability")
+    )
+    yield "docs/benchmarks.md", f"reaches {answer[0]} on a third of the drawn evaluation set"
+    yield "docs/benchmarks.md", f"and {answer[1]} on clips of other seeds"
+    yield "docs/benchmarks.md", f"stability score of the logits reaches {stable[1]} there"
+    yield "docs/benchmarks.md", f"and {stable[0]} on the evaluation set: no better"
+    chair = sets["chair"]
+    yield "docs/benchmarks.md", f"J is below 0.7 on {chair['wrong']} of {chair['frames']} frames"
+
+
+def options_lines() -> Iterator[tuple[str, str]]:
+    view = report.View(result("default"))
+    rows = view.parts["accuracy"]["rows"]
+    exact, half, small, few = (rows[index] for index in (0, 1, 2, 4))
+    savings = {(r["group"], r["name"]): r["seconds"] for r in view.parts["savings"]["rows"]}
+    whole, small_step, few_step = (
+        dict(enumerate(savings["options: step one object", f"{px} px, {frames} memory frames"]))
+        for px, frames in ((1024, 7), (512, 7), (1024, 4))
+    )
+    ratios = [f"{report.paired_ratio(s, whole).median:.2f}" for s in (small_step, few_step)]
+    yield (
+        "docs/benchmarks.md",
+        f"On all {view.parts['accuracy']['clips']} clips of the evaluation set J&F fell from "
+        f"{half['j_and_f']:.3f} (bfloat16) to {small['j_and_f']:.3f} with half of the input's "
+        f"side, and stayed {few['j_and_f']:.3f} with 4 memory frames, though 5 % of the mask is "
+        f"then another one (IoU with float32 {few['iou_with_float32']:.3f}); a step of tiny took "
+        f"{ratios[0]} and {ratios[1]} of its time",
+    )
+    yield (
+        "docs/benchmarks.md",
+        f"bfloat16 itself cost nothing (float32: {exact['j_and_f']:.3f}); its masks' mean IoU with "
+        f"those of float32 is {half['iou_with_float32']:.3f}",
+    )
+    speeds = [
+        view.ratio("tiny", ("http", "bfloat16"), ("agent", "bfloat16"), n, "JPEG") for n in (4, 1)
+    ]
+    low, high = (f"{ratio.median:.1f}" for ratio in speeds if ratio)
+    yield "README.md", f"{low} to {high} of the time of the way CVAT's agent takes"
+
+
+@pytest.mark.parametrize(
+    "lines", [memory_lines, effort_lines, steps_lines, scores_lines, options_lines]
+)
+def test_the_numbers_are_those_of_the_committed_results(lines: Any) -> None:
+    found = [(name, line) for name, line in lines() if line not in text_of(name)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("default", report.report_markdown),
+        ("scores", scores.report),
+        ("steps_micro", steps.report),
+        ("steps_tiny", steps.report),
+    ],
+)
+def test_the_committed_tables_are_made_from_the_committed_results(name: str, made: Any) -> None:
+    assert (RESULTS / f"{name}.md").read_text().strip() == made(result(name)).strip()
+
+
+# ---- "What happens when": by the beginning of each row of README, the tests that hold it ----
+
+ROWS = {
+    "an object leaves the picture": [
+        "test_tracker.py::test_what_is_not_visible_is_null_and_keeps_its_state"
+    ],
+    "a state is unknown, older than 8 steps": [
+        "test_tracker_state.py::test_the_last_8_tokens_can_be_continued_and_older_ones_are_gone",
+        "test_tracker_state.py::test_states_of_another_model_are_gone",
+        "test_tracker_state.py::test_a_damaged_record_is_gone_and_in_the_log",
+        "test_tracker.py::test_where_all_fail_the_request_does",
+    ],
+    "a frame has another size": ["test_tracker.py::test_what_befalls_one_object_is_said_beside_it"],
+    "a shape is malformed": ["test_tracker.py::test_what_befalls_one_object_is_said_beside_it"],
+    "a token is malformed": ["test_tracker.py::test_malformed_tokens_send_no_command"],
+    "an object would stand on more than 8": ["faults/machine.py::TrackersOnOneStore"],
+    "the model's numbers for an object": ["test_tracker.py::test_a_model_that_fails_saves_nothing"],
+    "not JSON, no image, or not a JPEG": [
+        "test_main.py::test_malformed_bodies",
+        "test_image_decoding.py::test_every_format_keeps_size_and_colour",
+        "test_image_decoding.py::test_an_undecodable_image_is_rejected",
+    ],
+    "the image or the number of objects": [
+        "test_tracker.py::test_a_large_image",
+        "test_main.py::test_too_many_objects",
+        "test_tracker.py::test_more_objects_than_the_time_allows_are_refused_with_the_number_that_fits",
+    ],
+    "Redis does not answer": ["faults/test_bounds.py::test_without_a_store_no_frame_is_encoded"],
+    "the same request twice": [
+        "faults/machine.py::TrackersOnOneStore",
+        "faults/test_hostile.py::"
+        "test_a_worker_may_die_in_the_middle_of_a_step_a_correction_and_an_adoption",
+    ],
+    "out of memory": [
+        "test_batches.py::test_too_little_memory_halves_the_batch_and_that_is_remembered",
+        "faults/test_bounds.py::test_a_request_without_memory_is_tried_again_without_the_caches",
+    ],
+    "anything else": [
+        "test_main.py::test_failures_are_answered_without_a_traceback_and_logged",
+    ],
+}
+
+
+def test_each_row_of_what_happens_when_is_held_by_a_test() -> None:
+    section = text_of("README.md").split("## What happens when")[1].split("\n## ")[0]
+    rows = [row for row in re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE) if row.strip("- ")]
+    beginnings = [next((b for b in ROWS if row.startswith(b)), row) for row in rows]
+    assert beginnings == list(ROWS)
+    for test in {test for tests in ROWS.values() for test in tests}:
+        file, _, name = test.partition("::")
+        assert re.search(rf"^(def|class) {name}\b", (ROOT / "tests" / file).read_text(), re.M), test
