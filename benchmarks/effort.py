@@ -13,6 +13,8 @@ the corrections are compared, and ways to propose the next frame:
     both ways   every gap between drawn frames is tracked from both ends, on all drawn frames
 
     eye         the first bad frame: a person who plays the clip from the start
+    ahead       beyond it by as many frames as tracking held, but not beyond the middle of what is
+                bad: tracking both ways fills the frames between
     score       the frame with the lowest score that was not looked at yet
     turn        the lowest score, or where the mask changes most from frame to frame
 
@@ -24,7 +26,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ TOLD_AFTER = (0, 1, 2, 4)
 """Corrections after which the mean J is reported."""
 
 WAYS = ("anew", "joined", "both ways")
-PROPOSALS = ("eye", "score", "turn")
+PROPOSALS = ("eye", "ahead", "score", "turn")
 
 
 @dataclass
@@ -75,11 +77,14 @@ def track(session: Session, way: str, drawn: dict[int, Bitmap]) -> Found:
     return ways[way](drawn)
 
 
-def propose(proposal: str, found: Found, truth: Masks, looked: set[int]) -> int | None:
+def propose(
+    proposal: str, found: Found, truth: Masks, looked: set[int], drawn: Mapping[int, Bitmap]
+) -> int | None:
     """The frame to look at next, or None if every frame was looked at."""
     visible = [f for f in range(len(truth)) if truth[f].any()]
-    if proposal == "eye":
-        return next((f for f in visible if jaccard(found.masks[f], truth[f]) < GOOD_IOU), None)
+    if proposal in ("eye", "ahead"):
+        bad = [f for f in visible if jaccard(found.masks[f], truth[f]) < GOOD_IOU]
+        return bad[0] if bad and proposal == "eye" else _ahead(bad, drawn)
     left = [f for f in visible if f not in looked]
     if not left:
         return None
@@ -87,6 +92,19 @@ def propose(proposal: str, found: Found, truth: Masks, looked: set[int]) -> int 
     if proposal == "turn":
         doubt = {f: max(doubt[f], _change(found, f)) for f in left}
     return max(left, key=lambda f: doubt[f])
+
+
+def _ahead(bad: list[int], drawn: Mapping[int, Bitmap]) -> int | None:
+    """bad: the frames that are wrong, rising. Looks at those before the next drawn frame."""
+    if not bad:
+        return None
+    before = max(frame for frame in drawn if frame < bad[0])
+    after = min((frame for frame in drawn if frame > bad[0]), default=bad[-1] + 1)
+    stretch = [frame for frame in bad if frame < after]
+    middle = stretch[len(stretch) // 2]
+    held = bad[0] - before
+    farthest = max(frame for frame in stretch if frame <= bad[0] + held)
+    return min(middle, farthest)
 
 
 def _change(found: Found, frame: int) -> float:
@@ -101,7 +119,7 @@ def simulate(session: Session, truth: Masks, way: str, proposal: str) -> Effort:
     judged = [f for f in range(1, len(truth)) if truth[f].any()]
     means, looked, looks = [_mean_j(found, truth, judged)], {0}, 0
     while len(drawn) <= MOST_CORRECTIONS and looks < MOST_LOOKS:
-        frame = propose(proposal, found, truth, looked)
+        frame = propose(proposal, found, truth, looked, drawn)
         if frame is None:
             break
         looks += 1

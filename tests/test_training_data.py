@@ -11,6 +11,7 @@ import pytest
 from training import dataset, pictures
 from training.clips import Clip, draw_clip
 from training.composites import draw_composite
+from training.covers import cover_by_chance
 from training.dataset import (
     KINDS,
     ClipStock,
@@ -22,7 +23,7 @@ from training.dataset import (
     window,
     write_clip,
 )
-from training.evaluation_set import SEMI_REAL_SUBSETS, check_frozen
+from training.evaluation_set import COVERED_SUBSETS, SEMI_REAL_SUBSETS, check_frozen
 
 SMALL = {"frames": 5, "width": 160, "height": 96, "objects": 2, "side": "training"}
 
@@ -302,3 +303,25 @@ def test_batches_hold_whole_objects_of_their_clips(
     assert batch.masks[:, 0].any((1, 2)).all()
     assert batch.times[0] == 0
     assert list(batch.times) == sorted(set(batch.times))
+
+
+def test_a_plain_cover_hides_all_of_the_object_and_only_for_a_while() -> None:
+    clip = COVERED_SUBSETS[0].draw(1)
+    seen = clip.masks[:, 0].any((1, 2))
+    assert list(np.flatnonzero(~seen)) == list(range(10, 19))
+    uncovered = clip.frames[9][clip.masks[9, 0]]
+    assert (uncovered != 128).any()
+    assert (clip.frames[10][clip.masks[9, 0] & clip.masks[19, 0]] == 128).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_chance_cover_spares_the_first_frame_and_is_no_object(seed: int) -> None:
+    frames = np.full((6, 40, 60, 3), 7, np.uint8)
+    masks = np.zeros((2, 6, 40, 60), bool)
+    masks[0, :, 10:20, 5:15] = masks[1, :, 12:18, 30:44] = True
+    cover_by_chance(np.random.default_rng(seed), frames, masks)
+    covered = (frames != 7).any(3)
+    assert not covered[0].any()
+    assert covered.any()
+    assert not (masks & covered).any()
+    assert any(not masks[i, t].any() for i in range(2) for t in range(1, 6))

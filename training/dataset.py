@@ -22,11 +22,13 @@ from tqdm import tqdm
 from training import pictures
 from training.clips import Clip, Pictures, draw_clip
 from training.composites import draw_composite
+from training.covers import cover_by_chance
 
 SIDE = 320  # of the square pictures that the model sees
 FOLDER = Path("out/training")
 # Training seeds start here; the evaluation's seeds are below (training/evaluation_set.py).
 FIRST_SEED = 1_000_000
+COVERED_SHARE = 0.15  # of the clips of at least 4 frames in which a plain rectangle hides an object
 LEAST_PIXELS = 150  # of an object in the frame that it is prompted in, at SIDE x SIDE
 DATA_VERSION = 2  # raise it when the same number no longer gives the same clip
 
@@ -202,6 +204,8 @@ class ClipStock:
             shots, labels = read_clip(path, self._kind.frames)
             chosen = window(rng, len(shots), frames, widest_stride)
             shots, shown = augment(rng, shots[chosen], labels[chosen], side)
+            if rng.random() < COVERED_SHARE:
+                cover_by_chance(rng, shots, shown)
             seen = np.flatnonzero(shown[:, 0].sum((1, 2)) >= least)
             if not len(seen):
                 continue

@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from training import pictures
 from training.clips import Clip, draw_clip
 from training.composites import draw_composite
+from training.covers import lay_cover
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,23 @@ class Subset:
             pictures="held_out",
             motion=self.motion,
         )
+
+
+@dataclass(frozen=True)
+class CoveredSubset(Subset):
+    """The same, with a plain grey rectangle over object 0 for a while."""
+
+    covered_from: int = 10
+    covered_frames: int = 9
+
+    def draw(self, number: int) -> Clip:
+        clip = super().draw(number)
+        frames, masks = clip.frames.copy(), clip.masks.copy()
+        grey = np.full(3, 128)
+        lay_cover(
+            frames, masks.transpose(1, 0, 2, 3), 0, self.covered_from, self.covered_frames, grey
+        )
+        return Clip(frames, masks)
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,7 @@ SUBSETS = (
     Subset("occlusion", 200, 20, 1, 6, 0, False, 1, 0.8),
     Subset("distractor", 300, 12, 2, 0, 2, False, 1, 1.0),
 )
+COVERED_SUBSETS = (CoveredSubset("covered", 700, 12, 1, 0, 0, False, 1, 0.8),)
 SEMI_REAL_SUBSETS = (
     SemiRealSubset("free", 400, 14, 2, 0, False, 1, 1.0),
     SemiRealSubset("hidden", 500, 8, 1, 8, False, 1, 0.8),
@@ -102,6 +123,7 @@ SEMI_REAL_SUBSETS = (
 )
 # What the sets are frozen as: of their parameters, and of the held-out pictures' files.
 DRAWN_HASH = "3185ef38ac83e795"
+COVERED_HASH = "cb727e2f00745355"
 SEMI_REAL_HASH = "54b923700e324ee7"
 HELD_OUT_PICTURES = "8c3815c8fa058ec8"
 
@@ -116,6 +138,7 @@ def check_frozen(folder: Path | None = pictures.FOLDER) -> None:
     """Raises ValueError where a set is not the frozen one. folder: None leaves the files out."""
     expected = {
         "the drawn evaluation set": (parameters_hash(SUBSETS), DRAWN_HASH),
+        "the covered evaluation set": (parameters_hash(COVERED_SUBSETS), COVERED_HASH),
         "the semi-real evaluation set": (parameters_hash(SEMI_REAL_SUBSETS), SEMI_REAL_HASH),
     }
     if folder is not None:

@@ -12,7 +12,9 @@ import numpy as np
 
 from training.dataset import DRAWN_KINDS, SIDE
 
-DECAY_SHARE = 0.3  # the last part of the steps, in which the rate falls to 0
+# The last part of the steps, in which the rate falls to 0: from nothing, and of trained weights,
+# which a constant rate only shakes.
+DECAY_SHARE, CONTINUED_DECAY_SHARE = 0.3, 0.7
 SMALL_UNTIL, LONG_FROM = 0.35, 0.6  # shares of a training from nothing
 MEDIUM, MEDIUM_UNTIL = 256, 0.7  # pixels at most of the cost of SIDE, until this share of the steps
 ALONE_SHARE = 0.15
@@ -40,9 +42,9 @@ class Serving:
     clicks: bool = True
 
 
-def rate_at(step: int, steps: int, warm_up: int) -> float:
+def rate_at(step: int, steps: int, warm_up: int, decay_share: float = DECAY_SHARE) -> float:
     """Share of the peak learning rate: a linear start, constant, a linear end."""
-    decay = max(round(DECAY_SHARE * steps), 1)
+    decay = max(round(decay_share * steps), 1)
     return max(min((step + 1) / max(warm_up, 1), 1.0, (steps - step) / decay), 0.0)
 
 

@@ -36,7 +36,7 @@ from training.model import (
     save_weights,
 )
 from training.prompting import Tap, Tracker, draw_plan, resize_input
-from training.schedule import ALONE_SHARE, rate_at, serving_at
+from training.schedule import ALONE_SHARE, CONTINUED_DECAY_SHARE, rate_at, serving_at
 from training.validate import score_of
 
 PEAK_RATE = {"Muon": 3e-3, "AdamW": 1e-3}
@@ -195,7 +195,8 @@ class Training:
     def rate(self) -> float:
         """Share of the peak learning rate of the next step."""
         if self.origin:
-            return CONTINUED_RATE * rate_at(self.step, self.steps, CONTINUED_WARM_UP)
+            share = rate_at(self.step, self.steps, CONTINUED_WARM_UP, CONTINUED_DECAY_SHARE)
+            return CONTINUED_RATE * share
         return rate_at(self.step, self.steps, WARM_UP)
 
     def answers_loss(self, batch: Batch, alone: bool, clicks: bool) -> tuple[Losses, torch.Tensor]:
