@@ -186,55 +186,78 @@ MUTANTS = (
         "",
         "tests/test_memory_policy.py",
     ),
-    # Five in the plugin for CVAT's page.
+    # In the plugin for CVAT's page.
     python(
         "plugin: a mask's box is a pixel too small",
         "cvat_ui_plugin/src/ts/boxes.ts",
         "return [left, top, right + 1, bottom + 1];",
         "return [left, top, right, bottom];",
-        "vitest",
+        "vitest tests/earlier.test.ts",
     ),
     python(
         "plugin: the target may lie outside of the job",
         "cvat_ui_plugin/src/ts/frames.ts",
         "return Math.min(Math.max(number, job.startFrame), job.stopFrame);",
         "return number;",
-        "vitest",
+        "vitest tests/run.test.ts",
     ),
     python(
         "plugin: deleted frames are tracked",
         "cvat_ui_plugin/src/ts/frames.ts",
         "return isDeleted ? null : {",
         "return {",
-        "vitest",
+        "vitest tests/run.test.ts",
     ),
     python(
         "plugin: any overlap makes two shapes one object",
         "cvat_ui_plugin/src/ts/earlier.ts",
         "export const LEAST_OVERLAP = 0.3;",
         "export const LEAST_OVERLAP = 0.001;",
-        "vitest",
+        "vitest tests/earlier.test.ts",
     ),
     python(
         "plugin: what a person changed meanwhile is written over",
         "cvat_ui_plugin/src/ts/fresh.ts",
         "if (frames.has(result.frame)) result.byHand = true;",
         "if (frames.has(-1)) result.byHand = true;",
-        "vitest",
+        "vitest tests/faults.test.ts",
+    ),
+    python(
+        "plugin: frames between two keyframes are not checked",
+        "cvat_ui_plugin/src/ts/keyframes.ts",
+        "return !truth || truth.isWithin(at(",
+        "return !truth || 0 < at.length || truth.isWithin(at(",
+        "vitest tests/sparse.test.ts",
+    ),
+    python(
+        "plugin: the memory policy does not reach the function",
+        "cvat_ui_plugin/src/ts/track.ts",
+        "...(memory === null ? {} : { memory }),",
+        "",
+        "vitest tests/sparse.test.ts",
+    ),
+    python(
+        "plugin: a wait for CVAT cannot be cancelled",
+        "cvat_ui_plugin/src/ts/waiting.ts",
+        "                mayGoOn();\n",
+        "",
+        "vitest tests/faults.test.ts",
     ),
 )
 
 
 def commands_of(mutant: Mutant, copy: Path) -> list[tuple[list[str], Path]]:
     """What may catch it, nearest first: a command and the folder that it runs in."""
-    if mutant.near == "vitest":
+    if mutant.near.startswith("vitest"):
         modules = ROOT / "cvat_ui_plugin" / "node_modules"
         if not modules.exists():
             raise SystemExit("The plugin's breaks need its packages: run `make test-plugin` first.")
         if not (link := copy / "cvat_ui_plugin" / "node_modules").exists():
             link.symlink_to(modules)
         with_node = str(ROOT / "cvat_ui_plugin" / "with_node.sh")
-        return [([with_node, "npx", "vitest", "run", "--bail=1"], copy / "cvat_ui_plugin")]
+        vitest = [with_node, "npx", "vitest", "run", "--bail=1"]
+        folder = copy / "cvat_ui_plugin"
+        return [([*vitest, *mutant.near.split()[1:]], folder), (vitest, folder)]
     near = [
         word for word in mutant.near.split() if not word.endswith(".py") or (copy / word).exists()
     ]

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // A job, the stand-in core and server, and the action, wired together for the tests.
 
-import { createAction } from '../src/ts/action';
+import { createAction, Page } from '../src/ts/action';
 import { ActionOutput, CollectionAction, Frame, Label, ObjectState } from '../src/ts/cvat';
 import { Report } from '../src/ts/report';
 import { ACTION_NAME } from '../src/ts/server';
+import { createSettingsAction, SETTINGS_NAME } from '../src/ts/settings';
 import {
     Annotations,
     createCore,
@@ -65,6 +66,8 @@ export interface Bench {
         target: number | string,
         options?: RunOptions,
     ): Promise<void>;
+    /** The action for the settings; what is not named is as the function is set. */
+    choose(parameters: Record<string, string>): Promise<void>;
     /** The action in a dialog that was opened for these objects. */
     runHeld(
         states: ObjectState[],
@@ -138,7 +141,7 @@ export function createBench({
         progress: [],
         clock: { now: 0 },
     } as unknown as Bench;
-    bench.action = createAction(core, {
+    const page: Page = {
         tell: (report) => bench.reports.push(report),
         ask: async ({ text }) => {
             bench.asked.push(text);
@@ -156,7 +159,9 @@ export function createBench({
         keep: (text) => {
             bench.kept = text;
         },
-    });
+    };
+    bench.action = createAction(core, page);
+    const settings = createSettingsAction(core, page);
     const { store } = bench;
     const commit = store.commit.bind(store);
     store.commit = (created, deleted) => {
@@ -175,10 +180,20 @@ export function createBench({
     const onProgress = (message: string, percent: number): void => {
         bench.progress.push({ message, percent });
     };
-    const registered = core.actions.register(bench.action);
-    const find = async (): Promise<CollectionAction> => {
+    const registered = Promise.all([bench.action, settings].map(core.actions.register));
+    const find = async (wanted = ACTION_NAME): Promise<CollectionAction> => {
         await registered;
-        return (await core.actions.list()).find(({ name }) => name === ACTION_NAME)!;
+        return (await core.actions.list()).find(({ name }) => name === wanted)!;
+    };
+    bench.choose = async (parameters) => {
+        const action = await find(SETTINGS_NAME);
+        const shown = Object.entries(action.parameters!).map(([name, { values }]) => [
+            name,
+            (values as string[])[0],
+        ]);
+        const chosen = { ...(Object.fromEntries(shown) as Record<string, string>), ...parameters };
+        const never = (): boolean => false;
+        await core.actions.run(job, action, chosen, job.startFrame, never, onProgress, never);
     };
     bench.runAll = async (
         frame,

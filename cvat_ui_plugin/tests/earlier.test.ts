@@ -155,3 +155,21 @@ test('backwards too, and only on frames that were tracked', async () => {
     expect(layout(bench)).toEqual(once);
     expect(bench.reports[1].lines).toContain('Replaced 2 shapes of an earlier run.');
 });
+
+test.each([
+    ['mask', MASK, 2, 'a third', 1],
+    ['mask', MASK, 3, 'a seventh', 0],
+    ['rectangle', [10, 10, 20, 20], 5, 'a third', 1],
+    ['rectangle', [10, 10, 20, 20], 6, 'a quarter', 0],
+] as const)(
+    'an unmarked %s, %j moved by %i, overlaps by %s: %i questions',
+    async (type, points, by, _share, questions) => {
+        const bench = createBench({ invoke: moving() });
+        const beside = shifted(type, [...points], by);
+        bench.store.import({
+            shapes: [shape(type, 2, [...points]), shape(type, 3, beside, { source: 'auto' })],
+        });
+        await bench.runAll(2, 3);
+        expect(bench.asked).toHaveLength(questions);
+    },
+);

@@ -51,6 +51,12 @@ function contents(bench: Bench): string[] {
         .sort();
 }
 
+const TRACKER = { id: 'sam2', name: 'Segment Anything 2: Tracker', kind: 'tracker' };
+
+function never(): Promise<never> {
+    return new Promise(() => {});
+}
+
 afterEach(() => {
     vi.useRealTimers();
 });
@@ -442,7 +448,7 @@ test('a call that never ends can be cancelled, and is repeated after a limit', a
         intercept: ({ frame }, next) => {
             if (frame !== 4) return next();
             hanging += 1;
-            return new Promise(() => {});
+            return never();
         },
     });
     bench.store.import({ shapes: [shape('mask', 2, MASK)] });
@@ -463,7 +469,7 @@ test('a list of functions that never comes can be cancelled', async () => {
     vi.useFakeTimers();
     let cancelled = false;
     const bench = createBench({ invoke: moving() });
-    bench.core.lambda.list = () => new Promise(() => {});
+    bench.core.lambda.list = never;
     bench.store.import({ shapes: [shape('mask', 2, MASK)] });
     const running = bench.runAll(2, 6, { cancelled: () => cancelled });
     await vi.advanceTimersByTimeAsync(1000);
@@ -473,11 +479,53 @@ test('a list of functions that never comes can be cancelled', async () => {
     expect(said(bench)).toBe('Nothing was tracked and nothing has changed.');
 });
 
+test.each([
+    ['the frames', (bench: Bench) => Object.assign(bench.job.frames, { frameNumbers: never })],
+    ['a frame', (bench: Bench) => Object.assign(bench.job.frames, { get: never })],
+    ['the annotations', (bench: Bench) => Object.assign(bench.job.annotations, { export: never })],
+    ['the objects', (bench: Bench) => Object.assign(bench.job.annotations, { get: never })],
+])('Cancel works while CVAT does not give %s', async (_what, hang) => {
+    vi.useFakeTimers();
+    let cancelled = false;
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    bench.core.lambda.list = async () => {
+        hang(bench);
+        return { models: [TRACKER], count: 1 };
+    };
+    const running = bench.runAll(2, 6, { cancelled: () => cancelled });
+    await vi.advanceTimersByTimeAsync(1000);
+    cancelled = true;
+    await vi.advanceTimersByTimeAsync(400);
+    await running;
+    expect(said(bench)).toBe('Nothing was tracked and nothing has changed.');
+    expect(bench.calls).toEqual([]);
+});
+
+test('a run that goes on in a job that was left ends when another one begins', async () => {
+    vi.useFakeTimers();
+    let answers = false;
+    const bench = createBench({
+        invoke: moving(),
+        intercept: ({ frame }, next) => (frame === 4 && !answers ? never() : next()),
+    });
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    const first = expect(bench.runAll(2, 9)).rejects.toThrow(/because the job was closed/);
+    await vi.advanceTimersByTimeAsync(100);
+    answers = true;
+    const second = bench.runAll(2, 6);
+    await vi.advanceTimersByTimeAsync(400);
+    await first;
+    await second;
+    expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6]);
+    expect(bench.reports.map(({ title }) => title)).toEqual(['Tracking is done']);
+});
+
 test('leaving the job ends the run, and says that nothing is left of it', async () => {
     vi.useFakeTimers();
     const bench = createBench({
         invoke: moving(),
-        intercept: ({ frame }, next) => (frame === 5 ? new Promise(() => {}) : next()),
+        intercept: ({ frame }, next) => (frame === 5 ? never() : next()),
     });
     bench.store.import({ shapes: [shape('mask', 2, MASK)] });
     const running = expect(bench.runAll(2, 9)).rejects.toThrow(
