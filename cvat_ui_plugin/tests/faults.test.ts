@@ -259,6 +259,20 @@ test("what changes during the run is a person's and stays", async () => {
     bench.store.save();
 });
 
+test('label, group and attributes that a person set on a result are taken over', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await bench.runAll(2, 6);
+    const attributes = [{ spec_id: 31, value: 'red' }];
+    const changed = { label_id: 1, group: 7, attributes };
+    const [result] = shapesOn(bench, 4);
+    bench.store.remove(result.clientID!);
+    bench.store.import({ shapes: [{ ...result, ...changed }] });
+    await bench.runAll(2, 6);
+    expect(shapesOn(bench, 4)).toEqual([expect.objectContaining({ ...changed, source: 'auto' })]);
+    expect(shapesOn(bench, 5)).toEqual([expect.objectContaining({ group: 0, attributes: [] })]);
+});
+
 test('an object that is deleted during the run gets no results', async () => {
     const bench: Bench = createBench({
         invoke: moving(),

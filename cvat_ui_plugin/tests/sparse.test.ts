@@ -176,9 +176,13 @@ test('the settings are an action of their own, are kept, and reach the function'
         expect.objectContaining({ type: 'polygon', memory: 'anchors', tolerance: 0.05 }),
         { type: 'mask', points: [0, 4, 5, 5, 6, 6], memory: 'anchors' },
     ]);
+    // sparse keyframes are made of exact outlines
+    await bench.runAll(2, 4, { convert: true });
+    expect(bench.calls[3].shapes![0]).toMatchObject({ type: 'polygon', tolerance: 0 });
+    bench.store.undo();
     await bench.choose({});
     await bench.runAll(2, 4);
-    expect(Object.keys(bench.calls[3].shapes![0])).toEqual(['type', 'points']);
+    expect(Object.keys(bench.calls[6].shapes![0])).toEqual(['type', 'points']);
     expect(bench.store.undoSteps).toBeGreaterThan(undoSteps);
 });
 

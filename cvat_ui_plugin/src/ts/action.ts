@@ -266,10 +266,15 @@ export function createAction(core: Core, page: Page): CollectionAction {
             const replaceClaimed = await this.askAbout(sources);
             mayGoOn();
 
+            const becomesTrack = ({ type, track: own }: Source): boolean =>
+                own !== null || (chosen.convert && type === 'polygon');
             const run = await track(sources, start, route.frames, route.steps, {
                 call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
                 functionID: tracker.id,
-                settings,
+                memory: settings.memory,
+                // sparse keyframes are made of exact outlines
+                toleranceOf: (source) =>
+                    settings.sparse !== null && becomesTrack(source) ? 0 : settings.tolerance,
                 mayGoOn,
                 onProgress,
                 sleep: page.sleep,
@@ -334,9 +339,8 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 job.labels,
                 chosen.convert,
                 sparse ?? new Map(),
+                replaced,
             );
-            // no spread: an argument list holds about 125,000 items
-            outcome.deleted.shapes = outcome.deleted.shapes.concat(replaced);
 
             // CVAT commits after this returns and calls destroy() last: look at the result then
             chosen.afterwards = async () => {

@@ -254,6 +254,27 @@ export function replacedShapes(
     );
 }
 
+/** The label, group and attributes of a shape, which a person can set without touching it: CVAT's
+ * page leaves the source as it is then. */
+function setOf({ label_id, group, attributes }: SerializedShape): string {
+    const values = attributes.map(({ spec_id, value }) => `${spec_id}:${value}`).sort();
+    return JSON.stringify([label_id, group, values]);
+}
+
+/** Shapes from which new ones of the object take over label, group and attributes, by frame: those
+ * that are replaced, where they differ among each other. */
+export function takenOver(
+    { mark, claimed }: Source,
+    replaced: SerializedShape[],
+): Map<number, SerializedShape> {
+    const ids = new Set(claimed.map(({ clientID }) => clientID));
+    const own = replaced.filter(
+        (shape) => markedNumber(shape) === mark?.number || ids.has(shape.clientID),
+    );
+    const differ = new Set(own.map(setOf)).size > 1;
+    return new Map(differ ? own.map((shape) => [shape.frame, shape]) : []);
+}
+
 /** How many shapes of an object stay shapes on other frames than `frames`, where it is converted to
  * a track on these. `shapes`: all shapes of the job. */
 export function leftAsShapes(

@@ -11,6 +11,7 @@ import {
     SerializedShape,
     SerializedTrack,
 } from './cvat';
+import { takenOver } from './earlier';
 import { Route } from './frames';
 import { markedScore } from './identity';
 import { betweenKeyframes } from './interpolation';
@@ -32,25 +33,29 @@ function copyAttributes(attributes: Attribute[]): Attribute[] {
 /** One shape per frame where the object is visible and no person drew it; a new shape has neither
  * id nor clientID. */
 function shapesOf(
-    { mark }: Source,
+    source: Source,
     seed: SerializedShape,
     results: FrameResult[],
+    replaced: SerializedShape[],
 ): SerializedShape[] {
+    const { mark } = source;
+    const others = takenOver(source, replaced);
     const shapes: SerializedShape[] = [];
     for (const { frame, points, score, byHand } of results) {
         if (points === null || byHand) continue;
+        const like = others.get(frame) ?? seed;
         shapes.push({
             type: seed.type,
             frame,
             points: [...points], // cvat-core keeps the list and cuts the box off a mask's
-            label_id: seed.label_id,
-            group: seed.group,
+            label_id: like.label_id,
+            group: like.group,
             source: 'auto',
             occluded: seed.occluded,
             outside: false,
             z_order: seed.z_order,
             rotation: 0,
-            attributes: copyAttributes(seed.attributes),
+            attributes: copyAttributes(like.attributes),
             elements: [],
             ...(mark ? { score: markedScore(score, mark, frame) } : {}),
         });
@@ -261,7 +266,8 @@ function extendTrack(
  *
  * An object without a single tracked frame stays as it is. An edited track is deleted and created
  * again with its id, so that saving it becomes an update; everything else is created without ids.
- * `sparse`: the points of the keyframes of tracks that do not have one on every frame.
+ * `sparse`: the points of the keyframes of tracks that do not have one on every frame; `replaced`: the
+ * results of earlier runs that go.
  */
 export function outcomeOf(
     objects: Tracked[],
@@ -270,8 +276,11 @@ export function outcomeOf(
     labels: Label[],
     convertPolygons: boolean,
     sparse: ReadonlyMap<Tracked, ReadonlyMap<number, readonly number[]>>,
+    replaced: SerializedShape[],
 ): ActionOutput {
     const { created, deleted } = nothing();
+    // no spread: an argument list holds about 125,000 items
+    deleted.shapes = deleted.shapes.concat(replaced);
     for (const object of objects) {
         const { source, results } = object;
         const before = trackBefore(object, start, route.deleted, labels, convertPolygons);
@@ -289,8 +298,8 @@ export function outcomeOf(
             if (source.track) deleted.tracks.push(source.track);
             else deleted.shapes.push(source.shape!, ...before.drawn);
         } else if (source.shape) {
-            // no spread: an argument list holds about 125,000 items
-            for (const shape of shapesOf(source, source.shape, results)) created.shapes.push(shape);
+            const shapes = shapesOf(source, source.shape, results, replaced);
+            for (const shape of shapes) created.shapes.push(shape);
         }
     }
     return { created, deleted };

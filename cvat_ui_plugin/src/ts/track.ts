@@ -4,7 +4,6 @@
 import { Frame } from './cvat';
 import { Source } from './objects';
 import { alignedPoints } from './rings';
-import { Settings } from './settings';
 import { Answer, CallError, explain, insideImage, faultOf, parseAnswers } from './server';
 import { Cancelled, JobClosed, POLL_MS, within } from './waiting';
 
@@ -46,7 +45,10 @@ export interface Tools {
     /** Send one request to the function; throws what cvat-core throws. */
     call(args: Record<string, unknown>): Promise<unknown>;
     functionID: string | number;
-    settings: Settings;
+    /** The memory policy of all objects; null: as the function is set. */
+    memory: string | null;
+    /** The tolerance of an object's polygons; null: as the function is set. */
+    toleranceOf(source: Source): number | null;
     /** Throws `Cancelled` or `JobClosed` where the run must end. */
     mayGoOn(): void;
     onProgress(message: string, percent: number): void;
@@ -80,11 +82,7 @@ class Caller {
 
     private limit = Infinity;
 
-    public constructor(private readonly tools: Tools) {}
-
-    public get settings(): Settings {
-        return this.tools.settings;
-    }
+    public constructor(public readonly tools: Tools) {}
 
     /** Ask about all objects, in as few calls as fit. What is refused even alone is given up, or
      * handed to `refuse`. */
@@ -177,17 +175,18 @@ class Caller {
 
 function startRequest(
     pointsOf: (object: Live) => number[],
-    { memory, tolerance }: Settings,
+    { memory, toleranceOf }: Pick<Tools, 'memory' | 'toleranceOf'>,
 ): Request {
     return (batch) => ({
         type: 'init_tracking',
         shapes: batch.map((object) => {
-            const { type } = object.tracked.source;
+            const { source } = object.tracked;
+            const tolerance = source.type === 'polygon' ? toleranceOf(source) : null;
             return {
-                type,
+                type: source.type,
                 points: pointsOf(object),
                 ...(memory === null ? {} : { memory }),
-                ...(tolerance === null || type !== 'polygon' ? {} : { tolerance }),
+                ...(tolerance === null ? {} : { tolerance }),
             };
         }),
     });
@@ -203,7 +202,7 @@ async function seed(caller: Caller, objects: Live[], steps: Steps | null): Promi
         await caller.ask(
             here.filter(({ state }) => state === null),
             frame,
-            startRequest(({ lastSeen }) => lastSeen.points, caller.settings),
+            startRequest(({ lastSeen }) => lastSeen.points, caller.tools),
             (object, { state, error }) => {
                 object.state = state;
                 if (state === null || error) {
@@ -251,7 +250,7 @@ async function join(caller: Caller, objects: Live[], frame: number, steps: Steps
                     (object) => nearest.get(object)!.includes(other) && !object.drawn.has(other),
                 ),
                 other,
-                startRequest(({ keyframes }) => keyframes.get(other)!, caller.settings),
+                startRequest(({ keyframes }) => keyframes.get(other)!, caller.tools),
                 (object, { state, error }) => {
                     if (state !== null && !error) object.drawn.set(other, state);
                     else alone(object, error?.message ?? 'the function did not take it');
