@@ -3,18 +3,17 @@
 # What deploy_cpu.sh and deploy_gpu.sh share. Runs on the bash 3.2 of macOS too.
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-FUNCTION=pth-facebookresearch-sam2-tracker
-CONTAINER="nuclio-nuclio-$FUNCTION"
+KIND=tracker # or interactor
 IMAGE_NAME=cvat.pth.facebookresearch.sam2
-DEFAULT_PORT=32100 # as in the two yamls; above Docker's own choices start at 32768
+DEFAULT_PORT=32100 # as in function.yaml; above Docker's own choices start at 32768
 PORTS=100          # how many ports from there on are tried
 
-# What ships: these files and the whole package, beside the two function yamls and weights/.
+# What ships: these files and the whole package, beside the function yamls and weights/.
 FILES=(
-    LICENSE main.py tracker.py model_handler.py tracker_state.py sam2_tracker
+    LICENSE main.py tracker.py interactor.py model_handler.py tracker_state.py sam2_tracker
     requirements.txt requirements-torch.txt requirements-sam2.txt
 )
-CONFIGS=(function.yaml function-gpu.yaml)
+CONFIGS=(function.yaml function-gpu.yaml function-interactor.yaml function-interactor-gpu.yaml)
 
 READY_SECONDS=120
 STOP_SECONDS=45 # workerTerminationTimeout in the yamls, and what Nuclio itself takes to stop
@@ -34,6 +33,8 @@ Builds the function and deploys it into CVAT's Nuclio on this machine.
   --sha256 HEX           checksum of the file; needed for SAM 2 (not 2.1)
   --config FILE          your own configuration and checkpoint instead of a model of the table
   --checkpoint FILE
+  --interactor           deploy the interactor, which makes masks from clicks, instead of the
+                         tracker; it is a function of its own beside it, and needs no Redis
   --workers N            processes, each with its own copy of the model (default: 1)
   --env NAME=VALUE       a setting of the function (README, "Settings"); may be repeated
   --memory SIZE          limit of the container's memory, for example 6Gi (default: none)
@@ -53,7 +54,7 @@ Builds the function and deploys it into CVAT's Nuclio on this machine.
 
 Environment:
   CVAT_FUNCTIONS_REDIS_HOST, CVAT_FUNCTIONS_REDIS_PORT, CVAT_FUNCTIONS_REDIS_PASSWORD
-                         where the function keeps its tracks
+                         where the tracker keeps its tracks
                          (default: CVAT's own cvat_redis_ondisk, port 6666; with --stage: none)
   SAM2_WEIGHTS_URL       mirror, folder or file to take the checkpoint from;
                          a file in weights/ beside this script is taken first
@@ -89,7 +90,7 @@ say() {
 parse_options() {
     MODEL=sam2.1_hiera_tiny MODEL_GIVEN="" SHA256="" CONFIG="" CHECKPOINT="" NETWORK="" TORCH_INDEX=""
     IMAGE="" WORKERS=1 MEMORY="" PORT="" STAGE="" STAGE_ONLY="" REDIS_SECRET="" FORCE="" DRY_RUN=""
-    ENVIRONMENT=()
+    ENVIRONMENT=() STORE=()
     while [ $# -gt 0 ]; do
         case "$1" in
         --model | --sha256 | --config | --checkpoint | --env | --network | --torch-index | --image | \
@@ -116,16 +117,18 @@ parse_options() {
             SAM2_MODEL=* | SAM2_CONFIG=* | SAM2_CHECKPOINT=*)
                 die "the image holds one model's file; choose it with --model, or --config and --checkpoint."
                 ;;
+            SAM2_FUNCTION=*) die "choose the interactor with --interactor." ;;
             SAM2_WORKERS=*) die "give the number of workers with --workers." ;;
             CVAT_FUNCTIONS_REDIS_*) die "set ${2%%=*} in the environment of this script, not with --env." ;;
             esac
             add_setting "$2"
             ;;
-        --force | --dry-run | --rollback)
+        --force | --dry-run | --rollback | --interactor)
             case "$1" in
+            --interactor) KIND=interactor ;;
             --force) FORCE=1 ;;
             --dry-run) DRY_RUN=1 ;;
-            --rollback) IMAGE="$IMAGE_NAME:previous" ;;
+            --rollback) IMAGE=previous ;;
             esac
             shift
             continue
@@ -152,6 +155,15 @@ add_setting() {
 }
 
 check_options() {
+    FUNCTION="pth-facebookresearch-sam2-$KIND"
+    CONTAINER="nuclio-nuclio-$FUNCTION"
+    # Of each function, for both may run the same image.
+    PREVIOUS="$IMAGE_NAME:previous" ROLLBACK="$IMAGE_NAME:rollback"
+    if [ "$KIND" = interactor ]; then
+        DEFAULT_PORT=$((DEFAULT_PORT + 1)) # as in function-interactor.yaml
+        PREVIOUS="$PREVIOUS-interactor" ROLLBACK="$ROLLBACK-interactor"
+    fi
+    [ "$IMAGE" != previous ] || IMAGE="$PREVIOUS"
     # facebook/sam2.1-hiera-base-plus is sam2.1_hiera_base_plus
     case "$MODEL" in facebook/*)
         MODEL="$(printf '%s' "${MODEL#facebook/}" | tr - _)"
@@ -213,12 +225,16 @@ check_options() {
 # other names for it.
 check_store() {
     local port=6379
+    if [ "$KIND" = interactor ]; then
+        [ -z "$REDIS_SECRET" ] || die "the interactor keeps nothing in a store: leave --redis-secret out."
+        REDIS_HOST=""
+        return
+    fi
     REDIS_HOST="${CVAT_FUNCTIONS_REDIS_HOST-cvat_redis_ondisk}"
     [ -z "$STAGE_ONLY" ] || REDIS_HOST="${CVAT_FUNCTIONS_REDIS_HOST:-}"
     if [ -n "$REDIS_HOST" ]; then
         [ "$REDIS_HOST" != cvat_redis_ondisk ] || port=6666
-        add_setting "CVAT_FUNCTIONS_REDIS_HOST=$REDIS_HOST"
-        add_setting "CVAT_FUNCTIONS_REDIS_PORT=${CVAT_FUNCTIONS_REDIS_PORT:-$port}"
+        STORE=("CVAT_FUNCTIONS_REDIS_HOST=$REDIS_HOST" "CVAT_FUNCTIONS_REDIS_PORT=${CVAT_FUNCTIONS_REDIS_PORT:-$port}")
     fi
     if [ -n "$REDIS_SECRET" ]; then
         [ -n "$STAGE_ONLY" ] || die "--redis-secret is for Kubernetes, with --stage."
@@ -231,7 +247,7 @@ check_store() {
 
 # What the function would refuse at its start is refused here, by the same code.
 check_settings() {
-    local settings=(${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}) sentence
+    local settings=(SAM2_FUNCTION="$KIND" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} ${STORE[@]+"${STORE[@]}"}) sentence
     # The store of a staged copy may be named later.
     [ -z "$STAGE_ONLY" ] || [ -n "$REDIS_HOST" ] || settings+=(CVAT_FUNCTIONS_REDIS_HOST=later)
     if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
@@ -273,7 +289,7 @@ stage_config() {
     write_configs without_build "without its build section"
 }
 
-# write_configs FILTER WORDS: the two yamls, through write_config and the filter.
+# write_configs FILTER WORDS: the yamls, through write_config and the filter.
 write_configs() {
     local config
     for config in "${CONFIGS[@]}"; do
@@ -340,10 +356,15 @@ stage_weights() {
     esac
 }
 
-# One of our yamls with the options written into it.
+# One of our yamls with the options written into it. Port and store are those of the function that is
+# deployed.
 write_config() {
+    local setting settings=(${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}) port="$PORT" secret="$REDIS_SECRET" kind=tracker
+    case "${1##*/}" in function-interactor*) kind=interactor ;; esac
+    [ "$kind" = "$KIND" ] || port="" secret=""
+    [ "$kind$KIND" != trackertracker ] || settings+=(${STORE[@]+"${STORE[@]}"})
     MODEL_SETTINGS="$MODEL_SETTINGS" BUILD_URL="$BUILD_URL" TORCH_INDEX="$TORCH_INDEX" WORKERS="$WORKERS" \
-        MEMORY="$MEMORY" PORT="$PORT" NETWORK="$NETWORK" TAG="$(image_tag "$1")" awk '
+        MEMORY="$MEMORY" PORT="$port" NETWORK="$NETWORK" TAG="$(image_tag "$1")" awk '
         /^ +value: SAM2_MODEL=/ {
             print "          value: " ENVIRON["MODEL_SETTINGS"]
             if (ENVIRON["BUILD_URL"] != "") {
@@ -365,16 +386,16 @@ write_config() {
         { sub(/numWorkers: 1/, "numWorkers: " ENVIRON["WORKERS"]); print }
         /^    limits:/ && ENVIRON["MEMORY"] != "" { print "      memory: " ENVIRON["MEMORY"] }
         /^    attributes:/ && ENVIRON["NETWORK"] != "" { print "      network: " ENVIRON["NETWORK"] }' "$1"
-    local setting
-    [ -z "${ENVIRONMENT[*]-}$REDIS_SECRET" ] || printf '\n  env:\n'
-    for setting in ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
+    # The interactor's yamls end with settings of their own.
+    [ -z "${settings[*]-}$secret" ] || [ "$kind" = interactor ] || printf '\n  env:\n'
+    for setting in ${settings[@]+"${settings[@]}"}; do
         printf "    - name: %s\n      value: '%s'\n" "${setting%%=*}" "${setting#*=}"
     done
-    [ -z "$REDIS_SECRET" ] || printf "    - name: CVAT_FUNCTIONS_REDIS_PASSWORD
+    [ -z "$secret" ] || printf "    - name: CVAT_FUNCTIONS_REDIS_PASSWORD
       valueFrom:
         secretKeyRef:
           name: %s
-          key: password\n" "$REDIS_SECRET"
+          key: password\n" "$secret"
 }
 
 # image_tag YAML: the image's name with our version and the model, so that an older one can be run.
@@ -516,9 +537,11 @@ preflight_disk() {
 # ---------------------------------------------------------------------------------------------
 
 deploy() {
-    local config=function.yaml password=()
-    [ "$DEVICE" = cpu ] || config=function-gpu.yaml
-    [ -z "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ] || # not written into a file
+    local config=function password=()
+    [ "$KIND" = tracker ] || config="$config-$KIND"
+    [ "$DEVICE" = cpu ] || config="$config-gpu"
+    config="$config.yaml"
+    [ -z "$REDIS_HOST" ] || [ -z "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ] || # not written into a file
         password=(--env "CVAT_FUNCTIONS_REDIS_PASSWORD=$CVAT_FUNCTIONS_REDIS_PASSWORD")
     if [ -n "$DRY_RUN" ] || ! nuctl get project cvat --platform local >/dev/null 2>&1; then
         run nuctl create project cvat --platform local ||
@@ -548,12 +571,12 @@ deploy() {
 }
 
 pull_image() {
-    if [ "$IMAGE" = "$IMAGE_NAME:previous" ]; then
+    if [ "$IMAGE" = "$PREVIOUS" ]; then
         [ -n "$DRY_RUN" ] || docker image inspect "$IMAGE" >/dev/null 2>&1 ||
             die "no image from before the last upgrade is on this machine."
         # Its own name goes to the image that runs now.
-        IMAGE="$IMAGE_NAME:rollback"
-        run docker tag "$IMAGE_NAME:previous" "$IMAGE"
+        IMAGE="$ROLLBACK"
+        run docker tag "$PREVIOUS" "$IMAGE"
     elif [ -n "$DRY_RUN" ] || ! docker image inspect "$IMAGE" >/dev/null 2>&1; then
         run docker pull "$IMAGE" ||
             die "the image $IMAGE is not on this machine and cannot be pulled; 'docker login' to its registry, or 'docker load' it."
@@ -564,7 +587,7 @@ pull_image() {
 check_settings_in_image() {
     local setting options=()
     ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || return 0
-    for setting in ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
+    for setting in "SAM2_FUNCTION=$KIND" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} ${STORE[@]+"${STORE[@]}"}; do
         options+=(--env "$setting")
     done
     run docker run --rm ${options[@]+"${options[@]}"} "$IMAGE" python -m sam2_tracker.check_settings ||
@@ -577,7 +600,7 @@ keep_previous_image() {
     [ -z "$DRY_RUN" ] || return 0
     before="$(docker inspect --format '{{.Image}}' "$CONTAINER" 2>/dev/null)" || return 0
     after="$(docker image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null)" || return 0
-    [ "$before" = "$after" ] || run docker tag "$before" "$IMAGE_NAME:previous" ||
+    [ "$before" = "$after" ] || run docker tag "$before" "$PREVIOUS" ||
         printf 'warning: there will be no --rollback to the image that runs now.\n' >&2
 }
 
@@ -599,6 +622,10 @@ wait_until_ready() {
     done
     port="$(docker port "$CONTAINER" 8080/tcp 2>/dev/null | sed -n 's/.*:\([0-9]*\)$/\1/p' | head -n 1)" || true
     printf 'It runs on port %s: %s\n' "${port:-unknown}" "$answer"
+    if [ "$KIND" = interactor ]; then
+        printf '\nNext: in CVAT open a job, AI Tools, Interactors, "Segment Anything 2: Interactor".\n'
+        return
+    fi
     case "$answer" in *'"answers": false'*)
         printf 'warning: its store does not answer; until it does, requests get 503. Check CVAT_FUNCTIONS_REDIS_HOST.\n' >&2
         ;;

@@ -9,6 +9,13 @@ import sys
 import traceback
 from typing import Any
 
+from interactor import Interactor, build_interactor
+from sam2_tracker.click_protocol import (
+    body_to_clicks,
+    found_to_json,
+    found_to_old_json,
+    takes_shapes,
+)
 from sam2_tracker.errors import (
     AllObjectsFailed,
     BadMethod,
@@ -23,6 +30,7 @@ from sam2_tracker.stopwatch import Stopwatch
 from tracker import Tracker, build_tracker
 
 VERSION = "0.1.0"
+Function = Tracker | Interactor
 RUNNING = ("version", "model", "fingerprint", "device", "precision", "store")
 """What /metrics says of the running function."""
 
@@ -46,28 +54,34 @@ def _start(context: Any) -> None:
     settings = settings_from_environment(os.environ)
     worker_id = int(context.worker_id or 0)
     check_workers(settings, worker_id)
-    tracker = build_tracker(settings)
-    tracker.warm_up()
-    context.user_data.tracker = tracker
+    build = build_interactor if settings.function == "interactor" else build_tracker
+    function: Function = build(settings)
+    function.warm_up()
+    context.user_data.function = function
     context.user_data.settings = settings
-    running = {name: str(value) for name, value in _flat(tracker).items() if name in RUNNING}
+    running = {name: str(value) for name, value in _flat(function).items() if name in RUNNING}
     context.user_data.metrics = Metrics(worker_id, running)
     if hasattr(context.platform, "set_termination_callback"):  # nuclio_sdk.test's has none
-        context.platform.set_termination_callback(lambda: _end(tracker))
-    context.logger.info_with("running", **_flat(tracker))
+        context.platform.set_termination_callback(lambda: _end(function))
+    context.logger.info_with("running", **_flat(function))
+    if settings.function == "tracker":
+        _warn_of_the_store(context, settings, function)
+    context.logger.info("Init context...100%")
+
+
+def _warn_of_the_store(context: Any, settings: Settings, function: Function) -> None:
     if settings.redis_host is None:
         context.logger.warn(
             "CVAT_FUNCTIONS_REDIS_HOST is not set: tracks are kept in this process's memory. They "
             "end with it, and a second worker would not know them."
         )
-    elif not tracker.store_answers():
+    elif not function.store_answers():
         context.logger.warn("Redis does not answer yet: requests get 503 until it does.")
-    context.logger.info("Init context...100%")
 
 
-def _end(tracker: Tracker) -> None:
+def _end(function: Function) -> None:
     """Nuclio calls this between two requests, and then waits until the process has ended."""
-    tracker.close()
+    function.close()
     sys.exit(0)
 
 
@@ -80,7 +94,7 @@ def handler(context: Any, event: Any) -> Any:
     try:
         if method not in (None, "POST"):
             raise BadMethod("Use GET or POST.")
-        status, body = 200, _track(context, event.body, watch)
+        status, body = 200, _answer(context, event, watch)
         context.logger.info_with("request", status=status, **watch.fields())
     except RequestError as error:
         status = error.status
@@ -103,8 +117,8 @@ def handler(context: Any, event: Any) -> Any:
 
 def _get(context: Any, path: str | None) -> Any:
     """/ready: 200, or 503 and the reason. /metrics: Prometheus text. Else: what is running."""
-    tracker: Tracker = context.user_data.tracker
-    store_answers = tracker.store_answers()
+    function: Function = context.user_data.function
+    store_answers = function.store_answers()
     status, content_type = 200, "application/json"
     if path == "/metrics":
         body, content_type = context.user_data.metrics.text(store_answers), CONTENT_TYPE
@@ -114,7 +128,7 @@ def _get(context: Any, path: str | None) -> Any:
     elif path == "/ready":
         body = json.dumps({"ready": True})
     else:
-        body = _info(tracker, store_answers)
+        body = _info(function, store_answers)
     return context.Response(body=body, headers={}, content_type=content_type, status_code=status)
 
 
@@ -123,9 +137,15 @@ def _text(value: str | bytes | None) -> str | None:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _track(context: Any, body: object, watch: Stopwatch) -> str:
-    tracker: Tracker = context.user_data.tracker
+def _answer(context: Any, event: Any, watch: Stopwatch) -> str:
+    function: Function = context.user_data.function
     settings: Settings = context.user_data.settings
+    if isinstance(function, Interactor):
+        return _click(function, settings, event, watch)
+    return _track(function, settings, event.body, watch)
+
+
+def _track(tracker: Tracker, settings: Settings, body: object, watch: Stopwatch) -> str:
     with watch.phase("read"):
         request = body_to_request(
             body, max_objects=settings.max_objects, max_points=settings.max_points
@@ -133,6 +153,19 @@ def _track(context: Any, body: object, watch: Stopwatch) -> str:
     answers = tracker.track(request, watch)
     with watch.phase("write"):
         return answers_to_json(answers)
+
+
+def _click(interactor: Interactor, settings: Settings, event: Any, watch: Stopwatch) -> str:
+    with watch.phase("read"):
+        request = body_to_clicks(event.body, max_objects=settings.max_objects)
+    found = interactor.click(request, watch)
+    headers = {
+        str(_text(name)).lower(): _text(value) for name, value in (event.headers or {}).items()
+    }
+    with watch.phase("write"):
+        if takes_shapes(headers.get("user-agent")):
+            return found_to_json(found)
+        return found_to_old_json(found, tolerance=settings.polygon_tolerance)
 
 
 def _cause(error: RequestError) -> str:
@@ -145,12 +178,12 @@ def _cause(error: RequestError) -> str:
     return error.message
 
 
-def _info(tracker: Tracker, store_answers: bool) -> str:
-    info = dataclasses.asdict(tracker.info())
+def _info(function: Function, store_answers: bool) -> str:
+    info = dataclasses.asdict(function.info())
     info["store"] = {"kind": info["store"], "answers": store_answers}
     return json.dumps({"version": VERSION, **info})
 
 
-def _flat(tracker: Tracker) -> dict[str, object]:
-    info = dataclasses.asdict(tracker.info())
+def _flat(function: Function) -> dict[str, object]:
+    info = dataclasses.asdict(function.info())
     return {"version": VERSION, **info.pop("limits"), **info}

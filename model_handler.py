@@ -23,6 +23,7 @@ from sam2_tracker.build_model import LoadedModel, build_model
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import ConfigurationError, ModelFailure
 from sam2_tracker.mask_logits import (
+    SINGLE_HOLE_FILL_LOGIT,
     fill_holes,
     find_distractors,
     logits_to_bitmaps,
@@ -314,6 +315,17 @@ class ModelHandler:
         return logits_to_bitmaps(
             logits, width=width, height=height, packed=self.device.type == "cuda"
         )
+
+    def single_bitmaps(
+        self, logits: Sequence[Tensor], *, width: int, height: int
+    ) -> Iterator[Bitmap]:
+        """logits_to_bitmaps for masks of decode(), with their holes filled as SAM2ImagePredictor
+        fills them."""
+        filled = [
+            fill_holes(each[None, None], largest=self._fill_hole_area, logit=SINGLE_HOLE_FILL_LOGIT)
+            for each in logits
+        ]
+        return self.logits_to_bitmaps([each[0, 0] for each in filled], width=width, height=height)
 
     def release_memory(self) -> None:
         """Gives back all device memory that is held for speed only."""

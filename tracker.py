@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The flow of one request: restore what is remembered, run the model once for all objects, save."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,23 +9,22 @@ import torch
 from PIL import Image
 
 from model_handler import FrameFeatures, ModelHandler, Prediction, Result
-from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.errors import (
     AllObjectsFailed,
     ObjectError,
-    OutOfMemory,
     SizeChanged,
     StateGone,
     StoreUnavailable,
     TooLarge,
     TrackerError,
 )
-from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.frame_cache import Frame, FrameCache
 from sam2_tracker.memory_bank import adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
 from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
+from sam2_tracker.out_of_memory import run_twice
 from sam2_tracker.protocol import (
     Adoption,
     Answer,
@@ -67,24 +65,7 @@ class TrackerInfo:
     limits: dict[str, float]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Frame:
-    """The request's image: decoded, or already known with its features from an earlier request."""
-
-    digest: bytes
-    width: int
-    height: int
-    content: Image.Image | FrameFeatures
-    """Pixels, or what is known of them from an earlier request."""
-
-    @property
-    def is_new(self) -> bool:
-        """It was not encoded in an earlier request."""
-        return isinstance(self.content, Image.Image)
-
-    @property
-    def megapixels(self) -> float:
-        return self.width * self.height / 1e6
+_Frame = Frame[FrameFeatures]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -131,9 +112,10 @@ class Tracker:
         self._store = store
         self._settings = settings
         self.budget = TimeBudget(settings.time_budget_seconds)
-        # By a digest of the encoded image: the next action over the same frames, or the same one
-        # after a correction, neither decodes nor encodes them again.
-        self._frames: ByteCache[bytes, _Frame] = ByteCache(settings.frame_cache_mib * MIB)
+        # The next action over the same frames, or the same one after a correction, finds them here.
+        self._frames: FrameCache[FrameFeatures] = FrameCache(
+            settings.frame_cache_mib * MIB, max_megapixels=settings.max_image_megapixels
+        )
         self._store_thread = StoreThread(settings.redis_timeout_seconds)
 
     def track(self, request: TrackRequest, watch: Stopwatch | None = None) -> list[Answer]:
@@ -143,16 +125,8 @@ class Tracker:
         saved before every object has been computed.
         """
         watch = watch or Stopwatch()
-        failures: list[OutOfMemory] = []
-        for _ in range(2):
-            try:
-                return self._track(request, watch)
-            except OutOfMemory as failure:
-                failures.append(failure.with_traceback(None))  # which holds the request's tensors
-            # Nothing was saved, so the request can be repeated: with what the caches held. After
-            # the second failure that is for the next request.
-            self._release_memory()
-        raise failures[-1]
+        # Nothing was saved, so the request can be repeated.
+        return run_twice(lambda: self._track(request, watch), self._release_memory)
 
     def _track(self, request: TrackRequest, watch: Stopwatch) -> list[Answer]:
         objects = [_to_object(entry) for entry in request.entries]
@@ -164,7 +138,7 @@ class Tracker:
             frame = None
             if any(each.seed or each.steps for each in objects if each.active):
                 with watch.phase("decode"):
-                    frame = self._open_frame(request.image)
+                    frame = self._frames.open(request.image)
             with watch.phase("load"):
                 _restore(objects, loading.wait())
             _adopt(objects)
@@ -195,7 +169,7 @@ class Tracker:
         with watch.phase("shapes"):
             self._make_shapes(stepped, results, frame)
         if any(each.active for each in (*drawn, *stepped)):  # the features served
-            self._keep_frame(frame, features)
+            self._frames.keep(frame, features)
         self._remember_costs(drawn, stepped, frame, watch)
 
     def warm_up(self) -> None:
@@ -264,20 +238,9 @@ class Tracker:
         self._store.ping()  # it would be of no use to compute what cannot be saved
         return []
 
-    def _open_frame(self, data: bytes) -> _Frame:
-        digest = hashlib.sha256(data).digest()
-        if (known := self._frames.get(digest)) is not None:
-            return known
-        image = decode_image(data, max_megapixels=self._settings.max_image_megapixels)
-        return _Frame(digest=digest, width=image.width, height=image.height, content=image)
-
     def _encode(self, frame: _Frame) -> FrameFeatures:
         content = frame.content
         return self._model.encode(content) if isinstance(content, Image.Image) else content
-
-    def _keep_frame(self, frame: _Frame, features: FrameFeatures) -> None:
-        if frame.is_new:
-            self._frames.put(frame.digest, replace(frame, content=features), features.nbytes)
 
     def _prepare_prompts(self, objects: Sequence[_Object], frame: _Frame) -> None:
         drawn = [each for each in objects if each.active and each.seed is not None]

@@ -17,6 +17,8 @@ from sam2_tracker.out_of_memory import memory_errors
 from sam2_tracker.shapes import Bitmap
 
 HOLE_FILL_LOGIT = 0.1
+SINGLE_HOLE_FILL_LOGIT = 10.0
+"""That of the official predictor for single images."""
 # Masks of large images that leave a GPU together.
 MASKS_AT_ONCE = 32
 SAME_PLACE_IOU = 0.7
@@ -25,7 +27,7 @@ SAME_PLACE_IOU = 0.7
 NO_MEMORY = "The device has too little memory for the masks of this frame."
 
 
-def fill_holes(logits: Tensor, *, largest: int) -> Tensor:
+def fill_holes(logits: Tensor, *, largest: int, logit: float = HOLE_FILL_LOGIT) -> Tensor:
     """Sets background components of at most `largest` pixels to a small positive logit.
 
     logits: (objects, 1, height, width). The official predictor does this where its CUDA extension
@@ -34,7 +36,7 @@ def fill_holes(logits: Tensor, *, largest: int) -> Tensor:
     if largest == 0:
         return logits
     holes = np.stack([_holes(mask, largest) for mask in logits.gt(0).cpu().numpy()[:, 0]])
-    return torch.where(torch.from_numpy(holes)[:, None].to(logits.device), HOLE_FILL_LOGIT, logits)
+    return torch.where(torch.from_numpy(holes)[:, None].to(logits.device), logit, logits)
 
 
 def mask_areas(logits: Tensor) -> list[int]:

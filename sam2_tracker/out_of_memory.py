@@ -2,11 +2,14 @@
 """Recognises that memory ran out, whoever says so."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
 from sam2_tracker.errors import OutOfMemory
+
+T = TypeVar("T")
 
 # torch has an exception of its own for its CUDA allocator only. Its CPU allocator, cuBLAS and cuDNN
 # raise a plain RuntimeError with one of these in its text.
@@ -38,3 +41,18 @@ def memory_errors(message: str) -> Iterator[None]:
         return
     # Not while the error is handled: its traceback holds the tensors of the call that failed.
     raise OutOfMemory(message)
+
+
+def run_twice(run: Callable[[], T], release: Callable[[], None]) -> T:
+    """Runs again after an OutOfMemory, with what `release` frees.
+
+    After a second one it is freed for the next request. Raises OutOfMemory.
+    """
+    failures: list[OutOfMemory] = []
+    for _ in range(2):
+        try:
+            return run()
+        except OutOfMemory as failure:
+            failures.append(failure.with_traceback(None))  # which holds the request's tensors
+        release()
+    raise failures[-1]

@@ -17,7 +17,6 @@ MAX_DISTANCE = 1 << 30
 """Frames between two keyframes of an object."""
 MAX_TOLERANCE = 0.1
 """Of polygons: 1 - IoU."""
-NO_OBJECT = "The body must be a JSON object with image, shapes and states."
 STATE_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -106,27 +105,42 @@ def body_to_request(body: object, *, max_objects: int, max_points: int) -> Track
     key `correction` or `adopt`. The error of a malformed object takes its place. Raises
     BadRequest if the request itself is malformed, TooLarge if it has more than `max_objects`.
     """
-    if isinstance(body, bytes | bytearray | str):
-        body = _parse_json(body)
-    if not isinstance(body, dict):
-        raise BadRequest(NO_OBJECT)
-    shapes, states = _list(body, "shapes"), _list(body, "states")
+    content = read_body(body, "image, shapes and states")
+    shapes, states = _list(content, "shapes"), _list(content, "states")
     count = max(len(shapes), len(states))
     if count > max_objects:
         raise TooLarge(f"{count} objects in one request; the limit is {max_objects}.")
     shapes += [None] * (count - len(shapes))
     states += [None] * (count - len(states))
-    image = body.get("image")
-    if not isinstance(image, str) or not image:
-        raise BadRequest("The image is missing: it must be an encoded image file in base64.")
-    try:
-        data = binascii.a2b_base64(image, strict_mode=True)
-    except ValueError:
-        raise BadRequest("The image is not valid base64.") from None
+    data = read_image(content)
     entries = [
         _entry(shape, state, max_points) for shape, state in zip(shapes, states, strict=True)
     ]
     return TrackRequest(image=data, entries=_lend(entries))
+
+
+def read_body(body: object, keys: str) -> dict[Any, Any]:
+    """A decoded JSON object, or its bytes or text. keys: what it holds, for the message.
+
+    Raises BadRequest.
+    """
+    no_object = f"The body must be a JSON object with {keys}."
+    if isinstance(body, bytes | bytearray | str):
+        body = _parse_json(body, no_object)
+    if not isinstance(body, dict):
+        raise BadRequest(no_object)
+    return body
+
+
+def read_image(content: dict[Any, Any]) -> bytes:
+    """The encoded image file of a request. Raises BadRequest."""
+    image = content.get("image")
+    if not isinstance(image, str) or not image:
+        raise BadRequest("The image is missing: it must be an encoded image file in base64.")
+    try:
+        return binascii.a2b_base64(image, strict_mode=True)
+    except ValueError:
+        raise BadRequest("The image is not valid base64.") from None
 
 
 def answers_to_json(answers: list[Answer]) -> str:
@@ -152,14 +166,14 @@ def error_to_json(code: str, message: str, indexes: list[int]) -> str:
     return json.dumps({"error": {"code": code, "message": message, "indexes": indexes}})
 
 
-def _parse_json(text: bytes | bytearray | str) -> object:
+def _parse_json(text: bytes | bytearray | str, no_object: str) -> object:
     try:
         return json.loads(text)
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
     except ValueError:
         # A text may be a JSON string that Nuclio has decoded already: valid, but no object.
-        wrong = NO_OBJECT if isinstance(text, str) else "The body is not valid JSON."
+        wrong = no_object if isinstance(text, str) else "The body is not valid JSON."
         raise BadRequest(wrong) from None
 
 

@@ -92,6 +92,10 @@ SWITCH = Kind(_switch, "0 or 1")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
+    function: str = setting(
+        "SAM2_FUNCTION", "tracker", _matching("tracker|interactor", "tracker or interactor")
+    )
+    """What the function is to CVAT."""
     redis_host: str | None = setting(
         "CVAT_FUNCTIONS_REDIS_HOST",
         None,
@@ -195,6 +199,8 @@ def check_workers(settings: Settings, worker_id: int = 0) -> None:
 
     worker_id: the number of this worker, from 0 on.
     """
+    if settings.function == "interactor":
+        return  # it remembers none
     if settings.redis_host is None and (settings.workers > 1 or worker_id > 0):
         raise ConfigurationError(
             "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST, or use one worker."

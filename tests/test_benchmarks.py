@@ -161,7 +161,7 @@ def test_a_second_action_neither_decodes_nor_encodes(
         decoded.append(data)
         return decode_image(data, **options)
 
-    monkeypatch.setattr("tracker.decode_image", decode)
+    monkeypatch.setattr("sam2_tracker.frame_cache.decode_image", decode)
     first, second = parts.second_action(SMALL, Clock(60), tmp_path, quiet)["actions"]
     assert (first["encoder_calls"], second["encoder_calls"]) == (20, 0)  # counted on the module
     assert len(decoded) == len(set(decoded)) == 20

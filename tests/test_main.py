@@ -210,7 +210,7 @@ def test_failures_are_answered_without_a_traceback_and_logged(
     def fail(request: object, log: object) -> None:
         raise error
 
-    monkeypatch.setattr(context.user_data.tracker, "track", fail)
+    monkeypatch.setattr(context.user_data.function, "track", fail)
     context.logger.lines.clear()
     found, answer = call(context, init(FRAME, [POLYGON]))
     assert found == status
@@ -299,8 +299,8 @@ def test_a_redis_that_is_down_at_start(
     main.init_context(started)
     assert "Redis does not answer yet" in started.logger.text()
     assert call(started, None, method="GET")[1]["store"] == {"kind": "redis", "answers": False}
-    encode, encoded = started.user_data.tracker._model.encode, []
-    started.user_data.tracker._model.encode = lambda image: encoded.append(1) or encode(image)
+    encode, encoded = started.user_data.function._model.encode, []
+    started.user_data.function._model.encode = lambda image: encoded.append(1) or encode(image)
     status, answer = call(started, init(FRAME, [POLYGON]))
     assert status == 503
     assert answer["error"]["code"] == "store_unavailable"
@@ -326,7 +326,7 @@ def test_start_and_end_with_the_embedded_store(environment: Callable[..., None])
     running = [fields for _, message, fields in started.logger.lines if message == "running"]
     assert running[0]["store"] == "embedded"
     closed: list[bool] = []
-    store = started.user_data.tracker._store
+    store = started.user_data.function._store
     close = store.close
     store.close = lambda: closed.append(True) or close()
     with pytest.raises(SystemExit, match="0"):

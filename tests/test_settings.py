@@ -13,6 +13,7 @@ from sam2_tracker.settings import Settings, settings_from_environment
 README = Path(__file__).resolve().parents[1] / "README.md"
 # By field: its variable, a text other than the default, and the value that it stands for.
 VARIABLES: dict[str, tuple[str, str, object]] = {
+    "function": ("SAM2_FUNCTION", "interactor", "interactor"),
     "redis_host": ("CVAT_FUNCTIONS_REDIS_HOST", "cvat_redis_ondisk", "cvat_redis_ondisk"),
     "redis_port": ("CVAT_FUNCTIONS_REDIS_PORT", "6666", 6666),
     "redis_password": ("CVAT_FUNCTIONS_REDIS_PASSWORD", " p w ", " p w "),

@@ -23,9 +23,10 @@ from faults.reference import image_to_png
 from faults.standin_model import SAM2, HashedFrame, StandinModel
 from PIL import Image
 
+import interactor as interactor_module
 import main
 import tracker as tracker_module
-from model_handler import Prediction
+from model_handler import Candidates, Prediction
 from sam2_tracker import records as records_module
 from sam2_tracker import stopwatch, threads
 from sam2_tracker.errors import ConfigurationError, TooLarge
@@ -52,9 +53,12 @@ class RecordingModel(StandinModel):
         self.on_start: Callable[[int], None] = lambda count: None
         self.on_step: Callable[[int], None] = lambda count: None
 
-    def encode(self, image: Image.Image) -> HashedFrame:
+    def encode(self, image: Image.Image, *, single: bool = False) -> HashedFrame:
         self.encoded += 1
         return super().encode(image)
+
+    def decode(self, frame: Any, prompts: Any, **options: Any) -> list[Candidates]:
+        return [Candidates(logits=torch.zeros(1, 8, 8), ious=(0.5,)) for _ in prompts]
 
     def start(self, frame: Any, prompts: Any, **size: int) -> list[Prediction]:
         self.started += len(prompts)
@@ -75,13 +79,14 @@ class Function:
         names = {field.name: field.metadata["variable"] for field in dataclasses.fields(Settings)}
         self.models: list[RecordingModel] = []
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(tracker_module, "ModelHandler", self._model)
+            for module in (tracker_module, interactor_module):
+                patched.setattr(module, "ModelHandler", self._model)
             settings = {"model": "sam2.1_hiera_micro", "threads": 1, **settings}
             for name, value in settings.items():
                 patched.setenv(names[name], str(value))
             self.context = nuclio_sdk.Context(_Silent(), nuclio_sdk.Platform("local"), worker_id=0)
             main.init_context(self.context)
-        self.tracker = self.context.user_data.tracker
+        self.tracker = self.context.user_data.function
         (self.model,) = self.models
 
     def _model(self, files: Any, **options: Any) -> RecordingModel:
@@ -92,6 +97,10 @@ class Function:
         event = nuclio_sdk.Event(body={**BODY, **body}, method="POST")
         response = main.handler(self.context, event)
         return response.status_code, json.loads(response.body)
+
+    def get(self) -> Any:
+        response = main.handler(self.context, nuclio_sdk.Event(method="GET"))
+        return json.loads(response.body)
 
     def code(self, **body: Any) -> str | None:
         """Of the error that a request gets."""
@@ -155,6 +164,12 @@ def test_the_options_of_the_model(start: Start) -> None:
     options = dict(start(**given).model.options)
     options.pop("cache")
     assert options == given
+
+
+@check("function")
+def test_what_the_function_is(start: Start) -> None:
+    assert start().get()["store"] == {"kind": "embedded", "answers": True}
+    assert start(function="interactor").get()["store"] == {"kind": "none", "answers": True}
 
 
 @check("model", "config", "checkpoint")

@@ -212,6 +212,58 @@ def test_nuclio_accepts_every_field(name: str) -> None:
     assert [key for key in spec if key in order] == order, "CVAT's order"
 
 
+@pytest.mark.parametrize("device", ["", "-gpu"])
+def test_the_interactor_is_the_tracker_but_for_what_cvat_reads(device: str) -> None:
+    """docs/interactor.md has what CVAT makes of each annotation."""
+    tracker, interactor = (
+        yaml.safe_load((ROOT / f"function{kind}{device}.yaml").read_text())
+        for kind in ("", "-interactor")
+    )
+    check_config(interactor)
+    annotations = interactor["metadata"].pop("annotations")
+    assert annotations.pop("name") == "Segment Anything 2: Interactor"
+    assert "right click" in annotations.pop("help_message")
+    assert annotations == {
+        "type": "interactor",
+        "spec": None,
+        "version": "2",
+        "min_pos_points": "0",
+        "min_neg_points": "0",
+        "startswith_box_optional": "true",
+    }
+    assert interactor["metadata"].pop("name") == NAME.replace("tracker", "interactor")
+    assert interactor["spec"].pop("env") == [{"name": "SAM2_FUNCTION", "value": "interactor"}]
+    ports = [
+        each["spec"]["triggers"]["myHttpTrigger"]["attributes"].pop("port")
+        for each in (tracker, interactor)
+    ]
+    assert ports == [32100, 32101]
+    for each in (tracker, interactor):
+        each["metadata"] = {k: each["metadata"][k] for k in ("namespace", "labels")}
+        del each["spec"]["description"]
+    assert interactor == tracker
+
+
+def test_the_interactor_is_deployed_beside_the_tracker_and_without_a_store(
+    machine: Machine,
+) -> None:
+    assert machine.run("./deploy_cpu.sh").returncode == 0
+    done = machine.run("./deploy_cpu.sh --interactor --env SAM2_THREADS=2")
+    assert done.returncode == 0, done.stderr
+    assert "Interactors" in done.stdout
+    own = NAME.replace("tracker", "interactor")
+    assert [call[2] for call in machine.calls("nuctl", "deploy")] == [own]
+    config = machine.config("function-interactor.yaml")
+    assert config["spec"]["env"] == [
+        {"name": "SAM2_FUNCTION", "value": "interactor"},
+        {"name": "SAM2_THREADS", "value": "2"},
+    ]
+    stopped = machine.calls("docker", "stop")
+    assert all(CONTAINER not in call for call in stopped)
+    for refused in ("--redis-secret s --stage out/x", "--env SAM2_FUNCTION=tracker"):
+        assert machine.run(f"./deploy_cpu.sh --interactor {refused}").returncode == 1
+
+
 def test_the_two_differ_only_in_the_device() -> None:
     cpu, gpu = (
         yaml.safe_load((ROOT / name).read_text())["spec"]
@@ -357,7 +409,7 @@ def test_no_test_benchmark_or_training_code_ships(machine: Machine) -> None:
     assert machine.directives()[-1] == "RUN python -m sam2_tracker.download"
     folders = {path.name for path in machine.copy.iterdir() if path.is_dir()}
     assert folders == {"sam2_tracker", "weights"}
-    ours = {"main", "tracker", "model_handler", "tracker_state", "sam2_tracker"}
+    ours = {"main", "tracker", "interactor", "model_handler", "tracker_state", "sam2_tracker"}
     unshipped = {path.stem for path in ROOT.iterdir()} - ours
     for path in machine.copy.rglob("*.py"):
         assert not imports(path) & unshipped, path.name
@@ -957,7 +1009,7 @@ def test_a_staged_copy_holds_no_password(machine: Machine) -> None:
 def test_a_configuration_for_an_image_that_is_built(machine: Machine) -> None:
     done = machine.run("./deploy_cpu.sh --stage out/function --image r.example.org/sam2:1")
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in machine.copy.iterdir()} == {"function.yaml", "function-gpu.yaml"}
+    assert {path.name for path in machine.copy.iterdir()} == set(scripts_list("CONFIGS"))
     assert "build" not in machine.config()["spec"]
     assert machine.calls() == []
 

@@ -109,7 +109,7 @@ def local_function(records: Records) -> Callable[[object], Reply]:
     logger.set_handler("default", io.StringIO(), nuclio_sdk.logger.JSONFormatter())
     context = nuclio_sdk.Context(logger)
     context.user_data.settings = Settings()
-    context.user_data.tracker = make_tracker(records)
+    context.user_data.function = make_tracker(records)
     context.user_data.metrics = Metrics(0, {})
 
     def ask(body: object) -> Reply:

@@ -22,6 +22,7 @@ from typing import Any
 import main
 import tracker
 from faults.standin_model import StandinModel
+from sam2_tracker import frame_cache
 from sam2_tracker.records import RedisRecords
 from tools import serve
 
@@ -58,7 +59,7 @@ def die_on_demand(control: Path) -> None:
 
         setattr(owner, name, wrapped)
 
-    after(tracker, "decode_image", "decoded")
+    after(frame_cache, "decode_image", "decoded")
     after(tracker.Tracker, "_read_store", "loaded")
     after(StandinModel, "step", "computed")
     put = RedisRecords.put

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""The flow of one request of CVAT's interactor: clicks on one image to the mask of the object.
+
+CVAT sends all clicks every time, and nothing is remembered between two requests but for speed. So
+what the earlier clicks found, which corrects the mask from click to click, is worked out again in
+an order of its own: docs/interactor.md, "Click by click".
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model_handler import FrameFeatures, ModelHandler
+from sam2_tracker.byte_cache import ByteCache
+from sam2_tracker.click_protocol import ClickRequest, Found, request_to_objects
+from sam2_tracker.clicks import Clicks
+from sam2_tracker.errors import AllObjectsFailed, BadShape, ModelFailure, ObjectError
+from sam2_tracker.frame_cache import Frame, FrameCache
+from sam2_tracker.models import model_files
+from sam2_tracker.out_of_memory import run_twice
+from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.stopwatch import Stopwatch
+from sam2_tracker.threads import set_threads
+
+LOGITS_SHARE = 16
+"""The part of the frame cache, one of so many, that holds what clicks found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InteractorInfo:
+    """What a running interactor is, for GET and for the log at start."""
+
+    model: str
+    fingerprint: str
+    device: str
+    precision: str
+    threads: int
+    store: str
+    limits: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Mask:
+    logits: Tensor
+    """float32 (size / 4, size / 4) on the model's device."""
+    iou: float
+    """As the model predicts it."""
+
+
+class Interactor:
+    def __init__(self, model: ModelHandler, settings: Settings) -> None:
+        self._model = model
+        self._settings = settings
+        share = settings.frame_cache_mib * MIB // LOGITS_SHARE
+        self._frames: FrameCache[FrameFeatures] = FrameCache(
+            settings.frame_cache_mib * MIB - share, max_megapixels=settings.max_image_megapixels
+        )
+        # By the digest of the image and the clicks that led there.
+        self._steps: ByteCache[tuple[bytes, Clicks], _Mask] = ByteCache(share)
+
+    def click(self, request: ClickRequest, watch: Stopwatch | None = None) -> list[Found]:
+        """The object of each box, or the one that was clicked on.
+
+        Raises RequestError.
+        """
+        watch = watch or Stopwatch()
+        return run_twice(lambda: self._click(request, watch), self._release_memory)
+
+    def _click(self, request: ClickRequest, watch: Stopwatch) -> list[Found]:
+        watch.image_bytes = len(request.image)
+        with watch.phase("decode"):
+            frame = self._frames.open(request.image)
+        try:
+            objects = request_to_objects(request, width=frame.width, height=frame.height)
+            watch.objects = watch.started = len(objects)
+            content = frame.content
+            if isinstance(content, Image.Image):
+                with watch.phase("encode"):
+                    content = self._model.encode(content, single=True)
+                self._frames.keep(frame, content)
+            with watch.phase("start"):
+                found = [self._find(frame, content, clicks) for clicks in objects]
+        except ObjectError as error:
+            raise AllObjectsFailed({0: error}) from error
+        with watch.phase("shapes"):
+            bitmaps = self._model.single_bitmaps(
+                [each.logits for each in found], width=frame.width, height=frame.height
+            )
+            return [
+                Found(bitmap=bitmap, confidence=min(max(each.iou, 0.0), 1.0))
+                for each, bitmap in zip(found, bitmaps, strict=True)
+            ]
+
+    def warm_up(self) -> None:
+        """Runs every part that a click needs, so that no request pays for what happens once."""
+        side = 64
+        features = self._model.encode(Image.new("RGB", (side, side)), single=True)
+        frame = Frame[FrameFeatures](digest=b"", width=side, height=side, content=features)
+        middle = (side / 2, side / 2)
+        self._find(frame, features, Clicks(points=(middle, middle), positive=(True, False)))
+        self._steps.clear()
+
+    def info(self) -> InteractorInfo:
+        return InteractorInfo(
+            model=self._model.name,
+            fingerprint=self._model.fingerprint,
+            device=str(self._model.device),
+            precision=self._model.precision,
+            threads=torch.get_num_threads(),
+            store="none",
+            limits={
+                "image_megapixels": self._settings.max_image_megapixels,
+                "objects": self._settings.max_objects,
+            },
+        )
+
+    def store_answers(self) -> bool:
+        """It needs no store."""
+        return True
+
+    def close(self) -> None:
+        """It holds nothing that outlives it."""
+
+    def _release_memory(self) -> None:
+        self._frames.clear()
+        self._steps.clear()
+        self._model.release_memory()
+
+    def _find(self, frame: Frame[FrameFeatures], features: FrameFeatures, clicks: Clicks) -> _Mask:
+        """What the last of the clicks leads to. Raises ModelFailure."""
+        mask = None
+        for step in click_by_click(clicks):
+            known = self._steps.get((frame.digest, step))
+            if known is None:
+                known = self._decode(frame, features, step, mask)
+                self._steps.put((frame.digest, step), known, known.logits.nbytes)
+            mask = known
+        if mask is None:
+            raise BadShape("Click on the object at least once, or draw a box around it.")
+        return mask
+
+    def _decode(
+        self,
+        frame: Frame[FrameFeatures],
+        features: FrameFeatures,
+        step: Clicks,
+        before: _Mask | None,
+    ) -> _Mask:
+        (found,) = self._model.decode(
+            features,
+            [step],
+            width=frame.width,
+            height=frame.height,
+            multimask=step.count == 1,  # one click can mean a part or the whole
+            previous=() if before is None else (before.logits,),
+        )
+        if isinstance(found, ModelFailure):
+            raise found
+        return _Mask(logits=found.logits[found.best], iou=found.ious[found.best])
+
+
+def click_by_click(clicks: Clicks) -> Iterator[Clicks]:
+    """The prompts that lead to a mask, each with one click more than the one before.
+
+    The box comes first, without one the first positive click; then the other positive clicks, then
+    the negative ones. CVAT does not tell in which order they were made.
+    """
+    first = 0 if clicks.box is not None else 1
+    for count in range(first, len(clicks.points) + 1):
+        yield replace(clicks, points=clicks.points[:count], positive=clicks.positive[:count])
+
+
+def build_interactor(settings: Settings) -> Interactor:
+    """Loads the model. Raises ConfigurationError."""
+    set_threads(settings.threads, settings.workers)
+    model = ModelHandler(
+        model_files(settings),
+        device=settings.device,
+        precision=settings.precision,
+        fill_hole_area=settings.fill_hole_area,
+        image_size=settings.image_size,
+    )
+    return Interactor(model, settings)

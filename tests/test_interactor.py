@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: MIT
+"""CVAT's interactor: each row of docs/interactor.md, by Nuclio's entry points and over HTTP."""
+
+import base64
+import json
+import math
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import nuclio_sdk
+import numpy as np
+import pytest
+from cvat_requests import image_to_base64
+from cvat_sdk.masks import decode_mask
+from PIL import Image
+from test_http import environment
+from test_main import new_context
+
+import main
+from interactor import Interactor, click_by_click
+from model_handler import ModelHandler
+from sam2_tracker.click_protocol import ClickRequest
+from sam2_tracker.clicks import MAX_CLICKS, Clicks
+from sam2_tracker.errors import ConfigurationError, OutOfMemory
+from sam2_tracker.models import ModelFiles
+from sam2_tracker.settings import Settings, check_workers
+from sam2_tracker.shapes import polygon_to_bitmap
+from tools.function_process import FunctionProcess
+from tools.official import official_image_predictor, opencv_holes
+from tools.sam2_models import load_model
+from training.clips import draw_clip
+
+WIDTH, HEIGHT = 320, 240
+OLD, NEW = "CVAT/2.59.1 python-requests/2.32", "CVAT/2.60.0 python-requests/2.32"
+POSITIVE, NEGATIVE = [[120.0, 90.5], [150.25, 130.0]], [[20.0, 200.0], [300.0, 20.0]]
+BOX = [[60.5, 40.25], [200.0, 180.0]]
+
+
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    return Image.fromarray(draw_clip(5, frames=1, width=WIDTH, height=HEIGHT, objects=3).frames[0])
+
+
+@pytest.fixture(scope="module")
+def context(micro_files: ModelFiles) -> Any:
+    """A running interactor, without a Redis."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in environment(micro_files, SAM2_FUNCTION="interactor").items():
+            patched.setenv(name, value)
+        started = new_context()
+        main.init_context(started)
+    return started
+
+
+def body(image: Image.Image, **clicks: Any) -> dict[str, Any]:
+    """As CVAT's server sends it: all three keys."""
+    return {
+        "image": image_to_base64(image),
+        "pos_points": [],
+        "neg_points": [],
+        "obj_bbox": [],
+        **clicks,
+    }
+
+
+def call(context: Any, content: object, agent: str | None = NEW) -> tuple[int, Any]:
+    headers = {"User-Agent": agent} if agent else {}
+    event = nuclio_sdk.Event(body=content, method="POST", headers=headers)
+    response = main.handler(context, event)
+    return response.status_code, json.loads(response.body)
+
+
+def bitmap(shape: dict[str, Any]) -> np.ndarray:
+    return decode_mask(shape["points"], image_width=WIDTH, image_height=HEIGHT)
+
+
+# ---- the masks ----
+
+
+def notebook(
+    files: ModelFiles, image: Image.Image, clicks: Clicks, fill_hole_area: int
+) -> tuple[np.ndarray, float]:
+    """As sam2's image_predictor_example.ipynb refines a mask: with the best logits so far."""
+    predictor = official_image_predictor(files, fill_hole_area=fill_hole_area)
+    previous, masks, ious = None, np.zeros(0), np.zeros(0)
+    with opencv_holes():
+        predictor.set_image(image)
+        first = 0 if clicks.box else 1
+        for count in range(first, len(clicks.points) + 1):
+            points, labels = clicks.points[:count], clicks.positive[:count]
+            masks, ious, logits = predictor.predict(
+                point_coords=np.array(points) if points else None,
+                point_labels=np.array(labels, dtype=int) if points else None,
+                box=np.array(clicks.box) if clicks.box else None,
+                mask_input=previous,
+                multimask_output=clicks.box is None and count == 1,
+            )
+            previous = logits[ious.argmax()][None]
+    return masks[ious.argmax()].astype(bool), float(ious.max())
+
+
+@pytest.mark.parametrize("fill_hole_area", [0, 8])
+@pytest.mark.parametrize(
+    ("positive", "negative", "box"),
+    [
+        (1, 0, False), (2, 0, False), (2, 2, False), (0, 0, True), (0, 1, True), (2, 1, True),
+    ],
+)  # fmt: skip
+def test_click_by_click_as_sam2s_own_example(
+    micro_files: ModelFiles, image: Image.Image, positive: int, negative: int, box: bool,
+    fill_hole_area: int,
+) -> None:  # fmt: skip
+    model = load_model(micro_files, fill_hole_area=fill_hole_area)
+    chosen = [*POSITIVE[:positive], *NEGATIVE[:negative]]
+    clicks = Clicks(
+        points=tuple((x, y) for x, y in chosen),
+        positive=(True,) * positive + (False,) * negative,
+        box=(60.5, 40.25, 200.0, 180.0) if box else None,
+    )
+    (ours,) = Interactor(model, Settings(threads=1)).click(
+        request(image, POSITIVE[:positive], NEGATIVE[:negative], [sum(BOX, [])] if box else [])
+    )
+    mask, iou = notebook(micro_files, image, clicks, fill_hole_area)
+    np.testing.assert_array_equal(ours.bitmap, mask)
+    assert ours.confidence == min(max(iou, 0.0), 1.0)
+
+
+def request(
+    image: Image.Image,
+    positive: Sequence[Any],
+    negative: Sequence[Any] = (),
+    boxes: Sequence[Any] = (),
+) -> ClickRequest:
+    data = base64.b64decode(image_to_base64(image))
+    return ClickRequest(
+        image=data, positive=list(positive), negative=list(negative), boxes=tuple(boxes)
+    )
+
+
+class Counting(ModelHandler):
+    """Counts what it does."""
+
+    def __init__(self, model: ModelHandler) -> None:
+        self.__dict__.update(model.__dict__)
+        self.encoded = self.decoded = 0
+        self.fails = False
+
+    def encode(self, image: Image.Image, *, single: bool = False) -> Any:
+        self.encoded += 1
+        if self.fails:
+            self.fails = False
+            raise OutOfMemory("once")
+        return super().encode(image, single=single)
+
+    def decode(self, frame: Any, prompts: Any, **options: Any) -> Any:
+        self.decoded += 1
+        return super().decode(frame, prompts, **options)
+
+
+def test_the_next_click_costs_one_decode_and_the_answer_never_depends_on_the_cache(
+    micro_model: ModelHandler, image: Image.Image
+) -> None:
+    counting = Counting(micro_model)
+    warm = Interactor(counting, Settings(threads=1))
+    session = [(1, 0), (1, 1), (2, 1), (2, 2), (1, 2)]  # the last one took a click back
+    costs, answers = [], []
+    for positive, negative in session:
+        before = counting.decoded
+        answers.append(warm.click(request(image, POSITIVE[:positive], NEGATIVE[:negative]))[0])
+        costs.append(counting.decoded - before)
+    assert counting.encoded == 1
+    # A second positive click counts as made before the negative one: both are worked out.
+    assert costs == [1, 1, 2, 1, 1]
+    for (positive, negative), answer in zip(session, answers, strict=True):
+        cold = Interactor(micro_model, Settings(threads=1, frame_cache_mib=0))
+        (other,) = cold.click(request(image, POSITIVE[:positive], NEGATIVE[:negative]))
+        np.testing.assert_array_equal(answer.bitmap, other.bitmap)
+        assert answer.confidence == other.confidence
+    assert not np.array_equal(answers[0].bitmap, answers[3].bitmap)  # clicks do count
+
+
+def test_the_order_of_the_clicks_that_correct_a_mask() -> None:
+    points = ((1.0, 1.0), (2.0, 2.0), (3.0, 3.0))
+    clicks = Clicks(points=points, positive=(True, True, False))
+    assert [len(step.points) for step in click_by_click(clicks)] == [1, 2, 3]
+    with_box = Clicks(points=points[:1], positive=(True,), box=(0.0, 0.0, 9.0, 9.0))
+    assert [len(step.points) for step in click_by_click(with_box)] == [0, 1]
+
+
+def test_too_little_memory_is_cured_once(micro_model: ModelHandler, image: Image.Image) -> None:
+    counting = Counting(micro_model)
+    counting.fails = True
+    assert Interactor(counting, Settings(threads=1)).click(request(image, POSITIVE))
+    assert counting.encoded == 2
+
+
+# ---- the contract ----
+
+
+@pytest.mark.parametrize("agent", [NEW, "CVAT/2.73.0 python-requests/2.32", "curl/8", None])
+def test_a_new_cvat_gets_a_mask_with_its_confidence(
+    context: Any, image: Image.Image, agent: str | None
+) -> None:
+    status, answer = call(context, body(image, pos_points=POSITIVE, neg_points=NEGATIVE), agent)
+    assert status == 200
+    assert set(answer) == {"shapes"}  # `mask` beside it would hide them from the page
+    (shape,) = answer["shapes"]
+    assert shape["type"] == "mask"
+    assert bitmap(shape).any()
+    ((attribute,),) = [shape["attributes"]]
+    assert attribute["spec_id"] == 0
+    assert isinstance(attribute["value"], str)
+    assert 0 <= float(attribute["value"]) <= 1
+
+
+@pytest.mark.parametrize("agent", ["CVAT/2.40.0 python-requests/2.32", OLD])
+def test_an_old_cvat_gets_the_same_mask_as_pixels_with_a_polygon(
+    context: Any, image: Image.Image, agent: str
+) -> None:
+    content = body(image, obj_bbox=BOX)
+    (shape,) = call(context, content)[1]["shapes"]
+    status, answer = call(context, content, agent)
+    assert status == 200
+    left, top, right, bottom = answer["bounds"]
+    whole = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    whole[top : bottom + 1, left : right + 1] = answer["mask"]
+    np.testing.assert_array_equal(whole, bitmap(shape))
+    ring = [coordinate for point in answer["points"] for coordinate in point]
+    drawn = polygon_to_bitmap(ring, width=WIDTH, height=HEIGHT)
+    assert (drawn & whole).any()
+
+
+def test_nothing_found(context: Any, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new page says "No shapes to display"; the old one draws nothing, and does not break."""
+    function = context.user_data.function
+    none = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    monkeypatch.setattr(function._model, "single_bitmaps", lambda *args, **size: iter([none]))
+    content = body(image, pos_points=POSITIVE)
+    assert call(context, content) == (200, {"shapes": []})
+    old = {"mask": [[0]], "points": [], "bounds": [0, 0, 0, 0]}
+    assert call(context, content, OLD) == (200, old)
+
+
+def test_several_boxes_are_several_objects_and_each_click_belongs_to_the_nearest(
+    context: Any, image: Image.Image
+) -> None:
+    boxes = [[10.0, 10.0], [100.0, 100.0], [150.0, 100.0], [300.0, 230.0]]
+    click = [[140.0, 110.0]]  # outside of both
+    _, together = call(context, body(image, obj_bbox=boxes, neg_points=click))
+    _, first = call(context, body(image, obj_bbox=boxes[:2]))
+    _, second = call(context, body(image, obj_bbox=boxes[2:], neg_points=click))
+    assert together["shapes"] == first["shapes"] + second["shapes"]
+    assert len(together["shapes"]) == 2
+    _, old = call(context, body(image, obj_bbox=boxes, neg_points=click), OLD)
+    assert np.sum(old["mask"]) == (bitmap(first["shapes"][0]) | bitmap(second["shapes"][0])).sum()
+
+
+def test_keys_that_cvat_leaves_out(context: Any, image: Image.Image) -> None:
+    content = {"image": image_to_base64(image), "pos_points": POSITIVE, "obj_bbox": None}
+    assert call(context, content) == call(context, body(image, pos_points=POSITIVE))
+
+
+@pytest.mark.parametrize(
+    ("clicks", "sentence"),
+    [
+        ({}, "at least once"),
+        ({"neg_points": NEGATIVE}, "at least once"),
+        ({"pos_points": [[WIDTH + 1, 5]]}, "does not lie on the image"),
+        ({"pos_points": [[5, -0.5]]}, "does not lie on the image"),
+        ({"pos_points": POSITIVE, "neg_points": [[1e308, 5]]}, "does not lie on the image"),
+        ({"pos_points": [[math.nan, 5]]}, "finite"),
+        ({"pos_points": [[math.inf, 5]]}, "finite"),
+        ({"pos_points": [["5", 5]]}, "numbers"),
+        ({"pos_points": [[True, 5]]}, "numbers"),
+        ({"pos_points": [[5]]}, "each with two numbers"),
+        ({"pos_points": [5, 5]}, "each with two numbers"),
+        ({"pos_points": {"x": 5}}, "each with two numbers"),
+        ({"pos_points": [[5, 5]] * 5000}, f"limit is {MAX_CLICKS}"),
+        ({"pos_points": POSITIVE, "neg_points": [[5, 5]] * MAX_CLICKS}, f"limit is {MAX_CLICKS}"),
+        ({"obj_bbox": [[5, 5]]}, "two points"),
+        ({"obj_bbox": [[50, 50], [5, 5]]}, "left <= right"),
+        ({"obj_bbox": [[-50, -50], [-5, -5]]}, "covers no pixel"),
+        ({"obj_bbox": [[math.nan, 5], [50, 50]]}, "finite"),
+        ({"pos_points": POSITIVE, "text_prompts": ["a cat"]}, "no text"),
+        ({"pos_points": POSITIVE, "image": ""}, "image is missing"),
+        ({"pos_points": POSITIVE, "image": "AAAA"}, "image"),
+    ],
+)
+def test_hostile_input_gets_a_sentence(
+    context: Any, image: Image.Image, clicks: dict[str, Any], sentence: str
+) -> None:
+    status, answer = call(context, {**body(image), **clicks})
+    assert status == 400
+    assert sentence in answer["error"]["message"]
+    assert call(context, body(image, pos_points=POSITIVE))[0] == 200  # it goes on
+
+
+def test_more_boxes_than_objects_are_allowed(context: Any, image: Image.Image) -> None:
+    status, answer = call(context, body(image, obj_bbox=[[5, 5], [50, 50]] * 101))
+    assert (status, answer["error"]["code"]) == (413, "too_large")
+
+
+def test_several_interactors_need_no_redis() -> None:
+    check_workers(Settings(function="interactor", workers=4), worker_id=3)
+    with pytest.raises(ConfigurationError, match="Redis"):
+        check_workers(Settings(workers=4), worker_id=3)
+
+
+# ---- over HTTP ----
+
+
+def test_ten_annotators_click_at_once_on_one_worker(
+    micro_files: ModelFiles,
+) -> None:
+    """What a worker does for one it does not do again for another: five frames are encoded once
+    each, in whatever order ten clicks on them come; and each gets the answer it gets alone."""
+    clip = draw_clip(5, frames=5, width=WIDTH, height=HEIGHT, objects=3)
+    frames = [Image.fromarray(frame) for frame in clip.frames]
+    clicks = [body(frames[n % 5], pos_points=[[100.0 + 10 * n, 120.0]]) for n in range(10)]
+    variables = environment(micro_files, SAM2_FUNCTION="interactor")
+    with FunctionProcess(variables) as server, ThreadPoolExecutor(10) as annotators:
+        assert server.get()["store"] == {"kind": "none", "answers": True}
+        found = list(annotators.map(server.post, clicks))
+        assert [status for status, _ in found] == [200] * 10
+        requests = [line for line in server.log.splitlines() if "objects" in line and "200" in line]
+        assert len(requests) == 10
+        assert sum(bool(re.search("encode_ms", line)) for line in requests) == 5
+        assert [server.post(each) for each in clicks] == found  # alone
