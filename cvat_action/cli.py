@@ -29,7 +29,7 @@ from cvat_action import commands, report
 from cvat_action.commands import FAILED, INTERRUPTED, Output
 from cvat_action.errors import ActionError
 from cvat_action.plan import Options
-from cvat_action.server import AWAY, READ_SECONDS, Server
+from cvat_action.server import AWAY, READ_SECONDS, Server, no_cvat
 from cvat_action.tracking import Pace, Patience
 
 logger = logging.getLogger("cvat_action")
@@ -141,14 +141,12 @@ def _client(options: argparse.Namespace, pace: Pace) -> Client:
     quiet.setLevel(logging.ERROR)  # our own sentences say it
     while True:
         try:
-            client = make_client_from_cli(options, logger=quiet, config=Config())
+            return make_client_from_cli(options, logger=quiet, config=Config())
         except ApiException as error:
             if error.status not in AWAY or not patience.waits(f"CVAT answered {error.status}."):
                 raise
-            continue
-        if options.debug:  # building the client sets it back
-            logging.getLogger("urllib3").setLevel(logging.DEBUG)
-        return client
+        except (TypeError, AttributeError, ValueError):  # what the SDK makes of another JSON
+            raise no_cvat(options.server_host or "The server") from None
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -477,8 +475,10 @@ def _configure_logging(options: argparse.Namespace) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING if options.quiet else logging.INFO)
     logger.setLevel(logging.DEBUG if options.debug else logging.NOTSET)
-    # What urllib3 says of its own connections is in our sentences.
-    logging.getLogger("urllib3").setLevel(logging.DEBUG if options.debug else logging.ERROR)
+    # What urllib3 says of its own connections is in our sentences. The SDK sets the level of the
+    # logger above this one whenever a client is built.
+    connections = logging.getLogger("urllib3.connectionpool")
+    connections.setLevel(logging.DEBUG if options.debug else logging.ERROR)
 
 
 def _stop_on_signals() -> None:

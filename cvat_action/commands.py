@@ -69,7 +69,7 @@ def run_track(
         return COMPLETE
     plan = make_plan(
         job,
-        server.look(job.id, wants(options)),
+        server.first_look(job.id, wants(options)),
         options,
         server=server.host,
         function=chosen.id,
@@ -366,7 +366,7 @@ def undo(server: Server, path: Path) -> int:
         raise ActionError(f"{path} belongs to {wanted.head['server']}, not to {server.host}.")
     job = wanted.head["job"]
     created = wanted.created["shapes"]
-    look = server.look(job, lambda s: s["id"] in created)
+    look = server.first_look(job, lambda s: s["id"] in created)
     kept: list[str] = []
     shapes = []
     for number, content in created.items():

@@ -171,14 +171,16 @@ def file_name(server: str) -> str:
 
 def in_the_way(path: Path, command: str = "track") -> ActionError:
     """What to do about a journal that lies there already."""
-    said = (
-        "Such a run is still going on in another process."
-        if is_held(path)
-        else "Such a run was cut off before, and its journal is still there."
-    )
+    name = shlex.quote(str(path))
+    if is_held(path):
+        return ActionError(
+            f"Such a run is still going on in another process, with the journal {name}. Wait until "
+            "it ends, or name another journal with --journal."
+        )
     return ActionError(
-        f"{said} Go on with it: {command} --resume {shlex.quote(str(path))}, drop it: discard "
-        f"{shlex.quote(str(path))}, or name another journal with --journal."
+        "Such a run was cut off before, and its journal is still there. Go on with it: "
+        f"{command} --resume {name}, drop it: discard {name}, or name another journal with "
+        "--journal."
     )
 
 

@@ -77,6 +77,7 @@ class Server:
         self._client = client
         self._timeout = (CONNECT_SECONDS, read_seconds)
         self._pace = pace or Pace()
+        self._answered = False
         # The SDK repeats GETs by itself, quickly and in silence, and hides the status at the end.
         pools = client.api_client.rest_client.pool_manager
         pools.connection_pool_kw["retries"] = urllib3.Retry(
@@ -143,8 +144,15 @@ class Server:
             return job_from_wire(job, meta, labels)
 
     def look(self, job: int, whole: Whole) -> Look:
-        """What the job holds now. It is read as a stream, so its size in memory is the look's."""
+        """What the job holds now. It is read as a stream, so its size in memory is the look's.
+
+        Raises HttpFailure at once: who writes has its own time to wait.
+        """
         return look_at(self._annotations(job), whole)
+
+    def first_look(self, job: int, whole: Whole) -> Look:
+        """As `look`, but a CVAT that is busy or restarting is waited for."""
+        return self._patiently(lambda: self.look(job, whole))
 
     def jobs_of_task(self, task: int) -> list[int]:
         """Numbers of the task's annotation jobs, in order."""
@@ -190,7 +198,7 @@ class Server:
             more = [*query, ("page", page), ("page_size", 500)]
             answer = _parsed(self._patiently(partial(self._call, "GET", path, query=more)))
             if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
-                raise _no_cvat(self.host)
+                raise no_cvat(self.host)
             found += answer["results"]
             if not answer.get("next"):
                 return found
@@ -202,7 +210,7 @@ class Server:
         try:
             yield
         except (KeyError, TypeError, AttributeError, ValueError):
-            raise _no_cvat(self.host) from None
+            raise no_cvat(self.host) from None
 
     def _get(self, path: str, away: Collection[int] = AWAY) -> Any:
         return _parsed(self._patiently(lambda: self._call("GET", path), away))
@@ -214,7 +222,9 @@ class Server:
             try:
                 return call()
             except HttpFailure as failure:
-                if failure.status not in away or not patience.waits(failure):
+                # A host that never answered is a wrong one rather than one that restarts.
+                passes = self._answered if failure.status is None else failure.status in away
+                if not passes or not patience.waits(failure):
                     raise
 
     def _annotations(self, job: int) -> Iterator[tuple[str, Wire]]:
@@ -285,6 +295,7 @@ class Server:
         except urllib3.exceptions.HTTPError as error:
             logger.debug("%s %s: no answer (%s)", method, path, _reason(error))
             raise HttpFailure(None, "", f"{self.host} did not answer: {_reason(error)}.") from error
+        self._answered = True
         logger.debug(
             "%s %s: %d after %.3f s", method, path, response.status, time.monotonic() - began
         )
@@ -310,7 +321,8 @@ def _collector(events: list[tuple[str, Wire]], where: str) -> Any:
     return Collector()
 
 
-def _no_cvat(host: str) -> HttpFailure:
+def no_cvat(host: str) -> HttpFailure:
+    """The sentence for a server that answers in JSON and is something else."""
     return HttpFailure(
         None, "", f"{host} answers in JSON, but not as CVAT does; is this really a CVAT server?"
     )
@@ -414,6 +426,12 @@ def call_failure(failure: HttpFailure, function: str) -> CallFailed:
             Cure.NONE,
             "CVAT cannot reach any function: it was started without "
             f"components/serverless/docker-compose.serverless.yml ({status}).",
+        )
+    if status == 503 and "with url: /api/function" in body:
+        return CallFailed(
+            Cure.REPEAT,
+            "CVAT does not reach Nuclio's dashboard (503), which it asks before every call: is the "
+            "nuclio container running?",
         )
     if status == 503 and "refused" in body:
         return CallFailed(

@@ -311,10 +311,41 @@ def test_a_password_and_an_organisation(cvat, job, act, masks, monkeypatch):
     assert {h.get("X-Organization") for h in cvat.headers[-5:]} == {"team"}
 
 
-def test_no_server_is_one_line(act, monkeypatch):
-    from cvat_action.cli import main
+@pytest.mark.parametrize("host", ["http://127.0.0.1:9", "127.0.0.1:9"])
+def test_no_server_is_one_line(act, host):
+    result = act("--auth", "annotator:secret", "--server-host", host, "functions")
+    assert result.code == 1
+    assert "Check --server-host" in result.log
+    assert result.log.count("WARNING") == 0
 
-    assert main(["--server-host", "http://127.0.0.1:9", "functions"]) == 1
+
+def test_a_login_at_another_server_is_one_line(cvat, act, monkeypatch):
+    monkeypatch.delenv("CVAT_ACCESS_TOKEN")
+    cvat.faults = [Fault("POST", "/api/auth/login", 200, '{"status": "ok"}')]
+    result = act("functions", "--auth", "annotator:secret")
+    assert result.code == 1
+    assert "is this really a CVAT server?" in result.log
+    assert "Traceback" not in result.log
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 502}, {"drop": True}])
+def test_a_server_that_restarts_is_waited_for_at_the_start(cvat, job, act, masks, fault):
+    cvat.faults = [Fault("GET", WRITE, times=2, **fault)]
+    result = act(*TO_14)
+    assert result.code == 0
+    assert result.log.count("Trying again") == 2
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_nuclios_dashboard_is_told_from_the_function(cvat, job, act, masks):
+    body = (
+        "\"HTTPConnectionPool(host='nuclio', port=8070): Max retries exceeded with url: "
+        "/api/functions/x (Caused by NewConnectionError('Connection refused'))\""
+    )
+    cvat.faults = [Fault("POST", CALL, 503, body)]
+    result = act(*TO_14)
+    assert result.code == 0
+    assert "CVAT does not reach Nuclio's dashboard (503)" in result.log
 
 
 def test_a_server_without_functions_is_explained(cvat, act):
@@ -459,7 +490,7 @@ def test_a_journal_of_another_run_is_never_written_over(
     assert at_frame_13.wait(WAIT)
     second = act(*TO_14, "--object", 30)
     assert second.code == 1
-    journal = journal_of(second).rstrip(",")
+    journal = second.log.split("with the journal ")[1].split(". Wait")[0]
     held = act("track", "--resume", journal)
     assert held.code == 1
     assert "is still going on in another process" in held.log
