@@ -142,7 +142,7 @@ const remembered: Record<string, Record<string, string>> = {};
 let running = false;
 let cancelled = false;
 
-async function openDialog(target: Drawn | null): Promise<void> {
+async function openDialog(target: Drawn | null, chosen?: string): Promise<void> {
     const actions = (await core.actions.list()).filter(
         (action) => target === null || action.isApplicableForObject(target),
     );
@@ -150,7 +150,13 @@ async function openDialog(target: Drawn | null): Promise<void> {
         ? 'The action is applied to the chosen object.'
         : 'The action is applied to all objects of the frame that the filters leave.';
     $<HTMLSelectElement>('action').replaceChildren(...actions.map(({ name }) => new Option(name)));
-    const action: CollectionAction | undefined = actions[0];
+    const action: CollectionAction | undefined =
+        actions.find(({ name }) => name === chosen) ?? actions[0];
+    $<HTMLSelectElement>('action').value = action?.name ?? '';
+    $('action').onchange = () => {
+        $<HTMLDialogElement>('dialog').close();
+        void openDialog(target, $<HTMLSelectElement>('action').value);
+    };
     const values = action ? (remembered[action.name] ??= {}) : {};
     $('parameters').replaceChildren(
         ...Object.entries(action?.parameters ?? {}).map(([name, parameter]) => {
@@ -159,8 +165,20 @@ async function openDialog(target: Drawn | null): Promise<void> {
                     ? (value as (context: object) => T)({ instance: job })
                     : value;
             const label = document.createElement('label');
-            const input = document.createElement('input');
             values[name] ??= resolve<string>(parameter.defaultValue);
+            if (parameter.type === 'select') {
+                const select = document.createElement('select');
+                select.replaceChildren(
+                    ...resolve<string[]>(parameter.values).map((value) => new Option(value)),
+                );
+                select.value = values[name];
+                select.onchange = () => {
+                    values[name] = select.value;
+                };
+                label.append(name, select);
+                return label;
+            }
+            const input = document.createElement('input');
             if (parameter.type === 'checkbox') {
                 input.type = 'checkbox';
                 input.checked = values[name] === 'true';

@@ -106,7 +106,11 @@ function bridge(url, requests) {
                 for await (const part of request) text += part;
                 const body = text ? JSON.parse(text) : undefined;
                 if (body) {
-                    requests.push({ type: body.type, frame: body.frame });
+                    requests.push({
+                        type: body.type,
+                        frame: body.frame,
+                        memory: body.shapes?.[0]?.memory,
+                    });
                     await pause(LEAST_MS_PER_CALL);
                 }
                 const answer = await lambda(request.method, `/api${request.url}`, body);
@@ -189,6 +193,42 @@ async function scenario(page, requests) {
     assert.deepEqual(await store('export'), drawn);
     await page.getByRole('button', { name: 'Redo' }).click();
     assert.equal((await store('export')).tracks.length, 1);
+
+    // the settings are an action of their own; a second run makes the track's keyframes sparse
+    const openSettings = async () => {
+        await page.mouse.move(5, 5);
+        await page.getByRole('button', { name: 'Run actions' }).click();
+        await page.locator('#action').selectOption('Segment Anything 2: Settings');
+    };
+    await openSettings();
+    await page.getByLabel('Memory policy').selectOption('anchors');
+    await page.getByLabel('Keyframes of tracks').selectOption('as few as keep an IoU of 0.95');
+    await shot('settings');
+    await page.getByRole('button', { name: 'Run', exact: true }).click();
+    await finished();
+    assert.match(await notice('success'), /Memory policy: anchors/);
+    await dismiss();
+    await page.locator('#action').selectOption('Segment Anything 2: Tracker');
+    await setTarget(12);
+    await page.evaluate(() => window.standIn.show(0));
+    requests.length = 0;
+    await page.getByRole('button', { name: 'Run', exact: true }).click();
+    await finished();
+    assert.ok(requests.length > 0);
+    assert.ok(
+        requests
+            .filter(({ type }) => type === 'init_tracking')
+            .every(({ memory }) => memory === 'anchors'),
+    );
+    const [, count] = /Sparse: (\d+) keyframes? of \d+ points in all stand for \d+ frames/.exec(
+        await notice('success'),
+    );
+    const [thin] = (await store('export')).tracks;
+    assert.equal(thin.shapes.length, Number(count) + 2); // where it was drawn, and where it is closed
+    await page.getByRole('button', { name: 'Close' }).click();
+    await page.evaluate(() => localStorage.clear());
+    await dismiss();
+    await store('undo');
 
     // one object, by the mouse; nothing is doubled
     await page.evaluate(() => window.standIn.show(0));

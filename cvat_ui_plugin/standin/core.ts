@@ -320,7 +320,7 @@ export class Annotations {
             .filter((state) => state !== null);
     }
 
-    /** All or nothing, as one undo step. */
+    /** All or nothing, as one undo step; none where there is nothing to do. */
     public commit(created: Collection, deleted: Collection): void {
         const out = [...deleted.shapes, ...deleted.tracks].map(({ clientID }) =>
             clientID === undefined ? undefined : this.objects.get(clientID),
@@ -333,6 +333,7 @@ export class Annotations {
             ...created.shapes.map((shape) => this.build('shape', shape)),
             ...created.tracks.map((track) => this.build('track', track)),
         ];
+        if (!out.length && !made.length) return;
         const redo = (): void => {
             out.forEach((object) => {
                 object!.removed = true;
