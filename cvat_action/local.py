@@ -131,8 +131,7 @@ def _open(files: Files) -> tuple[Media, Document, Job]:
     """Also writes the document as it is to nowhere, so that no hour of tracking ends with a file
     that cannot be written."""
     check_output(files.out)
-    media = open_media(files.video)
-    document = read_document(files.annotations, media)
+    document, media = read_document(files.annotations, open_media(files.video))
     _warn_of_what_is_left_out(document, files.out)
     write_document(files.out, document, media, dry=True)
     return media, document, local_job(document, media)

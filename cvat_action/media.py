@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The frames of a video file or of a folder of images, for tracking without a server."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,11 @@ class Media(Protocol):
     sizes: tuple[tuple[int, int], ...]
     """(width, height) of each frame, or of all"""
     fps: float
+    is_video: bool
+    step: int
+    """from one frame to the next"""
+    missing: frozenset[int]
+    """frames without a picture: deleted in CVAT, or between those that its task takes"""
 
     def picture(self, frame: int) -> Picture: ...
 
@@ -42,6 +48,9 @@ def open_media(path: Path) -> Media:
 
 class ImageFolder:
     fps = 10.0
+    is_video = False
+    step = 1
+    missing: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
@@ -66,6 +75,10 @@ class ImageFolder:
 
 class VideoFile:
     """Frames are decoded in order; the number of frames is counted, not taken from the header."""
+
+    is_video = True
+    step = 1
+    missing: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
@@ -115,6 +128,31 @@ class VideoFile:
         if not capture.isOpened():
             raise ActionError(f"{self._path} is not a video that OpenCV can read.")
         return capture
+
+
+class NumberedMedia:
+    """Media of which only some pictures are frames, under other numbers."""
+
+    def __init__(self, media: Media, index_of: Mapping[int, int], step: int) -> None:
+        """index_of: frame to its number in `media`, at least one."""
+        self._media = media
+        self._index_of = index_of
+        self.name, self.fps, self.is_video, self.step = media.name, media.fps, media.is_video, step
+        every = range(max(index_of) + 1)
+        self.missing = frozenset(f for f in every if f not in index_of)
+        self.frame_names = tuple(
+            media.frame_names[index_of[f]] if f in index_of else "" for f in every
+        )
+        self.sizes = media.sizes
+        if len(self.sizes) > 1:
+            first = media.sizes[index_of[min(index_of)]]
+            self.sizes = tuple(media.sizes[index_of[f]] if f in index_of else first for f in every)
+
+    def picture(self, frame: int) -> Picture:
+        return self._media.picture(self._index_of[frame])
+
+    def encoded(self, frame: int) -> bytes:
+        return self._media.encoded(self._index_of[frame])
 
 
 def _image_size(path: Path) -> tuple[int, int]:

@@ -5,7 +5,7 @@
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from cvat_action.selection import (
     Correction,
     Refusal,
     Seed,
+    removed_keyframes,
     select,
     with_corrections,
 )
@@ -148,6 +149,14 @@ def make_plan(
         job, look.annotations, seeds, frames, unmarked=options.keyframes
     )
     warnings += about_corrections
+    if options.sparse is None and not options.replace:
+        seeds = tuple(_with_removed(job, s, frames) for s in seeds)
+        warnings += [
+            f"{s.ref}: a person deleted its keyframes on frames {listed(s.removed)}; CVAT goes on "
+            "interpolating there. --replace writes them again."
+            for s in seeds
+            if s.removed
+        ]
     wholly = [s for s in seeds if s.is_track and len(s.corrections) == len(frames)]
     if wholly:
         seeds = tuple(s for s in seeds if s not in wholly)
@@ -223,6 +232,16 @@ def _select(
     return tuple(kept), tuple(r for r in refused.values() if r.ref not in seeds)
 
 
+def _with_removed(job: Job, seed: Seed, frames: Sequence[int]) -> Seed:
+    if not seed.is_track:
+        return seed
+    return replace(seed, removed=removed_keyframes(job, seed.wire) & set(frames))
+
+
+def listed(frames: Collection[int], most: int = 10) -> str:
+    return ", ".join(map(str, sorted(frames)[:most])) + (" …" if len(frames) > most else "")
+
+
 def _slim(seed: Seed, frames: set[int]) -> Seed:
     """Without the keyframes of a track, of which only those of the run's frames are recognised."""
     if not seed.is_track:
@@ -294,6 +313,7 @@ def _seed_as_json(seed: Seed) -> Wire:
         **values,
         "points": list(seed.points),
         "keyframes": list(seed.keyframes.items()),
+        "removed": sorted(seed.removed),
         "corrections": [
             {**asdict(c), "points": None if c.points is None else list(c.points)}
             for c in seed.corrections
@@ -312,6 +332,7 @@ def _seed_from_json(data: Wire) -> Seed:
             "points": tuple(data["points"]),
             "corrections": corrections,
             "keyframes": {frame: content for frame, content in data["keyframes"]},
+            "removed": frozenset(data["removed"]),
         }
     )
 

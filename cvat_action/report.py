@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cvat_action.job import Job
-from cvat_action.plan import Plan
+from cvat_action.plan import Plan, listed
 from cvat_action.results import Written
 from cvat_action.selection import Refusal
 from cvat_action.server import Function, why_unusable
@@ -75,8 +75,8 @@ def left_out_lines(written: Written) -> list[str]:
     """Where nothing was written for an object, and why."""
     lines = []
     for (ref, why), frames in written.left_out.items():
-        on = ", ".join(map(str, sorted(frames)[:10])) + (" …" if len(frames) > 10 else "")
-        lines.append(f"Object {ref}, frame{'s' if len(frames) > 1 else ''} {on}: {why}.")
+        frames_of = "frame" if len(frames) == 1 else "frames"
+        lines.append(f"Object {ref}, {frames_of} {listed(frames)}: {why}.")
     return lines
 
 

@@ -372,6 +372,7 @@ def _edited_track(
     written: Written,
 ) -> Wire:
     seed = o.seed
+    results = {f: t for f, t in results.items() if f not in seed.removed}
     before = {k["frame"]: keyframe_from_wire(k) for k in track["shapes"]}
     drawn = {} if seed.is_track else _drawn_as_shapes(plan.job, seed, results)
     edited = {f for f in drawn if f in before and not is_signed(before[f])}

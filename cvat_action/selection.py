@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_fault
@@ -52,6 +53,8 @@ class Seed:
     """a hash of the shape as it was"""
     keyframes: Mapping[int, int] = field(default_factory=dict)
     """of a track: frame to a hash of the keyframe as it was, on the frames of the run"""
+    removed: frozenset[int] = frozenset()
+    """of a track: frames whose keyframe a person deleted; they are left to CVAT's interpolation"""
 
     @property
     def is_track(self) -> bool:
@@ -190,6 +193,29 @@ def hand_made_frames(track: Wire) -> set[int]:
     if len(unsigned) == len(keyframes) and track.get("source") == "auto":
         return set()
     return unsigned
+
+
+def removed_keyframes(job: Job, track: Wire) -> frozenset[int]:
+    """The frames whose keyframe a person deleted from a track with one on every frame.
+
+    Such a gap ends at an automatic keyframe. The unbroken stretch of keyframes before it is as long
+    at least, the one after it longer, unless the track ends there. Longer gaps were never tracked,
+    or are those of sparse keyframes.
+    """
+    keyframes = {int(k["frame"]): k for k in track["shapes"]}
+    first, last = min(keyframes), max(keyframes)
+    frames = [f for f in range(first, last + 1) if f not in job.deleted_frames]
+    stretches = [(held, list(on)) for held, on in groupby(frames, keyframes.__contains__)]
+    removed: set[int] = set()
+    for (_, before), (held, gap), (_, after) in zip(
+        stretches, stretches[1:], stretches[2:], strict=False
+    ):
+        left, right = keyframes.get(before[-1]), keyframes.get(after[0])
+        if held or left is None or right is None or left["outside"] or not is_signed(right):
+            continue
+        if len(gap) <= len(before) and (len(gap) < len(after) or right["outside"]):
+            removed |= set(gap)
+    return frozenset(removed)
 
 
 def track_position(job: Job, track: Wire, frame: int) -> Wire | None:

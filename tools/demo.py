@@ -122,7 +122,7 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
     from cvat_action.selection import select
 
     media = open_media(video)
-    document = read_document(annotations, media)
+    document, media = read_document(annotations, media)
     job = local_job(document, media)
     drawn = [*document.annotations.shapes]
     drawn += [keyframe for track in document.annotations.tracks for keyframe in track["shapes"]]

@@ -27,12 +27,16 @@ UNREADABLE = (
 )
 
 
-def read_document(path: Path, media: Media) -> Document:
-    """Raises ActionError, naming what is wrong with the file."""
+def read_document(path: Path, media: Media) -> tuple[Document, Media]:
+    """The annotations, and the media with the frame numbers that they use.
+
+    Raises ActionError, naming what is wrong with the file.
+    """
     name, data = _content(path)
     if name.lower().endswith(".json"):
-        return coco.read(data, str(path), media)
-    return cvat_video.read(data, str(path), media)
+        return coco.read(data, str(path), media), media
+    media = cvat_video.numbered(data, str(path), media)
+    return cvat_video.read(data, str(path), media), media
 
 
 def write_document(path: Path, document: Document, media: Media, *, dry: bool = False) -> None:

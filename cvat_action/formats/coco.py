@@ -153,15 +153,14 @@ def _frames(images: Sequence[Any], name: str, media: Media) -> dict[Any, int]:
 
 def _frame_finder(media: Media) -> Callable[[str], int | None]:
     """File name to frame: with suffix, without it, or by the number at its end (videos)."""
-    by_name = {name: frame for frame, name in enumerate(media.frame_names)}
+    by_name = {name: frame for frame, name in enumerate(media.frame_names) if name}
     by_stem = {PurePosixPath(name).stem: frame for name, frame in reversed(by_name.items())}
-    is_video = media.frame_names[0] == "frame_000000.PNG"
 
     def find(file_name: str) -> int | None:
         path = PurePosixPath(str(file_name).replace("\\", "/"))
         frame = by_name.get(path.name, by_stem.get(path.stem))
         digits = re.search(r"\d+$", path.stem)
-        if frame is None and is_video and digits and len(digits[0]) < MOST_DIGITS:
+        if frame is None and media.is_video and digits and len(digits[0]) < MOST_DIGITS:
             number = int(digits[0])
             return number if number < len(media.frame_names) else None
         return frame

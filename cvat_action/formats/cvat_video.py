@@ -5,7 +5,9 @@ CVAT has no tracks of masks, so a mask is a track of its own, with one element a
 after it; that is how CVAT exports a shape, and what its import turns into a mask shape again.
 """
 
+import re
 from collections.abc import Iterable, Iterator
+from pathlib import PurePath
 from typing import Any
 from xml.etree import ElementTree  # noqa: S405 (read by _parse, which takes no entities)
 
@@ -13,7 +15,7 @@ from cvat_action.errors import ActionError
 from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
 from cvat_action.geometry import points_fault
 from cvat_action.job import Annotations, Wire
-from cvat_action.media import Media
+from cvat_action.media import Media, NumberedMedia
 
 Element = Any
 """xml.etree.ElementTree.Element"""
@@ -21,12 +23,48 @@ TYPES = {"box": "rectangle", "polygon": "polygon", "mask": "mask"}
 TAGS = {kind: tag for tag, kind in TYPES.items()}
 
 
+def numbered(data: bytes, name: str, media: Media) -> Media:
+    """The media with CVAT's frame numbers: those of the source video, before start frame and step.
+
+    Pictures of CVAT's export say theirs in their names (frame_000004); frames that were deleted in
+    CVAT are missing there. Other pictures are those of the task, or of the source, by their count.
+    """
+    end = data.find(b"</meta>")
+    meta = _parse_named(data[: end + 7] + b"</annotations>", name) if end >= 0 else None
+    start, stop, step = _frames_of_task(meta) if meta is not None else (0, None, 1)
+    count = len(media.frame_names)
+    named = [re.fullmatch(r"frame_(\d{6,7})", PurePath(n).stem) for n in media.frame_names]
+    if not media.is_video and all(named):
+        index_of = {int(found[1]): i for i, found in enumerate(named) if found}
+        return NumberedMedia(media, index_of, step)
+    if (start, step) == (0, 1):
+        return media
+    last = count - 1 if stop is None else stop
+    frames = range(start, last + 1, step)
+    if not media.is_video and count == len(frames):
+        return NumberedMedia(media, {f: i for i, f in enumerate(frames)}, step)
+    if not frames or frames[-1] >= count:
+        raise ActionError(
+            f"{name} is of a task with the frames {start} to {last} in steps of {step}; "
+            f"{media.name} has {count} frames, which are neither those nor their source."
+        )
+    return NumberedMedia(media, {f: f for f in frames}, step)
+
+
+def _frames_of_task(root: Element) -> tuple[int, int | None, int]:
+    """Start frame, stop frame and step."""
+
+    def number(text: str | None) -> int | None:
+        return int(text) if text and text.strip().isdecimal() else None
+
+    found = re.search(r"step=(\d{1,9})", root.findtext("./meta/*/frame_filter") or "")
+    start = number(root.findtext("./meta/*/start_frame"))
+    return start or 0, number(root.findtext("./meta/*/stop_frame")), int(found[1]) if found else 1
+
+
 def read(data: bytes, name: str, media: Media) -> Document:
     """Raises ActionError, naming the track that is wrong."""
-    try:
-        root = _parse(data)
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ActionError(f"{name} is not XML that can be read: {error}.") from None
+    root = _parse_named(data, name)
     if root.tag != "annotations":
         raise ActionError(f"{name} is not a CVAT annotation file.")
     if root.find("image") is not None:
@@ -53,23 +91,27 @@ def read(data: bytes, name: str, media: Media) -> Document:
             ) from None
     for number, shape in enumerate(shapes, len(tracks)):
         shape["id"] = number
-    count = len(media.frame_names)
-    for o in (*shapes, *tracks):
-        for k in o.get("shapes", [o]):
-            if k["frame"] == count and k["outside"]:
-                continue  # CVAT ends a track behind the last frame
-            if not 0 <= k["frame"] < count:
-                raise ActionError(
-                    f"{name} has frame {k['frame']}; {media.name} has {count} frames."
-                )
-            size = media.sizes[0 if len(media.sizes) == 1 else k["frame"]]
-            fault = points_fault(k["type"], k["points"], *size)
-            if fault:
-                raise ActionError(f"{name}: frame {k['frame']} has {fault}.")
+    _check_frames((k for o in (*shapes, *tracks) for k in o.get("shapes", [o])), name, media)
     meta = root.find("meta")
     header = "" if meta is None else ElementTree.tostring(meta, encoding="unicode").strip()
     annotations = Annotations(tuple(shapes), tuple(t for t in tracks if t["shapes"]))
     return Document(labels, annotations, "cvat", tuple(untouched), header)
+
+
+def _check_frames(keyframes: Iterable[Wire], name: str, media: Media) -> None:
+    count = len(media.frame_names)
+    for k in keyframes:
+        frame = k["frame"]
+        if k["outside"] and (frame in media.missing or frame == count - 1 + media.step):
+            continue  # CVAT ends a track on the next frame, also behind the last one
+        if not 0 <= frame < count:
+            raise ActionError(f"{name} has frame {frame}; {media.name} has {count} frames.")
+        if frame in media.missing:
+            raise ActionError(f"{name} has frame {frame}, of which {media.name} has no picture.")
+        size = media.sizes[0 if len(media.sizes) == 1 else frame]
+        fault = points_fault(k["type"], k["points"], *size)
+        if fault:
+            raise ActionError(f"{name}: frame {frame} has {fault}.")
 
 
 def write(document: Document, media: Media) -> str:
@@ -104,6 +146,13 @@ class _NoDoctype(ElementTree.TreeBuilder):
 def _parse(text: str | bytes) -> Element:
     """Raises ParseError or ValueError."""
     return ElementTree.fromstring(text, ElementTree.XMLParser(target=_NoDoctype()))  # noqa: S314
+
+
+def _parse_named(data: bytes, name: str) -> Element:
+    try:
+        return _parse(data)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ActionError(f"{name} is not XML that can be read: {error}.") from None
 
 
 def _labels(root: Element) -> tuple[LabelSpec, ...]:
@@ -202,8 +251,9 @@ def _all_attributes(track: Wire) -> Iterator[Wire]:
 
 def _shape_alone(shape: Wire, media: Media) -> Iterator[Wire]:
     yield shape
-    if shape["frame"] + 1 < len(media.frame_names):
-        yield {**shape, "frame": shape["frame"] + 1, "outside": True}
+    after = shape["frame"] + media.step
+    if after < len(media.frame_names):
+        yield {**shape, "frame": after, "outside": True}
 
 
 def _add_track(

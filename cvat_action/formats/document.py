@@ -52,6 +52,7 @@ def local_job(document: Document, media: Media) -> Job:
         stop_frame=len(media.frame_names) - 1,
         labels=tuple(label.label() for label in document.labels),
         sizes=media.sizes,
+        deleted_frames=media.missing,
         name=media.name,
     )
 

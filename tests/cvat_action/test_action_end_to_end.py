@@ -172,7 +172,7 @@ def test_without_a_server_the_same_comes_out(cvat, job, act, folder, tmp_path):
         )  # fmt: skip
         assert result.code == 0, result.log
         assert "bundled micro model" in result.log
-        document = read_document(tmp_path / name, open_media(folder))
+        document, _ = read_document(tmp_path / name, open_media(folder))
         for kind in ("mask", "polygon", "rectangle"):
             expected = {s["frame"]: s["points"] for s in job.shapes if s["type"] == kind}
             found = {
@@ -204,7 +204,7 @@ def test_without_a_server_backwards_over_a_video(act, tmp_path):
     )  # fmt: skip
     assert result.code == 0, result.log
     assert result.json["frames"] == [4, 3, 2]
-    document = read_document(tmp_path / "out.json", open_media(tmp_path / "clip.mp4"))
+    document, _ = read_document(tmp_path / "out.json", open_media(tmp_path / "clip.mp4"))
     found = {s["frame"]: s["points"] for s in document.annotations.shapes}
     assert sorted(found) == [2, 3, 4, 5]
     assert all(overlap("mask", points, truth(f)[0]) > 0.7 for f, points in found.items())
@@ -228,7 +228,7 @@ def test_step_shows_asks_corrects_and_stops(act, folder, tmp_path, monkeypatch):
     assert "a polygon of 2 numbers" in result.log
     assert result.json["frames"] == [1, 2, 3]
     assert (tmp_path / "out.step.png").exists()
-    document = read_document(tmp_path / "out.json", open_media(folder))
+    document, _ = read_document(tmp_path / "out.json", open_media(folder))
     (made,) = document.annotations.tracks
     corrected = next(k for k in made["shapes"] if k["frame"] == 2)
     assert corrected["points"] == [20, 20, 40, 20, 40, 40, 20, 40]
@@ -267,7 +267,7 @@ def test_a_cvat_export_goes_in_and_comes_out_with_its_tracks_edited(act, folder,
         "--out", tmp_path / "out.xml",
     )  # fmt: skip
     assert result.code == 0, result.log
-    (edited,) = read_document(tmp_path / "out.xml", media).annotations.tracks
+    (edited,) = read_document(tmp_path / "out.xml", media)[0].annotations.tracks
     assert edited["attributes"] == [{"spec_id": 0, "value": "red"}]
     assert [(k["frame"], k["outside"]) for k in edited["shapes"]] == [
         (0, False), (1, False), (2, False), (3, False), (4, True),

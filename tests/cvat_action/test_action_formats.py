@@ -2,6 +2,7 @@
 """Annotation files and frames, without a tracker."""
 
 import json
+import re
 import zipfile
 from xml.etree import ElementTree
 
@@ -15,7 +16,7 @@ from pycocotools.coco import COCO
 
 from cvat_action.errors import ActionError
 from cvat_action.formats import read_document, write_document
-from cvat_action.formats.document import Edit, edited
+from cvat_action.formats.document import Edit, edited, local_job
 from cvat_action.media import open_media
 
 WIDTH, HEIGHT, FRAMES = 40, 30, 6
@@ -96,7 +97,7 @@ def video(tmp_path):
 
 def read_xml(tmp_path, media, text=VIDEO_XML):
     (tmp_path / "a.xml").write_text(text)
-    return read_document(tmp_path / "a.xml", media)
+    return read_document(tmp_path / "a.xml", media)[0]
 
 
 def bitmap():
@@ -147,7 +148,7 @@ def _runs(mask):
 
 def read_coco(tmp_path, media, content):
     (tmp_path / "a.json").write_text(json.dumps(content))
-    return read_document(tmp_path / "a.json", media)
+    return read_document(tmp_path / "a.json", media)[0]
 
 
 def test_cvat_xml_is_read_as_cvat_holds_it(tmp_path, media):
@@ -171,7 +172,7 @@ def test_cvat_xml_is_read_as_cvat_holds_it(tmp_path, media):
 def test_cvat_xml_comes_back_the_same(tmp_path, media):
     document = read_xml(tmp_path, media)
     write_document(tmp_path / "b.xml", document, media)
-    again = read_document(tmp_path / "b.xml", media)
+    again = read_document(tmp_path / "b.xml", media)[0]
     assert again.annotations == document.annotations
     assert again.labels == document.labels
     root = ElementTree.parse(tmp_path / "b.xml").getroot()
@@ -179,6 +180,71 @@ def test_cvat_xml_comes_back_the_same(tmp_path, media):
     assert root.find("./track/skeleton/points").get("points") == "3.00,4.00"
     numbers = [t.get("id") for t in root.iter("track")]
     assert len(set(numbers)) == len(numbers) == 4
+
+
+def task_xml(start, stop, step):
+    """VIDEO_XML of a task with start frame and step: its frame n is frame start + n * step."""
+    at = {n: start + n * step for n in range(6)}
+    text = VIDEO_XML.replace(
+        "<size>6</size>",
+        f"<size>6</size><start_frame>{start}</start_frame><stop_frame>{stop}</stop_frame>"
+        f"<frame_filter>step={step}</frame_filter>",
+    )
+    return re.sub(r' frame="(\d)"', lambda found: f' frame="{at[int(found[1])]}"', text)
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        (["frame_000002", "frame_000004", "frame_000008", "frame_000010", "frame_000012"], 0),
+        ([f"pic_{n}" for n in range(6)], 0),
+        ([f"pic_{n:02}" for n in range(14)], 2),
+    ],
+    ids=["exported pictures, frame 6 deleted", "pictures of the task", "pictures of the source"],
+)
+def test_frames_of_a_task_with_start_frame_and_step(tmp_path, names, first):
+    """Frame numbers in the file are the source's; what CVAT's task leaves out is not tracked."""
+    folder = tmp_path / "f"
+    folder.mkdir()
+    for n, name in enumerate(names):
+        Image.new("RGB", (WIDTH, HEIGHT), (n, 0, 0)).save(folder / f"{name}.png")
+    (tmp_path / "a.xml").write_text(task_xml(2, 12, 2))
+    document, media = read_document(tmp_path / "a.xml", open_media(folder))
+    (mask,) = document.annotations.shapes
+    assert mask["frame"] == 4
+    second = first + 2 if first else 1
+    assert media.encoded(4) == (folder / f"{names[second]}.png").read_bytes()
+    job = local_job(document, media)
+    tracked = [f for f in (4, 6, 8, 10, 12) if f not in (6,) or "frame" not in names[0]]
+    assert job.frames_between(2, 12) == tracked
+    assert job.next_frame(2) == 4
+    write_document(tmp_path / "b.xml", document, media)
+    assert read_document(tmp_path / "b.xml", open_media(folder))[0].annotations == (
+        document.annotations
+    )
+    root = ElementTree.parse(tmp_path / "b.xml")
+    assert {int(e.get("frame")) for e in root.findall("track/*")} == {2, 4, 6, 8}
+
+
+def test_a_source_video_is_tracked_on_the_frames_of_its_task(tmp_path, video):
+    (tmp_path / "a.xml").write_text(task_xml(2, 40, 2))
+    document, media = read_document(tmp_path / "a.xml", open_media(video))
+    assert local_job(document, media).frames_between(4, 40) == list(range(6, 41, 2))
+    assert abs(int(media.picture(8).mean()) - 8 * 5) <= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(task_xml(2, 12, 2), "has 5 frames, which are neither"), (VIDEO_XML, "has frame 3")],
+)
+def test_pictures_that_are_not_those_of_the_task_are_refused(tmp_path, text, said):
+    folder = tmp_path / "f"
+    folder.mkdir()
+    names = [f"pic_{n}" for n in range(5)] if "step" in text else ["frame_000000", "frame_000001"]
+    for name in names:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{name}.png")
+    with pytest.raises(ActionError, match=said):
+        read_xml(tmp_path, open_media(folder), text)
 
 
 def test_cvats_import_would_find_one_mask_per_track(tmp_path, media):
@@ -217,7 +283,7 @@ def test_coco_is_read_by_what_an_annotation_holds(tmp_path, media):
 def test_coco_comes_back_the_same_and_pycocotools_reads_it(tmp_path, media):
     document = read_coco(tmp_path, media, coco())
     write_document(tmp_path / "b.json", document, media)
-    again = read_document(tmp_path / "b.json", media)
+    again = read_document(tmp_path / "b.json", media)[0]
     for kind in ("shapes", "tracks"):
         left, right = (
             sorted(({**o, "id": 0} for o in getattr(d.annotations, kind)), key=json.dumps)
@@ -239,13 +305,13 @@ def test_coco_comes_back_the_same_and_pycocotools_reads_it(tmp_path, media):
 def test_from_one_format_to_the_other(tmp_path, media):
     document = read_coco(tmp_path, media, coco())
     write_document(tmp_path / "b.xml", document, media)
-    through = read_document(tmp_path / "b.xml", media)
+    through = read_document(tmp_path / "b.xml", media)[0]
     assert [t["shapes"][0]["points"] for t in through.annotations.tracks][0] == [2, 2, 6, 2, 6, 6]
     assert through.labels[0].name == "car"
     masks = [s["points"] for s in through.annotations.shapes]
     assert masks[0] == encode_mask(bitmap())
     write_document(tmp_path / "c.json", through, media)
-    back = read_document(tmp_path / "c.json", media)
+    back = read_document(tmp_path / "c.json", media)[0]
     assert [s["points"] for s in back.annotations.shapes if s["type"] == "mask"] == masks
 
 
@@ -253,10 +319,10 @@ def test_the_zip_of_an_export_is_read(tmp_path, media):
     with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
         archive.writestr("annotations/instances_default.json", json.dumps(coco()))
         archive.writestr("images/pic_1.png", b"")
-    assert len(read_document(tmp_path / "export.zip", media).annotations.shapes) == 5
+    assert len(read_document(tmp_path / "export.zip", media)[0].annotations.shapes) == 5
     with zipfile.ZipFile(tmp_path / "video.zip", "w") as archive:
         archive.writestr("annotations.xml", VIDEO_XML)
-    assert len(read_document(tmp_path / "video.zip", media).annotations.tracks) == 2
+    assert len(read_document(tmp_path / "video.zip", media)[0].annotations.tracks) == 2
 
 
 def with_segmentation(segmentation):

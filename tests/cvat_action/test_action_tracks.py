@@ -134,6 +134,30 @@ def test_a_persons_keyframe_that_was_deleted_does_not_come_back(cvat, job, act):
         assert_near(position(job.tracks[0], frame), shifted(HEXAGON, frame - 10))
 
 
+def test_automatic_keyframes_that_were_deleted_do_not_come_back(cvat, job, act):
+    made = converted(job, act)
+    made["shapes"] = [k for k in made["shapes"] if k["frame"] not in (11, 15, 16, 20)]
+    made["source"] = "semi-auto"
+    for _ in range(2):
+        again = act(*TO_20)
+        assert again.code == 0
+        assert "deleted its keyframes on frames 11, 15, 16, 20" in again.log
+        assert sorted(by_frame(job.tracks[0])) == [10, 12, 13, 14, 17, 18, 19, 21]
+    assert act(*TO_20, "--replace").code == 0
+    assert sorted(by_frame(job.tracks[0])) == list(range(10, 22))
+
+
+def test_what_was_never_tracked_or_left_out_as_sparse_is_not_taken_for_deleted(cvat, job, act):
+    job.tracks = [track(keyframe(10, HEXAGON), keyframe(29, shifted(HEXAGON, 9)), id=5)]
+    assert act("track", "--job", 42, "--frame", 10, "--target-frame", 13).code == 0
+    assert act(*TO_20).code == 0
+    assert sorted(by_frame(job.tracks[0])) == [*range(10, 21), 29]
+    assert act(*TO_20, "--sparse").code == 0
+    assert sorted(by_frame(job.tracks[0])) == [10, 20, 29]
+    assert act(*TO_20).code == 0
+    assert sorted(by_frame(job.tracks[0])) == [*range(10, 21), 29]
+
+
 def test_a_track_of_an_older_version_is_written_over_if_nobody_edited_it(cvat, job, act):
     old = [keyframe(f, shifted(HEXAGON, 2 * (f - 10))) for f in range(10, 21)]
     job.tracks = [track(*old, id=5, source="auto")]
