@@ -6,40 +6,24 @@ The only place that knows the tracker itself (tracker.py), which runs in this pr
 
 import logging
 import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from cvat_sdk.masks import encode_mask
-
 from cvat_action import journal as journals
-from cvat_action import preview, report
+from cvat_action import report
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
 from cvat_action.errors import ActionError
 from cvat_action.formats import check_output, read_document, write_document
 from cvat_action.formats.document import Document, local_job
-from cvat_action.geometry import bounding_box, points_fault, points_in_image, points_to_bitmap
 from cvat_action.job import Annotations, Job
 from cvat_action.journal import Journal
 from cvat_action.look import annotations_to_look
 from cvat_action.media import Media, open_media
 from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
-from cvat_action.selection import Seed
 from cvat_action.sinks import FileSink
-from cvat_action.tracking import (
-    Answer,
-    CallFailed,
-    Corrected,
-    Cure,
-    Pace,
-    StopTracking,
-    Tracked,
-    TrackedObject,
-)
+from cvat_action.stepper import Stepper
+from cvat_action.tracking import Answer, CallFailed, Cure, Pace
 from sam2_tracker.errors import (
     AllObjectsFailed,
     ConfigurationError,
@@ -149,7 +133,7 @@ def _run(
     output: Output,
 ) -> int:
     sink = FileSink(document, plan, media, files.out)
-    stepper = _Stepper(plan.job, media, files.out) if files.step else None
+    stepper = Stepper(plan.job, media, files.out) if files.step else None
     outcome, objects, done = go(
         plan, journal, record, LocalTracker(tracker, media), sink, pace,
         stepper.ask if stepper else None,
@@ -239,94 +223,6 @@ class LocalTracker:
         )
 
 
-class _Stepper:
-    """`--step`: shows every frame and asks what to do."""
-
-    HELP = (
-        "Enter: go on.  s: stop here.  r: go on to the end without asking.\n"
-        "c OBJECT x,y x,y x,y ...: correct an object with a polygon; two points: with a box.\n"
-        "c OBJECT outside: it is not visible, from here until it is corrected again."
-    )
-
-    def __init__(self, job: Job, media: Media, out: Path) -> None:
-        self._job = job
-        self._media = media
-        self._picture = out.with_suffix(".step.png")
-        self._asking = True
-        _say(self.HELP)
-
-    def ask(self, frame: int, objects: Sequence[TrackedObject]) -> list[Corrected]:
-        """Raises StopTracking where the person wants no more."""
-        corrections: dict[int, Corrected] = {}
-        if not self._asking:
-            return []
-        self._show(frame, objects)
-        while True:
-            sys.stderr.write(f"frame {frame}> ")
-            sys.stderr.flush()
-            line = sys.stdin.readline()
-            words = line.split()
-            if not line or words == ["s"]:
-                raise StopTracking(list(corrections.values()))
-            if not words:
-                return list(corrections.values())
-            if words == ["r"]:
-                self._asking = False
-                return list(corrections.values())
-            if words[0] != "c" or len(words) < 3:
-                _say(self.HELP)
-                continue
-            try:
-                index = _index_of(words[1], objects)
-                points = self._points(words[2:], objects[index].seed, frame)
-            except ActionError as error:
-                _say(str(error))
-                continue
-            corrections[index] = Corrected(index, points)
-            _say(f"Object {objects[index].seed.ref} is corrected; Enter goes on.")
-
-    def _show(self, frame: int, objects: Sequence[TrackedObject]) -> None:
-        rows = [("object", "label", "visible", "confidence")]
-        for o in objects:
-            t = o.frames.get(frame)
-            name = self._job.label(o.seed.label_id).name
-            if t is None:
-                rows.append((o.seed.ref, name, o.stopped or "-", ""))
-            else:
-                score = "-" if t.score is None else f"{t.score:.2f}"
-                rows.append((o.seed.ref, name, "no" if t.points is None else "yes", score))
-        here: list[Tracked | None] = [o.frames.get(frame) for o in objects]
-        seeds = [o.seed for o in objects]
-        picture = preview.draw(self._media.picture(frame), frame, seeds, here)
-        cv2.imwrite(str(self._picture), picture)
-        _say(f"{report.table(rows)}\nDrawn in {self._picture}")
-
-    def _points(self, words: Sequence[str], seed: Seed, frame: int) -> tuple[float, ...] | None:
-        if list(words) == ["outside"]:
-            return None
-        try:
-            flat = [float(v) for word in words for v in word.split(",", 1)]
-        except ValueError:
-            raise ActionError("Points are written as x,y x,y x,y.") from None
-        width, height = self._job.size(frame)
-        kind = "rectangle" if len(words) == 2 else "polygon"
-        fault = points_fault(kind, flat, width, height)
-        if fault:
-            raise ActionError(f"That is {fault}.")
-        flat = points_in_image(kind, flat, width, height)
-        left, top, right, bottom = bounding_box(kind, flat)
-        if seed.type == "rectangle":
-            return (left, top, right, bottom)
-        if kind == seed.type:
-            return tuple(flat)
-        if seed.type == "polygon":
-            return (left, top, right, top, right, bottom, left, bottom)
-        bitmap = points_to_bitmap(kind, flat, width, height)
-        if not np.any(bitmap):
-            raise ActionError("That covers no pixel of the frame.")
-        return tuple(encode_mask(bitmap))
-
-
 def _first_frame(annotations: Annotations, files: Files, options: Options) -> int:
     annotated = [s["frame"] for s in annotations.shapes]
     annotated += [k["frame"] for t in annotations.tracks for k in t["shapes"] if not k["outside"]]
@@ -367,15 +263,3 @@ def _warn_of_what_is_left_out(document: Document, out: Path) -> None:
             len(document.untouched),
             out.suffix,
         )
-
-
-def _index_of(name: str, objects: Sequence[TrackedObject]) -> int:
-    for index, o in enumerate(objects):
-        if o.seed.ref == name:
-            return index
-    raise ActionError(f"There is no object {name}; there are "
-                      f"{', '.join(o.seed.ref for o in objects)}.")  # fmt: skip
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -18,7 +18,8 @@ from cvat_sdk.masks import decode_mask, encode_mask
 from pycocotools import mask as rle_tools
 
 from cvat_action.errors import ActionError
-from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
+from cvat_action.formats.document import AttributeSpec, Document, LabelSpec, Original
+from cvat_action.formats.json_text import elements, members
 from cvat_action.geometry import points_fault
 from cvat_action.job import Annotations, Wire
 from cvat_action.media import Media
@@ -27,13 +28,13 @@ from cvat_action.selection import position_among
 OWN_ATTRIBUTES = ("occluded", "rotation", "track_id", "keyframe", "outside")
 """attributes that CVAT's export adds to those of the label"""
 MOST_DIGITS = 20
-HEADER = ("info", "licenses", "categories", "images")
 
 
 def read(data: bytes, name: str, media: Media) -> Document:
     """Raises ActionError, naming the annotation that is wrong."""
     try:
-        content = json.loads(data)
+        text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
+        content = json.loads(text)
     except (ValueError, RecursionError):
         raise ActionError(f"{name} is not JSON that can be read.") from None
     if not isinstance(content, dict) or not all(
@@ -46,85 +47,148 @@ def read(data: bytes, name: str, media: Media) -> Document:
     except (KeyError, TypeError, AttributeError):
         raise ActionError(f"{name}: an image or a category is not as COCO has it.") from None
     specs = {label.id: label for label in labels}
+    parts = members(text)
+    texts = elements(parts.pop("annotations"))
+    read_ones = [_read_one(a, frame_of, specs, media, name) for a in content["annotations"]]
+    untouched = {n: texts[n] for n, (shape, _) in enumerate(read_ones) if shape is None}
     shapes: list[Wire] = []
-    tracked: dict[tuple[int, Any], list[Wire]] = {}
-    untouched: list[str] = []
-    for annotation in content["annotations"]:
-        try:
-            shape = _annotation_to_shape(annotation, frame_of, specs, media)
-            track_id = (annotation.get("attributes") or {}).get("track_id")
-        except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            number = annotation.get("id") if isinstance(annotation, dict) else annotation
-            what = error.args[0] if error.args else type(error).__name__
-            raise ActionError(f"{name}: annotation {number} cannot be read ({what}).") from None
-        if shape is None:
-            untouched.append(json.dumps(annotation))
-        elif track_id is not None and shape["type"] != "mask":
-            tracked.setdefault((shape["label_id"], str(track_id)), []).append(shape)
+    tracks: list[Wire] = []
+    originals = {}
+    for number, (is_track, places) in enumerate(_objects(read_ones), 1):
+        drawn = [shape for n in places for shape in [read_ones[n][0]] if shape is not None]
+        for n, shape in zip(places, drawn, strict=True):
+            originals[number, shape["frame"]] = Original(n, texts[n], shape)
+        if is_track:
+            tracks.append({**_track(drawn, len(media.frame_names)), "id": number})
         else:
-            shapes.append(shape)
-    tracks = [_track(group, len(media.frame_names)) for group in tracked.values()]
-    for number, o in enumerate((*tracks, *shapes), 1):
-        o["id"] = number
-    header = json.dumps({key: content[key] for key in HEADER if key in content})
-    return Document(
-        labels, Annotations(tuple(shapes), tuple(tracks)), "coco", tuple(untouched), header
-    )
+            shapes.append({**drawn[0], "id": number})
+    annotations = Annotations(tuple(shapes), tuple(tracks))
+    return Document(labels, annotations, "coco", untouched, json.dumps(parts), originals)
+
+
+def _read_one(
+    annotation: Any,
+    frame_of: dict[Any, int],
+    specs: dict[int, LabelSpec],
+    media: Media,
+    name: str,
+) -> tuple[Wire | None, Any]:
+    """The shape, or None for what cannot be tracked, and the id of its track, if it has one."""
+    try:
+        shape = _annotation_to_shape(annotation, frame_of, specs, media)
+        track_id = (annotation.get("attributes") or {}).get("track_id")
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        number = annotation.get("id") if isinstance(annotation, dict) else annotation
+        what = error.args[0] if error.args else type(error).__name__
+        raise ActionError(f"{name}: annotation {number} cannot be read ({what}).") from None
+    return shape, track_id
+
+
+def _objects(read_ones: Sequence[tuple[Wire | None, Any]]) -> list[tuple[bool, list[int]]]:
+    """(is a track, places in the file) of every object, tracks first.
+
+    A track has one annotation per frame; a further one there is an object of its own.
+    """
+    tracks: dict[tuple[int, str], dict[int, int]] = {}
+    alone = []
+    for place, (shape, track_id) in enumerate(read_ones):
+        if shape is None:
+            continue
+        in_track = track_id is not None and shape["type"] != "mask"
+        on_frame = tracks.setdefault((shape["label_id"], str(track_id)), {}) if in_track else None
+        if on_frame is None or shape["frame"] in on_frame:
+            alone.append((False, [place]))
+        else:
+            on_frame[shape["frame"]] = place
+    return [*((True, list(places.values())) for places in tracks.values()), *alone]
 
 
 def write(document: Document, media: Media) -> str:
-    """All objects, tracks as an annotation per visible frame."""
-    header = json.loads(document.header) if document.format == "coco" else {}
-    images: list[Wire] = header.get("images", [])
-    find = _frame_finder(media)
-    image_of = {f: i["id"] for i in images for f in [find(i["file_name"])] if f is not None}
-    annotations: list[Wire] = []
-    if document.format == "coco":
-        annotations = [json.loads(text) for text in document.untouched]
-    used = {i["id"] for i in images}
-    number = max((a["id"] for a in annotations if isinstance(a.get("id"), int)), default=0)
-    for shape, extra in _shapes_by_frame(document, media):
+    """All objects, tracks as an annotation per visible frame.
+
+    What is as it was read is written again byte for byte, in its place.
+    """
+    ours = document.format == "coco"
+    parts: dict[str, str] = json.loads(document.header) if ours else {}
+    new = _New(document, media, json.loads(parts.get("images", "[]")))
+    texts = list(document.untouched.items()) if ours else []
+    after = len(document.originals) + len(document.untouched)
+    for key, shape, extra in _shapes_by_frame(document, media):
+        original = document.originals.get(key)
+        if original and _is_as_read(shape, original.shape):
+            texts.append((original.place, original.text))
+        else:
+            place = after if original is None else original.place
+            texts.append((place, new.annotation(shape, extra, original)))
+    images = [*elements(parts.get("images", "[]")), *map(json.dumps, new.images)]
+    if not ours:
+        categories = [
+            {"id": o.id + 1, "name": o.name, "supercategory": ""} for o in document.labels
+        ]
+        parts = {"info": "{}", "licenses": "[]", "categories": json.dumps(categories)}
+    parts["images"] = f"[{', '.join(images)}]"
+    in_order = [text for _, text in sorted(texts, key=lambda entry: entry[0])]
+    parts["annotations"] = f"[{', '.join(in_order)}]"
+    return "{" + ", ".join(f"{json.dumps(key)}: {text}" for key, text in parts.items()) + "}"
+
+
+class _New:
+    """Annotations and images that the file did not have."""
+
+    def __init__(self, document: Document, media: Media, images: Sequence[Wire]) -> None:
+        find = _frame_finder(media)
+        self.images: list[Wire] = []
+        self._document = document
+        self._media = media
+        self._image_of = {
+            f: i["id"] for i in images for f in [find(i["file_name"])] if f is not None
+        }
+        self._used = {i["id"] for i in images}
+        held = [json.loads(o.text) for o in document.originals.values()]
+        if document.format == "coco":
+            held += map(json.loads, document.untouched.values())
+        self._last = max((a["id"] for a in held if isinstance(a.get("id"), int)), default=0)
+        runs = [a for a in held if isinstance(a.get("segmentation"), dict)]
+        # Training tools skip a crowd: a file whose masks are none gets no other ones.
+        self._crowd = int(not runs or all(a.get("iscrowd") for a in runs))
+
+    def annotation(self, shape: Wire, extra: Wire, original: Original | None) -> str:
+        """In the place of `original`, if there is one."""
         frame = shape["frame"]
-        size = media.sizes[0 if len(media.sizes) == 1 else frame]
-        if frame not in image_of:
-            image_of[frame] = max((frame, *used)) + 1
-            used.add(image_of[frame])
-            images.append(
-                {
-                    "id": image_of[frame],
-                    "file_name": media.frame_names[frame],
-                    "width": size[0],
-                    "height": size[1],
-                }
-            )
-        number += 1
-        label = document.label(shape["label_id"])
+        size = self._media.sizes[0 if len(self._media.sizes) == 1 else frame]
+        label = self._document.label(shape["label_id"])
         attributes = {"occluded": bool(shape.get("occluded"))} | extra
         for a in shape["attributes"]:
-            attributes[label.attribute_name(a["spec_id"])] = _value(a["value"])
-        annotations.append(
-            {
-                "id": number,
-                "image_id": image_of[frame],
-                "category_id": shape["label_id"]
-                if document.format == "coco"
-                else shape["label_id"] + 1,
-                **_geometry(shape, *size),
-                "attributes": attributes,
-            }
-        )
-    content = {
-        "info": header.get("info", {}),
-        "licenses": header.get("licenses", []),
-        "categories": header.get("categories")
-        or [
-            {"id": label.id + 1, "name": label.name, "supercategory": ""}
-            for label in document.labels
-        ],
-        "images": images,
-        "annotations": annotations,
-    }
-    return json.dumps(content)
+            spec = label.attribute(a["spec_id"])
+            attributes[spec.name] = a["value"] if spec.text else _value(a["value"])
+        number = json.loads(original.text).get("id") if original else None
+        if number is None:
+            self._last += 1
+            number = self._last
+        ours = self._document.format == "coco"
+        content = {
+            "id": number,
+            "image_id": self._image(frame, *size),
+            "category_id": label.id if ours else label.id + 1,
+            **_geometry(shape, *size, crowd=self._crowd),
+            "attributes": attributes,
+        }
+        return json.dumps(content)
+
+    def _image(self, frame: int, width: int, height: int) -> Any:
+        if frame not in self._image_of:
+            number = self._image_of[frame] = max((frame, *self._used)) + 1
+            self._used.add(number)
+            name = self._media.frame_names[frame]
+            self.images.append({"id": number, "file_name": name, "width": width, "height": height})
+        return self._image_of[frame]
+
+
+def _is_as_read(shape: Wire, read: Wire) -> bool:
+    names = ("type", "label_id", "occluded", "rotation", "attributes")
+    return list(shape["points"]) == list(read["points"]) and all(
+        shape[name] == read[name] for name in names
+    )
 
 
 def _frames(images: Sequence[Any], name: str, media: Media) -> dict[Any, int]:
@@ -175,17 +239,18 @@ def _id(entry: Wire) -> int:
 
 
 def _labels(content: Wire) -> tuple[LabelSpec, ...]:
-    names: dict[int, set[str]] = {}
+    names: dict[int, dict[str, bool]] = {}
     for annotation in content["annotations"]:
-        attributes = annotation.get("attributes") or {}
-        found = {a for a in attributes if a not in OWN_ATTRIBUTES}
-        names.setdefault(annotation.get("category_id"), set()).update(found)
+        of_label = names.setdefault(annotation.get("category_id"), {})
+        for name, value in (annotation.get("attributes") or {}).items():
+            if name not in OWN_ATTRIBUTES:
+                of_label[name] = of_label.get(name, False) or isinstance(value, str)
     labels = []
     spec_id = 0
     for category in content["categories"]:
         specs = []
-        for attribute in sorted(names.get(category["id"], ())):
-            specs.append(AttributeSpec(spec_id, attribute, True))
+        for attribute, text in sorted(names.get(category["id"], {}).items()):
+            specs.append(AttributeSpec(spec_id, attribute, True, text))
             spec_id += 1
         labels.append(LabelSpec(_id(category), str(category["name"]), tuple(specs)))
     return tuple(labels)
@@ -311,12 +376,17 @@ def _track(shapes: list[Wire], frame_count: int) -> Wire:
     }
 
 
-def _shapes_by_frame(document: Document, media: Media) -> Iterator[tuple[Wire, Wire]]:
-    """Every shape, and every track on every frame where it is visible, with extra attributes."""
+def _shapes_by_frame(
+    document: Document, media: Media
+) -> Iterator[tuple[tuple[int, int], Wire, Wire]]:
+    """Every shape, and every track on every frame where it is visible.
+
+    Gives (id, frame), the shape, and its extra attributes.
+    """
     for shape in document.annotations.shapes:
-        rotation = {"rotation": shape["rotation"]} if shape["type"] == "rectangle" else {}
-        yield shape, rotation
-    for number, track in enumerate(document.annotations.tracks):
+        yield (shape["id"], shape["frame"]), shape, _rotation(shape)
+    named = _track_ids(document)
+    for track in document.annotations.tracks:
         in_order = sorted(track["shapes"], key=lambda k: k["frame"])
         keyframes = {k["frame"] for k in in_order}
         held = {a["spec_id"]: a["value"] for a in track["attributes"]}
@@ -324,17 +394,36 @@ def _shapes_by_frame(document: Document, media: Media) -> Iterator[tuple[Wire, W
             position = position_among(in_order, frame)
             if position is None:
                 continue
-            if position["frame"] == frame:
-                held |= {a["spec_id"]: a["value"] for a in position["attributes"]}
-            if position["outside"]:
+            own = position["attributes"] if position["frame"] == frame else []
+            held |= {a["spec_id"]: a["value"] for a in own}
+            if position["outside"] or frame in media.missing:
                 continue
-            attributes = [{"spec_id": s, "value": v} for s, v in held.items()]
-            shape = {**position, "frame": frame, "attributes": attributes}
+            all_held = [{"spec_id": s, "value": v} for s, v in held.items()]
+            key = track["id"], frame
+            as_read = key in document.originals and frame in keyframes
+            shape = {**position, "frame": frame, "attributes": own if as_read else all_held}
             shape["label_id"] = track["label_id"]
-            yield shape, {"track_id": number, "keyframe": frame in keyframes}
+            extra = {"track_id": named[track["id"]], "keyframe": frame in keyframes}
+            yield key, shape, _rotation(shape) | extra
 
 
-def _geometry(shape: Wire, width: int, height: int) -> Wire:
+def _rotation(shape: Wire) -> Wire:
+    return {"rotation": shape["rotation"]} if shape["type"] == "rectangle" else {}
+
+
+def _track_ids(document: Document) -> dict[int, Any]:
+    """What `track_id` is written for each track: the file's own, or the next number."""
+    named = {}
+    for (number, _), original in document.originals.items():
+        named[number] = (json.loads(original.text).get("attributes") or {}).get("track_id")
+    used = [n for n in named.values() if isinstance(n, int)]
+    after = max(used, default=-1) + 1
+    new = [t["id"] for t in document.annotations.tracks if named.get(t["id"]) is None]
+    return named | {number: after + n for n, number in enumerate(new)}
+
+
+def _geometry(shape: Wire, width: int, height: int, *, crowd: int) -> Wire:
+    """crowd: `iscrowd` of a mask."""
     points = [float(p) for p in shape["points"]]
     if shape["type"] == "rectangle":
         left, top, right, bottom = points
@@ -351,7 +440,7 @@ def _geometry(shape: Wire, width: int, height: int) -> Wire:
         "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
         "area": float(rle_tools.area(rle)),
         "bbox": [float(v) for v in rle_tools.toBbox(rle)],
-        "iscrowd": 1,
+        "iscrowd": crowd,
     }
 
 
@@ -360,9 +449,10 @@ def _text(value: Any) -> str:
 
 
 def _value(text: str) -> Any:
-    """Booleans and numbers as such, as CVAT's export has them."""
+    """Booleans and numbers as such, as CVAT's export has them, if that loses nothing."""
     try:
         value = json.loads(text)
+        same = json.dumps(value, allow_nan=False) == text
     except ValueError:
         return text
-    return value if isinstance(value, bool | int | float) else text
+    return value if same and isinstance(value, bool | int | float) else text

@@ -73,13 +73,13 @@ def read(data: bytes, name: str, media: Media) -> Document:
     by_name = {label.name: label for label in labels}
     shapes: list[Wire] = []
     tracks: list[Wire] = []
-    untouched: list[str] = []
+    untouched: dict[int, str] = {}
     for number, element in enumerate(root.iter("track")):
         label = by_name[element.get("label", "")]
         tags = {child.tag for child in element}
         try:
             if not tags or not tags <= set(TYPES) or (len(tags) > 1):
-                untouched.append(ElementTree.tostring(element, encoding="unicode"))
+                untouched[number] = ElementTree.tostring(element, encoding="unicode")
             elif tags == {"mask"}:
                 shapes += _masks(element, label)
             else:
@@ -95,7 +95,7 @@ def read(data: bytes, name: str, media: Media) -> Document:
     meta = root.find("meta")
     header = "" if meta is None else ElementTree.tostring(meta, encoding="unicode").strip()
     annotations = Annotations(tuple(shapes), tuple(t for t in tracks if t["shapes"]))
-    return Document(labels, annotations, "cvat", tuple(untouched), header)
+    return Document(labels, annotations, "cvat", untouched, header)
 
 
 def _check_frames(keyframes: Iterable[Wire], name: str, media: Media) -> None:
@@ -125,7 +125,7 @@ def write(document: Document, media: Media) -> str:
     for shape in document.annotations.shapes:
         number = _add_track(root, number, document, shape, _shape_alone(shape, media))
     if document.format == "cvat":
-        for text in document.untouched:
+        for text in document.untouched.values():
             element = _parse(text)
             element.set("id", str(number))
             root.append(element)
@@ -268,7 +268,7 @@ def _add_track(
     for k in keyframes:
         element = ElementTree.SubElement(track, TAGS[k["type"]], _shape_to_attributes(k))
         for a in k["attributes"]:
-            name = label.attribute_name(a["spec_id"])
+            name = label.attribute(a["spec_id"]).name
             ElementTree.SubElement(element, "attribute", {"name": name}).text = a["value"]
     return number + 1
 

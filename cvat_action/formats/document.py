@@ -13,6 +13,18 @@ class AttributeSpec:
     id: int
     name: str
     mutable: bool
+    text: bool = False
+    """its values are text, also where they look like numbers (COCO)"""
+
+
+@dataclass(frozen=True)
+class Original:
+    """An object of the file on one frame, as it was read."""
+
+    place: int
+    """in the file's order"""
+    text: str
+    shape: Wire
 
 
 @dataclass(frozen=True)
@@ -24,8 +36,8 @@ class LabelSpec:
     def label(self) -> Label:
         return Label(self.id, self.name, frozenset(a.id for a in self.attributes if a.mutable))
 
-    def attribute_name(self, spec_id: int) -> str:
-        return next(a.name for a in self.attributes if a.id == spec_id)
+    def attribute(self, spec_id: int) -> AttributeSpec:
+        return next(a for a in self.attributes if a.id == spec_id)
 
 
 @dataclass(frozen=True)
@@ -34,10 +46,13 @@ class Document:
     annotations: Annotations
     format: str
     """`coco` or `cvat`"""
-    untouched: tuple[str, ...] = ()
-    """what cannot be tracked (skeletons, say), as text of the same format, to be written again"""
+    untouched: Mapping[int, str] = field(default_factory=dict)
+    """what cannot be tracked (skeletons, say), as text of the same format, to be written again, by
+    its place in the file"""
     header: str = ""
-    """the file's own header (labels and task in CVAT, categories in COCO), as text"""
+    """the file's own header (labels and task in CVAT, all but the annotations in COCO), as text"""
+    originals: Mapping[tuple[int, int], Original] = field(default_factory=dict)
+    """by id of the shape or track, and frame: what is written again as it was, if it still is so"""
 
     def label(self, label_id: int) -> LabelSpec:
         return next(label for label in self.labels if label.id == label_id)

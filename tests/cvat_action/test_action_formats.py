@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from cvat_action.errors import ActionError
 from cvat_action.formats import read_document, write_document
 from cvat_action.formats.document import Edit, edited, local_job
+from cvat_action.formats.json_text import elements, members
 from cvat_action.media import open_media
 
 WIDTH, HEIGHT, FRAMES = 40, 30, 6
@@ -292,14 +293,53 @@ def test_coco_comes_back_the_same_and_pycocotools_reads_it(tmp_path, media):
         assert left == right
     content = json.loads((tmp_path / "b.json").read_text())
     assert content["info"] == {"description": "kept"}
-    assert any(a.get("keypoints") for a in content["annotations"])
+    assert content["annotations"] == coco()["annotations"]
     dataset = COCO(str(tmp_path / "b.json"))
     masks = [a for a in dataset.dataset["annotations"] if isinstance(a["segmentation"], dict)]
     assert np.array_equal(dataset.annToMask(masks[0]).astype(bool), bitmap())
-    assert masks[0]["area"] == bitmap().sum()
-    first = next(a for a in content["annotations"] if "colour" in a.get("attributes", ()))
-    assert (first["attributes"]["age"], first["attributes"]["occluded"]) == (3, True)
-    assert first["bbox"] == [3.5, 2.0, 6.0, 5.0]
+
+
+UNUSUAL = """{ "type":"instances","info":{"year" : 2024.10},
+ "images":[{"id": 11,"file_name":"pic_1.png","width":40,"height":30,"coco_url":"x"},
+   {"id":12,"file_name":"pic_2.png","width":40,"height":30}],
+ "annotations":[
+  {"image_id":11, "id":705,"category_id":9, "score":0.50, "bbox":[1,1,5,5.00],
+    "attributes":{"rotation": 30.0,"size":"1.10","n":"NaN","age":3}},
+  {"id":5,"image_id":11,"category_id":9,"iscrowd":0,"area":2.0,"attributes":{"track_id": 4},
+    "segmentation":{"size":[30,40],"counts":[10,2,1188]}},
+  {"id":77,"image_id":11,"category_id":9,"keypoints":[1,1,2],"num_keypoints":1},
+  {"id":8,"image_id":11,"category_id":9,"bbox":[2,2,4,4],"attributes":{"track_id":7,"rotation":9.0}},
+  {"id":9,"image_id":12,"category_id":9,"bbox":[3,2,4,4],"attributes":{"track_id":7,"rotation":9.5}},
+  {"id":10,"image_id":12,"category_id":9,"bbox":[3,2,4,5],"attributes":{"track_id":7}}
+ ], "categories":[{"id":9,"name":"car","supercategory":"vehicle","x":[]}], "split" : "train"}"""
+
+
+def test_what_was_not_tracked_comes_back_byte_for_byte(tmp_path, media):
+    (tmp_path / "a.json").write_text(UNUSUAL)
+    document, _ = read_document(tmp_path / "a.json", media)
+    box, mask, second_on_its_frame = document.annotations.shapes
+    assert second_on_its_frame["points"] == [3, 2, 7, 7]
+    (moved,) = document.annotations.tracks
+    keyframes = [{**k, "points": [4, 2, 8, 6]} if k["frame"] == 2 else k for k in moved["shapes"]]
+    new = [{**box, "frame": 2, "id": 50, "rotation": 0.0}, {**mask, "frame": 2, "id": 51}]
+    changed = edited(document, Edit(new, updated={moved["id"]: {**moved, "shapes": keyframes}}))
+    write_document(tmp_path / "b.json", changed, media)
+    text = (tmp_path / "b.json").read_text()
+    before, after = members(UNUSUAL), members(text)
+    assert {k: v for k, v in after.items() if k not in ("annotations", "images")} == {
+        k: v for k, v in before.items() if k not in ("annotations", "images")
+    }
+    assert elements(after["images"]) == elements(before["images"])
+    old, written = (elements(each["annotations"]) for each in (before, after))
+    assert written[:4] == old[:4]
+    assert written[5] == old[5]
+    edited_box, _, new_box, new_mask = map(json.loads, written[4:])
+    assert (edited_box["id"], edited_box["bbox"]) == (9, [4, 2, 4, 4])
+    kept = edited_box["attributes"]
+    assert (kept["track_id"], kept["rotation"], kept["keyframe"]) == (7, 9.5, True)
+    assert new_box["attributes"] | {"size": "1.10", "n": "NaN", "age": 3} == new_box["attributes"]
+    assert [new_box["id"], new_mask["id"], new_mask["iscrowd"]] == [706, 707, 0]
+    assert new_mask["area"] == 2.0
 
 
 def test_from_one_format_to_the_other(tmp_path, media):

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""`local --step`: every frame is shown, and a person says what to do."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+from cvat_sdk.masks import encode_mask
+
+from cvat_action import preview, report
+from cvat_action.errors import ActionError
+from cvat_action.geometry import bounding_box, points_fault, points_in_image
+from cvat_action.job import Job
+from cvat_action.media import Media
+from cvat_action.selection import Seed
+from cvat_action.tracking import Corrected, StopTracking, Tracked, TrackedObject
+from sam2_tracker.errors import BadShape, EmptyShape
+from sam2_tracker.shapes import polygon_to_bitmap
+
+
+class Stepper:
+    """`--step`: shows every frame and asks what to do."""
+
+    HELP = (
+        "Enter: go on.  s: stop here.  r: go on to the end without asking.\n"
+        "c OBJECT x,y x,y x,y ...: correct an object with a polygon; two points: with a box.\n"
+        "c OBJECT outside: it is not visible, from here until it is corrected again."
+    )
+
+    def __init__(self, job: Job, media: Media, out: Path) -> None:
+        self._job = job
+        self._media = media
+        self._picture = out.with_suffix(".step.png")
+        self._asking = True
+        _say(self.HELP)
+
+    def ask(self, frame: int, objects: Sequence[TrackedObject]) -> list[Corrected]:
+        """Raises StopTracking where the person wants no more."""
+        corrections: dict[int, Corrected] = {}
+        if not self._asking:
+            return []
+        self._show(frame, objects)
+        while True:
+            sys.stderr.write(f"frame {frame}> ")
+            sys.stderr.flush()
+            line = sys.stdin.readline()
+            words = line.split()
+            if not line or words == ["s"]:
+                raise StopTracking(list(corrections.values()))
+            if not words:
+                return list(corrections.values())
+            if words == ["r"]:
+                self._asking = False
+                return list(corrections.values())
+            if words[0] != "c" or len(words) < 3:
+                _say(self.HELP)
+                continue
+            try:
+                index = _index_of(words[1], objects)
+                points = self._points(words[2:], objects[index].seed, frame)
+            except ActionError as error:
+                _say(str(error))
+                continue
+            corrections[index] = Corrected(index, points)
+            _say(f"Object {objects[index].seed.ref} is corrected; Enter goes on.")
+
+    def _show(self, frame: int, objects: Sequence[TrackedObject]) -> None:
+        rows = [("object", "label", "visible", "confidence")]
+        for o in objects:
+            t = o.frames.get(frame)
+            name = self._job.label(o.seed.label_id).name
+            if t is None:
+                rows.append((o.seed.ref, name, o.stopped or "-", ""))
+            else:
+                score = "-" if t.score is None else f"{t.score:.2f}"
+                rows.append((o.seed.ref, name, "no" if t.points is None else "yes", score))
+        here: list[Tracked | None] = [o.frames.get(frame) for o in objects]
+        seeds = [o.seed for o in objects]
+        picture = preview.draw(self._media.picture(frame), frame, seeds, here)
+        cv2.imwrite(str(self._picture), picture)
+        _say(f"{report.table(rows)}\nDrawn in {self._picture}")
+
+    def _points(self, words: Sequence[str], seed: Seed, frame: int) -> tuple[float, ...] | None:
+        if list(words) == ["outside"]:
+            return None
+        try:
+            flat = [float(v) for word in words for v in word.split(",", 1)]
+        except ValueError:
+            raise ActionError("Points are written as x,y x,y x,y.") from None
+        width, height = self._job.size(frame)
+        kind = "rectangle" if len(words) == 2 else "polygon"
+        fault = points_fault(kind, flat, width, height)
+        if fault:
+            raise ActionError(f"That is {fault}.")
+        flat = points_in_image(kind, flat, width, height)
+        left, top, right, bottom = bounding_box(kind, flat)
+        if seed.type == "rectangle":
+            return (left, top, right, bottom)
+        if kind == seed.type:
+            return tuple(flat)
+        if seed.type == "polygon":
+            return (left, top, right, top, right, bottom, left, bottom)
+        ring = flat if kind == "polygon" else [left, top, right, top, right, bottom, left, bottom]
+        try:
+            return tuple(encode_mask(polygon_to_bitmap(ring, width=width, height=height)))
+        except (BadShape, EmptyShape) as error:
+            raise ActionError(error.message) from None
+
+
+def _index_of(name: str, objects: Sequence[TrackedObject]) -> int:
+    for index, o in enumerate(objects):
+        if o.seed.ref == name:
+            return index
+    raise ActionError(f"There is no object {name}; there are "
+                      f"{', '.join(o.seed.ref for o in objects)}.")  # fmt: skip
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
