@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from model_handler import FrameFeatures, ModelHandler, Prediction, Result
+from model_handler import FrameFeatures, ModelHandler, Prediction, Prompt, Result
+from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import (
     AllObjectsFailed,
     ObjectError,
@@ -75,7 +77,7 @@ class _Object:
     entry: Entry
     state: TrackState | None = None
     """What is remembered from earlier frames."""
-    prompt: Bitmap | Box | None = None
+    prompt: Prompt | None = None
     """What was drawn on this frame, ready for the model."""
     new_state: TrackState | None = None
     """What is to be remembered from now on."""
@@ -99,8 +101,8 @@ class _Object:
     @property
     def steps(self) -> bool:
         """Whether the model attends to the object's memory on this frame."""
-        by_box = isinstance(self.entry, Correction) and self.entry.seed.type == "rectangle"
-        return by_box or isinstance(self.entry, Token)
+        prompted = isinstance(self.entry, Correction) and self.entry.seed.is_prompt
+        return prompted or isinstance(self.entry, Token)
 
     def fail(self, error: ObjectError) -> None:
         self.answer = Answer(error=error)
@@ -253,9 +255,9 @@ class Tracker:
             except ObjectError as error:
                 each.fail(error)
 
-    def _to_prompt(self, seed: Seed, frame: _Frame) -> Bitmap | Box:
+    def _to_prompt(self, seed: Seed, frame: _Frame) -> Prompt:
         prompt = seed_to_prompt(seed, width=frame.width, height=frame.height)
-        if isinstance(prompt, tuple):
+        if not isinstance(prompt, np.ndarray):
             return prompt
         # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
         return self._model.scale_mask(prompt)
@@ -264,18 +266,42 @@ class Tracker:
         """New objects, and corrections by masks and polygons: both are starts of the model."""
         prompts = [each.prompt for each in drawn if each.prompt is not None]
         results = self._model.start(features, prompts, width=frame.width, height=frame.height)
-        for each, result in zip(drawn, results, strict=True):
-            _take_prompted(each, result, frame, self._settings.memory_policy)
+        self._take(drawn, results, frame)
 
     def _correct(self, drawn: list[_Object], features: FrameFeatures, frame: _Frame) -> None:
-        """Corrections by rectangles."""
-        boxes = [each.prompt for each in drawn if isinstance(each.prompt, tuple)]
+        """Corrections by rectangles and clicks."""
+        prompts = [p for each in drawn if isinstance(p := each.prompt, tuple | Clicks)]
         banks = [_known(each).bank for each in drawn]
         results = self._model.correct(
-            features, banks, boxes, width=frame.width, height=frame.height
+            features, banks, prompts, width=frame.width, height=frame.height
         )
+        self._take(drawn, results, frame)
+
+    def _take(self, drawn: list[_Object], results: list[Result], frame: _Frame) -> None:
+        """The answers and the new states of objects that were drawn on this frame."""
+        found: list[tuple[_Object, TrackState, Tensor]] = []
         for each, result in zip(drawn, results, strict=True):
-            _take_prompted(each, result, frame, self._settings.memory_policy)
+            if not isinstance(result, Prediction):
+                each.fail(result)
+                continue
+            state = _prompted_state(each, result, frame, self._settings.memory_policy)
+            seed = _drawn(each)
+            each.new_state = state
+            each.answer = Answer(
+                shape=Shape(type=seed.type, points=seed.points), score=result.score
+            )
+            if seed.type != seed.answer_type:  # what was drawn cannot be the answer
+                found.append((each, state, result.logits))
+        if not found:
+            return
+        bitmaps = self._model.logits_to_bitmaps(
+            [logits for _, _, logits in found], width=frame.width, height=frame.height
+        )
+        tolerance = self._settings.polygon_tolerance
+        for (each, state, _), bitmap in zip(found, bitmaps, strict=True):
+            shape, track = bitmap_to_shape(bitmap, state.track, tolerance=tolerance)
+            each.new_state = replace(state, track=track)
+            each.answer = replace(each.answer, shape=shape)
 
     def _make_shapes(self, stepped: list[_Object], results: list[Result], frame: _Frame) -> None:
         found: list[tuple[_Object, Prediction]] = []
@@ -429,7 +455,7 @@ def _check_sizes(objects: Sequence[_Object], frame: _Frame) -> None:
 
 
 def _check_seed_pixels(drawn: Sequence[_Object], frame: _Frame) -> None:
-    masks = sum(_drawn(each).type != "rectangle" for each in drawn)
+    masks = sum(not _drawn(each).is_prompt for each in drawn)
     fitting = max(1, MAX_SEED_PIXELS // (frame.width * frame.height))
     if masks > fitting:
         raise TooLarge(
@@ -438,31 +464,39 @@ def _check_seed_pixels(drawn: Sequence[_Object], frame: _Frame) -> None:
         )
 
 
-def _take_prompted(each: _Object, result: Result, frame: _Frame, policy: str) -> None:
-    """The answer and the new state of an object that was drawn on this frame."""
-    if not isinstance(result, Prediction):
-        each.fail(result)
-        return
+def _prompted_state(each: _Object, found: Prediction, frame: _Frame, policy: str) -> TrackState:
+    """What is remembered of an object that was drawn on this frame."""
     seed = _drawn(each)
-    drawn = start_bank(seed.policy or policy, result.seen)
+    drawn = start_bank(seed.policy or policy, found.seen)
     track = Track(
-        width=frame.width, height=frame.height, shape_type=seed.type, tolerance=seed.tolerance
+        width=frame.width,
+        height=frame.height,
+        shape_type=seed.answer_type,
+        tolerance=seed.tolerance,
     )
-    if isinstance(each.prompt, tuple):
+    if each.prompt is not None and (box := _box_of(each.prompt)) is not None:
         # What is answered while the object is lost, if it is never seen again.
-        track = replace(track, box=widen_box(each.prompt, width=frame.width, height=frame.height))
+        track = replace(track, box=widen_box(box, width=frame.width, height=frame.height))
     if each.state is None:
-        each.new_state = TrackState(track=track, bank=drawn)
-    else:
-        distance = each.entry.distance if isinstance(each.entry, Correction) else 0
-        bank = correct_bank(each.state.bank, drawn, distance=distance)
-        # The object keeps the type in which it is answered.
-        box = track.box if seed.type == each.state.track.shape_type else each.state.track.box
-        tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance
-        track = replace(each.state.track, box=box, tolerance=tolerance)
-        corrected = replace(each.state, track=track)
-        each.new_state = adopt_references(corrected, bank)
-    each.answer = Answer(shape=Shape(type=seed.type, points=seed.points), score=result.score)
+        return TrackState(track=track, bank=drawn)
+    distance = each.entry.distance if isinstance(each.entry, Correction) else 0
+    bank = correct_bank(each.state.bank, drawn, distance=distance)
+    # The object keeps the type in which it is answered.
+    box = track.box if seed.type == each.state.track.shape_type else each.state.track.box
+    tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance
+    track = replace(each.state.track, box=box, tolerance=tolerance)
+    return adopt_references(replace(each.state, track=track), bank)
+
+
+def _box_of(prompt: Prompt) -> Box | None:
+    """Around what was drawn, None for a mask; of clicks only the positive ones count."""
+    if isinstance(prompt, Clicks):
+        if prompt.box is not None:
+            return prompt.box
+        clicks = zip(prompt.points, prompt.positive, strict=True)
+        x, y = zip(*(point for point, positive in clicks if positive), strict=True)
+        return min(x), min(y), max(x), max(y)
+    return prompt if isinstance(prompt, tuple) else None
 
 
 def _drawn(each: _Object) -> Seed:

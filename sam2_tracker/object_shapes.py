@@ -3,6 +3,8 @@
 
 from dataclasses import replace
 
+from sam2_tracker.clicks import Clicks, read_clicks
+from sam2_tracker.errors import BadShape
 from sam2_tracker.protocol import Seed, Shape
 from sam2_tracker.record_format import Track
 from sam2_tracker.shapes import (
@@ -17,11 +19,19 @@ from sam2_tracker.shapes import (
 )
 
 
-def seed_to_prompt(seed: Seed, *, width: int, height: int) -> Bitmap | Box:
-    """A drawn shape as a bitmap, bool (height, width), or as a box (x0, y0, x1, y1) in pixels.
+def seed_to_prompt(seed: Seed, *, width: int, height: int) -> Bitmap | Box | Clicks:
+    """A drawn shape as a bitmap, bool (height, width), a box (x0, y0, x1, y1) in pixels, or clicks.
 
     width, height: of the image. Raises BadShape, EmptyShape.
     """
+    if seed.type == "points":
+        if len(seed.points) % 2:
+            raise BadShape(f"Points are pairs of numbers; here are {len(seed.points)} numbers.")
+        own = [list(p) for p in zip(seed.points[::2], seed.points[1::2], strict=True)]
+        positive = [*own, *seed.positive]
+        return read_clicks(positive, seed.negative, None, width=width, height=height)
+    if seed.positive or seed.negative:
+        return read_clicks(seed.positive, seed.negative, seed.points, width=width, height=height)
     if seed.type == "rectangle":
         return rectangle_to_box(seed.points, width=width, height=height)
     to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap

@@ -4,13 +4,14 @@
 import binascii
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from sam2_tracker.clicks import MAX_CLICKS
 from sam2_tracker.errors import BadRequest, BadShape, BadState, ObjectError, TooLarge
 from sam2_tracker.memory_bank import MAX_CONDITIONING
 from sam2_tracker.memory_policy import POLICIES
-from sam2_tracker.shapes import SHAPE_TYPES, Points
+from sam2_tracker.shapes import ANSWER_TYPES, PROMPT_TYPES, SHAPE_TYPES, Points
 
 STATE_VERSION = 1
 MAX_DISTANCE = 1 << 30
@@ -30,6 +31,21 @@ class Seed:
     """The memory policy of an object that starts; None: the function's own."""
     tolerance: float | None = None
     """How much the IoU of the object's polygons with its masks may be short of 1; None: as set."""
+    positive: list[Any] = field(default_factory=list)
+    """Clicks on the object, [x, y] each, beside a rectangle's corners or the points themselves."""
+    negative: list[Any] = field(default_factory=list)
+    """Clicks that are not on the object."""
+    answer: str | None = None
+    """The type in which the object is answered; None: its own, and a mask for points."""
+
+    @property
+    def is_prompt(self) -> bool:
+        """SAM 2 finds the mask."""
+        return self.type in PROMPT_TYPES
+
+    @property
+    def answer_type(self) -> str:
+        return self.answer or ("mask" if self.type == "points" else self.type)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,11 +227,13 @@ def _marked(token: Token, shape: Any, marks: set[str], max_points: int) -> Corre
             "correction must be 0 if the state's frame is this one, or 1 if it is the one before."
         )
     seed = _shape_to_seed(shape, max_points)
-    if seed.type == "rectangle" and distance == 0:
+    if seed.is_prompt and distance == 0:
         raise BadShape(
-            "A rectangle corrects a frame from the state of the frame before it: send that state, "
-            "and 1 as correction."
+            f"A shape of type {seed.type} corrects a frame from the state of the frame before it: "
+            "send that state, and 1 as correction."
         )
+    if seed.answer is not None:
+        raise BadShape("A corrected object keeps its type: leave answer out.")
     return Correction(token=token, seed=seed, distance=distance)
 
 
@@ -277,7 +295,34 @@ def _shape_to_seed(shape: object, max_points: int) -> Seed:
     policy = shape.get("memory")
     if policy is not None and policy not in POLICIES:
         raise BadShape(f"memory must be one of {', '.join(POLICIES)}.")
-    return Seed(type=type_, points=points, policy=policy, tolerance=_tolerance(shape))
+    if type_ == "points" and len(points) > 2 * MAX_CLICKS:
+        raise BadShape(f"{len(points) // 2} clicks on one object; the limit is {MAX_CLICKS}.")
+    positive, negative = (_clicks(shape, name) for name in ("pos_points", "neg_points"))
+    answer = shape.get("answer")
+    if type_ not in PROMPT_TYPES and (positive or negative or answer is not None):
+        raise BadShape(f"A {type_} takes no clicks and no answer: it is the mask itself.")
+    if answer is not None and answer not in ANSWER_TYPES:
+        raise BadShape(f"answer must be one of {', '.join(ANSWER_TYPES)}.")
+    return Seed(
+        type=type_,
+        points=points,
+        policy=policy,
+        tolerance=_tolerance(shape),
+        positive=positive,
+        negative=negative,
+        answer=answer,
+    )
+
+
+def _clicks(shape: dict[Any, Any], name: str) -> list[Any]:
+    clicks = shape.get(name)
+    if clicks is None:
+        return []
+    if not isinstance(clicks, list):
+        raise BadShape(f"{name} must be a list of points, each with two numbers.")
+    if len(clicks) > MAX_CLICKS:
+        raise BadShape(f"{len(clicks)} clicks on one object; the limit is {MAX_CLICKS}.")
+    return clicks
 
 
 def _tolerance(shape: dict[Any, Any]) -> float | None:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sam2_tracker.memory_bank import MAX_CONDITIONING, MemoryLayout
 from sam2_tracker.memory_policy import ANCHOR_AREAS, MAX_ANCHORS, POLICIES
-from sam2_tracker.shapes import SHAPE_TYPES, Box
+from sam2_tracker.shapes import ANSWER_TYPES, Box
 
 VERSION = 2
 RETAINED = 8
@@ -193,7 +193,7 @@ def read_head(id_: str, record: bytes, layout: MemoryLayout) -> Head:
         raise ValueError("its frames are out of order")
     if content["policy"] not in POLICIES:
         raise ValueError("its memory policy is unknown")
-    if content["shape_type"] not in SHAPE_TYPES:
+    if content["shape_type"] not in ANSWER_TYPES:
         raise ValueError("its shape type is unknown")
     _check_tensor(
         tensors["pointers"],

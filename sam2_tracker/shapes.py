@@ -26,7 +26,12 @@ Bitmap = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
 Points = list[int] | list[float]
 
-SHAPE_TYPES = ("mask", "polygon", "rectangle")
+ANSWER_TYPES = ("mask", "polygon", "rectangle")
+"""In which a tracked object is answered."""
+PROMPT_TYPES = ("rectangle", "points")
+"""What is drawn as these is shown to SAM 2, which finds the mask."""
+SHAPE_TYPES = (*ANSWER_TYPES, "points")
+"""That can be drawn of an object."""
 
 # Crossings of polygon edges with pixel rows that are computed at a time, at about 100 bytes each.
 # Bounds the memory that a polygon of many long edges takes.

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from test_fidelity import LOGIT_TOLERANCE, images, sound, step, tight_box
 from torch import Tensor
 
 from model_handler import ModelHandler, Prediction
+from sam2_tracker.clicks import Clicks
 from sam2_tracker.mask_logits import logits_to_image_size
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import remember
@@ -68,7 +70,11 @@ class OurRun:
         self._width, self._height = self.frames[0].size
 
     def draw(self, number: int, frame: int, prompt: Prompt) -> None:
-        if isinstance(prompt, tuple) and self.at.get(number) == frame and number in self.before:
+        if (
+            not isinstance(prompt, np.ndarray)
+            and self.at.get(number) == frame
+            and number in self.before
+        ):
             before = self.before[number]
             (corrected,) = self.model.correct(
                 self._features[frame], [before], [prompt], **self._size()
@@ -128,7 +134,7 @@ def mask(number: int, frame: int) -> tuple[int, int]:
 
 
 # Each: the actions, and how many conditioning frames attention sees. A pair of numbers stands for a
-# true mask, a pair in a list for its tight box.
+# true mask, a pair in a list for its tight box, a pair after a word for clicks on it.
 SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], int]] = {
     "a correction by a mask": (
         [(0, 0, mask(0, 0)), (1, 22), (0, 22, mask(0, 22)), (22, 29)],
@@ -179,16 +185,33 @@ SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], int]] = {
         [(0, 0, mask(0, 0)), (1, 22), (0, 22, [mask(0, 22)]), (22, 29)],
         0,
     ),
+    "one click, corrected by several": (
+        [(0, 0, ("click", 0, 0)), (1, 12), (0, 12, ("clicks", 0, 12)), (12, 29)],
+        0,
+    ),
+    "a box with clicks, corrected by one": (
+        [(0, 0, ("box and clicks", 1, 0)), (1, 12), (0, 12, ("click", 1, 12)), (12, 29)],
+        0,
+    ),
 }
+
+
+def clicks_on(true: np.ndarray, word: str) -> Clicks:
+    """Two on the object and one beside it; or the first of them."""
+    y, x = np.argwhere(true)[[true.sum() // 2, true.sum() // 4]].T.tolist()
+    points = ((x[0] + 0.5, y[0] + 0.25), (float(x[1]), float(y[1])), (3.0, 4.5))
+    count = 1 if word == "click" else 3
+    box = tight_box(true) if word.startswith("box") else None
+    return Clicks(points=points[:count], positive=(True, True, False)[:count], box=box)
 
 
 def actions_of(rows: list[tuple[Any, ...]], clip: Clip) -> list[Action]:
     def prompt(item: Any) -> Prompt:
         if isinstance(item, list):
             return tight_box(prompt(item[0]))  # type: ignore[arg-type]
-        number, frame = item
-        true: Prompt = clip.masks[frame, number]
-        return true
+        *words, number, frame = item
+        true = clip.masks[frame, number]
+        return clicks_on(true, *words) if words else true
 
     return [Draw(row[0], row[1], prompt(row[2])) if len(row) == 3 else Track(*row) for row in rows]
 

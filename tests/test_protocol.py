@@ -211,7 +211,12 @@ def test_a_malformed_token_is_an_error_of_its_object(state: object) -> None:
         ({}, "type must be one of mask, polygon, rectangle"),
         ({"points": [1, 1, 5, 1, 3, 4]}, "type must be one of"),
         ({"type": "ellipse", "points": [1, 1, 5, 5]}, "type must be one of"),
-        ({"type": "points", "points": [1, 1]}, "type must be one of"),
+        ({"type": "points", "points": [1, 1] * 100}, "100 clicks on one object"),
+        ({"type": "points", "points": [1, 1], "pos_points": "abc"}, "must be a list of points"),
+        ({**RECTANGLE, "neg_points": [[1, 1]] * 65}, "65 clicks on one object"),
+        ({**RECTANGLE, "answer": "points"}, "answer must be one of"),
+        ({**POLYGON, "answer": "mask"}, "takes no clicks and no answer"),
+        ({**POLYGON, "pos_points": [[1, 1]]}, "takes no clicks and no answer"),
         ({"type": None, "points": [1, 1]}, "type must be one of"),
         ({"type": ["mask"], "points": [1, 1]}, "type must be one of"),
         ({"type": "MASK", "points": [1, 1]}, "type must be one of"),
@@ -230,7 +235,7 @@ def test_a_malformed_shape_is_an_error_of_its_object(shape: object, match: str) 
     assert second == SEED
 
 
-MARKS = ("correction", "adopt", "memory")
+MARKS = ("correction", "adopt", "memory", "pos_points", "neg_points", "answer")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (

@@ -16,7 +16,7 @@ import torch
 from cvat_sdk.masks import decode_mask, encode_mask
 from PIL import Image
 
-from model_handler import FrameFeatures, ModelHandler
+from model_handler import FrameFeatures, ModelHandler, Prediction
 from sam2_tracker.errors import (
     AllObjectsFailed,
     BadRequest,
@@ -25,7 +25,9 @@ from sam2_tracker.errors import (
 )
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
-from sam2_tracker.protocol import TrackRequest, answers_to_json, body_to_request
+from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
+from sam2_tracker.protocol import Seed, TrackRequest, answers_to_json, body_to_request
+from sam2_tracker.record_format import Track
 from sam2_tracker.settings import Settings, settings_from_environment
 from sam2_tracker.shapes import polygon_to_bitmap
 from sam2_tracker.stopwatch import Stopwatch
@@ -428,6 +430,88 @@ def test_shapes_at_the_limits_start(
     answer = track(tracker, clip.frames[1], [], states)
     assert answer["errors"] == [None]
     assert answer["states"] != [None]
+
+
+# ---- clicks ----
+
+
+CLICK = {"type": "points", "points": [80.5, 60.25], "neg_points": [[5, 5]]}
+BOX = {"type": "rectangle", "points": [40.0, 30.0, 120.0, 90.0], "pos_points": [[80, 60]]}
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind"),
+    [
+        (CLICK, "mask"),
+        ({**CLICK, "answer": "polygon"}, "polygon"),
+        ({**CLICK, "answer": "rectangle"}, "rectangle"),
+        ({**BOX, "answer": "mask"}, "mask"),
+        (BOX, "rectangle"),
+    ],
+)
+def test_clicks_are_answered_in_the_type_that_is_asked_for(
+    tracker: Tracker, clip: Clip, seed: dict[str, Any], kind: str
+) -> None:
+    """The first frame too: the mask that the model finds, where it was not drawn."""
+    answer = track(tracker, clip.frames[0], [seed])
+    first = answer["shapes"][0]
+    if seed is BOX:
+        assert first == {"type": "rectangle", "points": BOX["points"]}
+    else:
+        model = tracker._model
+        frame = model.encode(Image.fromarray(clip.frames[0]))
+        clicks = seed_to_prompt(
+            Seed(type=seed["type"], points=seed["points"], positive=seed.get("pos_points", []),
+                 negative=seed.get("neg_points", [])), width=WIDTH, height=HEIGHT,
+        )  # fmt: skip
+        (found,) = model.start(frame, [clicks], width=WIDTH, height=HEIGHT)
+        assert isinstance(found, Prediction)
+        (bitmap,) = model.logits_to_bitmaps([found.logits], width=WIDTH, height=HEIGHT)
+        track_of = Track(width=WIDTH, height=HEIGHT, shape_type=kind)
+        wanted, _ = bitmap_to_shape(bitmap, track_of, tolerance=0.02)
+        assert wanted is not None
+        assert first == {"type": kind, "points": wanted.points}
+    assert 0 <= answer["scores"][0] < 1
+    for frame_index in (1, 2):
+        answer = track(tracker, clip.frames[frame_index], [], answer["states"])
+        assert answer["errors"] == [None]
+        assert answer["shapes"][0] is None or answer["shapes"][0]["type"] == kind
+
+
+def test_clicks_correct_a_tracked_frame_and_the_object_keeps_its_type(
+    tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    start = track(tracker, clip.frames[0], seeds)["states"]
+    y, x = np.argwhere(clip.masks[1, 0])[clip.masks[1, 0].sum() // 2].tolist()
+    click = {"type": "points", "points": [x, y], "correction": 1}
+    corrected = track(tracker, clip.frames[1], [click] * 3, start)
+    assert corrected["errors"] == [None] * 3
+    kinds = [shape and shape["type"] for shape in corrected["shapes"]]
+    assert kinds == ["mask", "polygon", "rectangle"]
+    plain = track(tracker, clip.frames[1], [], start)
+    assert corrected["shapes"] != plain["shapes"]
+    following = track(tracker, clip.frames[2], [], corrected["states"])
+    assert following["errors"] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "sentence"),
+    [
+        ({"points": [WIDTH + 1, 5]}, None, "does not lie on the image"),
+        ({"points": [float("nan"), 5]}, None, "finite"),
+        ({"points": [5]}, None, "pairs of numbers"),
+        ({"points": []}, None, "at least once"),
+        ({"points": [5, 5], "neg_points": [[5]]}, None, "two numbers"),
+        ({"points": [5, 5], "correction": 0}, GONE, "state of the frame before"),
+        ({"points": [5, 5], "correction": 1, "answer": "mask"}, GONE, "leave answer out"),
+    ],
+)
+def test_clicks_that_make_no_sense(
+    tracker: Tracker, clip: Clip, change: dict[str, Any], state: Any, sentence: str
+) -> None:
+    with pytest.raises(AllObjectsFailed, match=sentence) as caught:
+        track(tracker, clip.frames[0], [{"type": "points", **change}], [state])
+    assert (caught.value.status, caught.value.code) == (400, "bad_shape")
 
 
 # ---- errors of the request ----

@@ -21,6 +21,7 @@ from sam2.build_sam import build_sam2, build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor, nn
 
+from sam2_tracker.clicks import Clicks
 from sam2_tracker.models import ModelFiles, load_weights
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # SAM2VideoPredictor scales the time encoding by min(number of frames, 16).
 LEAST_FRAMES = 16
 
-Prompt = np.ndarray | tuple[float, float, float, float]
+Prompt = np.ndarray | tuple[float, float, float, float] | Clicks
 
 
 def official_predictor(files: ModelFiles, *, fill_hole_area: int = 0) -> SAM2VideoPredictor:
@@ -134,10 +135,14 @@ class OfficialRun:
         self.found: dict[int, dict[int, Tensor]] = {}
 
     def draw(self, number: int, frame: int, prompt: Prompt) -> None:
-        """A mask or a box of object `number` on a frame."""
+        """A mask, a box or clicks of object `number` on a frame."""
+        prompt = Clicks(box=prompt) if isinstance(prompt, tuple) else prompt
         with opencv_holes():
-            if isinstance(prompt, tuple):
-                self._predictor.add_new_points_or_box(self._state, frame, number, box=prompt)
+            if isinstance(prompt, Clicks):
+                points, labels = list(map(list, prompt.points)), list(map(int, prompt.positive))
+                self._predictor.add_new_points_or_box(
+                    self._state, frame, number, points or None, labels or None, box=prompt.box
+                )
             else:
                 self._predictor.add_new_mask(self._state, frame, number, prompt)
 

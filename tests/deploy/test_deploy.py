@@ -192,7 +192,7 @@ def test_nuclio_accepts_every_field(name: str) -> None:
             "name": "Segment Anything 2: Tracker",
             "type": "tracker",
             "spec": None,
-            "supported_shape_types": "mask, polygon, rectangle",
+            "supported_shape_types": "mask, polygon, rectangle, points",
         },
     }
     assert (spec["handler"], spec["eventTimeout"]) == ("main:handler", "60s")

@@ -66,7 +66,7 @@ class StandinModel:
     ) -> list[Prediction]:
         found = []
         for prompt in prompts:
-            is_box = isinstance(prompt, tuple)
+            is_box = not isinstance(prompt, np.ndarray)
             shown = repr(prompt).encode() if is_box else self.scale_mask(prompt).tobytes()
             seen = _digest("start", frame.digest, shown, repr((width, height)))
             found.append(self._predict(seen, drawn=not is_box))
