@@ -27,6 +27,7 @@ from cvat_action.look import (
     Kind,
     Known,
     Look,
+    attributes_hash,
     content_of,
     keyframe_content,
     kind_of,
@@ -160,6 +161,8 @@ def shapes_to_create(
             shape = result_shape(plan, seed, frame, t, look)
             if ours:
                 written.adopt(ours[0].id, key, content_of(shape))
+            elif _standing(plan, seed, shape, look) is not None:
+                written.shapes.add(key)
             elif holder := here.holder(seed, frame, t):
                 written.shapes.add(key)
                 new = holder.id > plan.newest[0] and holder.mark is None
@@ -170,6 +173,19 @@ def shapes_to_create(
                     written.leave_out(seed, frame, THERE_ALREADY)
             else:
                 yield seed.number, frame, shape
+
+
+def _standing(plan: Plan, seed: Seed, shape: Wire, look: Look) -> int | None:
+    """The id of a result of an earlier run that is what would be written now, and stays."""
+    earlier = plan.earlier.get(seed.number, {}).get(shape["frame"], ())
+    if len(earlier) != 1 or earlier[0].mark is None or earlier[0].mark.number != seed.number:
+        return None
+    known = look.shapes.get(earlier[0].id)
+    equal = known is not None and (known.content, known.attributes) == (
+        content_of(shape),
+        attributes_hash({a["spec_id"]: a["value"] for a in shape["attributes"]}),
+    )
+    return earlier[0].id if equal else None
 
 
 def result_shape(plan: Plan, seed: Seed, frame: int, t: Tracked, look: Look) -> Wire:
@@ -230,11 +246,16 @@ def shapes_to_delete(
         if o.seed.is_track:
             continue
         for frame in frames:
-            if frame not in o.frames or o.frames[frame].by_hand:
+            t = o.frames.get(frame)
+            if t is None or t.by_hand:
                 continue
+            stays = None
+            if t.points is not None:
+                shape = result_shape(plan, o.seed, frame, t, look)
+                stays = _standing(plan, o.seed, shape, look)
             for k in plan.earlier.get(o.seed.number, {}).get(frame, ()):
                 known = look.shapes.get(k.id)
-                if known is None:
+                if known is None or k.id == stays:
                     continue
                 if k.same(known):
                     gone.append(k.id)

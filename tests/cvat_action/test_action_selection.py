@@ -169,6 +169,9 @@ def test_an_earlier_runs_shapes_stop_the_run_unless_replaced_or_kept(cvat, job, 
     first = {s["id"] for s in job.shapes}
 
     assert act(*TO_12, "--replace").code == 0
+    assert {s["id"] for s in job.shapes} == first, "what would be written again as it is stays"
+    as_another_model_had_it(job)
+    assert act(*TO_12, "--replace").code == 0
     assert frames(job.shapes) == [10, 11, 11, 11, 12]
     assert {900, 901, 902} <= {s["id"] for s in job.shapes}
     assert len(first & {s["id"] for s in job.shapes}) == 3
@@ -180,6 +183,13 @@ def test_an_earlier_runs_shapes_stop_the_run_unless_replaced_or_kept(cvat, job, 
     assert frames(job.shapes) == [10, 11, 11, 11, 12]
 
 
+def as_another_model_had_it(job):
+    """Moves the results of earlier runs, which are marked, by a pixel."""
+    for s in job.shapes:
+        if s["source"] == "auto" and s.get("score", 1) < 1:
+            s["points"] = [*s["points"][:-3], s["points"][-3] + 1, s["points"][-2], s["points"][-1] + 1]
+
+
 def at(x, y=20, **more):
     return shape("mask", [0, 25, x, y, x + 4, y + 4], **more)
 
@@ -188,6 +198,7 @@ def test_replace_leaves_neighbours_of_the_same_kind_alone(cvat, job, act):
     job.shapes = [at(4, id=900), at(20, id=901), at(4, 30, id=902)]
     assert act(*TO_12).code == 0
     made = {s["id"] for s in job.shapes}
+    as_another_model_had_it(job)
     assert act(*TO_12, "--replace", "--object", "900").code == 0
     assert len(made & {s["id"] for s in job.shapes}) == len(made) - 2
     assert len(job.shapes) == 9
@@ -204,6 +215,7 @@ def test_replace_keeps_what_a_person_set_without_touching_the_shape(cvat, job, a
         assert [s["attributes"] for s in job.shapes] == [attributes] * 3
     edited = next(s for s in job.shapes if s["frame"] == 12)
     edited |= {"label_id": 8, "group": 3, "attributes": []}
+    as_another_model_had_it(job)
     assert act(*TO_12, "--replace").code == 0
     found = {s["frame"]: s for s in job.shapes}
     assert found[12]["id"] != edited["id"]
