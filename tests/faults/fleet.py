@@ -34,8 +34,10 @@ class Reply:
 
 
 class Fleet:
-    def __init__(self, *, workers: int) -> None:
-        self.redis = RedisServer(persist=True).start()
+    def __init__(self, *, workers: int, redis: RedisServer | None = None) -> None:
+        """redis: a server that is running; None: one of its own."""
+        self._own = None if redis else RedisServer().start()
+        self.redis = redis or self._own
         self.proxy = Proxy(self.redis.port)
         self.control = Path(tempfile.mkdtemp(prefix="faults-control-"))
         self.ports = [free_port() for _ in range(workers)]
@@ -71,7 +73,8 @@ class Fleet:
             self._process.kill()
             self._process.wait()
         self.proxy.close()
-        self.redis.close()
+        if self._own:
+            self._own.close()
         shutil.rmtree(self.control, ignore_errors=True)
 
     def post(self, body: Any, *, worker: int = 0) -> Reply:

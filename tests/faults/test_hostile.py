@@ -18,6 +18,7 @@ from faults.hostile_bodies import Pool, hostile_body, make_pool
 from faults.kill_points import KillRun, untidy
 from faults.local import DictRecords, local_function
 from faults.worker import KILL_POINTS
+from tools.redis_server import RedisServer
 
 SEED = 20240607
 
@@ -58,8 +59,9 @@ def test_damaged_and_forged_records_are_tracks_that_are_gone() -> None:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with Fleet(workers=2) as running:
+def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
+    redis_server.client().flushall()
+    with Fleet(workers=2, redis=redis_server) as running:
         yield running
 
 

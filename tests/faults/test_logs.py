@@ -13,6 +13,7 @@ import pytest
 
 from faults.fleet import Fleet
 from faults.reference import image_to_png, noise_images
+from tools.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +27,8 @@ PHASES = ("read_ms", "decode_ms", "load_ms", "encode_ms", "start_ms", "step_ms",
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with Fleet(workers=1) as one:
+def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
+    with Fleet(workers=1, redis=redis_server) as one:
         yield one
 
 
