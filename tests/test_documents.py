@@ -191,7 +191,7 @@ ROWS = {
         "test_image_decoding.py::test_an_undecodable_image_is_rejected",
     ],
     "the image or the number of objects": [
-        "test_tracker.py::test_a_large_image",
+        "test_wiring.py::test_the_limit_of_an_image",
         "test_main.py::test_too_many_objects",
         "test_tracker.py::test_more_objects_than_the_time_allows_are_refused_with_the_number_that_fits",
     ],

@@ -2,7 +2,6 @@
 """States in a real Redis: what is written, what comes back, and what is refused."""
 
 import json
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import redis.connection
 import torch
 from observations import FULL, SMALL, observation
 from torch import Tensor
@@ -27,7 +25,7 @@ from sam2_tracker.memory_bank import (
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import POLICIES, remember
 from sam2_tracker.record_format import ID, RETAINED, Track
-from sam2_tracker.records import Records, open_records
+from sam2_tracker.records import open_records
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.stopwatch import StoreTraffic
 from tools.redis_server import RedisServer
@@ -158,15 +156,6 @@ def test_many_objects_of_different_ages_keep_their_order(any_store: StateStore) 
     assert any_store.save([]) == []
 
 
-def test_a_gone_state_does_not_take_the_others_along(any_store: StateStore) -> None:
-    ids, states = walk(any_store, 2)
-    found = any_store.load(["A" * 43, ids[-1], "B" * 43])
-    assert isinstance(found[0], StateGone)
-    assert isinstance(found[1], TrackState)
-    assert same(found[1], states[-1])
-    assert isinstance(found[2], StateGone)
-
-
 def test_ids_are_43_url_safe_characters_that_nobody_can_guess(store: StateStore) -> None:
     ids = store.save([started(n) for n in range(50)])
     assert len(set(ids)) == 50
@@ -185,48 +174,12 @@ def test_the_store_does_not_know_the_tokens(empty_redis: RedisServer, store: Sta
 # ---- nothing stored is ever changed ----
 
 
-def test_a_repeated_request_gives_the_same_state_again(any_store: StateStore) -> None:
-    ids, states = walk(any_store, 5)
-    again = [stepped(load(any_store, ids[4]), 5) for _ in range(3)]
-    new_ids = [any_store.save([state])[0] for state in again]
-    assert len({*ids, *new_ids}) == 9
-    for id_ in (ids[5], *new_ids):
-        assert same(load(any_store, id_), states[5])
-
-
-def test_branches_do_not_disturb_each_other(any_store: StateStore) -> None:
-    ids, states = walk(any_store, 10)
-    branch_id, branch = ids[7], states[7]
-    other_ids: list[str] = []
-    for number in range(5):
-        branch = stepped(load(any_store, branch_id), 500 + number)
-        branch_id = any_store.save([branch])[0]
-        other_ids.append(branch_id)
-        assert same(load(any_store, branch_id), branch)
-    assert same(load(any_store, ids[10]), states[10])
-    assert branch.bank.step == 12
-
-
 def test_the_last_8_tokens_can_be_continued_and_older_ones_are_gone(any_store: StateStore) -> None:
     ids, states = walk(any_store, 30)
     for age in range(RETAINED + 1):
         assert same(load(any_store, ids[30 - age]), states[30 - age])
     for id_ in ids[: 30 - RETAINED]:
         assert is_gone(any_store, id_)
-
-
-def test_two_stores_take_turns(empty_redis: RedisServer) -> None:
-    """As two workers do; the second one keeps nothing in its cache."""
-    stores = [open_store(empty_redis, cache_bytes=MIB), open_store(empty_redis)]
-    expected = started(0)
-    id_ = stores[0].save([expected])[0]
-    for step in range(1, 25):
-        state = load(stores[step % 2], id_)
-        assert same(state, expected)
-        expected = stepped(state, step)
-        id_ = stores[step % 2].save([expected])[0]
-    for store in stores:
-        store.close()
 
 
 def branch(store: StateStore, id_: str, steps: int, seed: int) -> str:
@@ -252,18 +205,6 @@ def test_a_branch_far_ahead_ends_the_other_for_all_workers_alike(
 
 
 # ---- corrections and keyframes ----
-
-
-def test_a_correction_is_one_new_frame_beside_what_is_known(any_store: StateStore) -> None:
-    ids, _ = walk(any_store, 10)
-    state = load(any_store, ids[-1])
-    drawn = started(500)
-    bank = correct_bank(state.bank, drawn.bank, distance=1)
-    corrected = adopt_references(state, bank)
-    (id_,) = any_store.save([corrected])
-    assert same(load(any_store, id_), corrected)
-    assert same(load(any_store, ids[-1]), state)  # the old token is as good as before
-    assert any_store.load([branch(any_store, id_, 30, 600)])[0].bank.conditioning[1].step == 11  # type: ignore[union-attr]
 
 
 def test_adopted_frames_are_shared_and_outlive_their_first_track(any_store: StateStore) -> None:
@@ -312,44 +253,6 @@ def test_a_track_corrected_50_times_stays_bounded(empty_redis: RedisServer) -> N
 
 
 # ---- round trips, commands, bytes ----
-
-
-@pytest.fixture
-def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one whenever a client sends something to Redis."""
-    sent: list[int] = []
-    send = redis.connection.AbstractConnection.send_packed_command
-
-    def counted(self: object, command: object, check_health: bool = True) -> None:
-        sent.append(1)
-        send(self, command, check_health)
-
-    monkeypatch.setattr(redis.connection.AbstractConnection, "send_packed_command", counted)
-    return sent
-
-
-@pytest.mark.parametrize("objects", [1, 12])
-def test_round_trips_do_not_grow_with_the_objects(
-    store: StateStore, round_trips: list[int], objects: int
-) -> None:
-    ids = [walk(store, 20, seed=100 * n)[0][-1] for n in range(objects)]
-    round_trips.clear()
-    states = store.load(ids)
-    assert len(round_trips) == 2  # heads, then memory frames
-    round_trips.clear()
-    store.save([stepped(state, n) for n, state in enumerate(states)])  # type: ignore[arg-type]
-    assert len(round_trips) == 1
-
-
-def test_what_is_cached_is_only_asked_whether_it_is_there(
-    empty_redis: RedisServer, round_trips: list[int]
-) -> None:
-    store = open_store(empty_redis, cache_bytes=MIB)
-    id_ = walk(store, 20)[0][-1]
-    round_trips.clear()
-    load(store, id_)
-    assert len(round_trips) == 2  # the head; whether the frames are still there
-    store.close()
 
 
 def test_only_plain_commands_frames_first_and_removal_last(
@@ -488,63 +391,26 @@ def test_states_of_another_layout_are_gone(empty_redis: RedisServer, store: Stat
 # ---- the cache ----
 
 
-def test_a_cache_hit_equals_a_miss(empty_redis: RedisServer) -> None:
-    cached, bare = open_store(empty_redis, cache_bytes=MIB), open_store(empty_redis)
-    ids, states = walk(cached, 12)
-    for id_, state in zip(ids[-8:], states[-8:], strict=True):
-        for store in (cached, bare, cached):
-            assert same(load(store, id_), state)
-    cached.close()
-    bare.close()
-
-
-@pytest.mark.parametrize("frames", [0, 1, 3, 1000])
-def test_a_small_cache_changes_nothing(empty_redis: RedisServer, frames: int) -> None:
-    bytes_each = observation(0).memory.features.nbytes
-    store = open_store(empty_redis, cache_bytes=frames * bytes_each)
-    ids, states = walk(store, 20)
-    assert same(load(store, ids[-1]), states[-1])
-    store.close()
-
-
 # ---- damage ----
 
 
-def damage_flip(value: bytes) -> bytes:
-    return value[:-5] + bytes((value[-5] ^ 1,)) + value[-4:]
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "one bit": damage_flip,
-    "first byte": lambda value: bytes((value[0] ^ 0x80,)) + value[1:],
-    "shorter": lambda value: value[:-1],
-    "half": lambda value: value[: len(value) // 2],
-    "empty": lambda value: b"",
-    "longer": lambda value: value + b"\x00",
-    "pickle": lambda value: pickle.dumps({"features": [1, 2, 3]}),
-    "text": lambda value: b"{}",
-    "huge header": lambda value: (100 << 20).to_bytes(8, "little") + value[8:],
-    "zeros": lambda value: bytes(len(value)),
-    "2 MiB": lambda value: value + bytes(2 << 20),
-}
-
-
 @pytest.mark.parametrize("kind", ["h", "m"])
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_record_is_gone_and_in_the_log(
     empty_redis: RedisServer,
     store: StateStore,
     caplog: pytest.LogCaptureFixture,
     kind: str,
-    damage: Callable[[bytes], bytes],
 ) -> None:
+    """Of the many kinds of damage (faults/campaign_records.py) the least: one bit."""
     (good,) = walk(store, 8, seed=500)[0][-1:]
     with empty_redis.client() as client:
         ours = set(client.keys("*"))
         ids, _ = walk(store, 8)
         for key in set(client.keys("*")) - ours:
             if key.split(b":")[2] == kind.encode():
-                client.set(key, damage(client.get(key)))
+                value = bytearray(client.get(key))
+                value[0 if kind == "h" else -5] ^= 1  # the seal; a feature
+                client.set(key, bytes(value))
     assert is_gone(store, ids[-1])
     assert "unusable" in caplog.text
     assert ids[-1] not in caplog.text
@@ -590,33 +456,6 @@ def test_cached_frames_that_are_forgotten_are_read_again(empty_redis: RedisServe
     store.close()
 
 
-@pytest.mark.parametrize("kind", ["h", "m"])
-def test_records_that_changed_places_are_gone(
-    empty_redis: RedisServer, store: StateStore, kind: str
-) -> None:
-    first, second = walk(store, 0, seed=1)[0][0], walk(store, 0, seed=2)[0][0]
-    with empty_redis.client() as client:
-        one, other = (key for key in client.keys("*") if key.split(b":")[2] == kind.encode())
-        a, b = client.get(one), client.get(other)
-        client.set(one, b)
-        client.set(other, a)
-    assert is_gone(store, first)
-    assert is_gone(store, second)
-
-
-def test_a_track_without_one_of_its_memory_frames_is_gone(
-    empty_redis: RedisServer, store: StateStore
-) -> None:
-    ids, _ = walk(store, 6)  # 7 memory frames, all in use
-    with empty_redis.client() as client:
-        for key in client.keys("*:m:*"):
-            value = client.get(key)
-            client.delete(key)
-            assert is_gone(store, ids[-1])
-            client.set(key, value)
-    assert not is_gone(store, ids[-1])
-
-
 def test_a_key_of_another_type_is_no_state(empty_redis: RedisServer, store: StateStore) -> None:
     ids, _ = walk(store, 2)
     with empty_redis.client() as client:
@@ -624,24 +463,3 @@ def test_a_key_of_another_type_is_no_state(empty_redis: RedisServer, store: Stat
             client.delete(key)
             client.lpush(key, "a")
     assert is_gone(store, ids[-1])
-
-
-def test_a_save_that_fails_leaves_the_old_token_good(
-    empty_redis: RedisServer, store: StateStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ids, states = walk(store, 4)
-    records: Records = store._records
-    put = records.put
-
-    def cut(*args: object, **options: object) -> None:
-        frames = [record for record in args[0] if ":m:" in record[0]]  # type: ignore[attr-defined]
-        put(frames, **{**options, "remove": []})  # type: ignore[arg-type]
-        raise ConnectionResetError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(records, "put", cut)
-        with pytest.raises(ConnectionResetError):
-            store.save([stepped(load(store, ids[-1]), 5)])
-    assert same(load(store, ids[-1]), states[-1])
-    again = store.save([stepped(load(store, ids[-1]), 5)])
-    assert load(store, again[0]).bank.step == 5
