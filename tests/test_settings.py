@@ -89,53 +89,39 @@ def test_an_empty_value_counts_as_absent() -> None:
     assert settings_from_environment({"SAM2_THREADS": "  ", "SAM2_MODEL": " "}) == Settings()
 
 
-@pytest.mark.parametrize(
-    ("variable", "text"),
-    [
-        ("CVAT_FUNCTIONS_REDIS_HOST", "redis://cvat_redis_ondisk"),
-        ("CVAT_FUNCTIONS_REDIS_HOST", "cvat_redis_ondisk:6666"),
-        ("CVAT_FUNCTIONS_REDIS_HOST", "user@host"),
-        ("CVAT_FUNCTIONS_REDIS_HOST", "two hosts"),
-        ("CVAT_FUNCTIONS_REDIS_HOST", "redis..local"),
-        ("CVAT_FUNCTIONS_REDIS_HOST", "a" * 64),
-        ("CVAT_FUNCTIONS_REDIS_PORT", "redis"),
-        ("CVAT_FUNCTIONS_REDIS_PORT", "0"),
-        ("CVAT_FUNCTIONS_REDIS_PORT", "65536"),
-        ("CVAT_FUNCTIONS_REDIS_PORT", "63.79"),
-        ("SAM2_REDIS_TLS", "maybe"),
-        ("SAM2_REDIS_PREFIX", "a:b"),
-        ("SAM2_REDIS_PREFIX", "a b"),
-        ("SAM2_REDIS_PREFIX", "*"),
-        ("SAM2_REDIS_PREFIX", "\u00e9"),
-        ("SAM2_REDIS_TIMEOUT_SECONDS", "0"),
-        ("SAM2_REDIS_TIMEOUT_SECONDS", "nan"),
-        ("SAM2_REDIS_TIMEOUT_SECONDS", "inf"),
-        ("SAM2_DEVICE", "gpu"),
-        ("SAM2_DEVICE", "cuda:"),
-        ("SAM2_DEVICE", "cuda:x"),
-        ("SAM2_DEVICE", "cuda:-1"),
-        ("SAM2_DEVICE", "0"),
-        ("SAM2_PRECISION", "float16"),
-        ("SAM2_THREADS", "-1"),
-        ("SAM2_THREADS", "9" * 400),
-        ("SAM2_WORKERS", "0"),
-        ("SAM2_FILL_HOLE_AREA", "-1"),
-        ("SAM2_IMAGE_SIZE", "500"),
-        ("SAM2_IMAGE_SIZE", "32"),
-        ("SAM2_IMAGE_SIZE", "2048"),
-        ("SAM2_MEMORY_FRAMES", "1"),
-        ("SAM2_MEMORY_FRAMES", "-1"),
-        ("SAM2_POLYGON_TOLERANCE", "1"),
-        ("SAM2_POLYGON_TOLERANCE", "-0.1"),
-        ("SAM2_MAX_IMAGE_MEGAPIXELS", "0"),
-        ("SAM2_MAX_OBJECTS", "0"),
-        ("SAM2_MAX_POINTS", "99999"),
-        ("SAM2_TIME_BUDGET_SECONDS", "zero"),
-        ("SAM2_STATE_TTL_SECONDS", "0"),
-        ("SAM2_STATE_TTL_SECONDS", "30001"),
-        ("SAM2_MEMORY_CACHE_MIB", "-1"),
-        ("SAM2_EMBEDDED_STORE_MIB", "7"),
+WRONG = {
+    "CVAT_FUNCTIONS_REDIS_HOST": [
+        "redis://cvat_redis_ondisk",
+        "cvat_redis_ondisk:6666",
+        "user@host",
+        "two hosts",
+        "redis..local",
+        "a" * 64,
     ],
+    "CVAT_FUNCTIONS_REDIS_PORT": ["redis", "0", "65536", "63.79"],
+    "SAM2_REDIS_TLS": ["maybe"],
+    "SAM2_REDIS_PREFIX": ["a:b", "a b", "*", "\u00e9"],
+    "SAM2_REDIS_TIMEOUT_SECONDS": ["0", "nan", "inf"],
+    "SAM2_DEVICE": ["gpu", "cuda:", "cuda:x", "cuda:-1", "0"],
+    "SAM2_PRECISION": ["float16"],
+    "SAM2_THREADS": ["-1", "9" * 400],
+    "SAM2_WORKERS": ["0"],
+    "SAM2_FILL_HOLE_AREA": ["-1"],
+    "SAM2_IMAGE_SIZE": ["500", "32", "2048"],
+    "SAM2_MEMORY_FRAMES": ["1", "-1"],
+    "SAM2_POLYGON_TOLERANCE": ["1", "-0.1"],
+    "SAM2_MAX_IMAGE_MEGAPIXELS": ["0"],
+    "SAM2_MAX_OBJECTS": ["0"],
+    "SAM2_MAX_POINTS": ["99999"],
+    "SAM2_TIME_BUDGET_SECONDS": ["zero"],
+    "SAM2_STATE_TTL_SECONDS": ["0", "30001"],
+    "SAM2_MEMORY_CACHE_MIB": ["-1"],
+    "SAM2_EMBEDDED_STORE_MIB": ["7"],
+}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [(name, text) for name, texts in WRONG.items() for text in texts]
 )
 def test_the_error_names_the_variable_and_what_is_allowed(variable: str, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -149,8 +135,3 @@ def test_the_error_names_the_variable_and_what_is_allowed(variable: str, text: s
 )
 def test_a_host_may_be_a_name_or_an_address(host: str) -> None:
     assert settings_from_environment({"CVAT_FUNCTIONS_REDIS_HOST": host}).redis_host == host
-
-
-def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Settings().threads = 3  # type: ignore[misc]

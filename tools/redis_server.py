@@ -26,11 +26,11 @@ START_SECONDS = 20.0
 class RedisServer:
     """Runs from start() to close(), or inside a `with`; keeps its port when it is started again."""
 
-    def __init__(self, *, password: str | None = None, persist: bool = False) -> None:
+    def __init__(self, *, persist: bool = False) -> None:
         """persist: keep every write in a file, so that it survives kill(). Otherwise in memory."""
         self.host = "127.0.0.1"
         self.port = free_port()
-        self.password = password
+        self.password: str | None = None
         self._persist = persist
         self._folder = Path(tempfile.mkdtemp(prefix="redis-server-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,8 +54,6 @@ class RedisServer:
         # a SIGKILL would lose them.
         command += ["--appendonly", "yes" if self._persist else "no", "--appendfsync", "no"]
         command += ["--auto-aof-rewrite-percentage", "0"]
-        if self.password is not None:
-            command += ["--requirepass", self.password]
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -113,11 +111,6 @@ class RedisServer:
 
     # ---- faults ----
 
-    def forget(self) -> None:
-        """Removes the data of a killed server."""
-        for file in self._folder.iterdir():
-            file.unlink()
-
     def freeze(self) -> None:
         """Stops the process: connections are accepted by the kernel, and nothing is answered."""
         self._signal(signal.SIGSTOP)
@@ -135,15 +128,6 @@ class RedisServer:
         """Ends fill()."""
         with self.client() as client:
             client.config_set("maxmemory", "0")
-
-    def make_read_only(self) -> None:
-        """Makes it a replica of a server that does not exist: it keeps its data, refuses writes."""
-        with self.client() as client:
-            client.replicaof("127.0.0.1", str(free_port()))
-
-    def make_writable(self) -> None:
-        with self.client() as client:
-            client.replicaof("NO", "ONE")
 
     def lock(self) -> None:
         """From now on a password is needed, also by clients that are connected."""

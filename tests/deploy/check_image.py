@@ -106,9 +106,9 @@ def fresh_debian(folder: Path) -> Image:
     if not (folder / "usr/bin/python3").exists():
         words = ["debootstrap", "--variant=minbase", f"--include={DEBIAN_PACKAGES}"]
         subprocess.run([*words, DEBIAN, str(folder)], check=True)  # noqa: S603
-    for name in ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf"):
-        if Path(name).exists():
-            shutil.copy(name, folder / name[1:])
+    for name in ("resolv.conf", "hosts", "ssl/certs/ca-certificates.crt", "pip.conf"):
+        if Path("/etc", name).exists():
+            shutil.copy(Path("/etc", name), folder / "etc" / name)
     for name in ("usr/local/python", NUCLIO_HOME[1:]):
         shutil.rmtree(folder / name, ignore_errors=True)
     path = "/usr/local/python/bin:/usr/bin:/bin:/usr/sbin:/sbin"

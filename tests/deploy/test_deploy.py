@@ -34,7 +34,6 @@ from tools.redis_server import free_port
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "pth-facebookresearch-sam2-tracker"
 INFO = '{"version": "0.1.0", "model": "sam2.1_hiera_tiny", "device": "cpu"}'
-DEPLOYABLE = [m.name for m in MODELS if m.url]
 SHA256 = "ab" * 32
 CONTAINER = f"nuclio-nuclio-{NAME}"
 IMAGE = "cvat.pth.facebookresearch.sam2"
@@ -42,28 +41,8 @@ BODY_LIMIT = 192 << 20
 VERSION = re.findall(r'^VERSION = "(.+)"$', (ROOT / "main.py").read_text(), re.MULTILINE)[0]
 # What the scripts and recipes may use besides the stand-ins.
 PROGRAMS = [
-    "awk",
-    "bash",
-    "cat",
-    "cp",
-    "df",
-    "dirname",
-    "env",
-    "find",
-    "head",
-    "mkdir",
-    "mv",
-    "printf",
-    "rm",
-    "sed",
-    "seq",
-    "sh",
-    "sleep",
-    "sort",
-    "tail",
-    "tee",
-    "tr",
-    "true",
+    *("awk", "bash", "cat", "cp", "df", "dirname", "env", "find", "head", "mkdir", "mv"),
+    *("printf", "rm", "sed", "seq", "sh", "sleep", "sort", "tail", "tee", "tr", "true"),
 ]
 
 
@@ -332,27 +311,10 @@ def test_the_release_names_images_as_the_scripts_do() -> None:
     ("place", "value", "sentence"),
     [
         ("metadata.name", "Sam2_Tracker", "metadata.name"),
-        ("metadata.annotations.supported_shape_types", ["mask"], "supported_shape_types"),
         ("spec.eventTimeout", 60, "eventTimeout"),
-        ("spec.eventTimeout", "1 minute", "eventTimeout"),
-        ("spec.runtime", "python:3.13", "runtime"),
-        ("spec.handler", "main.handler", "handler"),
-        ("spec.triggers.myHttpTrigger.numWorkers", "1", "numWorkers"),
         ("spec.triggers.myHttpTrigger.maxWorker", 1, "does not know"),
-        (
-            "spec.triggers.myHttpTrigger.attributes.maxRequestBodySize",
-            "256Mi",
-            "maxRequestBodySize",
-        ),
         ("spec.triggers.other", {"kind": "http"}, "more than one"),
-        ("spec.build.directives.preCopy", {"kind": "RUN", "value": "x"}, "a list"),
-        ("spec.build.directives.preCopy", [{"kind": "FROM", "value": "x"}], "one of ADD"),
-        ("spec.build.directives.preCopy", [{"kind": "RUN", "value": "a\nb"}], "one line"),
-        ("spec.resources", {"limits": {"memory": "3 GB"}}, "a quantity"),
-        ("spec.env", [{"name": "A", "value": 1}], "a text"),
-        ("spec.env", [{"name": "A"}], "one of value and valueFrom"),
         ("spec.env", [{"name": "A", "value": ""}, {"name": "A", "value": ""}], "twice"),
-        ("spec.readyTimeout", 5, "does not know"),
     ],
 )
 def test_the_check_itself_refuses(place: str, value: object, sentence: str) -> None:
@@ -1126,20 +1088,6 @@ def test_a_function_that_never_answers(machine: Machine) -> None:
     assert "The weights are damaged." in done.stderr
     assert "does not answer after 3 s" in done.stderr
     assert len(machine.calls("docker", "exec")) > 1
-
-
-def test_shellcheck() -> None:
-    shellcheck = Path(sys.executable).with_name("shellcheck")
-    scripts = ["deploy_cpu.sh", "deploy_gpu.sh", "deploy_common.sh"]
-    done = subprocess.run(
-        [shellcheck, "-x", "-o", "quote-safe-variables", *scripts],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
-    for script in scripts[:2]:
-        assert os.access(ROOT / script, os.X_OK)
 
 
 # --- what is for Kubernetes

@@ -30,7 +30,6 @@ class BodiesTally:
     wrong: list[str] = field(default_factory=list)
     """Answers that no body may get: a 5xx, a broken connection, a traceback, other lengths."""
     slowest_cpu: float = 0.0
-    slowest_wall: float = 0.0
     slowest_body: bytes = b""
     growth_mib: float = 0.0
     workers: set[str] = field(default_factory=set)
@@ -45,7 +44,6 @@ class BodiesTally:
         self.wrong += other.wrong
         if other.slowest_cpu > self.slowest_cpu:
             self.slowest_cpu, self.slowest_body = other.slowest_cpu, other.slowest_body
-        self.slowest_wall = max(self.slowest_wall, other.slowest_wall)
         self.growth_mib = max(self.growth_mib, other.growth_mib)
         self.deaths += other.deaths
 
@@ -54,8 +52,8 @@ class BodiesTally:
         codes = ", ".join(f"{code} x {self.codes[code]}" for code in CODES)
         return (
             f"hostile bodies: seed {self.seed}, {self.bodies} bodies, {self.geometry} reached "
-            f"geometry, {statuses}; {codes}; slowest {self.slowest_cpu:.2f} s of CPU "
-            f"({self.slowest_wall:.2f} s by the clock), memory +{self.growth_mib:.0f} MiB, "
+            f"geometry, {statuses}; {codes}; slowest {self.slowest_cpu:.2f} s of CPU, memory "
+            f"+{self.growth_mib:.0f} MiB, "
             f"{self.deaths} workers died, {len(self.wrong)} wrong answers, "
             f"{self.seconds:.0f} s"
         )
@@ -83,7 +81,6 @@ def throw(
         return
     tally.workers.add(reply.headers["X-Worker"])
     tally.geometry += int(reply.headers["X-Geometry"])
-    tally.slowest_wall = max(tally.slowest_wall, reply.end - reply.begin)
     if (cpu := float(reply.headers["X-CPU-Seconds"])) > tally.slowest_cpu:
         tally.slowest_cpu, tally.slowest_body = cpu, body
     if reply.status == 200:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Workers behind real HTTP that share one Redis behind one proxy."""
+"""Workers behind real HTTP that share one Redis."""
 
 import contextlib
 import http.client
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults.proxy import Proxy
 from faults.worker import KILL_FILE
 from tools.redis_server import RedisServer, free_port
 
@@ -29,8 +28,6 @@ class Reply:
     """0: the connection broke, as it does when a worker dies."""
     body: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
-    begin: float = 0.0
-    end: float = 0.0
 
 
 class Fleet:
@@ -38,7 +35,6 @@ class Fleet:
         """redis: a server that is running; None: one of its own."""
         self._own = None if redis else RedisServer().start()
         self.redis = redis or self._own
-        self.proxy = Proxy(self.redis.port)
         self.control = Path(tempfile.mkdtemp(prefix="faults-control-"))
         self.ports = [free_port() for _ in range(workers)]
         self.log = self.control / "log"
@@ -72,7 +68,6 @@ class Fleet:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self.proxy.close()
         if self._own:
             self._own.close()
         shutil.rmtree(self.control, ignore_errors=True)
@@ -90,7 +85,6 @@ class Fleet:
         worker: int = 0,
         content_type: str = "application/json",
     ) -> Reply:
-        begin = time.monotonic()
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.ports[worker], timeout=CLIENT_TIMEOUT_SECONDS
         )
@@ -100,13 +94,11 @@ class Fleet:
                 response = connection.getresponse()
                 text = response.read()
             except (http.client.HTTPException, ConnectionError):
-                return Reply(status=0, begin=begin, end=time.monotonic())
+                return Reply(status=0)
             return Reply(
                 status=response.status,
                 body=json.loads(text),
                 headers=dict(response.headers.items()),
-                begin=begin,
-                end=time.monotonic(),
             )
 
     def order_kill(self, point: str) -> None:
@@ -130,7 +122,7 @@ class Fleet:
         return kept | {
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
             "CVAT_FUNCTIONS_REDIS_HOST": "127.0.0.1",
-            "CVAT_FUNCTIONS_REDIS_PORT": str(self.proxy.port),
+            "CVAT_FUNCTIONS_REDIS_PORT": str(self.redis.port),
             "SAM2_MODEL": "sam2.1_hiera_micro",
             "SAM2_THREADS": "1",
             "OMP_NUM_THREADS": "1",

@@ -1,35 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""A TCP proxy before Redis: cuts connections inside a command, is slow, answers for the server."""
+"""A TCP proxy before Redis: watches, is slow or silent, answers for the server, speaks TLS."""
 
 import contextlib
 import select
 import socket
 import ssl
-import struct
 import threading
 import time
 
 CHUNK = 1 << 16
-LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 
 
 class Proxy:
-    """Forwards bytes; what it does besides is set by its attributes and counted in `cuts`."""
+    """Forwards bytes; what it does besides is set by its attributes."""
 
     def __init__(self, target_port: int, *, tls: ssl.SSLContext | None = None) -> None:
         """tls: of a server; clients then speak TLS, and the target what is inside."""
         self._target = ("127.0.0.1", target_port)
         self._tls = tls
-        self.cut_after: int | None = None
-        """So many bytes later (both ways together) the connection that carries them is reset."""
         self.delay_seconds = 0.0
         """Before each chunk of an answer."""
         self.stub_answer: bytes | None = None
         """Sent instead of whatever the server would say; then the connection is closed."""
         self.silent = False
         """Connections are taken and nothing ever answers."""
-        self.cuts = 0
-        self.stubbed = 0
         self.handshakes = 0
         """Begun by clients, however they ended."""
         self.round_trips = 0
@@ -91,30 +85,9 @@ class Proxy:
                 while self.silent and not self._closed:
                     time.sleep(0.01)
                 if source is client and self.stub_answer is not None:
-                    self.stubbed += 1
                     client.sendall(self.stub_answer)
                     return
                 target = server if source is client else client
-                keep = self._bytes_before_cut(len(data))
                 if source is server and self.delay_seconds:
                     time.sleep(self.delay_seconds)
-                target.sendall(data[:keep])
-                if keep < len(data):
-                    _reset_on_close(client)
-                    _reset_on_close(server)
-                    return
-
-    def _bytes_before_cut(self, count: int) -> int:
-        with self._lock:
-            if self.cut_after is None:
-                return count
-            if self.cut_after >= count:
-                self.cut_after -= count
-                return count
-            keep, self.cut_after = self.cut_after, None
-            self.cuts += 1
-            return keep
-
-
-def _reset_on_close(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                target.sendall(data)
