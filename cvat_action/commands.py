@@ -385,7 +385,9 @@ def undo(server: Server, path: Path) -> int:
     before = [
         t
         for t in wanted.before.values()
-        if t["id"] in look.tracks and t["id"] not in wanted.created["tracks"]
+        if t["id"] in look.tracks
+        and t["id"] not in wanted.created["tracks"]
+        and track_content(look.tracks[t["id"]]) != track_content(t)
     ]
     back = _untouched_tracks({t["id"]: t["content"] for t in before}, look, kept)
     changed = {t["id"] for t in back}

@@ -37,6 +37,9 @@ def test_undo_restores_what_was_there_before(cvat, job, act, function):
     undone = act("undo", receipt(act))
     assert undone.code == 0
     assert (plain(job.shapes), plain(job.tracks)) == before
+    again = act("undo", receipt(act))
+    assert (again.code, again.log) == (0, ""), "it takes nothing of its own for a person's"
+    assert (plain(job.shapes), plain(job.tracks)) == before
 
 
 def test_undo_knows_what_was_created_though_the_answer_was_lost(cvat, job, act):
