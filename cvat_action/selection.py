@@ -130,7 +130,7 @@ def with_corrections(
 
     A result that a person corrected still has the object's mark, so it is known whose it is, and a
     person's keyframe of a track lacks our signature. With `unmarked` (`--keyframes`) these
-    count too: all keyframes of a track, and shapes without a mark
+    count too: keyframes without it that an older version may have made, and shapes without a mark
     that are not a tracker's (`source` other than `auto`) where label, type and group are the seed's
     and neither another object of the seed's frame nor another shape of their frame can be meant.
     In group 0 such a shape counts only if the tracked result is in the same place.
@@ -157,7 +157,8 @@ def with_corrections(
         if seed.is_track:
             drawn_frames = hand_made_frames(seed.wire)
             for k in seed.wire.get("shapes", ()):
-                if k["frame"] in wanted and (unmarked or k["frame"] in drawn_frames):
+                by_hand = k["frame"] in drawn_frames or (unmarked and not is_signed(k))
+                if k["frame"] in wanted and by_hand:
                     points = None if k["outside"] else tuple(k["points"])
                     found[k["frame"]] = Correction(k["frame"], points)
         else:

@@ -47,11 +47,13 @@ def test_automatic_keyframes_are_signed_and_the_persons_is_not(cvat, job, act):
     assert made["source"] == "auto"
 
 
-def test_a_second_run_changes_nothing(cvat, job, act):
-    before = copy.deepcopy(converted(job, act))
+@pytest.mark.parametrize("options", [(), ("--keyframes",), ("--both-ways",)])
+def test_a_second_run_changes_nothing(cvat, job, act, options):
+    before = copy.deepcopy(converted(job, act, *options))
     writes = len(cvat.calls("PATCH", ".*"))
     for _ in range(2):
-        assert act(*TO_20).code == 0
+        again = act(*TO_20, *options)
+        assert (again.code, "left alone" in again.log) == (0, False)
         assert job.tracks == [before]
     assert len(cvat.calls("PATCH", ".*")) == writes
 
