@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // A job, the stand-in core and server, and the action, wired together for the tests.
 
-import { createAction, Page } from '../src/ts/action';
+import { createAction } from '../src/ts/action';
 import { ActionOutput, CollectionAction, Frame, Label, ObjectState } from '../src/ts/cvat';
+import { Page } from '../src/ts/page';
 import { Report } from '../src/ts/report';
 import { ACTION_NAME } from '../src/ts/server';
 import { createSettingsAction, SETTINGS_NAME } from '../src/ts/settings';

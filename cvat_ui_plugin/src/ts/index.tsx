@@ -4,8 +4,9 @@
 import Modal from 'antd/lib/modal';
 import notification from 'antd/lib/notification';
 import { createElement, Fragment } from 'react';
-import { createAction, Page } from './action';
+import { createAction } from './action';
 import { CollectionAction, ComponentBuilder, Job, PluginWindow } from './cvat';
+import { Page } from './page';
 import { Report } from './report';
 import { ACTION_NAME } from './server';
 import { createSettingsAction } from './settings';

@@ -4,7 +4,7 @@
 
 import { ActionParameter, Collection, CollectionAction, Core, Job } from './cvat';
 import { nothing } from './results';
-import { Page } from './action';
+import { Page } from './page';
 
 export interface Settings {
     /** Which frames an object remembers; null: as the function is set. */

@@ -105,3 +105,14 @@ async function thinned(
     }
     return points;
 }
+
+/** How many keyframes, of how many points, stand for how many frames. */
+export function countedSparse(sparse: ReadonlyMap<Tracked, Sparse>) {
+    const thinned = { frames: 0, keyframes: 0, points: 0 };
+    for (const [{ results }, keyframes] of sparse) {
+        thinned.frames += results.filter(({ points, byHand }) => points && !byHand).length;
+        thinned.keyframes += keyframes.size;
+        for (const points of keyframes.values()) thinned.points += points.length / 2;
+    }
+    return thinned;
+}

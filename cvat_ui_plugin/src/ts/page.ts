@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+// What the plugin needs of the page around it.
+
+import { Job } from './cvat';
+import { Report } from './report';
+
+export interface Page {
+    /** Show a message that outlives the dialog. */
+    tell(report: Report, job: Job): void;
+    /** Ask a question that has two answers. */
+    ask(question: { title: string; text: string; yes: string; no: string }): Promise<boolean>;
+    /** Draw the annotations of a frame again; CVAT does not after a cancelled run. */
+    refresh(job: Job, frame: number): void;
+    /** Whether this job is the one that is open in the page. */
+    isOpen(job: Job): boolean;
+    sleep(milliseconds: number): Promise<void>;
+    now(): number;
+    /** The text that `keep` was given last, in this browser; null where there is none. */
+    kept(): string | null;
+    keep(text: string): void;
+    /** A number from 0 up to 1. */
+    random(): number;
+}

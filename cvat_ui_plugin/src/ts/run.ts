@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: MIT
+// One run of the action, from what the user has chosen to what CVAT is handed.
+
+import {
+    ActionInput,
+    ActionOutput,
+    Collection,
+    Core,
+    Frame,
+    Job,
+    Model,
+    ObjectState,
+    SerializedShape,
+} from './cvat';
+import { leftAsShapes, recognise, replacedShapes, unmarkedBeside } from './earlier';
+import { clampTarget, Route, routeBetween, undeleted } from './frames';
+import { withChanges } from './fresh';
+import { LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
+import { Page } from './page';
+import { reportOf } from './report';
+import { nothing, outcomeOf } from './results';
+import { findTracker } from './server';
+import { Settings } from './settings';
+import { drawnKeyframes, keyframesByHand } from './signature';
+import { countedSparse, Sparse, sparseTracks } from './sparse';
+import { Successors } from './successors';
+import { Run, track, Tracked } from './track';
+import { Cancelled, JobClosed, within } from './waiting';
+
+export const TARGET = 'Target frame';
+export const CONVERT = 'Convert polygon shapes to tracks';
+export const BACKWARDS = 'Track backwards';
+
+/** How long CVAT's page may take to answer what it mostly knows, in milliseconds. */
+const ANSWER_LIMIT_MS = 130_000;
+/** CVAT draws progress at most every 100 ms; what follows may block the page for seconds. */
+const DRAWN_MS = 150;
+/** Frames that are looked at before the page may draw and Cancel is asked for. */
+const LOOKED_AT_ONCE = 64;
+
+/** What the user has chosen for a run. */
+export interface Chosen {
+    job: Job;
+    target: unknown;
+    convert: boolean;
+    backwards: boolean;
+    settings: Settings;
+    /** What is left to do when CVAT has committed the run. */
+    afterwards: (() => Promise<void>) | null;
+}
+
+/** What the runs of a page know of earlier ones. */
+export interface Known {
+    /** Numbers of objects (docs/identity.md) that were used, by clientID. */
+    numbers: Map<number, number>;
+    successors: Successors;
+}
+
+/** What is tracked, over which frames, by whom. */
+interface Plan {
+    tracker: Model;
+    sources: Source[];
+    leftOut: LeftOut[];
+    route: Route;
+    /** The objects of the start frame, and all of the job, when the run began. */
+    states: ObjectState[];
+    before: Collection;
+    /** Whether shapes that only seem to be earlier results are replaced. */
+    replaceClaimed: boolean;
+}
+
+/** Shapes of the job beside the results of a run. */
+interface Around {
+    replaced: SerializedShape[];
+    beside: SerializedShape[];
+}
+
+export class Running {
+    private readonly job: Job;
+
+    private readonly start: Frame;
+
+    private readonly hints: string[] = [];
+
+    public constructor(
+        private readonly core: Core,
+        private readonly page: Page,
+        private readonly known: Known,
+        private readonly chosen: Chosen,
+        private readonly input: ActionInput,
+        private readonly isLatest: () => boolean,
+    ) {
+        this.job = chosen.job;
+        this.start = { ...input.frameData, deleted: false };
+    }
+
+    public async go(): Promise<ActionOutput> {
+        const target = clampTarget(this.chosen.target, this.job);
+        if (Number(this.chosen.target) !== target) {
+            const asked = String(this.chosen.target);
+            this.hints.push(`Frame ${asked} is not in this job: ${target} was used.`);
+        }
+        if (target === this.start.number) {
+            this.page.tell(
+                {
+                    kind: 'info',
+                    title: 'Nothing to track',
+                    lines: [...this.hints, 'The target frame is the current frame.'],
+                    jumps: [],
+                },
+                this.job,
+            );
+            return nothing();
+        }
+        checkDirection(this.start.number, target, this.chosen.backwards);
+        const plan = await this.plan(target);
+        const run = await this.track(plan);
+        const sparse = await this.choose(run, plan.route);
+        this.input.onProgress('Every frame is tracked. Adding the results to the page', 99);
+        await this.page.sleep(DRAWN_MS);
+        this.checkOpen();
+        return this.finish(plan, run, sparse);
+    }
+
+    private checkOpen(): void {
+        if (!this.isLatest() || !this.page.isOpen(this.job)) throw new JobClosed();
+    }
+
+    private readonly mayGoOn = (): void => {
+        this.checkOpen();
+        if (this.input.cancelled()) throw new Cancelled();
+    };
+
+    /** What the page answers soon; where it does not, Cancel works, and the wait ends. */
+    private soon<T>(promise: Promise<T>, what: string): Promise<T> {
+        const late = (): Error => new Error(`CVAT did not ${what}. Try again in a minute.`);
+        return within(promise, ANSWER_LIMIT_MS, this.mayGoOn, late);
+    }
+
+    private async plan(target: number): Promise<Plan> {
+        const { job, start } = this;
+        const { number } = start;
+        if ((await this.soon(job.frames.get(number), 'open the frame')).deleted) {
+            throw new Error(`Frame ${number} is deleted: start from another one.`);
+        }
+        this.input.onProgress('Looking for the function', 0);
+        const tracker = await this.soon(findTracker(this.core), 'list its functions');
+        const shown = 'give the annotations of the job';
+        const states = await this.soon(job.annotations.get(number, false, []), shown);
+        const before = await this.soon(job.annotations.export(), shown);
+        const { sources, leftOut } = sourcesOf(
+            this.known.successors.replace(this.input.collection, states, before),
+            states,
+            tracker.supportedShapeTypes ?? SHAPE_TYPES,
+        );
+        if (!sources.length) {
+            const why = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
+            throw new Error(
+                `There is no mask, polygon or rectangle to track on frame ${number}` +
+                    `${why ? ` (${why})` : ''}.`,
+            );
+        }
+        const keyframes = sources.flatMap(
+            ({ track: own }) => own?.shapes.map(({ frame }) => frame) ?? [],
+        );
+        const route = await this.soon(
+            routeBetween(job, number, target, keyframes),
+            'list the frames of the job',
+        );
+        if (!route.frames.length) {
+            throw new Error(`All frames from ${number} to ${target} are deleted.`);
+        }
+        this.input.onProgress('Looking at the results of earlier runs', 0);
+        await this.recognise(sources, before.shapes, route);
+        const replaceClaimed = await this.askAbout(sources);
+        this.mayGoOn();
+        return { tracker, sources, leftOut, route, states, before, replaceClaimed };
+    }
+
+    /** Find out what earlier runs and persons made of the sources, and write it into them. */
+    private async recognise(
+        sources: Source[],
+        shapes: SerializedShape[],
+        route: Route,
+    ): Promise<void> {
+        const { job, page, start } = this;
+        const order = route.frames.map(({ number }) => number);
+        let looked = 0;
+        const pause = async (): Promise<void> => {
+            looked += 1;
+            if (looked % LOOKED_AT_ONCE) return;
+            await page.sleep(0);
+            this.mayGoOn();
+        };
+        const isLocked = isLockedIn(job);
+        const { numbers } = this.known;
+        await recognise(
+            sources,
+            shapes,
+            start.number,
+            order,
+            isLocked,
+            numbers,
+            pause,
+            page.random,
+        );
+        for (const source of sources) {
+            if (source.track) {
+                source.byHand = keyframesByHand(source.track, order, route.deleted);
+                source.drawn = drawnKeyframes(source.track, start.number);
+            }
+            source.drawn = await this.soon(undeleted(job, source.drawn), 'list the drawn frames');
+        }
+    }
+
+    /** Whether shapes that only seem to be earlier results of these objects are replaced. */
+    private async askAbout(sources: Source[]): Promise<boolean> {
+        const claimed = sources.filter((source) => source.claimed.length);
+        if (!claimed.length) return false;
+        const list = claimed.map(({ name, claimed: shapes }) => `${name}: ${shapes.length}`);
+        return this.page.ask({
+            title: 'Replace the results of an earlier run?',
+            text:
+                'Automatic shapes on the frames of this run seem to belong to these objects, ' +
+                `but do not say so (${list.slice(0, 5).join(', ')}` +
+                `${list.length > 5 ? ', …' : ''}). Kept, they lie beside the new results.`,
+            yes: 'Replace them',
+            no: 'Keep them',
+        });
+    }
+
+    private async track({ tracker, sources, route }: Plan): Promise<Run> {
+        const { core, job, page } = this;
+        const { convert, settings } = this.chosen;
+        const becomesTrack = ({ type, track: own }: Source): boolean =>
+            own !== null || (convert && type === 'polygon');
+        const run = await track(sources, this.start, route.frames, route.steps, {
+            call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
+            functionID: tracker.id,
+            memory: settings.memory,
+            // sparse keyframes are made of exact outlines
+            toleranceOf: (source) =>
+                settings.sparse !== null && becomesTrack(source) ? 0 : settings.tolerance,
+            mayGoOn: this.mayGoOn,
+            onProgress: this.input.onProgress,
+            sleep: page.sleep,
+            now: page.now,
+        });
+        if (run.objects.every(({ results }) => !results.length) && !run.stop?.cancelled) {
+            const failure = run.objects.find((object) => object.failure);
+            throw new Error(
+                `Nothing was tracked. ${
+                    run.stop?.reason ?? `${failure?.source.name}: ${failure?.failure?.reason}`
+                }`,
+            );
+        }
+        return run;
+    }
+
+    /** The keyframes of tracks that do not get one on every frame. */
+    private async choose(run: Run, route: Route): Promise<Map<Tracked, Sparse>> {
+        const { page } = this;
+        const { settings, convert } = this.chosen;
+        if (settings.sparse === null) return new Map();
+        let drawn = page.now();
+        const pause = async (): Promise<void> => {
+            this.checkOpen();
+            // Cancel may have ended the tracking already: what was tracked is still to be written
+            if (!run.stop?.cancelled) this.mayGoOn();
+            if (page.now() - drawn < DRAWN_MS) return;
+            await page.sleep(0);
+            drawn = page.now();
+        };
+        this.input.onProgress('Every frame is tracked. Choosing keyframes', 99);
+        try {
+            const { labels } = this.job;
+            const { start } = this;
+            return await sparseTracks(
+                settings.sparse,
+                run.objects,
+                start,
+                route,
+                labels,
+                convert,
+                pause,
+            );
+        } catch (error) {
+            if (error instanceof JobClosed) throw error;
+            // what was tracked must not be lost with it
+            const why = error instanceof Cancelled ? 'Cancelled' : `Stopped (${String(error)})`;
+            this.hints.push(`${why} while keyframes were chosen: tracks have one on every frame.`);
+            return new Map();
+        }
+    }
+
+    /** Bring the run up to what the job holds now; what stands around its results there. */
+    private async around(run: Run, { before, replaceClaimed }: Plan): Promise<Around> {
+        try {
+            const now = await this.job.annotations.export();
+            withChanges(run, before, now);
+            const replaced = replacedShapes(run.objects, now.shapes, replaceClaimed);
+            const gone = new Set(replaced.map(({ clientID }) => clientID));
+            const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
+            const beside = unmarkedBeside(run.objects, rest);
+            for (const { source, results } of this.chosen.convert ? run.objects : []) {
+                if (source.type !== 'polygon' || !source.shape) continue;
+                const frames = new Set(results.map(({ frame }) => frame));
+                const count = leftAsShapes(source, frames, now.shapes);
+                if (!count) continue;
+                this.hints.push(
+                    `${source.name} is a track now on the frames of this run, and stays a ` +
+                        `polygon shape on ${count} other frames. Convert it from its first ` +
+                        'frame to its last to have one track.',
+                );
+            }
+            return { replaced, beside };
+        } catch (error) {
+            // what was tracked must not be lost with it
+            this.hints.push(
+                `Results of earlier runs could not be looked at (${String(error)}): they ` +
+                    'were kept. Undo takes this run back.',
+            );
+            return { replaced: [], beside: [] };
+        }
+    }
+
+    private async finish(
+        plan: Plan,
+        run: Run,
+        sparse: Map<Tracked, Sparse>,
+    ): Promise<ActionOutput> {
+        const { job, page, hints } = this;
+        const { leftOut, route, states } = plan;
+        const start = this.start.number;
+        const { replaced, beside } = await this.around(run, plan);
+        // what a person changed meanwhile is not what the keyframes were chosen for
+        for (const object of run.objects) if (object.changed) sparse.delete(object);
+        const outcome = outcomeOf(
+            run.objects,
+            this.start,
+            route,
+            job.labels,
+            this.chosen.convert,
+            sparse,
+            replaced,
+        );
+        // CVAT commits after this returns and calls destroy() last: look at the result then
+        this.chosen.afterwards = async () => {
+            const nameOn = await this.known.successors.learn(job, start, run, outcome, states);
+            if (nameOn === null) return; // CVAT could not commit, and has said so
+            const report = await reportOf({
+                run,
+                start,
+                leftOut,
+                replaced: replaced.length,
+                beside,
+                thinned: countedSparse(sparse),
+                hints,
+                nameOn,
+            });
+            page.tell(report, job);
+            if (run.stop?.cancelled) page.refresh(job, start);
+        };
+        return outcome;
+    }
+}
+
+/** CVAT remembers the target frame: a run in the wrong direction would replace good results. */
+function checkDirection(start: number, target: number, backwards: boolean): void {
+    if (target < start && !backwards) {
+        throw new Error(
+            `The target frame ${target} is before the current frame ${start}. Choose a later ` +
+                `target, or switch on "${BACKWARDS}".`,
+        );
+    }
+    if (target > start && backwards) {
+        throw new Error(
+            `"${BACKWARDS}" is on, but the target frame ${target} is after the current frame ` +
+                `${start}. Switch it off, or choose an earlier target.`,
+        );
+    }
+}
+
+/** Looks up locks, which the page alone knows, one frame at a time. */
+function isLockedIn(job: Job): (shape: SerializedShape) => Promise<boolean> {
+    let known: { frame: number; locked: Set<number | null> } | null = null;
+    return async ({ frame, clientID }) => {
+        if (known?.frame !== frame) {
+            const states = await job.annotations.get(frame, false, []);
+            const locked = states.filter(({ lock }) => lock).map((state) => state.clientID);
+            known = { frame, locked: new Set(locked) };
+        }
+        return known.locked.has(clientID ?? null);
+    };
+}
