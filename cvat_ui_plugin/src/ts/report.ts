@@ -103,55 +103,45 @@ function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
         : [];
 }
 
-export async function reportOf(told: Told): Promise<Report> {
-    const { run, start, leftOut, replaced, beside, thinned, hints, nameOn } = told;
-    const { objects, stop } = run;
-    const tracked = objects.filter(({ results }) => results.length);
-    const frames = new Set(tracked.flatMap(({ results }) => results.map(({ frame }) => frame)));
-    const names = new Map<Tracked, string>();
-    for (const object of objects) names.set(object, await nameOn(object, start));
-    const lines = [...hints];
-    if (frames.size) {
-        const [low, high] = [[...frames].sort((a, b) => a - b)].map((sorted) => [
-            sorted[0],
-            sorted[sorted.length - 1],
-        ])[0];
-        const way = high < start ? `backwards, ${high} to ${low}` : `${low} to ${high}`;
-        lines.push(
-            `${counted(tracked.length, 'object')} tracked over ` +
-                `${counted(frames.size, 'frame')} (${way}).`,
-        );
-    }
-    lines.push(...advice(run, start));
-
+/** How many objects were tracked over which frames, and where some were not visible. */
+function tracking(tracked: Tracked[], names: Map<Tracked, string>, start: number): string[] {
+    const frames = framesOf(tracked);
+    if (!frames.length) return [];
+    const [low, high] = [frames[0], frames[frames.length - 1]];
+    const way = high < start ? `backwards, ${high} to ${low}` : `${low} to ${high}`;
     const lost = tracked.flatMap((object) => {
         const away = object.results.filter(({ points, byHand }) => points === null && !byHand);
-        return away.length
-            ? [
-                  `${names.get(object)} on ${counted(away.length, 'frame')}, ` +
-                      `first on ${away[0].frame}`,
-              ]
+        const count = counted(away.length, 'frame');
+        return away.length ? [`${names.get(object)} on ${count}, first on ${away[0].frame}`] : [];
+    });
+    return [
+        `${counted(tracked.length, 'object')} tracked over ${counted(frames.length, 'frame')} (${way}).`,
+        lost.length ? `Not visible: ${listed(lost)}.` : 'No object was lost.',
+    ];
+}
+
+/** What became of objects that could not be tracked as they should. */
+function troubles(objects: Tracked[], names: Map<Tracked, string>): string[] {
+    const failed = objects.flatMap((object) => {
+        const { failure } = object;
+        return failure
+            ? [`${names.get(object)} at frame ${failure.frame}: ${plain(failure.reason)}`]
             : [];
     });
-    if (lost.length) lines.push(`Not visible: ${listed(lost)}.`);
-    else if (frames.size) lines.push('No object was lost.');
-
-    const failed = objects.flatMap((object) =>
-        object.failure
-            ? [
-                  `${names.get(object)} at frame ${object.failure.frame}: ` +
-                      plain(object.failure.reason),
-              ]
-            : [],
-    );
-    if (failed.length) lines.push(`Given up: ${listed(failed)}.`);
-    lines.push(...handmade(tracked, names));
     const alone = objects.flatMap((object) =>
         object.notJoined === null ? [] : [`${names.get(object)}: ${plain(object.notJoined)}`],
     );
-    if (alone.length) {
-        lines.push(`Tracked without what was drawn by hand on other frames: ${listed(alone)}.`);
-    }
+    return [
+        ...(failed.length ? [`Given up: ${listed(failed)}.`] : []),
+        ...(alone.length
+            ? [`Tracked without what was drawn by hand on other frames: ${listed(alone)}.`]
+            : []),
+    ];
+}
+
+/** What was replaced, kept and left alone around the results. */
+function around({ thinned, replaced, beside, leftOut }: Told): string[] {
+    const lines: string[] = [];
     if (thinned.frames) {
         lines.push(
             `Sparse: ${counted(thinned.keyframes, 'keyframe')} of ` +
@@ -169,11 +159,34 @@ export async function reportOf(told: Told): Promise<Report> {
         );
     }
     if (leftOut.length) {
-        lines.push(
-            `Left alone: ${listed(leftOut.map(({ name, reason }) => `${name} (${reason})`))}.`,
-        );
+        const reasons = leftOut.map(({ name, reason }) => `${name} (${reason})`);
+        lines.push(`Left alone: ${listed(reasons)}.`);
     }
+    return lines;
+}
 
+/** The frames with an answer, ascending. */
+function framesOf(objects: Tracked[]): number[] {
+    const frames = new Set(objects.flatMap(({ results }) => results.map(({ frame }) => frame)));
+    return [...frames].sort((a, b) => a - b);
+}
+
+export async function reportOf(told: Told): Promise<Report> {
+    const { run, start, beside, hints, nameOn } = told;
+    const { objects, stop } = run;
+    const tracked = objects.filter(({ results }) => results.length);
+    const names = new Map<Tracked, string>();
+    for (const object of objects) names.set(object, await nameOn(object, start));
+    const [summary, ...lost] = tracking(tracked, names, start);
+    const lines = [
+        ...hints,
+        ...(summary ? [summary] : []),
+        ...advice(run, start),
+        ...lost,
+        ...troubles(objects, names),
+        ...handmade(tracked, names),
+        ...around(told),
+    ];
     const jumps = [];
     for (const { object, frame, score } of doubtsOf(tracked)) {
         const name = await nameOn(object, frame);
@@ -181,12 +194,12 @@ export async function reportOf(told: Told): Promise<Report> {
     }
     if (jumps.length) lines.push('Look here first:');
 
+    const warns = stop !== null || beside.length > 0 || objects.some(({ failure }) => failure);
     const title =
         (stop?.cancelled && 'Tracking was cancelled') ||
         (stop && 'Tracking stopped early') ||
-        ((failed.length || beside.length) && 'Tracking ended with warnings') ||
+        (warns && 'Tracking ended with warnings') ||
         'Tracking is done';
-    const warns = stop || failed.length || beside.length;
-    const kind = (stop?.cancelled && !frames.size && 'info') || (warns ? 'warning' : 'success');
+    const kind = (stop?.cancelled && !tracked.length && 'info') || (warns ? 'warning' : 'success');
     return { kind, title, lines, jumps };
 }
