@@ -26,6 +26,7 @@ from cvat_sdk.core.exceptions import CvatSdkException
 from cvat_sdk.exceptions import ApiException
 
 from cvat_action import commands, report
+from cvat_action.clicked import text_to_clicked
 from cvat_action.commands import FAILED, INTERRUPTED, Output
 from cvat_action.errors import ActionError
 from cvat_action.plan import Options
@@ -39,7 +40,7 @@ SAID_BY_JOURNAL = (
     "job", "task", "frame", "target_frame", "object", "exclude", "label", "function", "backward",
     "keyframes", "convert_polygon_shapes_to_tracks", "leave_open", "replace", "dry_run",
     "journal", "all_seeds", "memory", "both_ways", "parallel", "tolerance", "sparse", "video",
-    "annotations", "out", "model", "step",
+    "annotations", "out", "model", "step", "points", "points_as",
 )  # fmt: skip
 
 
@@ -204,6 +205,9 @@ def _run_local(options: argparse.Namespace) -> int:
     if options.resume:
         return resume_local(options.resume, _pace(options), output)
     files = Files(options.video, options.annotations, options.out, options.model, options.step)
+    clicked = [text_to_clicked(text) for text in options.points]
+    if clicked and options.frame is None:
+        raise ActionError("--points needs --frame: the frame that was clicked on.")
     return run_local(
         files,
         options.frame,
@@ -212,6 +216,8 @@ def _run_local(options: argparse.Namespace) -> int:
         output,
         path=options.journal,
         dry_run=options.dry_run,
+        clicked=clicked,
+        kind=options.points_as or "mask",
     )
 
 
@@ -316,6 +322,15 @@ def _local_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="NAME",
         help="sam2.1_hiera_tiny, ... (default: SAM2_MODEL, else the bundled micro model)",
     )
+    add(
+        "--points",
+        action="append",
+        default=[],
+        metavar="'LABEL x,y -x,y'",
+        help="an object that is not drawn: clicks on it on --frame, with a minus clicks that are "
+        "not on it; may be repeated",
+    )
+    add("--points-as", choices=("mask", "polygon"), help="what --points become (default: mask)")
     add(
         "--step",
         action="store_true",

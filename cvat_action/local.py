@@ -4,19 +4,22 @@
 The only place that knows the tracker itself (tracker.py), which runs in this process.
 """
 
+import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cvat_action import journal as journals
 from cvat_action import report
+from cvat_action.clicked import Clicked, draw
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
 from cvat_action.errors import ActionError
 from cvat_action.formats import check_output, read_document, write_document
-from cvat_action.formats.document import Document, local_job
-from cvat_action.job import Annotations, Job
+from cvat_action.formats.document import Document, Edit, edited, local_job
+from cvat_action.job import Annotations, Job, Wire
 from cvat_action.journal import Journal
 from cvat_action.look import annotations_to_look
 from cvat_action.media import Media, open_media
@@ -52,15 +55,19 @@ class Files:
     out: Path
     model: str | None = None
     step: bool = False
+    drawn: tuple[Wire, ...] = ()
+    """the shapes that were made from clicks; the run writes them with the annotations"""
 
 
 def run_local(
     files: Files, frame: int | None, options: Options, pace: Pace, output: Output,
-    *, path: Path | None = None, dry_run: bool = False,
+    *, path: Path | None = None, dry_run: bool = False, clicked: Sequence[Clicked] = (),
+    kind: str = "mask",
 ) -> int:  # fmt: skip
     """The exit code. Raises ActionError.
 
-    frame: None: the first annotated frame, tracking backwards the last.
+    frame: None: the first annotated frame, tracking backwards the last. clicked: objects that are
+    not drawn; kind: what they become.
     """
     check_pictures(output)
     media, document, job = _open(files)
@@ -69,6 +76,30 @@ def run_local(
     path = path or _default_path(files, frame, target_of(job, options))
     if path.exists() and not dry_run:
         raise journals.in_the_way(path, "local")
+    with contextlib.ExitStack() as stack:
+        tracker = None
+        if clicked:
+            tracker = stack.enter_context(contextlib.closing(_build_tracker(files.model)))
+            start = LocalTracker(tracker, media).start
+            drawn = draw(start, document.annotations, job, frame, clicked, kind)
+            files = replace(files, drawn=drawn)
+            document = edited(document, Edit(shapes=drawn))
+        return _begin(files, media, document, job, options, pace, output, path, dry_run, tracker)
+
+
+def _begin(
+    files: Files,
+    media: Media,
+    document: Document,
+    job: Job,
+    options: Options,
+    pace: Pace,
+    output: Output,
+    path: Path,
+    dry_run: bool,
+    tracker: Tracker | None,
+) -> int:
+    """tracker: None: one is built when it is known that something is to be tracked."""
     plan = make_plan(job, annotations_to_look(document.annotations), options)
     if not plan.frames:
         raise ActionError(f"There is no frame to track after frame {options.frame}.")
@@ -81,12 +112,11 @@ def run_local(
         raise ActionError(plan.question)
     tell_refusals(plan)
     content = {**plan_as_json(plan), "files": _files_as_json(files)}
-    tracker = _build_tracker(files.model)
-    try:
-        return _run(files, plan, media, document, Journal.begin(path, content), None, tracker,
-                    pace, output)  # fmt: skip
-    finally:
-        tracker.close()
+    with contextlib.ExitStack() as stack:
+        if tracker is None:
+            tracker = stack.enter_context(contextlib.closing(_build_tracker(files.model)))
+        journal = Journal.begin(path, content)
+        return _run(files, plan, media, document, journal, None, tracker, pace, output)
 
 
 def resume_local(path: Path, pace: Pace, output: Output) -> int:
@@ -100,6 +130,7 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
         except (KeyError, TypeError):
             raise ActionError(f"{path} belongs to a run on a server; use track --resume.") from None
         media, document, job = _open(files)
+        document = edited(document, Edit(shapes=files.drawn))
         plan = plan_from_json(record.plan, job)
         record.states = [None] * len(plan.seeds)  # they went with the process
         tracker = _build_tracker(files.model)
@@ -156,6 +187,7 @@ def _files_as_json(files: Files) -> dict[str, Any]:
         "out": str(files.out.resolve()),
         "model": files.model,
         "step": files.step,
+        "drawn": list(files.drawn),
     }
 
 
@@ -165,6 +197,8 @@ def _seed(shape: dict[str, Any]) -> StartSeed:
         points=shape["points"],
         policy=shape.get("memory"),
         tolerance=shape.get("tolerance"),
+        negative=shape.get("neg_points", []),
+        answer=shape.get("answer"),
     )
 
 

@@ -16,8 +16,10 @@ from standin_cvat import StandinCvat, StandinFunction, StandinJob
 
 from cvat_action.formats import read_document
 from cvat_action.geometry import points_to_bitmap
+from cvat_action.local import LocalTracker
 from cvat_action.media import open_media
 from cvat_action.server import OURS
+from cvat_action.tracking import CallFailed, Cure
 from tools.function_process import FunctionProcess
 
 ROOT = Path(__file__).parents[2]
@@ -184,6 +186,51 @@ def test_without_a_server_the_same_comes_out(cvat, job, act, folder, tmp_path):
             assert sorted(found) == sorted(expected)
             for frame, points in expected.items():
                 assert found[frame] == pytest.approx(points, abs=0.006)
+
+
+@pytest.mark.parametrize("kind", ["mask", "polygon"])
+def test_an_object_is_clicked_on_and_tracked(act, folder, tmp_path, monkeypatch, kind):
+    """Beside what is drawn, which stays as it is; also if the run breaks and is resumed."""
+    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[:1])))
+    y, x = np.argwhere(truth(0)[1])[truth(0)[1].sum() // 2]
+    label = LABELS[0]["name"]
+    out = tmp_path / "out.json"
+    common = (
+        "local", "--video", folder, "--annotations", tmp_path / "seeds.json", "--out", out,
+        "--target-frame", 2,
+    )  # fmt: skip
+    clicks = f"{label} {x},{y}.5 -2,2"
+    for wrong, said in (
+        ((clicks,), "--frame"),
+        (("none 5,5", "--frame", 0), "no label 'none'"),
+        ((f"{label} -5,5", "--frame", 0), "minus"),
+        ((f"{label} 5,x", "--frame", 0), "minus"),
+        ((f"{label} 99999,5", "--frame", 0), "does not lie on the image"),
+    ):
+        refused = act(*common, "--points", *wrong)
+        assert (refused.code != 0, said in refused.log, out.exists()) == (True, True, False), said
+    step, journal = LocalTracker.step, tmp_path / "run.jsonl"
+
+    def broken(self, frame, states):
+        if frame == 2 and kind == "mask":
+            raise CallFailed(Cure.NONE, "broken")
+        return step(self, frame, states)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalTracker, "step", broken)
+        arguments = ("--points", clicks, "--points-as", kind, "--frame", 0, "--journal", journal)
+        result = act(*common, *arguments)
+    assert (result.code == 0) == (kind == "polygon"), result.log
+    if kind == "mask":
+        result = act("local", "--resume", journal)
+        assert result.code == 0, result.log
+    document, _ = read_document(out, open_media(folder))
+    shapes = document.annotations.shapes
+    drawn = next(s for s in shapes if s["frame"] == 0 and s["points"] == seeds()[0]["points"])
+    assert drawn["type"] == "mask"
+    frames = [s["frame"] for s in shapes if s["type"] == kind]
+    assert sorted(set(frames)) == [0, 1, 2]
+    assert len(shapes) == 6  # two objects on three frames
 
 
 def test_without_a_server_backwards_over_a_video(act, tmp_path):
