@@ -506,7 +506,7 @@ def _detail(body: str) -> str:
     if isinstance(data, dict) and isinstance(data.get("detail"), str):
         data = data["detail"]
     said = data if isinstance(data, str) else json.dumps(data)
-    return f": {said[:300]}"
+    return ": " + said[:300].rstrip(".")
 
 
 def _answer(data: Any, count: int, *, shapes_needed: bool) -> Answer:

@@ -289,6 +289,7 @@ def test_a_read_only_token_is_explained(cvat, job, act, masks, monkeypatch):
     assert result.code == 1
     assert "read-only" in result.log
     assert "make one that may write" in result.log
+    assert ".." not in result.log
     assert len(job.shapes) == 3
 
 
