@@ -82,6 +82,8 @@ class CvatSink:
     ) -> None:
         self.written = written or Written()
         self.counts: Counter[str] = Counter()
+        self._updated: set[int] = set()
+        """ids of the tracks that were edited, in whichever stage"""
         self.interrupted = False
         self._server = server
         self._plan = plan
@@ -202,7 +204,8 @@ class CvatSink:
             for _, track in batch:
                 seen = look.tracks[track["id"]]
                 look.tracks[track["id"]] = {**seen, **track}
-            self.counts["tracks_updated"] += sum(t["id"] not in created for _, t in batch)
+            self._updated |= {t["id"] for _, t in batch} - created
+            self.counts["tracks_updated"] = len(self._updated)
 
     def _delete(self, objects: Objects, frames: Sequence[int]) -> None:
         on = frozenset(frames)
@@ -326,6 +329,8 @@ class FileSink:
     def __init__(self, document: Document, plan: Plan, media: Media, out: Path) -> None:
         self.written = Written()
         self.counts: Counter[str] = Counter()
+        self._updated: set[int] = set()
+        """ids of the tracks that were edited, in whichever stage"""
         self.interrupted = False
         self._document = document
         self._plan = plan
@@ -357,7 +362,8 @@ class FileSink:
         created = set(written.tracks.values())
         self.counts["shapes_created"] += len(shapes)
         self.counts["tracks_created"] += len(new_tracks)
-        self.counts["tracks_updated"] += sum(t["id"] not in created for _, t in updates)
+        self._updated |= {t["id"] for _, t in updates} - created
+        self.counts["tracks_updated"] = len(self._updated)
         self.counts["shapes_deleted"] += len(gone)
 
     def finish(self) -> None:

@@ -187,6 +187,13 @@ def test_a_drawn_track_keeps_its_keyframes_and_is_filled_between(cvat, job, act)
     assert_near(found[16]["points"], shifted(other, 1))
 
 
+def test_a_track_that_is_edited_in_several_stages_is_counted_once(cvat, job, act, monkeypatch):
+    monkeypatch.setattr("cvat_action.run.STAGE_FRAMES", 2)
+    job.tracks = [track(keyframe(10, HEXAGON), id=5)]
+    assert act(*TO_20, "--json").json["written"]["tracks_updated"] == 1
+    assert len(cvat.calls("PATCH", ".*")) > 1
+
+
 def test_a_track_that_gets_no_result_keeps_its_source(cvat, job, act, function):
     """Else its keyframes, which are a person's, would count as automatic afterwards."""
     function.lost = {(2, f) for f in range(11, 21)}
