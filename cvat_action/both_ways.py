@@ -54,12 +54,17 @@ def track_both_ways(
 ) -> Run:
     """Tracks `objects` over `frames`, in that order, with what was drawn on them known beforehand.
 
-    Only drawings that are surely the object's count; after one that marks it as outside it has no
-    results up to the next. parallel: so many gaps at once. `keep` is called with every frame when
-    all gaps are done; nothing is kept of a run that ends before.
+    A drawing that may be another object's counts if tracking forwards leads there, which is tried
+    first. After a drawing that marks the object as outside it has no results up to the next.
+
+    parallel: so many gaps at once. `keep` is called with every frame when all gaps are done;
+    nothing is kept of a run that ends before.
     """
     pace = pace or Pace()
     halt = threading.Event()
+    failed = _make_sure(tracker, job, objects, frames, pace)
+    if failed:
+        return failed
     try:
         gaps = _prepare(Loop(tracker, job, list(objects), pace), objects, frames)
         with ThreadPoolExecutor(parallel) as threads:
@@ -89,6 +94,35 @@ def track_both_ways(
             return Run(tuple(objects), tuple(kept), str(error))
         kept.append(frame)
     return Run(tuple(objects), tuple(kept))
+
+
+def _make_sure(
+    tracker: Tracker,
+    job: Job,
+    objects: Sequence[TrackedObject],
+    frames: Sequence[int],
+    pace: Pace,
+) -> Run | None:
+    """Decides which drawings are the objects', by the rule of tracking forwards.
+
+    Gives a run that failed, with nothing done.
+    """
+    unsure = {o.seed.ref: {f for f, c in o.corrections.items() if not c.sure} for o in objects}
+    asked = [o for o in objects if unsure[o.seed.ref]]
+    if not asked:
+        return None
+    last = max(n for n, f in enumerate(frames) if any(f in unsure[o.seed.ref] for o in asked))
+    trial = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in asked]
+    run = track(tracker, job, trial, frames[: last + 1], pace=pace)
+    if run.broken and any(o.live for o in trial):
+        return Run(tuple(objects), (), run.broken, run.interrupted, False)
+    for o, tried in zip(asked, trial, strict=True):
+        o.corrections = {
+            frame: replace(c, sure=True)
+            for frame, c in o.corrections.items()
+            if c.sure or (frame in tried.frames and tried.frames[frame].by_hand)
+        }
+    return None
 
 
 def _prepare(loop: Loop, objects: Sequence[TrackedObject], frames: Sequence[int]) -> list[_Gap]:
@@ -132,8 +166,6 @@ def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObjec
     }
     for frame in sorted(set(o.corrections) & set(place), key=place.__getitem__):
         correction = o.corrections[frame]
-        if not correction.sure:
-            continue
         found[frame] = None
         if correction.points is not None:
             seed = replace(o.seed, frame=frame, points=correction.points, corrections=())

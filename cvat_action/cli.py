@@ -13,7 +13,7 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -197,8 +197,9 @@ def _run_local(options: argparse.Namespace) -> int:
         from cvat_action.local import Files, resume_local, run_local  # it loads torch
     except ModuleNotFoundError as error:
         raise ActionError(
-            f"`local` runs the model itself, and {error.name} is not installed: run it in the "
-            "project's folder after `make setup`, as python -m cvat_action local."
+            f"`local` runs the model itself, and {error.name} is not installed here. In the "
+            "project's folder: pip install -r requirements.txt -r requirements-torch.txt, then "
+            "SAM2_BUILD_CUDA=0 pip install --no-deps -r requirements-sam2.txt."
         ) from None
 
     output = Output(options.json, options.preview, options.contact_sheet, _program() + " ")
@@ -348,7 +349,13 @@ def _add_connection_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    _add_what_is_tracked(parser.add_argument)
+    _add_what_it_becomes(parser.add_argument)
+    _add_how_it_is_tracked(parser.add_argument)
+    _add_how_it_runs(parser.add_argument)
+
+
+def _add_what_is_tracked(add: Callable[..., object]) -> None:
     add("--frame", type=_count, metavar="N", help="the frame on which the objects are drawn")
     add("--target-frame", type=_count, metavar="N", help="track to this frame (default: the last)")
     add(
@@ -365,6 +372,9 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also objects drawn on later frames of the range, each from its frame on",
     )
+
+
+def _add_what_it_becomes(add: Callable[..., object]) -> None:
     add(
         "--convert-polygon-shapes-to-tracks",
         action="store_true",
@@ -386,6 +396,20 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
         help="give tracks as few keyframes as keep what CVAT makes between them at this IoU "
         "(default: %(const)s; rectangles: 0.95) or a pixel's mean distance",
     )
+    add(
+        "--leave-open",
+        action="store_true",
+        help="do not end tracks after the target frame; CVAT repeats the last position",
+    )
+    add(
+        "--replace",
+        action="store_true",
+        help="replace the shapes of an earlier run, and write deleted keyframes again",
+    )
+    add("--keep-earlier", action="store_true", help="write beside the shapes of an earlier run")
+
+
+def _add_how_it_is_tracked(add: Callable[..., object]) -> None:
     add("--backward", action="store_true", help="track to a target frame before the frame")
     add(
         "--keyframes",
@@ -403,13 +427,9 @@ def _add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("official", "quality", "anchors"),
         help="which frames an object is remembered by (default: the function's setting)",
     )
-    add(
-        "--leave-open",
-        action="store_true",
-        help="do not end tracks after the target frame; CVAT repeats the last position",
-    )
-    add("--replace", action="store_true", help="replace the shapes of an earlier run")
-    add("--keep-earlier", action="store_true", help="write beside the shapes of an earlier run")
+
+
+def _add_how_it_runs(add: Callable[..., object]) -> None:
     add("--dry-run", action="store_true", help="show what would be tracked; write nothing")
     add("--resume", type=Path, metavar="JOURNAL", help="go on with a run that broke")
     add("--journal", type=Path, metavar="FILE", help="where to keep what is needed to resume")

@@ -212,33 +212,14 @@ def finish(
     for line in report.left_out_lines(sink.written):
         logger.warning(line)
     if output.as_json:
+        written, counts = sink.written, sink.counts
         told = report.run_as_json(
-            plan,
-            done,
-            objects,
-            sink.written,
-            sink.counts,
-            problem=problem,
-            resume=resume,
-            link=link,
+            plan, done, objects, written, counts, problem=problem, resume=resume, link=link
         )
         print(json.dumps(told | (more or {}), indent=2))
     elif done:
-        print(report.summary_table(report.summary(plan.job, objects)))
-        if report.counts(sink.counts):
-            print(f"written: {report.counts_as_text(sink.counts)}")
-            if thinned := report.sparse_as_text(sink.written):
-                print(thinned)
-            if link:
-                print(f"{link}\nReload the page if the job is open: it does not show this yet.")
-    picture_problem = None
-    if done:
-        try:
-            _draw(plan, journal, output, frame, fps)
-        except ActionError as error:
-            picture_problem = str(error)
-        except KeyboardInterrupt:
-            picture_problem = "Stopped by Ctrl+C while drawing."
+        report.print_run(plan, objects, sink.written, sink.counts, link)
+    picture_problem = _draw(plan, journal, sink, output, frame, fps) if done else None
     if resume:
         journal.close()
     else:
@@ -261,14 +242,28 @@ def finish(
     return INCOMPLETE if stopped or refused_by_name or sink.written.left_out else COMPLETE
 
 
-def _draw(plan: Plan, journal: Journal, output: Output, frame: preview.Frames, fps: float) -> None:
+def _draw(
+    plan: Plan, journal: Journal, sink: Sink, output: Output, frame: preview.Frames, fps: float
+) -> str | None:
+    """Writes the pictures that are asked for; what is wrong with them, else None.
+
+    With sparse keyframes they show what CVAT makes of these.
+    """
     if not (output.preview or output.contact_sheet):
-        return
-    results = dict(journal.results())
-    if output.preview:
-        preview.write_video(output.preview, frame, plan.seeds, results, fps)
-    if output.contact_sheet:
-        preview.write_contact_sheet(output.contact_sheet, frame, plan.seeds, results)
+        return None
+    try:
+        results: preview.Results = dict(journal.results())
+        if plan.options.sparse is not None:
+            results = preview.as_cvat_shows(plan.seeds, results, sink.tracks())
+        if output.preview:
+            preview.write_video(output.preview, frame, plan.seeds, results, fps)
+        if output.contact_sheet:
+            preview.write_contact_sheet(output.contact_sheet, frame, plan.seeds, results)
+    except ActionError as error:
+        return str(error)
+    except KeyboardInterrupt:
+        return "Stopped by Ctrl+C while drawing."
+    return None
 
 
 def _counts_of(record: journals.Record) -> dict[str, int]:

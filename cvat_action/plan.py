@@ -131,20 +131,12 @@ def make_plan(
     seeds, refused = _select(job, look, options, frames, supported)
     seeds = with_numbers(seeds, receipts or {})
     warnings: list[str] = []
-    question = None
     try:
         seeds, found = earlier_results(job, look, seeds, frames)
     except ActionError:
         if not options.keep_earlier:
             raise
         found = {}
-    earlier = [k for on_frame in found.values() for shapes in on_frame.values() for k in shapes]
-    if earlier and not (options.replace or options.keep_earlier):
-        on = sorted({k.frame for k in earlier})
-        question = (
-            f"{len(earlier)} shapes on frames {on[0]} to {on[-1]} are an earlier run's, or look "
-            "like it. --replace replaces them; --keep-earlier writes beside them."
-        )
     seeds, about_corrections = with_corrections(
         job, look.annotations, seeds, frames, unmarked=options.keyframes
     )
@@ -157,12 +149,7 @@ def make_plan(
             for s in seeds
             if s.removed
         ]
-    wholly = [s for s in seeds if s.is_track and len(s.corrections) == len(frames)]
-    if wholly:
-        seeds = tuple(s for s in seeds if s not in wholly)
-        refused = (*refused, *(Refusal(s.ref, s.label_id, ALL_BY_HAND) for s in wholly))
-        if not seeds:
-            raise ActionError(f"There is nothing to track: {wholly[0].ref} has {ALL_BY_HAND}.")
+    seeds, by_hand = _without_those_by_hand(seeds, len(frames))
     wanted = set(frames)
     return Plan(
         server=server,
@@ -173,12 +160,34 @@ def make_plan(
         seeds=tuple(_slim(s, wanted) for s in seeds),
         run=_free_run(look),
         newest=look.newest,
-        refused=tuple(refused),
+        refused=(*refused, *by_hand),
         earlier={} if options.keep_earlier else found,
         differing=frozenset(n for n, on_frame in found.items() if _differ(on_frame)),
-        question=question,
+        question=_question(found, options),
         warnings=tuple(warnings),
     )
+
+
+def _question(found: Found, options: Options) -> str | None:
+    earlier = [k for on_frame in found.values() for shapes in on_frame.values() for k in shapes]
+    if not earlier or options.replace or options.keep_earlier:
+        return None
+    on = sorted({k.frame for k in earlier})
+    return (
+        f"{len(earlier)} shapes on frames {on[0]} to {on[-1]} are an earlier run's, or look "
+        "like it. --replace replaces them; --keep-earlier writes beside them."
+    )
+
+
+def _without_those_by_hand(
+    seeds: Sequence[Seed], frames: int
+) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
+    """The seeds but the tracks of which a person made every keyframe on so many frames."""
+    wholly = [s for s in seeds if s.is_track and len(s.corrections) == frames]
+    left = tuple(s for s in seeds if s not in wholly)
+    if wholly and not left:
+        raise ActionError(f"There is nothing to track: {wholly[0].ref} has {ALL_BY_HAND}.")
+    return left, tuple(Refusal(s.ref, s.label_id, ALL_BY_HAND) for s in wholly)
 
 
 def _differ(on_frame: Mapping[int, Sequence[Known]]) -> bool:

@@ -2,6 +2,7 @@
 """The tracked objects drawn over their frames: a video and a contact sheet."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,9 @@ from tqdm import tqdm
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
+from cvat_action.job import Wire
 from cvat_action.overlay import Picture, VideoFile, contact_sheet, draw_masks
-from cvat_action.selection import Seed
+from cvat_action.selection import Seed, position_among
 from cvat_action.tracking import Tracked
 
 Frames = Callable[[int], Picture]
@@ -34,6 +36,27 @@ def decode_picture(data: bytes, frame: int, size: tuple[int, int]) -> Picture:
     if picture.shape[1::-1] != size:
         picture = cv2.resize(picture, size)
     return np.asarray(picture, dtype=np.uint8)
+
+
+def as_cvat_shows(
+    seeds: Sequence[Seed], results: Results, tracks: Mapping[str, Wire]
+) -> dict[int, list[Tracked | None]]:
+    """The results with what CVAT makes of the tracks' keyframes in their place.
+
+    tracks: by the name of the seed; deleted frames are not asked for.
+    """
+    shown = {frame: list(here) for frame, here in results.items()}
+    for index, seed in enumerate(seeds):
+        if seed.ref not in tracks:
+            continue
+        keyframes = sorted(tracks[seed.ref]["shapes"], key=lambda k: int(k["frame"]))
+        for frame, here in shown.items():
+            result, position = here[index], position_among(keyframes, frame)
+            if result is not None:
+                there = position is not None and not position["outside"]
+                points = tuple(position["points"]) if position and there else None
+                here[index] = replace(result, points=points)
+    return shown
 
 
 def write_video(

@@ -55,6 +55,24 @@ def summary_table(entries: Sequence[dict[str, Any]]) -> str:
     return table(rows)
 
 
+def print_run(
+    plan: Plan,
+    objects: Sequence[TrackedObject],
+    written: Written,
+    done: Mapping[str, int],
+    link: str | None,
+) -> None:
+    """What became of a run, for a person."""
+    print(summary_table(summary(plan.job, objects)))
+    if not counts(done):
+        return
+    print(f"written: {counts_as_text(done)}")
+    if thinned := sparse_as_text(written):
+        print(thinned)
+    if link:
+        print(f"{link}\nReload the page if the job is open: it does not show this yet.")
+
+
 def refusals_table(job: Job, refused: Sequence[Refusal]) -> str:
     return table([(r.ref, job.label(r.label_id).name, r.reason) for r in refused])
 

@@ -14,6 +14,7 @@ from cvat_action.both_ways import track_both_ways
 from cvat_action.errors import ActionError
 from cvat_action.journal import Journal
 from cvat_action.plan import Plan
+from cvat_action.report import counted
 from cvat_action.sinks import Sink
 from cvat_action.tracking import NotOnRecord, OnFrame, Pace, Run, TrackedObject, Tracker, track
 
@@ -161,4 +162,5 @@ class _Progress:
             self._bar.set_postfix({"frame": frame, "objects": live})
         elif self._clock() - self._logged >= LOG_SECONDS:
             self._logged = self._clock()
-            logger.info("Frame %d: %d of %d frames, %d objects.", frame, done, self._total, live)
+            counted_live = counted(live, "object")
+            logger.info("Frame %d: %d of %d frames, %s.", frame, done, self._total, counted_live)

@@ -153,33 +153,36 @@ def with_corrections(
     warnings: list[str] = []
     corrected = []
     for seed in seeds:
-        found: dict[int, Correction] = {}
+        found: list[Correction] = []
+        for frame in () if seed.is_track else frames:
+            own, kind = marked.get((seed.number, frame)), kind_of(seed.wire)
+            drawn = drawn_on.get((frame, kind), [])
+            if own:
+                found.append(Correction(frame, tuple(own["points"]), own))
+            elif len(drawn) == 1 and alike[seed.frame, kind] == 1:
+                points, sure = tuple(drawn[0]["points"]), kind[2] != 0
+                found.append(Correction(frame, points, drawn[0], sure))
+            elif drawn:
+                warnings.append(
+                    f"Frame {frame}: more than one object could be object {seed.ref} "
+                    f"({job.label(seed.label_id).name}, {seed.type}); it is not corrected there. "
+                    "Give each its own group."
+                )
         if seed.is_track:
-            drawn_frames = hand_made_frames(seed.wire)
-            for k in seed.wire.get("shapes", ()):
-                by_hand = k["frame"] in drawn_frames or (unmarked and not is_signed(k))
-                if k["frame"] in wanted and by_hand:
-                    points = None if k["outside"] else tuple(k["points"])
-                    found[k["frame"]] = Correction(k["frame"], points)
-        else:
-            kind = kind_of(seed.wire)
-            for f in frames:
-                own = marked.get((seed.number, f))
-                drawn = drawn_on.get((f, kind), [])
-                if own:
-                    found[f] = Correction(f, tuple(own["points"]), own)
-                elif len(drawn) == 1 and alike[seed.frame, kind] == 1:
-                    sure = kind[2] != 0
-                    found[f] = Correction(f, tuple(drawn[0]["points"]), drawn[0], sure)
-                elif drawn:
-                    name = job.label(seed.label_id).name
-                    warnings.append(
-                        f"Frame {f}: more than one object could be object {seed.ref} ({name}, "
-                        f"{seed.type}); it is not corrected there. Give each its own group."
-                    )
-        corrections = tuple(found[f] for f in sorted(found))
-        corrected.append(replace(seed, corrections=corrections))
+            found = _keyframes_by_hand(seed, wanted, every=unmarked)
+        in_order = tuple(sorted(found, key=lambda c: c.frame))
+        corrected.append(replace(seed, corrections=in_order))
     return tuple(corrected), tuple(dict.fromkeys(warnings))
+
+
+def _keyframes_by_hand(seed: Seed, wanted: Collection[int], *, every: bool) -> list[Correction]:
+    """The keyframes of a track that count as a person's; with `every` all that are not signed."""
+    by_hand = hand_made_frames(seed.wire)
+    return [
+        Correction(k["frame"], None if k["outside"] else tuple(k["points"]))
+        for k in seed.wire.get("shapes", ())
+        if k["frame"] in wanted and (k["frame"] in by_hand or (every and not is_signed(k)))
+    ]
 
 
 def hand_made_frames(track: Wire) -> set[int]:

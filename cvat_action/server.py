@@ -405,7 +405,6 @@ class ServerTracker:
 def call_failure(failure: HttpFailure, function: str) -> CallFailed:
     """What a failed call means and what helps: contract section 5.2's table, in plain words."""
     status, body = failure.status, failure.body
-    html = body.lstrip()[:1] == "<"
     from_function = " for url: " in body
     if status is None:
         return CallFailed(Cure.REPEAT, str(failure))
@@ -427,6 +426,19 @@ def call_failure(failure: HttpFailure, function: str) -> CallFailed:
             Cure.FEWER,
             f"The call took too long ({status}): too many objects for one call, or a slow device.",
         )
+    if status == 404:
+        return CallFailed(
+            Cure.NONE,
+            f"This server has no function {function!r}; `functions` lists those it has.",
+        )
+    if status == 429 or status >= 500:
+        return _service_failure(status, body, function)
+    return CallFailed(Cure.NONE, str(failure))
+
+
+def _service_failure(status: int, body: str, function: str) -> CallFailed:
+    """Something on the way to the function, or the function itself, does not work."""
+    html = body.lstrip()[:1] == "<"
     if "Failed to resolve 'host.docker.internal'" in body:
         return CallFailed(
             Cure.NONE,
@@ -463,18 +475,10 @@ def call_failure(failure: HttpFailure, function: str) -> CallFailed:
         return CallFailed(
             Cure.REPEAT, "CVAT failed on this call (500), as it does while it loads frames."
         )
-    if status >= 500:
-        return CallFailed(
-            Cure.REPEAT,
-            f"The function failed ({status}); its log says why: docker logs "
-            f"nuclio-nuclio-{function}.",
-        )
-    if status == 404:
-        return CallFailed(
-            Cure.NONE,
-            f"This server has no function {function!r}; `functions` lists those it has.",
-        )
-    return CallFailed(Cure.NONE, str(failure))
+    return CallFailed(
+        Cure.REPEAT,
+        f"The function failed ({status}); its log says why: docker logs nuclio-nuclio-{function}.",
+    )
 
 
 def _explain(status: int, body: str) -> str:

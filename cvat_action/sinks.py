@@ -63,6 +63,9 @@ class Sink(Protocol):
     def finish(self) -> None:
         """After the last frame."""
 
+    def tracks(self) -> dict[str, Wire]:
+        """The tracks of this run's objects as they are now, by the name of the seed."""
+
 
 class AnnotationServer(Protocol):
     def look(self, job: int, whole: Whole) -> Look: ...
@@ -109,6 +112,10 @@ class CvatSink:
         """One more look for what is there twice."""
         with self._held_back():
             self._settle(self._delete_doubles)
+
+    def tracks(self) -> dict[str, Wire]:
+        """Raises HttpFailure."""
+        return _tracks_of(self._plan, self.written, self._look().tracks)
 
     def _settle(self, step: Callable[[], None]) -> None:
         """Does a step until nothing of it is missing."""
@@ -368,6 +375,15 @@ class FileSink:
 
     def finish(self) -> None:
         write_document(self._out, self._document, self._media)
+
+    def tracks(self) -> dict[str, Wire]:
+        held = {t["id"]: t for t in self._document.annotations.tracks}
+        return _tracks_of(self._plan, self.written, held)
+
+
+def _tracks_of(plan: Plan, written: Written, held: Mapping[int, Wire]) -> dict[str, Wire]:
+    ids = {s.ref: s.wire["id"] for s in plan.seeds if s.is_track} | written.tracks
+    return {ref: held[number] for ref, number in ids.items() if number in held}
 
 
 def _sendable(track: Wire) -> Wire:

@@ -26,6 +26,8 @@ class Mover:
     def __init__(self) -> None:
         self.adopted: list[tuple[int, dict[int, int]]] = []
         """The frame of a state, and the frames of the others with their distances."""
+        self.corrected: list[int] = []
+        """Frames of corrections: only to find out whether an unsure drawing is the object's."""
         self.fails_on: int | None = None
 
     def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer:
@@ -40,7 +42,8 @@ class Mover:
         return Answer(shapes, new, [1 / (1 + steps) for _, _, steps in new], [None] * len(new))
 
     def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
-        raise AssertionError("all that was drawn is known beforehand")
+        self.corrected.append(frame)
+        return self.start(frame, shapes)
 
     def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
         self.adopted.append((frame, {other[0]: distance for other, distance in others}))
@@ -48,12 +51,17 @@ class Mover:
 
 
 def run(
-    tracker: Mover, drawn: dict[int, int | None], frames: Sequence[int], **options: Any
+    tracker: Mover,
+    drawn: dict[int, int | None],
+    frames: Sequence[int],
+    unsure: Sequence[int] = (),
+    **options: Any,
 ) -> tuple[Any, TrackedObject, list[int]]:
     """drawn: x of the mask by frame; None: marked as outside. The first is the seed."""
     (first, x), *later = drawn.items()
     corrections = tuple(
-        Correction(frame, None if at is None else tuple(mask(at))) for frame, at in later
+        Correction(frame, None if at is None else tuple(mask(at)), sure=frame not in unsure)
+        for frame, at in later
     )
     seed = Seed("1", "mask", first, mask(x or 0), {"label_id": 1}, False, 0, corrections)
     object_ = TrackedObject(seed)
@@ -86,6 +94,17 @@ def test_every_drawing_stands_on_the_others_at_their_true_distances() -> None:
         (8, {2: 4, 0: 6}),  # backwards
         (8, {2: -4, 0: -6}),
     ]
+
+
+def test_a_drawing_without_a_mark_counts_where_tracking_leads_to_it() -> None:
+    tracker = Mover()
+    _, object_, _ = run(tracker, {0: 100, 4: 108, 6: 300}, range(1, 8), unsure=[4, 6])
+    assert places(object_) == {1: 101, 2: 110, 3: 109, 4: 108, 5: 109, 6: 110, 7: 111}
+    assert [f for f, t in object_.frames.items() if t.by_hand] == [4]
+    assert tracker.corrected == [4]
+    tracker = Mover()
+    run(tracker, {0: 100, 6: 300}, range(1, 8))
+    assert tracker.corrected == []
 
 
 def test_backwards_runs_have_their_gaps_too() -> None:

@@ -259,6 +259,25 @@ def test_without_a_server_backwards_over_a_video(act, tmp_path):
     assert video.stat().st_size > 0
 
 
+def test_a_local_run_that_breaks_keeps_what_is_done_and_goes_on(act, folder, tmp_path):
+    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[1:])))
+    whole = (folder / "frame_4.png").read_bytes()
+    (folder / "frame_4.png").write_bytes(whole[:300])
+    out = tmp_path / "out.json"
+    ended = act(
+        "local", "--video", folder, "--annotations", tmp_path / "seeds.json", "--out", out, "--json"
+    )
+    assert ended.code == 4, ended.log
+    frames = [s["frame"] for s in read_document(out, open_media(folder))[0].annotations.shapes]
+    assert sorted(set(frames)) == [0, 1, 2, 3]
+    (folder / "frame_4.png").write_bytes(whole)
+    again = act("local", "--resume", ended.json["resume"].split()[-1], "--json")
+    assert again.code == 0, again.log
+    assert again.json["frames"] == list(range(1, FRAMES))
+    frames = [s["frame"] for s in read_document(out, open_media(folder))[0].annotations.shapes]
+    assert sorted(frames) == sorted([*range(FRAMES)] * 2)
+
+
 def test_step_shows_asks_corrects_and_stops(act, folder, tmp_path, monkeypatch):
     (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[1:])))
     answers = (

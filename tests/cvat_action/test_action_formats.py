@@ -386,6 +386,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
         ("a.xml", "<annotations><image/></annotations>", "CVAT for images"),
         ("a.xml", VIDEO_XML.replace('xtl="5.00"', 'xtl="five"'), "track 1 cannot be read"),
         ("a.xml", VIDEO_XML.replace('frame="3"', 'frame="30"'), "has frame 30"),
+        ("a.xml", VIDEO_XML.replace('rle="3, 2', 'rle="4, 2'), "whose runs do not fill its box"),
         ("a.json", "[]", "is not COCO"),
         ("a.json", "{", "is not JSON"),
         ("a.json", COCO_TEXT.replace("pic_2", "other"), "'other.png' is not a frame"),
@@ -528,3 +529,18 @@ def test_two_images_of_equal_name_are_refused(tmp_path, media):
     content["images"].append(other)
     with pytest.raises(ActionError, match="are both frame"):
         read_coco(tmp_path, media, content)
+
+
+def test_a_folder_is_no_video_whatever_its_first_name(tmp_path):
+    """A name that is not there is an error, not the number of a frame."""
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for n in (0, 2, 4):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"frame_{n:06d}.png")
+    content = {
+        "images": [{"id": 1, "file_name": "frame_000001.png"}],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [],
+    }
+    with pytest.raises(ActionError, match="is not a frame of export"):
+        read_coco(tmp_path, open_media(folder), content)

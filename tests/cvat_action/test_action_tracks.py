@@ -214,6 +214,37 @@ def test_sparse_keyframes_of_what_moves_evenly_are_two_and_the_summary_says_so(c
     assert json.loads(done.out)["sparse"] == {"frames": 10, "keyframes": 1, "points": 6}
 
 
+def test_a_preview_of_sparse_keyframes_shows_what_cvat_makes_of_them(
+    cvat, job, act, monkeypatch, tmp_path
+):
+    shown = {}
+    monkeypatch.setattr(
+        "cvat_action.preview.write_video",
+        lambda path, frames, seeds, results, fps: shown.update(results),
+    )
+    made = converted(job, act, "--sparse", "--preview", tmp_path / "clip.mp4")
+    assert len(by_frame(made)) < 5
+    for frame in range(11, 21):
+        assert list(shown[frame][0].points) == pytest.approx(position(made, frame))
+
+
+def test_both_ways_with_sparse_keyframes(cvat, job, act):
+    """Every gap from both ends, and then as few keyframes as hold the limit."""
+    turn = shifted(HEXAGON, 30)
+    job.tracks = [track(keyframe(10, HEXAGON), keyframe(20, turn), id=5)]
+    assert act(*TO_20[:-1], 24, "--both-ways", "--sparse").code == 0
+    found = by_frame(job.tracks[0])
+    assert hand_made_frames(job.tracks[0]) == {10, 20}
+    assert found[20]["points"] == turn
+    assert sorted(found)[0] == 10
+    assert len(found) < 8
+    # Both ends are equally sure, so the whole gap is tracked from its right end.
+    for frame, by in ((11, 9), (15, 5), (19, 1), (23, 3)):
+        xs, expected = position(job.tracks[0], frame)[::2], shifted(turn, by)[::2]
+        assert min(xs) == pytest.approx(min(expected), abs=2)
+        assert max(xs) == pytest.approx(max(expected), abs=2)
+
+
 def test_sparse_keyframes_around_frames_where_it_is_not_visible(cvat, job, act, function):
     function.lost = {(2, 14), (2, 15)}
     made = converted(job, act, "--sparse")
