@@ -33,7 +33,7 @@ def png(width: int, height: int, *, depth: int = 8, colour: int = RGB, extra: by
     return PNG_START + chunk(b"IHDR", header) + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -121,6 +121,15 @@ _MAKERS: dict[str, tuple[str | None, Callable[[], bytes]]] = {
     "half a jpeg": ("bad_request", lambda: _cut(encoded(noise(64, 48), "JPEG"), 0.5)),
     "half a png": ("bad_request", lambda: _cut(encoded(noise(64, 48), "PNG"), 0.5)),
     "half a webp": ("bad_request", lambda: _cut(encoded(noise(64, 48), "WEBP"), 0.5)),
+    **{
+        f"the first {size} bytes of a {kind}": (
+            "bad_request",
+            lambda kind=kind, size=size: encoded(Image.new("RGB", (40, 40)), kind)[:size],
+        )
+        for kind, size in (("GIF", 20), ("AVIF", 200), ("JPEG2000", 100), ("TIFF", 100))
+    },
+    "ico": ("bad_request", lambda: encoded(Image.new("RGB", (4, 4)), "ICO")),
+    "png of noise": ("bad_request", lambda: PNG_START + b"\xff" * 100),
     "jpeg header": ("bad_request", lambda: encoded(noise(64, 48), "JPEG")[:20]),
     "bmp that lies": ("bad_request", _lying_bmp),
     "png of no pixels": ("bad_request", lambda: png(0, 0)),

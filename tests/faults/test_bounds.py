@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Waits that end, space that is bounded, requests that recover. The clocks are handed in."""
 
-import io
 import random
 import socket
 import threading
@@ -15,14 +14,12 @@ import redis.retry
 from PIL import Image
 
 from faults.campaign_leak import leak_campaign
-from faults.hostile_images import EXPECTED, hostile_image
 from faults.local import DictRecords, make_tracker
 from faults.proxy import Proxy
 from faults.reference import image_to_png, noise_images
 from faults.standin_model import HashedFrame, StandinModel
 from model_handler import Prediction
 from sam2_tracker.errors import BadRequest, EmptyShape, OutOfMemory, StoreUnavailable, TooLarge
-from sam2_tracker.image_decoding import decode_image
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.protocol import Seed, TrackRequest
 from sam2_tracker.records import RedisRecords
@@ -297,19 +294,6 @@ def test_more_seeds_than_a_large_image_allows_are_refused_with_the_number() -> N
     with pytest.raises(TooLarge, match="27 masks and polygons .* send at most 26 at once"):
         tracker.track(masked(8000, 5000, 27))
     tracker.close()
-
-
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_strange_image_is_decoded_or_refused_as_it_should_be(name: str) -> None:
-    refusals = {"bad_request": BadRequest, "too_large": TooLarge}
-    if (code := EXPECTED[name]) is not None:
-        with pytest.raises(refusals[code]):
-            decode_image(hostile_image(name), max_megapixels=40)
-    else:
-        image = decode_image(hostile_image(name), max_megapixels=40)
-        image.load()
-        assert image.mode == "RGB"
-        assert image.size == Image.open(io.BytesIO(hostile_image(name))).size
 
 
 @pytest.mark.slow
