@@ -5,6 +5,7 @@ A sentence or a table row is made from the results here, and must stand in the d
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +154,19 @@ def options_lines() -> Iterator[tuple[str, str]]:
 def test_the_numbers_are_those_of_the_committed_results(lines: Any) -> None:
     found = [(name, line) for name, line in lines() if line not in text_of(name)]
     assert found == []
+
+
+def test_the_minutes_of_a_deployment_follow_from_its_gigabytes() -> None:
+    text = text_of("docs/deploy.md")
+    packages = re.search(r"packages take ([\d.]+) GB on CPU and ([\d.]+) GB on GPU", text)
+    checkpoints = re.search(r"checkpoint \(([\d.]+) to ([\d.]+) GB", text)
+    assert packages
+    assert checkpoints
+    pairs = zip(packages.groups(), checkpoints.groups(), strict=True)
+    sizes = [round(float(one) + float(other), 1) for one, other in pairs]
+    minutes = [math.ceil(size * 8000 / 100 / 60) for size in sizes]
+    assert f"CPU / GPU | {sizes[0]} / {sizes[1]} GB |" in text
+    assert f"| that takes at 100 Mbit/s, at most | {minutes[0]} / {minutes[1]} min |" in text
 
 
 @pytest.mark.parametrize(
