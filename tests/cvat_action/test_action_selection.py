@@ -187,7 +187,12 @@ def as_another_model_had_it(job):
     """Moves the results of earlier runs, which are marked, by a pixel."""
     for s in job.shapes:
         if s["source"] == "auto" and s.get("score", 1) < 1:
-            s["points"] = [*s["points"][:-3], s["points"][-3] + 1, s["points"][-2], s["points"][-1] + 1]
+            s["points"] = [
+                *s["points"][:-3],
+                s["points"][-3] + 1,
+                s["points"][-2],
+                s["points"][-1] + 1,
+            ]
 
 
 def at(x, y=20, **more):

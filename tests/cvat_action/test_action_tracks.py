@@ -3,12 +3,14 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 from conftest import MOVING, POLYGON, RECTANGLE, keyframe, shape, shifted, track
 
 from cvat_action.interpolation import polygon_between
-from cvat_action.selection import hand_made_frames
+from cvat_action.job import Job
+from cvat_action.selection import hand_made_frames, removed_keyframes
 from cvat_action.signature import is_signed
 
 CONVERT = "--convert-polygon-shapes-to-tracks"
@@ -134,6 +136,17 @@ def test_a_persons_keyframe_that_was_deleted_does_not_come_back(cvat, job, act):
     assert act(*TO_20).code == 0
     for frame in range(11, 21):
         assert_near(position(job.tracks[0], frame), shifted(HEXAGON, frame - 10))
+
+
+CASES = json.loads((Path(__file__).parents[1] / "action_cases" / "tracks.json").read_text())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])
+def test_whose_a_keyframe_is_and_which_were_deleted(case):
+    made = {"source": case["source"], "shapes": case["keyframes"]}
+    job = Job(1, 1, 0, 99, (), ((640, 480),), frozenset(case["deleted_frames"]))
+    assert sorted(hand_made_frames(made)) == case["hand_made"]
+    assert sorted(removed_keyframes(job, made)) == case["removed"]
 
 
 def test_automatic_keyframes_that_were_deleted_do_not_come_back(cvat, job, act):
