@@ -120,6 +120,14 @@ class Tracker:
         )
         self._store_thread = StoreThread(settings.redis_timeout_seconds)
 
+    @property
+    def model(self) -> ModelHandler:
+        return self._model
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
     def track(self, request: TrackRequest, watch: Stopwatch | None = None) -> list[Answer]:
         """Starts, continues and corrects objects on one frame; one answer per entry, in order.
 

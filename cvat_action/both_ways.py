@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from cvat_action.job import Job
 from cvat_action.tracking import (
     CallFailed,
+    Enter,
     Loop,
-    NotOnRecord,
     Pace,
     Run,
     StopTracking,
@@ -45,10 +45,11 @@ class _Gap:
 def track_both_ways(
     tracker: Tracker,
     job: Job,
-    objects: Sequence[TrackedObject],
+    objects: list[TrackedObject],
     frames: Sequence[int],
     *,
     pace: Pace | None = None,
+    enter: Enter | None = None,
     keep: Callable[[int], None] = lambda frame: None,
     parallel: int = 1,
 ) -> Run:
@@ -58,15 +59,17 @@ def track_both_ways(
     first. After a drawing that marks the object as outside it has no results up to the next.
 
     parallel: so many gaps at once. `keep` is called with every frame when all gaps are done;
-    nothing is kept of a run that ends before.
+    nothing is kept of a run that ends before. Objects that were found and not drawn are tracked
+    from frame to frame after that, and so are those that `enter` adds.
     """
     pace = pace or Pace()
     halt = threading.Event()
-    failed = _make_sure(tracker, job, objects, frames, pace)
+    drawn = [o for o in objects if not o.seed.found]
+    failed = _make_sure(tracker, job, drawn, frames, pace)
     if failed:
-        return failed
+        return replace(failed, objects=tuple(objects))
     try:
-        gaps = _prepare(Loop(tracker, job, list(objects), pace), objects, frames)
+        gaps = _prepare(Loop(tracker, job, drawn, pace), drawn, frames)
         with ThreadPoolExecutor(parallel) as threads:
             runs = [
                 threads.submit(_follow, tracker, job, each, along, pace, halt)
@@ -86,14 +89,9 @@ def track_both_ways(
         return Run(tuple(objects), (), broken.broken, broken.interrupted, False)
     for gap in gaps:
         _merge(gap)
-    kept: list[int] = []
-    for frame in frames:
-        try:
-            keep(frame)
-        except NotOnRecord as error:
-            return Run(tuple(objects), tuple(kept), str(error))
-        kept.append(frame)
-    return Run(tuple(objects), tuple(kept))
+    for o in drawn:
+        o.settled = True
+    return track(tracker, job, objects, frames, pace=pace, enter=enter, keep=keep)
 
 
 def _make_sure(
@@ -204,7 +202,7 @@ def _together(gaps: Sequence[_Gap]) -> dict[tuple[int, ...], list[TrackedObject]
 def _follow(
     tracker: Tracker,
     job: Job,
-    objects: Sequence[TrackedObject],
+    objects: list[TrackedObject],
     frames: Sequence[int],
     pace: Pace,
     halt: threading.Event,

@@ -29,9 +29,12 @@ from cvat_action import commands, report
 from cvat_action.clicked import text_to_clicked
 from cvat_action.commands import FAILED, INTERRUPTED, Output
 from cvat_action.errors import ActionError
-from cvat_action.plan import Options
+from cvat_action.plan import MOST_FOUND, Options
 from cvat_action.server import AWAY, READ_SECONDS, Server, no_cvat
 from cvat_action.tracking import Pace, Patience
+from sam2_tracker.errors import BadRequest
+from sam2_tracker.everything import USAGE as EVERYTHING_USAGE
+from sam2_tracker.everything import words_to_everything
 
 logger = logging.getLogger("cvat_action")
 
@@ -40,8 +43,12 @@ SAID_BY_JOURNAL = (
     "job", "task", "frame", "target_frame", "object", "exclude", "label", "function", "backward",
     "keyframes", "convert_polygon_shapes_to_tracks", "leave_open", "replace", "dry_run",
     "journal", "all_seeds", "memory", "both_ways", "parallel", "tolerance", "sparse", "video",
-    "annotations", "out", "model", "step", "points", "points_as",
+    "annotations", "out", "model", "step", "points", "points_as", "detect", "threshold", "map",
+    "text", "everything", "every", "max_objects", "boxes_to_masks",
 )  # fmt: skip
+
+
+FOR_FINDING = ("threshold", "map", "text", "every", "max_objects", "boxes_to_masks")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,6 +183,12 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         return
     if options.replace and options.keep_earlier:
         parser.error("--replace and --keep-earlier contradict each other; give one of them.")
+    if not options.detect and options.everything is None:
+        for name in FOR_FINDING:
+            if getattr(options, name, None):
+                parser.error(f"--{name.replace('_', '-')} is for --detect.")
+    if options.everything is not None:
+        _check_everything(parser, options)
     if options.resume is None:
         if options.command == "track":
             if (options.job is None) == (options.task is None) or options.frame is None:
@@ -190,6 +203,19 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if given:
         names = ", ".join("--" + name.replace("_", "-") for name in given)
         parser.error(f"--resume goes on with what its journal says; leave out {names}.")
+
+
+def _check_everything(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if (
+        getattr(options, "text", ())
+        or options.map
+        or (options.command == "local" and options.detect)
+    ):
+        parser.error("--everything finds all objects; leave out --text, --map and files.")
+    try:
+        words_to_everything([f"everything {options.everything}"])
+    except BadRequest:
+        parser.error(f"--everything {options.everything!r}: {EVERYTHING_USAGE}")
 
 
 def _run_local(options: argparse.Namespace) -> int:
@@ -241,7 +267,24 @@ def _track_options(options: argparse.Namespace, frame: int) -> Options:
         parallel=getattr(options, "parallel", None) or 1,
         tolerance=options.tolerance,
         sparse=options.sparse,
+        detect=_detector(options),
+        threshold=options.threshold,
+        mapping=tuple(options.map),
+        texts=tuple(getattr(options, "text", ())),
+        everything=None
+        if options.everything is None
+        else f"everything {options.everything}".strip(),
+        every=options.every or 0,
+        most_found=options.max_objects or MOST_FOUND,
+        masks=options.boxes_to_masks,
     )
+
+
+def _detector(options: argparse.Namespace) -> str | None:
+    """A function's id, or the whole path of a file, by which a resumed run finds it again."""
+    if options.command == "local" and options.detect:
+        return str(Path(options.detect).resolve())
+    return str(options.detect) if options.detect else None
 
 
 def _pace(options: argparse.Namespace) -> Pace:
@@ -266,10 +309,11 @@ def _parser() -> argparse.ArgumentParser:
 
     functions = add("functions", help="list the trackers of the server and which can be used")
     functions.add_argument("--json", action="store_true", help="print JSON")
-    _add_tracking_arguments(_track_parser(add("track", help="track objects of a job")))
-    _add_tracking_arguments(
-        _local_parser(add("local", help="track in a video file, without a server"))
-    )
+    track = _track_parser(add("track", help="track objects of a job"))
+    local = _local_parser(add("local", help="track in a video file, without a server"))
+    for parser_of_command in (track, local):
+        _add_tracking_arguments(parser_of_command)
+        _add_finding_arguments(parser_of_command)
     runs = add("runs", help="list runs that were cut off, and receipts of what was written")
     runs.add_argument("--json", action="store_true", help="print JSON")
     discard = add("discard", help="drop the journal of a run that was cut off")
@@ -291,6 +335,14 @@ def _track_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add("--job", type=_count, metavar="ID", help="number of the job")
     add("--task", type=_count, metavar="ID", help="all jobs of this task that hold the frame")
     add("--function", metavar="ID", help="the tracker (see `functions`)")
+    add("--detect", metavar="ID", help="track what this detector finds, too (see `functions`)")
+    add(
+        "--text",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="what to look for, where the function of --detect takes words; may be repeated",
+    )
     add(
         "--parallel",
         type=_positive,
@@ -318,6 +370,7 @@ def _local_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help="the objects: COCO (.json) or CVAT for video 1.1 (.xml), or a ZIP of CVAT's export",
     )
     add("--out", type=Path, metavar="FILE", help="what to write: .json or .xml")
+    add("--detect", metavar="FILE", help="track what a detector found, too: COCO results (.json)")
     add(
         "--model",
         metavar="NAME",
@@ -457,6 +510,44 @@ def _add_how_it_runs(add: Callable[..., object]) -> None:
         metavar="S",
         help="wait this long in all for a server or function that is away (default: %(default)g)",
     )
+
+
+def _add_finding_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--everything",
+        nargs="?",
+        const="",
+        metavar="PARAMETERS",
+        help="track all objects of the frame, too: masks of a grid of clicks; parameters are "
+        "'points_per_side=32 pred_iou_thresh=0.8 stability_score_thresh=0.95 box_nms_thresh=0.7'",
+    )
+    add(
+        "--every",
+        type=_positive,
+        metavar="K",
+        help="look for new objects on every K-th frame, too (default: on the first only)",
+    )
+    add("--threshold", type=_share, metavar="T", help="least confidence of a detection, 0 to 1")
+    add(
+        "--map",
+        action="append",
+        default=[],
+        metavar="MODEL=LABEL",
+        help="which label what the detector calls MODEL gets (default: the equal names); "
+        "may be repeated",
+    )
+    add(
+        "--max-objects",
+        type=_positive,
+        metavar="N",
+        help=f"at most this many new objects (default: {MOST_FOUND})",
+    )
+    add("--boxes-to-masks", action="store_true", help="detected boxes become masks")
+
+
+def _share(text: str) -> float:
+    return _between(text, 0, 1)
 
 
 def _tolerance(text: str) -> float:

@@ -11,18 +11,21 @@ from typing import Any
 
 from cvat_action import journal as journals
 from cvat_action import preview, report
+from cvat_action.detectors import server_detector
 from cvat_action.errors import ActionError
-from cvat_action.job import Wire
+from cvat_action.job import Job, Wire, check_range
 from cvat_action.journal import Journal
 from cvat_action.look import Look, content_of, track_content
+from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
 from cvat_action.overlay import Picture
 from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
 from cvat_action.plan import wants_whole as wants
 from cvat_action.receipt import Receipt, numbers_of_seeds, read_undo, receipts_folder
 from cvat_action.run import Outcome, run_plan
-from cvat_action.server import Server, ServerTracker, choose_function
+from cvat_action.selection import Seed
+from cvat_action.server import Function, Server, ServerTracker, choose_function
 from cvat_action.sinks import CvatSink, Sink
-from cvat_action.tracking import Pace, TrackedObject
+from cvat_action.tracking import Pace, TrackedObject, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -67,18 +70,28 @@ def run_track(
         if output.as_json:
             print(json.dumps({"job": job.id, "frames": [], "complete": True, "written": {}}))
         return COMPLETE
+    check_range(job, options.frame, target, backward=options.backward)
+    finder = _finder(server, job, options, chosen, pace)
+    look = server.first_look(job.id, wants(options))
+    found = (
+        first_ones(finder, lambda: ServerTracker(server, job, chosen), job, look, options, pace)
+        if finder
+        else ()
+    )
     plan = make_plan(
         job,
-        server.first_look(job.id, wants(options)),
+        look,
         options,
         server=server.host,
         function=chosen.id,
         supported=chosen.usable_types,
         receipts=numbers_of_seeds(server.host, job.id),
+        newcomers=found,
     )
     for warning in plan.warnings:
         logger.warning(warning)
-    if any(plan.becomes_track(s) for s in plan.seeds) and not server.takes_tracks(job):
+    makes_tracks = any(plan.becomes_track(s) for s in plan.seeds)
+    if (makes_tracks or (options.every and options.convert)) and not server.takes_tracks(job):
         raise ActionError(
             f"The task of job {job.id} has a pool of ground truth frames, and CVAT refuses tracks "
             "in such tasks. Track polygons as shapes (without "
@@ -90,11 +103,20 @@ def run_track(
     if plan.question:
         raise ActionError(plan.question)
     tell_refusals(plan)
-    numbers = {s.wire["id"]: s.number for s in plan.seeds if not s.is_track}
+    numbers = {s.wire["id"]: s.number for s in plan.seeds if not (s.is_track or s.found)}
     receipt = Receipt.begin(server.host, job.id, plan.run, numbers)
     kept = {"path": str(receipt.path), "head": receipt.head}
     journal = Journal.begin(path, plan_as_json(plan), kept)
-    return _run(server, plan, journal, receipt, None, pace, output)
+    return _run(server, plan, journal, receipt, None, pace, output, finder)
+
+
+def _finder(
+    server: Server, job: Job, options: Options, function: Function, pace: Pace
+) -> Finder | None:
+    """What says which objects are new. Raises ActionError where it cannot be used."""
+    if not options.finds:
+        return None
+    return server_detector(server, job, options, function.usable_types, pace)
 
 
 def resume_track(
@@ -133,13 +155,16 @@ def _run(
     record: journals.Record | None,
     pace: Pace,
     output: Output,
+    finder: Finder | None = None,
 ) -> int:
     function = choose_function(server, plan.function)
+    if finder is None and plan.options.every:
+        finder = _finder(server, plan.job, plan.options, function, pace)
     sink = CvatSink(server, plan, pace, journal, receipt, record.written if record else None)
     if record:
         sink.counts.update(_counts_of(record))
     tracker = ServerTracker(server, plan.job, function)
-    outcome, objects, done = go(plan, journal, record, tracker, sink, pace)
+    outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder)
 
     def frame(number: int) -> Picture:
         return preview.decode_picture(
@@ -157,19 +182,29 @@ def go(
     plan: Plan,
     journal: Journal,
     record: journals.Record | None,
-    tracker: Any,
+    tracker: Tracker,
     sink: Sink,
     pace: Pace,
+    finder: Finder | None = None,
     ask: Any = None,
 ) -> tuple[Outcome, list[TrackedObject], list[int]]:
-    """Runs a plan, from where its journal ends."""
-    objects = [
-        TrackedObject(s, memory=plan.options.memory, tolerance=plan.tolerance_of(s))
-        for s in plan.seeds
-    ]
+    """Runs a plan, from where its journal ends.
+
+    finder: finds new objects on the way, where the plan's options ask for it.
+    """
+
+    def make(seed: Seed) -> TrackedObject:
+        return object_of(seed, plan.options.memory, plan.tolerance_of(seed))
+
+    objects = [make(s) for s in plan.seeds]
+    enter = None
+    if finder and plan.options.every:
+        enter = Newcomers(
+            finder, tracker, plan.job, plan.options, plan.frames, sink.look, make, pace
+        )
     done: list[int] = []
     if record:
-        journals.fill(record, journal.path, objects)
+        journals.fill(record, journal.path, objects, make)
         done = record.done
         live = report.counted(sum(o.live for o in objects), "object")
         if done:
@@ -184,6 +219,7 @@ def go(
         journal,
         pace,
         ask,
+        enter,
     )
     return outcome, objects, [*done, *outcome.run.done]
 
@@ -219,7 +255,7 @@ def finish(
         print(json.dumps(told | (more or {}), indent=2))
     elif done:
         report.print_run(plan, objects, sink.written, sink.counts, link)
-    picture_problem = _draw(plan, journal, sink, output, frame, fps) if done else None
+    picture_problem = _draw(plan, objects, journal, sink, output, frame, fps) if done else None
     if resume:
         journal.close()
     else:
@@ -243,7 +279,13 @@ def finish(
 
 
 def _draw(
-    plan: Plan, journal: Journal, sink: Sink, output: Output, frame: preview.Frames, fps: float
+    plan: Plan,
+    objects: Sequence[TrackedObject],
+    journal: Journal,
+    sink: Sink,
+    output: Output,
+    frame: preview.Frames,
+    fps: float,
 ) -> str | None:
     """Writes the pictures that are asked for; what is wrong with them, else None.
 
@@ -251,14 +293,15 @@ def _draw(
     """
     if not (output.preview or output.contact_sheet):
         return None
+    seeds = [o.seed for o in objects]
     try:
-        results: preview.Results = dict(journal.results())
+        results = journal.results([seed.type for seed in seeds])
         if plan.options.sparse is not None:
-            results = preview.as_cvat_shows(plan.seeds, results, sink.tracks())
+            results = preview.as_cvat_shows(seeds, results, sink.tracks())
         if output.preview:
-            preview.write_video(output.preview, frame, plan.seeds, results, fps)
+            preview.write_video(output.preview, frame, seeds, results, fps)
         if output.contact_sheet:
-            preview.write_contact_sheet(output.contact_sheet, frame, plan.seeds, results)
+            preview.write_contact_sheet(output.contact_sheet, frame, seeds, results)
     except ActionError as error:
         return str(error)
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -24,7 +24,9 @@ import portalocker
 
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
+from cvat_action.plan import seed_as_json, seed_from_json
 from cvat_action.results import Written
+from cvat_action.selection import Seed
 from cvat_action.tracking import Tracked, TrackedObject, compact
 
 VERSION = 3
@@ -103,16 +105,20 @@ class Journal:
         return cls(path, file), record
 
     def frame(self, frame: int, objects: Sequence[TrackedObject]) -> None:
-        results = [
-            [None if t.points is None else list(t.points), t.score, t.by_hand, t.drawn]
-            if (t := o.frames.get(frame))
-            else None
+        """Objects that were found on this frame are told whole, and begin here."""
+        entered = [
+            {
+                "seed": seed_as_json(o.seed),
+                "before": [[f, _as_json(t)] for f, t in o.frames.items() if f != frame],
+            }
             for o in objects
+            if o.seed.found and o.seed.frame == frame
         ]
         self._line(
             {
                 "frame": frame,
-                "results": results,
+                "entered": entered,
+                "results": [_as_json(t) if (t := o.frames.get(frame)) else None for o in objects],
                 "stopped": [o.stopped for o in objects],
                 "states": [o.state if o.live else None for o in objects],
             }
@@ -126,13 +132,21 @@ class Journal:
         """The first `frames` tracked frames are written."""
         self._line({"written": frames})
 
-    def results(self) -> Iterator[tuple[int, list[Tracked | None]]]:
-        """(frame, results of all objects) of all frames that were tracked."""
-        record = _read_head(self.path)
-        kinds = [s["type"] for s in record.plan["seeds"]]
+    def results(self, kinds: Sequence[str]) -> dict[int, list[Tracked | None]]:
+        """Results of all objects by frame. kinds: their shape types."""
+        found: dict[int, list[Tracked | None]] = {}
+        known = len(_read_head(self.path).plan["seeds"])
         for line in _lines(self.path):
-            if "frame" in line:
-                yield line["frame"], _results(line, kinds)
+            if "frame" not in line:
+                continue
+            for entered in line.get("entered", ()):
+                for frame, result in entered["before"]:
+                    here = found.setdefault(frame, [None] * len(kinds))
+                    here[known] = _result(kinds[known], result)
+                known += 1
+            here = found.setdefault(line["frame"], [None] * len(kinds))
+            here[:known] = _results(line, kinds[:known])
+        return found
 
     def close(self) -> None:
         self._file.close()
@@ -205,24 +219,44 @@ def read(path: Path) -> Record:
     return record
 
 
-def fill(record: Record, path: Path, objects: Sequence[TrackedObject]) -> None:
-    """Gives the objects what the journal holds of them: results, tokens, where to go on from."""
+def fill(
+    record: Record,
+    path: Path,
+    objects: list[TrackedObject],
+    make: Callable[[Seed], TrackedObject],
+) -> None:
+    """Gives the objects what the journal holds of them: results, tokens, where to go on from.
+
+    make: an object of a seed; those that were found on the way are appended.
+    """
     written = set(record.done[: record.written_until])
-    kinds = [o.seed.type for o in objects]
+    if written:
+        for o in objects:
+            o.hand_on(list(o.frames))
     try:
         for line in _lines(path):
             if "frame" in line:
-                _fill_frame(line, objects, kinds, written)
+                objects += [_entered(each, line, make, written) for each in line.get("entered", ())]
+                _fill_frame(line, objects, written)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise _damaged(path) from None
     for o, stopped, state in zip(objects, record.stopped, record.states, strict=False):
         o.stopped, o.state = stopped, state
 
 
-def _fill_frame(
-    line: Wire, objects: Sequence[TrackedObject], kinds: Sequence[str], written: set[int]
-) -> None:
+def _entered(
+    content: Wire, line: Wire, make: Callable[[Seed], TrackedObject], written: set[int]
+) -> TrackedObject:
+    o = make(seed_from_json(content["seed"]))
+    o.frames = {frame: _result(o.seed.type, result) for frame, result in content["before"]}
+    if line["frame"] in written:
+        o.hand_on(list(o.frames))
+    return o
+
+
+def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int]) -> None:
     frame = line["frame"]
+    kinds = [o.seed.type for o in objects]
     for o, t in zip(objects, _results(line, kinds), strict=True):
         if t is None:
             continue
@@ -238,11 +272,18 @@ def _fill_frame(
 
 def _results(line: Wire, kinds: Sequence[str]) -> list[Tracked | None]:
     return [
-        None
-        if result is None
-        else Tracked(None if result[0] is None else compact(kind, result[0]), *result[1:])
+        None if result is None else _result(kind, result)
         for kind, result in zip(kinds, line["results"], strict=True)
     ]
+
+
+def _result(kind: str, result: Sequence[Any]) -> Tracked:
+    points, *rest = result
+    return Tracked(None if points is None else compact(kind, points), *rest)
+
+
+def _as_json(t: Tracked) -> list[Any]:
+    return [None if t.points is None else list(t.points), t.score, t.by_hand, t.drawn]
 
 
 def _take(record: Record, line: Wire) -> None:

@@ -5,9 +5,10 @@ The only place that knows the tracker itself (tracker.py), which runs in this pr
 """
 
 import contextlib
+import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,23 @@ from cvat_action import journal as journals
 from cvat_action import report
 from cvat_action.clicked import Clicked, draw
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
+from cvat_action.detections import Detection, Reader
+from cvat_action.detectors import file_detector, only_label, tell_left_out
 from cvat_action.errors import ActionError
-from cvat_action.formats import check_output, read_document, write_document
+from cvat_action.formats import check_output, read_document, read_results, write_document
 from cvat_action.formats.document import Document, Edit, edited, local_job
-from cvat_action.job import Annotations, Job, Wire
+from cvat_action.job import Annotations, Job, Wire, check_range
 from cvat_action.journal import Journal
 from cvat_action.look import annotations_to_look
 from cvat_action.media import Media, open_media
+from cvat_action.newcomers import Finder, first_ones
 from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
+from cvat_action.selection import Seed
 from cvat_action.sinks import FileSink
 from cvat_action.stepper import Stepper
 from cvat_action.tracking import Answer, CallFailed, Cure, Pace
+from interactor import Interactor
+from sam2_tracker.click_protocol import ClickRequest
 from sam2_tracker.errors import (
     AllObjectsFailed,
     ConfigurationError,
@@ -35,10 +42,12 @@ from sam2_tracker.errors import (
     StoreUnavailable,
     TooLarge,
 )
+from sam2_tracker.everything import Everything, words_to_everything
 from sam2_tracker.protocol import Adoption, Entry, Lent, Token, TrackRequest
 from sam2_tracker.protocol import Correction as EntryCorrection
 from sam2_tracker.protocol import Seed as StartSeed
 from sam2_tracker.settings import settings_from_environment, with_model
+from sam2_tracker.shapes import bitmap_to_mask
 from tracker import Tracker, build_tracker
 
 logger = logging.getLogger(__name__)
@@ -71,20 +80,22 @@ def run_local(
     """
     check_pictures(output)
     media, document, job = _open(files)
-    frame = _first_frame(document.annotations, files, options) if frame is None else frame
+    frame = (
+        _first_frame(document.annotations, files, options, job.stop_frame)
+        if frame is None
+        else frame
+    )
     options = replace(options, frame=frame)
     path = path or _default_path(files, frame, target_of(job, options))
     if path.exists() and not dry_run:
         raise journals.in_the_way(path, "local")
-    with contextlib.ExitStack() as stack:
-        tracker = None
+    with _loaded_when_asked(files.model) as load:
         if clicked:
-            tracker = stack.enter_context(contextlib.closing(_build_tracker(files.model)))
-            start = LocalTracker(tracker, media).start
+            start = LocalTracker(load(), media).start
             drawn = draw(start, document.annotations, job, frame, clicked, kind)
             files = replace(files, drawn=drawn)
             document = edited(document, Edit(shapes=drawn))
-        return _begin(files, media, document, job, options, pace, output, path, dry_run, tracker)
+        return _begin(files, media, document, job, options, pace, output, path, dry_run, load)
 
 
 def _begin(
@@ -97,10 +108,15 @@ def _begin(
     output: Output,
     path: Path,
     dry_run: bool,
-    tracker: Tracker | None,
+    load: Callable[[], Tracker],
 ) -> int:
-    """tracker: None: one is built when it is known that something is to be tracked."""
-    plan = make_plan(job, annotations_to_look(document.annotations), options)
+    check_range(job, options.frame, target_of(job, options), backward=options.backward)
+    look = annotations_to_look(document.annotations)
+    finder = _finder(options, document, media, job, load)
+    new: Sequence[Seed] = ()
+    if finder:
+        new = first_ones(finder, lambda: LocalTracker(load(), media), job, look, options, pace)
+    plan = make_plan(job, look, options, newcomers=new)
     if not plan.frames:
         raise ActionError(f"There is no frame to track after frame {options.frame}.")
     for warning in plan.warnings:
@@ -112,11 +128,37 @@ def _begin(
         raise ActionError(plan.question)
     tell_refusals(plan)
     content = {**plan_as_json(plan), "files": _files_as_json(files)}
-    with contextlib.ExitStack() as stack:
-        if tracker is None:
-            tracker = stack.enter_context(contextlib.closing(_build_tracker(files.model)))
-        journal = Journal.begin(path, content)
-        return _run(files, plan, media, document, journal, None, tracker, pace, output)
+    tracker = load()
+    journal = Journal.begin(path, content)
+    return _run(files, plan, media, document, journal, None, tracker, pace, output, finder)
+
+
+@contextlib.contextmanager
+def _loaded_when_asked(model: str | None) -> Iterator[Callable[[], Tracker]]:
+    """Gives the tracker, which is loaded the first time: many a command ends before it tracks."""
+    load = functools.cache(lambda: _build_tracker(model))
+    try:
+        yield load
+    finally:
+        if load.cache_info().currsize:
+            load().close()
+
+
+def _finder(
+    options: Options, document: Document, media: Media, job: Job, load: Callable[[], Tracker]
+) -> Finder | None:
+    """What says which objects are new. Raises ActionError where it cannot be used."""
+    if options.everything is not None:
+        label_id = only_label(job, options, "what is found")
+        wanted = words_to_everything([options.everything])
+        tracker = load()
+        return LocalEverything(
+            Interactor(tracker.model, tracker.settings), media, job, label_id, wanted
+        )
+    if options.detect is None:
+        return None
+    results = read_results(Path(options.detect), document, media)
+    return file_detector(options.detect, results, job, options)
 
 
 def resume_local(path: Path, pace: Pace, output: Output) -> int:
@@ -132,12 +174,10 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
         media, document, job = _open(files)
         document = edited(document, Edit(shapes=files.drawn))
         plan = plan_from_json(record.plan, job)
-        record.states = [None] * len(plan.seeds)  # they went with the process
-        tracker = _build_tracker(files.model)
-        try:
-            return _run(files, plan, media, document, journal, record, tracker, pace, output)
-        finally:
-            tracker.close()
+        record.states = [None] * len(record.states)  # they went with the process
+        with _loaded_when_asked(files.model) as load:
+            finder = _finder(plan.options, document, media, job, load)
+            return _run(files, plan, media, document, journal, record, load(), pace, output, finder)
     finally:
         journal.close()
 
@@ -162,11 +202,12 @@ def _run(
     tracker: Tracker,
     pace: Pace,
     output: Output,
+    finder: Finder | None,
 ) -> int:
     sink = FileSink(document, plan, media, files.out)
     stepper = Stepper(plan.job, media, files.out) if files.step else None
     outcome, objects, done = go(
-        plan, journal, record, LocalTracker(tracker, media), sink, pace,
+        plan, journal, record, LocalTracker(tracker, media), sink, pace, finder,
         stepper.ask if stepper else None,
     )  # fmt: skip
     more = {"job": None, "out": str(files.out)}
@@ -200,6 +241,33 @@ def _seed(shape: dict[str, Any]) -> StartSeed:
         negative=shape.get("neg_points", []),
         answer=shape.get("answer"),
     )
+
+
+@dataclass(frozen=True)
+class LocalEverything:
+    """The `Finder` of all objects of a frame."""
+
+    interactor: Interactor
+    media: Media
+    job: Job
+    label_id: int
+    wanted: Everything
+    name: str = "everything"
+
+    def find(self, frame: int) -> list[Detection]:
+        """Raises ActionError."""
+        request = ClickRequest(image=self.media.encoded(frame), everything=self.wanted)
+        try:
+            found = self.interactor.click(request)
+        except RequestError as failure:
+            raise ActionError(f"Frame {frame}: {failure.message}") from failure
+        reader = Reader(self.job, frame)
+        masks = [
+            reader.shape(self.label_id, "mask", bitmap_to_mask(each.bitmap), each.confidence)
+            for each in found
+        ]
+        tell_left_out(reader, frame, self.name)
+        return [each for each in masks if each]
 
 
 class LocalTracker:
@@ -257,9 +325,11 @@ class LocalTracker:
         )
 
 
-def _first_frame(annotations: Annotations, files: Files, options: Options) -> int:
+def _first_frame(annotations: Annotations, files: Files, options: Options, last_frame: int) -> int:
     annotated = [s["frame"] for s in annotations.shapes]
     annotated += [k["frame"] for t in annotations.tracks for k in t["shapes"] if not k["outside"]]
+    if not annotated and options.finds:
+        return last_frame if options.backward else 0
     if not annotated:
         raise ActionError(f"There is no object to track in {files.annotations}.")
     return max(annotated) if options.backward else min(annotated)

@@ -24,6 +24,7 @@ from cvat_action.selection import (
     with_corrections,
 )
 
+MOST_FOUND = 100
 ALL_BY_HAND = (
     "a keyframe that a person made, or an older version of this command, on every frame of the "
     "range; delete those in CVAT that are to be tracked again"
@@ -57,6 +58,26 @@ class Options:
     """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
     sparse: float | None = None
     """least IoU of what CVAT makes between sparse keyframes; None: a keyframe on every frame"""
+    detect: str | None = None
+    """a function of the server, or a file of detections, whose objects are tracked too"""
+    threshold: float | None = None
+    """least confidence of a detection, 0 to 1; None: the detector's own"""
+    mapping: tuple[str, ...] = ()
+    """`MODEL=LABEL`: which label of the job a label of the detector becomes; none: equal names"""
+    texts: tuple[str, ...] = ()
+    """what to look for, in words"""
+    everything: str | None = None
+    """track all objects of a frame too: the words for the interactor (docs/interactor.md)"""
+    every: int = 0
+    """look for new objects on every so many frames; 0: on the first frame only"""
+    most_found: int = MOST_FOUND
+    """new objects of a run"""
+    masks: bool = False
+    """detected boxes become masks"""
+
+    @property
+    def finds(self) -> bool:
+        return self.detect is not None or self.everything is not None
 
 
 @dataclass(frozen=True)
@@ -120,16 +141,19 @@ def make_plan(
     function: str = "",
     supported: Sequence[str] = TRACKABLE,
     receipts: Mapping[int, int] | None = None,
+    newcomers: Sequence[Seed] = (),
 ) -> Plan:
     """Raises ActionError where there is nothing to track, or it cannot be told whose a shape is.
 
     receipts: number of an object by the id of its seed, of earlier runs of this command.
+    newcomers: what a detector found on the first frame.
     """
     target = target_of(job, options)
     check_range(job, options.frame, target, backward=options.backward)
     frames = job.frames_between(options.frame, target)
-    seeds, refused = _select(job, look, options, frames, supported)
-    seeds = with_numbers(seeds, receipts or {})
+    more = bool(newcomers) or options.every > 0
+    seeds, refused = _select(job, look, options, frames, supported, more=more)
+    seeds = with_numbers((*seeds, *newcomers), receipts or {})
     warnings: list[str] = []
     try:
         seeds, found = earlier_results(job, look, seeds, frames)
@@ -149,7 +173,7 @@ def make_plan(
             for s in seeds
             if s.removed
         ]
-    seeds, by_hand = _without_those_by_hand(seeds, len(frames))
+    seeds, by_hand = _without_those_by_hand(seeds, len(frames), more=more)
     wanted = set(frames)
     return Plan(
         server=server,
@@ -180,12 +204,15 @@ def _question(found: Found, options: Options) -> str | None:
 
 
 def _without_those_by_hand(
-    seeds: Sequence[Seed], frames: int
+    seeds: Sequence[Seed], frames: int, *, more: bool
 ) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
-    """The seeds but the tracks of which a person made every keyframe on so many frames."""
+    """The seeds but the tracks of which a person made every keyframe on so many frames.
+
+    more: objects may be found besides.
+    """
     wholly = [s for s in seeds if s.is_track and len(s.corrections) == frames]
     left = tuple(s for s in seeds if s not in wholly)
-    if wholly and not left:
+    if wholly and not left and not more:
         raise ActionError(f"There is nothing to track: {wholly[0].ref} has {ALL_BY_HAND}.")
     return left, tuple(Refusal(s.ref, s.label_id, ALL_BY_HAND) for s in wholly)
 
@@ -196,8 +223,16 @@ def _differ(on_frame: Mapping[int, Sequence[Known]]) -> bool:
 
 
 def _select(
-    job: Job, look: Look, options: Options, frames: Sequence[int], supported: Sequence[str]
+    job: Job,
+    look: Look,
+    options: Options,
+    frames: Sequence[int],
+    supported: Sequence[str],
+    *,
+    more: bool,
 ) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
+    """more: objects that were found, or may be, are tracked besides."""
+
     def on(frame: int, *, named: bool = True) -> Any:
         return select(
             job,
@@ -211,10 +246,11 @@ def _select(
 
     if not options.all_seeds:
         selection = on(options.frame)
-        if not selection.seeds:
+        if not selection.seeds and not more:
             reasons = [f"{r.ref}: {r.reason}" for r in selection.refused]
             raise ActionError(
-                f"There is nothing to track on frame {options.frame} of {job.name}."
+                f"There is nothing to track on frame {options.frame} of {job.name}"
+                + (", and nothing new was found there." if options.finds else ".")
                 + (f" Left alone: {'; '.join(reasons)}." if reasons else "")
             )
         return selection.seeds, selection.refused
@@ -236,7 +272,7 @@ def _select(
         for s in seeds.values()
         if s.ref not in options.excluded and (not options.objects or s.ref in options.objects)
     ]
-    if not kept:
+    if not kept and not more:
         raise ActionError(f"There is nothing to track in {job.name}.")
     return tuple(kept), tuple(r for r in refused.values() if r.ref not in seeds)
 
@@ -276,7 +312,7 @@ def plan_as_json(plan: Plan) -> Wire:
         "function": plan.function,
         "options": asdict(plan.options),
         "frames": list(plan.frames),
-        "seeds": [_seed_as_json(s) for s in plan.seeds],
+        "seeds": [seed_as_json(s) for s in plan.seeds],
         "run": plan.run,
         "newest": list(plan.newest),
         "refused": [asdict(r) for r in plan.refused],
@@ -307,7 +343,7 @@ def plan_from_json(data: Wire, job: Job) -> Plan:
         function=data["function"],
         options=Options(**options),
         frames=tuple(data["frames"]),
-        seeds=tuple(_seed_from_json(s) for s in data["seeds"]),
+        seeds=tuple(seed_from_json(s) for s in data["seeds"]),
         run=data["run"],
         newest=(data["newest"][0], data["newest"][1]),
         refused=tuple(Refusal(**r) for r in data["refused"]),
@@ -316,7 +352,7 @@ def plan_from_json(data: Wire, job: Job) -> Plan:
     )
 
 
-def _seed_as_json(seed: Seed) -> Wire:
+def seed_as_json(seed: Seed) -> Wire:
     values = {f.name: getattr(seed, f.name) for f in fields(seed)}
     return {
         **values,
@@ -330,7 +366,8 @@ def _seed_as_json(seed: Seed) -> Wire:
     }
 
 
-def _seed_from_json(data: Wire) -> Seed:
+def seed_from_json(data: Wire) -> Seed:
+    """Raises KeyError, TypeError or ValueError where the data is no seed."""
     corrections = tuple(
         Correction(**{**c, "points": None if c["points"] is None else tuple(c["points"])})
         for c in data["corrections"]

@@ -169,7 +169,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
         if s.is_track:
             becomes = "keyframes of this track"
         elif plan.becomes_track(s):
-            becomes = "a new track; the shape is deleted"
+            becomes = "a new track" if s.found else "a new track; the shape is deleted"
         else:
             becomes = f"a {s.type} shape per frame"
         entries.append(
@@ -185,6 +185,8 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     low, high = min(frame, target), max(frame, target)
     skipped = sorted(f for f in plan.job.deleted_frames if low <= f <= high)
     replaced = sum(len(shapes) for on in plan.earlier.values() for shapes in on.values())
+    every = plan.options.every
+    again = list(plan.frames[every - 1 :: every]) if every else []
     if as_json:
         content = {
             "dry_run": True,
@@ -195,6 +197,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
             "objects": entries,
             "left_alone": refusals_as_json(plan),
             "shapes_replaced": replaced,
+            "new_objects_looked_for_on": again,
             "question": plan.question,
         }
         print(json.dumps(content, indent=2))
@@ -216,6 +219,8 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
         print(f"before it can run: {plan.question}")
     elif replaced:
         print(f"replaced: {counted(replaced, 'shape')} of an earlier run")
+    if again:
+        print(f"looked at again for new objects: frames {', '.join(map(str, again))}")
     print("Nothing was tracked or written (--dry-run).")
 
 

@@ -103,6 +103,8 @@ class Here:
         self.marked: dict[tuple[int, int], list[Known]] = {}
         """(number, frame) to what others wrote or changed there: persons and other runs"""
         self._others: dict[tuple[int, Kind], list[Known]] = {}
+        self._not_ours: dict[int, list[Known]] = {}
+        """frame to all shapes that this run did not write"""
         replaced = {
             k.id: k for by in plan.earlier.values() for shapes in by.values() for k in shapes
         }
@@ -115,9 +117,11 @@ class Here:
             if known_of or (mark and unacknowledged and mark.number in numbers):
                 key = known_of or (mark.number if mark else 0, k.frame)
                 self.ours.setdefault(key, []).append(k)
-            elif k.id in seeds or k.same(replaced.get(k.id)):
                 continue
-            elif mark and mark.number in numbers:
+            if k.id in seeds or k.same(replaced.get(k.id)):
+                continue
+            self._not_ours.setdefault(k.frame, []).append(k)
+            if mark and mark.number in numbers:
                 if new or not k.auto:
                     self.marked.setdefault((mark.number, k.frame), []).append(k)
             elif mark is None and (new or not k.auto):
@@ -128,7 +132,12 @@ class Here:
         marked = self.marked.get((seed.number, frame))
         if marked:
             return marked[0]
-        others = self._others.get((frame, kind_of(seed.wire)))
+        # Of what a detector found, anything in its place may be the same object.
+        others = (
+            self._not_ours.get(frame)
+            if seed.found
+            else self._others.get((frame, kind_of(seed.wire)))
+        )
         if not others or t.points is None:
             return None
         overlap = boxes_iou([bounding_box(seed.type, t.points)], [k.box for k in others])[0]
@@ -152,7 +161,7 @@ def shapes_to_create(
             key = (seed.number, frame)
             if plan.becomes_track(seed) or t is None or t.by_hand or key in written.shapes:
                 continue
-            if seed.wire["id"] not in look.shapes:
+            if not seed.found and seed.wire["id"] not in look.shapes:
                 o.stopped = DELETED_MEANWHILE
                 continue
             if t.points is None:
@@ -297,7 +306,7 @@ def tracks_to_create(
         ]
         if stored:
             written.tracks[seed.ref] = min(stored)
-        elif fresh is None:
+        elif fresh is None and not seed.found:
             o.stopped = DELETED_MEANWHILE
         else:
             made.append((seed.ref, track))

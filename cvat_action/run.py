@@ -16,7 +16,16 @@ from cvat_action.journal import Journal
 from cvat_action.plan import Plan
 from cvat_action.report import counted
 from cvat_action.sinks import Sink
-from cvat_action.tracking import NotOnRecord, OnFrame, Pace, Run, TrackedObject, Tracker, track
+from cvat_action.tracking import (
+    Enter,
+    NotOnRecord,
+    OnFrame,
+    Pace,
+    Run,
+    TrackedObject,
+    Tracker,
+    track,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +45,11 @@ class Outcome:
     pending: bool
     """not all that is tracked is written"""
     problem: str | None
+    more_may_enter: bool = False
 
     @property
     def resumable(self) -> bool:
-        live = any(o.live for o in self.run.objects)
+        live = self.more_may_enter or any(o.live for o in self.run.objects)
         return self.pending or (
             self.problem is not None and self.done > 0 and live and self.run.resumable
         )
@@ -47,7 +57,7 @@ class Outcome:
 
 def run_plan(
     plan: Plan,
-    objects: Sequence[TrackedObject],
+    objects: list[TrackedObject],
     done: Sequence[int],
     written_until: int,
     tracker: Tracker,
@@ -55,12 +65,14 @@ def run_plan(
     journal: Journal,
     pace: Pace,
     ask: OnFrame | None = None,
+    enter: Enter | None = None,
 ) -> Outcome:
     """Tracks the frames that are not done and writes all results.
 
-    objects: with what is tracked already, of which `written_until` frames are written.
+    objects: with what is tracked already, of which `written_until` frames are written; those that
+    enter are appended.
     """
-    stages = _Stages(objects, list(done), written_until, sink, journal)
+    stages = _Stages(plan.frames, objects, list(done), written_until, sink, journal)
     left = plan.frames[len(done) :]
     run = Run(tuple(objects), ())
     try:
@@ -75,19 +87,14 @@ def run_plan(
                 stages.keep(frame)
                 progress.tell(frame, len(stages.done), objects)
 
-            if left and any(o.live for o in objects):
+            if left and (enter or any(o.live for o in objects)):
+                how: dict[str, Any] = {"pace": pace, "enter": enter, "keep": keep}
                 run = (
                     track_both_ways(
-                        tracker,
-                        plan.job,
-                        objects,
-                        left,
-                        pace=pace,
-                        keep=keep,
-                        parallel=plan.options.parallel,
+                        tracker, plan.job, objects, left, parallel=plan.options.parallel, **how
                     )
                     if plan.options.both_ways and tracker.joins
-                    else track(tracker, plan.job, objects, left, pace=pace, on_frame=ask, keep=keep)
+                    else track(tracker, plan.job, objects, left, on_frame=ask, **how)
                 )
         problem = run.broken
         stages.write_rest()
@@ -99,19 +106,21 @@ def run_plan(
     except KeyboardInterrupt:
         problem, pending = "Stopped by Ctrl+C while writing.", True
         run = replace(run, interrupted=True)
-    return Outcome(run, len(stages.done), pending, problem)
+    return Outcome(run, len(stages.done), pending, problem, enter is not None)
 
 
 class _Stages:
     def __init__(
         self,
-        objects: Sequence[TrackedObject],
+        frames: Sequence[int],
+        objects: list[TrackedObject],
         done: list[int],
         written: int,
         sink: Sink,
         journal: Journal,
     ) -> None:
         self.done = done
+        self._left = set(frames) - set(done)
         self._objects = objects
         self._written = written
         self._sink = sink
@@ -125,6 +134,7 @@ class _Stages:
         except ActionError as error:
             raise NotOnRecord(str(error)) from None
         self.done.append(frame)
+        self._left.discard(frame)
         for o in self._objects:
             t = o.frames.get(frame)
             if t is not None and t.points is not None:
@@ -139,11 +149,17 @@ class _Stages:
         frames = self.done[self._written :]
         if not frames:
             return
+        # An object that was found also has its own frame, and those that it was tracked back over.
+        frames = [*(self._found_on() - set(frames)), *frames]
         self._sink.write(self._objects, frames, len(self.done))
         self._written = len(self.done)
         self._bytes = 0
         for o in self._objects:
             o.hand_on(frames)
+
+    def _found_on(self) -> set[int]:
+        """Frames with results of found objects, but for those that are not tracked to the end."""
+        return {f for o in self._objects if o.seed.found for f in o.frames if f not in self._left}
 
 
 class _Progress:

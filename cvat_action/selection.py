@@ -55,6 +55,10 @@ class Seed:
     """of a track: frame to a hash of the keyframe as it was, on the frames of the run"""
     removed: frozenset[int] = frozenset()
     """of a track: frames whose keyframe a person deleted; they are left to CVAT's interpolation"""
+    found: bool = False
+    """found by a detector: it does not lie in the job yet, and its wire has no id"""
+    score: float | None = None
+    """0 to 1: how sure the detector is of it"""
 
     @property
     def is_track(self) -> bool:
@@ -137,7 +141,9 @@ def with_corrections(
     """
     wanted = set(frames)
     alike = Counter(
-        (s["frame"], kind_of(s)) for s in annotations.shapes if s["frame"] not in wanted
+        (s["frame"], kind_of(s))
+        for s in (*annotations.shapes, *(seed.wire for seed in seeds if seed.found))
+        if s["frame"] not in wanted
     )
     numbers = {s.number for s in seeds if not s.is_track}
     marked: dict[tuple[int, int], Wire] = {}
@@ -182,6 +188,22 @@ def _keyframes_by_hand(seed: Seed, wanted: Collection[int], *, every: bool) -> l
         Correction(k["frame"], None if k["outside"] else tuple(k["points"]))
         for k in seed.wire.get("shapes", ())
         if k["frame"] in wanted and (k["frame"] in by_hand or (every and not is_signed(k)))
+    ]
+
+
+def outlines_on(
+    job: Job, annotations: Annotations, frame: int
+) -> list[tuple[str, Sequence[float]]]:
+    """(type, points) of all masks, polygons and rectangles that are visible on `frame`."""
+    present = [_shape_on(s) for s in annotations.shapes if s["frame"] == frame]
+    present += [_track_on(job, t, frame) for t in annotations.tracks]
+    return [
+        (p.type, p.shape["points"])
+        for p in present
+        if p.shape
+        and p.type in TRACKABLE
+        and not p.shape.get("outside")
+        and not _malformed(job, frame, p)
     ]
 
 

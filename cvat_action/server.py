@@ -43,6 +43,8 @@ class Function:
     name: str
     kind: str
     shape_types: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    """what a detector can find"""
 
     @property
     def usable_types(self) -> tuple[str, ...]:
@@ -126,6 +128,7 @@ class Server:
                     name=f.get("name") or f["id"],
                     kind=f.get("kind", ""),
                     shape_types=tuple(f.get("supported_shape_types") or ()),
+                    labels=tuple(label["name"] for label in f.get("labels_v2") or ()),
                 )
                 for f in listed
             ]

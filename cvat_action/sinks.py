@@ -11,8 +11,9 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -57,6 +58,9 @@ class Sink(Protocol):
     interrupted: bool
     """a person pressed Ctrl+C while this wrote"""
 
+    def look(self, frames: Collection[int]) -> Look:
+        """What is there now, with the shapes of these frames whole."""
+
     def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
         """Writes the results of these frames; then the first `done` frames are written."""
 
@@ -98,8 +102,19 @@ class CvatSink:
         self._whole: frozenset[int] = frozenset()
         self._seen_at = self._took = 0.0
 
+    def look(self, frames: Collection[int]) -> Look:
+        """Raises ActionError."""
+        found: list[Look] = []
+        job = self._plan.job.id
+        self._settle(
+            lambda: found.append(self._server.look(job, lambda s: s["frame"] in frames)),
+            "Reading again",
+        )
+        return found[0]
+
     def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
         """Raises ActionError that says what is not written."""
+        self._plan = _with_seeds_of(self._plan, objects)
         self._whole, self._seen = self._may_be_deleted(frames), None
         with self._held_back():
             self._settle(lambda: self._create_tracks(objects, frames))
@@ -117,7 +132,7 @@ class CvatSink:
         """Raises HttpFailure."""
         return _tracks_of(self._plan, self.written, self._look().tracks)
 
-    def _settle(self, step: Callable[[], None]) -> None:
+    def _settle(self, step: Callable[[], None], again: str = "Writing again") -> None:
         """Does a step until nothing of it is missing."""
         patience = Patience(self._pace)
         while True:
@@ -128,7 +143,7 @@ class CvatSink:
                 self._seen = None
                 if getattr(error, "status", 0) not in REPEATED_STATUSES:
                     raise
-                if not patience.waits(error, "Writing again"):
+                if not patience.waits(error, again):
                     raise
 
     def _batches(
@@ -344,7 +359,11 @@ class FileSink:
         self._media = media
         self._out = out
 
+    def look(self, frames: Collection[int]) -> Look:
+        return annotations_to_look(self._document.annotations)
+
     def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
+        self._plan = _with_seeds_of(self._plan, objects)
         plan, written = self._plan, self.written
         look = annotations_to_look(self._document.annotations)
         shapes = list(shapes_to_create(plan, objects, frames, look, written))
@@ -384,6 +403,11 @@ class FileSink:
 def _tracks_of(plan: Plan, written: Written, held: Mapping[int, Wire]) -> dict[str, Wire]:
     ids = {s.ref: s.wire["id"] for s in plan.seeds if s.is_track} | written.tracks
     return {ref: held[number] for ref, number in ids.items() if number in held}
+
+
+def _with_seeds_of(plan: Plan, objects: Objects) -> Plan:
+    """The plan with what entered since it was made."""
+    return replace(plan, seeds=tuple(o.seed for o in objects))
 
 
 def _sendable(track: Wire) -> Wire:

@@ -165,6 +165,8 @@ class TrackedObject:
     tolerance: float | None = None
     """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
     asleep: bool = False
+    settled: bool = False
+    """all its results are there: it is not tracked any more"""
     last_good: tuple[int, Sequence[float]] = (0, ())
     """frame and points to start again from"""
     handed_on: Tally = field(default_factory=Tally)
@@ -239,49 +241,60 @@ class NotOnRecord(ActionError):
 OnFrame = Callable[[int, Sequence[TrackedObject]], Sequence[Corrected] | None]
 """called after every frame; what it returns is put in the place of the results"""
 
+Enter = Callable[[int, Sequence[TrackedObject]], list[TrackedObject]]
+"""called after every frame; the objects that it returns begin there and are tracked on"""
+
 
 def track(
     tracker: Tracker,
     job: Job,
-    objects: Sequence[TrackedObject],
+    objects: list[TrackedObject],
     frames: Sequence[int],
     *,
     pace: Pace | None = None,
     on_frame: OnFrame | None = None,
+    enter: Enter | None = None,
     keep: Callable[[int], None] = lambda frame: None,
 ) -> Run:
     """Tracks `objects` over `frames`, in that order.
 
     An object that has a state goes on with it; the others are started from their last good results.
+    Objects that enter on the way are appended to `objects`.
     Whatever goes wrong, and on Ctrl+C, the frames that are done come back: a frame counts as done
     when every object has its result on it. `keep` is called with every frame that is done; what it
     raises, other than NotOnRecord and KeyboardInterrupt, comes out.
     """
-    loop = Loop(tracker, job, list(objects), pace or Pace())
+    loop = Loop(tracker, job, objects, pace or Pace())
     done: list[int] = []
     broken, interrupted, resumable = None, False, True
     try:
-        loop.start([o for o in objects if o.live and not o.asleep and o.state is None])
+        loop.start([o for o in objects if loop.follows(o) and not o.asleep and o.state is None])
         for frame in frames:
             loop.check_size(frame)
-            results = loop.track_frame(frame) if any(o.live for o in loop.objects) else {}
-            if not results and not any(o.live for o in loop.objects):
+            results = loop.track_frame(frame) if any(o.live for o in objects) else {}
+            if not (enter or results or any(o.live or o.settled for o in objects)):
                 broken, resumable = "No object is left to track.", False
                 break
             for index, result in results.items():
-                loop.objects[index].frames[frame] = result
+                objects[index].frames[frame] = result
             stop = False
             try:
-                corrected = on_frame(frame, loop.objects) if on_frame else None
+                corrected = on_frame(frame, objects) if on_frame else None
             except StopTracking as stopped:
                 corrected, stop = stopped.corrected, True
             loop.correct(frame, corrected or (), start=not stop)
+            before = len(objects)
+            if enter and not stop:
+                entered = enter(frame, objects)
+                loop.start(entered)
+                objects += entered
             done.append(frame)
             try:
                 keep(frame)
             except NotOnRecord:
                 done.pop()
-                for o in loop.objects:
+                del objects[before:]
+                for o in objects:
                     o.frames.pop(frame, None)
                 raise
             except ActionError as error:
@@ -295,7 +308,7 @@ def track(
         resumable = getattr(failure, "resumable", True)
     except KeyboardInterrupt:
         broken, interrupted = "Stopped by Ctrl+C.", True
-    return Run(tuple(loop.objects), tuple(done), broken, interrupted, resumable)
+    return Run(tuple(objects), tuple(done), broken, interrupted, resumable)
 
 
 class _FromKeep(Exception):  # noqa: N818 (it carries an error)
@@ -320,6 +333,10 @@ class Loop:
         self._pace = pace
         self._limit = max(1, pace.objects_per_call)
         self._per_call = self._limit
+
+    @staticmethod
+    def follows(o: TrackedObject) -> bool:
+        return o.live and not o.settled
 
     def check_size(self, frame: int) -> None:
         for o in self.objects:
@@ -368,6 +385,24 @@ class Loop:
                 o.state, o.state_before = state, None
         self.start(anew)
 
+    def boxes_to_masks(self, frame: int, objects: Sequence[TrackedObject]) -> list[Sequence[float]]:
+        """The points of the mask that the tracker finds for the box of each object, or none."""
+
+        def call(chunk: list[TrackedObject]) -> Answer:
+            shapes = [{**shape_to_start_from(o), "answer": "mask"} for o in chunk]
+            return self._tracker.start(frame, shapes)
+
+        masks: dict[int, Sequence[float]] = {}
+        width, height = self._job.size(frame)
+        for o, (shape, _, score, fault) in self._call(frame, objects, call):
+            found, wrong = _shape_to_tracked(shape, "mask", width, height, score)
+            if found and found.points:
+                masks[id(o)] = found.points
+            else:
+                why = fault["message"] if fault else wrong or "the tracker sees nothing there"
+                logger.warning("Frame %d: a box gives no mask: %s.", frame, why.rstrip("."))
+        return [masks.get(id(o), ()) for o in objects]
+
     def adopt(self, o: TrackedObject, others: Sequence[tuple[TrackedObject, int]]) -> None:
         """Lets an object stand on the drawings of others, each so many steps ahead or behind."""
         states = [(other.state, distance) for other, distance in others]
@@ -398,14 +433,16 @@ class Loop:
         index_of = {id(o): i for i, o in enumerate(self.objects)}
         for o in self.objects:
             correction = o.corrections.get(frame)
-            if correction and correction.sure and o.live:
+            if not self.follows(o):
+                continue
+            if correction and correction.sure:
                 results[index_of[id(o)]] = Tracked(correction.points, by_hand=True)
                 o.state_before = None if o.asleep else o.state
                 o.asleep = correction.points is None
                 if correction.points is not None:
                     o.last_good = (frame, correction.points)
                     corrected.append(o)
-            elif o.live and not o.asleep:
+            elif not o.asleep:
                 to_step.append(o)
         failed = self._step(frame, to_step, results, index_of)
         if failed:

@@ -39,6 +39,12 @@ def read_document(path: Path, media: Media) -> tuple[Document, Media]:
     return cvat_video.read(data, str(path), media), media
 
 
+def read_results(path: Path, document: Document, media: Media) -> list[coco.Result]:
+    """What a detector found, in a file. Raises ActionError, naming what is wrong with it."""
+    name, data = _content(path)
+    return coco.read_results(data, name, document, media)
+
+
 def write_document(path: Path, document: Document, media: Media, *, dry: bool = False) -> None:
     """In the format that the path's suffix says; a file that lies there stays whole until then.
 

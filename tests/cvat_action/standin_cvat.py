@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from django.core.signing import BadSignature, TimestampSigner
+from standin_detector import WrongMapping, detections_to_shapes, label_mapping
 
 STATE_SECONDS = 8 * 3600
 SHAPE_TYPES = (
@@ -70,6 +71,8 @@ class StandinFunction:
     kind: str = "tracker"
     shape_types: tuple[str, ...] = ("mask", "polygon", "rectangle")
     name: str = "Segment Anything 2: Tracker"
+    labels: tuple[dict[str, Any], ...] = ()
+    """of a detector"""
 
 
 @dataclass
@@ -228,8 +231,9 @@ class StandinCvat:
     def _list_functions(self, query: Any, body: Any) -> Any:
         return [
             {
-                "id": f.id, "kind": f.kind, "labels_v2": [], "description": "", "name": f.name,
-                "version": 1, "supported_shape_types": list(f.shape_types),
+                "id": f.id, "kind": f.kind, "labels_v2": list(f.labels), "description": "",
+                "name": f.name, "version": 1,
+                **({"supported_shape_types": list(f.shape_types)} if f.kind == "tracker" else {}),
             }
             for f in self.functions.values()
         ]  # fmt: skip
@@ -266,6 +270,13 @@ class StandinCvat:
             raise Refused(400, "Job not found")
         if not job.start_frame <= body["frame"] <= job.stop_frame:
             raise Refused(400, "The frame is outside the job range")
+        if function.kind == "detector":
+            return self._detect(function, job, body)
+        if function.kind == "interactor":
+            names = ("pos_points", "neg_points", "obj_bbox", "text_prompts", "threshold")
+            return self._invoke(
+                function, _image(job, body) | {n: body[n] for n in names if n in body}
+            )
         if "shapes" not in body and "states" not in body:
             raise Refused(400, "`shapes` or `states` is required")
         states = [self._unsign(function_id, s) for s in body.get("states", [])]
@@ -275,18 +286,7 @@ class StandinCvat:
                 raise Refused(
                     400, f"This function does not support shapes of type {shape['type']!r}"
                 )
-        if function.url is None:
-            raise Refused(
-                500, "Failed to parse: 'host.docker.internal:None', label empty or too long"
-            )
-        answer = self._invoke(
-            function,
-            {
-                "image": base64.b64encode(job.picture(body["frame"])).decode(),
-                "shapes": shapes,
-                "states": states,
-            },
-        )
+        answer = self._invoke(function, _image(job, body) | {"shapes": shapes, "states": states})
         signer = self.signer(function_id)
         try:
             signed = [signer.sign(json.dumps(s, separators=(",", ":"))) for s in answer["states"]]
@@ -295,6 +295,18 @@ class StandinCvat:
         except (KeyError, TypeError, ValueError):
             raise Refused(500, None) from None
         return result
+
+    def _detect(self, function: StandinFunction, job: StandinJob, body: Any) -> Any:
+        try:
+            mapping = label_mapping(body.get("mapping", {}), [*function.labels], job.labels)
+        except WrongMapping as wrong:
+            raise Refused(400, str(wrong)) from None
+        threshold = {"threshold": body["threshold"]} if body.get("threshold") else {}
+        answer = self._invoke(function, _image(job, body) | threshold)
+        try:
+            return detections_to_shapes(answer, body["frame"], mapping)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise Refused(500, None) from None
 
     def _unsign(self, function: str, state: str | None) -> Any:
         if state is None:
@@ -306,7 +318,11 @@ class StandinCvat:
         return json.loads(text)
 
     def _invoke(self, function: StandinFunction, body: Any) -> Any:
-        url = function.url or ""
+        if function.url is None:
+            raise Refused(
+                500, "Failed to parse: 'host.docker.internal:None', label empty or too long"
+            )
+        url = function.url
         request = urllib.request.Request(
             url, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
@@ -413,6 +429,10 @@ class StandinCvat:
             if a["spec_id"] not in allowed or not isinstance(a["value"], str):
                 return f"attributes: spec_id {a['spec_id']} is not allowed here"
         return None
+
+
+def _image(job: StandinJob, body: Any) -> dict[str, Any]:
+    return {"image": base64.b64encode(job.picture(body["frame"])).decode()}
 
 
 def _stored(o: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from conftest import LABELS, automatic, keyframe, shape, track
 from cvat_sdk.masks import decode_mask, encode_mask
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
+from standin_detector import ScriptedDetector
 
 from cvat_action.formats import read_document
 from cvat_action.geometry import points_to_bitmap
@@ -231,6 +232,60 @@ def test_an_object_is_clicked_on_and_tracked(act, folder, tmp_path, monkeypatch,
     frames = [s["frame"] for s in shapes if s["type"] == kind]
     assert sorted(set(frames)) == [0, 1, 2]
     assert len(shapes) == 6  # two objects on three frames
+
+
+def box_of(mask):
+    ys, xs = np.nonzero(mask)
+    return [float(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)]
+
+
+def test_what_a_detector_finds_is_tracked_on_a_server_and_without_one(
+    cvat, job, act, folder, tmp_path
+):
+    """Boxes of two objects, of which one enters on frame 3, become masks."""
+    boxes = {0: [box_of(truth(0)[0])], 3: [box_of(m) for m in truth(3)[:2]]}
+    detector = ScriptedDetector()
+    detector.frame_of = [picture(n) for n in range(FRAMES)].index
+    detector.on_frame = {
+        frame: [{"label": "car", "type": "rectangle", "points": box} for box in found]
+        for frame, found in boxes.items()
+    }
+    cvat.functions["det"] = StandinFunction(detector.url, "det", "detector", labels=(LABELS[0],))
+    find = ("--every", 3, "--boxes-to-masks")
+    result = act("track", "--job", 42, "--frame", 0, "--function", "sam2", "--detect", "det", *find)
+    detector.close()
+    assert result.code == 0, result.log
+    masks = {}
+    for s in job.shapes:
+        masks.setdefault(s["frame"], []).append(s["points"])
+    assert {frame: len(here) for frame, here in masks.items()} == {
+        n: 1 if n < 3 else 2 for n in range(FRAMES)
+    }
+    for frame, here in masks.items():
+        for number in range(len(here)):
+            assert max(overlap("mask", points, truth(frame)[number]) for points in here) > 0.7
+
+    results = [
+        {
+            "image_id": frame + 1, "category_id": 1, "score": 0.9,
+            "bbox": [left, top, right - left, bottom - top],
+        }
+        for frame, found in boxes.items() for left, top, right, bottom in found
+    ]  # fmt: skip
+    (tmp_path / "found.json").write_text(json.dumps(results))
+    (tmp_path / "labels.json").write_text(json.dumps(as_coco([]) | {"images": []}))
+    result = act(
+        "local", "--video", folder, "--annotations", tmp_path / "labels.json", "--out",
+        tmp_path / "out.json", "--detect", tmp_path / "found.json", *find,
+    )  # fmt: skip
+    assert result.code == 0, result.log
+    document, _ = read_document(tmp_path / "out.json", open_media(folder))
+    local = {}
+    for s in document.annotations.shapes:
+        local.setdefault(s["frame"], []).append(s["points"])
+    assert {f: sorted(here) for f, here in local.items()} == {
+        f: sorted(here) for f, here in masks.items()
+    }
 
 
 def test_without_a_server_backwards_over_a_video(act, tmp_path):

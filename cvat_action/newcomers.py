@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""Objects that a detector finds and nobody tracks: they begin where they are found.
+
+On the first frame of a run, and on every K-th, the detector says what is there. What overlaps
+neither a tracked object nor anything else on the frame is new, and is tracked on with the others.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cvat_action.detections import SAME, Detection, Outline, new_ones
+from cvat_action.errors import ActionError
+from cvat_action.identity import free_number, number_of_drawing
+from cvat_action.job import Job, Wire
+from cvat_action.look import Look
+from cvat_action.plan import Options
+from cvat_action.selection import Seed, outlines_on
+from cvat_action.tracking import (
+    CallFailed,
+    Loop,
+    Pace,
+    StopTracking,
+    Tracked,
+    TrackedObject,
+    Tracker,
+    compact,
+    track,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Finder(Protocol):
+    """A detector, or something else that says what is on a frame."""
+
+    @property
+    def name(self) -> str: ...
+
+    def find(self, frame: int) -> list[Detection]:
+        """Raises ActionError."""
+
+
+def first_ones(
+    finder: Finder,
+    tracker: Callable[[], Tracker],
+    job: Job,
+    look: Look,
+    options: Options,
+    pace: Pace,
+) -> list[Seed]:
+    """The objects that begin on the first frame, whose shapes the look holds whole.
+
+    tracker: gives the one that makes masks of boxes. Raises ActionError.
+    """
+    there = _outlines(outlines_on(job, look.annotations, options.frame))
+    found = _wanted(finder, job, options, options.frame)
+    new, left = new_ones(found, there, options.most_found)
+    _tell(finder, options.frame, found, new, left)
+    if options.masks:
+        try:
+            new = _to_masks(Loop(tracker(), job, [], pace), options.frame, new)
+        except CallFailed as failure:
+            raise ActionError(f"Frame {options.frame}: {failure}") from failure
+    return [_seed(d, options.frame, number) for number, d in enumerate(new, 1)]
+
+
+@dataclass
+class Newcomers:
+    """What a run asks on every frame that was just tracked."""
+
+    finder: Finder
+    tracker: Tracker
+    job: Job
+    options: Options
+    frames: Sequence[int]
+    """all frames of the run, in the order of tracking"""
+    look: Callable[[Collection[int]], Look]
+    """what is in the job now, with the shapes of these frames whole"""
+    make: Callable[[Seed], TrackedObject]
+    pace: Pace
+
+    def __call__(self, frame: int, objects: Sequence[TrackedObject]) -> list[TrackedObject]:
+        """The objects that begin on this frame. Raises ActionError, CallFailed."""
+        place = self.frames.index(frame) + 1
+        if place % self.options.every:
+            return []
+        found = _wanted(self.finder, self.job, self.options, frame)
+        if not found:
+            return []
+        back = [self.options.frame, *self.frames[: place - 1]][::-1]
+        earlier = back if self.options.both_ways else []
+        look = self.look({frame, *earlier})
+        room = self.options.most_found - sum(o.seed.found for o in objects)
+        new, left = new_ones(found, self._there(look, objects, frame), max(room, 0))
+        _tell(self.finder, frame, found, new, left)
+        if self.options.masks:
+            new = _to_masks(Loop(self.tracker, self.job, [], self.pace), frame, new)
+        entered = self._entered(new, frame, look, objects)
+        if earlier and entered:
+            self._back(entered, earlier, look, objects)
+        return entered
+
+    def _entered(
+        self, new: Iterable[Detection], frame: int, look: Look, objects: Sequence[TrackedObject]
+    ) -> list[TrackedObject]:
+        taken = {k.mark.number for k in look.shapes.values() if k.mark}
+        taken |= {o.seed.number for o in objects}
+        known = sum(o.seed.found for o in objects)
+        entered = []
+        for count, d in enumerate(new, known + 1):
+            number = free_number(number_of_drawing(d.type, frame, d.points), taken)
+            taken.add(number)
+            entered.append(self.make(replace(_seed(d, frame, count), number=number)))
+        return entered
+
+    def _there(self, look: Look, objects: Sequence[TrackedObject], frame: int) -> list[Outline]:
+        tracked = [
+            (o.seed.type, t.points)
+            for o in objects
+            if (t := o.frames.get(frame)) and t.points is not None
+        ]
+        return _outlines([*outlines_on(self.job, look.annotations, frame), *tracked])
+
+    def _back(
+        self,
+        entered: Sequence[TrackedObject],
+        earlier: Sequence[int],
+        look: Look,
+        objects: Sequence[TrackedObject],
+    ) -> None:
+        """Tracks objects back to where they came into sight, or to where another one is."""
+        behind = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in entered]
+
+        def stop_those_that_began(frame: int, _: Sequence[TrackedObject]) -> None:
+            there = self._there(look, objects, frame)
+            for o in behind:
+                t = o.frames.get(frame)
+                if o.asleep or t is None:
+                    continue
+                if t.points is None or _is_there(Outline(o.seed.type, t.points), there):
+                    o.asleep = True
+                    del o.frames[frame]
+            if all(o.asleep or not o.live for o in behind):
+                raise StopTracking
+
+        run = track(
+            self.tracker, self.job, behind, earlier, pace=self.pace,
+            on_frame=stop_those_that_began,
+        )  # fmt: skip
+        if run.interrupted:
+            raise KeyboardInterrupt
+        if run.broken and any(o.live for o in behind):
+            raise ActionError(run.broken)
+        for o, each in zip(entered, behind, strict=True):
+            o.frames |= each.frames
+
+
+def object_of(seed: Seed, memory: str | None, tolerance: float | None) -> TrackedObject:
+    """An object to track; one that was found has its first result on its own frame."""
+    o = TrackedObject(seed, memory=memory, tolerance=tolerance)
+    if seed.found:
+        o.frames[seed.frame] = Tracked(compact(seed.type, seed.points), seed.score)
+    return o
+
+
+def _to_masks(loop: Loop, frame: int, new: Sequence[Detection]) -> list[Detection]:
+    """Boxes as the masks that the tracker finds for them; those that it finds none for go."""
+    boxes = [d for d in new if d.type == "rectangle"]
+    drawn = [TrackedObject(_seed(d, frame, 0)) for d in boxes]
+    masks = iter(loop.boxes_to_masks(frame, drawn))
+    whole = [
+        replace(d, type="mask", points=next(masks)) if d.type == "rectangle" else d for d in new
+    ]
+    return [d for d in whole if d.points]
+
+
+def _wanted(finder: Finder, job: Job, options: Options, frame: int) -> list[Detection]:
+    found = finder.find(frame)
+    if not options.labels:
+        return found
+    return [d for d in found if job.label(d.label_id).name in options.labels]
+
+
+def _seed(d: Detection, frame: int, count: int) -> Seed:
+    wire: Wire = {
+        "id": None,
+        "type": d.type,
+        "frame": frame,
+        "label_id": d.label_id,
+        "group": 0,
+        "source": "auto",
+        "points": list(d.points),
+        "attributes": list(d.attributes),
+    }
+    return Seed(
+        ref=f"new:{count}",
+        type=d.type,
+        frame=frame,
+        points=tuple(d.points),
+        wire=wire,
+        occluded=False,
+        z_order=0,
+        found=True,
+        score=d.score,
+    )
+
+
+def _outlines(drawn: Iterable[tuple[str, Sequence[float]]]) -> list[Outline]:
+    return [Outline(kind, points) for kind, points in drawn]
+
+
+def _is_there(outline: Outline, there: Sequence[Outline]) -> bool:
+    return any(outline.iou(each) >= SAME for each in there)
+
+
+def _tell(
+    finder: Finder, frame: int, found: Sequence[Detection], new: Sequence[Detection], left: int
+) -> None:
+    if found:
+        logger.info(
+            "Frame %d: %s found %d, of which %d are new.", frame, finder.name, len(found), len(new)
+        )
+    if left:
+        logger.warning(
+            "Frame %d: %d more of what %s found are left out, because --max-objects is reached. "
+            "Raise it, or find less with --threshold or --label.",
+            frame,
+            left,
+            finder.name,
+        )

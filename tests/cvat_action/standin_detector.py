@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""What CVAT does with detectors and interactors, and such a function over real HTTP.
+
+By CVAT 2.73's `lambda_manager/views.py`: labels are mapped, boxes, polygons and masks become shapes
+of the job's labels without their confidence, and an answer that is not as it should be is an error
+of the server.
+"""
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
+from typing import Any
+
+from PIL import Image
+
+
+class WrongMapping(Exception):
+    pass
+
+
+def label_mapping(
+    asked: dict[str, Any], theirs: list[dict[str, Any]], ours: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Name of the detector's label to a label of the job. Raises WrongMapping."""
+    by_name = {label["name"]: label for label in ours}
+    known = {label["name"] for label in theirs}
+    if not asked:
+        return {name: by_name[name] for name in known if name in by_name}
+    for name, item in asked.items():
+        if name not in known:
+            raise WrongMapping(f'Invalid mapping. Unknown model label "{name}"')
+        if item["name"] not in by_name:
+            raise WrongMapping(f'Invalid mapping. Unknown db label "{item["name"]}"')
+    return {name: by_name[item["name"]] for name, item in asked.items()}
+
+
+def detections_to_shapes(
+    answer: Any, frame: int, mapping: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Raises KeyError, TypeError or ValueError where CVAT breaks on the answer."""
+    found: dict[str, Any] = {"tags": [], "shapes": []}
+    for each in answer:
+        if each["label"] not in mapping:
+            continue
+        label = mapping[each["label"]]
+        specs = {a["name"]: a["id"] for a in label["attributes"]}
+        attributes = [
+            {"spec_id": specs[a["name"]], "value": a["value"]}
+            for a in each.get("attributes", [])
+            if a["name"] in specs
+        ]
+        common = {
+            "frame": frame, "label_id": label["id"], "source": "auto", "attributes": attributes,
+            "group": each.get("group_id"),
+        }  # fmt: skip
+        if each["type"].lower() == "tag":
+            found["tags"].append(common)
+            continue
+        points = each.get("mask" if each["type"] == "mask" else "points", [])
+        if each["type"] == "mask":
+            points = [*_runs(points[:-4]), *points[-4:]]
+        found["shapes"].append(
+            {
+                **common, "type": each["type"], "points": [float(p) for p in points],
+                "occluded": False, "outside": False, "z_order": 0,
+                "rotation": each.get("rotation", 0), "elements": [],
+            }
+        )  # fmt: skip
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+def _runs(bits: list[int]) -> list[int]:
+    """Lengths of equal bits in turn, beginning with those of 0."""
+    runs = [len(list(same)) for _, same in groupby(bits)]
+    return [0, *runs] if bits[0] else runs
+
+
+def _first_pixel(picture: bytes) -> int:
+    return int(Image.open(io.BytesIO(picture)).getpixel((0, 0)))  # type: ignore[arg-type]
+
+
+class ScriptedDetector:
+    """A function over HTTP."""
+
+    def __init__(self) -> None:
+        self.on_frame: dict[int, Any] = {}
+        """what it answers; nothing is found on other frames"""
+        self.frame_of: Callable[[bytes], int] = _first_pixel
+        """from an encoded picture"""
+        self.asked: list[int] = []
+        self.bodies: list[dict[str, Any]] = []
+        """the requests, without their images"""
+        detector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                data = json.dumps(detector.answer(request)).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def answer(self, request: dict[str, Any]) -> Any:
+        frame = self.frame_of(base64.b64decode(request.pop("image")))
+        self.asked.append(frame)
+        self.bodies.append(request)
+        return self.on_frame.get(frame, [])
