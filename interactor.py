@@ -18,10 +18,17 @@ from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.click_protocol import ClickRequest, Found, request_to_objects
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import AllObjectsFailed, BadShape, ModelFailure, ObjectError
+from sam2_tracker.everything import (
+    POINTS_PER_BATCH,
+    Everything,
+    inclusive_box,
+    without_duplicates,
+)
 from sam2_tracker.frame_cache import Frame, FrameCache
 from sam2_tracker.models import model_files
 from sam2_tracker.out_of_memory import run_twice
 from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.shapes import Bitmap
 from sam2_tracker.stopwatch import Stopwatch
 from sam2_tracker.threads import set_threads
 
@@ -74,13 +81,11 @@ class Interactor:
         with watch.phase("decode"):
             frame = self._frames.open(request.image)
         try:
+            if request.everything:
+                return self._find_everything(request.everything, frame, watch)
             objects = request_to_objects(request, width=frame.width, height=frame.height)
             watch.objects = watch.started = len(objects)
-            content = frame.content
-            if isinstance(content, Image.Image):
-                with watch.phase("encode"):
-                    content = self._model.encode(content, single=True)
-                self._frames.keep(frame, content)
+            content = self._encode(frame, watch)
             with watch.phase("start"):
                 found = [self._find(frame, content, clicks) for clicks in objects]
         except ObjectError as error:
@@ -128,6 +133,74 @@ class Interactor:
         self._frames.clear()
         self._steps.clear()
         self._model.release_memory()
+
+    def _encode(self, frame: Frame[FrameFeatures], watch: Stopwatch) -> FrameFeatures:
+        content = frame.content
+        if isinstance(content, Image.Image):
+            with watch.phase("encode"):
+                content = self._model.encode(content, single=True)
+            self._frames.keep(frame, content)
+        return content
+
+    def _find_everything(
+        self, wanted: Everything, frame: Frame[FrameFeatures], watch: Stopwatch
+    ) -> list[Found]:
+        """The objects of an image, the surest first; as many as a request may have.
+
+        Only the box of a mask is held until the duplicates are known: the masks of a thousand
+        clicks on a large image are gigabytes. Those that stay are computed once more.
+        """
+        width, height = frame.width, frame.height
+        features = self._encode(frame, watch)
+        clicks = [
+            Clicks(points=(point,), positive=(True,)) for point in wanted.points(width, height)
+        ]
+        masks: list[tuple[Clicks, int]] = []
+        ious: list[float] = []
+        boxes: list[tuple[int, int, int, int]] = []
+        with watch.phase("start"):
+            for first in range(0, len(clicks), POINTS_PER_BATCH):
+                batch = clicks[first : first + POINTS_PER_BATCH]
+                found = self._model.decode(
+                    features, batch, width=width, height=height, multimask=True
+                )
+                sure = [
+                    (click, index, each.ious[index], each.logits[index])
+                    for click, each in zip(batch, found, strict=True)
+                    if not isinstance(each, ModelFailure)
+                    for index in range(len(each.ious))
+                    if each.ious[index] > wanted.pred_iou_thresh
+                ]
+                bitmaps = self._model.stable_bitmaps(
+                    [logits for *_, logits in sure],
+                    width=width,
+                    height=height,
+                    least=wanted.stability_score_thresh,
+                )
+                for (click, index, iou, _), bitmap in zip(sure, bitmaps, strict=True):
+                    if bitmap is not None and bitmap.any():
+                        masks.append((click, index))
+                        ious.append(iou)
+                        boxes.append(inclusive_box(bitmap))
+        kept = without_duplicates(boxes, ious, wanted.box_nms_thresh)
+        kept = kept[: self._settings.max_objects]
+        watch.objects = watch.started = len(kept)
+        with watch.phase("shapes"):
+            return [
+                Found(bitmap=self._bitmap(frame, features, *masks[i]), confidence=min(ious[i], 1.0))
+                for i in kept
+            ]
+
+    def _bitmap(
+        self, frame: Frame[FrameFeatures], features: FrameFeatures, click: Clicks, index: int
+    ) -> Bitmap:
+        """One of the three masks of a click."""
+        width, height = frame.width, frame.height
+        (found,) = self._model.decode(features, [click], width=width, height=height, multimask=True)
+        if isinstance(found, ModelFailure):
+            raise found
+        (bitmap,) = self._model.logits_to_bitmaps([found.logits[index]], width=width, height=height)
+        return bitmap
 
     def _find(self, frame: Frame[FrameFeatures], features: FrameFeatures, clicks: Clicks) -> _Mask:
         """What the last of the clicks leads to. Raises ModelFailure."""

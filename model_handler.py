@@ -27,7 +27,9 @@ from sam2_tracker.mask_logits import (
     fill_holes,
     find_distractors,
     logits_to_bitmaps,
+    logits_to_image_size,
     mask_areas,
+    stability,
 )
 from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name_memory
 from sam2_tracker.memory_cache import MemoryCache
@@ -326,6 +328,20 @@ class ModelHandler:
             for each in logits
         ]
         return self.logits_to_bitmaps([each[0, 0] for each in filled], width=width, height=height)
+
+    def stable_bitmaps(
+        self, logits: Sequence[Tensor], *, width: int, height: int, least: float
+    ) -> Iterator[Bitmap | None]:
+        """logits_to_bitmaps for masks of decode(), without filled holes.
+
+        None: its stability is below `least`. Raises OutOfMemory.
+        """
+        for each in logits:
+            with memory_errors(NO_MEMORY), torch.inference_mode():
+                full = logits_to_image_size(each, width=width, height=height)
+                stable = stability(full) >= least
+                bitmap: Bitmap | None = (full > 0).cpu().numpy() if stable else None
+            yield bitmap
 
     def release_memory(self) -> None:
         """Gives back all device memory that is held for speed only."""

@@ -239,7 +239,8 @@ def print_functions(listed: Sequence[Function], *, as_json: bool) -> None:
             for f in listed
         ]
         print(json.dumps(entries, indent=2))
-    elif not trackers:
+        return
+    if not trackers:
         print("This server has no trackers.")
     else:
         rows = [("id", "name", "tracks", "can be used")]
@@ -249,3 +250,7 @@ def print_functions(listed: Sequence[Function], *, as_json: bool) -> None:
                 (f.id, f.name, ", ".join(f.shape_types), f"no: {reason}" if reason else "yes")
             )
         print(table(rows))
+    detectors = [f for f in listed if f.kind == "detector"]
+    if detectors:
+        found = [(f.id, f.name, ", ".join(f.labels) or "does not say") for f in detectors]
+        print("\n" + table([("id", "name", "finds (--detect)"), *found]))

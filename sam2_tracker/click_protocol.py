@@ -5,11 +5,12 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sam2_tracker.clicks import MAX_CLICKS, Clicks, read_clicks
 from sam2_tracker.errors import BadRequest, TooLarge
+from sam2_tracker.everything import Everything, words_to_everything
 from sam2_tracker.protocol import read_body, read_image
 from sam2_tracker.shapes import (
     Bitmap,
@@ -30,10 +31,12 @@ class ClickRequest:
 
     image: bytes
     """One encoded image file."""
-    positive: list[Any]
-    negative: list[Any]
-    boxes: tuple[list[Any], ...]
+    positive: list[Any] = field(default_factory=list)
+    negative: list[Any] = field(default_factory=list)
+    boxes: tuple[list[Any], ...] = ()
     """[left, top, right, bottom] each."""
+    everything: Everything | None = None
+    """Look for all objects; then there are no clicks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,8 +54,8 @@ def body_to_clicks(body: object, *, max_objects: int) -> ClickRequest:
     Raises BadRequest, and TooLarge for more than `max_objects` boxes.
     """
     content = read_body(body, "image, pos_points and neg_points")
-    if content.get("text_prompts"):
-        raise BadRequest("This function takes clicks and boxes, and no text.")
+    words = content.get("text_prompts")
+    everything = words_to_everything(words) if words else None
     positive, negative = (_points(content, name) for name in ("pos_points", "neg_points"))
     corners = _points(content, "obj_bbox")
     if len(corners) % 2:
@@ -63,10 +66,16 @@ def body_to_clicks(body: object, *, max_objects: int) -> ClickRequest:
     clicks = len(positive) + len(negative)
     if clicks > MAX_CLICKS:
         raise BadRequest(f"{clicks} clicks in one request; the limit is {MAX_CLICKS}.")
-    if not positive and not boxes:
+    if everything and (clicks or boxes):
+        raise BadRequest("Everything is looked for without clicks and boxes.")
+    if not positive and not boxes and not everything:
         raise BadRequest("Click on the object at least once, or draw a box around it.")
     return ClickRequest(
-        image=read_image(content), positive=positive, negative=negative, boxes=boxes
+        image=read_image(content),
+        positive=positive,
+        negative=negative,
+        boxes=boxes,
+        everything=everything,
     )
 
 

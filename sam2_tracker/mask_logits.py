@@ -71,6 +71,15 @@ def logits_to_image_size(logits: Tensor, *, width: int, height: int) -> Tensor:
         )[0, 0]
 
 
+def stability(logits: Tensor, *, offset: float = 1.0) -> float:
+    """IoU of the mask cut at `offset` with the one cut at -`offset`; 0 where both are empty.
+
+    logits: (height, width). That is sam2.utils.amg.calculate_stability_score.
+    """
+    inner, outer = (int((logits > cut).sum()) for cut in (offset, -offset))
+    return inner / outer if outer else 0.0
+
+
 def logits_to_bitmaps(
     logits: Sequence[Tensor], *, width: int, height: int, packed: bool
 ) -> Iterator[Bitmap]:

@@ -25,6 +25,7 @@ from sam2_tracker.clicks import Clicks
 from sam2_tracker.models import ModelFiles, load_weights
 
 if TYPE_CHECKING:
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # SAM2VideoPredictor scales the time encoding by min(number of frames, 16).
@@ -57,6 +58,21 @@ def official_image_predictor(files: ModelFiles, *, fill_hole_area: int = 0) -> "
     return predictor
 
 
+def official_mask_generator(files: ModelFiles, **options: float) -> "SAM2AutomaticMaskGenerator":
+    """sam2's generator of all masks of an image, on the CPU in float32.
+
+    options: of SAM2AutomaticMaskGenerator. It takes two functions from torchvision, which stand
+    below: non-maximum suppression as torchvision's documentation defines it, and an unused one.
+    """
+    predictor = official_image_predictor(files)
+    with _torchvision():
+        from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+        generator = SAM2AutomaticMaskGenerator(predictor.model, **options)
+    generator.predictor._bb_feat_sizes = predictor._bb_feat_sizes
+    return generator
+
+
 @contextmanager
 def opencv_holes() -> Iterator[None]:
     """Inside it sam2 fills holes without its CUDA extension."""
@@ -86,9 +102,30 @@ def _torchvision() -> Iterator[None]:
     package, transforms = ModuleType("torchvision"), ModuleType("torchvision.transforms")
     own = {"ToTensor": _ToTensor, "Resize": _Resize, "Normalize": _Normalize}
     transforms.__dict__.update(own)
-    missing = {"torchvision": package, "torchvision.transforms": transforms}
+    ops, boxes = ModuleType("torchvision.ops"), ModuleType("torchvision.ops.boxes")
+    boxes.__dict__.update({"batched_nms": _batched_nms, "box_area": None})
+    missing = {
+        "torchvision": package,
+        "torchvision.transforms": transforms,
+        "torchvision.ops": ops,
+        "torchvision.ops.boxes": boxes,
+    }
     with mock.patch.dict(sys.modules, missing), mock.patch.object(torch.jit, "script", lambda x: x):
         yield
+
+
+def _batched_nms(boxes: Tensor, scores: Tensor, _: Tensor, *, iou_threshold: float) -> Tensor:
+    """Indexes of the boxes (x0, y0, x1, y1) that stay, all of one category: by falling score, each
+    that has no larger IoU than `iou_threshold` with one that stays."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    areas = (high - low).prod(dim=1)
+    kept: list[int] = []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        sides = torch.minimum(high[i], high[kept]) - torch.maximum(low[i], low[kept])
+        shared = sides.clamp(min=0).prod(dim=1)
+        if not (shared / (areas[i] + areas[kept] - shared) > iou_threshold).any():
+            kept.append(i)
+    return torch.tensor(kept, dtype=torch.int64)
 
 
 class _ToTensor(nn.Module):

@@ -254,6 +254,10 @@ def test_wrong_wishes(act, job, detector, options, sentence):
     assert sentence in result.log
 
 
+def test_functions_names_detectors_and_what_they_find(act, detector):
+    assert "det  Segment Anything 2: Tracker  car, bus" in act("functions").out
+
+
 def test_labels_that_are_not_the_jobs(act, cvat, job, detector):
     cvat.functions["det"].labels = ({"name": "bus"},)
     assert "Say which become which with --map MODEL=LABEL" in act(*DETECT).log

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""All objects of an image: as SAM2AutomaticMaskGenerator finds them, by the interactor's words."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_clicks import HEIGHT, WIDTH
+from test_interactor import bitmap, body, call, context
+
+from sam2_tracker.errors import BadRequest
+from sam2_tracker.everything import Everything, without_duplicates, words_to_everything
+from sam2_tracker.models import ModelFiles
+from tools.official import official_mask_generator
+from training.clips import draw_clip
+
+__all__ = ["context"]  # a fixture
+
+LEAST_IOU = 0.98
+LOW = {"pred_iou_thresh": 0.1, "stability_score_thresh": 0.01}
+"""thresholds that the bundled model's masks of single clicks reach"""
+
+
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    return Image.fromarray(draw_clip(5, frames=1, width=WIDTH, height=HEIGHT, objects=3).frames[0])
+
+
+def in_words(options: dict[str, float]) -> str:
+    return " ".join(["everything", *(f"{key}={value}" for key, value in options.items())])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"points_per_side": 6, "pred_iou_thresh": 0.15, "stability_score_thresh": 0.02},
+        {"points_per_side": 5, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.1},
+        {**LOW, "points_per_side": 7, "box_nms_thresh": 0.4},
+    ],
+)
+def test_the_same_masks_as_sam2s_generator(
+    context: Any, micro_files: ModelFiles, image: Image.Image, options: dict[str, float]
+) -> None:
+    status, answer = call(context, body(image, text_prompts=[in_words(options)]))
+    assert status == 200
+    truth = official_mask_generator(micro_files, **options).generate(np.array(image))
+    assert len(answer["shapes"]) == len(truth) > 0
+    for ours, theirs in zip(answer["shapes"], truth, strict=True):  # in the same order
+        found, expected = bitmap(ours), theirs["segmentation"]
+        assert (found & expected).sum() >= LEAST_IOU * (found | expected).sum()
+        confidence = float(ours["attributes"][0]["value"])
+        assert confidence == pytest.approx(min(theirs["predicted_iou"], 1.0), abs=1e-4)
+
+
+def test_no_more_objects_than_a_request_may_have(
+    context: Any, image: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = {"text_prompts": [in_words(LOW | {"points_per_side": 4})]}
+    _, whole = call(context, body(image, **words))
+    monkeypatch.setattr(
+        context.user_data.function,
+        "_settings",
+        context.user_data.settings.__class__(
+            **{**context.user_data.settings.__dict__, "max_objects": 2}
+        ),
+    )
+    _, surest = call(context, body(image, **words))
+    assert len(whole["shapes"]) > 2
+    assert surest["shapes"] == whole["shapes"][:2]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a red car"], [""], [5], "everything", ["everything", "everything"], [["everything"]],
+        ["everything points_per_side=0"], ["everything points_per_side=65"],
+        ["everything points_per_side=1e9"], ["everything pred_iou_thresh=nan"],
+        ["everything box_nms_thresh=1.1"], ["everything unknown=1"], ["everything points_per_side"],
+    ],
+)  # fmt: skip
+def test_other_words_are_refused_with_what_is_taken(words: object) -> None:
+    with pytest.raises(BadRequest, match="as words only 'everything'"):
+        words_to_everything(words)
+
+
+def test_everything_beside_clicks_is_refused(context: Any, image: Image.Image) -> None:
+    asked = body(image, text_prompts=["everything"], pos_points=[[5.0, 5.0]])
+    status, answer = call(context, asked)
+    assert status == 400
+    assert answer["error"]["message"] == "Everything is looked for without clicks and boxes."
+
+
+def test_the_grid_is_the_middles_of_its_cells() -> None:
+    assert Everything(points_per_side=2).points(8, 4) == [(2, 1), (6, 1), (2, 3), (6, 3)]
+
+
+def test_of_boxes_that_overlap_too_much_the_surest_stays() -> None:
+    boxes = [(0, 0, 10, 10), (1, 0, 10, 10), (50, 50, 60, 60), (0, 0, 10, 4)]
+    assert without_duplicates(boxes, [0.81, 0.9, 0.85, 0.8], 0.7) == [1, 2, 3]
+    assert without_duplicates([], [], 0.7) == []
