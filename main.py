@@ -163,7 +163,7 @@ def _click(interactor: Interactor, settings: Settings, event: Any, watch: Stopwa
         str(_text(name)).lower(): _text(value) for name, value in (event.headers or {}).items()
     }
     with watch.phase("write"):
-        if takes_shapes(headers.get("user-agent")):
+        if request.everything or takes_shapes(headers.get("user-agent")):
             return found_to_json(found)
         return found_to_old_json(found, tolerance=settings.polygon_tolerance)
 

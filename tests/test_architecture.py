@@ -54,10 +54,10 @@ def test_the_files_on_top_import_one_way(module: str) -> None:
     assert imports(ROOT / f"{module}.py") & OURS <= ABOVE[module]
 
 
-def test_the_action_knows_only_the_trackers_face() -> None:
+def test_the_action_knows_only_the_functions_faces() -> None:
     for path in (ROOT / "cvat_action").rglob("*.py"):
-        allowed = {"tracker", "sam2_tracker"} if path.stem == "local" else {"sam2_tracker"}
-        assert imports(path) & (OURS - {"cvat_action"}) <= allowed, path.name
+        front = {"tracker", "interactor"} if path.stem == "local" else set()
+        assert imports(path) & (OURS - {"cvat_action"}) <= {"sam2_tracker", *front}, path.name
 
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(ROOT)))

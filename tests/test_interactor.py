@@ -283,7 +283,7 @@ def test_keys_that_cvat_leaves_out(context: Any, image: Image.Image) -> None:
         ({"obj_bbox": [[50, 50], [5, 5]]}, "left <= right"),
         ({"obj_bbox": [[-50, -50], [-5, -5]]}, "covers no pixel"),
         ({"obj_bbox": [[math.nan, 5], [50, 50]]}, "finite"),
-        ({"pos_points": POSITIVE, "text_prompts": ["a cat"]}, "no text"),
+        ({"pos_points": POSITIVE, "text_prompts": ["a cat"]}, "as words only"),
         ({"pos_points": POSITIVE, "image": ""}, "image is missing"),
         ({"pos_points": POSITIVE, "image": "AAAA"}, "image"),
     ],

@@ -15,6 +15,7 @@ from cvat_sdk.masks import decode_mask, encode_mask
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
 from standin_detector import ScriptedDetector
 
+from cvat_action.detectors import OUR_INTERACTOR
 from cvat_action.formats import read_document
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.local import LocalTracker
@@ -286,6 +287,35 @@ def test_what_a_detector_finds_is_tracked_on_a_server_and_without_one(
     assert {f: sorted(here) for f, here in local.items()} == {
         f: sorted(here) for f, here in masks.items()
     }
+
+
+def test_everything_is_the_same_by_the_interactor_and_without_a_server(
+    cvat, job, act, folder, tmp_path
+):
+    job.labels = [{"id": 1, "name": "car", "type": "any", "attributes": []}]
+    find = (
+        "--everything", "points_per_side=4 pred_iou_thresh=0.1 stability_score_thresh=0.01",
+        "--max-objects", 2, "--target-frame", 2,
+    )  # fmt: skip
+    with FunctionProcess({**os.environ, "SAM2_FUNCTION": "interactor"}) as interactor:
+        function = StandinFunction(interactor.url, OUR_INTERACTOR, "interactor")
+        cvat.functions[OUR_INTERACTOR] = function
+        result = act("track", "--job", 42, "--frame", 0, "--function", "sam2", *find)
+    assert result.code == 0, result.log
+    assert "because --max-objects is reached" in result.log
+    (tmp_path / "labels.json").write_text(json.dumps(as_coco([]) | {"images": []}))
+    result = act(
+        "local", "--video", folder, "--annotations", tmp_path / "labels.json", "--out",
+        tmp_path / "out.json", *find,
+    )  # fmt: skip
+    assert result.code == 0, result.log
+    document, _ = read_document(tmp_path / "out.json", open_media(folder))
+    ours, theirs = (
+        sorted((s["frame"], list(s["points"])) for s in shapes)
+        for shapes in (document.annotations.shapes, job.shapes)
+    )
+    assert [frame for frame, _ in theirs].count(0) == 2
+    assert ours == theirs
 
 
 def test_without_a_server_backwards_over_a_video(act, tmp_path):

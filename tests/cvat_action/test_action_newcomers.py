@@ -10,6 +10,7 @@ from standin_cvat import Fault, StandinFunction
 from standin_detector import ScriptedDetector
 
 from cvat_action.detections import Detection, Outline, new_ones
+from cvat_action.detectors import OUR_INTERACTOR
 from cvat_action.identity import mark_of
 
 THEIRS = ({"name": "car", "type": "any", "attributes": []}, {"name": "bus", "type": "any"})
@@ -194,6 +195,19 @@ def test_words_are_for_an_interactor_and_its_confidence_counts(act, cvat, job, d
     assert detector.bodies == [{"pos_points": [], "neg_points": [], "text_prompts": ["red cars"]}]
     # The two overlap by more than half: the surer one is taken.
     assert frames_by_place(job.shapes) == {("mask", -5.0, 20.0): list(range(10, 21))}
+
+
+def test_everything_is_asked_of_the_interactor_in_words(act, cvat, job, detector):
+    words = "points_per_side=8 pred_iou_thresh=0.5"
+    asked = (*TRACK, "--everything", words, "--every", 10, "--label", "person", "--json")
+    assert "deploy it with --interactor" in act(*asked).log
+    cvat.functions[OUR_INTERACTOR] = StandinFunction(detector.url, OUR_INTERACTOR, "interactor")
+    detector.on_frame = {10: {"shapes": [{"type": "mask", "points": MASK}]}, 20: {"shapes": []}}
+    result = act(*asked)
+    assert result.code == 0, result.log
+    assert [each["text_prompts"] for each in detector.bodies] == [[f"everything {words}"]] * 2
+    assert frames_by_place(job.shapes) == {("mask", -6.0, 20.0): list(range(10, 21))}
+    assert "points_per_side=1 to 64" in act(*TRACK, "--everything", "points_per_side=65").log
 
 
 FAR = "points far outside the 64x48 image"
