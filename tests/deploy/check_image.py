@@ -19,6 +19,7 @@ packages are put in their place; its processor is not run.
 """
 
 import argparse
+import atexit
 import os
 import re
 import shlex
@@ -113,9 +114,16 @@ def fresh_debian(folder: Path) -> Image:
         shutil.rmtree(folder / name, ignore_errors=True)
     path = "/usr/local/python/bin:/usr/bin:/bin:/usr/sbin:/sbin"
     image = Image(root=folder, chroot=True, environment={"PATH": path, "HOME": "/root"})
-    image.run("mount -t proc proc /proc 2>/dev/null || true")
+    mount_proc(folder)
     image.run("python3 -m venv /usr/local/python")
     return image
+
+
+def mount_proc(folder: Path) -> None:
+    """Until this program ends: whoever removes the folder must not meet a live /proc in it."""
+    proc = str(folder / "proc")
+    if subprocess.run(["mount", "-t", "proc", "proc", proc]).returncode == 0:  # noqa: S603
+        atexit.register(subprocess.run, ["umount", proc])
 
 
 def stage(folder: Path, options: argparse.Namespace) -> None:
