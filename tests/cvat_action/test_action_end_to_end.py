@@ -16,10 +16,11 @@ from standin_cvat import StandinCvat, StandinFunction, StandinJob
 from standin_detector import ScriptedDetector
 
 from cvat_action.detectors import OUR_INTERACTOR
+from cvat_action.errors import ActionError
 from cvat_action.formats import read_document
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.local import LocalTracker
-from cvat_action.media import open_media
+from cvat_action.media import ImageFolder, open_media
 from cvat_action.server import OURS
 from cvat_action.tracking import CallFailed, Cure
 from tools.function_process import FunctionProcess
@@ -344,10 +345,16 @@ def test_without_a_server_backwards_over_a_video(act, tmp_path):
     assert video.stat().st_size > 0
 
 
-def test_a_local_run_that_breaks_keeps_what_is_done_and_goes_on(act, folder, tmp_path):
+def test_a_local_run_that_breaks_keeps_what_is_done_and_goes_on(act, folder, tmp_path, monkeypatch):
     (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[1:])))
-    whole = (folder / "frame_4.png").read_bytes()
-    (folder / "frame_4.png").write_bytes(whole[:300])
+    encoded = ImageFolder.encoded
+
+    def without_the_disk(media, frame):
+        if frame == 4:
+            raise ActionError("frame_4.png cannot be read: Input/output error.")
+        return encoded(media, frame)
+
+    monkeypatch.setattr(ImageFolder, "encoded", without_the_disk)
     out = tmp_path / "out.json"
     ended = act(
         "local", "--video", folder, "--annotations", tmp_path / "seeds.json", "--out", out, "--json"
@@ -355,7 +362,7 @@ def test_a_local_run_that_breaks_keeps_what_is_done_and_goes_on(act, folder, tmp
     assert ended.code == 4, ended.log
     frames = [s["frame"] for s in read_document(out, open_media(folder))[0].annotations.shapes]
     assert sorted(set(frames)) == [0, 1, 2, 3]
-    (folder / "frame_4.png").write_bytes(whole)
+    monkeypatch.setattr(ImageFolder, "encoded", encoded)
     again = act("local", "--resume", ended.json["resume"].split()[-1], "--json")
     assert again.code == 0, again.log
     assert again.json["frames"] == list(range(1, FRAMES))
