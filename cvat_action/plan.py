@@ -168,8 +168,8 @@ def make_plan(
     if options.sparse is None and not options.replace:
         seeds = tuple(_with_removed(job, s, frames) for s in seeds)
         warnings += [
-            f"{s.ref}: a person deleted its keyframes on frames {listed(s.removed)}; CVAT goes on "
-            "interpolating there. --replace writes them again."
+            f"{s.ref}: a person deleted its keyframes here: {listed(s.removed)}. CVAT goes on "
+            "interpolating there; --replace writes them again."
             for s in seeds
             if s.removed
         ]
