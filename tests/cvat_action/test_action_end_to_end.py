@@ -242,9 +242,9 @@ def box_of(mask):
 
 
 def test_what_a_detector_finds_is_tracked_on_a_server_and_without_one(
-    cvat, job, act, folder, tmp_path
+    cvat, job, act, folder, tmp_path, monkeypatch
 ):
-    """Boxes of two objects, of which one enters on frame 3, become masks."""
+    """Boxes of two objects, of which one enters on frame 3, become masks; also in a resumed run."""
     boxes = {0: [box_of(truth(0)[0])], 3: [box_of(m) for m in truth(3)[:2]]}
     detector = ScriptedDetector()
     detector.frame_of = [picture(n) for n in range(FRAMES)].index
@@ -276,18 +276,29 @@ def test_what_a_detector_finds_is_tracked_on_a_server_and_without_one(
     ]  # fmt: skip
     (tmp_path / "found.json").write_text(json.dumps(results))
     (tmp_path / "labels.json").write_text(json.dumps(as_coco([]) | {"images": []}))
-    result = act(
-        "local", "--video", folder, "--annotations", tmp_path / "labels.json", "--out",
-        tmp_path / "out.json", "--detect", tmp_path / "found.json", *find,
-    )  # fmt: skip
+    step, journal = LocalTracker.step, tmp_path / "run.jsonl"
+
+    def broken(self, frame, states):
+        if frame == 5:
+            raise CallFailed(Cure.NONE, "broken")
+        return step(self, frame, states)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalTracker, "step", broken)
+        result = act(
+            "local", "--video", folder, "--annotations", tmp_path / "labels.json", "--out",
+            tmp_path / "out.json", "--detect", tmp_path / "found.json", "--journal", journal, *find,
+        )  # fmt: skip
+    assert result.code == 4, result.log
+    result = act("local", "--resume", journal)
     assert result.code == 0, result.log
     document, _ = read_document(tmp_path / "out.json", open_media(folder))
     local = {}
     for s in document.annotations.shapes:
         local.setdefault(s["frame"], []).append(s["points"])
-    assert {f: sorted(here) for f, here in local.items()} == {
-        f: sorted(here) for f, here in masks.items()
-    }
+    assert {f: len(here) for f, here in local.items()} == {f: len(m) for f, m in masks.items()}
+    for frame in range(5):  # then it was started again from its last result
+        assert sorted(local[frame]) == sorted(masks[frame])
 
 
 def test_everything_is_the_same_by_the_interactor_and_without_a_server(

@@ -155,6 +155,12 @@ def test_what_a_person_drew_meanwhile_is_not_doubled(act, cvat, job, function, d
     }
 
 
+def test_most_new_objects_are_counted_over_the_whole_run(act, job, detector):
+    result = act(*DETECT, "--max-objects", 1)
+    assert "Frame 15: 1 more of what det found are left out" in result.log
+    assert frames_by_place(job.shapes) == {BOX: list(range(10, 21))}
+
+
 def test_dry_run_shows_what_would_start(act, job, detector):
     result = act(*DETECT, "--dry-run")
     assert result.code == 0, result.log
