@@ -73,11 +73,7 @@ def run_track(
     check_range(job, options.frame, target, backward=options.backward)
     finder = _finder(server, job, options, chosen, pace)
     look = server.first_look(job.id, wants(options))
-    found = (
-        first_ones(finder, lambda: ServerTracker(server, job, chosen), job, look, options, pace)
-        if finder
-        else ()
-    )
+    found = first_ones(finder, lambda: ServerTracker(server, job, chosen), job, look, options, pace)
     plan = make_plan(
         job,
         look,

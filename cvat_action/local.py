@@ -28,7 +28,6 @@ from cvat_action.look import annotations_to_look
 from cvat_action.media import Media, open_media
 from cvat_action.newcomers import Finder, first_ones
 from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
-from cvat_action.selection import Seed
 from cvat_action.sinks import FileSink
 from cvat_action.stepper import Stepper
 from cvat_action.tracking import Answer, CallFailed, Cure, Pace
@@ -113,9 +112,7 @@ def _begin(
     check_range(job, options.frame, target_of(job, options), backward=options.backward)
     look = annotations_to_look(document.annotations)
     finder = _finder(options, document, media, job, load)
-    new: Sequence[Seed] = ()
-    if finder:
-        new = first_ones(finder, lambda: LocalTracker(load(), media), job, look, options, pace)
+    new = first_ones(finder, lambda: LocalTracker(load(), media), job, look, options, pace)
     plan = make_plan(job, look, options, newcomers=new)
     if not plan.frames:
         raise ActionError(f"There is no frame to track after frame {options.frame}.")

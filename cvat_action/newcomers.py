@@ -43,7 +43,7 @@ class Finder(Protocol):
 
 
 def first_ones(
-    finder: Finder,
+    finder: Finder | None,
     tracker: Callable[[], Tracker],
     job: Job,
     look: Look,
@@ -52,8 +52,11 @@ def first_ones(
 ) -> list[Seed]:
     """The objects that begin on the first frame, whose shapes the look holds whole.
 
-    tracker: gives the one that makes masks of boxes. Raises ActionError.
+    finder: None: nothing is looked for. tracker: gives the one that makes masks of boxes. Raises
+    ActionError.
     """
+    if finder is None:
+        return []
     there = _outlines(outlines_on(job, look.annotations, options.frame))
     found = _wanted(finder, job, options, options.frame)
     new, left = new_ones(found, there, options.most_found)

@@ -285,17 +285,13 @@ def track(
             loop.correct(frame, corrected or (), start=not stop)
             before = len(objects)
             if enter and not stop:
-                entered = enter(frame, objects)
-                loop.start(entered)
-                objects += entered
+                loop.add(enter(frame, objects))
             done.append(frame)
             try:
                 keep(frame)
             except NotOnRecord:
                 done.pop()
-                del objects[before:]
-                for o in objects:
-                    o.frames.pop(frame, None)
+                loop.take_back(frame, before)
                 raise
             except ActionError as error:
                 raise _FromKeep(error) from error
@@ -333,6 +329,16 @@ class Loop:
         self._pace = pace
         self._limit = max(1, pace.objects_per_call)
         self._per_call = self._limit
+
+    def add(self, entered: list[TrackedObject]) -> None:
+        self.start(entered)
+        self.objects += entered
+
+    def take_back(self, frame: int, count: int) -> None:
+        """Forgets a frame, and all objects but the first `count`, which began on it."""
+        del self.objects[count:]
+        for o in self.objects:
+            o.frames.pop(frame, None)
 
     @staticmethod
     def follows(o: TrackedObject) -> bool:
