@@ -13,7 +13,9 @@ import math
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from getpass import GetPassWarning
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem, code = str(error), FAILED
     except (ApiException, CvatSdkException, urllib3.exceptions.HTTPError) as error:
         problem, code = _login_failure(error, options), FAILED
-    except EOFError:
+    except (EOFError, GetPassWarning):
         problem, code = "There is no login: give --auth USER:PASS or set CVAT_ACCESS_TOKEN.", FAILED
     except KeyboardInterrupt:
         pass
@@ -149,7 +151,10 @@ def _client(options: argparse.Namespace, pace: Pace) -> Client:
     quiet.setLevel(logging.ERROR)  # our own sentences say it
     while True:
         try:
-            return make_client_from_cli(options, logger=quiet, config=Config())
+            with warnings.catch_warnings():
+                # Without a terminal nobody can be asked for a password.
+                warnings.simplefilter("error", GetPassWarning)
+                return make_client_from_cli(options, logger=quiet, config=Config())
         except ApiException as error:
             if error.status not in AWAY or not patience.waits(f"CVAT answered {error.status}."):
                 raise

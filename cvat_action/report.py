@@ -91,11 +91,10 @@ def counted(count: int, what: str) -> str:
 
 def left_out_lines(written: Written) -> list[str]:
     """Where nothing was written for an object, and why."""
-    lines = []
-    for (ref, why), frames in written.left_out.items():
-        frames_of = "frame" if len(frames) == 1 else "frames"
-        lines.append(f"Object {ref}, {frames_of} {listed(frames)}: {why}.")
-    return lines
+    return [
+        f"Object {ref}, frame{'' if len(frames) == 1 else 's'} {listed(frames)}: {why}."
+        for (ref, why), frames in written.left_out.items()
+    ]
 
 
 def _sparse(written: Written) -> dict[str, int] | None:

@@ -35,7 +35,7 @@ from cvat_action.look import (
     track_content,
 )
 from cvat_action.plan import Plan
-from cvat_action.selection import Seed, position_among
+from cvat_action.selection import Seed, position_among, track_fault
 from cvat_action.signature import is_signed, sign
 from cvat_action.sparse import Thinning
 from cvat_action.tracking import Tracked, TrackedObject
@@ -65,7 +65,7 @@ class Written:
     its entry in `ids` and a hash of its content"""
     thinning: Thinning = field(default_factory=Thinning)
     """sparse keyframes, if they are asked for"""
-    left_out: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    left_out: dict[tuple[str, str], set[int]] = field(default_factory=dict)
     """(object, why) to the frames on which nothing was written for it"""
 
     def adopt(self, shape: int, key: tuple[int, int], content: int) -> None:
@@ -75,9 +75,7 @@ class Written:
         self.adopted[shape] = (key, content)
 
     def leave_out(self, seed: Seed, frame: int, why: str) -> None:
-        frames = self.left_out.setdefault((seed.ref, why), [])
-        if frame not in frames[-1:]:
-            frames.append(frame)
+        self.left_out.setdefault((seed.ref, why), set()).add(frame)
 
 
 THERE_ALREADY = "a shape of this object is there that this run did not write; it was kept"
@@ -179,7 +177,9 @@ def shapes_to_create(
                     # ours, on a server that keeps no scores
                     written.adopt(holder.id, key, holder.content)
                 else:
-                    written.leave_out(seed, frame, THERE_ALREADY)
+                    replaced = plan.earlier.get(seed.number, {}).get(frame, ())
+                    edited = any(k.id == holder.id for k in replaced)
+                    written.leave_out(seed, frame, EDITED if edited else THERE_ALREADY)
             else:
                 yield seed.number, frame, shape
 
@@ -329,6 +329,9 @@ def tracks_to_update(
         fresh = look.tracks.get(number)
         if fresh is None:
             o.stopped = DELETED_MEANWHILE
+            continue
+        if fault := track_fault(fresh):
+            o.stopped = fault
             continue
         edited = _edited_track(plan, o, results, fresh, written)
         if track_content(edited) != track_content(fresh):

@@ -92,15 +92,18 @@ def select(
     excluded: Collection[str] = (),
     supported: Collection[str] = TRACKABLE,
 ) -> Selection:
-    """The objects visible on `frame`, by default all.
+    """The objects visible on `frame`, by default all: shapes, then tracks, each by their ids.
 
     `objects` (17, track:5) and `labels` narrow them down, `excluded` takes out of them.
 
     Raises ActionError for a name that is not there.
     """
     _check_labels(job, labels)
-    present = [_shape_on(s) for s in annotations.shapes if s["frame"] == frame]
-    present += [_track_on(job, t, frame) for t in annotations.tracks]
+    # CVAT lists them in an order that changes.
+    shapes = sorted(annotations.shapes, key=lambda s: s["id"])
+    tracks = sorted(annotations.tracks, key=lambda t: t["id"])
+    present = [_shape_on(s) for s in shapes if s["frame"] == frame]
+    present += [_track_on(job, t, frame) for t in tracks]
     wanted, unwanted = [[_ref(name) for name in names] for names in (objects, excluded)]
     for ref in (*wanted, *unwanted):
         if ref not in {p.ref for p in present if p.there}:
@@ -224,24 +227,50 @@ def hand_made_frames(track: Wire) -> set[int]:
 def removed_keyframes(job: Job, track: Wire) -> frozenset[int]:
     """The frames whose keyframe a person deleted from a track with one on every frame.
 
-    Such a gap ends at an automatic keyframe. The unbroken stretch of keyframes before it is as long
-    at least, the one after it longer, unless the track ends there. Longer gaps were never tracked,
-    or are those of sparse keyframes.
+    Such a gap ends at an automatic keyframe. The stretch of keyframes before it is as long at
+    least, the one after it longer, unless the track ends there. A stretch goes on over other such
+    gaps, but each of their frames takes two from its length. Longer gaps were never tracked, or are
+    those of sparse keyframes.
     """
     keyframes = {int(k["frame"]): k for k in track["shapes"]}
     first, last = min(keyframes), max(keyframes)
     frames = [f for f in range(first, last + 1) if f not in job.deleted_frames]
-    stretches = [(held, list(on)) for held, on in groupby(frames, keyframes.__contains__)]
     removed: set[int] = set()
-    for (_, before), (held, gap), (_, after) in zip(
+    while more := _gaps(keyframes, frames, removed):
+        removed |= more
+    return frozenset(removed)
+
+
+def _gaps(keyframes: Mapping[int, Wire], frames: Sequence[int], removed: set[int]) -> set[int]:
+    """The frames of deleted keyframes that are found where those of `removed` are known."""
+
+    def weight(stretch: Sequence[int]) -> int:
+        return sum(-2 if f in removed else 1 for f in stretch)
+
+    held = groupby(frames, lambda f: f in keyframes or f in removed)
+    stretches = [(there, list(on)) for there, on in held]
+    found: set[int] = set()
+    for (_, before), (there, gap), (_, after) in zip(
         stretches, stretches[1:], stretches[2:], strict=False
     ):
         left, right = keyframes.get(before[-1]), keyframes.get(after[0])
-        if held or left is None or right is None or left["outside"] or not is_signed(right):
+        if there or left is None or right is None or left["outside"] or not is_signed(right):
             continue
-        if len(gap) <= len(before) and (len(gap) < len(after) or right["outside"]):
-            removed |= set(gap)
-    return frozenset(removed)
+        if len(gap) <= weight(before) and (len(gap) < weight(after) or right["outside"]):
+            found |= set(gap)
+    return found
+
+
+def track_fault(track: Wire) -> str | None:
+    """Why CVAT would answer 500 to every update of a track."""
+    on = Counter(int(k["frame"]) for k in track.get("shapes", ()))
+    twice = min((f for f, n in on.items() if n > 1), default=None)
+    if twice is None:
+        return None
+    return (
+        f"it has two keyframes on frame {twice}, and CVAT takes no changes of such a track; delete "
+        "it and draw it again"
+    )
 
 
 def track_position(job: Job, track: Wire, frame: int) -> Wire | None:
@@ -303,6 +332,8 @@ class _On:
             return f"objects of type {self.type} cannot be tracked"
         if self.type == "mask" and "shapes" in self.wire:
             return "a track of masks, which CVAT itself cannot open (its tracks are of polygons)"
+        if fault := track_fault(self.wire):
+            return fault
         if self.shape.get("outside"):
             return "outside on this frame"
         if self.shape.get("rotation"):

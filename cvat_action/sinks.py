@@ -116,11 +116,16 @@ class CvatSink:
         """Raises ActionError that says what is not written."""
         self._plan = _with_seeds_of(self._plan, objects)
         self._whole, self._seen = self._may_be_deleted(frames), None
+        remain = [o for o in objects if not self._plan.becomes_track(o.seed)]
+        become_tracks = [o for o in objects if self._plan.becomes_track(o.seed)]
         with self._held_back():
             self._settle(lambda: self._create_tracks(objects, frames))
             self._settle(lambda: self._create_shapes(objects, frames))
+            # Shapes are not doubled if CVAT refuses a track. What a person drew goes only when the
+            # track holds it.
+            self._settle(lambda: self._delete(remain, frames))
             self._settle(lambda: self._update_tracks(objects, frames))
-            self._settle(lambda: self._delete(objects, frames))
+            self._settle(lambda: self._delete(become_tracks, frames))
             self._journal.stage(done)
 
     def finish(self) -> None:

@@ -320,6 +320,14 @@ def test_no_server_is_one_line(act, host):
     assert result.log.count("WARNING") == 0
 
 
+def test_without_a_login_and_a_terminal_there_is_one_line(cvat, tmp_path):
+    run = command(cvat, tmp_path, "functions", token=None, start_new_session=True)
+    said = run.communicate(timeout=WAIT)[1]
+    assert run.returncode == 1
+    assert "There is no login" in said
+    assert said.count("\n") == 1
+
+
 def test_a_login_at_another_server_is_one_line(cvat, act, monkeypatch):
     monkeypatch.delenv("CVAT_ACCESS_TOKEN")
     cvat.faults = [Fault("POST", "/api/auth/login", 200, '{"status": "ok"}')]
@@ -404,6 +412,57 @@ def test_what_others_changed_meanwhile_is_kept(cvat, job, act, function):
     (t,) = job.tracks
     assert (t["group"], t["frame"]) == (9, 8)
     assert [k["frame"] for k in t["shapes"]] == [8, 10, 11, 12, 13, 14, 15]
+
+
+def broken(t):
+    """CVAT answers 500 to every update of such a track."""
+    return {**t, "shapes": [*t["shapes"], t["shapes"][-1]]}
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_track_that_cvat_cannot_change_is_told_and_the_others_are_written(
+    cvat, job, act, function, when
+):
+    job.shapes = [shape("rectangle", RECTANGLE, id=900)]
+    job.tracks = [track(keyframe(10, POLYGON), id=5), track(keyframe(10, RECTANGLE), id=6)]
+    assert act(*TO_14).code == 0
+    step = function.answer
+    as_it_was, other = sorted(job.tracks, key=lambda t: t["group"] != 5 and t["id"])
+
+    def breaks(request):
+        job.tracks = [broken(as_it_was), other]
+        return step(request)
+
+    if when == "before":
+        job.tracks = [broken(as_it_was), other]
+    else:
+        function.answer = breaks
+    result = act(*TO_14, "--replace", "--wait", 0.025)
+    assert result.code == (0 if when == "before" else 3)
+    assert "two keyframes on frame 15" in result.log + result.out
+    assert frames(job.shapes) == [10, 11, 12, 13, 14]
+    assert job.tracks[0] == broken(as_it_was)
+
+
+def test_nothing_is_doubled_where_cvat_takes_no_tracks(cvat, job, act, function):
+    """--replace deletes the old shapes though the tracks cannot be written."""
+    job.shapes = [shape("rectangle", RECTANGLE, id=900)]
+    job.tracks = [track(keyframe(10, POLYGON), id=5)]
+    assert act(*TO_14).code == 0
+    ids = {s["id"] for s in job.shapes if s["frame"] > 10}
+    for s in job.shapes[1:]:
+        s["points"] = shifted(s["points"], 0.5)  # another model's results
+    job.tracks[0]["shapes"] = job.tracks[0]["shapes"][:1]
+    cvat.refused_actions = {"update"}
+    result = act(*TO_14, "--replace", "--wait", 0.025)
+    assert result.code == 4
+    assert frames(job.shapes) == [10, 11, 12, 13, 14]
+    assert not ids & {s["id"] for s in job.shapes}
+
+    cvat.refused_actions = set()
+    assert act("track", "--resume", journal_of(result)).code == 0
+    assert frames(job.shapes) == [10, 11, 12, 13, 14]
+    assert [k["frame"] for k in job.tracks[0]["shapes"]] == [10, 11, 12, 13, 14, 15]
 
 
 # --- runs that are cut off -------------------------------------------------------------------
@@ -593,10 +652,11 @@ def test_where_nothing_can_be_read_any_more_what_is_done_comes_back():
     assert [*run.objects[0].frames] == [10]
 
 
-def command(cvat, tmp_path, *arguments):
+def command(cvat, tmp_path, *arguments, token="may-write", **more):
+    """`token` None: no login."""
     environment = {
-        **os.environ,
-        "CVAT_ACCESS_TOKEN": "may-write",
+        **{k: v for k, v in os.environ.items() if k != "CVAT_ACCESS_TOKEN"},
+        **({"CVAT_ACCESS_TOKEN": token} if token else {}),
         "XDG_STATE_HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path),
         "NO_PROXY": "127.0.0.1",
@@ -605,9 +665,11 @@ def command(cvat, tmp_path, *arguments):
         [sys.executable, "-m", "cvat_action", "--server-host", cvat.url, *map(str, arguments)],
         cwd=ROOT,
         env=environment,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **more,
     )
 
 

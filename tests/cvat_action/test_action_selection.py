@@ -228,6 +228,31 @@ def test_replace_keeps_what_a_person_set_without_touching_the_shape(cvat, job, a
     assert said == [(7, 0, [MOVING]), (7, 0, [MOVING]), (8, 3, [])]
 
 
+def test_what_a_person_edits_meanwhile_is_told_once(cvat, job, act, function):
+    job.shapes = [at(4, id=900)]
+    assert act(*TO_12).code == 0
+    as_another_model_had_it(job)
+    theirs = next(s for s in job.shapes if s["frame"] == 11)
+    step = function.answer
+
+    def meanwhile(request):
+        theirs.update(source="semi-auto", points=shifted(theirs["points"], 2))
+        return step(request)
+
+    function.answer = meanwhile
+    result = act(*TO_12, "--replace", "--json")
+    assert result.code == 3
+    assert [(x["frames"], x["reason"][:7]) for x in result.json["left_out"]] == [([11], "changed")]
+    assert [s for s in job.shapes if s["frame"] == 11] == [theirs]
+
+
+def test_the_summary_has_the_same_order_whatever_cvats(job, act):
+    job.shapes = [at(30, id=902), at(4, id=900)]
+    job.tracks = [track(keyframe(10, POLYGON), id=6), track(keyframe(10, RECTANGLE), id=5)]
+    rows = [o["object"] for o in act(*TO_12, "--json").json["objects"]]
+    assert rows == ["900", "902", "track:5", "track:6"]
+
+
 def test_of_two_runs_at_once_the_first_results_stay(cvat, job, act):
     """The other run writes between our look and our request, and may have drawn our number."""
     job.shapes = [at(4, id=900)]

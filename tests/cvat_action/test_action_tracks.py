@@ -161,6 +161,13 @@ def test_automatic_keyframes_that_were_deleted_do_not_come_back(cvat, job, act):
     assert act(*TO_20, "--replace").code == 0
     assert sorted(by_frame(job.tracks[0])) == list(range(10, 22))
 
+    for gone, said in (((12, 13, 15), "12, 13, 15."), ((18,), "18.")):
+        job.tracks[0]["shapes"] = [k for k in job.tracks[0]["shapes"] if k["frame"] not in gone]
+        again = act(*TO_20)
+        assert f"deleted its keyframes here: {said}" in again.log
+        assert not set(gone) & set(by_frame(job.tracks[0]))
+        assert act(*TO_20, "--replace").code == 0
+
 
 def test_what_was_never_tracked_or_left_out_as_sparse_is_not_taken_for_deleted(cvat, job, act):
     job.tracks = [track(keyframe(10, HEXAGON), keyframe(29, shifted(HEXAGON, 9)), id=5)]
