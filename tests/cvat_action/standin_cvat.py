@@ -103,6 +103,9 @@ class Refused(Exception):
 
 
 class StandinCvat:
+    refused_actions: frozenset[str] = frozenset()
+    """of PATCH, that end with a 500"""
+
     def __init__(self) -> None:
         self.jobs: dict[int, StandinJob] = {}
         self.functions: dict[str, StandinFunction] = {}
@@ -115,8 +118,6 @@ class StandinCvat:
         """False: a server before 2.56"""
         self.sessions: set[str] = set()
         self.headers: list[dict[str, str]] = []
-        self.refused_actions: set[str] = set()
-        """of PATCH, that end with a 500"""
         self.state_age = 0
         """seconds that every state is older than it is"""
         self._next_id = 1000

@@ -453,13 +453,13 @@ def test_nothing_is_doubled_where_cvat_takes_no_tracks(cvat, job, act, function)
     for s in job.shapes[1:]:
         s["points"] = shifted(s["points"], 0.5)  # another model's results
     job.tracks[0]["shapes"] = job.tracks[0]["shapes"][:1]
-    cvat.refused_actions = {"update"}
+    cvat.refused_actions = frozenset({"update"})
     result = act(*TO_14, "--replace", "--wait", 0.025)
     assert result.code == 4
     assert frames(job.shapes) == [10, 11, 12, 13, 14]
     assert not ids & {s["id"] for s in job.shapes}
 
-    cvat.refused_actions = set()
+    cvat.refused_actions = frozenset()
     assert act("track", "--resume", journal_of(result)).code == 0
     assert frames(job.shapes) == [10, 11, 12, 13, 14]
     assert [k["frame"] for k in job.tracks[0]["shapes"]] == [10, 11, 12, 13, 14, 15]
