@@ -206,10 +206,11 @@ class Interactor:
         """What the last of the clicks leads to. Raises ModelFailure."""
         mask = None
         for step in click_by_click(clicks):
-            known = self._steps.get((frame.digest, step))
+            key = (frame.digest, step)
+            known = self._steps.get(key)
             if known is None:
                 known = self._decode(frame, features, step, mask)
-                self._steps.put((frame.digest, step), known, known.logits.nbytes)
+                self._steps.put(key, known, known.logits.nbytes)
             mask = known
         if mask is None:
             raise BadShape("Click on the object at least once, or draw a box around it.")

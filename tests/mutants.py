@@ -186,6 +186,28 @@ MUTANTS = (
         "",
         "tests/test_memory_policy.py",
     ),
+    # In the interactor.
+    python(
+        "interactor: a click does not see what the clicks before it found",
+        "interactor.py",
+        "previous=() if before is None else (before.logits,),",
+        "previous=(),",
+        "tests/test_interactor.py",
+    ),
+    python(
+        "interactor: what clicks found on one image counts for another",
+        "interactor.py",
+        "key = (frame.digest, step)",
+        'key = (b"", step)',
+        "tests/test_interactor.py",
+    ),
+    python(
+        "interactor: the confidence has a number that CVAT does not read",
+        "sam2_tracker/click_protocol.py",
+        '"attributes": [{"spec_id": 0,',
+        '"attributes": [{"spec_id": 1,',
+        "tests/test_interactor.py",
+    ),
     # In the plugin for CVAT's page.
     python(
         "plugin: a mask's box is a pixel too small",

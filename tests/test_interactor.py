@@ -179,6 +179,10 @@ def test_the_next_click_costs_one_decode_and_the_answer_never_depends_on_the_cac
         np.testing.assert_array_equal(answer.bitmap, other.bitmap)
         assert answer.confidence == other.confidence
     assert not np.array_equal(answers[0].bitmap, answers[3].bitmap)  # clicks do count
+    mirrored = request(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), POSITIVE[:1])
+    (other,) = Interactor(micro_model, Settings(threads=1)).click(mirrored)
+    np.testing.assert_array_equal(warm.click(mirrored)[0].bitmap, other.bitmap)
+    assert not np.array_equal(answers[0].bitmap, other.bitmap)  # the image does too
 
 
 def test_the_order_of_the_clicks_that_correct_a_mask() -> None:

@@ -1151,6 +1151,11 @@ def test_everything_selects_the_pods_of_the_function_and_of_redis() -> None:
     stores = {rule["ports"][0]["port"]: rule.get("to") for rule in policies[0]["egress"]}
     assert stores[6379] == [{"podSelector": {"matchLabels": labels}}]
     assert 6666 in stores, "CVAT's Kvrocks"
+    interactor = documents("interactor-network-policy.yaml")[0]["spec"]
+    name = yaml.safe_load((ROOT / "function-interactor.yaml").read_text())["metadata"]["name"]
+    assert interactor["podSelector"]["matchLabels"] == {"nuclio.io/function-name": name}
+    assert interactor["ingress"] == policies[0]["ingress"]
+    assert interactor["egress"] == [], "it needs no store"
 
 
 def test_nuclio_is_a_subchart_of_cvats(machine: Machine) -> None:
