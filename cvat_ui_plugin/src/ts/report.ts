@@ -29,6 +29,8 @@ export interface Told {
 }
 
 const LISTED = 5;
+/** Deleted keyframes are named up to this many; the command line names as many. */
+const FRAMES_LISTED = 10;
 /** Frames to look at have less confidence than this; where none has, the least certain is named. */
 const CERTAIN = 0.8;
 /** Neighbouring frames are wrong together: one of them is enough to look at. */
@@ -100,6 +102,21 @@ function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
     });
     return kept.length
         ? [`Kept as a person made it, and tracked on from there: ${listed(kept)}.`]
+        : [];
+}
+
+/** Where keyframes that a person deleted were left so. */
+function removed(objects: Tracked[], names: Map<Tracked, string>): string[] {
+    const left = objects.flatMap((object) => {
+        const frames = [...object.source.removed].sort((a, b) => a - b);
+        if (!frames.length) return [];
+        const more = frames.length > FRAMES_LISTED ? ' …' : '';
+        return [`${names.get(object)} on ${frames.slice(0, FRAMES_LISTED).join(', ')}${more}`];
+    });
+    return left.length
+        ? [
+              `Keyframes that a person deleted stay deleted, CVAT interpolates there: ${listed(left)}.`,
+          ]
         : [];
 }
 
@@ -185,6 +202,7 @@ export async function reportOf(told: Told): Promise<Report> {
         ...lost,
         ...troubles(objects, names),
         ...handmade(tracked, names),
+        ...removed(objects, names),
         ...around(told),
     ];
     const jumps = [];

@@ -13,10 +13,11 @@ import {
     SerializedShape,
 } from './cvat';
 import { leftAsShapes, recognise, replacedShapes, unmarkedBeside } from './earlier';
-import { clampTarget, Route, routeBetween, undeleted } from './frames';
+import { clampTarget, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Page } from './page';
+import { endsOf, removedKeyframes } from './removed';
 import { reportOf } from './report';
 import { nothing, outcomeOf } from './results';
 import { findTracker } from './server';
@@ -174,6 +175,8 @@ export class Running {
         await this.recognise(sources, before.shapes, route);
         const replaceClaimed = await this.askAbout(sources);
         this.mayGoOn();
+        await this.findRemoved(sources, route);
+        this.mayGoOn();
         return { tracker, sources, leftOut, route, states, before, replaceClaimed };
     }
 
@@ -229,6 +232,35 @@ export class Running {
         });
     }
 
+    /** Find out which keyframes a person deleted on frames of the run, and whether they stay so. */
+    private async findRemoved(sources: Source[], route: Route): Promise<void> {
+        // sparse keyframes are where the limit needs them
+        if (this.chosen.settings.sparse !== null) return;
+        const ends = endsOf(sources.flatMap(({ track: own }) => own?.shapes ?? []));
+        const frames = await this.soon(
+            framesWithin(this.job, ...ends),
+            'list the frames of the job',
+        );
+        const ofRun = route.frames.map(({ number }) => number);
+        for (const source of sources) {
+            const removed = removedKeyframes(source.track?.shapes ?? [], frames);
+            source.removed = new Set(ofRun.filter((frame) => removed.has(frame)));
+        }
+        const lacking = sources.filter(({ removed }) => removed.size);
+        if (!lacking.length) return;
+        const list = lacking.map(({ name, removed }) => `${name}: ${removed.size}`);
+        const again = await this.page.ask({
+            title: 'Write deleted keyframes again?',
+            text:
+                'Keyframes of these tracks were deleted on frames of this run ' +
+                `(${list.slice(0, 5).join(', ')}${list.length > 5 ? ', …' : ''}). ` +
+                'Left deleted, CVAT interpolates there.',
+            yes: 'Write them again',
+            no: 'Leave them deleted',
+        });
+        if (again) for (const source of lacking) source.removed = new Set();
+    }
+
     private async track({ tracker, sources, route }: Plan): Promise<Run> {
         const { core, job, page } = this;
         const { convert, settings } = this.chosen;
@@ -253,6 +285,10 @@ export class Running {
                     run.stop?.reason ?? `${failure?.source.name}: ${failure?.failure?.reason}`
                 }`,
             );
+        }
+        for (const object of run.objects) {
+            const { removed } = object.source;
+            object.results = object.results.filter(({ frame }) => !removed.has(frame));
         }
         return run;
     }

@@ -81,9 +81,9 @@ export function isSigned(keyframe: SerializedKeyframe): boolean {
     );
 }
 
-/** The keyframes that a person made. A track without any signature is all of one kind: an older
+/** The keyframes that a person made (hand_made_frames in cvat_action/selection.py). A track without any signature is all of one kind: an older
  * version's result (source `auto`), or a person's. */
-function handmade({ source, shapes }: SerializedTrack): SerializedKeyframe[] {
+export function handmade({ source, shapes }: SerializedTrack): SerializedKeyframe[] {
     const unsigned = shapes.filter((keyframe) => !isSigned(keyframe));
     return source === 'auto' && unsigned.length === shapes.length ? [] : unsigned;
 }
