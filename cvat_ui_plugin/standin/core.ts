@@ -333,6 +333,8 @@ export class Annotations {
             ...created.shapes.map((shape) => this.build('shape', shape)),
             ...created.tracks.map((track) => this.build('track', track)),
         ];
+        // cvat-core keeps the list of a mask that it is given, and cuts the box off it
+        for (const { type, points } of created.shapes) if (type === 'mask') points.splice(-4);
         if (!out.length && !made.length) return;
         const redo = (): void => {
             out.forEach((object) => {

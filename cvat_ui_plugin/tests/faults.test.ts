@@ -554,14 +554,37 @@ test('leaving the job ends the run, and says that nothing is left of it', async 
     expect(bench.store.undoSteps).toBe(0);
 });
 
-test('where CVAT cannot commit, no message says that tracking is done', async () => {
+test.each([
+    ['mask', MASK],
+    ['polygon', SQUARE],
+])('a run whose first result is a %s ends with a message', async (type, points) => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape(type, 2, points)] });
+    await bench.runAll(2, 5);
+    expect(bench.reports.map(({ title }) => title)).toEqual(['Tracking is done']);
+});
+
+test('results that CVAT does not show again end with a warning', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    const { commit } = bench.store;
+    bench.store.commit = (created, deleted) => {
+        commit.call(bench.store, created, deleted);
+        bench.job.annotations.get = () => Promise.reject(new Error('a broken track'));
+    };
+    await bench.runAll(2, 5);
+    expect(bench.reports.map(({ title }) => title)).toEqual(['Tracking ended with warnings']);
+    expect(bench.reports[0].lines[0]).toMatch(/CVAT did not show the results .*a broken track/);
+});
+
+test('where CVAT cannot commit, the message says that nothing was added', async () => {
     const bench = createBench({ invoke: moving() });
     bench.store.import({ shapes: [shape('mask', 2, MASK)] });
     bench.store.commit = () => {
         throw new Error('Session has not been initialized yet');
     };
     await expect(bench.runAll(2, 5)).rejects.toThrow('Session has not been initialized yet');
-    expect(bench.reports).toEqual([]);
+    expect(bench.reports.map(({ title }) => title)).toEqual(['The results were not added']);
 });
 
 // The dialog

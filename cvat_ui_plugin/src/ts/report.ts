@@ -24,6 +24,8 @@ export interface Told {
     thinned: { frames: number; keyframes: number; points: number };
     /** Said before anything else. */
     hints: string[];
+    /** Why nobody could look whether CVAT has added the results. */
+    unseen?: string;
     /** What the page calls the object that is on this frame now. */
     nameOn(object: Tracked, frame: number): Promise<string>;
 }
@@ -188,14 +190,25 @@ function framesOf(objects: Tracked[]): number[] {
     return [...frames].sort((a, b) => a - b);
 }
 
+/** What is told where CVAT has not added the results; CVAT itself tells why. */
+export function notAdded(): Report {
+    return {
+        kind: 'warning',
+        title: 'The results were not added',
+        lines: ['CVAT tells the reason in a message of its own. Run the action again.'],
+        jumps: [],
+    };
+}
+
 export async function reportOf(told: Told): Promise<Report> {
-    const { run, start, beside, hints, nameOn } = told;
+    const { run, start, beside, hints, unseen, nameOn } = told;
     const { objects, stop } = run;
     const tracked = objects.filter(({ results }) => results.length);
     const names = new Map<Tracked, string>();
     for (const object of objects) names.set(object, await nameOn(object, start));
     const [summary, ...lost] = tracking(tracked, names, start);
     const lines = [
+        ...(unseen ? [unseen] : []),
         ...hints,
         ...(summary ? [summary] : []),
         ...advice(run, start),
@@ -212,7 +225,8 @@ export async function reportOf(told: Told): Promise<Report> {
     }
     if (jumps.length) lines.push('Look here first:');
 
-    const warns = stop !== null || beside.length > 0 || objects.some(({ failure }) => failure);
+    const warns =
+        stop !== null || beside.length > 0 || !!unseen || objects.some(({ failure }) => failure);
     const title =
         (stop?.cancelled && 'Tracking was cancelled') ||
         (stop && 'Tracking stopped early') ||

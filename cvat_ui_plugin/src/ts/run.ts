@@ -9,7 +9,6 @@ import {
     Frame,
     Job,
     Model,
-    ObjectState,
     SerializedShape,
 } from './cvat';
 import { leftAsShapes, recognise, replacedShapes, unmarkedBeside } from './earlier';
@@ -18,7 +17,7 @@ import { withChanges } from './fresh';
 import { LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Page } from './page';
 import { endsOf, removedKeyframes } from './removed';
-import { reportOf } from './report';
+import { notAdded, Report, reportOf, Told } from './report';
 import { nothing, outcomeOf } from './results';
 import { findTracker } from './server';
 import { Settings } from './settings';
@@ -63,17 +62,18 @@ interface Plan {
     sources: Source[];
     leftOut: LeftOut[];
     route: Route;
-    /** The objects of the start frame, and all of the job, when the run began. */
-    states: ObjectState[];
+    /** All objects of the job, when the run began. */
     before: Collection;
     /** Whether shapes that only seem to be earlier results are replaced. */
     replaceClaimed: boolean;
 }
 
-/** Shapes of the job beside the results of a run. */
+/** What the job holds beside the results of a run, before they are added. */
 interface Around {
     replaced: SerializedShape[];
     beside: SerializedShape[];
+    /** The clientIDs of all objects. */
+    former: ReadonlySet<number | null>;
 }
 
 export class Running {
@@ -177,7 +177,7 @@ export class Running {
         this.mayGoOn();
         await this.findRemoved(sources, route);
         this.mayGoOn();
-        return { tracker, sources, leftOut, route, states, before, replaceClaimed };
+        return { tracker, sources, leftOut, route, before, replaceClaimed };
     }
 
     /** Find out what earlier runs and persons made of the sources, and write it into them. */
@@ -331,8 +331,9 @@ export class Running {
 
     /** Bring the run up to what the job holds now; what stands around its results there. */
     private async around(run: Run, { before, replaceClaimed }: Plan): Promise<Around> {
+        let now = before;
         try {
-            const now = await this.job.annotations.export();
+            now = await this.job.annotations.export();
             withChanges(run, before, now);
             const replaced = replacedShapes(run.objects, now.shapes, replaceClaimed);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
@@ -349,14 +350,14 @@ export class Running {
                         'frame to its last to have one track.',
                 );
             }
-            return { replaced, beside };
+            return { replaced, beside, former: idsOf(now) };
         } catch (error) {
             // what was tracked must not be lost with it
             this.hints.push(
                 `Results of earlier runs could not be looked at (${String(error)}): they ` +
                     'were kept. Undo takes this run back.',
             );
-            return { replaced: [], beside: [] };
+            return { replaced: [], beside: [], former: idsOf(now) };
         }
     }
 
@@ -366,9 +367,9 @@ export class Running {
         sparse: Map<Tracked, Sparse>,
     ): Promise<ActionOutput> {
         const { job, page, hints } = this;
-        const { leftOut, route, states } = plan;
+        const { leftOut, route } = plan;
         const start = this.start.number;
-        const { replaced, beside } = await this.around(run, plan);
+        const { replaced, beside, former } = await this.around(run, plan);
         // what a person changed meanwhile is not what the keyframes were chosen for
         for (const object of run.objects) if (object.changed) sparse.delete(object);
         const outcome = outcomeOf(
@@ -382,9 +383,7 @@ export class Running {
         );
         // CVAT commits after this returns and calls destroy() last: look at the result then
         this.chosen.afterwards = async () => {
-            const nameOn = await this.known.successors.learn(job, start, run, outcome, states);
-            if (nameOn === null) return; // CVAT could not commit, and has said so
-            const report = await reportOf({
+            const told = {
                 run,
                 start,
                 leftOut,
@@ -392,13 +391,36 @@ export class Running {
                 beside,
                 thinned: countedSparse(sparse),
                 hints,
-                nameOn,
-            });
-            page.tell(report, job);
+            };
+            page.tell(await this.reportAfter(told, outcome, former), job);
             if (run.stop?.cancelled) page.refresh(job, start);
         };
         return outcome;
     }
+
+    /** What the user is told when CVAT is done with the results: every run ends with a message. */
+    private async reportAfter(
+        told: Omit<Told, 'nameOn'>,
+        outcome: ActionOutput,
+        former: Around['former'],
+    ): Promise<Report> {
+        const { successors } = this.known;
+        try {
+            const nameOn = await successors.learn(this.job, told.start, told.run, outcome, former);
+            return nameOn ? await reportOf({ ...told, nameOn }) : notAdded();
+        } catch (error) {
+            const unseen =
+                `CVAT did not show the results (${String(error)}): look whether they are there ` +
+                'before you run the action again.';
+            const nameOn = async ({ source }: Tracked): Promise<string> => source.name;
+            return reportOf({ ...told, nameOn, unseen });
+        }
+    }
+}
+
+/** The clientIDs of all objects of a job. */
+function idsOf({ shapes, tracks }: Collection): ReadonlySet<number | null> {
+    return new Set([...shapes, ...tracks].map(({ clientID }) => clientID ?? null));
 }
 
 /** CVAT remembers the target frame: a run in the wrong direction would replace good results. */

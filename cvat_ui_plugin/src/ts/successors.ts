@@ -69,14 +69,15 @@ export class Successors {
 
     /**
      * Look at what CVAT made of a run: afterwards `replace` knows what stands in the place of its
-     * objects. Answers how the page names an object on a frame; null where nothing was committed.
+     * objects. `former`: the clientIDs of all objects of the job before. Answers how the page names
+     * an object on a frame; null where nothing was committed.
      */
     public async learn(
         job: Job,
         start: number,
         { objects }: Run,
         { created, deleted }: ActionOutput,
-        before: ObjectState[],
+        former: ReadonlySet<number | null>,
     ): Promise<((object: Tracked, frame: number) => Promise<string>) | null> {
         const known = new Map<number, ObjectState[]>();
         const on = async (frame: number): Promise<ObjectState[]> => {
@@ -91,17 +92,9 @@ export class Successors {
         );
         const first = created.tracks.length ? start : created.shapes[0]?.frame;
         if (first !== undefined) {
-            const former = new Set(before.map(({ clientID }) => clientID));
+            // not by points: CVAT cuts masks at the picture, and their box off the list it is given
             const isNew = ({ clientID }: ObjectState): boolean => !former.has(clientID);
-            const committed =
-                first === start
-                    ? onStart.some(isNew)
-                    : (await on(first)).some(
-                          ({ points, shapeType }) =>
-                              shapeType === created.shapes[0].type &&
-                              String(points) === String(created.shapes[0].points),
-                      );
-            if (!committed) return null;
+            if (!(await on(first)).some(isNew)) return null;
             const newTracks = onStart.filter(isNew);
             for (const object of objects) {
                 const { clientID, points } = object.source;
