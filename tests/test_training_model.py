@@ -278,8 +278,10 @@ def test_stored_weights_are_warmed_up(stocks) -> None:
     training.advance(stocks)
     change = max((v - before[k]).abs().max() for k, v in training.model.state_dict().items())
     assert 0 < change < 1e-3
-    training.step = 500
+    training.step = 250
     assert training.rate == training_program.CONTINUED_RATE
+    training.step = 650
+    assert training.rate == pytest.approx(training_program.CONTINUED_RATE / 2)
 
 
 def test_only_matrices_are_decayed(predictor) -> None:

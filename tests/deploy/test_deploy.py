@@ -201,7 +201,7 @@ def test_the_interactor_is_the_tracker_but_for_what_cvat_reads(device: str) -> N
     check_config(interactor)
     annotations = interactor["metadata"].pop("annotations")
     assert annotations.pop("name") == "Segment Anything 2: Interactor"
-    assert "right click" in annotations.pop("help_message")
+    assert "Click on the object" in annotations.pop("help_message")
     assert annotations == {
         "type": "interactor",
         "spec": None,
