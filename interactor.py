@@ -9,11 +9,10 @@ an order of its own: docs/interactor.md, "Click by click".
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
 from PIL import Image
 from torch import Tensor
 
-from model_handler import FrameFeatures, ModelHandler
+from model_handler import FrameFeatures, ModelHandler, ModelInfo
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.click_protocol import ClickRequest, Found, request_to_objects
 from sam2_tracker.clicks import Clicks
@@ -37,14 +36,9 @@ LOGITS_SHARE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class InteractorInfo:
+class InteractorInfo(ModelInfo):
     """What a running interactor is, for GET and for the log at start."""
 
-    model: str
-    fingerprint: str
-    device: str
-    precision: str
-    threads: int
     store: str
     limits: dict[str, float]
 
@@ -110,11 +104,7 @@ class Interactor:
 
     def info(self) -> InteractorInfo:
         return InteractorInfo(
-            model=self._model.name,
-            fingerprint=self._model.fingerprint,
-            device=str(self._model.device),
-            precision=self._model.precision,
-            threads=torch.get_num_threads(),
+            **vars(self._model.info()),
             store="none",
             limits={
                 "image_megapixels": self._settings.max_image_megapixels,

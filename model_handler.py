@@ -49,6 +49,17 @@ NO_MEMORY = "The device has too little memory for this frame."
 NOT_FINITE = "The model's numbers for this object are not finite."
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What runs here; the first part of what a function tells of itself."""
+
+    model: str
+    fingerprint: str
+    device: str
+    precision: str
+    threads: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameFeatures:
     """One encoded frame; levels from fine to coarse, each (height x width, 1, channels)."""
@@ -175,6 +186,15 @@ class ModelHandler:
     @property
     def layout(self) -> MemoryLayout:
         return self._loaded.layout
+
+    def info(self) -> ModelInfo:
+        return ModelInfo(
+            model=self.name,
+            fingerprint=self.fingerprint,
+            device=str(self.device),
+            precision=self.precision,
+            threads=torch.get_num_threads(),
+        )
 
     def encode(self, image: Image.Image, *, single: bool = False) -> FrameFeatures:
         """Encodes an RGB image of any size.

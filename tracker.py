@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from model_handler import FrameFeatures, ModelHandler, Prediction, Prompt, Result
+from model_handler import FrameFeatures, ModelHandler, ModelInfo, Prediction, Prompt, Result
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import (
     AllObjectsFailed,
@@ -54,14 +53,9 @@ MAX_SEED_PIXELS = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackerInfo:
+class TrackerInfo(ModelInfo):
     """What a running tracker is, for GET and for the log at start."""
 
-    model: str
-    fingerprint: str
-    device: str
-    precision: str
-    threads: int
     memory_policy: str
     store: str
     limits: dict[str, float]
@@ -209,11 +203,7 @@ class Tracker:
     def info(self) -> TrackerInfo:
         settings = self._settings
         return TrackerInfo(
-            model=self._model.name,
-            fingerprint=self._model.fingerprint,
-            device=str(self._model.device),
-            precision=self._model.precision,
-            threads=torch.get_num_threads(),
+            **vars(self._model.info()),
             memory_policy=settings.memory_policy,
             store=self._store.name,
             limits={

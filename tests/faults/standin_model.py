@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model_handler import Prediction
+from model_handler import ModelHandler, Prediction
 from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name_memory
 from sam2_tracker.memory_policy import recall
 from sam2_tracker.shapes import Bitmap, Box
@@ -42,6 +42,7 @@ class StandinModel:
     fingerprint = "standin-for-tests"
     precision = "float32"
     device = torch.device("cpu")
+    info = ModelHandler.info
 
     def __init__(self, *_: object, layout: MemoryLayout = TINY, **__: object) -> None:
         self.layout = layout
