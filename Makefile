@@ -73,8 +73,6 @@ action: setup  ## the annotation action (ARGS="--server-host ... track --job 42 
 
 faults: setup $(PLUGIN_PACKAGES)  ## all fault campaigns in full, one line each (ARGS="--scale 0.1 --seed 7 bodies")
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m faults $(ARGS)
-	WRITING_EXAMPLES=10000 $(PY) -m pytest -q tests/cvat_action/test_second_writer.py
-	cd cvat_ui_plugin && PLUGIN_JOBS=10000 ./with_node.sh npx vitest run tests/changes.test.ts
 
 bench: setup  ## speed beside the official predictor, interleaved (at most 10 minutes)
 	$(PY) -m benchmarks

@@ -148,12 +148,30 @@ def options_lines() -> Iterator[tuple[str, str]]:
     yield "README.md", f"{low} to {high} of the time of the way CVAT's agent takes"
 
 
+def faults_lines() -> Iterator[tuple[str, str]]:
+    for name, run in result("faults").items():
+        told = cells(name, run["met"], run["broken"], run["seed"], f"{run['scale']:g}", run["date"])
+        yield "docs/fidelity.md", f"| {told} |"
+
+
 @pytest.mark.parametrize(
-    "lines", [memory_lines, effort_lines, steps_lines, scores_lines, options_lines]
+    "lines",
+    [memory_lines, effort_lines, steps_lines, scores_lines, options_lines, faults_lines],
 )
 def test_the_numbers_are_those_of_the_committed_results(lines: Any) -> None:
     found = [(name, line) for name, line in lines() if line not in text_of(name)]
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_the_files_that_a_document_names_are_there(path: Path) -> None:
+    folders = "benchmarks|cvat_action|cvat_ui_plugin|docs|models|sam2_tracker|tests|tools|training"
+    names = re.findall(
+        rf"\b((?:{folders})/[\w/.-]+\.(?:py|ts|sh|md|yaml|json))\b", path.read_text()
+    )
+    assert [name for name in names if not (ROOT / name).exists()] == []
 
 
 def test_the_minutes_of_a_deployment_follow_from_its_gigabytes() -> None:

@@ -33,6 +33,15 @@ from cvat_action.identity import Mark, marked_score
 from cvat_action.signature import is_signed
 
 EXAMPLES = int(os.environ.get("WRITING_EXAMPLES", "200"))
+AS_ALWAYS = "WRITING_EXAMPLES" not in os.environ
+"""Always the same courses; else those of pytest's --hypothesis-seed."""
+COURSES_OF_EVENTS = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=AS_ALWAYS,
+    database=None,
+)
 MOST_EVENTS = 12
 COURSES = itertools.count()
 FOLDER: list[Path] = []
@@ -243,18 +252,14 @@ def course(data, *, persons, faults):
 
 
 @pytest.mark.timeout(7200)
-@settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@COURSES_OF_EVENTS
 @given(st.data())
 def test_whatever_happens_nothing_of_a_persons_changes_and_nothing_is_doubled(short_stages, data):
     course(data, persons=True, faults=True)
 
 
 @pytest.mark.timeout(7200)
-@settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@COURSES_OF_EVENTS
 @given(data=st.data())
 def test_a_resume_ends_where_the_undisturbed_run_ends(expected, data):
     earlier, job = course(data, persons=False, faults=True)

@@ -3,7 +3,6 @@
 
 import json
 import random
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ CODES = (
 
 @dataclass(kw_only=True)
 class BodiesTally:
-    seed: int
     bodies: int = 0
     geometry: int = 0
     """Bodies that came as far as a shape being rasterised or checked against the image."""
@@ -34,7 +32,6 @@ class BodiesTally:
     growth_mib: float = 0.0
     workers: set[str] = field(default_factory=set)
     deaths: int = 0
-    seconds: float = 0.0
 
     def add(self, other: "BodiesTally") -> None:
         self.bodies += other.bodies
@@ -48,14 +45,12 @@ class BodiesTally:
         self.deaths += other.deaths
 
     def line(self) -> str:
-        statuses = ", ".join(f"{status} x {n}" for status, n in sorted(self.statuses.items()))
-        codes = ", ".join(f"{code} x {self.codes[code]}" for code in CODES)
+        statuses = ", ".join(f"{status} {n:,} x" for status, n in sorted(self.statuses.items()))
+        codes = ", ".join(f"{code} {self.codes[code]:,} x" for code in CODES)
         return (
-            f"hostile bodies: seed {self.seed}, {self.bodies} bodies, {self.geometry} reached "
-            f"geometry, {statuses}; {codes}; slowest {self.slowest_cpu:.2f} s of CPU, memory "
-            f"+{self.growth_mib:.0f} MiB, "
-            f"{self.deaths} workers died, {len(self.wrong)} wrong answers, "
-            f"{self.seconds:.0f} s"
+            f"{self.bodies:,} bodies, {self.geometry:,} of them as far as a shape; {statuses}; "
+            f"{codes}; at most {self.slowest_cpu:.2f} s of CPU, memory +{self.growth_mib:.0f} MiB, "
+            f"{self.deaths} workers died"
         )
 
 
@@ -119,7 +114,6 @@ def peak_mib(pid: str) -> float:
 
 def bodies_campaign(fleet: Fleet, count: int, *, seed: int, large_images: bool) -> BodiesTally:
     """Splits the bodies over the workers of the fleet; worker n gets those of seed `seed` + n."""
-    begin = time.monotonic()
     workers = len(fleet.ports)
 
     def one(worker: int) -> BodiesTally:
@@ -133,7 +127,6 @@ def bodies_campaign(fleet: Fleet, count: int, *, seed: int, large_images: bool) 
     whole = tallies[0]
     for tally in tallies[1:]:
         whole.add(tally)
-    whole.seconds = time.monotonic() - begin
     return whole
 
 
@@ -141,7 +134,7 @@ def _throw_all(
     fleet: Fleet, count: int, *, worker: int, seed: int, large_images: bool
 ) -> BodiesTally:
     rng = random.Random(seed)
-    tally = BodiesTally(seed=seed)
+    tally = BodiesTally()
     pool = live_pool(fleet, worker=worker, large_images=large_images)
     pid = fleet.send("GET", worker=worker).headers["X-Worker"]
     tally.workers.add(pid)

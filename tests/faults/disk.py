@@ -49,7 +49,7 @@ def bytes_per_object_step() -> float:
 def disk_line() -> str:
     each = bytes_per_object_step()
     return (
-        f"disk: {each / (1 << 20):.3f} MiB written per object and frame at the sizes of SAM 2.1; a "
+        f"{each / (1 << 20):.3f} MiB written per object and frame at the sizes of SAM 2.1; a "
         f"day of {OBJECT_STEPS_OF_A_DAY:,} objects x frames takes "
         f"{each * OBJECT_STEPS_OF_A_DAY / GIB:.0f} GiB until Kvrocks compacts"
     )

@@ -435,6 +435,6 @@ class TrackersOnOneStore(RuleBasedStateMachine):
             return
         if error is not None or found != node.answer:
             raise Refused(f"{error}, {found}, not {node.answer}")
-        self.met["right answers"] += 1
+        self.met[f"right answer under policy {node.bank.policy}"] += 1
         self.tokens[node] = state["id"]
         self.nodes.append(node)
