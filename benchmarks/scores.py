@@ -35,7 +35,7 @@ from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
 from sam2_tracker.settings import MIB, Settings
-from training.clips import Clip, draw_clip
+from training.clips import Clip
 from training.evaluation_set import SUBSETS
 from training.metrics import jaccard
 
@@ -128,22 +128,7 @@ def clips(share: float, real: Path | None) -> Iterator[tuple[str, Clip | RealCli
     for subset in SUBSETS:
         for number in range(max(1, round(share * subset.clips))):
             anew = replace(subset, first_seed=FIRST_SEED + subset.first_seed)
-            yield (
-                "drawn anew",
-                draw_clip(
-                    anew.first_seed + number,
-                    frames=anew.frames,
-                    width=anew.width,
-                    height=anew.height,
-                    objects=anew.objects,
-                    hidden=anew.hidden,
-                    distractors=anew.distractors,
-                    leaving=anew.leaving,
-                    clutter=anew.clutter,
-                    pictures="training",
-                    motion=anew.motion,
-                ),
-            )
+            yield "drawn anew", anew.draw(number, "training")
     for subset in SUBSETS:
         for number in range(max(1, round(share * subset.clips))):
             yield "evaluation", subset.draw(number)

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from training import pictures
-from training.clips import Clip, draw_clip
+from training.clips import Clip, Pictures, draw_clip
 from training.composites import draw_composite
 from training.covers import lay_cover
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Clips first_seed .. first_seed + clips - 1, with textures from pictures held out."""
+    """Clips first_seed .. first_seed + clips - 1; of held-out pictures unless `side` is given."""
 
     name: str
     first_seed: int
@@ -38,7 +38,7 @@ class Subset:
     width: int = 320
     height: int = 256
 
-    def draw(self, number: int) -> Clip:
+    def draw(self, number: int, side: Pictures = "held_out") -> Clip:
         return draw_clip(
             self.first_seed + number,
             frames=self.frames,
@@ -49,7 +49,7 @@ class Subset:
             distractors=self.distractors,
             leaving=self.leaving,
             clutter=self.clutter,
-            pictures="held_out",
+            pictures=side,
             motion=self.motion,
         )
 
@@ -61,8 +61,8 @@ class CoveredSubset(Subset):
     covered_from: int = 10
     covered_frames: int = 9
 
-    def draw(self, number: int) -> Clip:
-        clip = super().draw(number)
+    def draw(self, number: int, side: Pictures = "held_out") -> Clip:
+        clip = super().draw(number, side)
         frames, masks = clip.frames.copy(), clip.masks.copy()
         grey = np.full(3, 128)
         lay_cover(
