@@ -16,7 +16,6 @@ knows a server.
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from cvat_action.errors import ActionError
@@ -37,7 +36,7 @@ from cvat_action.look import (
 from cvat_action.plan import Plan
 from cvat_action.selection import Seed, position_among, track_fault
 from cvat_action.signature import is_signed, sign
-from cvat_action.sparse import Thinning
+from cvat_action.sparse import Stretch, Thinning
 from cvat_action.tracking import Tracked, TrackedObject
 
 SAME_PLACE = 0.5
@@ -411,7 +410,7 @@ def _edited_track(
     edited = {f for f in drawn if f in before and not is_signed(before[f])}
     held = before | {f: k for f, k in drawn.items() if f not in edited}
     if seed.is_track and seed.frame not in held:
-        held[seed.frame] = _automatic(plan.job, seed, seed.frame, seed.points)
+        held[seed.frame] = _signed(plan.job, _keyframe(seed, seed.frame, seed.points))
     own = {f: t for f, t in results.items() if not t.by_hand}
     laid = _laid(plan, seed, held, results, written)
     kept = set()
@@ -497,8 +496,15 @@ def _laid(
     dropped: set[int] = set()
     own = {f: t for f, t in results.items() if not t.by_hand}
     if plan.options.sparse is not None and own:
-        thin = written.thinning.thin
-        chosen = thin(plan.options.sparse, job, seed, before, own, {*by_hand, *kept})
+        stretch = Stretch(
+            job=job,
+            seed=seed,
+            iou=plan.options.sparse,
+            before=before,
+            results=own,
+            still={*by_hand, *kept},
+        )
+        chosen = written.thinning.thin(stretch)
         dropped = own.keys() - chosen.keys()
         results = {**results, **chosen}
     counting = [before[f] for f in sorted(before) if f not in job.deleted_frames]
@@ -514,15 +520,16 @@ def _laid(
         at = bisect_right(frames_counting, frame)
         held = counting[at - 1] if at else None
         if t.points is not None:
-            make = _keyframe if t.drawn else partial(_automatic, job)
-            laid[frame] = last = make(seed, frame, t.points, held)
+            keyframe = _keyframe(seed, frame, t.points, held)
+            laid[frame] = last = keyframe if t.drawn else _signed(job, keyframe)
         elif last is not None and not last["outside"]:
             points = last["points"]
             far = last["frame"] not in results and last["frame"] != seed.frame
             if far and last["frame"] < frame - 1:
                 position = position_among(counting, frame)
                 points = position["points"] if position else points
-            laid[frame] = last = _automatic(job, seed, frame, points, held, outside=True)
+            keyframe = _keyframe(seed, frame, points, held, outside=True)
+            laid[frame] = last = _signed(job, keyframe)
     return laid
 
 
@@ -538,7 +545,8 @@ def _close(job: Job, seed: Seed, keyframes: dict[int, Wire], last: int) -> None:
     later = any(f > last and f not in job.deleted_frames for f in keyframes)
     here = keyframes[max(until)]
     if not later and not here["outside"]:
-        keyframes[end] = _automatic(job, seed, end, here["points"], here, outside=True)
+        keyframe = _keyframe(seed, end, here["points"], here, outside=True)
+        keyframes[end] = _signed(job, keyframe)
 
 
 def _keep_attributes(before: dict[int, Wire], after: dict[int, Wire]) -> None:
@@ -590,23 +598,14 @@ def _keyframe(
     }
 
 
-def _automatic(
-    job: Job,
-    seed: Seed,
-    frame: int,
-    points: Sequence[float],
-    held: Wire | None = None,
-    *,
-    outside: bool = False,
-) -> Wire:
-    """A keyframe that this run makes: signed, so that it is known again."""
-    keyframe = _keyframe(seed, frame, points, held, outside=outside)
+def _signed(job: Job, keyframe: Wire) -> Wire:
+    """The keyframe as this run writes it: signed, so that it is known again."""
     if is_signed(keyframe):
         return keyframe
-    width, height = job.size(frame)
+    kind, points, frame = (keyframe[name] for name in ("type", "points", "frame"))
     flags = {name: keyframe[name] for name in ("outside", "occluded", "z_order")}
-    keyframe["points"] = sign(seed.type, points, frame, width=width, height=height, **flags)
-    return keyframe
+    width, height = job.size(frame)
+    return {**keyframe, "points": sign(kind, points, frame, width=width, height=height, **flags)}
 
 
 def keyframe_from_wire(keyframe: Wire) -> Wire:

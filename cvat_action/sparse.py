@@ -2,7 +2,7 @@
 """Which results of a track become keyframes when they are to be sparse (keyframes.py)."""
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
@@ -11,6 +11,22 @@ from cvat_action.job import Job, Wire
 from cvat_action.keyframes import Result, sparse_keyframes
 from cvat_action.selection import Seed
 from cvat_action.tracking import Tracked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """The results of one object in one stage, and the track that they are laid over."""
+
+    job: Job
+    seed: Seed
+    iou: float
+    """least IoU of polygons (keyframes.sparse_keyframes)"""
+    before: Mapping[int, Wire]
+    """the track's keyframes by frame"""
+    results: Mapping[int, Tracked]
+    """by frame"""
+    still: Set[int]
+    """frames of keyframes in `before` that stay as they are"""
 
 
 @dataclass
@@ -37,54 +53,35 @@ class Thinning:
             sum(t.frames for t in each), sum(t.keyframes for t in each), sum(t.points for t in each)
         )
 
-    def thin(
-        self,
-        iou: float,
-        job: Job,
-        seed: Seed,
-        before: Mapping[int, Wire],
-        results: Mapping[int, Tracked],
-        still: set[int],
-    ) -> dict[int, Tracked]:
-        """The results on frames that are to have a keyframe, and those that are not visible.
-
-        iou: least IoU of polygons (keyframes.sparse_keyframes).
-        before: the track's keyframes by frame; results: of this stage, by frame; still: frames of
-        keyframes in `before` that stay as they are.
-        """
-        key = (*results, -1, *sorted(still))
-        kept = self._kept.get(seed.ref)
+    def thin(self, stretch: Stretch) -> dict[int, Tracked]:
+        """The results on frames that are to have a keyframe, and those that are not visible."""
+        ref = stretch.seed.ref
+        key = (*stretch.results, -1, *sorted(stretch.still))
+        kept = self._kept.get(ref)
         if kept is None or kept[0] != key:
-            kept = (key, _thinned(iou, job, seed, before, results, set(still)))
-            self._kept[seed.ref] = kept
-            self._count(seed, results, kept[1])
+            kept = (key, _thinned(stretch))
+            self._kept[ref] = kept
+            self._count(stretch, kept[1])
         return kept[1]
 
-    def _count(
-        self, seed: Seed, results: Mapping[int, Tracked], chosen: Mapping[int, Tracked]
-    ) -> None:
-        tally = self.tally.setdefault(seed.ref, Thinned())
-        tally.frames += sum(t.points is not None for t in results.values())
+    def _count(self, stretch: Stretch, chosen: Mapping[int, Tracked]) -> None:
+        tally = self.tally.setdefault(stretch.seed.ref, Thinned())
+        tally.frames += sum(t.points is not None for t in stretch.results.values())
         written = [t.points for t in chosen.values() if t.points is not None]
         tally.keyframes += len(written)
         tally.points += sum(len(points) // 2 for points in written)
 
 
-def _thinned(
-    iou: float,
-    job: Job,
-    seed: Seed,
-    before: Mapping[int, Wire],
-    results: Mapping[int, Tracked],
-    still: set[int],
-) -> dict[int, Tracked]:
-    flags = _Flags(job, seed, before)
-    chosen = {f: t for f, t in results.items() if t.points is None and f not in still}
-    size = job.size(seed.frame)
+def _thinned(stretch: Stretch) -> dict[int, Tracked]:
+    seed, before, results = stretch.seed, stretch.before, stretch.results
+    flags = _Flags(stretch.job, seed, before)
+    chosen = {f: t for f, t in results.items() if t.points is None and f not in stretch.still}
+    still = stretch.still | _neighbours(stretch)
+    width, height = stretch.job.size(seed.frame)
     with tqdm(
         total=len(results), desc=f"keyframes of {seed.ref}", disable=None, leave=False
     ) as bar:
-        for run in _visible_runs(job, before, results, still):
+        for run in _visible_runs(stretch, still):
             drawn = {
                 f: Result(
                     tuple(before[f]["points"] if f in still else results[f].points or ()),
@@ -97,9 +94,9 @@ def _thinned(
             points = sparse_keyframes(
                 seed.type,
                 drawn,
-                iou=iou,
-                width=size[0],
-                height=size[1],
+                iou=stretch.iou,
+                width=width,
+                height=height,
                 forced=flags.attributes_change & set(run),
                 on_frame=bar.update,
             )
@@ -138,29 +135,27 @@ class _Flags:
         return self._before[self._frames[at - 1]] if at else None
 
 
-def _visible_runs(
-    job: Job,
-    before: Mapping[int, Wire],
-    results: Mapping[int, Tracked],
-    still: set[int],
-) -> list[list[int]]:
+def _neighbours(stretch: Stretch) -> set[int]:
+    """Frames of the keyframes just before and after the results: interpolation starts there."""
+    first, last = min(stretch.results), max(stretch.results)
+    return {_beside(stretch.job, first, -1), _beside(stretch.job, last, 1)} & stretch.before.keys()
+
+
+def _visible_runs(stretch: Stretch, still: Set[int]) -> list[list[int]]:
     """Frames on which the object is visible without a gap, each with a result or a still keyframe.
 
-    A keyframe just before or after the results is part of the run: interpolation starts there.
+    still: frames of keyframes that stay, with the neighbours of the results.
     """
-    frames = sorted(results)
-    for beside in (_beside(job, frames[0], -1), _beside(job, frames[-1], 1)):
-        if beside in before:
-            still.add(beside)
+    before, results = stretch.before, stretch.results
     runs: list[list[int]] = []
     last: int | None = None
-    for frame in sorted({*frames, *still}):
+    for frame in sorted({*results, *still}):
         if frame in still:
             visible = frame in before and not before[frame]["outside"]
         else:
             visible = results[frame].points is not None
         if visible:
-            if last is None or _beside(job, frame, -1) != last:
+            if last is None or _beside(stretch.job, frame, -1) != last:
                 runs.append([])
             runs[-1].append(frame)
             last = frame
