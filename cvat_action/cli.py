@@ -28,7 +28,6 @@ from cvat_sdk.core.exceptions import CvatSdkException
 from cvat_sdk.exceptions import ApiException
 
 from cvat_action import commands, report
-from cvat_action.clicked import text_to_clicked
 from cvat_action.commands import FAILED, INTERRUPTED, Output
 from cvat_action.errors import ActionError
 from cvat_action.plan import MOST_FOUND, Options
@@ -192,6 +191,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         for name in FOR_FINDING:
             if getattr(options, name, None):
                 parser.error(f"--{name.replace('_', '-')} is for --detect.")
+    if options.points_as and not options.points:
+        parser.error("--points-as is for --points.")
     if options.everything is not None:
         _check_everything(parser, options)
     if options.resume is None:
@@ -237,8 +238,7 @@ def _run_local(options: argparse.Namespace) -> int:
     if options.resume:
         return resume_local(options.resume, _pace(options), output)
     files = Files(options.video, options.annotations, options.out, options.model, options.step)
-    clicked = [text_to_clicked(text) for text in options.points]
-    if clicked and options.frame is None:
+    if options.points and options.frame is None:
         raise ActionError("--points needs --frame: the frame that was clicked on.")
     return run_local(
         files,
@@ -248,8 +248,6 @@ def _run_local(options: argparse.Namespace) -> int:
         output,
         path=options.journal,
         dry_run=options.dry_run,
-        clicked=clicked,
-        kind=options.points_as or "mask",
     )
 
 
@@ -272,6 +270,8 @@ def _track_options(options: argparse.Namespace, frame: int) -> Options:
         parallel=getattr(options, "parallel", None) or 1,
         tolerance=options.tolerance,
         sparse=options.sparse,
+        points=tuple(options.points),
+        points_as=options.points_as or "mask",
         detect=_detector(options),
         threshold=options.threshold,
         mapping=tuple(options.map),
@@ -381,15 +381,6 @@ def _local_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="NAME",
         help="sam2.1_hiera_tiny, ... (default: SAM2_MODEL, else the bundled micro model)",
     )
-    add(
-        "--points",
-        action="append",
-        default=[],
-        metavar="'LABEL x,y -x,y'",
-        help="an object that is not drawn: clicks on it on --frame, with a minus clicks that are "
-        "not on it; may be repeated",
-    )
-    add("--points-as", choices=("mask", "polygon"), help="what --points become (default: mask)")
     add(
         "--step",
         action="store_true",
@@ -519,6 +510,15 @@ def _add_how_it_runs(add: Callable[..., object]) -> None:
 
 def _add_finding_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add(
+        "--points",
+        action="append",
+        default=[],
+        metavar="'LABEL x,y -x,y'",
+        help="track an object that is not drawn, too: clicks on it on --frame, with a minus clicks "
+        "that are not on it; may be repeated",
+    )
+    add("--points-as", choices=("mask", "polygon"), help="what --points become (default: mask)")
     add(
         "--everything",
         nargs="?",

@@ -71,6 +71,11 @@ def run_track(
             print(json.dumps({"job": job.id, "frames": [], "complete": True, "written": {}}))
         return COMPLETE
     check_range(job, options.frame, target, backward=options.backward)
+    if options.points and "points" not in chosen.shape_types:
+        raise ActionError(
+            f"Function {chosen.id} takes no clicks, which --points needs. Deploy this project's "
+            "tracker anew, or click on the objects in CVAT with an interactor."
+        )
     finder = _finder(server, job, options, chosen, pace)
     look = server.first_look(job.id, wants(options))
     found = first_ones(finder, lambda: ServerTracker(server, job, chosen), job, look, options, pace)

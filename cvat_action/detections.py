@@ -42,8 +42,10 @@ class Detection:
 class Outline:
     """An object's place on a frame, to measure overlaps."""
 
-    def __init__(self, kind: str, points: Sequence[float]) -> None:
+    def __init__(self, kind: str, points: Sequence[float], name: str = "") -> None:
+        """name: what messages call it."""
         self.kind = kind
+        self.name = name
         self._points = points
         self.box = bounding_box(kind, points)
 

@@ -158,17 +158,12 @@ def server_detector(
 
 def only_label(job: Job, options: Options, what: str) -> int:
     """The label that objects get whose finder knows none. Raises ActionError."""
-    labels = {label.name: label.id for label in job.labels}
-    if not options.labels and len(labels) == 1:
-        return next(iter(labels.values()))
+    if not options.labels and len(job.labels) == 1:
+        return job.labels[0].id
     if len(options.labels) != 1:
-        raise ActionError(f"Say with one --label which label {what} gets: {', '.join(labels)}.")
-    if options.labels[0] not in labels:
-        raise ActionError(
-            f"There is no label {options.labels[0]!r} in {job.name}. Its labels: "
-            f"{', '.join(labels)}."
-        )
-    return labels[options.labels[0]]
+        names = ", ".join(label.name for label in job.labels)
+        raise ActionError(f"Say with one --label which label {what} gets: {names}.")
+    return job.label_named(options.labels[0]).id
 
 
 def mapped_labels(known: Collection[str], job: Job, pairs: Collection[str]) -> Mapping[str, str]:

@@ -48,6 +48,18 @@ class Job:
                 return label
         return Label(label_id, f"label {label_id}")
 
+    def label_named(self, name: str) -> Label:
+        """Raises ActionError where no label has the name, or several have it."""
+        found = [label for label in self.labels if label.name == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ActionError(
+                f"{len(found)} labels of {self.name} are called {name!r}. Rename all but one."
+            )
+        there = ", ".join(label.name for label in self.labels) or "none"
+        raise ActionError(f"There is no label {name!r} in {self.name}. Its labels: {there}.")
+
     def frames_between(self, frame: int, target: int) -> list[int]:
         """The frames to track in the order of tracking, without `frame` itself and deleted ones."""
         step = 1 if target >= frame else -1

@@ -8,21 +8,20 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cvat_action import journal as journals
 from cvat_action import report
-from cvat_action.clicked import Clicked, draw
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
 from cvat_action.detections import Detection, Reader
 from cvat_action.detectors import file_detector, only_label, tell_left_out
 from cvat_action.errors import ActionError
 from cvat_action.formats import check_output, read_document, read_results, write_document
-from cvat_action.formats.document import Document, Edit, edited, local_job
-from cvat_action.job import Annotations, Job, Wire, check_range
+from cvat_action.formats.document import Document, local_job
+from cvat_action.job import Annotations, Job, check_range
 from cvat_action.journal import Journal
 from cvat_action.look import annotations_to_look
 from cvat_action.media import Media, open_media
@@ -63,19 +62,15 @@ class Files:
     out: Path
     model: str | None = None
     step: bool = False
-    drawn: tuple[Wire, ...] = ()
-    """the shapes that were made from clicks; the run writes them with the annotations"""
 
 
 def run_local(
     files: Files, frame: int | None, options: Options, pace: Pace, output: Output,
-    *, path: Path | None = None, dry_run: bool = False, clicked: Sequence[Clicked] = (),
-    kind: str = "mask",
+    *, path: Path | None = None, dry_run: bool = False,
 ) -> int:  # fmt: skip
     """The exit code. Raises ActionError.
 
-    frame: None: the first annotated frame, tracking backwards the last. clicked: objects that are
-    not drawn; kind: what they become.
+    frame: None: the first annotated frame, tracking backwards the last.
     """
     check_pictures(output)
     media, document, job = _open(files)
@@ -89,11 +84,6 @@ def run_local(
     if path.exists() and not dry_run:
         raise journals.in_the_way(path, "local")
     with _loaded_when_asked(files.model) as load:
-        if clicked:
-            start = LocalTracker(load(), media).start
-            drawn = draw(start, document.annotations, job, frame, clicked, kind)
-            files = replace(files, drawn=drawn)
-            document = edited(document, Edit(shapes=drawn))
         return _begin(files, media, document, job, options, pace, output, path, dry_run, load)
 
 
@@ -169,7 +159,6 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
         except (KeyError, TypeError):
             raise ActionError(f"{path} belongs to a run on a server; use track --resume.") from None
         media, document, job = _open(files)
-        document = edited(document, Edit(shapes=files.drawn))
         plan = plan_from_json(record.plan, job)
         record.states = [None] * len(record.states)  # they went with the process
         with _loaded_when_asked(files.model) as load:
@@ -225,7 +214,6 @@ def _files_as_json(files: Files) -> dict[str, Any]:
         "out": str(files.out.resolve()),
         "model": files.model,
         "step": files.step,
-        "drawn": list(files.drawn),
     }
 
 

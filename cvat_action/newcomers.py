@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Objects that a detector finds and nobody tracks: they begin where they are found.
+"""Objects that were clicked on, or that a detector finds and nobody tracks.
 
-On the first frame of a run, and on every K-th, the detector says what is there. What overlaps
-neither a tracked object nor anything else on the frame is new, and is tracked on with the others.
+They begin where they are found. On the first frame of a run, and on every K-th, the detector says
+what is there. What overlaps neither a tracked object nor anything else on the frame is new, and is
+tracked on with the others.
 """
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
+from cvat_action.clicked import find_clicked
 from cvat_action.detections import SAME, Detection, Outline, new_ones
 from cvat_action.errors import ActionError
 from cvat_action.identity import free_number, number_of_drawing
@@ -52,21 +55,27 @@ def first_ones(
 ) -> list[Seed]:
     """The objects that begin on the first frame, whose shapes the look holds whole.
 
-    finder: None: nothing is looked for. tracker: gives the one that makes masks of boxes. Raises
-    ActionError.
+    finder: None: nothing is looked for. tracker: gives the one that makes masks of clicks and
+    boxes. Raises ActionError.
     """
-    if finder is None:
-        return []
-    there = _outlines(outlines_on(job, look.annotations, options.frame))
-    found = _wanted(finder, job, options, options.frame)
-    new, left = new_ones(found, there, options.most_found)
-    _tell(finder, options.frame, found, new, left)
-    if options.masks:
-        try:
-            new = _to_masks(Loop(tracker(), job, [], pace), options.frame, new)
-        except CallFailed as failure:
-            raise ActionError(f"Frame {options.frame}: {failure}") from failure
-    return [_seed(d, options.frame, number) for number, d in enumerate(new, 1)]
+    frame = options.frame
+    there = _outlines(outlines_on(job, look.annotations, frame))
+    new: list[Detection] = []
+    try:
+        if options.points:
+            ask = partial(_ask, lambda: Loop(tracker(), job, [], pace), frame)
+            new = find_clicked(options, job, there, ask)
+        if finder:
+            found = _wanted(finder, job, options, frame)
+            there += [Outline(d.type, d.points) for d in new]
+            others, left = new_ones(found, there, max(options.most_found - len(new), 0))
+            _tell(finder, frame, found, others, left)
+            if options.masks:
+                others = _to_masks(Loop(tracker(), job, [], pace), frame, others)
+            new += others
+    except CallFailed as failure:
+        raise ActionError(f"Frame {frame}: {failure}") from failure
+    return [_seed(d, frame, number) for number, d in enumerate(new, 1)]
 
 
 @dataclass
@@ -120,7 +129,7 @@ class Newcomers:
 
     def _there(self, look: Look, objects: Sequence[TrackedObject], frame: int) -> list[Outline]:
         tracked = [
-            (o.seed.type, t.points)
+            (o.seed.ref, o.seed.type, t.points)
             for o in objects
             if (t := o.frames.get(frame)) and t.points is not None
         ]
@@ -171,12 +180,27 @@ def object_of(seed: Seed, memory: str | None, tolerance: float | None) -> Tracke
 def _to_masks(loop: Loop, frame: int, new: Sequence[Detection]) -> list[Detection]:
     """Boxes as the masks that the tracker finds for them; those that it finds none for go."""
     boxes = [d for d in new if d.type == "rectangle"]
-    drawn = [TrackedObject(_seed(d, frame, 0)) for d in boxes]
-    masks = iter(loop.boxes_to_masks(frame, drawn))
-    whole = [
-        replace(d, type="mask", points=next(masks)) if d.type == "rectangle" else d for d in new
-    ]
-    return [d for d in whole if d.points]
+    prompts = [{"type": "rectangle", "points": list(d.points)} for d in boxes]
+    masks = iter(_ask(lambda: loop, frame, "mask", prompts))
+    whole = []
+    for d in new:
+        if d.type == "rectangle":
+            mask, why = next(masks)
+            if mask is None or mask.points is None:
+                logger.warning("Frame %d: a box gives no mask: %s.", frame, why.rstrip("."))
+                continue
+            d = replace(d, type="mask", points=mask.points)
+        whole.append(d)
+    return whole
+
+
+def _ask(
+    loop: Callable[[], Loop], frame: int, kind: str, prompts: Sequence[Wire]
+) -> list[tuple[Tracked | None, str]]:
+    """What the tracker finds of prompts, as shapes of this type; None and why where nothing."""
+    nothing = Detection(0, kind, ())
+    objects = [TrackedObject(_seed(nothing, frame, n)) for n in range(1, len(prompts) + 1)]
+    return loop().outlines(frame, objects, prompts)
 
 
 def _wanted(finder: Finder, job: Job, options: Options, frame: int) -> list[Detection]:
@@ -210,8 +234,8 @@ def _seed(d: Detection, frame: int, count: int) -> Seed:
     )
 
 
-def _outlines(drawn: Iterable[tuple[str, Sequence[float]]]) -> list[Outline]:
-    return [Outline(kind, points) for kind, points in drawn]
+def _outlines(drawn: Iterable[tuple[str, str, Sequence[float]]]) -> list[Outline]:
+    return [Outline(kind, points, f"object {ref}") for ref, kind, points in drawn]
 
 
 def _is_there(outline: Outline, there: Sequence[Outline]) -> bool:

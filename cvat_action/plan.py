@@ -58,6 +58,10 @@ class Options:
     """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
     sparse: float | None = None
     """least IoU of what CVAT makes between sparse keyframes; None: a keyframe on every frame"""
+    points: tuple[str, ...] = ()
+    """`LABEL x,y -x,y`: objects that begin with clicks on the frame"""
+    points_as: str = "mask"
+    """what they become: `mask` or `polygon`"""
     detect: str | None = None
     """a function of the server, or a file of detections, whose objects are tracked too"""
     threshold: float | None = None
@@ -71,7 +75,7 @@ class Options:
     every: int = 0
     """look for new objects on every so many frames; 0: on the first frame only"""
     most_found: int = MOST_FOUND
-    """new objects of a run"""
+    """objects of a run that were found"""
     masks: bool = False
     """detected boxes become masks"""
 

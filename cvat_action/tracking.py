@@ -391,23 +391,30 @@ class Loop:
                 o.state, o.state_before = state, None
         self.start(anew)
 
-    def boxes_to_masks(self, frame: int, objects: Sequence[TrackedObject]) -> list[Sequence[float]]:
-        """The points of the mask that the tracker finds for the box of each object, or none."""
+    def outlines(
+        self, frame: int, objects: Sequence[TrackedObject], prompts: Sequence[dict[str, Any]]
+    ) -> list[tuple[Tracked | None, str]]:
+        """What the tracker finds on a frame: the outline of each object, or None and why.
+
+        objects: only their types count, in which they are answered. prompts: a shape of a request
+        for each (docs/request.md).
+        """
+        prompt_of = {id(o): prompt for o, prompt in zip(objects, prompts, strict=True)}
 
         def call(chunk: list[TrackedObject]) -> Answer:
-            shapes = [{**shape_to_start_from(o), "answer": "mask"} for o in chunk]
-            return self._tracker.start(frame, shapes)
+            asked = [{**prompt_of[id(o)], "answer": o.seed.type} for o in chunk]
+            return self._tracker.start(frame, asked)
 
-        masks: dict[int, Sequence[float]] = {}
+        found: dict[int, tuple[Tracked | None, str]] = {}
         width, height = self._job.size(frame)
         for o, (shape, _, score, fault) in self._call(frame, objects, call):
-            found, wrong = _shape_to_tracked(shape, "mask", width, height, score)
-            if found and found.points:
-                masks[id(o)] = found.points
+            outline, wrong = _shape_to_tracked(shape, o.seed.type, width, height, score)
+            if outline and outline.points is not None:
+                found[id(o)] = outline, ""
             else:
                 why = fault["message"] if fault else wrong or "the tracker sees nothing there"
-                logger.warning("Frame %d: a box gives no mask: %s.", frame, why.rstrip("."))
-        return [masks.get(id(o), ()) for o in objects]
+                found[id(o)] = None, why.rstrip(".")
+        return [found.get(id(o), (None, o.stopped or "")) for o in objects]
 
     def adopt(self, o: TrackedObject, others: Sequence[tuple[TrackedObject, int]]) -> None:
         """Lets an object stand on the drawings of others, each so many steps ahead or behind."""

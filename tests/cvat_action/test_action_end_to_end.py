@@ -192,8 +192,11 @@ def test_without_a_server_the_same_comes_out(cvat, job, act, folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["mask", "polygon"])
-def test_an_object_is_clicked_on_and_tracked(act, folder, tmp_path, monkeypatch, kind):
-    """Beside what is drawn, which stays as it is; also if the run breaks and is resumed."""
+def test_an_object_is_clicked_on_and_tracked(act, cvat, job, folder, tmp_path, monkeypatch, kind):
+    """Beside what is drawn, which stays as it is; also if the run breaks and is resumed.
+
+    On files and on a server alike.
+    """
     (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[:1])))
     y, x = np.argwhere(truth(0)[1])[truth(0)[1].sum() // 2]
     label = LABELS[0]["name"]
@@ -234,6 +237,17 @@ def test_an_object_is_clicked_on_and_tracked(act, folder, tmp_path, monkeypatch,
     frames = [s["frame"] for s in shapes if s["type"] == kind]
     assert sorted(set(frames)) == [0, 1, 2]
     assert len(shapes) == 6  # two objects on three frames
+    job.shapes = seeds()[:1]
+    cvat.functions["sam2"].shape_types = ("mask", "polygon", "rectangle", "points")
+    track = ("track", "--job", 42, "--frame", 0, "--target-frame", 2, "--function", "sam2")
+    result = act(*track, "--points", clicks, "--points-as", kind)
+    assert result.code == 0, result.log
+    for frame in range(2):  # on frame 2 the resumed run began anew
+        here, there = (
+            sorted(s["points"] for s in held if (s["frame"], s["type"]) == (frame, kind))
+            for held in (job.shapes, shapes)
+        )
+        assert here == [pytest.approx(points, abs=0.006) for points in there]
 
 
 def box_of(mask):

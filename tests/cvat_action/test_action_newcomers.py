@@ -283,6 +283,146 @@ def test_labels_that_are_not_the_jobs(act, cvat, job, detector):
     assert "Say which become which with --map MODEL=LABEL" in act(*DETECT).log
 
 
+# --- clicks --------------------------------------------------------------------------------------
+
+CLICKED = [0, 64, 6, 30, 13, 37]
+"""the mask that the tracker finds for clicks whose topmost is at y = 31"""
+POINTS = (*TRACK, "--points", "car 8,31 9.5,33 -20,40")
+
+
+@pytest.fixture
+def clickable(cvat, job, function):
+    cvat.functions["pth-facebookresearch-sam2-tracker"].shape_types = (
+        "mask", "polygon", "rectangle", "points",
+    )  # fmt: skip
+    function.answers[31, 10] = {"type": "mask", "points": CLICKED}
+
+
+SQUARE = ("mask", -4.0, 30.0)
+
+
+def test_what_is_clicked_on_is_tracked_written_once_and_taken_back(
+    act, job, function, clickable, tmp_path
+):
+    job.shapes = [shape("mask", MASK, id=1)]
+    shown = act(*POINTS, "--dry-run")
+    assert "new:1   car    mask  a mask shape per frame" in shown.out, shown.log
+    assert len(job.shapes) == 1
+    result = act(*POINTS, "--json")
+    assert result.code == 0, result.log
+    assert function.bodies[0]["shapes"] == [
+        {"type": "points", "points": [8, 31, 9.5, 33], "neg_points": [[20, 40]], "answer": "mask"}
+    ]
+    assert frames_by_place(job.shapes) == {
+        ("mask", -6.0, 20.0): list(range(10, 21)), SQUARE: list(range(10, 21)),
+    }  # fmt: skip
+    again = act(*POINTS, "--replace")
+    assert again.code == 1
+    assert "object 1 (car) is already there on frame 10: object " in again.log
+    (receipt,) = (tmp_path / "state").rglob("receipts/*.jsonl")
+    assert act("undo", receipt).code == 0
+    assert [s["id"] for s in job.shapes] == [1]
+
+
+@pytest.mark.parametrize("how", ["killed", "lost", "late"])
+def test_a_run_that_breaks_writes_what_was_clicked_on_once(
+    act, cvat, job, function, clickable, how
+):
+    if how == "killed":
+        function.refuse = lambda frame, count: 404 if frame == 18 else None
+    else:
+        cvat.faults.append(
+            Fault("PATCH", r"/api/jobs/\d+/annotations/", 504, after=how == "late", times=1)
+        )
+    broken = act(*POINTS, "--json")
+    if broken.code:
+        function.refuse = lambda frame, count: None
+        function.answers.clear()  # no click is asked for again
+        assert act(*broken.json["resume"].split()[-3:]).code == 0
+    assert frames_by_place(job.shapes) == {SQUARE: list(range(10, 21))}
+
+
+def test_a_polygon_that_is_clicked_on_becomes_a_track(act, job, function, clickable):
+    function.answers[31, 10] = {"type": "polygon", "points": POLYGON}
+    convert = ("--points-as", "polygon", "--convert-polygon-shapes-to-tracks", "--tolerance", 0.01)
+    result = act(*POINTS, *convert)
+    assert result.code == 0, result.log
+    assert function.bodies[0]["shapes"][0]["tolerance"] == 0.01
+    assert [k["frame"] for k in job.tracks[0]["shapes"]] == list(range(10, 22))
+    assert job.shapes == []
+
+
+def test_what_a_detector_finds_of_what_is_clicked_on_is_not_doubled(act, job, detector, clickable):
+    detector.on_frame = {10: [found([6.0, 30.0, 14.0, 38.0]), found(POLYGON)]}
+    result = act(*POINTS, "--detect", "det", "--json")
+    assert result.code == 0, result.log
+    assert {place[0] for place in frames_by_place(job.shapes)} == {"mask", "polygon"}
+    assert [o["object"] for o in result.json["objects"]] == ["new:1", "new:2"]
+
+
+def test_what_a_person_draws_meanwhile_where_was_clicked_stays(act, cvat, job, clickable):
+    """It came between the plan and the writing, on two frames."""
+    drawn = [shape("rectangle", [n - 4.0, 30.0, n + 4.0, 38.0], id=n, frame=n) for n in (10, 12)]
+    answer = cvat.answer
+
+    def meanwhile(method, path, query, body):
+        if method == "PATCH" and drawn:
+            raise AssertionError("written before it was looked at again")
+        if path.endswith("/annotations/") and function_called:
+            job.shapes += [drawn.pop() for _ in range(len(drawn))]
+        if path.startswith("/api/lambda/functions/"):
+            function_called.append(path)
+        return answer(method, path, query, body)
+
+    function_called = []
+    cvat.answer = meanwhile
+    result = act(*POINTS)
+    assert result.code == 3, result.log
+    masks = frames_by_place(s for s in job.shapes if s["type"] == "mask")
+    assert masks == {SQUARE: [11, *range(13, 21)]}
+
+
+NO_OBJECT = {"code": "bad_shape", "message": "No such click."}
+
+
+@pytest.mark.parametrize(
+    ("points", "sentence"),
+    [
+        (["car 99,5"], "object 1 (car): The click (99, 5) does not lie on the image of 64 x 48"),
+        (["car 8,31", "car nan,5"], "object 2 (car): The points must be finite numbers."),
+        (["car inf,5"], "The points must be finite numbers."),
+        (["car -8,31"], "all clicks have a minus"),
+        (["car"], "'car': it ends with no click. Write 'LABEL x,y x,y -x,y'"),
+        (["8,31"], "it begins with no label"),
+        (["car 8,31,4"], "it ends with no click"),
+        ([""], "it ends with no click"),
+        (["tram, red 8,31"], "There is no label 'tram, red' in job 42. Its labels: car, person."),
+        (["car" + " 8,31" * 5000], "5000 clicks on one object; the limit is 64."),
+        (["car 8,31", "car 9,31"], "object 2 (car) is already there on frame 10: --points, obj"),
+        (["car 8,31", "car 9,7"], "object 2 (car): No such click. Click on more of it"),
+        (["car 8,9"], "object 1 (car): the tracker sees nothing there. Click on more of it"),
+    ],
+)
+def test_hostile_clicks_name_what_is_wrong_and_write_nothing(
+    act, job, function, clickable, points, sentence
+):
+    function.errors[7, 10] = [NO_OBJECT]
+    function.answers[9, 10] = None
+    result = act(*TRACK, *(word for text in points for word in ("--points", text)))
+    assert result.code == 1
+    assert sentence in result.log
+    assert "Traceback" not in result.log
+    assert job.shapes == []
+
+
+def test_a_tracker_or_a_job_that_cannot_be_clicked_on(act, cvat, job, clickable):
+    job.labels = [*LABELS, {**LABELS[0], "id": 9}]
+    assert "2 labels of job 42 are called 'car'. Rename all but one." in act(*POINTS).log
+    cvat.functions["pth-facebookresearch-sam2-tracker"].shape_types = ("mask",)
+    assert "takes no clicks, which --points needs" in act(*POINTS).log
+    assert "--points-as is for --points" in act(*TRACK, "--points-as", "mask").log
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
