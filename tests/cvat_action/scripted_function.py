@@ -7,13 +7,11 @@ never changes; a frame's number is the value of its first pixel.
 
 import base64
 import io
-import json
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from local_server import JsonServer
 from PIL import Image
 
 WIDTH, HEIGHT = 64, 48
@@ -40,7 +38,7 @@ def moved(shape: dict[str, Any], by: int = 1) -> dict[str, Any]:
     return {"type": shape["type"], "points": points}
 
 
-class ScriptedFunction:
+class ScriptedFunction(JsonServer):
     def __init__(self) -> None:
         self.lost: set[tuple[int, int]] = set()
         """(object, frame): not visible there"""
@@ -56,20 +54,7 @@ class ScriptedFunction:
         """the requests, in order, without their images"""
         self.calls: list[tuple[str, int, list[int]]] = []
         """start, step or correct, frame, objects"""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        server.daemon_threads = True
-        self._server = server
-        self._thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__()
 
     def answer(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         picture = Image.open(io.BytesIO(base64.b64decode(request["image"])))
@@ -106,21 +91,3 @@ class ScriptedFunction:
         corrects = states and any(shape and "correction" in shape for shape in shapes)
         self.calls.append(("correct" if corrects else "step" if states else "start", frame, seen))
         return 200, columns
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        function = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, body = function.answer(request)
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        return Handler

@@ -16,11 +16,12 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from django.core.signing import BadSignature, TimestampSigner
+from local_server import LocalServer
 from standin_detector import WrongMapping, detections_to_shapes, label_mapping
 
 STATE_SECONDS = 8 * 3600
@@ -102,7 +103,7 @@ class Refused(Exception):
         self.body = body
 
 
-class StandinCvat:
+class StandinCvat(LocalServer):
     refused_actions: frozenset[str] = frozenset()
     """of PATCH, that end with a 500"""
 
@@ -122,19 +123,7 @@ class StandinCvat:
         """seconds that every state is older than it is"""
         self._next_id = 1000
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(_handler_for(self))
 
     def add_job(self, job: StandinJob) -> StandinJob:
         for shape in job.shapes:

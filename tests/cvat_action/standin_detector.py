@@ -9,12 +9,11 @@ of the server.
 import base64
 import io
 import json
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
 from typing import Any
 
+from local_server import JsonServer
 from PIL import Image
 
 
@@ -84,7 +83,7 @@ def _first_pixel(picture: bytes) -> int:
     return int(Image.open(io.BytesIO(picture)).getpixel((0, 0)))  # type: ignore[arg-type]
 
 
-class ScriptedDetector:
+class ScriptedDetector(JsonServer):
     """A function over HTTP."""
 
     def __init__(self) -> None:
@@ -95,36 +94,10 @@ class ScriptedDetector:
         self.asked: list[int] = []
         self.bodies: list[dict[str, Any]] = []
         """the requests, without their images"""
-        detector = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                data = json.dumps(detector.answer(request)).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def answer(self, request: dict[str, Any]) -> Any:
+    def answer(self, request: dict[str, Any]) -> tuple[int, Any]:
         frame = self.frame_of(base64.b64decode(request.pop("image")))
         self.asked.append(frame)
         self.bodies.append(request)
-        return self.on_frame.get(frame, [])
+        return 200, self.on_frame.get(frame, [])
