@@ -80,19 +80,25 @@ def test_the_training_encoder_equals_the_models_own(small) -> None:
     assert our_sizes == sizes
 
 
-def masks_in_training(plan: Plan, clip: Clip) -> np.ndarray:
-    """What training's tracker answers, bool (T, N, H, W), frames in the order of the clip."""
+def tracker_on(clip: Clip, times: tuple[int, ...], images: torch.Tensor | None = None) -> Tracker:
+    """Training's tracker over the first frames of a clip; they are black without images."""
     model = build_predictor()
     resize_input(model, SIDE)
+    masks = torch.from_numpy(clip.masks[: len(times)]).transpose(0, 1)
+    if images is None:
+        images = torch.zeros(1, len(times), 3, SIDE, SIDE)
+    objects = torch.zeros(len(masks), dtype=torch.long)
+    rng = np.random.default_rng(0)
+    return Tracker(model, Tap(model), images, masks, objects, times, rng)
+
+
+def masks_in_training(plan: Plan, clip: Clip) -> np.ndarray:
+    """What training's tracker answers, bool (T, N, H, W), frames in the order of the clip."""
     images = torch.from_numpy(clip.frames)[None].permute(0, 1, 4, 2, 3).float() / 255
     images = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    masks = torch.from_numpy(clip.masks).transpose(0, 1)
     times = tuple(range(len(clip.frames)))
     with torch.no_grad():
-        tracker = Tracker(
-            model, Tap(model), images, masks, torch.zeros(len(masks), dtype=torch.long), times,
-            np.random.default_rng(0),
-        )  # fmt: skip
+        tracker = tracker_on(clip, times, images)
         tracker.track(plan)
     bank = tracker.bank["cond_frame_outputs"] | tracker.bank["non_cond_frame_outputs"]
     logits = torch.stack([bank[t]["pred_masks"][:, 0] for t in times])
@@ -122,13 +128,7 @@ def test_a_correction_joins_in_training_as_in_the_official_predictor(
 
 
 def test_two_initial_conditioning_frames_are_both_in_the_memory(clip) -> None:
-    model = build_predictor()
-    resize_input(model, SIDE)
-    tracker = Tracker(
-        model, Tap(model), torch.zeros(1, 4, 3, SIDE, SIDE),
-        torch.from_numpy(clip.masks[:4]).transpose(0, 1), torch.zeros(2, dtype=torch.long),
-        (0, 4, 5, 7), np.random.default_rng(0),
-    )  # fmt: skip
+    tracker = tracker_on(clip, (0, 4, 5, 7))
     with torch.no_grad():
         answers = tracker.track(Plan("mask", second=2))
     assert set(tracker.bank["cond_frame_outputs"]) == {0, 5}
@@ -137,13 +137,7 @@ def test_two_initial_conditioning_frames_are_both_in_the_memory(clip) -> None:
 
 
 def test_every_correction_click_is_in_the_loss(clip) -> None:
-    model = build_predictor()
-    resize_input(model, SIDE)
-    tracker = Tracker(
-        model, Tap(model), torch.zeros(1, 3, 3, SIDE, SIDE),
-        torch.from_numpy(clip.masks[:3]).transpose(0, 1), torch.zeros(2, dtype=torch.long),
-        (0, 1, 2), np.random.default_rng(0),
-    )  # fmt: skip
+    tracker = tracker_on(clip, (0, 1, 2))
     with torch.no_grad():
         answers = tracker.track(Plan("click", corrections=2, second=2, joined=True))
     # Frame 0: a click and two corrections. Frame 1: tracked. Frame 2: tracked, two corrections.

@@ -453,9 +453,19 @@ test('a rectangle that sticks out is cut at the border', async () => {
 
 // Calls that hang, and a job that is closed
 
-test('a call that never ends can be cancelled, and is repeated after a limit', async () => {
+/** Tracks a mask to frame 6, with fake timers, and cancels after so many ms. */
+async function cancelAfter(bench: Bench, ms: number): Promise<void> {
     vi.useFakeTimers();
     let cancelled = false;
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    const running = bench.runAll(2, 6, { cancelled: () => cancelled });
+    await vi.advanceTimersByTimeAsync(ms);
+    cancelled = true;
+    await vi.advanceTimersByTimeAsync(400);
+    await running;
+}
+
+test('a call that never ends can be cancelled, and is repeated after a limit', async () => {
     let hanging = 0;
     const bench = createBench({
         invoke: moving(),
@@ -465,53 +475,28 @@ test('a call that never ends can be cancelled, and is repeated after a limit', a
             return never();
         },
     });
-    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
-    const running = bench.runAll(2, 6, { cancelled: () => cancelled });
-    await vi.advanceTimersByTimeAsync(CALL_LIMIT_MS + 1000);
+    await cancelAfter(bench, CALL_LIMIT_MS + 1000);
     expect(hanging).toBe(2);
     expect(bench.progress.map(({ message }) => message)).toContain(
         "CVAT's server did not answer within 130 s. Trying again in 1 s.",
     );
-    cancelled = true;
-    await vi.advanceTimersByTimeAsync(400);
-    await running;
     expect(bench.reports[0].title).toBe('Tracking was cancelled');
     expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([2, 3]);
 });
 
-test('a list of functions that never comes can be cancelled', async () => {
-    vi.useFakeTimers();
-    let cancelled = false;
-    const bench = createBench({ invoke: moving() });
-    bench.core.lambda.list = never;
-    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
-    const running = bench.runAll(2, 6, { cancelled: () => cancelled });
-    await vi.advanceTimersByTimeAsync(1000);
-    cancelled = true;
-    await vi.advanceTimersByTimeAsync(400);
-    await running;
-    expect(said(bench)).toBe('Nothing was tracked and nothing has changed.');
-});
-
 test.each([
+    ['the list of functions', never],
     ['the frames', (bench: Bench) => Object.assign(bench.job.frames, { frameNumbers: never })],
     ['a frame', (bench: Bench) => Object.assign(bench.job.frames, { get: never })],
     ['the annotations', (bench: Bench) => Object.assign(bench.job.annotations, { export: never })],
     ['the objects', (bench: Bench) => Object.assign(bench.job.annotations, { get: never })],
 ])('Cancel works while CVAT does not give %s', async (_what, hang) => {
-    vi.useFakeTimers();
-    let cancelled = false;
     const bench = createBench({ invoke: moving() });
-    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
     bench.core.lambda.list = async () => {
-        hang(bench);
+        await hang(bench);
         return { models: [TRACKER], count: 1 };
     };
-    const running = bench.runAll(2, 6, { cancelled: () => cancelled });
-    await vi.advanceTimersByTimeAsync(1000);
-    cancelled = true;
-    await vi.advanceTimersByTimeAsync(400);
-    await running;
+    await cancelAfter(bench, 1000);
     expect(said(bench)).toBe('Nothing was tracked and nothing has changed.');
     expect(bench.calls).toEqual([]);
 });
