@@ -84,7 +84,9 @@ def propose(
     visible = [f for f in range(len(truth)) if truth[f].any()]
     if proposal in ("eye", "ahead"):
         bad = [f for f in visible if jaccard(found.masks[f], truth[f]) < GOOD_IOU]
-        return bad[0] if bad and proposal == "eye" else _ahead(bad, drawn)
+        if not bad:
+            return None
+        return bad[0] if proposal == "eye" else _ahead(bad, drawn)
     left = [f for f in visible if f not in looked]
     if not left:
         return None
@@ -94,10 +96,8 @@ def propose(
     return max(left, key=lambda f: doubt[f])
 
 
-def _ahead(bad: list[int], drawn: Mapping[int, Bitmap]) -> int | None:
-    """bad: the frames that are wrong, rising. Looks at those before the next drawn frame."""
-    if not bad:
-        return None
+def _ahead(bad: list[int], drawn: Mapping[int, Bitmap]) -> int:
+    """bad: the wrong frames in order, at least one. Those behind the next drawn frame wait."""
     before = max(frame for frame in drawn if frame < bad[0])
     after = min((frame for frame in drawn if frame > bad[0]), default=bad[-1] + 1)
     stretch = [frame for frame in bad if frame < after]
