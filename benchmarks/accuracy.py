@@ -29,6 +29,8 @@ from training.clips import Clip
 from training.evaluation_set import SUBSETS, Subset, parameters_hash
 from training.tally import Tally, merged
 
+Judged = tuple[dict[str, Tally], dict[str, list[float]]]
+
 EXACT = "float32"
 POLICY = Settings().memory_policy
 
@@ -102,32 +104,32 @@ def accuracy_of(
             if clock.is_over():
                 for other in futures:
                     other.cancel()
-    rows = []
-    for variant in variants:
-        tally = merged([tallies[variant.name] for tallies, _ in done])
-        ious = [iou for _, each in done for iou in each[variant.name]]
-        rows.append(
-            {
-                "name": variant.name,
-                "j": statistics.fmean(tally.j),
-                "f": statistics.fmean(tally.f),
-                "j_and_f": tally.j_and_f,
-                "found_again": statistics.fmean(tally.found) if tally.found else None,
-                "iou_with_float32": statistics.fmean(ious),
-                "object_frames": len(ious),
-            }
-        )
     return {
         "model": MICRO,
         "evaluation_set": parameters_hash(),
         "clips": len(done),
         "of": sum(subset.clips for subset in subsets),
         "frames": subsets[0].frames,
-        "rows": rows,
+        "rows": [_row(variant.name, done) for variant in variants],
     }
 
 
-def judge(job: Job) -> tuple[dict[str, Tally], dict[str, list[float]]]:
+def _row(name: str, done: list[Judged]) -> dict[str, Any]:
+    """What one variant scored on all clips."""
+    tally = merged([tallies[name] for tallies, _ in done])
+    ious = [iou for _, each in done for iou in each[name]]
+    return {
+        "name": name,
+        "j": statistics.fmean(tally.j),
+        "f": statistics.fmean(tally.f),
+        "j_and_f": tally.j_and_f,
+        "found_again": statistics.fmean(tally.found) if tally.found else None,
+        "iou_with_float32": statistics.fmean(ious),
+        "object_frames": len(ious),
+    }
+
+
+def judge(job: Job) -> Judged:
     """By variant: what it scores on one clip, and IoUs with float32 by object and frame."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

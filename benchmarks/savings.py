@@ -145,6 +145,37 @@ def _channels_last(encoder: torch.nn.Module) -> Iterator[None]:
         layer.weight.data = weight
 
 
+def _attend_to_noise(
+    ours: ModelHandler, cache: MemoryCache
+) -> Callable[[torch.nn.Module, str, int, int], None]:
+    """Runs a memory attention in a precision, for the objects from a first to before a last.
+
+    Each object has a full memory bank of noise.
+    """
+    layout, device = ours.layout, ours.device
+    channels = layout.pointer_channels
+    frame = torch.randn(layout.tokens, channels, device=device)
+    frame_positions = torch.randn(layout.tokens, channels, device=device)
+    ages = [layout.recent, *range(layout.recent - 1, -1, -1)]
+    memories = [[noise_memory(ours, cache) for _ in ages] for _ in range(OBJECTS)]
+    tokens = (layout.pointers + 1) * channels // layout.channels
+    pointers = torch.randn(OBJECTS, tokens, layout.channels, device=device)
+    pointer_positions = torch.randn(OBJECTS, tokens, layout.channels, device=device)
+
+    def attend(module: torch.nn.Module, precision: str, first: int, last: int) -> None:
+        with autocast(device, precision):
+            module(
+                frame,
+                frame_positions,
+                memories[first:last],
+                [ages] * (last - first),
+                pointers[first:last],
+                pointer_positions[first:last],
+            )
+
+    return attend
+
+
 def _attention_rows(
     rows: dict[tuple[str, str], Callable[[], object]], ours: ModelHandler, official: Any
 ) -> None:
@@ -168,27 +199,7 @@ def _attention_rows(
 
     cache = MemoryCache(CACHE_BYTES)
     uncached, cached = rearranged(MemoryCache(0)), rearranged(cache)
-    pixels = layout.tokens
-    channels = layout.pointer_channels
-    frame = torch.randn(pixels, channels, device=device)
-    frame_positions = torch.randn(pixels, channels, device=device)
-    frames = layout.recent + 1
-    memories = [[noise_memory(ours, cache) for _ in range(frames)] for _ in range(OBJECTS)]
-    ages = [layout.recent, *range(layout.recent - 1, -1, -1)]
-    tokens = (layout.pointers + 1) * channels // layout.channels
-    pointers = torch.randn(OBJECTS, tokens, layout.channels, device=device)
-    pointer_positions = torch.randn(OBJECTS, tokens, layout.channels, device=device)
-
-    def attend(module: torch.nn.Module, precision: str, first: int, last: int) -> None:
-        with autocast(device, precision):
-            module(
-                frame,
-                frame_positions,
-                memories[first:last],
-                [ages] * (last - first),
-                pointers[first:last],
-                pointer_positions[first:last],
-            )
+    attend = _attend_to_noise(ours, cache)
 
     def attend_with_fused_kernels() -> None:
         with mock.patch.object(memory_attention, "attend", attend_fused):
@@ -198,6 +209,7 @@ def _attention_rows(
         for number in range(OBJECTS):
             attend(cached, "float32", number, number + 1)
 
+    frames = layout.recent + 1
     group = f"memory attention, 1 object, {frames} memory frames"
     rows[group, "official, float32 (this is what we run in float32)"] = lambda: attend(
         plain, "float32", 0, 1

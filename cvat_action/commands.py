@@ -91,13 +91,7 @@ def run_track(
     )
     for warning in plan.warnings:
         logger.warning(warning)
-    makes_tracks = any(plan.becomes_track(s) for s in plan.seeds)
-    if (makes_tracks or (options.every and options.convert)) and not server.takes_tracks(job):
-        raise ActionError(
-            f"The task of job {job.id} has a pool of ground truth frames, and CVAT refuses tracks "
-            "in such tasks. Track polygons as shapes (without "
-            "--convert-polygon-shapes-to-tracks), and leave out tracks with --object."
-        )
+    _check_takes_tracks(server, job, plan)
     if dry_run:
         report.print_plan(plan, as_json=output.as_json)
         return COMPLETE
@@ -109,6 +103,18 @@ def run_track(
     kept = {"path": str(receipt.path), "head": receipt.head}
     journal = Journal.begin(path, plan_as_json(plan), kept)
     return _run(server, plan, journal, receipt, None, pace, output, finder)
+
+
+def _check_takes_tracks(server: Server, job: Job, plan: Plan) -> None:
+    may_make_tracks = any(plan.becomes_track(s) for s in plan.seeds) or (
+        plan.options.every and plan.options.convert
+    )
+    if may_make_tracks and not server.takes_tracks(job):
+        raise ActionError(
+            f"The task of job {job.id} has a pool of ground truth frames, and CVAT refuses tracks "
+            "in such tasks. Track polygons as shapes (without "
+            "--convert-polygon-shapes-to-tracks), and leave out tracks with --object."
+        )
 
 
 def _finder(

@@ -42,28 +42,11 @@ class MemoryOracle:
             lambda _, **options: self._prepare(**options), predictor
         )
 
-    def _prepare(
-        self,
-        *,
-        frame_idx: int,
-        is_init_cond_frame: bool,
-        current_vision_feats: list[Tensor],
-        current_vision_pos_embeds: list[Tensor],
-        feat_sizes: list[tuple[int, int]],
-        output_dict: dict[str, dict[int, Outputs]],
-        **rest: Any,
-    ) -> Tensor:
-        if is_init_cond_frame:
-            return self._original(
-                frame_idx=frame_idx,
-                is_init_cond_frame=True,
-                current_vision_feats=current_vision_feats,
-                current_vision_pos_embeds=current_vision_pos_embeds,
-                feat_sizes=feat_sizes,
-                output_dict=output_dict,
-                **rest,
-            )
-        predictor = self._predictor
+    def _prepare(self, **asked: Any) -> Tensor:
+        if asked["is_init_cond_frame"]:
+            return self._original(**asked)
+        predictor, frame_idx = self._predictor, asked["frame_idx"]
+        output_dict: dict[str, dict[int, Outputs]] = asked["output_dict"]
         drawn = output_dict["cond_frame_outputs"]
         past = {t: o for t, o in output_dict["non_cond_frame_outputs"].items() if t < frame_idx}
         anchors = self._anchors(drawn, past, frame_idx) if self._policy == "anchors" else []
@@ -97,13 +80,13 @@ class MemoryOracle:
         )
         positions.append(time.repeat_interleave(each, dim=0))
         attended = predictor.memory_attention(
-            curr=current_vision_feats,
-            curr_pos=current_vision_pos_embeds,
+            curr=asked["current_vision_feats"],
+            curr_pos=asked["current_vision_pos_embeds"],
             memory=torch.cat(tokens),
             memory_pos=torch.cat(positions),
             num_obj_ptr_tokens=len(tokens[-1]),
         )
-        return attended.permute(1, 2, 0).view(1, predictor.hidden_dim, *feat_sizes[-1])
+        return attended.permute(1, 2, 0).view(1, predictor.hidden_dim, *asked["feat_sizes"][-1])
 
     def _iou(self, output: Outputs) -> float:
         return float(self._said[id(output["obj_ptr"])][2].max())

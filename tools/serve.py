@@ -168,19 +168,29 @@ def serve(arguments: list[str] | None = None) -> int:
             "testing. To annotate, set SAM2_MODEL to one of Meta's models.",
             file=sys.stderr,
         )
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((options.host, options.port))
+        listener = _listen(options.host, options.port)
     except OSError as error:
         parser.exit(1, f"Cannot listen on {options.host}:{options.port}: {error.strerror}.\n")
+    return _run_workers(listener, options.workers)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises OSError."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
     listener.listen(QUEUED_REQUESTS)
     # All idle workers wake up for a connection, and one gets it. The others try again after this
     # time. It cannot be 0, because handle_request would then loop without a pause.
     listener.settimeout(POLL_SECONDS)
     host, port = listener.getsockname()
     print(f"listening on http://{host}:{port}", file=sys.stderr, flush=True)
+    return listener
 
+
+def _run_workers(listener: socket.socket, count: int) -> int:
+    """Returns 1 if one of them cannot start or end, else 0."""
     stop = Stop()
     context = multiprocessing.get_context("fork")
 
@@ -189,7 +199,7 @@ def serve(arguments: list[str] | None = None) -> int:
         process.start()
         return process
 
-    workers = [start(worker_id) for worker_id in range(options.workers)]
+    workers = [start(worker_id) for worker_id in range(count)]
     failed = False
     while not stop.wanted and not failed:
         time.sleep(0.1)

@@ -123,7 +123,7 @@ class StandinCvat(LocalServer):
         """seconds that every state is older than it is"""
         self._next_id = 1000
         self._lock = threading.Lock()
-        super().__init__(_handler_for(self))
+        super().__init__(type("Handler", (_Handler,), {"cvat": self}))
 
     def add_job(self, job: StandinJob) -> StandinJob:
         for shape in job.shapes:
@@ -448,98 +448,94 @@ def _stored(o: dict[str, Any]) -> dict[str, Any]:
     return defaults | own | {"score": 1.0} | o | {"points": [float(p) for p in o["points"]]}
 
 
-def _handler_for(cvat: StandinCvat) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else every answer waits 40 ms
+class _Handler(BaseHTTPRequestHandler):
+    cvat: StandinCvat
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms
 
-        def respond(self) -> None:
-            parts = urlsplit(self.path)
-            query = {k: v[0] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
-            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.loads(data) if data else None
-            fault = self._fault(parts.path)
-            if fault and not fault.after:
-                return self._fail(fault)
-            cvat.requests.append((self.command, parts.path, query, body))
-            cvat.headers.append(dict(self.headers))
-            try:
-                if parts.path == "/api/auth/login":
-                    return self._log_in(body)
-                self._authenticate()
-                status, answer = cvat.answer(self.command, parts.path, query, body)
-            except Refused as refused:
-                status, answer = refused.status, refused.body
-            if fault:
-                return self._fail(fault)
-            if answer is None:
-                return self._send(status, b"<h1>Server Error (500)</h1>", "text/html")
-            if isinstance(answer, bytes):
-                return self._send(status, answer, "image/png")
-            return self._send(status, json.dumps(answer).encode(), "application/vnd.cvat+json")
+    def respond(self) -> None:
+        parts = urlsplit(self.path)
+        query = {k: v[0] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = json.loads(data) if data else None
+        fault = self._fault(parts.path)
+        if fault and not fault.after:
+            return self._fail(fault)
+        self.cvat.requests.append((self.command, parts.path, query, body))
+        self.cvat.headers.append(dict(self.headers))
+        try:
+            if parts.path == "/api/auth/login":
+                return self._log_in(body)
+            self._authenticate()
+            status, answer = self.cvat.answer(self.command, parts.path, query, body)
+        except Refused as refused:
+            status, answer = refused.status, refused.body
+        if fault:
+            return self._fail(fault)
+        if answer is None:
+            return self._send(status, b"<h1>Server Error (500)</h1>", "text/html")
+        if isinstance(answer, bytes):
+            return self._send(status, answer, "image/png")
+        return self._send(status, json.dumps(answer).encode(), "application/vnd.cvat+json")
 
-        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = respond  # noqa: N815
+    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = respond  # noqa: N815
 
-        def log_message(self, *_: Any) -> None:
-            pass
+    def log_message(self, *_: Any) -> None:
+        pass
 
-        def _fault(self, path: str) -> Fault | None:
-            for fault in cvat.faults:
-                if fault.times and fault.method == self.command and re.fullmatch(fault.path, path):
-                    if fault.skip:
-                        fault.skip -= 1
-                        return None
-                    fault.times -= 1
-                    return fault
+    def _fault(self, path: str) -> Fault | None:
+        for fault in self.cvat.faults:
+            if fault.times and fault.method == self.command and re.fullmatch(fault.path, path):
+                if fault.skip:
+                    fault.skip -= 1
+                    return None
+                fault.times -= 1
+                return fault
+        return None
+
+    def _fail(self, fault: Fault) -> None:
+        if fault.hold:
+            fault.hold.wait(200)
+        if fault.drop:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
             return None
+        return self._send(fault.status, fault.body.encode(), "text/html")
 
-        def _fail(self, fault: Fault) -> None:
-            if fault.hold:
-                fault.hold.wait(200)
-            if fault.drop:
-                self.connection.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                )
-                self.connection.close()
-                self.close_connection = True
-                return None
-            return self._send(fault.status, fault.body.encode(), "text/html")
+    def _log_in(self, body: Any) -> None:
+        if self.cvat.users.get(body["username"]) != body["password"]:
+            text = b'{"non_field_errors":["Unable to log in with provided credentials."]}'
+            return self._send(400, text, "application/json")
+        self.cvat.sessions.add("session-1")
+        cookies = ("sessionid=session-1; Path=/", "csrftoken=csrf-1; Path=/")
+        return self._send(200, b'{"key":"key-1"}', "application/json", cookies)
 
-        def _log_in(self, body: Any) -> None:
-            if cvat.users.get(body["username"]) != body["password"]:
-                text = b'{"non_field_errors":["Unable to log in with provided credentials."]}'
-                return self._send(400, text, "application/json")
-            cvat.sessions.add("session-1")
-            cookies = ("sessionid=session-1; Path=/", "csrftoken=csrf-1; Path=/")
-            return self._send(200, b'{"key":"key-1"}', "application/json", cookies)
+    def _authenticate(self) -> None:
+        if self.path.startswith("/api/server/about"):
+            return
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if scheme == "Bearer":
+            if token not in self.cvat.tokens:
+                raise Refused(401, {"detail": "Invalid token."})
+            if self.command != "GET" and not self.cvat.tokens[token]:
+                raise Refused(403, {"detail": "The token is read-only."})
+            return
+        cookies = SimpleCookie(self.headers.get("Cookie", ""))
+        session = cookies["sessionid"].value if "sessionid" in cookies else None
+        if session not in self.cvat.sessions:
+            raise Refused(401, {"detail": "Authentication credentials were not provided."})
+        if self.command != "GET" and self.headers.get("X-CSRFToken") != "csrf-1":
+            raise Refused(403, {"detail": "CSRF Failed: CSRF token missing."})
 
-        def _authenticate(self) -> None:
-            if self.path.startswith("/api/server/about"):
-                return
-            scheme, _, token = self.headers.get("Authorization", "").partition(" ")
-            if scheme == "Bearer":
-                if token not in cvat.tokens:
-                    raise Refused(401, {"detail": "Invalid token."})
-                if self.command != "GET" and not cvat.tokens[token]:
-                    raise Refused(403, {"detail": "The token is read-only."})
-                return
-            cookies = SimpleCookie(self.headers.get("Cookie", ""))
-            session = cookies["sessionid"].value if "sessionid" in cookies else None
-            if session not in cvat.sessions:
-                raise Refused(401, {"detail": "Authentication credentials were not provided."})
-            if self.command != "GET" and self.headers.get("X-CSRFToken") != "csrf-1":
-                raise Refused(403, {"detail": "CSRF Failed: CSRF token missing."})
-
-        def _send(self, status: int, data: bytes, kind: str, cookies: tuple[str, ...] = ()) -> None:
-            try:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(data)))
-                for cookie in cookies:
-                    self.send_header("Set-Cookie", cookie)
-                self.end_headers()
-                self.wfile.write(data)
-            except OSError:
-                self.close_connection = True  # the client went away
-
-    return Handler
+    def _send(self, status: int, data: bytes, kind: str, cookies: tuple[str, ...] = ()) -> None:
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            for cookie in cookies:
+                self.send_header("Set-Cookie", cookie)
+            self.end_headers()
+            self.wfile.write(data)
+        except OSError:
+            self.close_connection = True  # the client went away

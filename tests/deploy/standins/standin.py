@@ -286,7 +286,31 @@ def docker(words: list[str], state: dict) -> None:
             print(f"0.0.0.0:{port}->8080/tcp, [::]:{port}->8080/tcp")
     elif command == "network inspect" and positional[0] not in state["networks"]:
         refuse(f"network {positional[0]} not found")
-    elif command == "image inspect":
+    elif command in ("image inspect", "image rm", "image ls", "tag", "pull", "build"):
+        docker_image(command, options, positional, state)
+    elif command in ("inspect", "port", "stop", "start", "restart", "exec", "logs"):
+        docker_container(command, template, positional, state)
+    elif command == "run":
+        if positional[0] not in images:
+            refuse(f"Unable to find image '{positional[0]}' locally")
+        if positional[1:] == ["python", "-m", "sam2_tracker.check_settings"]:
+            check_settings(options)
+    elif command == "compose":
+        for name in options["-f"]:
+            if name not in ("docker-compose.yml", COMPOSE_SERVERLESS):
+                refuse(f"no such file: {name}")
+    elif command == "load" and not Path(one(options, "--input", "-i") or "").is_file():
+        refuse("open: no such file or directory")
+    elif command == "save":
+        if positional[0] not in images:
+            refuse(f"No such image: {positional[0]}")
+        Path(one(options, "--output", "-o") or "/dev/null").write_bytes(b"image")
+
+
+def docker_image(command: str, options: dict, positional: list[str], state: dict) -> None:
+    template = one(options, "--format", "-f")
+    containers, images = state["containers"], state["images"]
+    if command == "image inspect":
         if positional[0] not in images:
             refuse(f"No such image: {positional[0]}")
         print({"{{.Id}}": images[positional[0]], None: "[]"}[template])
@@ -310,23 +334,6 @@ def docker(words: list[str], state: dict) -> None:
         if not Path(positional[0]).is_dir() or not Path(one(options, "--file", "-f")).is_file():
             refuse("unable to prepare context")
         images[one(options, "--tag", "-t")] = f"sha256:built{len(images)}"
-    elif command in ("inspect", "port", "stop", "start", "restart", "exec", "logs"):
-        docker_container(command, template, positional, state)
-    elif command == "run":
-        if positional[0] not in images:
-            refuse(f"Unable to find image '{positional[0]}' locally")
-        if positional[1:] == ["python", "-m", "sam2_tracker.check_settings"]:
-            check_settings(options)
-    elif command == "compose":
-        for name in options["-f"]:
-            if name not in ("docker-compose.yml", COMPOSE_SERVERLESS):
-                refuse(f"no such file: {name}")
-    elif command == "load" and not Path(one(options, "--input", "-i") or "").is_file():
-        refuse("open: no such file or directory")
-    elif command == "save":
-        if positional[0] not in images:
-            refuse(f"No such image: {positional[0]}")
-        Path(one(options, "--output", "-o") or "/dev/null").write_bytes(b"image")
 
 
 def docker_container(
