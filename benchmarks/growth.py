@@ -36,7 +36,7 @@ sys.exit(code)
 
 
 def measure(frames: int, objects: int) -> dict[str, Any]:
-    """One run over so many frames (on Linux); raises RuntimeError where it does not end well."""
+    """One run over `frames` frames (on Linux). Raises RuntimeError if it fails."""
     serve = [sys.executable, "-m", "benchmarks.growth_server", str(frames), str(objects)]
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Models to measure: Meta's configurations with random weights, and the bundled micro model.
 
-What a frame costs does not depend on what a model has learned, but for the shapes that it answers.
-So the weights are made to draw one smooth blob, whatever the image: random ones would answer noise,
-which is dear to trace and to write down.
+The time of a frame does not depend on what a model has learned, except for the shapes in its
+answers. Random weights would answer noise, which takes long to trace and to write down. So the
+weights are made to draw one smooth blob on every image.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ BLOB, AROUND, VISIBLE = 4.0, -1.5, 10.0
 def benchmark_files(name: str, folder: Path) -> ModelFiles:
     """name: micro, a key of META, or a model of EfficientTAM.
 
-    Writes a checkpoint into `folder` where there is none.
+    Writes a checkpoint with random weights into `folder` if there is none yet.
     """
     if name == MICRO:
         return model_files(Settings(model="sam2.1_hiera_micro"))

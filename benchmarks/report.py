@@ -76,7 +76,7 @@ class View:
         return median_interval([1000 * s for s in case["seconds"]]) if case else None
 
     def over_products(self, model: str, objects: int, phase: str, flop: float) -> Interval | None:
-        """What a phase takes over bfloat16 matrix products of so many FLOP in its round."""
+        """The time of a phase over that of bfloat16 matrix products of `flop` in its round."""
         if not (case := self.case(model, "http", "bfloat16", objects)):
             return None
         rates = self.speeds[model]["matrix_rates"]

@@ -235,7 +235,7 @@ class AgentRunner:
 
 
 class LazyFrames:
-    """A clip as `load_video_frames` gives it, but for decoding a frame only when it is used."""
+    """A clip as `load_video_frames` gives it, except that a frame is decoded when it is used."""
 
     def __init__(self, clip: EncodedClip, predictor: SAM2VideoPredictor) -> None:
         self._clip = clip

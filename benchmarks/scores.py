@@ -152,7 +152,7 @@ FORMULAS: dict[str, Callable[[Row], float]] = {
 
 
 def judge(clips_of_set: Sequence[Sequence[Row]]) -> Row:
-    """AUROC by formula, and with a bootstrap over clips what it is more than the score's."""
+    """AUROC by formula; by a bootstrap over clips, its difference from the score's AUROC."""
     rows = [row for clip in clips_of_set for row in clip]
     wrong = [row["j"] < WRONG_BELOW for row in rows]
     found: Row = {"clips": len(clips_of_set), "frames": len(rows), "wrong": sum(wrong)}
@@ -194,7 +194,7 @@ def report(results: Row) -> str:
     ]
     origin = results["origin"]
     lines = [
-        f"AUROC; in brackets what it is more than the score's, 95 % interval over clips. "
+        f"AUROC; in brackets its difference from the score's, 95 % interval over clips. "
         f"{origin['date']}, commit {origin['commit']}, weights {origin['weights_digest']}, "
         f"`{origin['command']}`.",
         "",

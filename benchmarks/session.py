@@ -143,7 +143,7 @@ def _adopt(banks: Mapping[int, MemoryBank], own: int, direction: int) -> MemoryB
 
 def _merge(found: Found, forward: Found, backward: Found, frames: Sequence[int]) -> None:
     gains = [forward.scores.get(f, -1.0) - backward.scores.get(f, -1.0) for f in frames]
-    # The switch after so many frames, by the sum of what the forward result is better.
+    # Forward results come first. The switch is where the sum of their gains is largest.
     sums = np.concatenate(([0.0], np.cumsum(gains)))
     switch = int(sums.argmax())
     for number, frame in enumerate(frames):

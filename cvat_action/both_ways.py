@@ -58,9 +58,9 @@ def track_both_ways(
     A drawing that may be another object's counts if tracking forwards leads there, which is tried
     first. After a drawing that marks the object as outside it has no results up to the next.
 
-    parallel: so many gaps at once. `keep` is called with every frame when all gaps are done;
-    nothing is kept of a run that ends before. Objects that were found and not drawn are tracked
-    from frame to frame after that, and so are those that `enter` adds.
+    parallel: the number of gaps tracked at once. `keep` is called with every frame when all gaps
+    are done; nothing is kept of a run that ends before. Objects that were found and not drawn are
+    tracked from frame to frame after that, and so are those that `enter` adds.
     """
     pace = pace or Pace()
     halt = threading.Event()

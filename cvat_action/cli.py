@@ -323,7 +323,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--json", action="store_true", help="print JSON")
     discard = add("discard", help="drop the journal of a run that was cut off")
     discard.add_argument("path", type=Path, metavar="JOURNAL")
-    undo = add("undo", help="take back what a run wrote, but for what a person changed since")
+    undo = add("undo", help="take back what a run wrote, except what a person changed since")
     undo.add_argument("path", type=Path, metavar="RECEIPT")
     return parser
 
@@ -352,8 +352,8 @@ def _track_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--parallel",
         type=_positive,
         metavar="N",
-        help="with --both-ways: track so many gaps at once (default: 1); as many as the "
-        "function has workers",
+        help="with --both-ways: track N gaps at once (default: 1); best is the function's "
+        "number of workers",
     )
     add(
         "--timeout",

@@ -405,7 +405,7 @@ def discard(path: Path) -> int:
 
 
 def undo(server: Server, path: Path) -> int:
-    """Takes a run back, but for what a person changed since."""
+    """Takes a run back, except what a person changed since."""
     wanted = read_undo(path)
     if wanted.head["server"] != server.host:
         raise ActionError(f"{path} belongs to {wanted.head['server']}, not to {server.host}.")

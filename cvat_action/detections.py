@@ -89,9 +89,9 @@ class Outline:
 def new_ones(
     found: Sequence[Detection], there: Sequence[Outline], most: int
 ) -> tuple[list[Detection], int]:
-    """The detections that overlap nothing that is there and none of each other; the surest first.
+    """The detections that overlap neither what is there nor each other, the surest first.
 
-    most: so many at most. The number says how many were new besides.
+    most: of them; the number tells how many more were new.
     """
     taken = list(there)
     new: list[Detection] = []

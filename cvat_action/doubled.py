@@ -115,7 +115,7 @@ def _is_a_persons(keyframe: Wire, sent: set[int]) -> bool:
 
 
 def _with_keyframes_of(track: Wire, keyframes: Sequence[Wire], sent: set[int]) -> Wire:
-    """A track with other keyframes, where it has none of a person's."""
+    """A track with other keyframes; on frames with a keyframe of a person's, that one stays."""
     laid = {k["frame"]: k for k in keyframes}
     laid |= {k["frame"]: k for k in track["shapes"] if _is_a_persons(k, sent)}
     return {

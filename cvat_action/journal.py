@@ -58,8 +58,8 @@ class Journal:
 
     @classmethod
     def begin(cls, path: Path, plan: Wire, receipt: Wire | None = None) -> "Journal":
-        """Raises ActionError where one lies there: it may hold the only copy of what was tracked,
-        or cannot be written."""
+        """Raises ActionError if it cannot be written, or if there is one already: that may hold the
+        only copy of what was tracked."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = FileIO(path, "x")
@@ -184,7 +184,7 @@ def file_name(server: str) -> str:
 
 
 def in_the_way(path: Path, command: str = "track") -> ActionError:
-    """What to do about a journal that lies there already."""
+    """What to do about a journal that exists already."""
     name = shlex.quote(str(path))
     if is_held(path):
         return ActionError(

@@ -58,7 +58,7 @@ class Look:
 
     @property
     def newest(self) -> tuple[int, int]:
-        """The highest ids of shapes and of tracks; 0 where there is none."""
+        """The highest ids of shapes and of tracks; 0 if there are no shapes, or no tracks."""
         return max(self.shapes, default=0), max(self.tracks, default=0)
 
     @property

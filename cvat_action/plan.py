@@ -73,7 +73,7 @@ class Options:
     everything: str | None = None
     """track all objects of a frame too: the words for the interactor (docs/interactor.md)"""
     every: int = 0
-    """look for new objects on every so many frames; 0: on the first frame only"""
+    """look for new objects once in this many frames; 0: on the first frame only"""
     most_found: int = MOST_FOUND
     """objects of a run that were found"""
     masks: bool = False
@@ -210,9 +210,9 @@ def _question(found: Found, options: Options) -> str | None:
 def _without_those_by_hand(
     seeds: Sequence[Seed], frames: int, *, more: bool
 ) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
-    """The seeds but the tracks of which a person made every keyframe on so many frames.
+    """The seeds without the tracks that a person drew on every frame to be tracked.
 
-    more: objects may be found besides.
+    frames: the number of those. more: objects may be found besides.
     """
     wholly = [s for s in seeds if s.is_track and len(s.corrections) == frames]
     left = tuple(s for s in seeds if s not in wholly)

@@ -348,7 +348,7 @@ def _is_by_hand(o: TrackedObject, frame: int) -> bool:
 def own_tracks(plan: Plan, ref: str, look: Look, written: Written) -> list[Wire]:
     """The tracks that appeared since the plan with an automatic keyframe that was sent for `ref`.
 
-    Whatever a person changed in such a track since, its other keyframes still tell.
+    One such keyframe is enough: a person may have changed the others since.
     """
     sent = written.sent.get(ref, set())
     return [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A run: a plan is tracked and written in stages, whatever the tracker and wherever it goes."""
+"""A run: a plan is tracked and written in stages, with any tracker and into any sink."""
 
 import logging
 import time
@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 STAGE_FRAMES = 200
 STAGE_BYTES = 128 << 20
-"""results are written after so many frames or bytes; a stage is as long as all before it together,
-so that looking at what is there costs no more than twice the last look"""
+"""results are written after this many frames or bytes; a stage is as long as all before it
+together, so that looking at what is there costs no more than twice the last look"""
 LOG_SECONDS = 60.0
 """without a terminal a line is logged this often"""
 
@@ -158,7 +158,7 @@ class _Stages:
             o.hand_on(frames)
 
     def _found_on(self) -> set[int]:
-        """Frames with results of found objects, but for those that are not tracked to the end."""
+        """Frames with results of found objects, without those that are not tracked to the end."""
         return {f for o in self._objects if o.seed.found for f in o.frames if f not in self._left}
 
 

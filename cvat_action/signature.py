@@ -13,7 +13,7 @@ than 6 points, of 4 bits (0 to 15 hundredths; at most 8 carriers). The digits ar
     fnv1a32("TYPE:FRAME:OUTSIDE:OCCLUDED:Z:QUARTER,QUARTER,...")    flags as 0 or 1
 
 the lowest in the first carrier. So it holds for exactly this position on exactly this frame with
-these flags. Whatever a person does to the keyframe breaks it: of edits that put every number on the
+these flags. Every edit of the keyframe breaks it, except that of edits that put every number on the
 grid again, one in 2^24 is missed (rectangles: one in 2^16). A keyframe that CVAT made by
 interpolation does not carry it.
 
@@ -108,7 +108,7 @@ def _round(value: float) -> int:
 
 
 def _widen(quarters: list[int]) -> None:
-    """Makes a rectangle so wide and high that it has a pixel whatever the digits are, in place."""
+    """Makes a rectangle wide and high enough to have a pixel with any digits, in place."""
     least = QUARTERS + 1
     for low, high in ((0, 2), (1, 3)):
         if quarters[high] - quarters[low] < least:

@@ -90,7 +90,7 @@ class CvatSink:
         self.written = written or Written()
         self.counts: Counter[str] = Counter()
         self._updated: set[int] = set()
-        """ids of the tracks that were edited, in whichever stage"""
+        """ids of the tracks that were edited in any stage"""
         self.interrupted = False
         self._server = server
         self._plan = plan
@@ -357,7 +357,7 @@ class FileSink:
         self.written = Written()
         self.counts: Counter[str] = Counter()
         self._updated: set[int] = set()
-        """ids of the tracks that were edited, in whichever stage"""
+        """ids of the tracks that were edited in any stage"""
         self.interrupted = False
         self._document = document
         self._plan = plan

@@ -260,7 +260,7 @@ def track(
 
     An object that has a state goes on with it; the others are started from their last good results.
     Objects that enter on the way are appended to `objects`.
-    Whatever goes wrong, and on Ctrl+C, the frames that are done come back: a frame counts as done
+    After a fault and after Ctrl+C the frames that are done come back: a frame counts as done
     when every object has its result on it. `keep` is called with every frame that is done; what it
     raises, other than NotOnRecord and KeyboardInterrupt, comes out.
     """
@@ -417,7 +417,7 @@ class Loop:
         return [found.get(id(o), (None, o.stopped or "")) for o in objects]
 
     def adopt(self, o: TrackedObject, others: Sequence[tuple[TrackedObject, int]]) -> None:
-        """Lets an object stand on the drawings of others, each so many steps ahead or behind."""
+        """Lets an object stand on the drawings of others, each some steps ahead or behind."""
         states = [(other.state, distance) for other, distance in others]
 
         def call(chunk: list[TrackedObject]) -> Answer:

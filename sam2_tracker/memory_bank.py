@@ -46,7 +46,7 @@ class MemoryLayout:
 class MemoryFrame:
     """The memory features of one object on one frame, under a name that no other features have.
 
-    Whatever is derived from the features can be cached under the name: both never change.
+    Values derived from the features can be cached under the name: both never change.
     """
 
     id: str

@@ -46,7 +46,7 @@ def read_results(path: Path, document: Document, media: Media) -> list[coco.Resu
 
 
 def write_document(path: Path, document: Document, media: Media, *, dry: bool = False) -> None:
-    """In the format that the path's suffix says; a file that lies there stays whole until then.
+    """Writes in the format of the path's suffix. A file that is there is replaced in one step.
 
     dry: everything but the file. Raises ActionError where it cannot be written.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""float32 as the official predictor rounds it, whatever the number of objects in a batch.
+"""float32 as the official predictor rounds it, for any number of objects in a batch.
 
 SAM 2 keeps its memories in bfloat16. A float32 sum taken in another order differs in its last bit;
 now and then that moves a memory to the next bfloat16, and a later logit by some hundredths. So in

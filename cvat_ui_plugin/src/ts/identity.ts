@@ -40,7 +40,7 @@ export function markedScore(confidence: number | null, mark: Mark, frame: number
     return (first * MARKS + digits) / SCALE;
 }
 
-/** The mark in a score; null where there is none that belongs to this frame. */
+/** The mark in a score; null if the score has no mark of this frame. */
 export function markOf(score: unknown, frame: number): Mark | null {
     if (typeof score !== 'number' || !(score >= 0 && score < 1)) return null;
     const value = Math.round(score * SCALE);

@@ -15,7 +15,7 @@ export interface Page {
     isOpen(job: Job): boolean;
     sleep(milliseconds: number): Promise<void>;
     now(): number;
-    /** The text that `keep` was given last, in this browser; null where there is none. */
+    /** The text that `keep` stored last in this browser; null if it has stored nothing. */
     kept(): string | null;
     keep(text: string): void;
     /** A number from 0 up to 1. */

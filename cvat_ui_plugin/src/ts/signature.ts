@@ -35,7 +35,7 @@ function digitsOf(flags: Flags, quarters: number[]): number[] {
     );
 }
 
-/** Make a rectangle so wide and high that it has a pixel whatever the digits are, in place. */
+/** Make a rectangle wide and high enough to have a pixel with any digits, in place. */
 function widen(quarters: number[]): void {
     const least = QUARTERS + 1;
     for (const low of [0, 1]) {
