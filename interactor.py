@@ -30,7 +30,9 @@ from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import Bitmap
 from sam2_tracker.stopwatch import Stopwatch
 from sam2_tracker.threads import set_threads
+from sam2_tracker.time_budget import Check, TimeBudget
 
+FEWER_BOXES = "send fewer boxes at once"
 LOGITS_SHARE = 16
 """The part of the frame cache, one of so many, that holds what clicks found."""
 
@@ -51,6 +53,16 @@ class _Mask:
     """As the model predicts it."""
 
 
+@dataclass(frozen=True)
+class _GridMask:
+    """One of the three masks of a click of the grid."""
+
+    click: Clicks
+    index: int
+    iou: float
+    box: tuple[int, int, int, int]
+
+
 class Interactor:
     def __init__(self, model: ModelHandler, settings: Settings) -> None:
         self._model = model
@@ -59,39 +71,58 @@ class Interactor:
         self._frames: FrameCache[FrameFeatures] = FrameCache(
             settings.frame_cache_mib * MIB - share, max_megapixels=settings.max_image_megapixels
         )
+        self.budget = TimeBudget(settings.time_budget_seconds)
         # By the digest of the image and the clicks that led there.
         self._steps: ByteCache[tuple[bytes, Clicks], _Mask] = ByteCache(share)
 
     def click(self, request: ClickRequest, watch: Stopwatch | None = None) -> list[Found]:
         """The object of each box, or the one that was clicked on.
 
-        Raises RequestError.
+        Raises RequestError, and of that TooLarge where it takes longer than the time budget.
         """
-        watch = watch or Stopwatch()
-        return run_twice(lambda: self._click(request, watch), self._release_memory)
+        watch, check = watch or Stopwatch(), self.budget.begin()
+        return run_twice(lambda: self._click(request, watch, check), self._release_memory)
 
-    def _click(self, request: ClickRequest, watch: Stopwatch) -> list[Found]:
-        watch.image_bytes = len(request.image)
+    def find_all(
+        self, image: bytes, wanted: Everything, watch: Stopwatch | None = None
+    ) -> tuple[list[Found], str]:
+        """The objects of an image, the surest first; as many as a request may have.
+
+        The text is empty, or says why there are none and what to ask for. Raises as `click`.
+        """
+        watch, check = watch or Stopwatch(), self.budget.begin()
+        return run_twice(
+            lambda: self._find_all(self._open(image, watch), wanted, watch, check),
+            self._release_memory,
+        )
+
+    def _open(self, image: bytes, watch: Stopwatch) -> Frame[FrameFeatures]:
+        watch.image_bytes = len(image)
         with watch.phase("decode"):
-            frame = self._frames.open(request.image)
+            return self._frames.open(image)
+
+    def _click(self, request: ClickRequest, watch: Stopwatch, check: Check) -> list[Found]:
+        frame = self._open(request.image, watch)
+        found: list[_Mask] = []
         try:
-            if request.everything:
-                return self._find_everything(request.everything, frame, watch)
             objects = request_to_objects(request, width=frame.width, height=frame.height)
             watch.objects = watch.started = len(objects)
             content = self._encode(frame, watch)
             with watch.phase("start"):
-                found = [self._find(frame, content, clicks) for clicks in objects]
+                for clicks in objects:
+                    check(len(found), len(objects), "objects are found", FEWER_BOXES)
+                    found.append(self._find(frame, content, clicks, check))
         except ObjectError as error:
             raise AllObjectsFailed({0: error}) from error
         with watch.phase("shapes"):
             bitmaps = self._model.single_bitmaps(
                 [each.logits for each in found], width=frame.width, height=frame.height
             )
-            return [
-                Found(bitmap=bitmap, confidence=min(max(each.iou, 0.0), 1.0))
-                for each, bitmap in zip(found, bitmaps, strict=True)
-            ]
+            answer: list[Found] = []
+            for each, bitmap in zip(found, bitmaps, strict=True):
+                check(len(answer), len(found), "masks are made", FEWER_BOXES)
+                answer.append(Found(bitmap=bitmap, confidence=min(max(each.iou, 0.0), 1.0)))
+            return answer
 
     def warm_up(self) -> None:
         """Runs every part that a click needs, so that no request pays for what happens once."""
@@ -99,7 +130,8 @@ class Interactor:
         features = self._model.encode(Image.new("RGB", (side, side)), single=True)
         frame = Frame[FrameFeatures](digest=b"", width=side, height=side, content=features)
         middle = (side / 2, side / 2)
-        self._find(frame, features, Clicks(points=(middle, middle), positive=(True, False)))
+        clicks = Clicks(points=(middle, middle), positive=(True, False))
+        self._find(frame, features, clicks, self.budget.begin())
         self._steps.clear()
 
     def info(self) -> InteractorInfo:
@@ -109,6 +141,7 @@ class Interactor:
             limits={
                 "image_megapixels": self._settings.max_image_megapixels,
                 "objects": self._settings.max_objects,
+                "time_budget_seconds": self._settings.time_budget_seconds,
             },
         )
 
@@ -132,54 +165,74 @@ class Interactor:
             self._frames.keep(frame, content)
         return content
 
-    def _find_everything(
-        self, wanted: Everything, frame: Frame[FrameFeatures], watch: Stopwatch
-    ) -> list[Found]:
-        """The objects of an image, the surest first; as many as a request may have.
+    def _find_all(
+        self, frame: Frame[FrameFeatures], wanted: Everything, watch: Stopwatch, check: Check
+    ) -> tuple[list[Found], str]:
+        """Only the box of a mask is held until the duplicates are known: the masks of a thousand
+        clicks on a large image are gigabytes. Those that stay are computed once more."""
+        try:
+            features = self._encode(frame, watch)
+            with watch.phase("start"):
+                masks, nearest = self._look_everywhere(frame, features, wanted, check)
+            kept = without_duplicates(
+                [mask.box for mask in masks], [mask.iou for mask in masks], wanted.box_nms_thresh
+            )[: self._settings.max_objects]
+            watch.objects = watch.started = len(kept)
+            found: list[Found] = []
+            with watch.phase("shapes"):
+                for mask in (masks[i] for i in kept):
+                    check(len(found), len(kept), "masks are made", wanted.fewer)
+                    bitmap = self._bitmap(frame, features, mask.click, mask.index)
+                    found.append(Found(bitmap=bitmap, confidence=min(mask.iou, 1.0)))
+        except ObjectError as error:
+            raise AllObjectsFailed({0: error}) from error
+        return found, "" if found else wanted.why_nothing(*nearest)
 
-        Only the box of a mask is held until the duplicates are known: the masks of a thousand
-        clicks on a large image are gigabytes. Those that stay are computed once more.
-        """
+    def _look_everywhere(
+        self,
+        frame: Frame[FrameFeatures],
+        features: FrameFeatures,
+        wanted: Everything,
+        check: Check,
+    ) -> tuple[list[_GridMask], tuple[float, float]]:
+        """The masks that are sure and stable; and of the mask that is nearest to it the predicted
+        IoU and the stability."""
         width, height = frame.width, frame.height
-        features = self._encode(frame, watch)
         clicks = [
             Clicks(points=(point,), positive=(True,)) for point in wanted.points(width, height)
         ]
-        masks: list[tuple[Clicks, int]] = []
-        ious: list[float] = []
-        boxes: list[tuple[int, int, int, int]] = []
-        with watch.phase("start"):
-            for first in range(0, len(clicks), POINTS_PER_BATCH):
-                batch = clicks[first : first + POINTS_PER_BATCH]
-                found = self._model.decode(
-                    features, batch, width=width, height=height, multimask=True
-                )
-                sure = [
-                    (click, index, each.ious[index], each.logits[index])
-                    for click, each in zip(batch, found, strict=True)
-                    if not isinstance(each, ModelFailure)
-                    for index in range(len(each.ious))
-                    if each.ious[index] > wanted.pred_iou_thresh
-                ]
-                bitmaps = self._model.stable_bitmaps(
-                    [logits for *_, logits in sure],
-                    width=width,
-                    height=height,
-                    least=wanted.stability_score_thresh,
-                )
-                for (click, index, iou, _), bitmap in zip(sure, bitmaps, strict=True):
-                    if bitmap is not None and bitmap.any():
-                        masks.append((click, index))
-                        ious.append(iou)
-                        boxes.append(inclusive_box(bitmap))
-        kept = without_duplicates(boxes, ious, wanted.box_nms_thresh)
-        kept = kept[: self._settings.max_objects]
-        watch.objects = watch.started = len(kept)
-        with watch.phase("shapes"):
-            return [
-                Found(bitmap=self._bitmap(frame, features, *masks[i]), confidence=min(ious[i], 1.0))
-                for i in kept
+        masks: list[_GridMask] = []
+        nearest = 0.0, 0.0
+        for first in range(0, len(clicks), POINTS_PER_BATCH):
+            batch = clicks[first : first + POINTS_PER_BATCH]
+            found = self._model.decode(features, batch, width=width, height=height, multimask=True)
+            all_three = [
+                (click, index, each.ious[index], each.logits[index])
+                for click, each in zip(batch, found, strict=True)
+                if not isinstance(each, ModelFailure)
+                for index in range(len(each.ious))
             ]
+            looked_at = [mask for mask in all_three if mask[2] > wanted.pred_iou_thresh]
+            if all_three and not masks and not looked_at:  # the surest, for what is told of it
+                looked_at = [max(all_three, key=lambda mask: mask[2])]
+            shown = self._model.stable_bitmaps(
+                [logits for *_, logits in looked_at],
+                width=width,
+                height=height,
+                least=wanted.stability_score_thresh,
+            )
+            masks_of_batch = zip(looked_at, shown, strict=True)
+            for done, ((click, index, iou, _), (stability, bitmap)) in enumerate(masks_of_batch):
+                check(
+                    first + done * len(batch) // len(looked_at),
+                    len(clicks),
+                    "clicks are looked at",
+                    wanted.fewer,
+                )
+                nearest = max(nearest, (iou, stability), key=wanted.nearness)
+                if iou > wanted.pred_iou_thresh and bitmap is not None and bitmap.any():
+                    masks.append(_GridMask(click, index, iou, inclusive_box(bitmap)))
+        return masks, nearest
 
     def _bitmap(
         self, frame: Frame[FrameFeatures], features: FrameFeatures, click: Clicks, index: int
@@ -192,13 +245,16 @@ class Interactor:
         (bitmap,) = self._model.logits_to_bitmaps([found.logits[index]], width=width, height=height)
         return bitmap
 
-    def _find(self, frame: Frame[FrameFeatures], features: FrameFeatures, clicks: Clicks) -> _Mask:
-        """What the last of the clicks leads to. Raises ModelFailure."""
+    def _find(
+        self, frame: Frame[FrameFeatures], features: FrameFeatures, clicks: Clicks, check: Check
+    ) -> _Mask:
+        """What the last of the clicks leads to. Raises ModelFailure, TooLarge."""
         mask = None
-        for step in click_by_click(clicks):
+        for done, step in enumerate(click_by_click(clicks)):
             key = (frame.digest, step)
             known = self._steps.get(key)
             if known is None:
+                check(done, len(clicks.points), "clicks are looked at", "send the same again")
                 known = self._decode(frame, features, step, mask)
                 self._steps.put(key, known, known.logits.nbytes)
             mask = known

@@ -158,12 +158,16 @@ def _track(tracker: Tracker, settings: Settings, body: object, watch: Stopwatch)
 def _click(interactor: Interactor, settings: Settings, event: Any, watch: Stopwatch) -> str:
     with watch.phase("read"):
         request = body_to_clicks(event.body, max_objects=settings.max_objects)
+    if request.everything:
+        found, message = interactor.find_all(request.image, request.everything, watch)
+        with watch.phase("write"):
+            return found_to_json(found, message)
     found = interactor.click(request, watch)
     headers = {
         str(_text(name)).lower(): _text(value) for name, value in (event.headers or {}).items()
     }
     with watch.phase("write"):
-        if request.everything or takes_shapes(headers.get("user-agent")):
+        if takes_shapes(headers.get("user-agent")):
             return found_to_json(found)
         return found_to_old_json(found, tolerance=settings.polygon_tolerance)
 

@@ -351,17 +351,17 @@ class ModelHandler:
 
     def stable_bitmaps(
         self, logits: Sequence[Tensor], *, width: int, height: int, least: float
-    ) -> Iterator[Bitmap | None]:
-        """logits_to_bitmaps for masks of decode(), without filled holes.
+    ) -> Iterator[tuple[float, Bitmap | None]]:
+        """The stability of each mask of decode(), and its bitmap without filled holes.
 
-        None: its stability is below `least`. Raises OutOfMemory.
+        None: the stability is below `least`. Raises OutOfMemory.
         """
         for each in logits:
             with memory_errors(NO_MEMORY), torch.inference_mode():
                 full = logits_to_image_size(each, width=width, height=height)
-                stable = stability(full) >= least
-                bitmap: Bitmap | None = (full > 0).cpu().numpy() if stable else None
-            yield bitmap
+                stable = stability(full)
+                bitmap: Bitmap | None = (full > 0).cpu().numpy() if stable >= least else None
+            yield stable, bitmap
 
     def release_memory(self) -> None:
         """Gives back all device memory that is held for speed only."""

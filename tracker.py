@@ -247,7 +247,9 @@ class Tracker:
         _check_seed_pixels(drawn, frame)
         check_time = self.budget.begin()
         for done, each in enumerate(drawn):
-            check_time(done, len(drawn))
+            check_time(
+                done, len(drawn), "new shapes are prepared", "send fewer or simpler ones at once"
+            )
             try:
                 each.prompt = self._to_prompt(_drawn(each), frame)
             except ObjectError as error:

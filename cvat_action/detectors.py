@@ -17,6 +17,7 @@ from cvat_action.tracking import Cure, Pace, Patience
 
 logger = logging.getLogger(__name__)
 
+MOST_SAID = 500
 OUR_INTERACTOR = "pth-facebookresearch-sam2-interactor"
 """the id under which this project's function-interactor.yaml deploys it"""
 
@@ -50,6 +51,7 @@ class ServerDetector:
         except ActionError as error:
             raise ActionError(f"Function {self.name} cannot be used: {error}.") from None
         tell_left_out(reader, frame, self.name)
+        tell_message(frame, self.name, answer.get("message"))
         return found
 
     def _ask(self, frame: int) -> Any:
@@ -71,6 +73,12 @@ class ServerDetector:
             why = (
                 f"{why} Or its answer is not as CVAT takes a detector's: CVAT's log says so "
                 "(docker logs cvat_server)."
+            )
+        elif failure.status == 413 and self.function.kind == "interactor":
+            why = (
+                "It would take longer than the function's time budget (SAM2_TIME_BUDGET_SECONDS), "
+                "or the image is larger than it takes (413); the function's log says which. For "
+                "--everything ask for fewer clicks: --everything points_per_side=16."
             )
         elif failure.status and 400 <= failure.status < 500 and failure.status != 404:
             why = str(failure)
@@ -112,6 +120,12 @@ def file_detector(name: str, results: Sequence[Result], job: Job, options: Optio
 def tell_left_out(reader: Reader, frame: int, name: str) -> None:
     if reader.left_out:
         logger.warning("Frame %d: of what %s found is left out: %s.", frame, name, reader.left_out)
+
+
+def tell_message(frame: int, name: str, message: Any) -> None:
+    """What a function says to the person who asked, as our interactor does where it finds none."""
+    if message and isinstance(message, str):
+        logger.warning("Frame %d: %s says: %s", frame, name, message[:MOST_SAID])
 
 
 def server_detector(

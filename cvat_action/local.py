@@ -17,7 +17,7 @@ from cvat_action import journal as journals
 from cvat_action import report
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
 from cvat_action.detections import Detection, Reader
-from cvat_action.detectors import file_detector, only_label, tell_left_out
+from cvat_action.detectors import file_detector, only_label, tell_left_out, tell_message
 from cvat_action.errors import ActionError
 from cvat_action.formats import check_output, read_document, read_results, write_document
 from cvat_action.formats.document import Document, local_job
@@ -31,7 +31,6 @@ from cvat_action.sinks import FileSink
 from cvat_action.stepper import Stepper
 from cvat_action.tracking import Answer, CallFailed, Cure, Pace
 from interactor import Interactor
-from sam2_tracker.click_protocol import ClickRequest
 from sam2_tracker.errors import (
     AllObjectsFailed,
     ConfigurationError,
@@ -50,6 +49,8 @@ from tracker import Tracker, build_tracker
 
 logger = logging.getLogger(__name__)
 
+LONGEST_SECONDS = 3600.0
+"""for all objects of a frame"""
 MICRO_MODEL = "sam2.1_hiera_micro"
 
 
@@ -139,9 +140,9 @@ def _finder(
         label_id = only_label(job, options, "what is found")
         wanted = words_to_everything([options.everything])
         tracker = load()
-        return LocalEverything(
-            Interactor(tracker.model, tracker.settings), media, job, label_id, wanted
-        )
+        # Nobody else waits for this process.
+        settings = replace(tracker.settings, time_budget_seconds=LONGEST_SECONDS)
+        return LocalEverything(Interactor(tracker.model, settings), media, job, label_id, wanted)
     if options.detect is None:
         return None
     results = read_results(Path(options.detect), document, media)
@@ -241,9 +242,8 @@ class LocalEverything:
 
     def find(self, frame: int) -> list[Detection]:
         """Raises ActionError."""
-        request = ClickRequest(image=self.media.encoded(frame), everything=self.wanted)
         try:
-            found = self.interactor.click(request)
+            found, message = self.interactor.find_all(self.media.encoded(frame), self.wanted)
         except RequestError as failure:
             raise ActionError(f"Frame {frame}: {failure.message}") from failure
         reader = Reader(self.job, frame)
@@ -252,6 +252,7 @@ class LocalEverything:
             for each in found
         ]
         tell_left_out(reader, frame, self.name)
+        tell_message(frame, self.name, message)
         return [each for each in masks if each]
 
 

@@ -107,8 +107,11 @@ def takes_shapes(user_agent: str | None) -> bool:
     return found is None or (int(found[1]), int(found[2])) >= FIRST_WITH_SHAPES
 
 
-def found_to_json(found: Sequence[Found]) -> str:
-    """The answer for CVAT 2.60 and later. What has no pixel is left out."""
+def found_to_json(found: Sequence[Found], message: str = "") -> str:
+    """The answer for CVAT 2.60 and later. What has no pixel is left out.
+
+    message: for the person who asked; CVAT hands it on.
+    """
     shapes = [
         {
             "type": "mask",
@@ -119,7 +122,8 @@ def found_to_json(found: Sequence[Found]) -> str:
         for each in found
         if each.bitmap.any()
     ]
-    return json.dumps({"shapes": shapes}, separators=(",", ":"))
+    content = {"shapes": shapes} | ({"message": message} if message else {})
+    return json.dumps(content, separators=(",", ":"))
 
 
 def found_to_old_json(found: Sequence[Found], *, tolerance: float) -> str:

@@ -5,6 +5,7 @@ The truth is `sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator` with its
 and no refinement: its names, its defaults, its rules.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,39 @@ class Everything:
         side = self.points_per_side
         middles = np.linspace(1 / (2 * side), 1 - 1 / (2 * side), side)
         return [(float(x * width), float(y * height)) for y in middles for x in middles]
+
+    @property
+    def fewer(self) -> str:
+        """What to do where it takes too long."""
+        return f"ask for fewer clicks, with points_per_side={max(1, self.points_per_side // 2)}"
+
+    def nearness(self, scores: tuple[float, float]) -> tuple[bool, float]:
+        """To order masks that do not stay. scores: predicted IoU and stability of one.
+
+        Of those that are sure the most stable one is nearest to what is wanted, else the surest.
+        """
+        iou, stability = scores
+        sure = iou > self.pred_iou_thresh
+        return sure, stability if sure else iou
+
+    def why_nothing(self, iou: float, stability: float) -> str:
+        """A sentence for the person who asked. iou, stability: of the nearest mask."""
+        lower = {
+            "pred_iou_thresh": min(self.pred_iou_thresh, _step_below(iou)),
+            "stability_score_thresh": min(self.stability_score_thresh, _step_below(stability)),
+        }
+        words = " ".join(f"{key}={value:g}" for key, value in lower.items())
+        return (
+            f"No mask is as sure and stable as asked. The nearest has a predicted IoU of {iou:.2f} "
+            f"(above {self.pred_iou_thresh:g} is asked) and a stability of {stability:.2f} (at "
+            f"least {self.stability_score_thresh:g}). '{words}' would find it; lower numbers find "
+            "more."
+        )
+
+
+def _step_below(score: float) -> float:
+    """The next multiple of 0.05 below a score."""
+    return max(0.0, (math.ceil(score * 20) - 1) / 20)
 
 
 def words_to_everything(words: object) -> Everything:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sam2_tracker.errors import TooLarge
 
+Check = Callable[[int, int, str, str], None]
 KINDS = ("frame", "start", "step", "megapixel")
 
 
@@ -44,20 +45,17 @@ class TimeBudget:
                 f"send at most {fitting} in one request."
             )
 
-    def begin(self) -> Callable[[int, int], None]:
-        """Starts the clock of one request's new shapes.
+    def begin(self) -> Check:
+        """Starts the clock of one request.
 
-        Call what it returns with the number of shapes that are prepared and the number of all:
-        it raises TooLarge once the budget is spent.
+        Call what it returns with the number of parts that are done, the number of all, what they
+        are, and what to do: it raises TooLarge once the budget is spent. The first is always done.
         """
         deadline = self._clock() + self.seconds
 
-        def check(done: int, of: int) -> None:
+        def check(done: int, of: int, what: str, cure: str) -> None:
             if done and self._clock() > deadline:
-                raise TooLarge(
-                    f"After {self.seconds:g} s only {done} of {of} new shapes are prepared; send "
-                    "fewer or simpler ones at once."
-                )
+                raise TooLarge(f"After {self.seconds:g} s only {done} of {of} {what}; {cure}.")
 
         return check
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """All objects of an image: as SAM2AutomaticMaskGenerator finds them, by the interactor's words."""
 
+import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from test_interactor import bitmap, body, call, context
 from sam2_tracker.errors import BadRequest
 from sam2_tracker.everything import Everything, without_duplicates, words_to_everything
 from sam2_tracker.models import ModelFiles
+from sam2_tracker.time_budget import TimeBudget
 from tools.official import official_mask_generator
 from training.clips import draw_clip
 
@@ -20,6 +23,7 @@ __all__ = ["context"]  # a fixture
 LEAST_IOU = 0.98
 LOW = {"pred_iou_thresh": 0.1, "stability_score_thresh": 0.01}
 """thresholds that the bundled model's masks of single clicks reach"""
+ALL = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,54 @@ def test_no_more_objects_than_a_request_may_have(
     _, surest = call(context, body(image, **words))
     assert len(whole["shapes"]) > 2
     assert surest["shapes"] == whole["shapes"][:2]
+
+
+def test_where_nothing_is_sure_enough_it_says_what_to_ask_for(
+    context: Any, image: Image.Image
+) -> None:
+    for options in (
+        {"pred_iou_thresh": 1, "stability_score_thresh": 1},
+        {"pred_iou_thresh": 0, "stability_score_thresh": 1},
+    ):
+        words = in_words(options | {"points_per_side": 4})
+        _, nothing = call(context, body(image, text_prompts=[words]))
+        assert nothing["shapes"] == []
+        lower = re.search(r"'(pred_iou_thresh=\S+ stability_score_thresh=\S+)'", nothing["message"])
+        assert lower, nothing
+        _, found = call(context, body(image, text_prompts=[f"{words} {lower[1]}"]))
+        assert found["shapes"]
+        assert "message" not in found
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds", "said"),
+    [
+        ({"text_prompts": [in_words(ALL | {"points_per_side": 12})]}, 30,
+         r"only \d+ of 144 clicks are looked at; .* with points_per_side=6\."),
+        ({"text_prompts": [in_words(ALL | {"points_per_side": 1})]}, 0.5,
+         r"only 1 of \d masks are made; .* with points_per_side=1\."),
+        ({"obj_bbox": [[1, 1], [90, 90], [9, 9], [50, 50]]}, 0.5,
+         r"only 1 of 2 objects are found; send fewer boxes at once\."),
+        ({"pos_points": [[20.0, 20.0]] * 9}, 4,
+         r"only 5 of 9 clicks are looked at; send the same again\."),
+    ],
+)  # fmt: skip
+def test_a_request_ends_when_its_time_is_spent(
+    context: Any, image: Image.Image, asked: Any, seconds: float, said: str
+) -> None:
+    function = context.user_data.function
+    before = function.budget
+    image = image.resize((99, int(seconds * 10) + 90))  # no click on it is known
+    try:
+        function.budget = TimeBudget(seconds, clock=itertools.count().__next__)
+        status, answer = call(context, body(image, **asked))
+        assert (status, answer["error"]["code"]) == (413, "too_large")
+        assert re.search(f"After {seconds:g} s {said}", answer["error"]["message"]), answer
+        if "again" in said:  # what was worked out is kept
+            status, answer = call(context, body(image, **asked))
+            assert status == 200
+    finally:
+        function.budget = before
 
 
 @pytest.mark.parametrize(

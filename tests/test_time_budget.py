@@ -57,9 +57,10 @@ def test_a_slow_warm_up_is_corrected_by_the_first_request() -> None:
 def test_new_shapes_may_take_the_budget_and_no_longer() -> None:
     now = [100.0]
     check = TimeBudget(25.0, clock=lambda: now[0]).begin()
+    words = "new shapes are prepared", "send fewer"
     now[0] = 124.0
-    check(5, 9)
+    check(5, 9, *words)
     now[0] = 126.0
-    check(0, 9)  # one is always prepared
-    with pytest.raises(TooLarge, match="After 25 s only 5 of 9 new shapes are prepared"):
-        check(5, 9)
+    check(0, 9, *words)  # one is always prepared
+    with pytest.raises(TooLarge, match="After 25 s only 5 of 9 new shapes are prepared; send few"):
+        check(5, 9, *words)

@@ -208,11 +208,16 @@ def test_everything_is_asked_of_the_interactor_in_words(act, cvat, job, detector
     asked = (*TRACK, "--everything", words, "--every", 10, "--label", "person", "--json")
     assert "deploy it with --interactor" in act(*asked).log
     cvat.functions[OUR_INTERACTOR] = StandinFunction(detector.url, OUR_INTERACTOR, "interactor")
-    detector.on_frame = {10: {"shapes": [{"type": "mask", "points": MASK}]}, 20: {"shapes": []}}
+    nothing = {"shapes": [], "message": "The nearest has a predicted IoU of 0.3." + "!" * 9999}
+    detector.on_frame = {10: {"shapes": [{"type": "mask", "points": MASK}]}, 20: nothing}
     result = act(*asked)
     assert result.code == 0, result.log
+    assert f"Frame 20: {OUR_INTERACTOR} says: The nearest has a predicted IoU of 0.3." in result.log
+    assert len(result.log) < 2000
     assert [each["text_prompts"] for each in detector.bodies] == [[f"everything {words}"]] * 2
     assert frames_by_place(job.shapes) == {("mask", -6.0, 20.0): list(range(10, 21))}
+    cvat.faults.append(Fault("POST", f"/api/lambda/functions/{OUR_INTERACTOR}", 413, "too long"))
+    assert "ask for fewer clicks: --everything points_per_side=16." in act(*asked).log
     assert "points_per_side=1 to 64" in act(*TRACK, "--everything", "points_per_side=65").log
 
 
