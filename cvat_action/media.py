@@ -37,6 +37,11 @@ class Media(Protocol):
         ...
 
 
+def size_of(media: Media, frame: int) -> tuple[int, int]:
+    """(width, height)"""
+    return media.sizes[0 if len(media.sizes) == 1 else frame]
+
+
 def open_media(path: Path) -> Media:
     """Raises ActionError where there is nothing that can be read."""
     if path.is_dir():

@@ -24,7 +24,7 @@ from cvat_action.formats.document import AttributeSpec, Document, LabelSpec, Ori
 from cvat_action.formats.json_text import elements, members
 from cvat_action.geometry import points_fault
 from cvat_action.job import Annotations, Wire
-from cvat_action.media import Media
+from cvat_action.media import Media, size_of
 from cvat_action.selection import position_among
 
 OWN_ATTRIBUTES = ("occluded", "rotation", "track_id", "keyframe", "outside")
@@ -155,7 +155,7 @@ def read_results(data: bytes, name: str, document: Document, media: Media) -> li
 
 
 def _result(entry: Wire, frame: int, label: str, media: Media) -> Result:
-    size = media.sizes[0 if len(media.sizes) == 1 else frame]
+    size = size_of(media, frame)
     kind, points = _points(entry, *size)
     if not points:
         raise ValueError("it has neither a box nor a segmentation")
@@ -236,7 +236,7 @@ class _New:
     def annotation(self, shape: Wire, extra: Wire, original: Original | None) -> str:
         """In the place of `original`, if there is one."""
         frame = shape["frame"]
-        size = self._media.sizes[0 if len(self._media.sizes) == 1 else frame]
+        size = size_of(self._media, frame)
         label = self._document.label(shape["label_id"])
         attributes = {"occluded": bool(shape.get("occluded"))} | extra
         for a in shape["attributes"]:
@@ -343,7 +343,7 @@ def _annotation_to_shape(
     """None for what is neither mask, polygon nor box (keypoints, say)."""
     frame = frame_of[annotation["image_id"]]
     label = specs[annotation["category_id"]]
-    size = media.sizes[0 if len(media.sizes) == 1 else frame]
+    size = size_of(media, frame)
     if annotation.get("keypoints"):
         return None
     kind, points = _points(annotation, *size)

@@ -15,11 +15,12 @@ from cvat_action.errors import ActionError
 from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
 from cvat_action.geometry import points_fault
 from cvat_action.job import Annotations, Wire
-from cvat_action.media import Media, NumberedMedia
+from cvat_action.media import Media, NumberedMedia, size_of
 
 Element = Any
 """xml.etree.ElementTree.Element"""
 TYPES = {"box": "rectangle", "polygon": "polygon", "mask": "mask"}
+FRAME = r"([0-9]{1,9})"
 TAGS = {kind: tag for tag, kind in TYPES.items()}
 
 
@@ -31,7 +32,7 @@ def numbered(data: bytes, name: str, media: Media) -> Media:
     """
     end = data.find(b"</meta>")
     meta = _parse_named(data[: end + 7] + b"</annotations>", name) if end >= 0 else None
-    start, stop, step = _frames_of_task(meta) if meta is not None else (0, None, 1)
+    start, stop, step = _frames_of_task(meta, name) if meta is not None else (0, None, 1)
     count = len(media.frame_names)
     named = [re.fullmatch(r"frame_(\d{6,7})", PurePath(n).stem) for n in media.frame_names]
     if not media.is_video and all(named):
@@ -51,15 +52,20 @@ def numbered(data: bytes, name: str, media: Media) -> Media:
     return NumberedMedia(media, {f: f for f in frames}, step)
 
 
-def _frames_of_task(root: Element) -> tuple[int, int | None, int]:
-    """Start frame, stop frame and step."""
+def _frames_of_task(root: Element, name: str) -> tuple[int, int | None, int]:
+    """Start frame, stop frame and step. Raises ActionError where they cannot be frame numbers."""
 
-    def number(text: str | None) -> int | None:
-        return int(text) if text and text.strip().isdecimal() else None
+    def number(tag: str, pattern: str) -> int | None:
+        text = (root.findtext(f"./meta/*/{tag}") or "").strip()
+        if not text:
+            return None
+        found = re.fullmatch(pattern, text)
+        if not found:
+            raise ActionError(f"{name}: the {tag} of its task is {text[:40]}.")
+        return int(found[1])
 
-    found = re.search(r"step=(\d{1,9})", root.findtext("./meta/*/frame_filter") or "")
-    start = number(root.findtext("./meta/*/start_frame"))
-    return start or 0, number(root.findtext("./meta/*/stop_frame")), int(found[1]) if found else 1
+    step = number("frame_filter", r"step\s*=\s*([1-9][0-9]{0,8})")
+    return number("start_frame", FRAME) or 0, number("stop_frame", FRAME), step or 1
 
 
 def read(data: bytes, name: str, media: Media) -> Document:
@@ -108,7 +114,7 @@ def _check_frames(keyframes: Iterable[Wire], name: str, media: Media) -> None:
             raise ActionError(f"{name} has frame {frame}; {media.name} has {count} frames.")
         if frame in media.missing:
             raise ActionError(f"{name} has frame {frame}, of which {media.name} has no picture.")
-        size = media.sizes[0 if len(media.sizes) == 1 else frame]
+        size = size_of(media, frame)
         fault = points_fault(k["type"], k["points"], *size)
         if fault:
             raise ActionError(f"{name}: frame {frame} has {fault}.")

@@ -236,7 +236,14 @@ def test_a_source_video_is_tracked_on_the_frames_of_its_task(tmp_path, video):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(task_xml(2, 12, 2), "has 5 frames, which are neither"), (VIDEO_XML, "has frame 3")],
+    [
+        (task_xml(2, 12, 2), "has 5 frames, which are neither"),
+        (VIDEO_XML, "has frame 3"),
+        (task_xml(2, 12, 0), "a.xml: the frame_filter of its task is step=0"),
+        (task_xml(2, 10**30, 2), "a.xml: the stop_frame of its task is 1000"),
+        (task_xml(2, "9" * 5000, 2), "a.xml: the stop_frame of its task is 9999"),
+    ],
+    ids=["too few", "other numbers", "no step", "a huge end", "a number of 5000 digits"],
 )
 def test_pictures_that_are_not_those_of_the_task_are_refused(tmp_path, text, said):
     folder = tmp_path / "f"
