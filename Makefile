@@ -16,7 +16,7 @@ PLUGIN_PACKAGES := cvat_ui_plugin/node_modules/.package-lock.json
 # torch for another device: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: help setup demo test test-fast test-plugin mutants check serve bench bench-full evaluate train \
+.PHONY: help setup demo pictures test test-fast test-plugin mutants check serve bench bench-full evaluate train \
 	weights check-image faults action ui-plugin clean
 
 help:  ## list the targets
@@ -33,6 +33,9 @@ $(VENV)/installed: $(REQUIREMENTS)
 	SAM2_BUILD_CUDA=0 $(PY) -m pip install --quiet --no-deps --no-build-isolation \
 		--require-hashes -r requirements-sam2.txt
 	@touch $@
+
+pictures: setup  ## draw the pictures of README's table of first masks (docs/images/first_mask_*.jpg)
+	$(PY) -m tools.first_mask $(if $(MODEL),--model "$(MODEL)")
 
 demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=..., MEMORY=...)
 	$(PY) -m tools.demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \

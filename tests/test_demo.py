@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cvat_action.errors import ActionError
-from tools import demo
+from tools import demo, first_mask
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 12
 
@@ -129,3 +129,20 @@ def test_the_generated_clip_is_tracked_from_end_to_end(
     tracked = json.loads((tmp_path / "annotations.json").read_text())["annotations"]
     assert len({a["image_id"] for a in tracked}) == 16
     assert {a["category_id"] for a in tracked} == {1, 2, 3}
+
+
+def test_the_pictures_of_first_masks_show_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "CLIP_FRAMES", 9)
+    monkeypatch.setenv("SAM2_IMAGE_SIZE", "256")
+    few = "points_per_side=4 pred_iou_thresh=0 stability_score_thresh=0"
+    assert first_mask.main(["--out", str(tmp_path), "--everything", few]) == 0
+    frame = demo.drawn_clip().frames[0]
+    for name in ("drawn", "clicked", "detected", "everything"):
+        path = tmp_path / f"first_mask_{name}.jpg"
+        picture = cv2.imread(str(path)).astype(int)
+        plain = cv2.resize(frame, picture.shape[1::-1], interpolation=cv2.INTER_AREA)
+        changed = (abs(picture - plain).max(axis=2) > 40).mean()
+        assert 0.005 < changed < 0.9, name
+        assert path.stat().st_size < 200_000
