@@ -225,8 +225,7 @@ export class Running {
             title: 'Replace the results of an earlier run?',
             text:
                 'Automatic shapes on the frames of this run seem to belong to these objects, ' +
-                `but do not say so (${list.slice(0, 5).join(', ')}` +
-                `${list.length > 5 ? ', …' : ''}). Kept, they lie beside the new results.`,
+                `but do not say so (${firstOf(list)}). Kept, they lie beside the new results.`,
             yes: 'Replace them',
             no: 'Keep them',
         });
@@ -253,8 +252,7 @@ export class Running {
             title: 'Write deleted keyframes again?',
             text:
                 'Keyframes of these tracks were deleted on frames of this run ' +
-                `(${list.slice(0, 5).join(', ')}${list.length > 5 ? ', …' : ''}). ` +
-                'Left deleted, CVAT interpolates there.',
+                `(${firstOf(list)}). Left deleted, CVAT interpolates there.`,
             yes: 'Write them again',
             no: 'Leave them deleted',
         });
@@ -421,6 +419,11 @@ export class Running {
 /** The clientIDs of all objects of a job. */
 function idsOf({ shapes, tracks }: Collection): ReadonlySet<number | null> {
     return new Set([...shapes, ...tracks].map(({ clientID }) => clientID ?? null));
+}
+
+/** The first five of a list, for a question. */
+function firstOf(list: string[]): string {
+    return [...list.slice(0, 5), ...(list.length > 5 ? ['…'] : [])].join(', ');
 }
 
 /** CVAT remembers the target frame: a run in the wrong direction would replace good results. */
