@@ -12,7 +12,7 @@ with the parts that are missing there, and measures those anew that are named. `
     python -m benchmarks --resume --part savings --part accuracy
 
 Benchmarks of their own, with their own options (--help): `python -m benchmarks steps`, `memory`,
-`effort`, `scores`, `flop`, `growth`.
+`effort`, `scores`, `flop`, `growth`, `clicks`.
 """
 
 import argparse
@@ -56,7 +56,7 @@ SHARES = {
 }
 EXTRA = ("savings", "accuracy")
 # Programs with options of their own; imported only when asked for.
-OTHERS = ("steps", "memory", "effort", "scores", "flop", "growth")
+OTHERS = ("steps", "memory", "effort", "scores", "flop", "growth", "clicks")
 # Of the whole time: what has begun when it is over is finished.
 RESERVE = 0.04
 MINUTES = {"default": 10.0, "full": 60.0, "gpu": 8.0, "gpu-full": 25.0}

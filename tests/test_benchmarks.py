@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import parts
+from benchmarks import clicks, parts
 from benchmarks.__main__ import list_parts, main, measure, share_of_first
 from benchmarks.accuracy import Variant, accuracy_of, sound
 from benchmarks.banks import FILLED
@@ -346,3 +346,19 @@ def test_savings_are_measured(tmp_path: Path) -> None:
     assert all(len(row["seconds"]) == 1 for row in part["rows"])
     results: Results = {"parts": {"savings": part}, "plan": asdict(plan), "failed": {}}
     assert "| official, autocast |" in report_markdown(results)
+
+
+def test_clicks_are_timed_by_pairs_and_ten_people_wait_for_the_work_of_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(clicks, "RESULTS", tmp_path)
+    monkeypatch.setattr(clicks, "PEOPLE", 3)
+    monkeypatch.setenv("SAM2_IMAGE_SIZE", "256")
+    monkeypatch.setattr("sys.argv", ["clicks", "--rounds", "2"])
+    clicks.main()
+    told = json.loads((tmp_path / "clicks_micro.json").read_text())
+    assert len(told["ratios"]) == 2
+    assert told["ratio"] == pytest.approx(sum(told["ratios"]) / 2, abs=1e-3)
+    assert told["wait_of_work"] == pytest.approx(told["longest_wait_ms"] / told["work_ms"])
+    log = ["worker 0 is ready", "request: {'image_bytes': 9, 'read_ms': 1.5, 'encode_ms': 20.0}"]
+    assert clicks.work_of(log) == [0.0215]
