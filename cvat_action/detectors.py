@@ -107,7 +107,7 @@ class FileDetector:
 def file_detector(name: str, results: Sequence[Result], job: Job, options: Options) -> FileDetector:
     """The results that the options ask for. Raises ActionError where no label is the job's."""
     mapping = mapped_labels({each.label for each in results}, job, options.mapping)
-    ids = {label.name: label.id for label in job.labels}
+    ids = {name: job.label_named(name).id for name in set(mapping.values())}
     least = options.threshold or 0.0
     on_frame: dict[int, list[tuple[int, Result]]] = {}
     for each in results:

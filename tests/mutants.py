@@ -204,6 +204,20 @@ MUTANTS = (
         "tests/test_interactor.py",
     ),
     python(
+        "interactor: nobody looks at the time while a grid of clicks is looked at",
+        "interactor.py",
+        "first + done * len(batch) // len(looked_at),",
+        "0,",
+        "tests/test_everything.py",
+    ),
+    python(
+        "command line: an object that is there already is clicked on and doubled",
+        "cvat_action/clicked.py",
+        "if place.iou(other) >= SAME",
+        "if place.iou(other) > SAME + 1",
+        "tests/cvat_action/test_action_newcomers.py",
+    ),
+    python(
         "interactor: what clicks found on one image counts for another",
         "interactor.py",
         "key = (frame.digest, step)",

@@ -481,6 +481,23 @@ def test_wrong_files_of_results(act, clip, tmp_path, content, sentence):
     assert sentence in result.log
 
 
+@pytest.mark.parametrize("find", ["--detect", "--points", "--everything"])
+def test_two_labels_of_one_name_are_told_apart_by_nobody(act, clip, tmp_path, find):
+    same = [{"id": n, "name": "car"} for n in (7, 8)]
+    (tmp_path / "labels.json").write_text(
+        json.dumps({"images": [], "annotations": [], "categories": same})
+    )
+    (tmp_path / "found.json").write_text(json.dumps(RESULTS))
+    words = {"--detect": [tmp_path / "found.json"], "--points": ["car 8,31", "--frame", 0]}
+    result = act(
+        "local", "--video", clip, "--annotations", tmp_path / "labels.json",
+        "--out", tmp_path / "out.json", find, *words.get(find, ["--label", "car"]),
+    )  # fmt: skip
+    assert result.code == 1
+    assert "2 labels of" in result.log
+    assert "are called 'car'. Rename all but one." in result.log
+
+
 # --- matching ------------------------------------------------------------------------------------
 
 
