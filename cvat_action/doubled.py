@@ -33,11 +33,12 @@ def doubled_shapes(plan: Plan, look: Look, written: Written) -> list[int]:
         if edited or any(k.id < first.id for k in others):
             surplus += [k.id for k in own]
             continue
-        surplus += [
-            k.id
-            for k in own
-            if k is not first and (k.content == first.content or k.id in written.ids)
-        ]
+        # Another run's may be among them, if it drew the same numbers: it has another content.
+        contents: set[int] = set()
+        for k in sorted(own, key=lambda k: k.id):
+            if k.content in contents or (k is not first and k.id in written.ids):
+                surplus.append(k.id)
+            contents.add(k.content)
         kept[first.content] = first
         if first.id not in written.ids:
             written.adopt(first.id, (number, frame), first.content)

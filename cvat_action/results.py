@@ -388,7 +388,7 @@ def _new_track(
             "label_id": seed.label_id,
             "frame": first,
             "group": seed.wire.get("group") or 0,
-            "source": "auto",
+            "source": _source_of(seed.wire, {}, keyframes),
             "attributes": [a for a in attributes if a["spec_id"] not in mutable],
             "elements": [],
             "shapes": [keyframes[f] for f in sorted(keyframes)],
@@ -440,13 +440,20 @@ def _edited_track(
             "label_id": track["label_id"],
             "frame": min(laid),
             "group": track.get("group") or 0,
-            # Of a track without a signed keyframe the source alone tells that nobody edited it.
-            "source": "auto" if any(map(is_signed, laid.values())) else track.get("source"),
+            "source": _source_of(track, before, laid),
             "attributes": attributes_of(track),
             "elements": [],
             "shapes": [laid[f] for f in sorted(laid)],
         }
     )
+
+
+def _source_of(track: Wire, before: Mapping[int, Wire], laid: Mapping[int, Wire]) -> Any:
+    """Of a track without a signed keyframe the source alone tells that nobody edited it. So it must
+    not say so where only a person's keyframes are left."""
+    if any(map(is_signed, laid.values())):
+        return "auto"
+    return "semi-auto" if any(map(is_signed, before.values())) else track.get("source")
 
 
 def _drawn_as_shapes(job: Job, seed: Seed, results: Mapping[int, Tracked]) -> dict[int, Wire]:

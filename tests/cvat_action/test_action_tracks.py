@@ -123,6 +123,17 @@ def test_a_keyframe_marked_as_outside_stays_and_ends_the_object_there(cvat, job,
     }
 
 
+def test_drawn_keyframes_stay_also_where_a_sparse_run_left_no_others(cvat, job, act):
+    by_hand = {frame: shifted(HEXAGON, frame - 10) for frame in (10, 15, 25)}
+    job.tracks = [track(*(keyframe(f, p, id=f) for f, p in by_hand.items()), id=50)]
+    for options in ((), ("--sparse",), ()):
+        assert act(*TO_20[:-1], 15, *options).code == 0
+        found = by_frame(job.tracks[0])
+        if options:
+            assert found.keys() == by_hand.keys()
+        assert {f: found[f]["points"] for f in by_hand} == by_hand
+
+
 def test_a_persons_keyframe_that_was_deleted_does_not_come_back(cvat, job, act):
     made = converted(job, act)
     keyframes = by_frame(made)

@@ -204,6 +204,13 @@ export function trackBefore(
     return { track, keyframes, drawn, isNew, keyframeAt };
 }
 
+/** Of a track without a signed keyframe the source alone tells that nobody edited it. So it must not
+ * say so where only a person's keyframes are left. */
+function sourceOf(track: SerializedTrack, keyframes: SerializedKeyframe[]): string {
+    if (keyframes.some(isSigned)) return 'auto';
+    return track.shapes.some(isSigned) ? 'semi-auto' : track.source;
+}
+
 /** The track with the results of a run laid over it; `sparse`: null for a keyframe on every frame. */
 function extendTrack(
     { track, keyframes: before, isNew, keyframeAt }: Before,
@@ -255,8 +262,7 @@ function extendTrack(
     return {
         ...track,
         frame: shapes[0].frame,
-        // of a track without a signed keyframe the source alone tells that nobody edited it
-        source: shapes.some(isSigned) ? 'auto' : track.source,
+        source: sourceOf(track, shapes),
         shapes,
     };
 }
