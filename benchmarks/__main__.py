@@ -12,7 +12,7 @@ with the parts that are missing there, and measures those anew that are named. `
     python -m benchmarks --resume --part savings --part accuracy
 
 Benchmarks of their own, with their own options (--help): `python -m benchmarks steps`, `memory`,
-`effort`, `scores`, `flop`, `growth`, `clicks`.
+`effort`, `scores`, `flop`, `growth`, `clicks`, `models`.
 """
 
 import argparse
@@ -55,8 +55,9 @@ SHARES = {
     "accuracy": 40,
 }
 EXTRA = ("savings", "accuracy")
-# Programs with options of their own; imported only when asked for.
-OTHERS = ("steps", "memory", "effort", "scores", "flop", "growth", "clicks")
+# Programs with options of their own, and their modules; imported only when asked for.
+OTHERS = {n: n for n in ("steps", "memory", "effort", "scores", "flop", "growth", "clicks")}
+OTHERS["models"] = "all_models"
 # Of the whole time: what has begun when it is over is finished.
 RESERVE = 0.04
 MINUTES = {"default": 10.0, "full": 60.0, "gpu": 8.0, "gpu-full": 25.0}
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if words and words[0] in OTHERS:
         sys.argv = [f"python -m benchmarks {words[0]}", *words[1:]]
-        found: int = importlib.import_module(f"benchmarks.{words[0]}").main()
+        found: int = importlib.import_module(f"benchmarks.{OTHERS[words[0]]}").main()
         return found
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -25,6 +25,7 @@ from benchmarks.runners import (
 )
 from benchmarks.server import RunningFunction, running_function
 from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.memory_bank import MemoryLayout
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.modules.image_resize import image_to_pixels
@@ -97,7 +98,7 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
                         runner.step()  # nobody's first step with a full bank counts
                     measured[case][rounds] = runner.step()
                 rounds += 1
-            resize = _seconds_to_resize(
+            resize = seconds_to_resize(
                 bench.clip(1, plan.formats[0]), bench.image_size, torch.device(plan.device)
             )
             memory = {
@@ -223,16 +224,16 @@ def _early_and_late(
         files, precision=plan.best_precision, device=plan.device, redis=redis
     ) as function:
         fingerprint = function.info()["fingerprint"]
-        store = _store(redis, fingerprint, tracker)
+        store = open_store(redis, fingerprint, layout)
         tracks, lying = {}, {}
         for frame in (EARLY, LATE):
             report(f"a track of {frame} frames")
-            before = _bytes_lying(redis)
+            before = bytes_lying(redis)
             runner = HttpRunner(function, clip, store, layout)
             runner.start()
             runner.fill(frame - FILLED)
             runner.step()  # whose memory frames the function does not know yet
-            lying[frame] = _bytes_lying(redis) - before
+            lying[frame] = bytes_lying(redis) - before
             tracks[frame] = runner
         measured: dict[int, list[Any]] = {EARLY: [], LATE: []}
         for attempt in range(MEASUREMENTS_EACH):
@@ -242,7 +243,7 @@ def _early_and_late(
             if clock.is_over() and attempt + 1 >= LEAST_MEASUREMENTS:
                 break
         # As another worker sees it, which knows none of the memory frames.
-        other = _store(redis, fingerprint, tracker)
+        other = open_store(redis, fingerprint, layout)
         traffic = StoreTraffic()
         other.load([state["id"] for state in tracks[LATE]._states], traffic)
     tracker.close()
@@ -384,7 +385,9 @@ class _Bench:
             )
         )
         self._trackers[precision], self.functions[precision] = tracker, function
-        self._stores[precision] = _store(self._redis, function.info()["fingerprint"], tracker)
+        self._stores[precision] = open_store(
+            self._redis, function.info()["fingerprint"], tracker._model.layout
+        )
 
     def runner(self, case: Case) -> Any:
         """Started when it is first asked for."""
@@ -448,12 +451,12 @@ def _tracker(
     )
 
 
-def _store(redis: RedisServer, fingerprint: str, tracker: Tracker) -> StateStore:
+def open_store(redis: RedisServer, fingerprint: str, layout: MemoryLayout) -> StateStore:
     """As a worker opens it, with a cache of its own."""
     settings = Settings(redis_host=redis.host, redis_port=redis.port)
     return StateStore(
         open_records(settings),
-        layout=tracker._model.layout,
+        layout=layout,
         fingerprint=fingerprint,
         prefix=settings.redis_prefix,
         ttl_seconds=settings.state_ttl_seconds,
@@ -462,13 +465,13 @@ def _store(redis: RedisServer, fingerprint: str, tracker: Tracker) -> StateStore
     )
 
 
-def _bytes_lying(redis: RedisServer) -> int:
+def bytes_lying(redis: RedisServer) -> int:
     """Of all values in Redis."""
     with redis.client() as client:
         return sum(int(client.strlen(key)) for key in client.scan_iter())
 
 
-def _seconds_to_resize(clip: EncodedClip, size: int, device: torch.device) -> float:
+def seconds_to_resize(clip: EncodedClip, size: int, device: torch.device) -> float:
     """Best of 5: it belongs to the phase "encode", but is not the model's."""
     image = decode_image(clip.image(0), max_megapixels=40)
     best = float("inf")

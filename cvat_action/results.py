@@ -272,6 +272,30 @@ def shapes_to_delete(
     return gone
 
 
+def drawn_in_tracks(
+    plan: Plan,
+    objects: Sequence[TrackedObject],
+    frames: Collection[int],
+    look: Look,
+    written: Written,
+) -> list[int]:
+    """Ids of the polygons that a person drew, nobody changed and a track of this run holds."""
+    gone: list[int] = []
+    for o in objects:
+        track = look.tracks.get(written.tracks.get(o.seed.ref, 0))
+        if track is None or o.seed.is_track:
+            continue
+        held = {k["frame"]: list(k["points"]) for k in track["shapes"] if not k["outside"]}
+        drawn = [o.seed.wire]
+        drawn += [c.shape for c in o.seed.corrections if c.shape and c.frame in frames]
+        for shape in drawn:
+            known = look.shapes.get(shape["id"])
+            same = known is not None and known.same(known_from_wire(shape))
+            if same and held.get(shape["frame"]) == list(shape["points"]):
+                gone.append(shape["id"])
+    return gone
+
+
 # --- tracks --------------------------------------------------------------------------------------
 
 

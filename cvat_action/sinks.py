@@ -32,6 +32,7 @@ from cvat_action.plan import Plan
 from cvat_action.receipt import Receipt
 from cvat_action.results import (
     Written,
+    drawn_in_tracks,
     shapes_to_create,
     shapes_to_delete,
     tracks_to_create,
@@ -50,6 +51,8 @@ FRESH = 9.0
 jobs of hundreds of thousands of shapes, and in others every batch has its own"""
 
 Objects = Sequence[TrackedObject]
+Chooser = Callable[[Plan, Objects, Collection[int], Look, Written], list[int]]
+"""gives the ids of shapes that are to go"""
 
 
 class Sink(Protocol):
@@ -121,11 +124,12 @@ class CvatSink:
         with self._held_back():
             self._settle(lambda: self._create_tracks(objects, frames))
             self._settle(lambda: self._create_shapes(objects, frames))
-            # Shapes are not doubled if CVAT refuses a track. What a person drew goes only when the
-            # track holds it.
-            self._settle(lambda: self._delete(remain, frames))
+            # Nothing is doubled if CVAT refuses to change a track. What a person drew goes only
+            # when the track holds it.
+            self._settle(lambda: self._delete(shapes_to_delete, remain, frames))
+            self._settle(lambda: self._delete(drawn_in_tracks, become_tracks, frames))
             self._settle(lambda: self._update_tracks(objects, frames))
-            self._settle(lambda: self._delete(become_tracks, frames))
+            self._settle(lambda: self._delete(shapes_to_delete, become_tracks, frames))
             self._journal.stage(done)
 
     def finish(self) -> None:
@@ -234,11 +238,11 @@ class CvatSink:
             self._updated |= {t["id"] for _, t in batch} - created
             self.counts["tracks_updated"] = len(self._updated)
 
-    def _delete(self, objects: Objects, frames: Sequence[int]) -> None:
+    def _delete(self, choose: Chooser, objects: Objects, frames: Sequence[int]) -> None:
         on = frozenset(frames)
 
         def missing(look: Look) -> Iterator[tuple[int, Wire]]:
-            ids = shapes_to_delete(self._plan, objects, on, look, self.written)
+            ids = choose(self._plan, objects, on, look, self.written)
             return ((number, look.whole[number]) for number in ids)
 
         for batch in self._batches(missing):

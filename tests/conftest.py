@@ -101,5 +101,21 @@ def micro_model(micro_files: "ModelFiles") -> "ModelHandler":
 
 
 @pytest.fixture(scope="session")
+def efficienttam_files(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> "ModelFiles":
+    """An EfficientTAM that pools memory frames, at 128 px, with random weights."""
+    from tools.sam2_models import random_model
+
+    config = repository / "sam2_tracker" / "configs" / "efficienttam_ti_2.yaml"
+    return random_model(config, tmp_path_factory.mktemp("efficienttam"), image_size=128)
+
+
+@pytest.fixture(scope="session", params=["micro_files", "efficienttam_files"])
+def family_files(request: pytest.FixtureRequest) -> "ModelFiles":
+    """A small model of each family: SAM 2 and EfficientTAM."""
+    files: ModelFiles = request.getfixturevalue(request.param)
+    return files
+
+
+@pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).resolve().parents[1]

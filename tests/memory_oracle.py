@@ -70,10 +70,12 @@ class MemoryOracle:
             if frame_idx - d in past and frame_idx - d not in anchors
         ]
         stacked = torch.stack([pointer for _, pointer in pointers])
-        time = get_1d_sine_pe(
-            torch.tensor([d for d, _ in pointers]) / POINTERS, dim=stacked.shape[-1]
-        )
-        time = predictor.obj_ptr_tpos_proj(time)[:, None].expand(-1, 1, predictor.mem_dim)
+        time = torch.zeros(len(pointers), 1, predictor.mem_dim)
+        if predictor.add_tpos_enc_to_obj_ptrs:  # SAM 2.1 does, EfficientTAM does not
+            time = get_1d_sine_pe(
+                torch.tensor([d for d, _ in pointers]) / POINTERS, dim=stacked.shape[-1]
+            )
+            time = predictor.obj_ptr_tpos_proj(time)[:, None].expand(-1, 1, predictor.mem_dim)
         each = stacked.shape[-1] // predictor.mem_dim
         tokens.append(
             stacked.reshape(-1, 1, each, predictor.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)

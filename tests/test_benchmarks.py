@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import clicks, parts
+from benchmarks import all_models, clicks, parts
 from benchmarks.__main__ import list_parts, main, measure, share_of_first
 from benchmarks.accuracy import Variant, accuracy_of, sound
 from benchmarks.banks import FILLED
@@ -304,6 +304,69 @@ def test_a_part_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         main(["--part", "sped_tiny"])
     assert "no such part: sped_tiny" in capsys.readouterr().err
+
+
+def test_all_models_are_measured_round_by_round(tmp_path: Path) -> None:
+    out = tmp_path / "models.json"
+    words = ["--model", MICRO, "--size", "160", "120", "--precision", "float32", "--out", str(out)]
+    assert all_models.main([*words, "--rounds", "1"]) == 0
+    first = json.loads(out.read_text())["rounds"]
+    assert all_models.main([*words, "--rounds", "2", "--resume"]) == 0
+    results = json.loads(out.read_text())
+    assert results["rounds"][:1] == first  # kept
+    assert [one["run"] for one in results["rounds"]] == [0, 1]
+    for one in results["rounds"]:
+        measured = one["models"][MICRO]
+        assert one["matrix_rate"].keys() == {"bfloat16", "float32"}
+        # a full bank: 15 memory frames of 20 x 20 tokens and 32 channels, and nine heads
+        assert 15 < measured["bytes_per_object"] / (20 * 20 * 32 * 2) < 20
+        for of in measured["objects"].values():
+            assert 0 < of["in_model_s"] < of["seconds"] < measured["cold_start_s"]
+            assert of["peak_bytes"] > 100 << 20
+    text = out.with_suffix(".md").read_text()
+    assert f"| {MICRO} |" in text
+    assert "2 rounds by `python -m benchmarks models" in text
+    with pytest.raises(SystemExit):
+        all_models.main(["--resume", "--out", str(out)])  # other models
+
+
+def test_goals_of_the_fast_model_are_reached_missed_or_open() -> None:
+    """Tiny takes 10 s of 1 TFLOP a frame at 1 TFLOP/s; the fast model what is given."""
+
+    def verdicts(of_one: list[float]) -> dict[str, bool | None]:
+        def measured(seconds: float) -> Results:
+            frame = {"seconds": seconds, "in_model_s": 0.9 * seconds, "peak_bytes": 1}
+            return {"objects": {"1": frame, "4": frame}, "cold_start_s": 5 * seconds}
+
+        fast, tiny, slow = all_models.FAST, all_models.TINY, measured(10)
+        results = {
+            "plan": {"models": [tiny, fast], "precision": "float32"},
+            "models": {name: {"encode": 0.5e12, "step": 0.125e12} for name in (tiny, fast)},
+            "rounds": [
+                {
+                    "matrix_rate": {"float32": 1e12},
+                    "models": {tiny: slow, fast: measured(s)},
+                }
+                for s in of_one
+            ],
+        }
+        return {text: found for text, _, found in all_models.goals(results)}
+
+    good, bad = verdicts([0.9, 0.95]), verdicts([2.3, 2.4])
+    assert set(good.values()) == {True}
+    missed = [text for text, found in bad.items() if found is False]
+    assert [text.split(": ")[1].split(" <=")[0] for text in missed] == [
+        "a frame with 1 object, of tiny's",
+        "the model, of its matrix products, 1 object",
+        "a frame with 4 objects, of tiny's",
+        "the model, of its matrix products, 4 objects",
+        "cold start, s",
+    ]
+    assert (
+        verdicts([1.1, 1.3])["efficienttam_ti_512: a frame with 1 object, of tiny's <= 0.12"]
+        is None
+    )
+    assert set(verdicts([0.9]).values()) == {None}  # one round decides nothing
 
 
 # ---- accuracy and savings ----

@@ -216,16 +216,27 @@ def actions_of(rows: list[tuple[Any, ...]], clip: Clip) -> list[Action]:
     return [Draw(row[0], row[1], prompt(row[2])) if len(row) == 3 else Track(*row) for row in rows]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+CASES = [(name, "micro_files") for name in SCENARIOS]
+CASES += [
+    (name, "efficienttam_files")
+    for name in (
+        "backwards between keyframes",
+        "one of three objects is corrected",
+        "a box with clicks, corrected by one",
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "family_files"), CASES, indirect=["family_files"])
 def test_as_the_official_predictor_joins_them(
-    name: str, clip: Clip, micro_files: ModelFiles, tmp_path: Path
+    name: str, clip: Clip, family_files: ModelFiles, tmp_path: Path
 ) -> None:
     rows, nearest = SCENARIOS[name]
-    predictor = official_predictor(micro_files, fill_hole_area=8)
+    predictor = official_predictor(family_files, fill_hole_area=8)
     predictor.max_cond_frames_in_attn = nearest or -1
     official = OfficialRun(predictor, images(clip), tmp_path)
     ours = OurRun(
-        load_model(micro_files, fill_hole_area=8, conditioning_frames=nearest), images(clip)
+        load_model(family_files, fill_hole_area=8, conditioning_frames=nearest), images(clip)
     )
     # What was drawn shows only once the official predictor passes over it.
     actions = actions_of(rows, clip)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report, scores, steps
+from benchmarks import growth, report, scores, steps
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -154,9 +154,44 @@ def faults_lines() -> Iterator[tuple[str, str]]:
         yield "docs/fidelity.md", f"| {told} |"
 
 
+def speed_lines() -> Iterator[tuple[str, str]]:
+    view = report.View(result("default"))
+    rates = view.parts["machine"]["matrix_rate"]
+    faster = rates["bfloat16"] / rates["float32"]
+    yield "docs/benchmarks.md", f"Where a matrix product is {faster:.1f} times as fast"
+    one, four = (view.ratio("tiny", ("http", "bfloat16"), ("agent", "float32"), n) for n in (1, 4))
+    assert one
+    assert four
+    yield (
+        "docs/benchmarks.md",
+        f"takes {one.median:.3f} (one object) and {four.median:.3f} (four) of the time",
+    )
+    one, four = (view.over_products("tiny", n, "step", n * report.STEP_FLOP) for n in (1, 4))
+    assert one
+    assert four
+    yield (
+        "docs/benchmarks.md",
+        f"a step takes {one.median:.2f} (one object) and {four.median:.2f} (four) times",
+    )
+
+
+def growth_lines() -> Iterator[tuple[str, str]]:
+    for line in growth.table(result("growth")["rows"]).splitlines():
+        yield "docs/action.md", line
+
+
 @pytest.mark.parametrize(
     "lines",
-    [memory_lines, effort_lines, steps_lines, scores_lines, options_lines, faults_lines],
+    [
+        memory_lines,
+        effort_lines,
+        steps_lines,
+        scores_lines,
+        options_lines,
+        speed_lines,
+        growth_lines,
+        faults_lines,
+    ],
 )
 def test_the_numbers_are_those_of_the_committed_results(lines: Any) -> None:
     found = [(name, line) for name, line in lines() if line not in text_of(name)]

@@ -21,6 +21,7 @@ from sam2_tracker.errors import (
     TooLarge,
 )
 from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.models import ModelFiles
 from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
 from sam2_tracker.protocol import Seed, TrackRequest, answers_to_json, body_to_request
 from sam2_tracker.record_format import Track
@@ -67,9 +68,15 @@ def new_tracker(model: ModelHandler, server: RedisServer | None = None, **change
     return Tracker(model, open_store(settings, model, cache), settings)
 
 
+@pytest.fixture(scope="module")
+def family_model(family_files: ModelFiles) -> ModelHandler:
+    return load_model(family_files)
+
+
 @pytest.fixture
-def tracker(micro_model: ModelHandler) -> Iterator[Tracker]:
-    opened = new_tracker(micro_model)
+def tracker(family_model: ModelHandler) -> Iterator[Tracker]:
+    """Of each family, with the embedded store."""
+    opened = new_tracker(family_model)
     yield opened
     opened.close()
 
@@ -478,19 +485,19 @@ def test_features_that_the_model_could_not_use_are_not_kept(
 
 
 def test_a_model_that_fails_saves_nothing(
-    micro_model: ModelHandler,
+    family_model: ModelHandler,
     clip: Clip,
     seeds: list[Any],
     empty_redis: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tracker = new_tracker(micro_model, empty_redis)
+    tracker = new_tracker(family_model, empty_redis)
     states = track(tracker, clip.frames[0], seeds)["states"]
     with empty_redis.client() as client:
         before = client.dbsize()
-        encode = micro_model.encode
+        encode = family_model.encode
         with monkeypatch.context() as patched:
-            patched.setattr(micro_model, "encode", lambda image: spoiled(encode(image)))
+            patched.setattr(family_model, "encode", lambda image: spoiled(encode(image)))
             with pytest.raises(AllObjectsFailed, match="not finite"):
                 tracker.track(request(clip.frames[1], [seeds[0]], [None, *states]))
         assert client.dbsize() == before

@@ -465,6 +465,23 @@ def test_nothing_is_doubled_where_cvat_takes_no_tracks(cvat, job, act, function)
     assert [k["frame"] for k in job.tracks[0]["shapes"]] == [10, 11, 12, 13, 14, 15]
 
 
+def test_a_polygon_that_became_a_track_goes_though_cvat_takes_no_changes(cvat, job, act):
+    """What CVAT refuses is another track; a polygon and its track beside each other were one
+    object twice."""
+    job.shapes = [shape("polygon", POLYGON, id=900)]
+    job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
+    cvat.refused_actions = frozenset({"update"})
+    convert = "--convert-polygon-shapes-to-tracks"
+    result = act(*TO_14, convert, "--wait", 0.025)
+    assert result.code == 4
+    assert job.shapes == []
+    _, made = job.tracks
+    assert made["shapes"][0]["points"] == POLYGON
+    cvat.refused_actions = frozenset()
+    assert act("track", "--resume", journal_of(result)).code == 0
+    assert [[k["frame"] for k in t["shapes"]] for t in job.tracks] == [[10, 11, 12, 13, 14, 15]] * 2
+
+
 # --- runs that are cut off -------------------------------------------------------------------
 
 
