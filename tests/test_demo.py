@@ -114,6 +114,17 @@ def test_a_persons_own_clip_is_tracked_from_end_to_end(
     assert cv2.imread(str(out / "contact_sheet.png")) is not None
 
 
+def test_a_model_without_weights_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SAM2_WEIGHTS_DIR", str(tmp_path))
+    words = ["demo.py", "--model", "efficienttam_ti_512", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", words)
+    assert demo.main() == 1
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert said.endswith("with `python -m sam2_tracker.download efficienttam_ti_512`.")
+
+
 def test_the_generated_clip_is_tracked_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,7 +97,10 @@ class FunctionProcess:
             if len(found) >= times:
                 return found
             if has_ended or time.monotonic() > deadline:
-                raise FunctionError(f"{pattern!r} is not in the log:\n{self.log[-2000:]}")
+                reason = re.search(r"The function cannot start: .*", self.log)
+                raise FunctionError(
+                    reason[0] if reason else f"{pattern!r} is not in the log:\n{self.log[-2000:]}"
+                )
             time.sleep(0.05)
 
     def stop(self) -> int:
