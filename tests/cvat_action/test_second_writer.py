@@ -8,6 +8,7 @@ undisturbed run ends.
 
 import copy
 import itertools
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -54,6 +55,7 @@ FOLDER: list[Path] = []
 @pytest.fixture(scope="module", autouse=True)
 def short_stages():
     """Many small requests and stages, and a look before each; the disk is not what is tested."""
+    logging.disable()  # pytest would keep every line of 10,000 runs: 4 GB
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cvat_action.run.STAGE_FRAMES", 2)
         patch.setattr("cvat_action.sinks.MOST_OBJECTS", 3)
@@ -62,6 +64,7 @@ def short_stages():
         patch.setattr("cvat_action.plan._free_run", lambda look: OWN_RUN)
         patch.setattr("os.fsync", lambda file: None)
         yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module", autouse=True)
