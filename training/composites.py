@@ -6,7 +6,6 @@ Everything is a function of the seed and of the pictures (training/pictures.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,9 @@ import numpy as np
 from training.clips import Clip, draw_path, draw_shape_mask, smooth_curve
 from training.pictures import FILMED, FOLDER, Side, any_cut_out, any_photograph, filmed
 
-TRIES = 40
-LEAST_SHARE = 0.004  # of the picture that every object covers in frame 0
-SOLID = 0.5  # a pixel belongs to the object whose share of its light is at least this
+_TRIES = 40
+_LEAST_SHARE = 0.004  # of the picture that every object covers in frame 0
+_SOLID = 0.5  # a pixel belongs to the object whose share of its light is at least this
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def _pseudo_sprite(rng: np.random.Generator, side: Side, folder: Path) -> _Sprit
     return _Sprite(_piece(rng, any_photograph(rng, side, folder), height, width, 0.15, 0.8), alpha)
 
 
-def draw_sprite(rng: np.random.Generator, side: Side, folder: Path, pseudo: float) -> _Sprite:
+def _sprite(rng: np.random.Generator, side: Side, folder: Path, pseudo: float) -> _Sprite:
     if rng.random() < pseudo:
         return _pseudo_sprite(rng, side, folder)
     picture = any_cut_out(rng, side, folder).astype(np.float32)
@@ -84,7 +83,7 @@ def _piece(
     return np.asarray(piece).astype(np.float32)
 
 
-def like_the_background(
+def _like_the_background(
     rng: np.random.Generator, sprite: _Sprite, background: np.ndarray
 ) -> _Sprite:
     """Shift mean and spread of the colours towards the background's (Reinhard et al., 2001)."""
@@ -112,7 +111,7 @@ def _shrunk(sprite: _Sprite, longest: float) -> _Sprite:
     )
 
 
-def draw_mover(
+def _mover(
     rng: np.random.Generator, sprite: _Sprite, frames: int, width: int, height: int, motion: float,
     *, largest: float = 0.55, leaving: bool = False,
 ) -> _Mover:  # fmt: skip
@@ -249,7 +248,7 @@ def _shade(picture: np.ndarray, patch: _Patch, strength: float, offset: int) -> 
         picture[top:bottom, left:right] *= 1 - strength * shade
 
 
-def draw_camera(
+def _camera(
     rng: np.random.Generator, frames: int, width: int, height: int, motion: float
 ) -> np.ndarray:
     """World to picture, float64 (T, 3, 3): the corners drift smoothly, so it may tilt too."""
@@ -315,7 +314,7 @@ def _cover(
     )
 
 
-def draw_world(
+def _world(
     rng: np.random.Generator, frames: int, width: int, height: int, side: Side, folder: Path,
     use_film: bool,
 ) -> np.ndarray:  # fmt: skip
@@ -364,17 +363,17 @@ def draw_composite(
 
     Raises ValueError where no arrangement shows every object, NoPicturesError without pictures.
     """
-    for attempt in range(TRIES):
+    for attempt in range(_TRIES):
         rng = np.random.default_rng((seed, attempt))
-        world = draw_world(rng, frames, width, height, side, folder, use_film)
+        world = _world(rng, frames, width, height, side, folder, use_film)
         unit = min(width, height)
-        shared = draw_sprite(rng, side, folder, pseudo) if twins else None
+        shared = _sprite(rng, side, folder, pseudo) if twins else None
         movers: list[tuple[_Mover, int]] = []
         for index in range(objects + clutter):
             own = shared is None or (index >= objects and rng.random() < 0.5)
-            sprite = draw_sprite(rng, side, folder, pseudo) if own or shared is None else shared
-            sprite = like_the_background(rng, sprite, world[0])
-            mover = draw_mover(
+            sprite = _sprite(rng, side, folder, pseudo) if own or shared is None else shared
+            sprite = _like_the_background(rng, sprite, world[0])
+            mover = _mover(
                 rng, sprite, frames, width, height, motion,
                 largest=0.55 if index < objects else 0.35,
                 leaving=leaving and index == objects - 1,
@@ -386,33 +385,30 @@ def draw_composite(
             filling = _pseudo_sprite(rng, side, folder)
             covers.append((_cover(rng, movers[0][0], filling, first, hidden, unit), -1))
         movers = [movers[i] for i in rng.permutation(len(movers))] + covers
-        camera = draw_camera(rng, frames, width, height, motion)
+        camera = _camera(rng, frames, width, height, motion)
         first_masks = _shoot_frame(movers, camera, 0, world, width, height, objects, 0.0)[1]
-        if (first_masks.sum((1, 2)) >= LEAST_SHARE * width * height).all():
+        if (first_masks.sum((1, 2)) >= _LEAST_SHARE * width * height).all():
             return _shoot(rng, movers, camera, world, frames, width, height, objects)
     raise ValueError(f"no arrangement shows {objects} objects (seed {seed})")
 
 
-def to_picture(world: np.ndarray, camera: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The homography, float64 (3, 3), from pixels of the world to those of the picture."""
-    tall, wide = world.shape[:2]
-    centred = np.array([[1, 0, (width - wide) / 2], [0, 1, (height - tall) / 2], [0, 0, 1.0]])
-    return np.asarray(camera @ centred)
-
-
-def overlay(
-    movers: list[tuple[_Mover, int]], shot: np.ndarray, share: np.ndarray, camera: np.ndarray,
-    t: int, exposure: float,
-) -> None:  # fmt: skip
-    """Lay the movers over a picture, in place.
-
-    shot: float32 (H, W, 3), 0..255. share: float32 (N, H, W), how much of a pixel's light is of
-    each object; a mover of the index -1 only takes away.
-    """
-    height, width = shot.shape[:2]
+def _shoot_frame(
+    movers: list[tuple[_Mover, int]], camera: np.ndarray, t: int, world: np.ndarray, width: int,
+    height: int, objects: int, exposure: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The picture, float32 (H, W, 3), and the visible masks, bool (N, H, W)."""
+    tall, wide = world.shape[1:3]
+    to_world = np.array([[1, 0, (width - wide) / 2], [0, 1, (height - tall) / 2], [0, 0, 1.0]])
+    shot = np.asarray(
+        cv2.warpPerspective(
+            world[min(t, len(world) - 1)], camera[t] @ to_world, (width, height),
+            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT,
+        )
+    )  # fmt: skip
+    share = np.zeros((objects, height, width), np.float32)
     offset = max(int(min(width, height) * 0.02), 1)
     for mover, index in movers:
-        patch = _render(mover, t, camera, width, height, exposure)
+        patch = _render(mover, t, camera[t], width, height, exposure)
         if patch is None:
             continue
         if mover.shadow:
@@ -424,23 +420,7 @@ def overlay(
         share[:, rows, columns] *= 1 - patch.alpha
         if index >= 0:
             share[index, rows, columns] += patch.alpha
-
-
-def _shoot_frame(
-    movers: list[tuple[_Mover, int]], camera: np.ndarray, t: int, world: np.ndarray, width: int,
-    height: int, objects: int, exposure: float,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """The picture, float32 (H, W, 3), and the visible masks, bool (N, H, W)."""
-    scene = world[min(t, len(world) - 1)]
-    shot = np.asarray(
-        cv2.warpPerspective(
-            scene, to_picture(scene, camera[t], width, height), (width, height),
-            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT,
-        )
-    )  # fmt: skip
-    share = np.zeros((objects, height, width), np.float32)
-    overlay(movers, shot, share, camera[t], t, exposure)
-    return shot, share >= SOLID
+    return shot, share >= _SOLID
 
 
 def _shoot(
@@ -448,29 +428,17 @@ def _shoot(
     world: np.ndarray, frames: int, width: int, height: int, objects: int,
 ) -> Clip:  # fmt: skip
     exposure = float(rng.choice([0.0, 0.4, 0.8], p=[0.4, 0.35, 0.25]))
-    develop = developer(rng, frames, width, height)
+    gain = 1 + smooth_curve(rng, frames, float(rng.choice([0.0, 0.1, 0.25], p=[0.5, 0.35, 0.15])))
+    blur = float(rng.choice([0.0, 0.6, 1.0], p=[0.5, 0.35, 0.15])) * min(width, height) / 256
+    grain = float(rng.choice([0.0, 3.0, 7.0], p=[0.4, 0.4, 0.2]))
     shots = np.empty((frames, height, width, 3), np.uint8)
     masks = np.empty((frames, objects, height, width), bool)
     for t in range(frames):
         shot, masks[t] = _shoot_frame(movers, camera, t, world, width, height, objects, exposure)
-        shots[t] = develop(shot, t)
-    return Clip(shots, masks)
-
-
-def developer(
-    rng: np.random.Generator, frames: int, width: int, height: int
-) -> Callable[[np.ndarray, int], np.ndarray]:
-    """What a camera does to float32 (H, W, 3) of frame t: exposure, blur and grain; uint8."""
-    gain = 1 + smooth_curve(rng, frames, float(rng.choice([0.0, 0.1, 0.25], p=[0.5, 0.35, 0.15])))
-    blur = float(rng.choice([0.0, 0.6, 1.0], p=[0.5, 0.35, 0.15])) * min(width, height) / 256
-    grain = float(rng.choice([0.0, 3.0, 7.0], p=[0.4, 0.4, 0.2]))
-
-    def develop(shot: np.ndarray, t: int) -> np.ndarray:
         if blur:
             shot = np.asarray(cv2.GaussianBlur(shot, (0, 0), blur))
         shot = shot * np.float32(gain[t])
         if grain:
             shot += rng.standard_normal(shot.shape, np.float32) * np.float32(grain)
-        return np.clip(shot, 0, 255).astype(np.uint8)
-
-    return develop
+        shots[t] = np.clip(shot, 0, 255)
+    return Clip(shots, masks)

@@ -14,7 +14,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,7 +23,6 @@ from training import pictures
 from training.clips import Clip, Pictures, draw_clip
 from training.composites import draw_composite
 from training.covers import cover_by_chance
-from training.regions import draw_region_clip
 
 SIDE = 320  # of the square pictures that the model sees
 FOLDER = Path("out/training")
@@ -40,8 +38,7 @@ class Kind:
     """A stock of clips.
 
     frames: of each. clips: how many. hidden_share, longest_hidden: how often something hides, and
-    for how many frames at most. things: what the objects are: drawn shapes, cut-outs over
-    photographs, or regions of a photograph.
+    for how many frames at most. composite: cut-outs over photographs, else drawn shapes.
     area: pixels of a frame, whatever its aspect. pictures: the textures of drawn shapes.
     """
 
@@ -50,20 +47,19 @@ class Kind:
     hidden_share: float
     longest_hidden: int
     first_seed: int
-    things: Literal["shapes", "cut-outs", "regions"]
+    composite: bool
     area: int = 300 * 300
     pictures: Pictures = "training"
 
 
 KINDS = {
-    "drawn": Kind(8, 600, 0.35, 3, FIRST_SEED, things="shapes"),
-    "drawn_long": Kind(20, 200, 0.7, 9, 2 * FIRST_SEED, things="shapes"),
-    "mottled": Kind(8, 200, 0.35, 3, 4 * FIRST_SEED, things="shapes", pictures="mottled"),
-    "composite": Kind(10, 800, 0.15, 3, 5 * FIRST_SEED, things="cut-outs", area=370 * 370),
-    "composite_long": Kind(22, 200, 0.5, 12, 6 * FIRST_SEED, things="cut-outs", area=340 * 340),
-    "region": Kind(8, 300, 0.0, 0, 7 * FIRST_SEED, things="regions", area=370 * 370),
+    "drawn": Kind(8, 600, 0.35, 3, FIRST_SEED, composite=False),
+    "drawn_long": Kind(20, 200, 0.7, 9, 2 * FIRST_SEED, composite=False),
+    "mottled": Kind(8, 200, 0.35, 3, 4 * FIRST_SEED, composite=False, pictures="mottled"),
+    "composite": Kind(10, 800, 0.15, 3, 5 * FIRST_SEED, composite=True, area=370 * 370),
+    "composite_long": Kind(22, 200, 0.5, 12, 6 * FIRST_SEED, composite=True, area=340 * 340),
 }
-DRAWN_KINDS = tuple(name for name, kind in KINDS.items() if kind.things == "shapes")
+DRAWN_KINDS = tuple(name for name, kind in KINDS.items() if not kind.composite)
 
 
 def frame_size(rng: np.random.Generator, area: int) -> tuple[int, int]:
@@ -84,22 +80,25 @@ def training_clip(kind: Kind, number: int, picture_folder: Path = pictures.FOLDE
     width, height = frame_size(rng, kind.area)
     leaving = bool(rng.random() < 0.2)
     clutter = int(rng.choice([0, 1, 2, 3], p=[0.3, 0.35, 0.2, 0.15]))
-    if kind.things != "shapes":
+    if kind.composite:
         objects = int(rng.integers(1, 4))
         motion = float(rng.uniform(0.3, 1.5))
         for attempt in range(20):
-            again = seed + attempt * 100_000
             try:
-                if kind.things == "regions":
-                    return draw_region_clip(
-                        again, frames=kind.frames, width=width, height=height, objects=objects,
-                        side="training", clutter=clutter, motion=motion, folder=picture_folder,
-                    )  # fmt: skip
                 return draw_composite(
-                    again, frames=kind.frames, width=width, height=height, objects=objects,
-                    side="training", hidden=hidden, twins=bool(rng.random() < 0.3), leaving=leaving,
-                    clutter=clutter, motion=motion, folder=picture_folder,
-                )  # fmt: skip
+                    seed + attempt * 100_000,
+                    frames=kind.frames,
+                    width=width,
+                    height=height,
+                    objects=objects,
+                    side="training",
+                    hidden=hidden,
+                    twins=bool(rng.random() < 0.3),
+                    leaving=leaving,
+                    clutter=clutter,
+                    motion=motion,
+                    folder=picture_folder,
+                )
             except ValueError:
                 continue
         raise ValueError(f"clip {number} finds no arrangement")
@@ -306,7 +305,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, help="only the first of each kind")
     arguments = parser.parse_args()
     for name in arguments.kind or KINDS:
-        if name not in DRAWN_KINDS:
+        if KINDS[name].composite:
             pictures.fetch()
         draw = partial(ensure_clip, name, folder=arguments.folder)
         numbers = range(min(KINDS[name].clips, arguments.clips or KINDS[name].clips))

@@ -20,11 +20,10 @@ MEDIUM, MEDIUM_UNTIL = 256, 0.7  # pixels at most of the cost of SIDE, until thi
 ALONE_SHARE = 0.15
 # Stocks by share of the batches.
 MIXTURE = {
-    "composite": 0.32,
-    "composite_long": 0.18,
-    "region": 0.12,
-    "drawn": 0.16,
-    "drawn_long": 0.15,
+    "composite": 0.48,
+    "composite_long": 0.22,
+    "drawn": 0.13,
+    "drawn_long": 0.1,
     "mottled": 0.07,
 }
 
