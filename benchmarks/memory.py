@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.session import RealClip, Session, read_clip
+from benchmarks.summary import mean_interval
 from model_handler import ModelHandler
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import POLICIES
@@ -75,6 +76,7 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "clips": len(mine),
                     "j": statistics.fmean(tally.j),
                     "j_and_f": tally.j_and_f,
+                    "gain": None if policy == "official" else gain(rows, name, policy),
                     "found_again": [sum(tally.found), len(tally.found)],
                     "shown_while_hidden": [
                         sum(tally.shown_while_hidden),
@@ -85,13 +87,30 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
+def gain(rows: list[dict[str, Any]], set_: str, policy: str) -> list[float] | None:
+    """What J&F gains over `official`, clip by clip: the mean and its interval over the clips.
+
+    None for a single clip.
+    """
+    by_clip: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["set"] == set_:
+            by_clip.setdefault(row["name"], {})[row["policy"]] = Tally(**row["tally"]).j_and_f
+    gains = [each[policy] - each["official"] for each in by_clip.values()]
+    return list(mean_interval(gains)) if len(gains) > 1 else None
+
+
 def show(lines: list[dict[str, Any]]) -> None:
-    print(f"{'set':<12}{'policy':<10}{'J':>7}{'J&F':>7}{'found again':>14}{'shown if hidden':>18}")
+    print(
+        f"{'set':<12}{'policy':<10}{'J':>7}{'J&F':>7}{'found again':>14}{'shown if hidden':>18}"
+        "  clip by clip, J&F over official (95 % interval)"
+    )
     for line in lines:
         found, shown = ("{} of {}".format(*line[k]) for k in ("found_again", "shown_while_hidden"))
         print(
             f"{line['set']:<12}{line['policy']:<10}{line['j']:>7.3f}{line['j_and_f']:>7.3f}"
             f"{found:>14}{shown:>18}"
+            + ("  {:+.3f} ({:+.3f} to {:+.3f})".format(*line["gain"]) if line["gain"] else "")
         )
 
 

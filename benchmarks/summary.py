@@ -52,6 +52,18 @@ def median_interval(values: Sequence[float]) -> Interval:
     )
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean, and where it lies with a confidence of 95 % (bootstrap, fixed seed)."""
+    low, high = bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return statistics.fmean(values), float(low), float(high)
+
+
 def spread(values: Sequence[float]) -> Interval:
     """For a handful of runs: their median, the least and the greatest."""
     return Interval(
