@@ -29,6 +29,11 @@ function randomFrom(seed: number): () => number {
     };
 }
 
+/** Lets vitest's worker report that it lives, which it must within a minute. */
+function breathe(): Promise<void> {
+    return new Promise((resolve) => setTimeout(resolve));
+}
+
 class Dice {
     public constructor(private readonly random: () => number) {}
 
@@ -213,6 +218,7 @@ test(
     async () => {
         let askedInVain = 0;
         for (let seed = FIRST_SEED; seed < FIRST_SEED + JOBS; seed += 1) {
+            await breathe();
             const dice = new Dice(randomFrom(seed));
             const columns = Array.from({ length: 1 + dice.upTo(3) }, () => {
                 const type = dice.oneOf(['mask', 'polygon', 'rectangle']);
@@ -267,7 +273,6 @@ test(
                 const gap = 'Keyframes of these tracks were deleted';
                 const other = bench.asked.filter((text) => !text.startsWith(gap));
                 expect(other, what).toEqual([]);
-                if (!mayHaveGaps) askedInVain += bench.asked.length;
                 checkNothingDoubled(bench, what);
                 if (bench.store.undoSteps > steps) {
                     const now = contents(bench);
@@ -279,6 +284,7 @@ test(
                 bench.store.save();
                 correct(bench, dice, columns);
             }
+            if (!mayHaveGaps && bench.asked.length) askedInVain += 1;
         }
         expect(askedInVain).toBeLessThanOrEqual(Math.ceil(JOBS / 1000));
     },
@@ -289,6 +295,7 @@ test(
     `running again changes nothing, on ${JOBS / 4} random jobs with corrections`,
     async () => {
         for (let seed = FIRST_SEED; seed < FIRST_SEED + JOBS / 4; seed += 1) {
+            await breathe();
             const dice = new Dice(randomFrom(seed));
             const columns = Array.from({ length: 1 + dice.upTo(3) }, () => {
                 const type = dice.oneOf(['mask', 'polygon', 'rectangle']);
