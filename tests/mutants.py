@@ -314,7 +314,7 @@ def commands_of(mutant: Mutant, copy: Path) -> list[tuple[list[str], Path]]:
         word for word in mutant.near.split() if not word.endswith(".py") or (copy / word).exists()
     ]
     fast = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "--show-capture=no"]
-    fast += ["--tb=no", "-p", "no:cacheprovider"]
+    fast += ["--tb=no", "-p", "no:cacheprovider", "--timeout=3600"]  # a busy machine fails none
     return [([*fast, *near], copy), (fast, copy)]
 
 

@@ -6,10 +6,11 @@ import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from faults.fleet import Fleet, Reply
-from faults.hostile_bodies import Pool, hostile_body, make_pool
+from faults.hostile_bodies import hostile_body, live_pool
 
 # What a body alone can provoke; the others need a fault of the store or of the model.
 CODES = (
@@ -52,14 +53,6 @@ class BodiesTally:
             f"{codes}; at most {self.slowest_cpu:.2f} s of CPU, memory +{self.growth_mib:.0f} MiB, "
             f"{self.deaths} workers died"
         )
-
-
-def live_pool(fleet: Fleet, *, worker: int = 0, large_images: bool = True) -> Pool:
-    pool = make_pool([], large_images=large_images)
-    shapes = [{"type": "rectangle", "points": [1, 1, 30, 30]}] * 4
-    reply = fleet.post({"image": pool.good, "shapes": shapes, "states": []}, worker=worker)
-    assert reply.status == 200, reply
-    return make_pool(reply.body["states"], large_images=large_images)
 
 
 def throw(
@@ -135,7 +128,7 @@ def _throw_all(
 ) -> BodiesTally:
     rng = random.Random(seed)
     tally = BodiesTally()
-    pool = live_pool(fleet, worker=worker, large_images=large_images)
+    pool = live_pool(partial(fleet.post, worker=worker), large_images=large_images)
     pid = fleet.send("GET", worker=worker).headers["X-Worker"]
     tally.workers.add(pid)
     before = peak_mib(pid)

@@ -229,7 +229,7 @@ def _alter_content(rng: random.Random, victim: Victim) -> str:
             box=rng.choice(([1, 2, 3], [1, 2, 3, float("nan")], "abcd", None, [1, 2, 3, 1e400]))
         ),
         "last head": lambda: content["heads"].__setitem__(-1, other["heads"][-1]),
-        "head count": lambda: content["heads"].insert(0, other["heads"][0]),
+        "head count": lambda: content.update(heads=other["heads"][:1] * 9 + content["heads"][-1:]),
         "head id": lambda: content["heads"].__setitem__(0, rng.choice(BAD_IDS)),
         "frame id": lambda: place.__setitem__(-3, rng.choice(BAD_IDS)),
         "unknown frame": lambda: place.__setitem__(-3, "b" * 43),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from faults.campaign_bodies import CODES, bodies_campaign, judge
 from faults.campaign_records import records_campaign
 from faults.fleet import Fleet, Reply
-from faults.hostile_bodies import Pool, hostile_body, make_pool
+from faults.hostile_bodies import Pool, hostile_body, live_pool
 from faults.kill_points import KillRun, untidy
 from faults.local import DictRecords, local_function
 from faults.worker import KILL_POINTS
@@ -31,10 +31,7 @@ def function() -> Any:
 
 @pytest.fixture(scope="module")
 def pool(function: Any) -> Pool:
-    good = make_pool([]).good
-    shapes = [{"type": "rectangle", "points": [1, 1, 30, 30]}] * 4
-    states = function({"image": good, "shapes": shapes, "states": []}).body["states"]
-    return make_pool(states, large_images=False)
+    return live_pool(function, large_images=False)
 
 
 @settings(
