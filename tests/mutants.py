@@ -154,6 +154,20 @@ MUTANTS = (
         MACHINE,
     ),
     python(
+        "a rectangle that is lost answers where it was drawn, not where it was last",
+        "sam2_tracker/object_shapes.py",
+        'return Shape(type="rectangle", points=list(box)), replace(track, box=box)',
+        'return Shape(type="rectangle", points=list(box)), track',
+        MACHINE,
+    ),
+    python(
+        "any numbers are points",
+        "sam2_tracker/shapes.py",
+        "    if not np.isfinite(numbers).all():\n",
+        "    if numbers.ndim > 1:\n",
+        "tests/faults/test_hostile.py -k any_body",
+    ),
+    python(
         "the distance of a correction is ignored",
         "tracker.py",
         "bank = correct_bank(each.state.bank, drawn, distance=distance)",
@@ -186,7 +200,7 @@ MUTANTS = (
         "sam2_tracker/image_decoding.py",
         "    ImageOps.exif_transpose(image, in_place=True)\n",
         "",
-        "tests/test_protocol.py",
+        "tests/test_image_decoding.py",
     ),
     python(
         "hidden frames count as seen",

@@ -153,33 +153,7 @@ def test_two_processes_in_turn_give_the_same_masks_as_one(
     tracked: list[list[dict[str, Any] | None]],
     clip: Clip,
 ) -> None:
-    in_turn = track([other_function, function], images(clip), mask_seeds(clip))
-    for shapes, others in zip(tracked, in_turn, strict=True):
-        for one, other in zip(shapes, others, strict=True):
-            a, b = bitmap(one), bitmap(other)
-            assert (a & b).sum() >= 0.999 * (a | b).sum()
-    assert in_turn == tracked
-
-
-def test_mixed_types_and_late_starts(function: FunctionProcess, clip: Clip) -> None:
-    y, x = np.nonzero(clip.masks[0, 1])
-    box = [float(n) for n in (x.min(), y.min(), x.max() + 1, y.max() + 1)]
-    frames = images(clip)
-    status, first = function.post(
-        init(frames[0], [mask_seeds(clip)[0], {"type": "rectangle", "points": box}])
-    )
-    assert status == 200
-    late = {"image": follow(frames[1], [])["image"], "shapes": [None, POLYGON, None]}
-    status, second = function.post({**late, "states": [first["states"][1], None, None]})
-    assert status == 200
-    assert [shape and shape["type"] for shape in second["shapes"]] == ["rectangle", "polygon", None]
-    states = [second["states"][1], first["states"][0], second["states"][0]]
-    status, third = function.post(follow(frames[2], states))
-    assert status == 200
-    kinds = [shape and shape["type"] for shape in third["shapes"]]
-    assert kinds[2] == "rectangle"
-    assert kinds[0] in ("polygon", None)
-    assert kinds[1] in ("mask", None)
+    assert track([other_function, function], images(clip), mask_seeds(clip)) == tracked
 
 
 def test_a_track_whose_redis_was_lost_is_gone(micro_files: ModelFiles, tmp_path: Any) -> None:
@@ -196,14 +170,6 @@ def test_a_track_whose_redis_was_lost_is_gone(micro_files: ModelFiles, tmp_path:
 
 
 # ---- HTTP ----
-
-
-def test_get(function: FunctionProcess, micro_files: ModelFiles) -> None:
-    status, headers, body = function.request("GET")
-    assert status == 200
-    assert headers["content-type"] == "application/json"
-    assert json.loads(body)["model"] == micro_files.name
-    assert json.loads(body)["store"] == {"kind": "redis", "answers": True}
 
 
 def test_head_has_no_body(function: FunctionProcess) -> None:

@@ -11,7 +11,7 @@ import nuclio_sdk
 import nuclio_sdk.test
 import pytest
 import redis
-from cvat_requests import follow, image_to_base64, init
+from cvat_requests import follow, init
 from nuclio_sdk.event import EventDeserializerKinds
 from PIL import Image
 
@@ -178,19 +178,6 @@ def test_too_many_objects(context: Any) -> None:
     assert status == 413
     assert answer["error"]["code"] == "too_large"
     assert "4" in answer["error"]["message"]
-
-
-def test_the_status_where_all_objects_fail_is_the_first_ones(context: Any) -> None:
-    gone, empty = {"v": 1, "id": "A" * 43}, {"type": "mask", "points": [1, 0, 0, 0, 0]}
-    request = {"image": image_to_base64(FRAME), "shapes": [None, None, empty]}
-    status, answer = call(context, {**request, "states": [None, gone, None]})
-    assert status == 410
-    assert answer["error"]["code"] == "state_gone"
-    assert answer["error"]["indexes"] == [1, 2]
-    request["shapes"] = [empty]
-    status, answer = call(context, {**request, "states": [None, gone]})
-    assert status == 400
-    assert answer["error"]["code"] == "empty_shape"
 
 
 @pytest.mark.parametrize(

@@ -242,18 +242,6 @@ def test_what_is_not_visible_is_null_and_keeps_its_state(
         assert all(0 <= score < 0.01 for score in answer["scores"])
 
 
-def test_a_lost_rectangle_answers_its_last_box(
-    hiding_tracker: Tracker, clip: Clip, seeds: list[Any]
-) -> None:
-    """Never null: CVAT's own tab crashes on it."""
-    box = seeds[2]["points"]
-    answer = track(hiding_tracker, clip.frames[0], [seeds[2]])
-    for frame in clip.frames[1:4]:
-        answer = track(hiding_tracker, frame, [], answer["states"])
-        assert answer["shapes"] == [{"type": "rectangle", "points": box, "outside": True}]
-        assert answer["states"][0] is not None
-
-
 @pytest.mark.parametrize(
     ("points", "answered"),
     [
@@ -267,21 +255,6 @@ def test_a_lost_rectangle_answers_a_box_that_cvat_can_save(
     states = track(hiding_tracker, clip.frames[0], [{"type": "rectangle", "points": points}])
     answer = track(hiding_tracker, clip.frames[1], [], states["states"])
     assert answer["shapes"][0]["points"] == answered
-
-
-def test_a_rectangle_that_was_tracked_remembers_where(
-    tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    states = track(tracker, clip.frames[0], [seeds[2]])["states"]
-    seen = track(tracker, clip.frames[1], [], states)
-    assert "outside" not in seen["shapes"][0]
-    blank = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
-    with monkeypatch.context() as patched:
-        patched.setattr(tracker._model, "logits_to_bitmaps", lambda *_, **__: [blank])
-        lost = track(tracker, clip.frames[2], [], seen["states"])
-    assert lost["shapes"] == [{**seen["shapes"][0], "outside": True}]
-    back = track(tracker, clip.frames[3], [], lost["states"])
-    assert "outside" not in back["shapes"][0]
 
 
 # ---- errors of single objects ----

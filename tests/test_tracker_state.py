@@ -145,17 +145,6 @@ def test_states_come_back_bit_for_bit(any_store: StateStore) -> None:
     assert len(states[-1].bank.tracked) == 15
 
 
-def test_many_objects_of_different_ages_keep_their_order(any_store: StateStore) -> None:
-    walks = [walk(any_store, steps, seed=100 * steps) for steps in (0, 3, 9, 17)]
-    ids = [ids[-1] for ids, _ in walks]
-    for order in ([0, 1, 2, 3], [3, 1], [2, 0, 2], [1]):
-        for found, number in zip(any_store.load([ids[n] for n in order]), order, strict=True):
-            assert isinstance(found, TrackState)
-            assert same(found, walks[number][1][-1])
-    assert any_store.load([]) == []
-    assert any_store.save([]) == []
-
-
 def test_ids_are_43_url_safe_characters_that_nobody_can_guess(store: StateStore) -> None:
     ids = store.save([started(n) for n in range(50)])
     assert len(set(ids)) == 50
@@ -188,22 +177,6 @@ def branch(store: StateStore, id_: str, steps: int, seed: int) -> str:
     return id_
 
 
-@pytest.mark.parametrize("ahead", [8, 9, 30])
-def test_a_branch_far_ahead_ends_the_other_for_all_workers_alike(
-    empty_redis: RedisServer, ahead: int
-) -> None:
-    """Also for a worker that still has the frames in its cache."""
-    first, second = open_store(empty_redis, cache_bytes=MIB), open_store(empty_redis)
-    trunk = walk(first, 20)[0][-1]
-    slow = branch(first, trunk, 1, 100)
-    fast = branch(first, trunk, 1 + ahead, 200)
-    assert not is_gone(first, fast)
-    assert not is_gone(second, fast)
-    assert is_gone(first, slow) == is_gone(second, slow) == (ahead > 8)
-    for store in (first, second):
-        store.close()
-
-
 # ---- corrections and keyframes ----
 
 
@@ -220,19 +193,6 @@ def test_adopted_frames_are_shared_and_outlive_their_first_track(any_store: Stat
     assert same(load(any_store, id_), adopted)
     forward = branch(any_store, id_, 40, 800)
     assert [f.step for f in load(any_store, forward).bank.conditioning] == [0, 30, -12]
-
-
-def test_a_drawn_frame_that_another_one_replaces_stays_with_its_own_track(
-    any_store: StateStore,
-) -> None:
-    """Two keyframes on one frame: the second counts, and the first one's track goes on."""
-    ids = [any_store.save([started(number)])[0] for number in (1, 2, 3)]
-    first, second, third = (load(any_store, id_) for id_ in ids)
-    bank = adopt_keyframes(first.bank, [(second.bank, 30), (third.bank, 30)])
-    (id_,) = any_store.save([adopt_references(first, bank, second, third)])
-    branch(any_store, id_, 2 * RETAINED, 700)
-    for other, state in zip(ids[1:], (second, third), strict=True):
-        assert same(load(any_store, other), state)
 
 
 def test_a_track_corrected_50_times_stays_bounded(empty_redis: RedisServer) -> None:
@@ -253,23 +213,6 @@ def test_a_track_corrected_50_times_stays_bounded(empty_redis: RedisServer) -> N
 
 
 # ---- round trips, commands, bytes ----
-
-
-def test_only_plain_commands_frames_first_and_removal_last(
-    empty_redis: RedisServer, store: StateStore
-) -> None:
-    ids, _ = walk(store, 20)
-    with empty_redis.commands() as commands:
-        store.save([stepped(load(store, ids[-1]), n) for n in range(3)])
-    names = [command[0] for command in commands if command[0] not in ("PING", "MGET", "EXISTS")]
-    assert names == ["SET"] * 6 + ["UNLINK"]
-    keys = [command[1] for command in commands if command[0] == "SET"]
-    assert [key.split(":")[2] for key in keys] == ["m"] * 3 + ["h"] * 3
-    assert all(key.startswith(f"cvat-sam2:{'f' * 16}:") for key in keys)
-    for command in commands:
-        assert command[0] in ("PING", "MGET", "EXISTS", "SET", "UNLINK")
-        if command[0] == "SET":
-            assert command[-2:] == ["EX", str(TTL)]
 
 
 @pytest.mark.parametrize("side", [64, 32])  # at 1024 px, and EfficientTAM's at 512
@@ -337,12 +280,6 @@ def test_a_good_frame_is_kept_as_long_as_the_object_hides(any_store: StateStore)
     assert kept == [5, 6, 7, 8, 9, 199]
 
 
-def test_the_embedded_store_is_bounded_alike() -> None:
-    store = open_store(None)
-    walk(store, 60)
-    assert len(store._records._records) == 15 + 9  # type: ignore[attr-defined]
-
-
 # ---- lives ----
 
 
@@ -390,9 +327,6 @@ def test_states_of_another_layout_are_gone(empty_redis: RedisServer, store: Stat
         other = open_store(empty_redis, layout=replace(SMALL, **change))
         assert is_gone(other, ids[-1]), change
         other.close()
-
-
-# ---- the cache ----
 
 
 # ---- damage ----
@@ -443,20 +377,6 @@ def test_a_device_without_room_loses_no_track(empty_redis: RedisServer) -> None:
     with mock.patch.object(torch.Tensor, "to", short_of_memory), pytest.raises(OutOfMemory):
         store.load([id_])
     assert same(load(store, id_), started(7))
-    store.close()
-
-
-def test_cached_frames_that_are_forgotten_are_read_again(empty_redis: RedisServer) -> None:
-    cache = MemoryCache(1 << 20)
-    store = open_store(empty_redis, cache=cache)
-    (id_,) = store.save([started(7)])
-    traffic = StoreTraffic()
-    store.load([id_], traffic)
-    assert (traffic.cache_hits, traffic.cache_misses) == (1, 0)
-    cache.clear()
-    assert same(load(store, id_), started(7))
-    store.load([id_], traffic)
-    assert (traffic.cache_hits, traffic.cache_misses) == (2, 0)
     store.close()
 
 
