@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cvat_sdk.masks import decode_mask, encode_mask
+from faults.local import BY_NO_CLOCK
 from PIL import Image
 
 from model_handler import FrameFeatures, ModelHandler, Prediction
@@ -60,8 +61,7 @@ def seeds(clip: Clip) -> list[dict[str, Any]]:
 
 
 def new_tracker(model: ModelHandler, server: RedisServer | None = None, **changes: Any) -> Tracker:
-    # As long a wait as is allowed: on a busy machine a thread may get no turn for seconds.
-    settings = Settings(**{"threads": 1, "redis_timeout_seconds": 20.0, **changes})
+    settings = Settings(**{"threads": 1, "redis_timeout_seconds": BY_NO_CLOCK, **changes})
     if server is not None:
         settings = replace(settings, redis_host=server.host, redis_port=server.port)
     cache = MemoryCache(settings.memory_cache_mib << 20)

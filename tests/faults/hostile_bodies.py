@@ -75,7 +75,7 @@ def hostile_body(rng: random.Random, pool: Pool) -> bytes:
     elif kind == "many":
         body[rng.choice(("shapes", "states"))] = [None] * rng.choice((99, 100, 101, 20_000))
     body = copy.deepcopy(body)
-    for _ in range(rng.choice((0, 0, 1, 1, 2))):
+    for _ in range(rng.choice((0, 1, 1, 2))):
         key = rng.choice(("shapes", "states"))
         if rng.random() < 0.2:
             body = _changed(rng, body)
@@ -88,7 +88,7 @@ def hostile_body(rng: random.Random, pool: Pool) -> bytes:
 
 def _changed(rng: random.Random, value: Any) -> Any:
     """The value with something wrong, at any depth."""
-    if isinstance(value, dict | list) and value and rng.random() < 0.9:
+    if isinstance(value, dict | list) and value and rng.random() < 0.97:
         place = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
         match rng.randrange(20):
             case 0:
@@ -112,7 +112,10 @@ def _shape(rng: random.Random) -> dict[str, Any]:
         x += rng.choice((-2 * WIDTH, WIDTH + 5))
     box, area = [x, y, x + w - 1, y + h - 1], w * h
     hole = rng.randint(0, area - 1)
-    masks = ([hole, area - hole], [area], [1.0] * area, [0, 2**64 + area, -(2**64)])
+    masks = (
+        *([hole, area - hole], [area], [1.0] * area, [0, 2**64 + area, -(2**64)]),
+        [hole, area - hole + rng.choice((-1, 1))],
+    )
     many = random.Random(rng.randrange(1 << 30))
     polygons = (
         [x, y, x + w, y, x + w, y + h, x, y + h],
@@ -130,6 +133,8 @@ def _shape(rng: random.Random) -> dict[str, Any]:
             points = rng.choice(polygons)
         case _:
             points = [x, y, x + w, y + h]
+    if rng.random() < 0.25:
+        points[rng.randrange(len(points))] = rng.choice(NUMBERS)
     return {"type": kind, "points": points}
 
 

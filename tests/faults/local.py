@@ -21,6 +21,8 @@ from tracker import Tracker
 from tracker_state import StateStore
 
 PREFIX = "cvat-sam2"
+BY_NO_CLOCK = 3600.0
+"""Seconds of a wait that must not end by itself: a busy machine may leave a thread out for long."""
 
 
 class DictRecords:
@@ -97,8 +99,7 @@ def make_tracker(
     """No cache of memory frames unless one is given."""
     model = model or StandinModel()
     defaults = {"conditioning_frames": CONDITIONING_FRAMES, "threads": 1}
-    # As long as is allowed: on a busy machine a thread may get no turn for seconds.
-    settings = {**defaults, "redis_timeout_seconds": 20.0, **settings}
+    settings = {**defaults, "redis_timeout_seconds": BY_NO_CLOCK, **settings}
     store = make_store(records, model.layout, cache=cache)
     return Tracker(model, store, Settings(**settings))
 

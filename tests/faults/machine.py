@@ -22,7 +22,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from faults.local import PREFIX, DictRecords, make_store
+from faults.local import BY_NO_CLOCK, PREFIX, DictRecords, make_store
 from faults.reference import (
     LIFE_SECONDS,
     POLICY,
@@ -249,7 +249,7 @@ class TrackersOnOneStore(RuleBasedStateMachine):
                 threads=1,
                 memory_policy=POLICY,
                 frame_cache_mib=512 if size else 0,
-                redis_timeout_seconds=20.0,
+                redis_timeout_seconds=BY_NO_CLOCK,
             )
             self._doors.append(door)
             self._caches.append(cache)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from faults.local import make_store, make_tracker
+from faults.local import BY_NO_CLOCK, make_store, make_tracker
 from faults.proxy import Proxy
 from faults.reference import image_to_png, noise_images
 from faults.resp import commands
@@ -70,7 +70,7 @@ def test_only_known_commands_are_sent_and_only_for_our_keys(empty_redis: RedisSe
     tracker = Tracker(
         StandinModel(),  # type: ignore[arg-type]
         make_store(records, StandinModel().layout, clock=lambda: now[0]),
-        Settings(threads=1, redis_timeout_seconds=20.0),
+        Settings(threads=1, redis_timeout_seconds=BY_NO_CLOCK),
     )
     play(tracker, 20, now)
     assert tracker.store_answers()
