@@ -58,7 +58,8 @@ def machine(scale: float, seed: int) -> Result:
     try:
         run_state_machine_as_test(hypothesis.seed(seed)(TrackersOnOneStore), settings=settings)
     except Exception as error:
-        broken = [str(error), *getattr(error, "__notes__", [])]
+        found = getattr(error, "exceptions", [error])  # several, where it found several
+        broken = ["\n".join([repr(each), *getattr(each, "__notes__", [])]) for each in found]
     met = sorted(TrackersOnOneStore.met.items())
     told = "; ".join(f"{name} {count:,} x" for name, count in met)
     return Result(line=f"{runs:,} runs: {told}", broken=broken)

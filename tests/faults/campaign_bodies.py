@@ -64,7 +64,7 @@ def throw(
     tally.bodies += 1
     tally.statuses[reply.status] += 1
     if (trouble := judge(reply)) is not None:
-        tally.wrong.append(f"{trouble}: status {reply.status} for {body[:300]!r}")
+        tally.wrong.append(f"{trouble}: status {reply.status} for {body[-300:]!r}")
     if reply.status == 0:
         return
     tally.workers.add(reply.headers["X-Worker"])

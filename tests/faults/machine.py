@@ -349,7 +349,8 @@ class TrackersOnOneStore(RuleBasedStateMachine):
             rows = [*head.conditioning, *head.tracked]
             names = [row.memory.id for row in rows if row.memory is not None]
             key = f"{prefix}:m:{names[place - 1]}"
-            self.world.frames.pop(node.bank.memories[place - 1].id, None)
+            if self.world.frames.pop(node.bank.memories[place - 1].id, None) is None:
+                return  # lost before: a bit that flips twice would be right again
         else:
             self.world.heads.pop(node)
         record = self._shared.values.pop(key, None)
