@@ -125,6 +125,7 @@ class Fleet:
             "CVAT_FUNCTIONS_REDIS_PORT": str(self.redis.port),
             "SAM2_MODEL": "sam2.1_hiera_micro",
             "SAM2_THREADS": "1",
+            "SAM2_REDIS_TIMEOUT_SECONDS": "20",  # the most: a busy machine is no fault of the store
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
             "GOMP_SPINCOUNT": "0",

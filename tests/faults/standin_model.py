@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from model_handler import ModelHandler, Prediction
+from sam2_tracker.clicks import Clicks
 from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name_memory
 from sam2_tracker.memory_policy import recall
 from sam2_tracker.shapes import Bitmap, Box
@@ -63,7 +64,12 @@ class StandinModel:
         return np.unpackbits(digest).astype(np.bool_).reshape(MASK_SIDE, MASK_SIDE)
 
     def start(
-        self, frame: HashedFrame, prompts: Sequence[Bitmap | Box], *, width: int, height: int
+        self,
+        frame: HashedFrame,
+        prompts: Sequence[Bitmap | Box | Clicks],
+        *,
+        width: int,
+        height: int,
     ) -> list[Prediction]:
         found = []
         for prompt in prompts:
@@ -80,16 +86,14 @@ class StandinModel:
         self,
         frame: HashedFrame,
         banks: Sequence[MemoryBank],
-        boxes: Sequence[Box],
+        boxes: Sequence[Box | Clicks],
         *,
         width: int,
         height: int,
     ) -> list[Prediction]:
         return [
             self._predict(
-                _digest(
-                    "correct", frame.digest, self._attend(bank), repr((tuple(box), width, height))
-                )
+                _digest("correct", frame.digest, self._attend(bank), repr((box, width, height)))
             )
             for bank, box in zip(banks, boxes, strict=True)
         ]
