@@ -20,7 +20,7 @@ from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
 import pytest  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
+from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 if TYPE_CHECKING:  # the tests of protocol and geometry run without torch and Redis
     from model_handler import ModelHandler
@@ -36,6 +36,10 @@ settings.register_profile(
 )
 # A few examples only: for a second run of the same tests in other surroundings.
 settings.register_profile("quick", settings.get_profile("project"), max_examples=5)
+# The first failure as it is found: enough where only its test's name counts (mutants.py).
+settings.register_profile(
+    "unshrunk", settings.get_profile("project"), phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 
 

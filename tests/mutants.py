@@ -355,7 +355,7 @@ def _failure_unbroken(command: tuple[str, ...], folder: Path) -> str | None:
 
 
 def _failure(command: list[str], folder: Path) -> str | None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "unshrunk"}
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if run.returncode == 0:
         return None
