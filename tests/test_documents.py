@@ -66,9 +66,12 @@ def memory_lines() -> Iterator[tuple[str, str]]:
 def effort_lines() -> Iterator[tuple[str, str]]:
     names = {"anew": "anew from each correction", "joined": "joined", "both ways": "both ways"}
     proposals = {"eye": "first bad frame", "score": "lowest score"}
-    chair, drawn = (
-        {(row["way"], row["proposal"]): row for row in part["rows"]}
-        for part in result("effort").values()
+    chair, drawn, four, all_of_them = (
+        {(row["way"], row["proposal"]): row for row in result("effort")[part]["rows"]}
+        for part in (
+            "chair, quality, 2 conditioning frames",
+            *(f"drawn, quality, {count} conditioning frames" for count in (2, 4, 0)),
+        )
     )
 
     def mean_j(row: Any) -> list[str]:
@@ -85,6 +88,12 @@ def effort_lines() -> Iterator[tuple[str, str]]:
         ]
         right = f"{row['finished']} of {row['objects']}"
         yield "docs/benchmarks.md", f"| {cells(name, *counts, right, *mean_j(row))} |"
+    for count, part in (("2", drawn), ("4", four), ("all", all_of_them)):
+        values = [
+            f"{part[way, 'eye']['corrections_per_object']:.2f}; {mean_j(part[way, 'eye'])[3]}"
+            for way in ("joined", "both ways")
+        ]
+        yield "docs/benchmarks.md", f"| {cells(count, *values)} |"
     anew, joined = (drawn[way, "eye"]["corrections_per_object"] for way in ("anew", "joined"))
     yield (
         "README.md",
