@@ -151,7 +151,7 @@ MUTANTS = (
         "tracker_state.py",
         "if name not in replaced\n",
         "\n",
-        MACHINE,
+        STATE,
     ),
     python(
         "a rectangle that is lost answers where it was drawn, not where it was last",
@@ -206,7 +206,7 @@ MUTANTS = (
         "hidden frames count as seen",
         "sam2_tracker/memory_policy.py",
         "    if seen.object_score <= 0:\n        return 0.0\n",
-        "",
+        "    if seen.object_score <= 0:\n        return 1.0\n",
         "tests/test_memory_policy.py",
     ),
     # In the interactor.

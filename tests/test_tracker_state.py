@@ -195,6 +195,19 @@ def test_adopted_frames_are_shared_and_outlive_their_first_track(any_store: Stat
     assert [f.step for f in load(any_store, forward).bank.conditioning] == [0, 30, -12]
 
 
+def test_a_drawn_frame_that_another_one_replaces_stays_with_its_own_track(
+    any_store: StateStore,
+) -> None:
+    """Two keyframes on one frame: the second counts, and the first one's track goes on."""
+    ids = [any_store.save([started(number)])[0] for number in (1, 2, 3)]
+    first, second, third = (load(any_store, id_) for id_ in ids)
+    bank = adopt_keyframes(first.bank, [(second.bank, 30), (third.bank, 30)])
+    (id_,) = any_store.save([adopt_references(first, bank, second, third)])
+    branch(any_store, id_, 2 * RETAINED, 700)
+    for other, state in zip(ids[1:], (second, third), strict=True):
+        assert same(load(any_store, other), state)
+
+
 def test_a_track_corrected_50_times_stays_bounded(empty_redis: RedisServer) -> None:
     store = open_store(empty_redis)
     (id_,) = store.save([started(0)])

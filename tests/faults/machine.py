@@ -360,7 +360,7 @@ class TrackersOnOneStore(RuleBasedStateMachine):
         self._shared.values[key] = {
             "cut": record[: len(record) // 2],
             "flip": record[:-1] + bytes([record[-1] ^ 1]),
-            "swap": next(iter(self._shared.values.values()), b""),
+            "swap": next((each for each in self._shared.values.values() if each != record), b""),
         }[damage]
         for cache in self._caches:  # what is cached is not read, and would still be right
             cache.clear()
