@@ -3,6 +3,8 @@
 
 import { expect, test } from 'vitest';
 import { SerializedTrack } from '../src/ts/cvat';
+import { betweenKeyframes } from '../src/ts/interpolation';
+import { sparseKeyframes } from '../src/ts/keyframes';
 import { PolygonTruth } from '../src/ts/limits';
 import { isSigned } from '../src/ts/signature';
 import { SETTINGS_NAME, settingsFrom } from '../src/ts/settings';
@@ -201,4 +203,40 @@ test('shapes stay a shape per frame with every setting', async () => {
     await bench.runAll(0, 6);
     expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([0, 1, 2, 3, 4, 5, 6]);
     expect(shifted('polygon', OUTLINE, 0)).toEqual(bench.store.export().shapes[0].points);
+});
+
+/** A circle of so many points. */
+function circle(count: number, x: number): number[] {
+    const angle = (2 * Math.PI) / count;
+    return Array.from({ length: count }, (_, i) => [
+        x + 100 * Math.cos(i * angle),
+        200 + 100 * Math.sin(i * angle),
+    ]).flat();
+}
+
+test('an outline of 200,000 points becomes keyframes of few, in the same place', async () => {
+    const shown = new Map(
+        [0, 1, 2].map((frame) => {
+            const points = circle(200_000, 150 + 10 * frame);
+            return [frame, { points, fixed: false, occluded: false, zOrder: 0 }];
+        }),
+    );
+    const none = new Set<number>();
+    const pause = (): Promise<void> => Promise.resolve();
+    const chosen = await sparseKeyframes('polygon', shown, 0.97, SIZE, none, pause);
+    expect([...chosen.keys()]).toEqual([0, 2]);
+    for (const [frame, points] of chosen) {
+        expect(points.length).toBeLessThan(100);
+        const truth = PolygonTruth.of(circle(400, 150 + 10 * frame))!;
+        expect(truth.isWithin(points, { iou: 0.97, distance: 1 })).toBe(true);
+    }
+});
+
+test('more points than a call takes arguments may belong to one corner of the next keyframe', () => {
+    const left = circle(600_000, 150);
+    // the first corner is the first point of the circle; the others are halfway along, far away
+    const right = [250, 200, 1e9, 0, 1e9, 1];
+    const moved = betweenKeyframes('polygon', left, right)(0.25);
+    expect(moved.slice(0, 2)).toEqual([250, 200]);
+    expect(moved.length).toBeGreaterThan(600_000);
 });

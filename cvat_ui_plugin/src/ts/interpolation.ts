@@ -108,9 +108,11 @@ function polygonsBetween(
             }));
         const result: Point[] = [];
         for (const { first, last, threshold } of runs) {
-            const run = moved(first);
-            for (let index = first + 1; index <= last; index += 1) run.push(...moved(index));
-            result.push(...thinned(run, threshold));
+            const run: Point[] = [];
+            for (let index = first; index <= last; index += 1) {
+                for (const point of moved(index)) run.push(point);
+            }
+            for (const point of thinned(run, threshold)) result.push(point);
         }
         return result.slice(0, -1).flatMap(({ x, y }) => [x, y]);
     };

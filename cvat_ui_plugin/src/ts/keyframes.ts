@@ -8,9 +8,18 @@
 // inside the limit as CVAT interpolates. So no frame is ever outside of it: where nothing fits, every
 // frame is a keyframe. A person's keyframes are taken as they are, and are never left out.
 
-import { bitmapToRing, polygonToBitmap } from './bitmaps';
+import { bitmapToRing } from './bitmaps';
 import { betweenKeyframes } from './interpolation';
-import { Limit, limitFor, partOf, PolygonTruth, RectangleTruth, Truth } from './limits';
+import {
+    drawnIn,
+    Limit,
+    limitFor,
+    partOf,
+    pixelBox,
+    PolygonTruth,
+    RectangleTruth,
+    Truth,
+} from './limits';
 import { fewestCorners, ringToOutline } from './outlines';
 import { alignedOutline, meanOf, outlineSamples, ringLength, Samples } from './rings';
 import { signedPoints } from './signature';
@@ -44,17 +53,11 @@ function ascending(frames: Iterable<number>): number[] {
 
 /** The smooth outline of a polygon's pixels; the polygon itself where it covers none. */
 function outlineOf(points: readonly number[]): number[] {
-    const side = (axis: number): number[] => points.filter((_, index) => index % 2 === axis);
-    const [left, top] = [0, 1].map((axis) => Math.floor(Math.min(...side(axis))));
-    const [right, bottom] = [0, 1].map((axis) => Math.ceil(Math.max(...side(axis))));
-    const bitmap = polygonToBitmap(
-        points.map((value, index) => value - (index % 2 ? top : left)),
-        Math.max(right - left, 1),
-        Math.max(bottom - top, 1),
-    );
+    const box = pixelBox(points);
+    const bitmap = drawnIn(points, box);
     if (!bitmap) return [...points];
     return ringToOutline(bitmapToRing(bitmap)).map((value, index) =>
-        index % 2 ? value + top : value + left,
+        index % 2 ? value + box.top : value + box.left,
     );
 }
 

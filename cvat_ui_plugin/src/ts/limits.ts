@@ -44,7 +44,7 @@ interface Box {
 }
 
 /** The whole pixels that a polygon lies in. */
-function pixelBox(ring: readonly number[]): Box {
+export function pixelBox(ring: readonly number[]): Box {
     const box = { left: Infinity, top: Infinity, right: -Infinity, bottom: -Infinity };
     for (let i = 0; i < ring.length; i += 2) {
         box.left = Math.min(box.left, Math.floor(ring[i]));
@@ -56,7 +56,7 @@ function pixelBox(ring: readonly number[]): Box {
 }
 
 /** The pixels of a polygon inside a box; null where it covers none. */
-function drawnIn(ring: readonly number[], { left, top, right, bottom }: Box): Bitmap | null {
+export function drawnIn(ring: readonly number[], { left, top, right, bottom }: Box): Bitmap | null {
     return polygonToBitmap(
         ring.map((value, index) => value - (index % 2 ? top : left)),
         Math.max(right - left, 1),
