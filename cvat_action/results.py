@@ -395,18 +395,20 @@ def _new_track(
     seed = o.seed
     mutable = plan.job.label(seed.label_id).mutable_attributes
     attributes = attributes_of(seed.wire)
-    before = {seed.frame: _keyframe(seed, seed.frame, seed.points)} if with_seed else {}
-    before |= _drawn_as_shapes(plan.job, seed, results)
-    keyframes = _laid(plan, seed, before, results, written)
+    mine = [a for a in attributes if a["spec_id"] in mutable]
+    drawn = {seed.frame: _keyframe(seed, seed.frame, seed.points)} if with_seed else {}
+    drawn = {f: {**k, "attributes": mine} for f, k in drawn.items()}
+    drawn |= _drawn_as_shapes(plan.job, seed, results)
+    keyframes = _laid(plan, seed, drawn, results, written)
     if not plan.options.leave_open:
-        _close(plan.job, seed, keyframes, max(seed.frame, *results))
+        _close(plan.job, seed, keyframes, max(seed.frame, *results), {})
     if not keyframes:
         return None
+    if drawn:
+        _keep_attributes(drawn, keyframes)
     first = min(keyframes)
-    keyframes[first] = {
-        **keyframes[first],
-        "attributes": [a for a in attributes if a["spec_id"] in mutable],
-    }
+    if not with_seed and first not in drawn:
+        keyframes[first] = {**keyframes[first], "attributes": mine}
     return _checked(
         {
             "label_id": seed.label_id,
@@ -456,7 +458,7 @@ def _edited_track(
         laid = _laid(plan, seed, held, others, written, kept)
     last = max(own, default=seed.frame)
     if not plan.options.leave_open and last > seed.frame:
-        _close(plan.job, seed, laid, last)
+        _close(plan.job, seed, laid, last, before)
     _keep_attributes(before, laid)
     return _checked(
         {
@@ -545,11 +547,13 @@ def _laid(
     for frame in sorted((before.keys() | results.keys()) - dropped):
         if frame not in results or frame in by_hand:
             if frame in before:
-                laid[frame] = last = before[frame]
+                laid[frame] = before[frame]
+                # CVAT passes over keyframes on deleted frames
+                last = last if frame in job.deleted_frames else before[frame]
             continue
         t = results[frame]
         at = bisect_right(frames_counting, frame)
-        held = counting[at - 1] if at else None
+        held = counting[max(at - 1, 0)] if counting else None
         if t.points is not None:
             keyframe = _keyframe(seed, frame, t.points, held)
             laid[frame] = last = keyframe if t.drawn else _signed(job, keyframe)
@@ -564,18 +568,23 @@ def _laid(
     return laid
 
 
-def _close(job: Job, seed: Seed, keyframes: dict[int, Wire], last: int) -> None:
+def _close(
+    job: Job, seed: Seed, keyframes: dict[int, Wire], last: int, before: Mapping[int, Wire]
+) -> None:
     """Ends the track after the last frame of this run, unless it goes on there anyway.
 
-    Without this CVAT repeats the last position to the end of the job (contract 7).
+    Without this CVAT repeats the last position to the end of the job, or shows it where the track
+    was hidden after the run's frames (contract 7). before: the keyframes before this run.
     """
     end = job.next_frame(last)
     until = [f for f in keyframes if f <= last]
-    if end is None or not until:
+    if end is None or end in keyframes or not until:
         return
     later = any(f > last and f not in job.deleted_frames for f in keyframes)
+    held = max((f for f in before if f < end and f not in job.deleted_frames), default=None)
+    hidden = held is not None and before[held]["outside"]
     here = keyframes[max(until)]
-    if not later and not here["outside"]:
+    if (hidden or not later) and not here["outside"]:
         keyframe = _keyframe(seed, end, here["points"], here, outside=True)
         keyframes[end] = _signed(job, keyframe)
 

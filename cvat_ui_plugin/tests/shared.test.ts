@@ -2,7 +2,7 @@
 // The plugin answers the shared cases as the command line does.
 
 import { expect, test } from 'vitest';
-import { SerializedKeyframe, SerializedTrack } from '../src/ts/cvat';
+import { SerializedKeyframe, SerializedShape, SerializedTrack } from '../src/ts/cvat';
 import {
     fnv1a32,
     freeNumber,
@@ -14,6 +14,7 @@ import {
 import { betweenKeyframes } from '../src/ts/interpolation';
 import { sparseKeyframes } from '../src/ts/keyframes';
 import { removedKeyframes } from '../src/ts/removed';
+import { outcomeOf } from '../src/ts/results';
 import { alignedPoints } from '../src/ts/rings';
 import { handmade, isSigned, signedPoints } from '../src/ts/signature';
 import { casesOf } from './cases';
@@ -120,6 +121,65 @@ test.each(casesOf<Track[]>('tracks.json'))('keyframes of a track: $why', (one) =
     const there = frames.filter((frame) => !deleted.includes(frame));
     const removed = [...removedKeyframes(keyframes, there)].sort((a, b) => a - b);
     expect(removed).toEqual(one.removed);
+});
+
+interface Written {
+    why: string;
+    object: SerializedShape | SerializedTrack;
+    start: number;
+    target: number;
+    deleted_frames: number[];
+    points: number[];
+    flags: [occluded: boolean, zOrder: number];
+    results: { frame: number; points: number[] | null; by_hand: boolean }[];
+    becomes: SerializedTrack | null;
+}
+
+/** What a run makes of an object that becomes or is a track; null where it stays as it is. */
+function becomes(one: Written): SerializedTrack | null {
+    const [track, shape] = 'shapes' in one.object ? [one.object, null] : [null, one.object];
+    const size = { width: 100, height: 80, deleted: false };
+    const source = {
+        ...{ clientID: 1, name: 'car 1', labelID: 7, mark: null, shape, track, claimed: [] },
+        ...{ type: shape?.type ?? track!.shapes[0].type, points: one.points },
+        ...{ occluded: one.flags[0], zOrder: one.flags[1] },
+        ...{ byHand: new Map(), drawn: new Map(), removed: new Set<number>() },
+    };
+    const results = one.results.map(({ frame, points, by_hand: byHand }) => {
+        return { frame, points, byHand, score: null };
+    });
+    const tracked = { source, results, failure: null, changed: false, notJoined: null };
+    const deleted = new Set(one.deleted_frames);
+    const timeline = Array.from({ length: 12 }, (_, frame) => frame).filter((f) => !deleted.has(f));
+    const route = { frames: [], timeline, steps: () => 0, deleted };
+    const start = { number: one.start, ...size };
+    const labels = [
+        {
+            ...{ id: 7, name: 'car' },
+            attributes: [
+                { id: 31, mutable: false },
+                { id: 32, mutable: true },
+            ],
+        },
+    ];
+    const { created } = outcomeOf([tracked], start, route, labels, true, new Map(), []);
+    return created.tracks[0] ?? null;
+}
+
+const bare = ({ id: _, ...track }: SerializedTrack): unknown => ({
+    ...track,
+    shapes: track.shapes.map(({ id: __, ...keyframe }) => keyframe),
+});
+
+test('what a run makes of a track', () => {
+    const cases = casesOf<Written[]>('results.json');
+    expect(cases.length).toBeGreaterThan(80);
+    for (const one of cases) {
+        const made = becomes(one);
+        // the command line writes nothing that is there already
+        const expected = one.becomes ?? (one.object as SerializedTrack);
+        expect(made && bare(made), one.why).toEqual(bare(expected));
+    }
 });
 
 interface Aligned {

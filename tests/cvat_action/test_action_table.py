@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Every row of contract section 10's table, through a server."""
 
+import json
+
 import pytest
 from conftest import (
     COLOUR,
@@ -14,6 +16,7 @@ from conftest import (
     shifted,
     track,
 )
+from result_cases import CASES, outcome
 
 from cvat_action.errors import ActionError
 from cvat_action.job import Job, Label
@@ -286,3 +289,9 @@ def test_a_track_of_masks_is_never_written():
     look = look_at([("tracks", seed_track)], lambda shape: True)
     with pytest.raises(ActionError, match="track of masks"):
         list(tracks_to_update(plan, [tracked], [11], look, Written()))
+
+
+@pytest.mark.parametrize("case", json.loads(CASES.read_text()), ids=lambda case: case["why"])
+def test_what_a_run_makes_of_a_track(case):
+    """The plugin makes the same of it."""
+    assert outcome(case) == case["becomes"]

@@ -214,7 +214,6 @@ function sourceOf(track: SerializedTrack, keyframes: SerializedKeyframe[]): stri
 /** The track with the results of a run laid over it; `sparse`: null for a keyframe on every frame. */
 function extendTrack(
     { track, keyframes: before, isNew, keyframeAt }: Before,
-    source: Source,
     start: number,
     results: FrameResult[],
     { timeline, deleted: deletedFrames }: Route,
@@ -228,17 +227,24 @@ function extendTrack(
     const earlier = before[lastUpTo(before, tracked[0].frame - 1)];
     let visible = forwards || (earlier !== undefined && !earlier.outside);
     // lost at the low end of a run backwards: the frames before the run must stay as they are
-    let points =
-        (forwards ? null : positionOn(before, tracked[0].frame)) ??
-        (forwards ? source.points : (tracked.find((one) => one.points)?.points ?? source.points));
+    let points = keyframes.get(start)!.points;
+    if (!forwards && earlier) {
+        const isNext = earlier.frame === tracked[0].frame - 1;
+        points = isNext ? earlier.points : positionOn(before, tracked[0].frame)!;
+    }
     for (const result of tracked) {
         if (result.byHand) {
             points = result.points ?? points;
         } else if (result.points !== null) {
             ({ points } = result);
             const written = sparse ? sparse.get(result.frame) : points;
-            if (written) keyframes.set(result.frame, keyframeAt(result.frame, written, false));
-            else keyframes.delete(result.frame);
+            if (written) {
+                const keyframe = keyframeAt(result.frame, written, false);
+                keyframes.set(result.frame, keyframe);
+                ({ points } = keyframe);
+            } else {
+                keyframes.delete(result.frame);
+            }
         } else if (visible) {
             keyframes.set(result.frame, keyframeAt(result.frame, points, true));
         } else {
@@ -247,14 +253,19 @@ function extendTrack(
         visible = result.points !== null;
     }
 
-    // CVAT repeats the last keyframe to the end of the job: close what this run has opened
+    // CVAT repeats the last keyframe to the end of the job, or shows it where the track was hidden
+    // after the run's frames: close what this run has opened
     const last = tracked[tracked.length - 1];
     const end = forwards ? last.frame : start;
     const open = forwards ? visible && !last.byHand : isNew;
     const next = timeline.find((frame) => frame > end);
     const goesOn = [...keyframes.keys()].some((frame) => frame > end && !deletedFrames.has(frame));
-    if (open && next !== undefined && !goesOn) {
-        keyframes.set(next, keyframeAt(next, forwards ? points : source.points, true));
+    if (open && next !== undefined && !keyframes.has(next)) {
+        const hidden = before[lastUpTo(before, next)]?.outside;
+        if (hidden || !goesOn) {
+            const shown = forwards ? points : keyframes.get(start)!.points;
+            keyframes.set(next, keyframeAt(next, shown, true));
+        }
     }
 
     const shapes = [...keyframes.values()].sort((a, b) => a.frame - b.frame);
@@ -294,7 +305,6 @@ export function outcomeOf(
             const keyframes = sparse.get(object) ?? null;
             const { clientID: _, ...track } = extendTrack(
                 before,
-                source,
                 start.number,
                 results,
                 route,
