@@ -46,7 +46,7 @@ test: setup test-plugin  ## all tests, those of the plugin too (the Chromium wal
 	$(PY) -m pytest -q -n 2 --dist loadfile
 
 test-fast: setup  ## the tests without real processes and long runs (some minutes)
-	$(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile
+	HYPOTHESIS_PROFILE=fast $(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-plugin: setup $(PLUGIN_PACKAGES)  ## types and tests of the plugin for CVAT's page, without a browser
 	cd cvat_ui_plugin && ./with_node.sh npm run check && ./with_node.sh npm test

@@ -34,6 +34,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile(
     "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# A fifth of the examples, in state machines too: for `make test-fast`.
+settings.register_profile("fast", settings.get_profile("project"), max_examples=20)
 # A few examples only: for a second run of the same tests in other surroundings.
 settings.register_profile("quick", settings.get_profile("project"), max_examples=5)
 # The first failure as it is found: enough where only its test's name counts (mutants.py).

@@ -92,6 +92,7 @@ sys.exit(pytest.main(options + sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_protocol_and_geometry_are_tested_without_torch() -> None:
     tests = ["test_shapes.py", "test_protocol.py", "test_settings.py"]
     command = [sys.executable, "-c", WITHOUT_TORCH]

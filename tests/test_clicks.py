@@ -39,7 +39,10 @@ def image() -> Image.Image:
     return Image.fromarray(draw_clip(5, frames=1, width=WIDTH, height=HEIGHT, objects=3).frames[0])
 
 
-@pytest.fixture(scope="module", params=["micro", "sam2.1_hiera_t.yaml"])
+@pytest.fixture(
+    scope="module",
+    params=["micro", pytest.param("sam2.1_hiera_t.yaml", marks=pytest.mark.slow)],
+)
 def both(
     request: pytest.FixtureRequest, micro_files: ModelFiles, tmp_path_factory: Any
 ) -> "tuple[ModelHandler, SAM2ImagePredictor]":

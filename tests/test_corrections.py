@@ -216,14 +216,12 @@ def actions_of(rows: list[tuple[Any, ...]], clip: Clip) -> list[Action]:
     return [Draw(row[0], row[1], prompt(row[2])) if len(row) == 3 else Track(*row) for row in rows]
 
 
-CASES = [(name, "micro_files") for name in SCENARIOS]
+SLOW = pytest.mark.slow
+CASES = [pytest.param(name, "micro_files", marks=SLOW) for name in SCENARIOS]
 CASES += [
-    (name, "efficienttam_files")
-    for name in (
-        "backwards between keyframes",
-        "one of three objects is corrected",
-        "a box with clicks, corrected by one",
-    )
+    pytest.param("backwards between keyframes", "efficienttam_files", marks=SLOW),
+    pytest.param("one of three objects is corrected", "efficienttam_files", marks=SLOW),
+    ("a box with clicks, corrected by one", "efficienttam_files"),
 ]
 
 
@@ -258,6 +256,7 @@ def test_as_the_official_predictor_joins_them(
     assert max(compared) < LOGIT_TOLERANCE
 
 
+@SLOW
 def test_a_correction_changes_what_follows(clip: Clip, micro_model: ModelHandler) -> None:
     """Else the comparisons above would not see that it is missing."""
     runs = []

@@ -218,6 +218,7 @@ def command(*arguments: str, settings: Settings) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_reports_progress_and_the_path(settings: Settings) -> None:
     process = command("sam2_hiera_tiny", "--sha256", SHA256, settings=settings)
     out, err = process.communicate(timeout=60)
@@ -229,6 +230,7 @@ def test_the_command_reports_progress_and_the_path(settings: Settings) -> None:
     assert "100%" in err
 
 
+@pytest.mark.slow
 def test_the_command_fails_with_one_line(settings: Settings) -> None:
     process = command("sam9", settings=settings)
     out, err = process.communicate(timeout=60)
@@ -236,6 +238,7 @@ def test_the_command_fails_with_one_line(settings: Settings) -> None:
     assert "There is no model 'sam9'." in err
 
 
+@pytest.mark.slow
 def test_two_commands_at_once_do_not_disturb_each_other(server: Server, settings: Settings) -> None:
     begun, go_on = threading.Event(), threading.Event()
 

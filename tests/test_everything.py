@@ -38,9 +38,12 @@ def in_words(options: dict[str, float]) -> str:
 @pytest.mark.parametrize(
     "options",
     [
-        {"points_per_side": 6, "pred_iou_thresh": 0.15, "stability_score_thresh": 0.02},
+        pytest.param(
+            {"points_per_side": 6, "pred_iou_thresh": 0.15, "stability_score_thresh": 0.02},
+            marks=pytest.mark.slow,
+        ),
         {"points_per_side": 5, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.1},
-        {**LOW, "points_per_side": 7, "box_nms_thresh": 0.4},
+        pytest.param({**LOW, "points_per_side": 7, "box_nms_thresh": 0.4}, marks=pytest.mark.slow),
     ],
 )
 def test_the_same_masks_as_sam2s_generator(

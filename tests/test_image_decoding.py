@@ -187,6 +187,7 @@ def gif_with_comments(count: int) -> bytes:
     return gif[:header] + b"!\xfe\x01a\0" * count + gif[header:]
 
 
+@pytest.mark.slow
 def test_a_file_that_takes_too_long_is_refused() -> None:
     assert not pixels(gif_with_comments(10)).any()
     with pytest.raises(TooLarge, match="takes too long"):
@@ -208,7 +209,7 @@ def test_a_small_file_that_needs_much_memory_is_refused() -> None:
         pixels(bytes(data), max_megapixels=0.1)
 
 
-@pytest.mark.parametrize("side", [6400, 9000, 14_000, 60_000])
+@pytest.mark.parametrize("side", [6400, 14_000])
 def test_large_images_are_refused_before_they_are_decoded(
     side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,7 @@ def notebook(
     return masks[ious.argmax()].astype(bool), float(ious.max())
 
 
-@pytest.mark.parametrize("fill_hole_area", [0, 8])
+@pytest.mark.parametrize("fill_hole_area", [pytest.param(0, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize(
     ("positive", "negative", "box"),
     [
@@ -315,6 +315,7 @@ def test_several_interactors_need_no_redis() -> None:
 # ---- over HTTP ----
 
 
+@pytest.mark.slow
 def test_ten_annotators_click_at_once_on_one_worker(
     micro_files: ModelFiles,
 ) -> None:

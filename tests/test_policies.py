@@ -55,7 +55,11 @@ def hiding_files(family_files: ModelFiles, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize(
     ("policy", "family_files"),
-    [("quality", "micro_files"), ("anchors", "micro_files"), ("quality", "efficienttam_files")],
+    [
+        pytest.param("quality", "micro_files", marks=pytest.mark.slow),
+        pytest.param("anchors", "micro_files", marks=pytest.mark.slow),
+        ("quality", "efficienttam_files"),
+    ],
     indirect=["family_files"],
 )
 def test_over_hidden_stretches_as_the_oracle_remembers(
@@ -85,6 +89,7 @@ def test_over_hidden_stretches_as_the_oracle_remembers(
     assert largest_difference(ours, official) < LOGIT_TOLERANCE
 
 
+@pytest.mark.slow
 def test_the_policies_differ_where_objects_hide(
     clip: Clip, covered: list[Image.Image], hiding_files: ModelFiles
 ) -> None:

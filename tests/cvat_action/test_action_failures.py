@@ -707,6 +707,7 @@ def at_frame_13(function):
     released.set()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(cvat, job, masks, at_frame_13, tmp_path, act):
     process = command(cvat, tmp_path, *TO_14, "--json")
     assert at_frame_13.wait(WAIT)
@@ -722,6 +723,7 @@ def test_ctrl_c_keeps_what_is_done(cvat, job, masks, at_frame_13, tmp_path, act)
     assert len(job.shapes) == 3 + 3 * 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_written_and_goes_on_with_resume(
     cvat, job, masks, at_frame_13, tmp_path, act
 ):
@@ -738,6 +740,7 @@ def test_a_killed_run_is_written_and_goes_on_with_resume(
     assert frames(job.shapes) == sorted([10, 11, 12, 13, 14] * 3)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_writing_still_writes(cvat, job, masks, tmp_path):
     hold = threading.Event()
     cvat.faults = [Fault("PATCH", WRITE, 503, "busy", hold=hold)]

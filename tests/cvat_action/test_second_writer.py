@@ -3,7 +3,8 @@
 anywhere: nothing that is not ours changes, nothing is doubled, and a resume ends where the
 undisturbed run ends.
 
-`make test` tries 200 courses of events; WRITING_EXAMPLES=10000 (`make faults`) tries more.
+`make test` tries 200 courses of events, `make test-fast` 40; WRITING_EXAMPLES=10000 (`make faults`)
+tries more.
 """
 
 import copy
@@ -37,7 +38,7 @@ from cvat_action.look import look_at
 from cvat_action.results import Written
 from cvat_action.signature import is_signed
 
-EXAMPLES = int(os.environ.get("WRITING_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("WRITING_EXAMPLES", 2 * settings.default.max_examples))
 AS_ALWAYS = "WRITING_EXAMPLES" not in os.environ
 """Always the same courses; else those of pytest's --hypothesis-seed."""
 COURSES_OF_EVENTS = settings(

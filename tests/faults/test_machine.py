@@ -6,11 +6,8 @@ from hypothesis import HealthCheck, settings
 from faults.machine import TrackersOnOneStore
 
 TrackersOnOneStore.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=settings.default.max_examples * 6 // 10,
     stateful_step_count=25,
-    derandomize=True,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
-    database=None,
 )
 TestTrackersOnOneStore = TrackersOnOneStore.TestCase
