@@ -7,6 +7,7 @@ KIND=tracker # or interactor
 IMAGE_NAME=cvat.pth.facebookresearch.sam2
 DEFAULT_PORT=32100 # as in function.yaml; above Docker's own choices start at 32768
 PORTS=100          # how many ports from there on are tried
+LISTENERS=/dev/tcp/127.0.0.1 # bash connects to what is opened there
 
 # What ships: these files and the whole package, beside the function yamls and weights/.
 FILES=(
@@ -486,7 +487,7 @@ preflight_port() {
 
 port_is_free() {
     case "$PUBLISHED_PORTS" in *":$1->"*) return 1 ;; esac
-    ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+    ! (exec 3<"$LISTENERS/$1") 2>/dev/null
 }
 
 preflight_nuctl() {
