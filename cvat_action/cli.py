@@ -15,6 +15,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from getpass import GetPassWarning
 from importlib import metadata
 from pathlib import Path
@@ -28,9 +29,10 @@ from cvat_sdk.core.exceptions import CvatSdkException
 from cvat_sdk.exceptions import ApiException
 
 from cvat_action import commands, report
-from cvat_action.commands import FAILED, INTERRUPTED, Output
+from cvat_action.commands import COMPLETE, FAILED, INCOMPLETE, INTERRUPTED, RESUMABLE, Output
 from cvat_action.errors import ActionError
 from cvat_action.plan import MOST_FOUND, Options
+from cvat_action.selection import TRACKABLE
 from cvat_action.server import AWAY, READ_SECONDS, Server, no_cvat
 from cvat_action.tracking import Pace, Patience
 from sam2_tracker.errors import BadRequest
@@ -45,9 +47,12 @@ SAID_BY_JOURNAL = (
     "keyframes", "convert_polygon_shapes_to_tracks", "leave_open", "replace", "dry_run",
     "journal", "all_seeds", "memory", "both_ways", "parallel", "tolerance", "sparse", "video",
     "annotations", "out", "model", "step", "points", "points_as", "detect", "threshold", "map",
-    "text", "everything", "every", "max_objects", "boxes_to_masks",
+    "text", "everything", "every", "max_objects", "boxes_to_masks", "type", "min_score",
 )  # fmt: skip
 
+
+WORST_LAST = (COMPLETE, INCOMPLETE, FAILED, RESUMABLE, INTERRUPTED)
+"""exit codes of several jobs: the worst one counts"""
 
 FOR_FINDING = ("threshold", "map", "text", "every", "max_objects", "boxes_to_masks")
 
@@ -112,29 +117,50 @@ def _run_on_server(options: argparse.Namespace) -> int:
             return commands.resume_track(
                 server, options.resume, pace, output, keep_earlier=options.keep_earlier
             )
-        jobs = [options.job] if options.task is None else server.jobs_of_task(options.task)
-        codes = [0]
-        for number in jobs:
-            if options.task is not None:
-                held = server.job(number)
-                if not held.start_frame <= options.frame <= held.stop_frame:
-                    continue
-                logger.info("Job %d of task %d.", number, options.task)
-            codes.append(
-                commands.run_track(
-                    server,
-                    number,
-                    _track_options(options, options.frame),
-                    pace,
-                    output,
-                    function=options.function,
-                    dry_run=options.dry_run,
-                    path=options.journal,
-                )
-            )
-        if len(codes) == 1:
-            raise ActionError(f"No job of task {options.task} holds frame {options.frame}.")
-        return max(codes)
+        if options.task is not None:
+            return _track_task(server, options, pace, output)
+        return _track_job(server, options.job, options, pace, output)
+
+
+def _track_job(
+    server: Server, number: int, options: argparse.Namespace, pace: Pace, output: Output
+) -> int:
+    return commands.run_track(
+        server,
+        number,
+        _track_options(options, options.frame),
+        pace,
+        output,
+        function=options.function,
+        dry_run=options.dry_run,
+        path=options.journal,
+    )
+
+
+def _track_task(server: Server, options: argparse.Namespace, pace: Pace, output: Output) -> int:
+    """Every job of a task that holds the frame: what fails in one does not stop the others."""
+    held = [server.job(number) for number in server.jobs_of_task(options.task)]
+    jobs = [job.id for job in held if job.start_frame <= options.frame <= job.stop_frame]
+    if not jobs:
+        raise ActionError(f"No job of task {options.task} holds frame {options.frame}.")
+    output = replace(output, gathered=[])
+    codes = []
+    for number in jobs:
+        logger.info("Job %d of task %d.", number, options.task)
+        try:
+            codes.append(_track_job(server, number, options, pace, output))
+        except ActionError as error:
+            codes.append(FAILED)
+            logger.critical("Job %d: %s", number, error)
+            output.tell({"job": number, "error": str(error), "resume": None})
+        except KeyboardInterrupt:
+            codes.append(INTERRUPTED)
+            logger.critical("Stopped by Ctrl+C.")
+        if codes[-1] == INTERRUPTED:
+            break
+    if output.as_json:
+        print(json.dumps(output.gathered, indent=2))
+    return max(codes, key=WORST_LAST.index)
 
 
 def _client(options: argparse.Namespace, pace: Pace) -> Client:
@@ -187,6 +213,11 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         return
     if options.replace and options.keep_earlier:
         parser.error("--replace and --keep-earlier contradict each other; give one of them.")
+    if options.all_seeds and (options.keyframes or options.both_ways):
+        parser.error(
+            "--all-seeds takes every drawn shape as an object of its own, --keyframes and "
+            "--both-ways as the same object on several frames; give one of them."
+        )
     if not options.detect and options.everything is None:
         for name in FOR_FINDING:
             if getattr(options, name, None):
@@ -199,8 +230,11 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         if options.command == "track":
             if (options.job is None) == (options.task is None) or options.frame is None:
                 parser.error("track needs --job (or --task) and --frame, or --resume JOURNAL.")
-            if options.task is not None and options.journal:
-                parser.error("--journal is for one job; leave it out with --task.")
+            for name in ("journal", "preview", "contact_sheet") if options.task is not None else ():
+                if getattr(options, name):
+                    parser.error(
+                        f"--{name.replace('_', '-')} is for one job; leave it out with --task."
+                    )
         elif not (options.video and options.annotations and options.out):
             parser.error("local needs --video, --annotations and --out, or --resume JOURNAL.")
         return
@@ -258,6 +292,8 @@ def _track_options(options: argparse.Namespace, frame: int) -> Options:
         objects=tuple(options.object),
         labels=tuple(options.label),
         excluded=tuple(options.exclude),
+        types=tuple(options.type),
+        min_score=options.min_score,
         convert=options.convert_polygon_shapes_to_tracks,
         backward=options.backward,
         keyframes=options.keyframes or options.both_ways,
@@ -415,6 +451,13 @@ def _add_what_is_tracked(add: Callable[..., object]) -> None:
         help="only this object: 17 is a shape, track:5 a track; may be repeated",
     )
     add("--label", action="append", default=[], metavar="NAME", help="only objects of this label")
+    add(
+        "--type",
+        action="append",
+        default=[],
+        choices=TRACKABLE,
+        help="only objects of this type; may be repeated",
+    )
     add("--exclude", action="append", default=[], metavar="ID", help="not this object")
     add(
         "--all-seeds",
@@ -444,6 +487,12 @@ def _add_what_it_becomes(add: Callable[..., object]) -> None:
         metavar="IOU",
         help="give tracks as few keyframes as keep what CVAT makes between them at this IoU "
         "(default: %(const)s; rectangles: 0.95) or a pixel's mean distance",
+    )
+    add(
+        "--min-score",
+        type=_share,
+        metavar="S",
+        help="do not write results of a confidence below this, 0 to 1 (default: write all)",
     )
     add(
         "--leave-open",

@@ -44,6 +44,22 @@ class Output:
     contact_sheet: Path | None = None
     command: str = "cvat-sam2 "
     """the command with the options that led to the server, and a blank at the end"""
+    gathered: list[Any] | None = None
+    """what is told of several jobs in JSON, to be printed together; None: it is printed at once"""
+
+    def tell(self, content: dict[str, Any]) -> None:
+        """Prints JSON."""
+        if self.gathered is None:
+            print(json.dumps(content, indent=2))
+        else:
+            self.gathered.append(content)
+
+    def show(self, plan: Plan) -> None:
+        """What `--dry-run` shows."""
+        if self.as_json:
+            self.tell(report.dry_run_as_json(plan))
+        else:
+            report.print_plan(plan)
 
 
 def run_track(
@@ -68,7 +84,7 @@ def run_track(
     if options.frame == target:
         logger.info("Nothing to do: there is no frame to track after frame %d.", target)
         if output.as_json:
-            print(json.dumps({"job": job.id, "frames": [], "complete": True, "written": {}}))
+            output.tell({"job": job.id, "frames": [], "complete": True, "written": {}})
         return COMPLETE
     check_range(job, options.frame, target, backward=options.backward)
     if options.points and "points" not in chosen.shape_types:
@@ -93,7 +109,7 @@ def run_track(
         logger.warning(warning)
     _check_takes_tracks(server, job, plan)
     if dry_run:
-        report.print_plan(plan, as_json=output.as_json)
+        output.show(plan)
         return COMPLETE
     if plan.question:
         raise ActionError(plan.question)
@@ -254,12 +270,17 @@ def finish(
     )
     for line in report.left_out_lines(sink.written):
         logger.warning(line)
+    if plan.options.min_score is not None and (refs := report.without_scores(objects)):
+        logger.warning(
+            "The function gives no confidence for object %s: --min-score leaves nothing out there.",
+            ", ".join(refs),
+        )
     if output.as_json:
         written, counts = sink.written, sink.counts
         told = report.run_as_json(
             plan, done, objects, written, counts, problem=problem, resume=resume, link=link
         )
-        print(json.dumps(told | (more or {}), indent=2))
+        output.tell(told | (more or {}))
     elif done:
         report.print_run(plan, objects, sink.written, sink.counts, link)
     picture_problem = _draw(plan, objects, journal, sink, output, frame, fps) if done else None

@@ -32,18 +32,30 @@ class _Chain:
 
 
 def with_numbers(seeds: Sequence[Seed], receipts: Mapping[int, int]) -> tuple[Seed, ...]:
-    """The seeds with the numbers of their objects. `receipts`: number by the id of a seed."""
+    """The seeds with the numbers of their objects. `receipts`: number by the id of a seed.
+
+    A seed of a later frame that is a corrected result of one before it is left out.
+    """
     taken: set[int] = set()
     numbered = []
     for seed in seeds:
         if not seed.is_track:
-            mark = mark_of(seed.wire.get("score"), seed.frame)
-            number = mark.number if mark else receipts.get(seed.wire["id"], 0)
-            number = number or number_of_drawing(seed.type, seed.frame, seed.points)
+            number, marked = _number_of(seed, receipts)
+            if seed.asleep and marked and number in taken:
+                continue  # a person's correction of a seed before it
             seed = replace(seed, number=free_number(number, taken))
             taken.add(seed.number)
         numbered.append(seed)
     return tuple(numbered)
+
+
+def _number_of(seed: Seed, receipts: Mapping[int, int]) -> tuple[int, bool]:
+    """The number of a seed's object, and whether its own mark says so."""
+    mark = mark_of(seed.wire.get("score"), seed.frame)
+    if mark:
+        return mark.number, True
+    known = receipts.get(seed.wire["id"], 0)
+    return known or number_of_drawing(seed.type, seed.frame, seed.points), False
 
 
 def earlier_results(

@@ -268,6 +268,8 @@ def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int])
             o.asleep = t.points is None
         if t.points is not None:
             o.last_good = (frame, t.points)
+        elif t.unsure is not None:
+            o.last_good = (frame, t.unsure)
 
 
 def _results(line: Wire, kinds: Sequence[str]) -> list[Tracked | None]:
@@ -278,12 +280,20 @@ def _results(line: Wire, kinds: Sequence[str]) -> list[Tracked | None]:
 
 
 def _result(kind: str, result: Sequence[Any]) -> Tracked:
-    points, *rest = result
-    return Tracked(None if points is None else compact(kind, points), *rest)
+    points, score, by_hand, drawn, *more = result
+    unsure = more[0] if more else None
+    return Tracked(
+        None if points is None else compact(kind, points),
+        score,
+        by_hand,
+        drawn,
+        None if unsure is None else compact(kind, unsure),
+    )
 
 
 def _as_json(t: Tracked) -> list[Any]:
-    return [None if t.points is None else list(t.points), t.score, t.by_hand, t.drawn]
+    points, unsure = (None if each is None else list(each) for each in (t.points, t.unsure))
+    return [points, t.score, t.by_hand, t.drawn, *([] if unsure is None else [unsure])]
 
 
 def _take(record: Record, line: Wire) -> None:

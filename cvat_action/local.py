@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from cvat_action import journal as journals
-from cvat_action import report
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
 from cvat_action.detections import Detection, Reader
 from cvat_action.detectors import file_detector, only_label, tell_left_out, tell_message
 from cvat_action.errors import ActionError
 from cvat_action.formats import check_output, read_document, read_results, write_document
 from cvat_action.formats.document import Document, local_job
-from cvat_action.job import Annotations, Job, check_range
+from cvat_action.job import Job, check_range
 from cvat_action.journal import Journal
 from cvat_action.look import annotations_to_look
 from cvat_action.media import Media, open_media
@@ -65,6 +64,18 @@ class Files:
     step: bool = False
 
 
+@dataclass(frozen=True)
+class Opened:
+    """The files of a run, read, and the tracker for them."""
+
+    files: Files
+    media: Media
+    document: Document
+    job: Job
+    load: Callable[[], Tracker]
+    """gives the tracker"""
+
+
 def run_local(
     files: Files, frame: int | None, options: Options, pace: Pace, output: Output,
     *, path: Path | None = None, dry_run: bool = False,
@@ -74,51 +85,39 @@ def run_local(
     frame: None: the first annotated frame, tracking backwards the last.
     """
     check_pictures(output)
-    media, document, job = _open(files)
-    frame = (
-        _first_frame(document.annotations, files, options, job.stop_frame)
-        if frame is None
-        else frame
-    )
-    options = replace(options, frame=frame)
-    path = path or _default_path(files, frame, target_of(job, options))
-    if path.exists() and not dry_run:
-        raise journals.in_the_way(path, "local")
     with _loaded_when_asked(files.model) as load:
-        return _begin(files, media, document, job, options, pace, output, path, dry_run, load)
+        opened = _open(files, load)
+        if frame is None:
+            frame = _first_frame(opened, options)
+        options = replace(options, frame=frame)
+        path = path or _default_path(files, frame, target_of(opened.job, options))
+        if path.exists() and not dry_run:
+            raise journals.in_the_way(path, "local")
+        return _begin(opened, options, pace, output, path, dry_run=dry_run)
 
 
 def _begin(
-    files: Files,
-    media: Media,
-    document: Document,
-    job: Job,
-    options: Options,
-    pace: Pace,
-    output: Output,
-    path: Path,
-    dry_run: bool,
-    load: Callable[[], Tracker],
+    opened: Opened, options: Options, pace: Pace, output: Output, path: Path, *, dry_run: bool
 ) -> int:
+    job, load = opened.job, opened.load
     check_range(job, options.frame, target_of(job, options), backward=options.backward)
-    look = annotations_to_look(document.annotations)
-    finder = _finder(options, document, media, job, load)
-    new = first_ones(finder, lambda: LocalTracker(load(), media), job, look, options, pace)
+    look = annotations_to_look(opened.document.annotations)
+    finder = _finder(opened, options)
+    new = first_ones(finder, lambda: LocalTracker(load(), opened.media), job, look, options, pace)
     plan = make_plan(job, look, options, newcomers=new)
     if not plan.frames:
         raise ActionError(f"There is no frame to track after frame {options.frame}.")
     for warning in plan.warnings:
         logger.warning(warning)
     if dry_run:
-        report.print_plan(plan, as_json=output.as_json)
+        output.show(plan)
         return 0
     if plan.question:
         raise ActionError(plan.question)
     tell_refusals(plan)
-    content = {**plan_as_json(plan), "files": _files_as_json(files)}
-    tracker = load()
-    journal = Journal.begin(path, content)
-    return _run(files, plan, media, document, journal, None, tracker, pace, output, finder)
+    load()  # a model that is not there leaves no journal behind
+    journal = Journal.begin(path, {**plan_as_json(plan), "files": _files_as_json(opened.files)})
+    return _run(opened, plan, journal, None, pace, output, finder)
 
 
 @contextlib.contextmanager
@@ -132,20 +131,19 @@ def _loaded_when_asked(model: str | None) -> Iterator[Callable[[], Tracker]]:
             load().close()
 
 
-def _finder(
-    options: Options, document: Document, media: Media, job: Job, load: Callable[[], Tracker]
-) -> Finder | None:
+def _finder(opened: Opened, options: Options) -> Finder | None:
     """What says which objects are new. Raises ActionError where it cannot be used."""
+    job, media = opened.job, opened.media
     if options.everything is not None:
         label_id = only_label(job, options, "what is found")
         wanted = words_to_everything([options.everything])
-        tracker = load()
+        tracker = opened.load()
         # Nobody else waits for this process.
         settings = replace(tracker.settings, time_budget_seconds=LONGEST_SECONDS)
         return LocalEverything(Interactor(tracker.model, settings), media, job, label_id, wanted)
     if options.detect is None:
         return None
-    results = read_results(Path(options.detect), document, media)
+    results = read_results(Path(options.detect), opened.document, media)
     return file_detector(options.detect, results, job, options)
 
 
@@ -159,45 +157,41 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
             files = Files(**{**said, **{k: Path(said[k]) for k in ("video", "annotations", "out")}})
         except (KeyError, TypeError):
             raise ActionError(f"{path} belongs to a run on a server; use track --resume.") from None
-        media, document, job = _open(files)
-        plan = plan_from_json(record.plan, job)
         record.states = [None] * len(record.states)  # they went with the process
         with _loaded_when_asked(files.model) as load:
-            finder = _finder(plan.options, document, media, job, load)
-            return _run(files, plan, media, document, journal, record, load(), pace, output, finder)
+            opened = _open(files, load)
+            plan = plan_from_json(record.plan, opened.job)
+            finder = _finder(opened, plan.options)
+            return _run(opened, plan, journal, record, pace, output, finder)
     finally:
         journal.close()
 
 
-def _open(files: Files) -> tuple[Media, Document, Job]:
+def _open(files: Files, load: Callable[[], Tracker]) -> Opened:
     """Also writes the document as it is to nowhere, so that no hour of tracking ends with a file
     that cannot be written."""
     check_output(files.out)
     document, media = read_document(files.annotations, open_media(files.video))
     _warn_of_what_is_left_out(document, files.out)
     write_document(files.out, document, media, dry=True)
-    return media, document, local_job(document, media)
+    return Opened(files, media, document, local_job(document, media), load)
 
 
 def _run(
-    files: Files,
+    opened: Opened,
     plan: Plan,
-    media: Media,
-    document: Document,
     journal: Journal,
     record: journals.Record | None,
-    tracker: Tracker,
     pace: Pace,
     output: Output,
     finder: Finder | None,
 ) -> int:
-    sink = FileSink(document, plan, media, files.out)
-    stepper = Stepper(plan.job, media, files.out) if files.step else None
-    outcome, objects, done = go(
-        plan, journal, record, LocalTracker(tracker, media), sink, pace, finder,
-        stepper.ask if stepper else None,
-    )  # fmt: skip
-    more = {"job": None, "out": str(files.out)}
+    media, out = opened.media, opened.files.out
+    sink = FileSink(opened.document, plan, media, out)
+    ask = Stepper(plan.job, media, out).ask if opened.files.step else None
+    tracker = LocalTracker(opened.load(), media)
+    outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder, ask)
+    more = {"job": None, "out": str(out)}
     return finish(
         plan, journal, outcome, objects, done, sink, output, media.picture, None, media.fps, more
     )
@@ -311,13 +305,14 @@ class LocalTracker:
         )
 
 
-def _first_frame(annotations: Annotations, files: Files, options: Options, last_frame: int) -> int:
+def _first_frame(opened: Opened, options: Options) -> int:
+    annotations = opened.document.annotations
     annotated = [s["frame"] for s in annotations.shapes]
     annotated += [k["frame"] for t in annotations.tracks for k in t["shapes"] if not k["outside"]]
     if not annotated and options.finds:
-        return last_frame if options.backward else 0
+        return opened.job.stop_frame if options.backward else 0
     if not annotated:
-        raise ActionError(f"There is no object to track in {files.annotations}.")
+        raise ActionError(f"There is no object to track in {opened.files.annotations}.")
     return max(annotated) if options.backward else min(annotated)
 
 

@@ -129,9 +129,10 @@ class Newcomers:
 
     def _there(self, look: Look, objects: Sequence[TrackedObject], frame: int) -> list[Outline]:
         tracked = [
-            (o.seed.ref, o.seed.type, t.points)
+            (o.seed.ref, o.seed.type, points)
             for o in objects
-            if (t := o.frames.get(frame)) and t.points is not None
+            if (t := o.frames.get(frame))
+            and (points := t.unsure if t.points is None else t.points) is not None
         ]
         return _outlines([*outlines_on(self.job, look.annotations, frame), *tracked])
 
@@ -204,10 +205,12 @@ def _ask(
 
 
 def _wanted(finder: Finder, job: Job, options: Options, frame: int) -> list[Detection]:
-    found = finder.find(frame)
-    if not options.labels:
-        return found
-    return [d for d in found if job.label(d.label_id).name in options.labels]
+    def is_wanted(d: Detection) -> bool:
+        becomes = "mask" if options.masks and d.type == "rectangle" else d.type
+        named = not options.labels or job.label(d.label_id).name in options.labels
+        return named and (not options.types or becomes in options.types)
+
+    return [d for d in finder.find(frame) if is_wanted(d)]
 
 
 def _seed(d: Detection, frame: int, count: int) -> Seed:

@@ -21,6 +21,7 @@ from cvat_action.selection import (
     Seed,
     removed_keyframes,
     select,
+    select_on_all,
     with_corrections,
 )
 
@@ -41,6 +42,10 @@ class Options:
     objects: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    """shape types of the objects that are tracked; none: all"""
+    min_score: float | None = None
+    """results that are less sure, from 0 to 1, are not written; None: all are"""
     convert: bool = False
     backward: bool = False
     keyframes: bool = False
@@ -237,48 +242,27 @@ def _select(
 ) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
     """more: objects that were found, or may be, are tracked besides."""
 
-    def on(frame: int, *, named: bool = True) -> Any:
-        return select(
-            job,
-            look.annotations,
-            frame,
-            objects=options.objects if named else (),
-            labels=options.labels,
-            excluded=options.excluded if named else (),
-            supported=supported,
-        )
-
-    if not options.all_seeds:
-        selection = on(options.frame)
+    which: dict[str, Any] = {
+        "objects": options.objects,
+        "labels": options.labels,
+        "excluded": options.excluded,
+        "types": options.types,
+        "supported": supported,
+    }
+    if options.all_seeds:
+        selection = select_on_all(job, look.annotations, (options.frame, *frames), **which)
         if not selection.seeds and not more:
-            reasons = [f"{r.ref}: {r.reason}" for r in selection.refused]
-            raise ActionError(
-                f"There is nothing to track on frame {options.frame} of {job.name}"
-                + (", and nothing new was found there." if options.finds else ".")
-                + (f" Left alone: {'; '.join(reasons)}." if reasons else "")
-            )
+            raise ActionError(f"There is nothing to track in {job.name}.")
         return selection.seeds, selection.refused
-    seeds: dict[str, Seed] = {}
-    refused: dict[str, Refusal] = {}
-    for frame in (options.frame, *frames):
-        drawn_here = on(frame, named=False)
-        for seed in drawn_here.seeds:
-            late = frame != options.frame
-            if seed.ref in seeds or (late and seed.wire.get("source") == "auto"):
-                continue
-            if late:  # it sleeps until its frame, where its own drawing wakes it
-                awake = Correction(frame, seed.points, None)
-                seed = replace(seed, asleep=True, corrections=(awake,))
-            seeds[seed.ref] = seed
-        refused |= {r.ref: r for r in drawn_here.refused if r.ref not in refused}
-    kept = [
-        s
-        for s in seeds.values()
-        if s.ref not in options.excluded and (not options.objects or s.ref in options.objects)
-    ]
-    if not kept and not more:
-        raise ActionError(f"There is nothing to track in {job.name}.")
-    return tuple(kept), tuple(r for r in refused.values() if r.ref not in seeds)
+    selection = select(job, look.annotations, options.frame, **which)
+    if not selection.seeds and not more:
+        reasons = [f"{r.ref}: {r.reason}" for r in selection.refused]
+        raise ActionError(
+            f"There is nothing to track on frame {options.frame} of {job.name}"
+            + (", and nothing new was found there." if options.finds else ".")
+            + (f" Left alone: {'; '.join(reasons)}." if reasons else "")
+        )
+    return selection.seeds, selection.refused
 
 
 def _with_removed(job: Job, seed: Seed, frames: Sequence[int]) -> Seed:

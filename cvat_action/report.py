@@ -9,7 +9,7 @@ from typing import Any
 from cvat_action.job import Job
 from cvat_action.plan import Plan, listed
 from cvat_action.results import Written
-from cvat_action.selection import Refusal
+from cvat_action.selection import Refusal, Seed
 from cvat_action.server import Function, why_unusable
 from cvat_action.tracking import TrackedObject
 
@@ -28,6 +28,8 @@ def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:
                 "frames": tally.frames,
                 "lost": len(tally.lost),
                 "lost_frames": sorted(tally.lost),
+                "unsure": len(tally.unsure),
+                "unsure_frames": sorted(tally.unsure),
                 "by_hand": tally.by_hand,
                 "lowest_score": lowest[0],
                 "lowest_score_frame": lowest[1],
@@ -37,22 +39,27 @@ def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:
     return entries
 
 
-def summary_table(entries: Sequence[dict[str, Any]]) -> str:
-    rows = [("object", "label", "type", "frames", "lost", "lowest confidence", "")]
+def summary_table(entries: Sequence[dict[str, Any]], *, with_unsure: bool = False) -> str:
+    """with_unsure: also how many frames were left out because of `--min-score`."""
+    unsure = ("unsure",) if with_unsure else ()
+    rows = [("object", "label", "type", "frames", "lost", *unsure, "lowest confidence", "")]
     for e in entries:
         score = e["lowest_score"]
         rows.append(
             (
-                e["object"],
-                e["label"],
-                e["type"],
-                str(e["frames"]),
-                str(e["lost"]),
+                *(e[name] for name in ("object", "label", "type")),
+                *(str(e[name]) for name in ("frames", "lost", *unsure)),
                 "-" if score is None else f"{score:.2f} on frame {e['lowest_score_frame']}",
                 e["stopped"] or "",
             )
         )
     return table(rows)
+
+
+def without_scores(objects: Sequence[TrackedObject]) -> list[str]:
+    """Objects that were tracked without any confidence, so that none is below a `--min-score`."""
+    tallies = [(o.seed.ref, o.tally) for o in objects]
+    return [ref for ref, t in tallies if t.lowest is None and t.frames > len(t.lost + t.unsure)]
 
 
 def print_run(
@@ -63,7 +70,8 @@ def print_run(
     link: str | None,
 ) -> None:
     """What became of a run, for a person."""
-    print(summary_table(summary(plan.job, objects)))
+    with_unsure = plan.options.min_score is not None
+    print(summary_table(summary(plan.job, objects), with_unsure=with_unsure))
     if not counts(done):
         return
     print(f"written: {counts_as_text(done)}")
@@ -161,64 +169,73 @@ def refusals_as_json(plan: Plan) -> list[dict[str, str]]:
     ]
 
 
-def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """What `--dry-run` shows."""
-    entries: list[dict[str, Any]] = []
-    for s in plan.seeds:
-        if s.is_track:
-            becomes = "keyframes of this track"
-        elif plan.becomes_track(s):
-            becomes = "a new track" if s.found else "a new track; the shape is deleted"
-        else:
-            becomes = f"a {s.type} shape per frame"
-        entries.append(
+def _becomes(plan: Plan, seed: Seed) -> str:
+    if seed.is_track:
+        return "keyframes of this track"
+    if plan.becomes_track(seed):
+        return "a new track" if seed.found else "a new track; the shape is deleted"
+    return f"a {seed.type} shape per frame"
+
+
+def dry_run_as_json(plan: Plan) -> dict[str, Any]:
+    """What `--dry-run` shows, for scripts."""
+    frame, target = plan.options.frame, plan.target
+    low, high = min(frame, target), max(frame, target)
+    every = plan.options.every
+    return {
+        "dry_run": True,
+        "job": plan.job.id,
+        "function": plan.function,
+        "frames": list(plan.frames),
+        "deleted_frames_skipped": sorted(f for f in plan.job.deleted_frames if low <= f <= high),
+        "objects": [
             {
                 "object": s.ref,
                 "label": plan.job.label(s.label_id).name,
                 "type": s.type,
-                "becomes": becomes,
+                "becomes": _becomes(plan, s),
+                "frame": s.frame,
                 "corrected_on": [c.frame for c in s.corrections],
             }
-        )
-    frame, target = plan.options.frame, plan.target
-    low, high = min(frame, target), max(frame, target)
-    skipped = sorted(f for f in plan.job.deleted_frames if low <= f <= high)
-    replaced = sum(len(shapes) for on in plan.earlier.values() for shapes in on.values())
-    every = plan.options.every
-    again = list(plan.frames[every - 1 :: every]) if every else []
-    if as_json:
-        content = {
-            "dry_run": True,
-            "job": plan.job.id,
-            "function": plan.function,
-            "frames": list(plan.frames),
-            "deleted_frames_skipped": skipped,
-            "objects": entries,
-            "left_alone": refusals_as_json(plan),
-            "shapes_replaced": replaced,
-            "new_objects_looked_for_on": again,
-            "question": plan.question,
-        }
-        print(json.dumps(content, indent=2))
-        return
+            for s in plan.seeds
+        ],
+        "left_alone": refusals_as_json(plan),
+        "shapes_replaced": sum(
+            len(shapes) for on in plan.earlier.values() for shapes in on.values()
+        ),
+        "new_objects_looked_for_on": list(plan.frames[every - 1 :: every]) if every else [],
+        "min_score": plan.options.min_score,
+        "question": plan.question,
+    }
+
+
+def print_plan(plan: Plan) -> None:
+    """What `--dry-run` shows, for a person."""
+    told = dry_run_as_json(plan)
+    skipped = told["deleted_frames_skipped"]
     print(
-        f"{plan.job.name.capitalize()}, {plan.function or 'here'}: from frame {frame} to {target}, "
+        f"{plan.job.name.capitalize()}, {plan.function or 'here'}: "
+        f"from frame {plan.options.frame} to {plan.target}, "
         + counted(len(plan.frames), "frame")
         + (f" (deleted ones skipped: {skipped})" if skipped else "")
     )
     rows = [("object", "label", "type", "becomes", "")]
-    for e in entries:
+    for seed, e in zip(plan.seeds, told["objects"], strict=True):
         frames_of = ", ".join(map(str, e["corrected_on"]))
-        corrected = f"corrected on {frames_of}" if frames_of else ""
-        rows.append((e["object"], e["label"], e["type"], e["becomes"], corrected))
+        remark = f"corrected on {frames_of}" if frames_of else ""
+        if seed.asleep:
+            remark = f"from frame {seed.frame} on"
+        rows.append((e["object"], e["label"], e["type"], e["becomes"], remark))
     print(table(rows))
     if plan.refused:
         print("left alone:\n" + refusals_table(plan.job, plan.refused))
     if plan.question:
         print(f"before it can run: {plan.question}")
-    elif replaced:
-        print(f"replaced: {counted(replaced, 'shape')} of an earlier run")
-    if again:
+    elif told["shapes_replaced"]:
+        print(f"replaced: {counted(told['shapes_replaced'], 'shape')} of an earlier run")
+    if plan.options.min_score is not None:
+        print(f"not written: results of a confidence below {plan.options.min_score:g}")
+    if again := told["new_objects_looked_for_on"]:
         print(f"looked at again for new objects: frames {', '.join(map(str, again))}")
     print("Nothing was tracked or written (--dry-run).")
 

@@ -396,9 +396,10 @@ def _new_track(
     mutable = plan.job.label(seed.label_id).mutable_attributes
     attributes = attributes_of(seed.wire)
     mine = [a for a in attributes if a["spec_id"] in mutable]
-    drawn = {seed.frame: _keyframe(seed, seed.frame, seed.points)} if with_seed else {}
-    drawn = {f: {**k, "attributes": mine} for f, k in drawn.items()}
-    drawn |= _drawn_as_shapes(plan.job, seed, results)
+    drawn = _drawn_as_shapes(plan.job, seed, results)
+    if with_seed:
+        beginning = _keyframe(seed, seed.frame, seed.points)
+        drawn[seed.frame] = {**beginning, "attributes": mine}
     keyframes = _laid(plan, seed, drawn, results, written)
     if not plan.options.leave_open:
         _close(plan.job, seed, keyframes, max(seed.frame, *results), {})
@@ -483,12 +484,12 @@ def _source_of(track: Wire, before: Mapping[int, Wire], laid: Mapping[int, Wire]
 
 
 def _drawn_as_shapes(job: Job, seed: Seed, results: Mapping[int, Tracked]) -> dict[int, Wire]:
-    """What a person drew of the object as shapes, which becomes a part of the track."""
+    """What a person drew of the object as other shapes, which becomes a part of the track."""
     shapes = {c.frame: c.shape for c in seed.corrections}
     mutable = job.label(seed.label_id).mutable_attributes
     keyframes = {}
     for frame, t in results.items():
-        if t.by_hand and t.points is not None:
+        if t.by_hand and t.points is not None and frame != seed.frame:
             drawn = shapes.get(frame) or seed.wire
             values = [a for a in attributes_of(drawn) if a["spec_id"] in mutable]
             keyframes[frame] = {

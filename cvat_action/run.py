@@ -72,7 +72,7 @@ def run_plan(
     objects: with what is tracked already, of which `written_until` frames are written; those that
     enter are appended.
     """
-    stages = _Stages(plan.frames, objects, list(done), written_until, sink, journal)
+    stages = _Stages(plan, objects, list(done), written_until, sink, journal)
     left = plan.frames[len(done) :]
     run = Run(tuple(objects), ())
     try:
@@ -112,7 +112,7 @@ def run_plan(
 class _Stages:
     def __init__(
         self,
-        frames: Sequence[int],
+        plan: Plan,
         objects: list[TrackedObject],
         done: list[int],
         written: int,
@@ -120,7 +120,8 @@ class _Stages:
         journal: Journal,
     ) -> None:
         self.done = done
-        self._left = set(frames) - set(done)
+        self._left = set(plan.frames) - set(done)
+        self._min_score = plan.options.min_score
         self._objects = objects
         self._written = written
         self._sink = sink
@@ -129,6 +130,11 @@ class _Stages:
 
     def keep(self, frame: int) -> None:
         """Raises NotOnRecord where the frame could not be recorded, so that it is not done."""
+        if self._min_score is not None:
+            for o in self._objects:
+                entered = o.seed.found and o.seed.frame == frame  # it may be tracked back, too
+                tracked = o.frames.keys() - {frame} if entered else {frame}
+                o.leave_out_unsure(tracked, self._min_score)
         try:
             self._journal.frame(frame, self._objects)
         except ActionError as error:

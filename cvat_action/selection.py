@@ -90,11 +90,12 @@ def select(
     objects: Collection[str] = (),
     labels: Collection[str] = (),
     excluded: Collection[str] = (),
+    types: Collection[str] = (),
     supported: Collection[str] = TRACKABLE,
 ) -> Selection:
     """The objects visible on `frame`, by default all: shapes, then tracks, each by their ids.
 
-    `objects` (17, track:5) and `labels` narrow them down, `excluded` takes out of them.
+    `objects` (17, track:5), `labels` and `types` narrow them down, `excluded` takes out of them.
 
     Raises ActionError for a name that is not there.
     """
@@ -117,12 +118,84 @@ def select(
             continue
         if labels and job.label(p.wire["label_id"]).name not in labels:
             continue
+        if types and p.type not in types:
+            continue
         reason = p.reason or _unsupported(p.type, supported) or _malformed(job, frame, p)
         if reason:
             refused.append(Refusal(p.ref, p.wire["label_id"], reason))
         else:
             seeds.append(p.seed(frame))
     return Selection(tuple(seeds), tuple(refused))
+
+
+def select_on_all(
+    job: Job,
+    annotations: Annotations,
+    frames: Sequence[int],
+    *,
+    objects: Collection[str] = (),
+    labels: Collection[str] = (),
+    excluded: Collection[str] = (),
+    types: Collection[str] = (),
+    supported: Collection[str] = TRACKABLE,
+) -> Selection:
+    """The objects of `frames`, in the order of tracking: of the first, and what is drawn later.
+
+    Later objects sleep until their frame: every shape that a person drew, and every track where it
+    is first visible. The options are those of `select`. Raises ActionError.
+    """
+    shapes_on: dict[int, list[Wire]] = {}
+    for s in annotations.shapes:
+        shapes_on.setdefault(s["frame"], []).append(s)
+    counting = {
+        t["id"]: sorted(
+            (k for k in t["shapes"] if k["frame"] not in job.deleted_frames), key=_frame_of
+        )
+        for t in annotations.tracks
+    }
+    seeds: dict[str, Seed] = {}
+    refused: dict[str, Refusal] = {}
+    for frame in frames:
+        late = frame != frames[0]
+        visible = [
+            t
+            for t in annotations.tracks
+            if f"track:{t['id']}" not in seeds
+            and (not late or _is_visible(counting[t["id"]], frame))
+        ]
+        drawn = [s for s in shapes_on.get(frame, ()) if not late or s.get("source") != "auto"]
+        here = select(
+            *(job, Annotations(tuple(drawn), tuple(visible)), frame),
+            labels=labels,
+            types=types,
+            supported=supported,
+        )
+        for seed in here.seeds:
+            if late:  # it sleeps until its frame, where its own drawing wakes it
+                awake = Correction(frame, seed.points, None)
+                seed = replace(seed, asleep=True, corrections=(awake,))
+            seeds[seed.ref] = seed
+        refused |= {r.ref: r for r in here.refused if r.ref not in refused}
+    wanted, unwanted = [[_ref(name) for name in names] for names in (objects, excluded)]
+    for ref in (*wanted, *unwanted):
+        if ref not in seeds and ref not in refused:
+            raise ActionError(
+                f"There is no object {ref} drawn on frames {min(frames)} to {max(frames)} of "
+                f"{job.name}. Objects there: {', '.join(seeds) or 'none'}."
+            )
+    kept = {
+        ref for ref in (*seeds, *refused) if ref not in unwanted and (not wanted or ref in wanted)
+    }
+    return Selection(
+        tuple(s for ref, s in seeds.items() if ref in kept),
+        tuple(r for ref, r in refused.items() if ref in kept and ref not in seeds),
+    )
+
+
+def _is_visible(keyframes: Sequence[Wire], frame: int) -> bool:
+    """keyframes: of a track, in the order of their frames."""
+    after = bisect_right(keyframes, frame, key=_frame_of)
+    return after > 0 and not keyframes[after - 1]["outside"]
 
 
 def with_corrections(
@@ -179,6 +252,8 @@ def with_corrections(
                 )
         if seed.is_track:
             found = _keyframes_by_hand(seed, wanted, every=unmarked)
+        if seed.asleep:  # its own drawing wakes it
+            found = [*seed.corrections, *(c for c in found if c.frame != seed.frame)]
         in_order = tuple(sorted(found, key=lambda c: c.frame))
         corrected.append(replace(seed, corrections=in_order))
     return tuple(corrected), tuple(dict.fromkeys(warnings))

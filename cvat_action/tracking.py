@@ -124,6 +124,8 @@ class Tracked:
     """drawn by a person (a correction): nothing is written here"""
     drawn: bool = False
     """drawn by a person during this run: it is written as it is, as a person's keyframe"""
+    unsure: Sequence[float] | None = None
+    """its points, if it is less sure than what is asked for: it is not written"""
 
 
 @dataclass
@@ -134,6 +136,7 @@ class Tally:
     """tracked ones; those drawn by hand do not count"""
     by_hand: int = 0
     lost: list[int] = field(default_factory=list)
+    unsure: list[int] = field(default_factory=list)
     lowest: tuple[float, int] | None = None
     """the lowest score where it was visible, and the frame"""
 
@@ -142,7 +145,9 @@ class Tally:
             self.by_hand += 1
             return
         self.frames += 1
-        if t.points is None:
+        if t.unsure is not None:
+            self.unsure.append(frame)
+        elif t.points is None:
             self.lost.append(frame)
         elif t.score is not None and (self.lowest is None or (t.score, frame) < self.lowest):
             self.lowest = (t.score, frame)
@@ -187,11 +192,21 @@ class TrackedObject:
             self.handed_on.frames,
             self.handed_on.by_hand,
             list(self.handed_on.lost),
+            list(self.handed_on.unsure),
             self.handed_on.lowest,
         )
         for frame, t in self.frames.items():
             whole.add(frame, t)
         return whole
+
+    def leave_out_unsure(self, frames: Iterable[int], min_score: float) -> None:
+        """Takes the points off the tracker's results that are less sure, from 0 to 1."""
+        for frame in frames:
+            t = self.frames.get(frame)
+            if t is None or t.points is None or t.score is None or t.by_hand or t.drawn:
+                continue
+            if t.score < min_score:
+                self.frames[frame] = replace(t, points=None, unsure=t.points)
 
     def hand_on(self, frames: Iterable[int]) -> None:
         """Forgets the results of frames that are written; what is told of them stays."""

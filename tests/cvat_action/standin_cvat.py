@@ -152,6 +152,7 @@ class StandinCvat(LocalServer):
             ("GET", r"/api/server/about", self._about),
             ("GET", r"/api/lambda/functions/?", self._list_functions),
             ("POST", r"/api/lambda/functions/([\w.-]+)/?", self._call_function),
+            ("GET", "/api/jobs/?", self._jobs_of_task),
             ("GET", r"/api/jobs/(\d+)/?", self._job),
             ("GET", r"/api/jobs/(\d+)/data/meta/?", self._meta),
             ("GET", r"/api/jobs/(\d+)/data/?", self._data),
@@ -186,6 +187,11 @@ class StandinCvat(LocalServer):
             "dimension": job.dimension, "media_type": job.media_type, "mode": "interpolation",
             "type": job.type, "state": "new",
         }  # fmt: skip
+
+    def _jobs_of_task(self, query: Any, body: Any) -> Any:
+        task = int(query["task_id"])
+        found = [self._job(str(j.id), {}, None) for j in self.jobs.values() if j.task_id == task]
+        return {"count": len(found), "next": None, "results": found}
 
     def _task(self, number: str, query: Any, body: Any) -> Any:
         for job in self.jobs.values():

@@ -395,6 +395,27 @@ def test_a_local_run_that_breaks_keeps_what_is_done_and_goes_on(act, folder, tmp
     assert sorted(frames) == sorted([*range(FRAMES)] * 2)
 
 
+def test_without_a_server_the_same_objects_and_results_are_chosen(act, folder, tmp_path):
+    drawn = as_coco(seeds())
+    drawn["images"].append({**drawn["images"][0], "id": 2, "file_name": "frame_3.png"})
+    drawn["annotations"][2]["image_id"] = 2
+    (tmp_path / "seeds.json").write_text(json.dumps(drawn))
+    out = tmp_path / "out.json"
+    wishes = ("--all-seeds", "--type", "rectangle", "--type", "polygon", "--min-score", 0.9999)
+    done = act(
+        "local", "--video", folder, "--annotations", tmp_path / "seeds.json", "--out", out,
+        *wishes, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.log
+    assert [(o["type"], o["unsure_frames"]) for o in done.json["objects"]] == [
+        ("polygon", list(range(1, FRAMES))), ("rectangle", list(range(4, FRAMES))),
+    ]  # fmt: skip
+    written = read_document(out, open_media(folder))[0].annotations.shapes
+    assert sorted((s["type"], s["frame"]) for s in written) == [
+        ("mask", 0), ("polygon", 0), ("rectangle", 3),
+    ]  # fmt: skip
+
+
 def test_step_shows_asks_corrects_and_stops(act, folder, tmp_path, monkeypatch):
     (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[1:])))
     answers = (

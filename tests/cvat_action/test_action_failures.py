@@ -708,10 +708,11 @@ def at_frame_13(function):
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done(cvat, job, masks, at_frame_13, tmp_path, act):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_keeps_what_is_done(cvat, job, masks, at_frame_13, tmp_path, act, name):
     process = command(cvat, tmp_path, *TO_14, "--json")
     assert at_frame_13.wait(WAIT)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, name))
     out, log = process.communicate(timeout=WAIT)
     assert process.returncode == 130
     assert "Stopped by Ctrl+C. 2 of 4 frames are tracked and written" in log
