@@ -208,8 +208,8 @@ class ModelHandler:
                 tensor = image_to_smooth_pixels(image, size, self.device)
             else:
                 pixels = image_to_pixels(image, size, self.device)
-                tensor = pixels.permute(2, 0, 1).float() / 255.0
-            tensor = (tensor - self._image_mean) / self._image_std
+                tensor = pixels.permute(2, 0, 1).float().div_(255.0)
+            tensor.sub_(self._image_mean).div_(self._image_std)
             dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
             encoded = self.network.forward_image(tensor[None].to(dtype))
             _, levels, positions, sizes = self.network._prepare_backbone_features(encoded)

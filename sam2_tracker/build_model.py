@@ -19,6 +19,7 @@ from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles, load_weights
 from sam2_tracker.modules.image_encoder import prepare_image_encoder
 from sam2_tracker.modules.memory_attention import MemoryAttention
+from sam2_tracker.modules.memory_encoder import MemoryEncoder
 from sam2_tracker.modules.official_rounding import PlainMemoryAttention, keep_objects_apart
 from sam2_tracker.out_of_memory import is_out_of_memory
 
@@ -178,7 +179,17 @@ def _install_modules(
                 dtype=dtype,
                 cache=cache,
             )
+            network.memory_encoder = MemoryEncoder(network.memory_encoder)
+            _hold_weights(network, dtype)
     return layout
+
+
+def _hold_weights(network: SAM2VideoPredictor, dtype: torch.dtype) -> None:
+    """Holds the weights of linear layers and convolutions as autocast would cast them."""
+    for part in (network.sam_mask_decoder, network.sam_prompt_encoder):
+        for module in part.modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+                module.to(dtype)
 
 
 def _measure_memory(network: SAM2VideoPredictor) -> tuple[MemoryLayout, Tensor, tuple[int, int]]:

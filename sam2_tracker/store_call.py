@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Generic, ParamSpec, TypeVar
 
+import torch
+
 from sam2_tracker.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -42,13 +44,22 @@ class StoreThread:
     """Runs store calls one after the other, while the request goes on with something else.
 
     A call that hangs (DNS, say) cannot exceed its deadline for the request that waits for it.
+
+    The thread lets torch take one CPU thread and no more. With a second team of OpenMP threads
+    there are more of them than cores, and then the runtime lets the model's team sleep between any
+    two operations: on two cores every frame would take 1.4 times as long.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         """seconds: deadline of each call, counted from its submission."""
         self._seconds = seconds
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = ThreadPoolExecutor(
+            1,
+            thread_name_prefix="store",
+            initializer=torch.set_num_threads,  # of this thread alone
+            initargs=(1,),
+        )
 
     def submit(
         self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs

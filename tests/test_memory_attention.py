@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 import sam2_tracker
 from sam2_tracker.memory_bank import name_memory
 from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.modules import memory_attention
 from sam2_tracker.modules.memory_attention import MemoryAttention
 from sam2_tracker.modules.official_rounding import PlainMemoryAttention
 
@@ -31,7 +32,10 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize(("objects", "frames", "heads"), [(1, 1, 1), (3, 7, 1), (2, 2, 4)])
-def test_equals_the_official_module(config: str, objects: int, frames: int, heads: int) -> None:
+def test_equals_the_official_module(
+    config: str, objects: int, frames: int, heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_attention, "VALUES_AT_ONCE", 2 * PIXELS * 2048)  # of two objects
     torch.manual_seed(1)
     settings = OmegaConf.load(CONFIGS[config]).model
     settings.memory_attention.layer.self_attention.feat_sizes = [SIDE, SIDE]

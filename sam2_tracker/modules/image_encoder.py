@@ -8,6 +8,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor, nn
 
 from sam2_tracker.modules.attention import attend
+from sam2_tracker.modules.positions import Positions
 
 # What a block works on at a time, counted in its widest values: 4 MiB in bfloat16, which stays in a
 # processor's cache and is memory that is used again, where fresh pages cost as much as the sums.
@@ -31,26 +32,27 @@ def prepare_image_encoder(model: SAM2VideoPredictor, *, dtype: torch.dtype) -> N
     trunk._get_pos_embed = lambda size: positions
     for block in trunk.blocks:
         block.attn, block.mlp = _Attention(block.attn), _Mlp(block.mlp)
-    encoder.neck.position_encoding = _Positions(encoder.neck.position_encoding)
+    encoder.neck.position_encoding = Positions(encoder.neck.position_encoding)
     if dtype == torch.bfloat16 and _fine_levels_are_merely_projected(model):
         _merge_fine_levels(model)
     encoder.to(dtype)
+    if dtype == torch.bfloat16:
+        trunk.patch_embed = _PatchEmbed(trunk.patch_embed)
+        # Autocast would widen every normalised value for the next layer to narrow it again.
+        trunk.forward = torch.autocast(positions.device.type, enabled=False)(trunk.forward)
 
 
-class _Positions(nn.Module):
-    """A positional encoding that is computed once for each size, and never copied."""
+class _PatchEmbed(nn.Module):
+    """Patches with their channels side by side, which then hold through all blocks."""
 
     def __init__(self, official: nn.Module) -> None:
         super().__init__()
         self.official = official
-        self.known: dict[tuple[torch.Size, torch.dtype], Tensor] = {}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (1, channels, height, width), of which only the size counts."""
-        key = (x.shape[-2:], x.dtype)
-        if key not in self.known:
-            self.known[key] = self.official(x[:1]).to(x.dtype)
-        return self.known[key]
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (batch, 3, side, side). Returns (batch, height, width, channels)."""
+        patches: Tensor = self.official(images)
+        return patches.contiguous()
 
 
 class _Attention(nn.Module):

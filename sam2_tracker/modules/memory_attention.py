@@ -34,6 +34,10 @@ from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.modules.attention import attend
 from sam2_tracker.modules.pooled_attention import UNPOOLED, PooledRoPEAttention, Pooling
 
+# What is worked on at a time, counted in its widest values: 4 MiB in bfloat16. Larger tensors are
+# fresh pages each time, which cost as much as the sums.
+VALUES_AT_ONCE = 2 << 20
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MemoryTokens:
@@ -112,35 +116,73 @@ class MemoryAttention(nn.Module):
         # As in PooledRoPEAttention.
         pooling = self._pooling if len(memories[0]) > 1 else UNPOOLED
         frames = [[self._tokens_of(frame, pooling) for frame in object_] for object_ in memories]
-        values = _gather(
-            [[f.values for f in object_] for object_ in frames], pointers[:, None].to(self._dtype)
-        )
         x = (pixels + self._position_scale * pixel_positions).float()[None]
+        x = self._layers[0].attend_to_itself(x, pixel_positions)
+        together = self._objects_at_once(len(frames), pixels)
+        return torch.cat(
+            [
+                self._attend(
+                    x,
+                    pixel_positions,
+                    frames[first : first + together],
+                    ages[first : first + together],
+                    pointers[first : first + together],
+                    pointer_positions[first : first + together],
+                    pooling,
+                )
+                for first in range(0, len(frames), together)
+            ]
+        )
+
+    def _objects_at_once(self, objects: int, pixels: Tensor) -> int:
+        if pixels.is_cuda:
+            return objects
+        return max(1, VALUES_AT_ONCE // (len(pixels) * self._layers[0].widest))
+
+    def _attend(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        frames: Sequence[Sequence[MemoryTokens]],
+        ages: Sequence[Sequence[int]],
+        pointers: Tensor,
+        pointer_positions: Tensor,
+        pooling: Pooling,
+    ) -> Tensor:
+        """Some objects, after the first layer's self-attention x: (1, pixels, channels)."""
+        values = _gather_values(frames, pointers.to(self._dtype))
         for index, layer in enumerate(self._layers):
-            x = layer.attend_to_itself(x, pixel_positions)
+            if index > 0:
+                x = layer.attend_to_itself(x, positions)
             pointer_keys = layer.pointer_keys(pointers, pointer_positions)
-            keys = _gather([[f.keys[index] for f in object_] for object_ in frames], pointer_keys)
-            framed = keys.shape[2] - pointers.shape[1]
-            self._add_time(keys[:, :, :framed], ages, index, pooling)
-            biases = _score_biases(keys, framed, pooling)
-            x = layer.attend_to_memory(x, pixel_positions, keys, values, biases)
+            keys = self._gather_keys(frames, ages, pointer_keys, index, pooling)
+            biases = _score_biases(keys, keys.shape[2] - pointers.shape[1], pooling)
+            x = layer.attend_to_memory(x, positions, keys, values, biases)
             x = layer.feed_forward(x)
         return _norm(x, self._norm)
 
-    def _add_time(
-        self, keys: Tensor, ages: Sequence[Sequence[int]], layer: int, pooling: Pooling
-    ) -> None:
-        """Adds to the keys of memory frames, in place, what their ages add.
+    def _gather_keys(
+        self,
+        frames: Sequence[Sequence[MemoryTokens]],
+        ages: Sequence[Sequence[int]],
+        pointer_keys: Tensor,
+        layer: int,
+        pooling: Pooling,
+    ) -> Tensor:
+        """Keys of each object's frames with what their ages add, then those of its pointers.
 
-        keys: (objects, heads, frames x tokens, channels of a head).
+        pointer_keys: (objects, heads, tokens, channels of a head); so are the keys.
         """
-        parts = keys.chunk(len(ages[0]), dim=2)
-        for part, column in zip(parts, zip(*ages, strict=True), strict=True):
-            if len(set(column)) == 1:
-                part += self._time_keys_of(column[0], layer, pooling)
-                continue
-            for object_, age in zip(part, column, strict=True):
-                object_ += self._time_keys_of(age, layer, pooling)
+        objects, heads, _, channels = pointer_keys.shape
+        tokens = frames[0][0].keys.shape[2]
+        framed = len(frames[0]) * tokens
+        keys = pointer_keys.new_empty(objects, heads, framed + pointer_keys.shape[2], channels)
+        keys[:, :, framed:] = pointer_keys
+        for own, own_frames, own_ages in zip(keys, frames, ages, strict=True):
+            places = own[:, :framed].split(tokens, dim=1)
+            for place, frame, age in zip(places, own_frames, own_ages, strict=True):
+                torch.add(frame.keys[layer], self._time_keys_of(age, layer, pooling), out=place)
+        return keys
 
     def _time_keys_of(self, age: int, layer: int, pooling: Pooling) -> Tensor:
         if pooling == self._pooling:
@@ -188,6 +230,8 @@ class _Layer:
         self._wide = _projection(layer.linear1, 0, dtype)
         self._narrow = _projection(layer.linear2, 0, dtype)
         self._activation = layer.activation
+        self.widest: int = layer.linear1.out_features
+        """Channels of its widest values."""
 
     def time_keys(self, encoding: Tensor, pooling: Pooling) -> Tensor:
         """What a time encoding (memory channels,) adds to a frame's keys."""
@@ -234,7 +278,8 @@ class _Layer:
         return x + F.linear(_merge(attended), *self._out).float()
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        wide = self._activation(F.linear(_norm(x, self._norms[2]).to(self._dtype), *self._wide))
+        wide = F.linear(_norm(x, self._norms[2]).to(self._dtype), *self._wide)
+        wide = wide.relu_() if self._activation is F.relu else self._activation(wide)
         return x + F.linear(wide, *self._narrow).float()
 
 
@@ -280,8 +325,12 @@ def _rotation(attention: RoPEAttention, height: int, width: int) -> tuple[Tensor
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """float32 (..., pixels, channels of a head)."""
     cosine, sine = rotation
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cosine - second * sine, first * sine + second * cosine), dim=-1)
+    x = x.float()
+    rotated = torch.empty_like(x)
+    (first, second), (turned, ahead) = x.chunk(2, dim=-1), rotated.chunk(2, dim=-1)
+    torch.mul(first, cosine, out=turned).addcmul_(second, sine, value=-1)
+    torch.mul(first, sine, out=ahead).addcmul_(second, cosine)
+    return rotated
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
@@ -297,8 +346,11 @@ def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
-def _gather(frames: Sequence[Sequence[Tensor]], pointers: Tensor) -> Tensor:
-    """Frames (heads, pixels, channels) of each object and its pointers, one after the other."""
+def _gather_values(frames: Sequence[Sequence[MemoryTokens]], pointers: Tensor) -> Tensor:
+    """Memories of each object's frames and its pointers, (objects, 1, tokens, memory channels)."""
     return torch.stack(
-        [torch.cat((*object_, own), dim=1) for object_, own in zip(frames, pointers, strict=True)]
+        [
+            torch.cat((*(frame.values for frame in own_frames), own[None]), dim=1)
+            for own_frames, own in zip(frames, pointers, strict=True)
+        ]
     )
