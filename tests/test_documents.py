@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the documents say is so: each number of a committed result, each row of "what happens when".
+"""What the documents say is so: each number of a committed result.
 
 A sentence or a table row is made from the results here, and must stand in the document.
 """
@@ -258,56 +258,3 @@ def test_the_minutes_of_a_deployment_follow_from_its_gigabytes() -> None:
 )
 def test_the_committed_tables_are_made_from_the_committed_results(name: str, made: Any) -> None:
     assert (RESULTS / f"{name}.md").read_text().strip() == made(result(name)).strip()
-
-
-# ---- "What happens when": by the beginning of each row of README, the tests that hold it ----
-
-ROWS = {
-    "an object leaves the picture": [
-        "test_tracker.py::test_what_is_not_visible_is_null_and_keeps_its_state"
-    ],
-    "a state is unknown, older than 8 steps": [
-        "test_tracker_state.py::test_the_last_8_tokens_can_be_continued_and_older_ones_are_gone",
-        "test_tracker_state.py::test_states_of_another_model_are_gone",
-        "test_tracker_state.py::test_a_damaged_record_is_gone_and_in_the_log",
-        "test_tracker.py::test_where_all_fail_the_request_does",
-    ],
-    "a frame has another size": ["test_tracker.py::test_what_befalls_one_object_is_said_beside_it"],
-    "a shape is malformed": ["test_tracker.py::test_what_befalls_one_object_is_said_beside_it"],
-    "a token is malformed": ["test_tracker.py::test_malformed_tokens_send_no_command"],
-    "an object would stand on more than 8": ["faults/machine.py::TrackersOnOneStore"],
-    "the model's numbers for an object": ["test_tracker.py::test_a_model_that_fails_saves_nothing"],
-    "not JSON, no image, or not a JPEG": [
-        "test_main.py::test_malformed_bodies",
-        "test_image_decoding.py::test_every_format_keeps_size_and_colour",
-        "test_image_decoding.py::test_a_strange_image_is_decoded_or_refused_as_it_should_be",
-    ],
-    "the image or the number of objects": [
-        "test_wiring.py::test_the_limit_of_an_image",
-        "test_main.py::test_too_many_objects",
-        "test_tracker.py::test_more_objects_than_the_time_allows_are_refused_with_the_number_that_fits",
-    ],
-    "Redis does not answer": ["faults/test_bounds.py::test_without_a_store_no_frame_is_encoded"],
-    "the same request twice": [
-        "faults/machine.py::TrackersOnOneStore",
-        "faults/test_hostile.py::"
-        "test_a_worker_may_die_in_the_middle_of_a_step_a_correction_and_an_adoption",
-    ],
-    "out of memory": [
-        "test_batches.py::test_too_little_memory_halves_the_batch_and_that_is_remembered",
-        "faults/test_bounds.py::test_a_request_without_memory_is_tried_again_without_the_caches",
-    ],
-    "anything else": [
-        "test_main.py::test_failures_are_answered_without_a_traceback_and_logged",
-    ],
-}
-
-
-def test_each_row_of_what_happens_when_is_held_by_a_test() -> None:
-    section = text_of("README.md").split("## What happens when")[1].split("\n## ")[0]
-    rows = [row for row in re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE) if row.strip("- ")]
-    beginnings = [next((b for b in ROWS if row.startswith(b)), row) for row in rows]
-    assert beginnings == list(ROWS)
-    for test in {test for tests in ROWS.values() for test in tests}:
-        file, _, name = test.partition("::")
-        assert re.search(rf"^(def|class) {name}\b", (ROOT / "tests" / file).read_text(), re.M), test

@@ -16,7 +16,7 @@ from nuclio_sdk.event import EventDeserializerKinds
 from PIL import Image
 
 import main
-from sam2_tracker.errors import ConfigurationError, OutOfMemory, StoreUnavailable
+from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.models import ModelFiles
 from tools.redis_server import RedisServer
 
@@ -157,57 +157,7 @@ def test_other_methods(context: Any, method: str) -> None:
     assert answer["error"]["code"] == "bad_method"
 
 
-# ---- errors ----
-
-
-@pytest.mark.parametrize(
-    "body",
-    [None, "", b"", b"{", "no json", [], 3, {"image": "!!!"}, b"\xff\xfe", {"shapes": []}],
-    ids=repr,
-)
-def test_malformed_bodies(context: Any, body: object) -> None:
-    status, answer = call(context, body)
-    assert status == 400
-    assert answer["error"]["code"] == "bad_request"
-    assert answer["error"]["message"].endswith(".")
-    assert answer["error"]["indexes"] == []
-
-
-def test_too_many_objects(context: Any) -> None:
-    status, answer = call(context, init(FRAME, [POLYGON] * 5))
-    assert status == 413
-    assert answer["error"]["code"] == "too_large"
-    assert "4" in answer["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "code"),
-    [
-        (RuntimeError("secret/path"), 500, "internal"),
-        (MemoryError(), 500, "internal"),
-        (RecursionError(), 500, "internal"),
-        (KeyError("x"), 500, "internal"),
-        (OutOfMemory("Too little memory."), 503, "out_of_memory"),
-        (StoreUnavailable("The store does not answer."), 503, "store_unavailable"),
-    ],
-)
-def test_failures_are_answered_without_a_traceback_and_logged(
-    context: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
-) -> None:
-    def fail(request: object, log: object) -> None:
-        raise error
-
-    monkeypatch.setattr(context.user_data.function, "track", fail)
-    context.logger.lines.clear()
-    found, answer = call(context, init(FRAME, [POLYGON]))
-    assert found == status
-    assert answer["error"]["code"] == code
-    assert "secret" not in json.dumps(answer)
-    ((level, _, fields),) = [line for line in context.logger.lines if line[0] in ("error", "warn")]
-    assert fields["status"] == status
-    if code == "internal":
-        assert level == "error"
-        assert type(error).__name__ in fields["traceback"]
+# ---- the log ----
 
 
 def test_the_log_line_of_a_request_says_how_long_but_not_what(context: Any) -> None:

@@ -19,7 +19,6 @@ from PIL import Image
 from model_handler import FrameFeatures, ModelHandler, Prediction
 from sam2_tracker.errors import (
     AllObjectsFailed,
-    TooLarge,
 )
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
@@ -260,48 +259,6 @@ def test_a_lost_rectangle_answers_a_box_that_cvat_can_save(
 # ---- errors of single objects ----
 
 
-def test_what_befalls_one_object_is_said_beside_it(
-    tracker: Tracker, clip: Clip, seeds: list[Any]
-) -> None:
-    states = track(tracker, clip.frames[0], seeds)["states"]
-    other_size = track(tracker, np.zeros((50, 60, 3), np.uint8), [square(10)])["states"][0]
-    shapes = [
-        None,
-        {"type": "polygon", "points": [1, 2, 3]},
-        {"type": "mask", "points": [1, 0, 0, 0, 0]},
-        {"type": "ellipse", "points": [1, 2, 3, 4]},
-        {"type": "mask", "points": [0, 10**9, 0, 0, 1, 1]},
-        None,
-        None,
-        None,
-        seeds[0],
-    ]
-    answer = track(
-        tracker, clip.frames[1], shapes, [states[0], *[None] * 4, GONE, {"v": 1}, other_size]
-    )
-    codes = [error and error["code"] for error in answer["errors"]]
-    assert codes == [
-        None,
-        "bad_shape",
-        "empty_shape",
-        "bad_shape",
-        "bad_shape",
-        "state_gone",
-        "bad_state",
-        "size_changed",
-        None,
-    ]
-    for index, code in enumerate(codes):
-        assert (answer["states"][index] is None) == (code is not None)
-        if code:
-            assert answer["shapes"][index] is None
-            assert answer["scores"][index] is None
-            assert answer["errors"][index]["message"].endswith(".")
-    message = answer["errors"][7]["message"]
-    assert "Image sizes of the start frame and the current frame are different" in message
-    assert "60 x 50, 160 x 120" in message
-
-
 def square(side: int) -> dict[str, Any]:
     return {"type": "polygon", "points": [5, 5, 5 + side, 5, 5 + side, 5 + side, 5, 5 + side]}
 
@@ -423,18 +380,6 @@ def test_clicks_that_make_no_sense(
 # ---- errors of the request ----
 
 
-def test_more_objects_than_the_time_allows_are_refused_with_the_number_that_fits(
-    micro_model: ModelHandler,
-) -> None:
-    tracker = new_tracker(micro_model, time_budget_seconds=1e-6)
-    tracker.warm_up()
-    with pytest.raises(TooLarge, match="send at most 1 in one request"):
-        tracker.track(request(b"not even decoded", [square(10)] * 2))
-    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    assert track(tracker, image, [square(10)])["errors"] == [None]  # one always goes
-    tracker.close()
-
-
 def spoiled(features: FrameFeatures) -> FrameFeatures:
     return replace(features, levels=tuple(level * torch.nan for level in features.levels))
 
@@ -499,26 +444,4 @@ def test_a_seed_says_how_far_its_polygons_may_be_from_its_masks(
     refused = track(tracker, big[0], [{**kept[0], "tolerance": 0.2}, kept[0]])
     assert refused["errors"][0]["code"] == "bad_shape"
     assert "0 to 0.1" in refused["errors"][0]["message"]
-    tracker.close()
-
-
-def test_malformed_tokens_send_no_command(
-    micro_model: ModelHandler, clip: Clip, empty_redis: RedisServer
-) -> None:
-    tracker = new_tracker(micro_model, empty_redis)
-    tracker.store_answers()
-    hostile = [
-        "x",
-        {"v": 1, "id": "*"},
-        {"v": 1, "id": "../" * 14 + "a"},
-        {"v": 1, "id": "*\r\nFLUSHALL\r\n" + "a" * 30},
-        {"v": 2, "id": "A" * 43},
-    ]
-    with empty_redis.commands() as commands, pytest.raises(AllObjectsFailed):
-        tracker.track(request(clip.frames[0], [], hostile))
-    assert commands == []
-    with empty_redis.commands() as commands, pytest.raises(AllObjectsFailed):
-        tracker.track(request(clip.frames[0], [], [*hostile, GONE]))
-    assert [command[0] for command in commands] == ["MGET"]
-    assert len(commands[0]) == 2  # one key, of the one token that could be ours
     tracker.close()

@@ -325,14 +325,6 @@ def test_expire_is_sent_only_for_frames_with_less_than_8_hours(empty_redis: Redi
 # ---- states of others ----
 
 
-def test_states_of_another_model_are_gone(empty_redis: RedisServer, store: StateStore) -> None:
-    ids, _ = walk(store, 3)
-    other = open_store(empty_redis, fingerprint="0" * 16)
-    assert is_gone(other, ids[-1])
-    assert not is_gone(store, ids[-1])
-    other.close()
-
-
 def test_states_of_another_layout_are_gone(empty_redis: RedisServer, store: StateStore) -> None:
     """Should two models ever share a fingerprint."""
     ids, _ = walk(store, 3)

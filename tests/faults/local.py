@@ -100,17 +100,17 @@ def make_tracker(
     model = model or StandinModel()
     defaults = {"conditioning_frames": CONDITIONING_FRAMES, "threads": 1}
     settings = {**defaults, "redis_timeout_seconds": BY_NO_CLOCK, **settings}
-    store = make_store(records, model.layout, cache=cache)
+    store = make_store(records, model.layout, cache=cache, fingerprint=model.fingerprint)
     return Tracker(model, store, Settings(**settings))
 
 
-def local_function(records: Records) -> Callable[[object], Reply]:
-    """`main.handler` as a function of a body, which is JSON-like or bytes."""
+def local_function(tracker: Tracker, log: io.StringIO | None = None) -> Callable[[object], Reply]:
+    """`main.handler` as a function of a body, which is JSON-like or bytes; errors go into `log`."""
     logger = nuclio_sdk.Logger(logging.ERROR, "worker")
-    logger.set_handler("default", io.StringIO(), nuclio_sdk.logger.JSONFormatter())
+    logger.set_handler("default", log or io.StringIO(), nuclio_sdk.logger.JSONFormatter())
     context = nuclio_sdk.Context(logger)
-    context.user_data.settings = Settings()
-    context.user_data.function = make_tracker(records)
+    context.user_data.settings = tracker.settings
+    context.user_data.function = tracker
     context.user_data.metrics = Metrics(0, {})
 
     def ask(body: object) -> Reply:

@@ -16,7 +16,7 @@ from faults.campaign_records import records_campaign
 from faults.fleet import Fleet, Reply
 from faults.hostile_bodies import Pool, hostile_body, live_pool
 from faults.kill_points import KillRun, untidy
-from faults.local import DictRecords, local_function
+from faults.local import DictRecords, local_function, make_tracker
 from faults.worker import KILL_POINTS
 from tools.redis_server import RedisServer
 
@@ -26,7 +26,7 @@ SEED = 20240607
 @pytest.fixture(scope="module")
 def function() -> Any:
     """`main.handler` around the stand-in model, without HTTP."""
-    return local_function(DictRecords())
+    return local_function(make_tracker(DictRecords()))
 
 
 @pytest.fixture(scope="module")
