@@ -198,11 +198,14 @@ def test_adopted_frames_are_shared_and_outlive_their_first_track(any_store: Stat
 def test_a_drawn_frame_that_another_one_replaces_stays_with_its_own_track(
     any_store: StateStore,
 ) -> None:
-    """Two keyframes on one frame: the second counts, and the first one's track goes on."""
+    """A keyframe is adopted in the place of another: the track that this one began goes on."""
     ids = [any_store.save([started(number)])[0] for number in (1, 2, 3)]
     first, second, third = (load(any_store, id_) for id_ in ids)
-    bank = adopt_keyframes(first.bank, [(second.bank, 30), (third.bank, 30)])
-    (id_,) = any_store.save([adopt_references(first, bank, second, third)])
+    id_ = ids[0]
+    for other in (second, third):
+        state = load(any_store, id_)
+        bank = adopt_keyframes(state.bank, [(other.bank, 30)])
+        (id_,) = any_store.save([adopt_references(state, bank, other)])
     branch(any_store, id_, 2 * RETAINED, 700)
     for other, state in zip(ids[1:], (second, third), strict=True):
         assert same(load(any_store, other), state)

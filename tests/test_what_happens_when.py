@@ -273,6 +273,8 @@ def test_requests_that_are_too_large() -> None:
         error = worker.ask(frame, [MASK] * count, status=413)
         assert error["code"] == "too_large"
         assert fits in error["message"]
+    not_decoded = base64.b64encode(b"no picture").decode()
+    assert worker.send({"image": not_decoded, "shapes": [MASK] * 5}).status == 413
     assert worker.model.encoded == 0
     assert codes(worker.ask(0, [MASK] * 3)) == [None] * 3
     worker.tracker.budget.remember("start", 2.0)
