@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from cvat_action.job import Job
 from cvat_action.tracking import (
@@ -220,7 +221,7 @@ def _merge(gap: _Gap) -> None:
     gains = [
         _score(gap.forward.frames.get(frame)) - _score(back.get(frame)) for frame in gap.frames
     ]
-    sums = [sum(gains[:number]) for number in range(len(gains) + 1)]
+    sums = list(accumulate(gains, initial=0.0))
     switch = sums.index(max(sums))
     for number, frame in enumerate(gap.frames):
         result = (gap.forward.frames if number < switch else back).get(frame)

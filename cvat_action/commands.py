@@ -283,7 +283,12 @@ def finish(
         output.tell(told | (more or {}))
     elif done:
         report.print_run(plan, objects, sink.written, sink.counts, link)
-    picture_problem = _draw(plan, objects, journal, sink, output, frame, fps) if done else None
+    picture_problem, stopped_drawing = None, False
+    if done:
+        try:
+            picture_problem = _draw(plan, objects, journal, sink, output, frame, fps)
+        except KeyboardInterrupt:
+            picture_problem, stopped_drawing = "Stopped by Ctrl+C while drawing.", True
     if resume:
         journal.close()
     else:
@@ -300,7 +305,7 @@ def finish(
         return RESUMABLE if resume else FAILED
     if picture_problem:
         logger.critical("%s The annotations are complete.", picture_problem)
-        return FAILED
+        return INTERRUPTED if stopped_drawing else FAILED
     refused_by_name = any(r.ref in plan.options.objects for r in plan.refused)
     stopped = any(o.stopped for o in objects)
     return INCOMPLETE if stopped or refused_by_name or sink.written.left_out else COMPLETE
@@ -332,8 +337,6 @@ def _draw(
             preview.write_contact_sheet(output.contact_sheet, frame, seeds, results)
     except ActionError as error:
         return str(error)
-    except KeyboardInterrupt:
-        return "Stopped by Ctrl+C while drawing."
     return None
 
 

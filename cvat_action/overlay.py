@@ -2,7 +2,7 @@
 """Masks drawn over frames, as pictures, a video and a contact sheet. Colours are BGR throughout."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,14 +28,16 @@ def object_colour(number: int) -> tuple[int, int, int]:
 
 
 def draw_masks(
-    picture: Picture, bitmaps: Sequence[Bitmap | None], names: Sequence[str] = ()
+    picture: Picture, bitmaps: Iterable[Bitmap | None], names: Sequence[str] = ()
 ) -> Picture:
     """A copy of the picture with tinted, outlined masks and the names of the objects beside them.
 
-    bitmaps: one per object, bool (height, width); None: the object is not visible here.
+    bitmaps: one per object, bool (height, width); None: the object is not visible here. They are
+    taken one at a time, so a generator of many takes little memory.
     """
     drawn = picture.copy()
     line = max(1, picture.shape[1] // 400)
+    topmost: dict[int, tuple[int, int]] = {}
     for number, bitmap in enumerate(bitmaps):
         if bitmap is None:
             continue
@@ -47,10 +49,11 @@ def draw_masks(
         )
         cv2.drawContours(drawn, outlines, -1, (255, 255, 255), 3 * line)
         cv2.drawContours(drawn, outlines, -1, colour, line)
-    for name, bitmap in zip(names, bitmaps, strict=False):
-        if bitmap is not None:
-            y, x = np.argwhere(bitmap)[0].tolist()
-            write_caption(drawn, name, at=(x, max(14, y - 6)))
+        y, x = divmod(int(bitmap.argmax()), bitmap.shape[1])
+        topmost[number] = (x, max(14, y - 6))
+    for number, at in topmost.items():
+        if number < len(names):
+            write_caption(drawn, names[number], at=at)
     return drawn
 
 

@@ -15,6 +15,7 @@ from cvat_action.job import Wire
 from cvat_action.overlay import Picture, VideoFile, contact_sheet, draw_masks
 from cvat_action.selection import Seed, position_among
 from cvat_action.tracking import Tracked
+from sam2_tracker.shapes import Bitmap
 
 Frames = Callable[[int], Picture]
 Results = Mapping[int, Sequence[Tracked | None]]
@@ -92,11 +93,13 @@ def draw(
 ) -> Picture:
     """A copy of the picture with the results of `frame`, or the seeds that were drawn on it."""
     height, width = picture.shape[:2]
-    bitmaps = []
-    for seed, t in zip(seeds, here, strict=True):
+
+    def bitmap_of(seed: Seed, t: Tracked | None) -> Bitmap | None:
         points = t.points if t else seed.points if frame == seed.frame else None
         bitmap = None if points is None else points_to_bitmap(seed.type, points, width, height)
-        bitmaps.append(bitmap if bitmap is not None and bitmap.any() else None)
+        return bitmap if bitmap is not None and bitmap.any() else None
+
+    bitmaps = (bitmap_of(seed, t) for seed, t in zip(seeds, here, strict=True))
     return draw_masks(picture, bitmaps, [seed.ref for seed in seeds])
 
 

@@ -742,7 +742,10 @@ def test_a_killed_run_is_written_and_goes_on_with_resume(
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_writing_still_writes(cvat, job, masks, tmp_path):
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_while_writing_still_writes_and_a_second_one_stops(
+    cvat, job, act, masks, tmp_path, times
+):
     hold = threading.Event()
     cvat.faults = [Fault("PATCH", WRITE, 503, "busy", hold=hold)]
     process = command(cvat, tmp_path, *TO_14)
@@ -750,10 +753,19 @@ def test_ctrl_c_while_writing_still_writes(cvat, job, masks, tmp_path):
     while cvat.faults[0].times and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
+    said = ""
+    while "Writing what is done" not in said:
+        said += process.stderr.readline()
+    if times == 2:
+        process.send_signal(signal.SIGINT)
+        process.wait(WAIT)
     hold.set()
     _, log = process.communicate(timeout=WAIT)
-    assert process.returncode == 0
-    assert "Writing what is done" in log
+    assert process.returncode == (0 if times == 1 else 130)
+    if times == 2:
+        assert "4 of 4 frames are tracked, and not all of it is written" in log
+        journal = log.split("--resume ")[-1].split()[0]
+        assert act("track", "--resume", journal).code == 0
     assert len(job.shapes) == 3 + 3 * 4
 
 
@@ -773,6 +785,20 @@ def test_a_preview_that_fails_does_not_hide_what_is_written(cvat, job, act, mask
     assert result.code == 1
     assert "could not be decoded as a picture. The annotations are complete." in result.log
     assert "written: 12 shapes created" in result.out
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_ctrl_c_while_drawing_hides_nothing_of_what_is_written(
+    cvat, job, act, masks, tmp_path, monkeypatch
+):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cvat_action.preview.decode_picture", stop)
+    result = act(*TO_14, "--contact-sheet", tmp_path / "out.png", "--json")
+    assert result.code == 130
+    assert "Stopped by Ctrl+C while drawing. The annotations are complete." in result.log
+    assert (result.json["complete"], result.json["resume"]) == (True, None)
     assert len(job.shapes) == 3 + 3 * 4
 
 

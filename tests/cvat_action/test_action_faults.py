@@ -2,8 +2,7 @@
 """Faults that were found by reading and provoking the action. Those that other files hold:
 
 3, 7    test_second_writer.py: whatever_happens
-5       test_action_selection.py: replace_refuses_to_guess
-6       test_action_selection.py: keyframes_of_shapes_go_by_label (and here, far_away)
+6       test_action_selection.py: keyframes_of_shapes_go_by_label (and here)
 9       test_action_failures.py: a_journal_of_another_run
 10      test_second_writer.py; test_action_selection.py: of_two_runs_at_once
 11      test_action_failures.py: a_frame_that_every_object_is_refused_on
@@ -14,13 +13,14 @@
 16      test_action_formats.py: two_images_of_equal_name, a_folder_is_no_video
 17      test_action_formats.py: what_was_not_tracked_comes_back
 25      test_action_failures.py: ctrl_c
-26      test_action_failures.py: a_preview_that_fails
+26      test_action_failures.py: a_preview_that_fails, ctrl_c_while_drawing
 28      test_action_failures.py: resuming_goes_on_replacing
 
 The numbers of the others stand at the tests below.
 """
 
 import io
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,6 +84,31 @@ def test_a_first_run_leaves_automatic_shapes_beside_it_alone(cvat, job, act):  #
     assert len(job.shapes) == 5 + 3
 
 
+def test_over_a_gap_another_objects_shapes_are_not_taken_for_earlier_ones(cvat, job, act):  # 5
+    def unmarked(frame, x):
+        points = [0, 3, 1, 4, x, 20, x + 3, 21]
+        return shape("mask", points, id=100 * x + frame, frame=frame, source="auto")
+
+    earlier = [unmarked(11, 4), unmarked(12, 5), unmarked(13, 40)]  # lost on frame 13
+    job.shapes = [shape("mask", MASK, id=900), *earlier]
+    asked = act(*TO_13, "--replace")
+    assert asked.code == 1
+    assert "Frame 13 holds 1 automatic shapes" in asked.log
+    assert job.shapes[1:] == earlier
+
+
+def test_an_object_that_is_not_selected_may_be_meant_by_a_drawing(cvat, job, act):  # 6
+    job.shapes = [
+        shape("polygon", POLYGON, id=900),
+        shape("polygon", shifted(POLYGON, 30), id=901),
+        shape("polygon", shifted(POLYGON, 3), id=902, frame=12),
+    ]
+    convert = "--convert-polygon-shapes-to-tracks"
+    done = act(*TO_13, "--object", 900, "--keyframes", convert)
+    assert "Frame 12: more than one object could be object 900" in done.log
+    assert {901, 902} <= {s["id"] for s in job.shapes}
+
+
 def test_far_away_a_shape_without_a_group_is_not_taken_for_a_correction(
     cvat, job, act, function
 ):  # 6
@@ -125,6 +150,18 @@ def test_the_contact_sheet_has_the_least_certain_frame():  # 19
         for f in range(1, 90)
     }
     assert 50 in preview._frames_worth_seeing([one] * 9, results)
+
+
+def test_a_picture_of_many_objects_takes_little_memory():
+    box = (10.0, 10.0, 60.0, 60.0)
+    seeds = [Seed(str(n), "rectangle", 0, box, {"id": n}, False, 0) for n in range(40)]
+    picture = np.zeros((1000, 1000, 3), np.uint8)
+    tracemalloc.start()
+    drawn = preview.draw(picture, 1, seeds, [Tracked(box, 0.9)] * len(seeds))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert drawn[30, 30].any()
+    assert peak < 20 << 20  # one bitmap has 1 MB, the picture 3
 
 
 def test_what_is_drawn_during_step_is_filled_exactly(tmp_path, monkeypatch):  # 20
