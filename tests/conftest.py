@@ -45,7 +45,7 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 
 
-# What `make test-fast` leaves out: processes, HTTP, long runs of real models. Other slow tests are
+# What `make test-fast` leaves out: HTTP servers, kills, long comparisons. Other slow tests are
 # marked where they stand.
 SLOW = (
     *("test_benchmarks", "test_demo", "test_efficienttam", "test_fidelity", "test_http"),
