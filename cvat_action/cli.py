@@ -221,14 +221,17 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if not options.detect and options.everything is None:
         for name in FOR_FINDING:
             if getattr(options, name, None):
-                parser.error(f"--{name.replace('_', '-')} is for --detect.")
+                others = "" if name in ("map", "text") else " or --everything"
+                parser.error(f"--{name.replace('_', '-')} is for --detect{others}.")
     if options.points_as and not options.points:
         parser.error("--points-as is for --points.")
     if options.everything is not None:
         _check_everything(parser, options)
     if options.resume is None:
         if options.command == "track":
-            if (options.job is None) == (options.task is None) or options.frame is None:
+            if options.job is not None and options.task is not None:
+                parser.error("--job and --task contradict each other; give one of them.")
+            if (options.job is None and options.task is None) or options.frame is None:
                 parser.error("track needs --job (or --task) and --frame, or --resume JOURNAL.")
             for name in ("journal", "preview", "contact_sheet") if options.task is not None else ():
                 if getattr(options, name):

@@ -64,9 +64,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = FileIO(path, "x")
         except FileExistsError:
-            if path.is_file():
-                raise in_the_way(path) from None
-            raise _cannot_write(path, "it is no file") from None
+            raise in_the_way(path) from None
         except OSError as error:
             raise _cannot_write(path, error.strerror) from None
         os.fchmod(file.fileno(), OWNER_ONLY)
@@ -186,6 +184,8 @@ def file_name(server: str) -> str:
 def in_the_way(path: Path, command: str = "track") -> ActionError:
     """What to do about a journal that exists already."""
     name = shlex.quote(str(path))
+    if not path.is_file():
+        return _cannot_write(path, "it is no file")
     if is_held(path):
         return ActionError(
             f"Such a run is still going on in another process, with the journal {name}. Wait until "
@@ -203,8 +203,10 @@ def is_held(path: Path) -> bool:
     try:
         with FileIO(path, "r+") as file:
             _lock(file, path)
-    except (ActionError, OSError):
+    except ActionError:
         return True
+    except OSError:
+        pass  # whoever works with it says why it cannot be read or written
     return False
 
 
@@ -319,8 +321,8 @@ def _read_head(path: Path) -> Record:
         if head["journal"] != VERSION:
             raise ActionError(f"{path} was written by another version of this command.")
         return Record(head["plan"], receipt=head.get("receipt", {}))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ActionError(f"The journal {path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise ActionError(f"The journal {path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):
         raise _damaged(path) from None
 

@@ -261,6 +261,7 @@ def _select(
             f"There is nothing to track on frame {options.frame} of {job.name}"
             + (", and nothing new was found there." if options.finds else ".")
             + (f" Left alone: {'; '.join(reasons)}." if reasons else "")
+            + ("" if reasons or options.finds else " Name another frame with --frame.")
         )
     return selection.seeds, selection.refused
 

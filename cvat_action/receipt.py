@@ -112,8 +112,8 @@ def read_undo(path: Path) -> Undo:
             track["content"] = updated.get(track["id"], 0)
         created = undo.created["tracks"]
         created |= {number: content for number, content in updated.items() if number in created}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ActionError(f"The receipt {path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise ActionError(f"The receipt {path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, StopIteration):
         raise ActionError(f"{path} is not a receipt of this command, or is damaged.") from None
     return undo

@@ -614,7 +614,7 @@ class Loop:
         self._per_call = count
         if failure.cure is Cure.FEWER_FOR_GOOD:
             self._limit = count
-        logger.warning("%s Going on with %d objects per call.", failure, count)
+        logger.warning("%s Going on with at most %d per call.", failure, count)
 
     def _adapt(self, count: int, seconds: float) -> None:
         """Fewer objects per call where one took too long; more again where there is much room.
@@ -624,7 +624,7 @@ class Loop:
         if seconds > 0.8 * self._pace.seconds_per_call and count > 1:
             self._per_call = count // 2
             logger.warning(
-                "A call with %d objects took %.0f s; going on with %d objects per call.",
+                "A call with %d objects took %.0f s; going on with at most %d per call.",
                 count,
                 seconds,
                 self._per_call,

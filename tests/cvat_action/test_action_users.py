@@ -189,13 +189,41 @@ def test_objects_that_are_not_there_are_named(cvat, job, act, options, said):
         (("--type", "points"), "invalid choice: 'points'"),
         (("--min-score", "50"), "'50' is not a number from 0 to 1"),
         (("--all-seeds", "--keyframes"), "give one of them"),
-        (("--task", "7"), "--job (or --task)"),
+        (("--task", "7"), "--job and --task contradict each other"),
+        (("--every", "5"), "--every is for --detect or --everything"),
+        (("--map", "a=b"), "--map is for --detect."),
     ],
 )
 def test_options_that_contradict_each_other_are_a_usage_error(cvat, act, options, said):
     done = act(*TO_14, *options)
     assert (done.code, said in done.log) == (2, True)
     assert cvat.requests == []
+
+
+@pytest.mark.parametrize("content", [None, b"\x89PNG\xff\xfe", b"{}\n", "folder"])
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [("undo", "receipt"), ("discard", "journal"), ("track --resume", "journal")],
+)
+def test_files_that_are_none_of_ours_are_named(act, tmp_path, command, what, content):
+    path = tmp_path / "file"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    done = act(*command.split(), path)
+    assert done.code == 1
+    reason = {None: "No such file or directory.", "folder": "Is a directory."}.get(
+        content, f"is not a {what} of this command, or is damaged."
+    )
+    assert done.log.endswith(f"{reason}\n")
+    assert str(path) in done.log
+
+
+def test_a_journal_in_the_place_of_a_folder_is_named(cvat, job, act, tmp_path):
+    job.shapes = [shape("mask", MASK, id=900)]
+    done = act(*TO_14, "--journal", tmp_path)
+    assert (done.code, "it is no file" in done.log) == (1, True)
 
 
 def test_how_much_is_told(cvat, job, act, function, monkeypatch):
