@@ -63,7 +63,8 @@ def write_document(path: Path, document: Document, media: Media, *, dry: bool = 
     except (OSError, ValueError) as error:  # ValueError: a label that is no text in UTF-8
         with suppress(OSError):
             part.unlink()
-        raise ActionError(f"{path} cannot be written: {error}.") from None
+        why = getattr(error, "strerror", None) or error
+        raise ActionError(f"{path} cannot be written: {why}.") from None
 
 
 def check_output(path: Path) -> None:
@@ -93,4 +94,5 @@ def _content(path: Path) -> tuple[str, bytes]:
             raise ActionError(f"{path} must be a .json (COCO), a .xml (CVAT for video) or a .zip.")
         return path.name, path.read_bytes()
     except UNREADABLE as error:
-        raise ActionError(f"The annotations {path} cannot be read: {error}.") from None
+        why = getattr(error, "strerror", None) or error
+        raise ActionError(f"The annotations {path} cannot be read: {why}.") from None
