@@ -49,6 +49,7 @@ def environment(
         "SAM2_PRECISION": "float32",
         "SAM2_MEMORY_POLICY": "official",
         "SAM2_THREADS": "1",
+        "SAM2_TIME_BUDGET_SECONDS": "3600",  # no answer depends on how busy the machine is
         **more,
     }
     if server is not None:

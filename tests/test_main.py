@@ -56,6 +56,7 @@ def model_environment(micro_files: ModelFiles) -> dict[str, str]:
         "SAM2_DEVICE": "cpu",
         "SAM2_PRECISION": "float32",
         "SAM2_THREADS": "1",
+        "SAM2_TIME_BUDGET_SECONDS": "3600",  # no answer depends on how busy the machine is
     }
 
 

@@ -112,7 +112,6 @@ class Machine:
             },
             capture_output=True,
             text=True,
-            timeout=120,
         )
         self.state = json.loads((self.folder / "state.json").read_text())
         assert done.returncode == status, done.stderr

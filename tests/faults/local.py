@@ -99,7 +99,8 @@ def make_tracker(
     """No cache of memory frames unless one is given."""
     model = model or StandinModel()
     defaults = {"conditioning_frames": CONDITIONING_FRAMES, "threads": 1}
-    settings = {**defaults, "redis_timeout_seconds": BY_NO_CLOCK, **settings}
+    waits = dict.fromkeys(("redis_timeout_seconds", "time_budget_seconds"), BY_NO_CLOCK)
+    settings = {**defaults, **waits, **settings}
     store = make_store(records, model.layout, cache=cache, fingerprint=model.fingerprint)
     return Tracker(model, store, Settings(**settings))
 
