@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
 """What users of cvat-cli expect: which objects and jobs are tracked, and how much is told."""
 
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import MASK, POLYGON, RECTANGLE, automatic, keyframe, shape, shifted, track
 
+ROOT = Path(__file__).resolve().parents[2]
 TO_14 = ("track", "--job", 42, "--frame", 10, "--target-frame", 14)
 
 
@@ -238,3 +244,28 @@ def test_how_much_is_told(cvat, job, act, function, monkeypatch):
     assert "POST" in debug
     assert "200" in debug
     assert act("--version").out.startswith("cvat-sam2 ")
+
+
+@pytest.mark.slow
+def test_it_can_be_installed_as_a_command(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "site"
+    unwanted = shutil.ignore_patterns(".*", "node_modules", "out", "build", "tests", "docs")
+    shutil.copytree(ROOT, source, ignore=unwanted)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", target, source], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    for command, said in (
+        (["--version"], "cvat-sam2 0.1.0\n"),
+        (["local", "--help"], "--annotations"),
+    ):
+        run = subprocess.run(
+            [target / "bin" / "cvat-sam2", *command],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert said in run.stdout
+    import_local = "import cvat_action.local; print(cvat_action.local.__file__)"
+    run = subprocess.run(
+        [sys.executable, "-c", import_local],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert run.stdout.startswith(str(target))
