@@ -9,6 +9,7 @@ MODEL ?=
 MEMORY ?=
 SHA256 ?=
 VIDEO ?=
+SHEET ?=
 SEEDS ?=
 ARGS ?=
 # npm writes it after the packages of the plugin
@@ -16,7 +17,7 @@ PLUGIN_PACKAGES := cvat_ui_plugin/node_modules/.package-lock.json
 # torch for another device: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: help setup demo pictures test test-fast test-plugin mutants check serve bench bench-full evaluate train \
+.PHONY: help setup demo film pictures test test-fast test-plugin mutants check serve bench bench-full evaluate train \
 	weights check-image faults action ui-plugin clean
 
 help:  ## list the targets
@@ -36,6 +37,9 @@ $(VENV)/installed: $(REQUIREMENTS)
 
 pictures: setup  ## draw the pictures of README's table of first masks (docs/images/first_mask_*.jpg)
 	$(PY) -m tools.first_mask $(if $(MODEL),--model "$(MODEL)")
+
+film: setup  ## the same on three people of a film that Debian's opencv-doc carries (out/film)
+	$(PY) -m tools.film $(if $(SHEET),--sheet "$(SHEET)")
 
 demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=..., MEMORY=...)
 	$(PY) -m tools.demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cvat_action.errors import ActionError
-from tools import demo, first_mask
+from tools import demo, film, first_mask
+from training.pictures import FILMED
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 12
 
@@ -99,12 +100,8 @@ def test_a_persons_own_clip_is_tracked_from_end_to_end(
         {1: "frame_000010.PNG"},
     )
     out = tmp_path / "out"
-    monkeypatch.setattr(
-        "sys.argv",
-        ["demo.py", "--video", str(video), "--seeds", str(seeds), "--out", str(out),
-         "--model", "sam2.1_hiera_micro"],
-    )  # fmt: skip
-    assert demo.main() == 0
+    words = ["--video", str(video), "--seeds", str(seeds), "--out", str(out)]
+    assert demo.main([*words, "--model", "sam2.1_hiera_micro"]) == 0
     assert "car 1" in capsys.readouterr().out
     tracked = json.loads((out / "annotations.json").read_text())
     assert 11 in {a["image_id"] for a in tracked["annotations"]}  # the shape that was drawn
@@ -118,9 +115,7 @@ def test_a_model_without_weights_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SAM2_WEIGHTS_DIR", str(tmp_path))
-    words = ["demo.py", "--model", "efficienttam_ti_512", "--out", str(tmp_path / "out")]
-    monkeypatch.setattr("sys.argv", words)
-    assert demo.main() == 1
+    assert demo.main(["--model", "efficienttam_ti_512", "--out", str(tmp_path / "out")]) == 1
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert said.endswith("with `python -m sam2_tracker.download efficienttam_ti_512`.")
 
@@ -129,8 +124,7 @@ def test_the_generated_clip_is_tracked_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "CLIP_FRAMES", 16)
-    monkeypatch.setattr("sys.argv", ["demo.py", "--out", str(tmp_path)])
-    assert demo.main() == 0
+    assert demo.main(["--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "sam2.1_hiera_micro" in printed
     rows = {line.split()[0]: line.split() for line in printed.splitlines() if line.strip()}
@@ -157,3 +151,27 @@ def test_the_pictures_of_first_masks_show_what_was_found(
         changed = (abs(picture - plain).max(axis=2) > 40).mean()
         assert 0.005 < changed < 0.9, name
         assert path.stat().st_size < 200_000
+
+
+def test_the_film_of_a_package_is_tracked_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a grey film in the place of the package's."""
+    monkeypatch.setattr(film, "FRAMES", 2)
+    unpacked = tmp_path / "pictures"
+    (unpacked / FILMED[0]).parent.mkdir(parents=True)
+    (unpacked / f"{film.PACKAGE}.done").touch()
+    writer = cv2.VideoWriter(
+        str(unpacked / FILMED[0]), cv2.VideoWriter.fourcc(*"MJPG"), 10, (768, 576)
+    )
+    for _ in range(3):
+        writer.write(np.full((576, 768, 3), 90, np.uint8))
+    writer.release()
+    out, sheet = tmp_path / "out", tmp_path / "sheet.jpg"
+    words = ["--pictures", str(unpacked), "--out", str(out), "--sheet", str(sheet)]
+    assert film.main(words) == 0
+    printed = capsys.readouterr().out
+    assert all(f"person {number} " in printed for number in (1, 2, 3))
+    tracked = json.loads((out / "annotations.json").read_text())
+    assert len(tracked["images"]) == 2
+    assert cv2.imread(str(sheet)).shape[1] == 1200

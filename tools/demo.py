@@ -279,7 +279,7 @@ def write_coco(clip: Clip, results: list[list[Result]], path: Path) -> None:
     path.write_text(json.dumps(content))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.demo", description=__doc__.split("\n\n")[0]
     )
@@ -290,7 +290,7 @@ def main() -> int:
     parser.add_argument("--model", help="default: SAM2_MODEL, or the bundled micro model")
     parser.add_argument("--memory", choices=POLICIES, help="default: the function's setting")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder for the results")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if bool(options.video) != bool(options.seeds):
         parser.error("--video and --seeds belong together")
     options.out.mkdir(parents=True, exist_ok=True)

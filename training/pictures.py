@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -116,9 +117,9 @@ class NoPicturesError(Exception):
     """The packages are not unpacked, or cannot be fetched on this machine."""
 
 
-def fetch(folder: Path = FOLDER) -> None:
+def fetch(folder: Path = FOLDER, packages: Sequence[str] = PACKAGES) -> None:
     """Download and unpack the packages that are missing. Raises NoPicturesError with the reason."""
-    missing = [name for name in PACKAGES if not (folder / f"{name}.done").exists()]
+    missing = [name for name in packages if not (folder / f"{name}.done").exists()]
     if not missing:
         return
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
