@@ -30,7 +30,7 @@ from cvat_action.tracking import (
 logger = logging.getLogger(__name__)
 
 STAGE_FRAMES = 200
-STAGE_BYTES = 128 << 20
+STAGE_BYTES = 512 << 20
 """results are written after this many frames or bytes; a stage is as long as all before it
 together, so that looking at what is there costs no more than twice the last look"""
 LOG_SECONDS = 60.0
