@@ -49,8 +49,8 @@ demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds
 test: setup test-plugin  ## all tests, those of the plugin too (the Chromium walk: make ui-plugin)
 	$(PY) -m pytest -q -n 2 --dist loadfile
 
-test-fast: setup  ## the quick tests: without HTTP servers, kills and long comparisons
-	HYPOTHESIS_PROFILE=fast $(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile
+test-fast: setup  ## the quick tests, in a minute: without HTTP servers, kills and long comparisons
+	HYPOTHESIS_PROFILE=fast $(PY) -m pytest -q -m "not slow" -n 2 --dist worksteal
 
 test-plugin: setup $(PLUGIN_PACKAGES)  ## types and tests of the plugin for CVAT's page, without a browser
 	cd cvat_ui_plugin && ./with_node.sh npm run check && ./with_node.sh npm test
