@@ -38,12 +38,12 @@ $(VENV)/installed: $(REQUIREMENTS)
 pictures: setup  ## draw the pictures of README's table of first masks (docs/images/first_mask_*.jpg)
 	$(PY) -m tools.first_mask $(if $(MODEL),--model "$(MODEL)")
 
-film: setup  ## the same on three people of a film that Debian's opencv-doc carries (out/film)
-	$(PY) -m tools.film $(if $(SHEET),--sheet "$(SHEET)")
-
 demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=..., MEMORY=...)
 	$(PY) -m tools.demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \
 		$(if $(MODEL),--model "$(MODEL)") $(if $(MEMORY),--memory "$(MEMORY)")
+
+film: setup  ## the demo on three people of a film that Debian's opencv-doc carries (out/film)
+	$(PY) -m tools.film $(if $(SHEET),--sheet "$(SHEET)")
 
 # Two processes: the tests of a file stay together, and torch takes one thread in each.
 test: setup test-plugin  ## all tests, those of the plugin too (the Chromium walk: make ui-plugin)

@@ -34,7 +34,7 @@ BLOB, AROUND, VISIBLE = 4.0, -1.5, 10.0
 def benchmark_files(name: str, folder: Path) -> ModelFiles:
     """name: micro, a key of META, or a model of EfficientTAM.
 
-    Writes a checkpoint with random weights into `folder` if there is none yet.
+    Of another model than micro a checkpoint with random weights is written into `folder`, once.
     """
     if name == MICRO:
         return model_files(Settings(model="sam2.1_hiera_micro"))

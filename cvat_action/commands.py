@@ -268,13 +268,7 @@ def finish(
         if outcome.resumable
         else None
     )
-    for line in report.left_out_lines(sink.written):
-        logger.warning(line)
-    if plan.options.min_score is not None and (refs := report.without_scores(objects)):
-        logger.warning(
-            "The function gives no confidence for object %s: --min-score leaves nothing out there.",
-            ", ".join(refs),
-        )
+    _warn_of_results(plan, objects, sink)
     if output.as_json:
         written, counts = sink.written, sink.counts
         told = report.run_as_json(
@@ -294,12 +288,8 @@ def finish(
     else:
         journal.remove()
     if problem is not None:
-        said = f" {len(done)} of {len(plan.frames)} frames are tracked"
-        if outcome.pending:
-            said += ", and not all of it is written."
-        else:
-            said += " and written." if done else "."
-        logger.critical("%s%s%s", problem, said, f" Go on with: {resume}" if resume else "")
+        said = _how_far(plan, outcome, done)
+        logger.critical("%s %s%s", problem, said, f" Go on with: {resume}" if resume else "")
         if outcome.run.interrupted:
             return INTERRUPTED
         return RESUMABLE if resume else FAILED
@@ -309,6 +299,23 @@ def finish(
     refused_by_name = any(r.ref in plan.options.objects for r in plan.refused)
     stopped = any(o.stopped for o in objects)
     return INCOMPLETE if stopped or refused_by_name or sink.written.left_out else COMPLETE
+
+
+def _warn_of_results(plan: Plan, objects: Sequence[TrackedObject], sink: Sink) -> None:
+    for line in report.left_out_lines(sink.written):
+        logger.warning(line)
+    if plan.options.min_score is not None and (refs := report.without_scores(objects)):
+        logger.warning(
+            "The function gives no confidence for object %s: --min-score leaves nothing out there.",
+            ", ".join(refs),
+        )
+
+
+def _how_far(plan: Plan, outcome: Outcome, done: Sequence[int]) -> str:
+    said = f"{len(done)} of {len(plan.frames)} frames are tracked"
+    if outcome.pending:
+        return said + ", and not all of it is written."
+    return said + (" and written." if done else ".")
 
 
 def _draw(

@@ -105,16 +105,15 @@ def select(
     tracks = sorted(annotations.tracks, key=lambda t: t["id"])
     present = [_shape_on(s) for s in shapes if s["frame"] == frame]
     present += [_track_on(job, t, frame) for t in tracks]
-    wanted, unwanted = [[_ref(name) for name in names] for names in (objects, excluded)]
-    for ref in (*wanted, *unwanted):
-        if ref not in {p.ref for p in present if p.there}:
-            there = ", ".join(p.ref for p in present if p.there and not p.reason) or "none"
-            raise ActionError(
-                f"There is no object {ref} on frame {frame} of {job.name}. Objects there: {there}."
-            )
+    named = _Named(objects, excluded)
+    named.check(
+        {p.ref for p in present if p.there},
+        f"on frame {frame} of {job.name}",
+        [p.ref for p in present if p.there and not p.reason],
+    )
     seeds, refused = [], []
     for p in present:
-        if not p.there or (wanted and p.ref not in wanted) or p.ref in unwanted:
+        if not p.there or not named.takes(p.ref):
             continue
         if labels and job.label(p.wire["label_id"]).name not in labels:
             continue
@@ -176,19 +175,12 @@ def select_on_all(
                 seed = replace(seed, asleep=True, corrections=(awake,))
             seeds[seed.ref] = seed
         refused |= {r.ref: r for r in here.refused if r.ref not in refused}
-    wanted, unwanted = [[_ref(name) for name in names] for names in (objects, excluded)]
-    for ref in (*wanted, *unwanted):
-        if ref not in seeds and ref not in refused:
-            raise ActionError(
-                f"There is no object {ref} drawn on frames {min(frames)} to {max(frames)} of "
-                f"{job.name}. Objects there: {', '.join(seeds) or 'none'}."
-            )
-    kept = {
-        ref for ref in (*seeds, *refused) if ref not in unwanted and (not wanted or ref in wanted)
-    }
+    named = _Named(objects, excluded)
+    where = f"drawn on frames {min(frames)} to {max(frames)} of {job.name}"
+    named.check({*seeds, *refused}, where, seeds)
     return Selection(
-        tuple(s for ref, s in seeds.items() if ref in kept),
-        tuple(r for ref, r in refused.items() if ref in kept and ref not in seeds),
+        tuple(s for ref, s in seeds.items() if named.takes(ref)),
+        tuple(r for ref, r in refused.items() if named.takes(ref) and ref not in seeds),
     )
 
 
@@ -437,6 +429,26 @@ def _shape_on(shape: Wire) -> _On:
 
 def _track_on(job: Job, track: Wire, frame: int) -> _On:
     return _On(f"track:{track['id']}", track, track_position(job, track, frame))
+
+
+class _Named:
+    """The objects that `--object` and `--exclude` name. Raises ActionError for what is no name."""
+
+    def __init__(self, wanted: Collection[str], excluded: Collection[str]) -> None:
+        self._wanted = [_ref(name) for name in wanted]
+        self._excluded = [_ref(name) for name in excluded]
+
+    def check(self, there: Collection[str], where: str, choice: Collection[str]) -> None:
+        """Raises ActionError for a name that is not among `there`; it offers the choice."""
+        for ref in (*self._wanted, *self._excluded):
+            if ref not in there:
+                raise ActionError(
+                    f"There is no object {ref} {where}. "
+                    f"Objects there: {', '.join(choice) or 'none'}."
+                )
+
+    def takes(self, ref: str) -> bool:
+        return ref not in self._excluded and (not self._wanted or ref in self._wanted)
 
 
 def _ref(name: str) -> str:

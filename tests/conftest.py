@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def what_a_test_changed() -> "Iterator[None]":
-    """Puts torch's threads and the root logger back as they were, whatever a test did to them."""
+    """Puts torch's threads and the root logger back as they were before the test."""
     torch, root = sys.modules.get("torch"), logging.getLogger()
     threads = torch.get_num_threads() if torch else 0
     handlers, level = root.handlers[:], root.level

@@ -63,8 +63,7 @@ def write_document(path: Path, document: Document, media: Media, *, dry: bool = 
     except (OSError, ValueError) as error:  # ValueError: a label that is no text in UTF-8
         with suppress(OSError):
             part.unlink()
-        why = getattr(error, "strerror", None) or error
-        raise ActionError(f"{path} cannot be written: {why}.") from None
+        raise ActionError(f"{path} cannot be written: {_why(error)}.") from None
 
 
 def check_output(path: Path) -> None:
@@ -94,5 +93,8 @@ def _content(path: Path) -> tuple[str, bytes]:
             raise ActionError(f"{path} must be a .json (COCO), a .xml (CVAT for video) or a .zip.")
         return path.name, path.read_bytes()
     except UNREADABLE as error:
-        why = getattr(error, "strerror", None) or error
-        raise ActionError(f"The annotations {path} cannot be read: {why}.") from None
+        raise ActionError(f"The annotations {path} cannot be read: {_why(error)}.") from None
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

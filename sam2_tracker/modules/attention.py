@@ -10,6 +10,10 @@ from torch import Tensor
 # Scores that are worked on at a time: 14 MiB in bfloat16, which the last cache of a server's
 # processor holds.
 SCORES_AT_ONCE = 7 << 20
+# What other layers work on at a time, counted in their widest values: 4 MiB in bfloat16, which
+# stays in a processor's cache and is memory that is used again. Fresh pages cost as much as the
+# sums.
+VALUES_AT_ONCE = 2 << 20
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, biases: Tensor | None = None) -> Tensor:

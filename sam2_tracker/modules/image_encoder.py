@@ -7,12 +7,8 @@ from sam2.modeling.sam2_utils import MLP
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor, nn
 
-from sam2_tracker.modules.attention import attend
+from sam2_tracker.modules.attention import VALUES_AT_ONCE, attend
 from sam2_tracker.modules.positions import Positions
-
-# What a block works on at a time, counted in its widest values: 4 MiB in bfloat16, which stays in a
-# processor's cache and is memory that is used again, where fresh pages cost as much as the sums.
-VALUES_AT_ONCE = 2 << 20
 
 
 def prepare_image_encoder(model: SAM2VideoPredictor, *, dtype: torch.dtype) -> None:
@@ -33,13 +29,13 @@ def prepare_image_encoder(model: SAM2VideoPredictor, *, dtype: torch.dtype) -> N
     for block in trunk.blocks:
         block.attn, block.mlp = _Attention(block.attn), _Mlp(block.mlp)
     encoder.neck.position_encoding = Positions(encoder.neck.position_encoding)
-    if dtype == torch.bfloat16 and _fine_levels_are_merely_projected(model):
-        _merge_fine_levels(model)
-    encoder.to(dtype)
     if dtype == torch.bfloat16:
+        if _fine_levels_are_merely_projected(model):
+            _merge_fine_levels(model)
         trunk.patch_embed = _PatchEmbed(trunk.patch_embed)
         # Autocast would widen every normalised value for the next layer to narrow it again.
         trunk.forward = torch.autocast(positions.device.type, enabled=False)(trunk.forward)
+    encoder.to(dtype)
 
 
 class _PatchEmbed(nn.Module):

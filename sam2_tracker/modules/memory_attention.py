@@ -31,12 +31,8 @@ from torch import Tensor, nn
 from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.memory_bank import MemoryFrame
 from sam2_tracker.memory_cache import MemoryCache
-from sam2_tracker.modules.attention import attend
+from sam2_tracker.modules.attention import VALUES_AT_ONCE, attend
 from sam2_tracker.modules.pooled_attention import UNPOOLED, PooledRoPEAttention, Pooling
-
-# What is worked on at a time, counted in its widest values: 4 MiB in bfloat16. Larger tensors are
-# fresh pages each time, which cost as much as the sums.
-VALUES_AT_ONCE = 2 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,18 +115,14 @@ class MemoryAttention(nn.Module):
         x = (pixels + self._position_scale * pixel_positions).float()[None]
         x = self._layers[0].attend_to_itself(x, pixel_positions)
         together = self._objects_at_once(len(frames), pixels)
+        parts = [slice(first, first + together) for first in range(0, len(frames), together)]
         return torch.cat(
             [
                 self._attend(
-                    x,
-                    pixel_positions,
-                    frames[first : first + together],
-                    ages[first : first + together],
-                    pointers[first : first + together],
-                    pointer_positions[first : first + together],
-                    pooling,
+                    *(x, pixel_positions, frames[part], ages[part]),
+                    *(pointers[part], pointer_positions[part], pooling),
                 )
-                for first in range(0, len(frames), together)
+                for part in parts
             ]
         )
 

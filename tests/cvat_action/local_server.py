@@ -3,6 +3,7 @@
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -24,7 +25,7 @@ class LocalServer:
         self._server.server_close()
 
 
-class JsonServer(LocalServer):
+class JsonServer(LocalServer, ABC):
     """Answers each POST with a status and JSON."""
 
     def __init__(self) -> None:
@@ -45,5 +46,6 @@ class JsonServer(LocalServer):
 
         super().__init__(Handler)
 
+    @abstractmethod
     def answer(self, request: dict[str, Any]) -> tuple[int, Any]:
-        raise NotImplementedError
+        """The status and the body, for the JSON of a request."""

@@ -142,7 +142,7 @@ def test_a_run_that_ends_where_the_detector_is_away_asks_it_again(act, cvat, job
 
 
 def test_what_a_person_drew_meanwhile_is_not_doubled(act, cvat, job, function, detector):
-    """A mask where the found box is on frames 12 and 15, whatever its type and label."""
+    """On frames 12 and 15 the person drew a mask of another label where the found box is."""
     square = [0, 64, 6, 30, 13, 37]
     job.shapes = [
         shape("mask", square, id=1, frame=12, label_id=8),

@@ -3,8 +3,8 @@
 
 A hypothesis state machine. Each request names objects that start, go on, are corrected or take over
 what was drawn elsewhere, from any token that was ever given out. The reference tells the answer and
-which records the store must still have, so that an object must be known exactly if they are there,
-whichever tracker is asked and whatever it has in its caches.
+the records that it needs. An object must be known exactly if the store still has these records: the
+tracker that is asked, and what lies in its caches, must make no difference.
 
 The store fails where records are read and written: it refuses, it loses its answer, it breaks off
 in the middle of a save, it hangs and carries out the save later. Records are evicted, damaged and

@@ -21,11 +21,11 @@ class Proxy:
         self.delay_seconds = 0.0
         """Before each chunk of an answer."""
         self.stub_answer: bytes | None = None
-        """Sent instead of whatever the server would say; then the connection is closed."""
+        """Sent in place of the server's answer; then the connection is closed."""
         self.silent = False
         """Connections are taken and nothing ever answers."""
         self.handshakes = 0
-        """Begun by clients, however they ended."""
+        """Begun by clients, those that failed too."""
         self.round_trips = 0
         """How often a client spoke after the server, or first."""
         self.sent: list[bytes] | None = None
