@@ -181,12 +181,14 @@ def test_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     words = ["--part", "track_length"]
     results["failed"]["track_length"] = "RuntimeError: an earlier run"
     named = [f"speed_{MICRO}", "track_length"]
-    measure(SMALL, 60, out, results, words=[], only=named)
+    monkeypatch.setattr(parts, "ROUNDS_OF_ALL", 1)
+    measure(replace(SMALL, rounds=2), 60, out, results, words=[], only=named)
     assert results["failed"] == {}
     assert json.loads(out.read_text())["parts"].keys() == {f"speed_{MICRO}", "track_length"}
     cases: list[Any] = results["parts"][f"speed_{MICRO}"]["cases"]
     assert [case["runner"] for case in cases] == list(parts.RUNNERS)
-    assert all(case["rounds"] == [0] and len(case["seconds"]) == 1 for case in cases)
+    assert [case["rounds"] for case in cases] == [[0, 1], [0], [0], [0, 1]]  # (a) and (d) go on
+    assert all(len(case["seconds"]) == len(case["rounds"]) for case in cases)
     http = cases[0]
     # A step writes one memory frame and a head, and reads heads: the frames are in the cache.
     assert min(http["written_bytes"]) > 16 * 16 * 32 * 2
