@@ -190,6 +190,15 @@ def speed_lines() -> Iterator[tuple[str, str]]:
             "docs/benchmarks.md",
             f"a step takes {one.median:.2f} (one object) and {four.median:.2f} (four) times",
         )
+    one, four = (view.ratio("tiny", ("http", "bfloat16"), ("agent", "bfloat16"), n) for n in (1, 4))
+    assert one
+    assert four
+    each = [f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})" for ratio in (one, four)]
+    yield "docs/benchmarks.md", f"{each[0]} and {each[1]} of the time of (d) in bfloat16"
+    yield (
+        "README.md",
+        f"{one.median:.2f} (one object) and {four.median:.2f} (four) on Intel with AMX",
+    )
 
 
 def clicks_lines() -> Iterator[tuple[str, str]]:
