@@ -268,7 +268,7 @@ def _run_local(options: argparse.Namespace) -> int:
         raise ActionError(
             f"`local` runs the model itself, and {error.name} is not installed here. In the "
             "project's folder: pip install -r requirements.txt -r requirements-torch.txt, then "
-            "SAM2_BUILD_CUDA=0 pip install --no-deps -r requirements-sam2.txt."
+            "SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation -r requirements-sam2.txt."
         ) from None
 
     output = Output(options.json, options.preview, options.contact_sheet, _program() + " ")

@@ -4,6 +4,7 @@
 A sentence or a table row is made from the results here, and must stand in the document.
 """
 
+import argparse
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import all_models, growth, report, scores, steps
+from cvat_action import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -267,3 +269,17 @@ def test_the_minutes_of_a_deployment_follow_from_its_gigabytes() -> None:
 )
 def test_the_committed_tables_are_made_from_the_committed_results(name: str, made: Any) -> None:
     assert (RESULTS / f"{name}.md").read_text().strip() == made(result(name)).strip()
+
+
+def test_every_command_and_option_of_the_command_line_is_on_its_page() -> None:
+    text = (ROOT / "docs" / "action.md").read_text()
+    parsers, missing = [cli._parser()], []
+    for parser in parsers:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+                missing += [name for name in action.choices if f"`{name}" not in text]
+            names = action.option_strings  # of which one is enough
+            if names and not any(re.search(rf"{name}(?![\w-])", text) for name in names):
+                missing.append(names[-1])
+    assert set(missing) <= {"--help", "--version"}
