@@ -53,8 +53,11 @@ def track_both_ways(
     enter: Enter | None = None,
     keep: Callable[[int], None] = lambda frame: None,
     parallel: int = 1,
+    done: Sequence[int] = (),
 ) -> Run:
     """Tracks `objects` over `frames`, in that order, with what was drawn on them known beforehand.
+
+    done: the frames of the run before these, which are written. What is drawn on them counts.
 
     A drawing that may be another object's counts if tracking forwards leads there, which is tried
     first. After a drawing that marks the object as outside it has no results up to the next.
@@ -63,6 +66,7 @@ def track_both_ways(
     are done; nothing is kept of a run that ends before. Objects that were found and not drawn are
     tracked from frame to frame after that, and so are those that `enter` adds.
     """
+    left, frames = frames, [*done, *frames]
     pace = pace or Pace()
     halt = threading.Event()
     drawn = [o for o in objects if not o.seed.found]
@@ -71,13 +75,14 @@ def track_both_ways(
         return replace(failed, objects=tuple(objects))
     try:
         gaps = _prepare(Loop(tracker, job, drawn, pace), drawn, frames)
+        gaps = [gap for gap in gaps if not set(gap.frames) <= set(done)]
         with ThreadPoolExecutor(parallel) as threads:
             runs = [
                 threads.submit(_follow, tracker, job, each, along, pace, halt)
                 for along, each in _together(gaps).items()
             ]
             try:
-                done = [run.result() for run in runs]
+                ended = [run.result() for run in runs]
             except BaseException:
                 halt.set()
                 raise
@@ -85,14 +90,16 @@ def track_both_ways(
         return Run(tuple(objects), (), str(failure), resumable=False)
     except KeyboardInterrupt:
         return Run(tuple(objects), (), "Stopped by Ctrl+C.", True, False)
-    broken = next((run for run in done if run.broken), None)
+    broken = next((run for run in ended if run.broken and any(o.live for o in run.objects)), None)
     if broken:
         return Run(tuple(objects), (), broken.broken, broken.interrupted, False)
     for gap in gaps:
         _merge(gap)
     for o in drawn:
         o.settled = True
-    return track(tracker, job, objects, frames, pace=pace, enter=enter, keep=keep)
+        for frame in done:
+            o.frames.pop(frame, None)
+    return track(tracker, job, objects, left, pace=pace, enter=enter, keep=keep)
 
 
 def _make_sure(
@@ -227,8 +234,12 @@ def _merge(gap: _Gap) -> None:
         result = (gap.forward.frames if number < switch else back).get(frame)
         if result is not None:
             gap.of.frames[frame] = result
-    if gap.backward is None:  # the last gap: its end is where the object stands
-        gap.of.stopped, gap.of.state = gap.forward.stopped, gap.forward.state
+    ends = [gap.forward, gap.backward] if gap.backward else [gap.forward]
+    stopped = next((each.stopped for each in ends if each.stopped), None)
+    if any(frame not in gap.of.frames for frame in gap.frames):
+        gap.of.stopped = stopped
+    elif gap.backward is None:  # the last gap: its end is where the object stands
+        gap.of.state = gap.forward.state
         gap.of.last_good = gap.forward.last_good
 
 

@@ -35,6 +35,7 @@ from cvat_action.plan import MOST_FOUND, Options
 from cvat_action.selection import TRACKABLE
 from cvat_action.server import AWAY, READ_SECONDS, Server, no_cvat
 from cvat_action.tracking import Pace, Patience
+from cvat_action.undo import undo
 from sam2_tracker.errors import BadRequest
 from sam2_tracker.everything import USAGE as EVERYTHING_USAGE
 from sam2_tracker.everything import words_to_everything
@@ -111,7 +112,7 @@ def _run_on_server(options: argparse.Namespace) -> int:
             report.print_functions(server.functions(), as_json=options.json)
             return 0
         if options.command == "undo":
-            return commands.undo(server, options.path)
+            return INCOMPLETE if undo(server, options.path) else COMPLETE
         output = Output(options.json, options.preview, options.contact_sheet, _command(options))
         if options.resume:
             return commands.resume_track(

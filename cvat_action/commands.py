@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`track`, `--resume`, `runs`, `discard` and `undo`: what the commands do with a server."""
+"""`track`, `--resume`, `runs` and `discard`: what the commands do with a server."""
 
 import json
 import logging
@@ -13,9 +13,8 @@ from cvat_action import journal as journals
 from cvat_action import preview, report
 from cvat_action.detectors import server_detector
 from cvat_action.errors import ActionError
-from cvat_action.job import Job, Wire, check_range
+from cvat_action.job import Job, check_range
 from cvat_action.journal import Journal
-from cvat_action.look import Look, content_of, track_content
 from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
 from cvat_action.overlay import Picture
 from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
@@ -312,7 +311,7 @@ def _warn_of_results(plan: Plan, objects: Sequence[TrackedObject], sink: Sink) -
 
 
 def _how_far(plan: Plan, outcome: Outcome, done: Sequence[int]) -> str:
-    said = f"{len(done)} of {len(plan.frames)} frames are tracked"
+    said = f"{outcome.done} of {len(plan.frames)} frames are tracked"
     if outcome.pending:
         return said + ", and not all of it is written."
     return said + (" and written." if done else ".")
@@ -367,7 +366,7 @@ def check_pictures(output: Output) -> None:
         preview.check_suffix(output.contact_sheet, ".png")
 
 
-# --- runs, discard, undo -------------------------------------------------------------------------
+# --- runs, discard -------------------------------------------------------------------------------
 
 
 def show_runs(*, as_json: bool) -> int:
@@ -433,79 +432,3 @@ def discard(path: Path) -> int:
     lost_frames = f" with {report.counted(lost, 'frame')} not written" if lost else ""
     print(f"Discarded {path}{lost_frames}.")
     return COMPLETE
-
-
-def undo(server: Server, path: Path) -> int:
-    """Takes a run back, except what a person changed since."""
-    wanted = read_undo(path)
-    if wanted.head["server"] != server.host:
-        raise ActionError(f"{path} belongs to {wanted.head['server']}, not to {server.host}.")
-    job = wanted.head["job"]
-    created = wanted.created["shapes"]
-    look = server.first_look(job, lambda s: s["id"] in created)
-    kept: list[str] = []
-    shapes = []
-    for number, content in created.items():
-        if number in look.whole:
-            if look.shapes[number].content == content:
-                shapes.append(look.whole[number])
-            else:
-                kept.append(f"shape {number}")
-    tracks = _untouched_tracks(wanted.created["tracks"], look, kept)
-    there = {k.content for k in look.shapes.values()}
-    restored = [
-        {key: value for key, value in s.items() if key != "id"}
-        for s in wanted.deleted
-        if s["id"] not in look.shapes and content_of(s) not in there
-    ]
-    before = [
-        t
-        for t in wanted.before.values()
-        if t["id"] in look.tracks
-        and t["id"] not in wanted.created["tracks"]
-        and track_content(look.tracks[t["id"]]) != track_content(t)
-    ]
-    back = _untouched_tracks({t["id"]: t["content"] for t in before}, look, kept)
-    changed = {t["id"] for t in back}
-    _patch_all(server, job, "create", "shapes", restored)
-    _patch_all(
-        server,
-        job,
-        "update",
-        "tracks",
-        [_without_ids(t) for t in before if t["id"] in changed],
-    )
-    _patch_all(server, job, "delete", "shapes", shapes)
-    _patch_all(server, job, "delete", "tracks", tracks)
-    for what in kept:
-        logger.warning("A person changed %s since; it was kept.", what)
-    print(
-        f"Job {job}: {report.counted(len(shapes) + len(tracks), 'object')} deleted, "
-        f"{report.counted(len(restored), 'shape')} restored, "
-        f"{report.counted(len(back), 'track')} as before."
-    )
-    return INCOMPLETE if kept else COMPLETE
-
-
-def _untouched_tracks(wanted: dict[int, int], look: Look, kept: list[str]) -> list[Wire]:
-    found = []
-    for number, content in wanted.items():
-        track = look.tracks.get(number)
-        if track is None:
-            continue
-        if track_content(track) == content:
-            keyframes = [{**k, "points": list(k["points"])} for k in track["shapes"]]
-            found.append({**track, "shapes": keyframes})
-        else:
-            kept.append(f"track {number}")
-    return found
-
-
-def _without_ids(track: Wire) -> Wire:
-    keyframes = [{key: v for key, v in k.items() if key != "id"} for k in track["shapes"]]
-    return {key: v for key, v in track.items() if key != "content"} | {"shapes": keyframes}
-
-
-def _patch_all(server: Server, job: int, action: str, where: str, objects: list[Wire]) -> None:
-    for first in range(0, len(objects), 300):
-        server.patch(job, action, {where: objects[first : first + 300]})

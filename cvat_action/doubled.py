@@ -20,7 +20,7 @@ from cvat_action.signature import is_signed
 def doubled_shapes(plan: Plan, look: Look, written: Written) -> list[int]:
     """Ids of shapes of this run that go."""
     here = Here(plan, look, written)
-    as_sent = _attributes_as_sent(plan)
+    as_sent = attributes_as_sent(plan)
     surplus: list[int] = []
     kept: dict[int, Known] = {}
     for (number, frame), shapes in here.ours.items():
@@ -47,7 +47,7 @@ def doubled_shapes(plan: Plan, look: Look, written: Written) -> list[int]:
     return surplus
 
 
-def _attributes_as_sent(plan: Plan) -> dict[int, set[int]]:
+def attributes_as_sent(plan: Plan) -> dict[int, set[int]]:
     """Hashes of the attributes that a shape of an object has, if no person set any, by number."""
     found = {}
     for seed in plan.seeds:

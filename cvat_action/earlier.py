@@ -36,15 +36,17 @@ def with_numbers(seeds: Sequence[Seed], receipts: Mapping[int, int]) -> tuple[Se
 
     A seed of a later frame that is a corrected result of one before it is left out.
     """
-    taken: set[int] = set()
+    taken: dict[int, int] = {}
+    """number to the frame of its seed"""
     numbered = []
     for seed in seeds:
         if not seed.is_track:
             number, marked = _number_of(seed, receipts)
-            if seed.asleep and marked and number in taken:
-                continue  # a person's correction of a seed before it
+            before = taken.get(number)
+            if seed.asleep and before is not None and (marked or before != seed.frame):
+                continue  # of an object before it: a correction, or what it began with
             seed = replace(seed, number=free_number(number, taken))
-            taken.add(seed.number)
+            taken[seed.number] = seed.frame
         numbered.append(seed)
     return tuple(numbered)
 

@@ -266,7 +266,7 @@ def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int])
             o.handed_on.add(frame, t)
         else:
             o.frames[frame] = t
-        if t.by_hand:
+        if t.by_hand or t.drawn:
             o.asleep = t.points is None
         if t.points is not None:
             o.last_good = (frame, t.points)

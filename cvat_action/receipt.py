@@ -8,7 +8,7 @@ what was deleted or changed, as it was before.
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ class Undo:
     """shapes as they were"""
     before: dict[int, Wire] = field(default_factory=dict)
     """tracks that the run changed, as they were"""
+    attributes: dict[int, list[int]] = field(default_factory=dict)
+    """hashes of the attributes that a shape has as long as nobody set any, by its id"""
+    numbers: dict[int, int] = field(default_factory=dict)
+    """by the id of a track, the number of the object that became it"""
 
 
 class Receipt:
@@ -57,8 +61,20 @@ class Receipt:
         }
         return cls(receipts_folder() / name, head)
 
-    def created(self, where: str, contents: Mapping[int, int]) -> None:
-        self._line({"created": where, "of": [list(pair) for pair in contents.items()]})
+    def created(
+        self,
+        where: str,
+        contents: Mapping[int, int],
+        attributes: Mapping[int, Iterable[int]] | None = None,
+    ) -> None:
+        """Both by id. attributes: hashes of those that a shape has as long as nobody set any."""
+        known = attributes or {}
+        of = [[n, content, sorted(known.get(n, ()))] for n, content in contents.items()]
+        self._line({"created": where, "of": of})
+
+    def became(self, numbers: Mapping[int, int]) -> None:
+        """numbers: of the object, by the id of its track."""
+        self._line({"tracks_of": [list(pair) for pair in numbers.items()]})
 
     def deleting(self, shapes: Sequence[Wire]) -> None:
         self._line({"deleted": list(shapes)})
@@ -101,7 +117,10 @@ def read_undo(path: Path) -> Undo:
         updated: dict[int, int] = {}
         for line in lines:
             if "created" in line:
-                undo.created[line["created"]] |= {number: content for number, content in line["of"]}
+                undo.created[line["created"]] |= {n: content for n, content, *_ in line["of"]}
+                undo.attributes |= {n: more[0] for n, _, *more in line["of"] if any(more)}
+            elif "tracks_of" in line:
+                undo.numbers |= {track: number for track, number in line["tracks_of"]}
             elif "deleted" in line:
                 undo.deleted += line["deleted"]
             elif "before" in line:

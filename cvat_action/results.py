@@ -15,14 +15,17 @@ knows a server.
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from cvat_action.errors import ActionError
-from cvat_action.geometry import bounding_box, boxes_iou
+from cvat_action.geometry import Box, bounding_box, boxes_iou
 from cvat_action.identity import Mark, marked_score
 from cvat_action.job import Job, Wire
 from cvat_action.look import (
+    BOXED,
     Kind,
     Known,
     Look,
@@ -102,6 +105,8 @@ class Here:
         self._others: dict[tuple[int, Kind], list[Known]] = {}
         self._not_ours: dict[int, list[Known]] = {}
         """frame to all shapes that this run did not write"""
+        self._look = look
+        self._boxes: dict[int, list[Box]] = {}
         replaced = {
             k.id: k for by in plan.earlier.values() for shapes in by.values() for k in shapes
         }
@@ -123,6 +128,39 @@ class Here:
                     self.marked.setdefault((mark.number, k.frame), []).append(k)
             elif mark is None and (new or not k.auto):
                 self._others.setdefault((k.frame, k.kind), []).append(k)
+
+    def is_taken(self, seed: Seed, frame: int, t: Tracked) -> bool:
+        """Whether something that this run did not write lies in the place of what was found."""
+        if not seed.found or t.points is None:
+            return False
+        if frame not in self._boxes:
+            at = (position_among(keyframes, frame) for keyframes in self._other_tracks)
+            self._boxes[frame] = [
+                *(k.box for k in self._not_ours.get(frame, ())),
+                *(
+                    bounding_box(k["type"], k["points"])
+                    for k in at
+                    if k and k["type"] in BOXED and not k["outside"]
+                ),
+            ]
+        boxes, own = self._boxes[frame], bounding_box(seed.type, t.points)
+        return bool(boxes) and bool((boxes_iou([own], boxes) >= SAME_PLACE).any())
+
+    @cached_property
+    def _other_tracks(self) -> list[list[Wire]]:
+        """The keyframes that count, in order, of each track that this run did not write."""
+        own = {s.wire["id"] for s in self._plan.seeds if s.is_track}
+        own |= set(self._written.tracks.values())
+        for ref in self._written.sent:
+            own |= {t["id"] for t in own_tracks(self._plan, ref, self._look, self._written)}
+        deleted = self._plan.job.deleted_frames
+        return [
+            sorted(
+                (k for k in track["shapes"] if k["frame"] not in deleted), key=itemgetter("frame")
+            )
+            for number, track in self._look.tracks.items()
+            if number not in own
+        ]
 
     def holder(self, seed: Seed, frame: int, t: Tracked) -> Known | None:
         """A shape of this object on the frame that this run did not write."""
@@ -179,6 +217,9 @@ def shapes_to_create(
                     replaced = plan.earlier.get(seed.number, {}).get(frame, ())
                     edited = any(k.id == holder.id for k in replaced)
                     written.leave_out(seed, frame, EDITED if edited else THERE_ALREADY)
+            elif here.is_taken(seed, frame, t):
+                written.shapes.add(key)
+                written.leave_out(seed, frame, THERE_ALREADY)
             else:
                 yield seed.number, frame, shape
 
@@ -212,7 +253,7 @@ def result_shape(plan: Plan, seed: Seed, frame: int, t: Tracked, look: Look) -> 
         "frame": frame,
         "label_id": like["label_id"],
         "group": like.get("group") or 0,
-        "source": "auto",
+        "source": "semi-auto" if t.drawn else "auto",
         "score": marked_score(t.score, Mark(seed.number, plan.run), frame),
         "points": list(t.points or ()),
         "occluded": seed.occluded,
@@ -257,6 +298,10 @@ def shapes_to_delete(
             t = o.frames.get(frame)
             if t is None or t.by_hand:
                 continue
+            written_here = (o.seed.number, frame) in written.shapes
+            alone = not written_here and not plan.becomes_track(o.seed)
+            if o.stopped == DELETED_MEANWHILE and alone:
+                continue  # nothing takes its place
             stays = None
             if t.points is not None:
                 shape = result_shape(plan, o.seed, frame, t, look)
@@ -308,11 +353,12 @@ def tracks_to_create(
 ) -> list[tuple[str, Wire]]:
     """(object, track) for all polygons that become tracks and are none yet."""
     made = []
+    here = Here(plan, look, written)
     for o in objects:
         seed = o.seed
         if seed.is_track or not plan.becomes_track(seed) or seed.ref in written.tracks:
             continue
-        results = _results(o, frames)
+        results = _results(o, frames, here, written)
         if not results:
             continue
         fresh = look.shapes.get(seed.wire["id"])
@@ -344,9 +390,10 @@ def tracks_to_update(
     written: Written,
 ) -> Iterator[tuple[str, Wire]]:
     """(object, track as it is to be) for all tracks that do not hold these results yet."""
+    here = Here(plan, look, written)
     for o in objects:
         number = o.seed.wire["id"] if o.seed.is_track else written.tracks.get(o.seed.ref)
-        results = _results(o, frames)
+        results = _results(o, frames, here, written)
         if number is None or not results:
             continue
         fresh = look.tracks.get(number)
@@ -361,8 +408,16 @@ def tracks_to_update(
             yield o.seed.ref, edited
 
 
-def _results(o: TrackedObject, frames: Sequence[int]) -> dict[int, Tracked]:
-    return {f: o.frames[f] for f in sorted(frames) if f in o.frames}
+def _results(
+    o: TrackedObject, frames: Sequence[int], here: Here, written: Written
+) -> dict[int, Tracked]:
+    """Of what was found, as not visible where something lies in its place."""
+    results = {f: o.frames[f] for f in sorted(frames) if f in o.frames}
+    for frame, t in results.items():
+        if here.is_taken(o.seed, frame, t):
+            results[frame] = replace(t, points=None)
+            written.leave_out(o.seed, frame, THERE_ALREADY)
+    return results
 
 
 def _is_by_hand(o: TrackedObject, frame: int) -> bool:
@@ -457,7 +512,7 @@ def _edited_track(
     if kept:
         others = {f: t for f, t in results.items() if f not in kept}
         laid = _laid(plan, seed, held, others, written, kept)
-    last = max(own, default=seed.frame)
+    last = max(own if seed.is_track else results, default=seed.frame)
     if not plan.options.leave_open and last > seed.frame:
         _close(plan.job, seed, laid, last, before)
     _keep_attributes(before, laid)
@@ -565,27 +620,31 @@ def _laid(
                 position = position_among(counting, frame)
                 points = position["points"] if position else points
             keyframe = _keyframe(seed, frame, points, held, outside=True)
-            laid[frame] = last = _signed(job, keyframe)
+            laid[frame] = last = keyframe if t.drawn else _signed(job, keyframe)
     return laid
 
 
 def _close(
     job: Job, seed: Seed, keyframes: dict[int, Wire], last: int, before: Mapping[int, Wire]
 ) -> None:
-    """Ends the track after the last frame of this run, unless it goes on there anyway.
+    """Leaves the frames after the last one of this run as they were.
 
-    Without this CVAT repeats the last position to the end of the job, or shows it where the track
-    was hidden after the run's frames (contract 7). before: the keyframes before this run.
+    Where it is visible on the last frame, CVAT would repeat that position to the end of the job, or
+    show it where the track was hidden; where it is not, CVAT would hide it up to its next keyframe
+    (contract 7). before: the keyframes before this run.
     """
     end = job.next_frame(last)
     until = [f for f in keyframes if f <= last]
     if end is None or end in keyframes or not until:
         return
     later = any(f > last and f not in job.deleted_frames for f in keyframes)
-    held = max((f for f in before if f < end and f not in job.deleted_frames), default=None)
-    hidden = held is not None and before[held]["outside"]
+    counting = [before[f] for f in sorted(before) if f not in job.deleted_frames]
+    held = position_among(counting, end)
     here = keyframes[max(until)]
-    if (hidden or not later) and not here["outside"]:
+    if here["outside"]:
+        if later and held and not held["outside"] and is_signed(here):
+            keyframes[end] = _signed(job, _keyframe(seed, end, held["points"], held))
+    elif not later or (held and held["outside"]):
         keyframe = _keyframe(seed, end, here["points"], here, outside=True)
         keyframes[end] = _signed(job, keyframe)
 

@@ -91,7 +91,13 @@ def run_plan(
                 how: dict[str, Any] = {"pace": pace, "enter": enter, "keep": keep}
                 run = (
                     track_both_ways(
-                        tracker, plan.job, objects, left, parallel=plan.options.parallel, **how
+                        tracker,
+                        plan.job,
+                        objects,
+                        left,
+                        parallel=plan.options.parallel,
+                        done=done,
+                        **how,
                     )
                     if plan.options.both_ways and tracker.joins
                     else track(tracker, plan.job, objects, left, on_frame=ask, **how)

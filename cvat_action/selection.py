@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which objects of a frame can be tracked, and why the others cannot (contract section 10)."""
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,7 @@ from itertools import groupby
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_fault
-from cvat_action.identity import mark_of
+from cvat_action.identity import mark_of, number_of_drawing
 from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
 from cvat_action.job import Annotations, Job, Wire
 from cvat_action.look import Kind, content_of, keyframe_content, kind_of
@@ -214,14 +215,18 @@ def with_corrections(
         if s["frame"] not in wanted
     )
     numbers = {s.number for s in seeds if not s.is_track}
+    types = {s.type for s in seeds if not s.is_track}
     marked: dict[tuple[int, int], Wire] = {}
     drawn_on: dict[tuple[int, Kind], list[Wire]] = {}
     for s in annotations.shapes:
         if s["frame"] not in wanted or s["source"] == "auto":
             continue
         mark = mark_of(s.get("score"), s["frame"])
-        if mark and mark.number in numbers:
-            marked[mark.number, s["frame"]] = s
+        number = mark.number if mark else 0
+        if not mark and s["type"] in types:  # the drawing that the object began with, perhaps
+            number = number_of_drawing(s["type"], s["frame"], s["points"])
+        if number in numbers:
+            marked[number, s["frame"]] = s
         elif unmarked and not mark:
             drawn_on.setdefault((s["frame"], kind_of(s)), []).append(s)
     warnings: list[str] = []
@@ -232,9 +237,9 @@ def with_corrections(
             own, kind = marked.get((seed.number, frame)), kind_of(seed.wire)
             drawn = drawn_on.get((frame, kind), [])
             if own:
-                found.append(Correction(frame, tuple(own["points"]), own))
+                found.append(Correction(frame, _upright(own), own))
             elif len(drawn) == 1 and alike[seed.frame, kind] == 1:
-                points, sure = tuple(drawn[0]["points"]), kind[2] != 0
+                points, sure = _upright(drawn[0]), kind[2] != 0
                 found.append(Correction(frame, points, drawn[0], sure))
             elif drawn:
                 warnings.append(
@@ -251,11 +256,24 @@ def with_corrections(
     return tuple(corrected), tuple(dict.fromkeys(warnings))
 
 
+def _upright(shape: Wire) -> tuple[float, ...]:
+    """Its points; of a rotated box the box around it, which the tracker can start from."""
+    if shape["type"] != "rectangle" or not shape.get("rotation"):
+        return tuple(shape["points"])
+    left, top, right, bottom = shape["points"]
+    turn = math.radians(shape["rotation"])
+    along, across = abs(math.cos(turn)) / 2, abs(math.sin(turn)) / 2
+    width, height = right - left, bottom - top
+    x, y = (left + right) / 2, (top + bottom) / 2
+    dx, dy = width * along + height * across, width * across + height * along
+    return (x - dx, y - dy, x + dx, y + dy)
+
+
 def _keyframes_by_hand(seed: Seed, wanted: Collection[int], *, every: bool) -> list[Correction]:
     """The keyframes of a track that count as a person's; with `every` all that are not signed."""
     by_hand = hand_made_frames(seed.wire)
     return [
-        Correction(k["frame"], None if k["outside"] else tuple(k["points"]))
+        Correction(k["frame"], None if k["outside"] else _upright(k))
         for k in seed.wire.get("shapes", ())
         if k["frame"] in wanted and (k["frame"] in by_hand or (every and not is_signed(k)))
     ]

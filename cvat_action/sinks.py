@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from cvat_action.doubled import doubled_shapes, doubled_tracks
+from cvat_action.doubled import attributes_as_sent, doubled_shapes, doubled_tracks
 from cvat_action.errors import ActionError
 from cvat_action.formats import write_document
 from cvat_action.formats.document import Document, Edit, edited
@@ -189,7 +189,12 @@ class CvatSink:
     def _note_shapes(self, shapes: Mapping[int, tuple[tuple[int, int], int]]) -> None:
         """id of a shape that this run created to (number of the object, frame) and its content"""
         self._journal.created("shapes", [(*key, n) for n, (key, _) in shapes.items()])
-        self._receipt.created("shapes", {n: content for n, (_, content) in shapes.items()})
+        sent = attributes_as_sent(self._plan)
+        self._receipt.created(
+            "shapes",
+            {n: content for n, (_, content) in shapes.items()},
+            {n: sent[number] for n, ((number, _), _) in shapes.items()},
+        )
         self.counts["shapes_created"] += len(shapes)
 
     def _note_adopted(self) -> None:
@@ -220,6 +225,8 @@ class CvatSink:
         sent = {ref: sorted(self.written.sent[ref]) for ref in new}
         self._journal.created("tracks", [[ref, ids[ref], sent[ref]] for ref in new])
         self._receipt.created("tracks", {ids[ref]: new[ref] for ref in new})
+        numbers = {s.ref: s.number for s in self._plan.seeds}
+        self._receipt.became({ids[ref]: numbers[ref] for ref in new})
         self._noted |= set(new)
         self.counts["tracks_created"] += len(new)
 

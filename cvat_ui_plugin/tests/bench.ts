@@ -104,12 +104,15 @@ export function createBench({
     invoke,
     intercept = (_call, next) => next(),
     labels = LABELS,
+    lateness = 0,
 }: {
     frames?: Frame[];
     invoke: Invoke;
     labels?: Label[];
     /** Stand between the page and the server: answer instead of it, or call `next`. */
     intercept?: (call: Call, next: () => Promise<HttpAnswer>) => Promise<HttpAnswer> | HttpAnswer;
+    /** How much later than asked a sleep ends, in milliseconds. */
+    lateness?: number;
 }): Bench {
     const job = createJob({ frames, labels });
     const lambda = createLambda({
@@ -153,7 +156,7 @@ export function createBench({
         refresh: (_job, frame) => bench.refreshed.push(frame),
         sleep: async (milliseconds) => {
             bench.slept.push(milliseconds);
-            bench.clock.now += milliseconds;
+            bench.clock.now += milliseconds + lateness;
         },
         now: () => bench.clock.now,
         kept: () => bench.kept,

@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from conftest import LABELS, MASK, POLYGON, RECTANGLE, shape, shifted
+from conftest import LABELS, MASK, POLYGON, RECTANGLE, keyframe, shape, shifted, track
 from scripted_function import frame_picture
 from standin_cvat import Fault, StandinFunction
 from standin_detector import ScriptedDetector
@@ -526,3 +526,35 @@ def test_the_surest_of_what_overlaps_is_new():
     new, left = new_ones(detections, there, 1)
     assert [d.points for d in new] == [boxes[1]]
     assert left == 1
+
+
+@pytest.mark.parametrize("convert", [False, True])
+@pytest.mark.parametrize("points", [RECTANGLE, POLYGON])
+def test_nothing_that_is_found_is_written_over_a_persons_track(
+    act, cvat, job, function, detector, points, convert
+):
+    """The detector finds the car on frame 10; a person's track has it from frame 12 on."""
+    detector.on_frame = {10: [found(points)]}
+    theirs = track(*[keyframe(f, shifted(points, f - 10)) for f in (12, 20)], id=5)
+    job.tracks = [theirs]
+    more = ["--convert-polygon-shapes-to-tracks"] if convert else []
+    done = act(*TRACK, "--detect", "det", *more)
+    assert done.code == 3
+    assert "that this run did not write; it was kept" in done.log
+    assert job.tracks[0] == theirs
+    written = [s["frame"] for s in job.shapes]
+    written += [k["frame"] for t in job.tracks[1:] for k in t["shapes"] if not k["outside"]]
+    assert sorted(written) == [10, 11]
+
+
+def test_no_track_of_what_is_found_goes_over_what_a_person_drew(act, cvat, job, function, detector):
+    detector.on_frame = {10: [found(POLYGON)]}
+    job.shapes = [
+        shape("polygon", shifted(POLYGON, f - 10), frame=f, id=800 + f) for f in (12, 13, 14)
+    ]
+    assert act(*TRACK, "--detect", "det", "--convert-polygon-shapes-to-tracks").code == 3
+    (made,) = job.tracks
+    visible = {k["frame"] for k in made["shapes"] if not k["outside"]}
+    assert visible == {10, 11, *range(15, 21)}
+    assert {k["frame"] for k in made["shapes"] if k["outside"]} >= {12}
+    assert sorted(s["frame"] for s in job.shapes) == [12, 13, 14]

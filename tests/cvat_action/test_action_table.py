@@ -243,7 +243,7 @@ def test_attributes_of_overwritten_keyframes_hold_from_the_same_frame_on(cvat, j
     function.lost = {(2, 11), (2, 12), (2, 13)}
     assert act(*TO_13).code == 0
     assert [(k["frame"], k["attributes"]) for k in job.tracks[0]["shapes"]] == [
-        (10, [MOVING]), (11, []), (20, [still]),
+        (10, [MOVING]), (11, []), (14, [still]), (20, []),
     ]  # fmt: skip
 
 

@@ -80,3 +80,42 @@ def test_runs_lists_what_waits_and_discard_drops_it(cvat, job, act, function):
     assert act("runs", "--json").json["waiting"] == []
     assert act(*TO_13, "--replace").code == 0
     assert sorted(s["frame"] for s in job.shapes) == [10, 11, 12, 13]
+
+
+def test_undo_restores_nothing_beside_what_a_person_corrected(act, cvat, job, function):
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+    assert act(*TO_13).code == 0
+    elsewhere = {"type": "mask", "points": [0, 3, 1, 4, 9, 20, 12, 21]}
+    function.answers = {(20, 12): elsewhere, (20, 13): elsewhere}
+    assert act(*TO_13, "--replace").code == 0
+    receipts = act("runs", "--json").json["receipts"]
+    (replacing,) = [r["receipt"] for r in receipts if r["changed"]]
+    corrected = next(s for s in job.shapes if s["frame"] == 12)
+    corrected["points"], corrected["source"] = [0, 3, 1, 4, 30, 20, 33, 21], "semi-auto"
+    undone = act("undo", replacing)
+    assert undone.code == 3
+    assert f"A person changed shape {corrected['id']} since" in undone.log
+    assert [s["frame"] for s in job.shapes].count(12) == 1
+    assert corrected in job.shapes
+    # on 13 nobody changed anything: what the run replaced is back
+    assert [s["points"][-4] for s in job.shapes if s["frame"] == 13] == [7]
+
+
+def test_undo_restores_no_polygon_beside_its_track_that_a_person_corrected(act, cvat, job):
+    job.shapes = [shape("polygon", POLYGON, id=901, score=1.0)]
+    assert act(*TO_13, CONVERT).code == 0
+    job.tracks[0]["shapes"][2]["points"] = shifted(POLYGON, 7)
+    undone = act("undo", receipt(act))
+    assert undone.code == 3
+    assert "0 shapes restored" in undone.out
+    assert job.shapes == []
+    assert len(job.tracks) == 1
+
+
+def test_undo_keeps_a_result_of_which_a_person_set_an_attribute(act, cvat, job):
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+    assert act(*TO_13).code == 0
+    named = next(s for s in job.shapes if s["frame"] == 12)
+    named["attributes"] = [{"spec_id": 31, "value": "blue"}]  # CVAT's page leaves the source
+    assert act("undo", receipt(act)).code == 3
+    assert sorted(s["frame"] for s in job.shapes) == [10, 12]

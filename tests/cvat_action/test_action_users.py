@@ -111,7 +111,7 @@ def test_results_that_are_less_sure_are_not_written(cvat, job, act, function):
     ]
     assert sorted(s["frame"] for s in job.shapes) == [10, 11, 13]
     assert {k["frame"]: k["outside"] for k in job.tracks[0]["shapes"]} == {
-        **{10: False, 11: False, 12: True, 13: False, 14: True, 20: False},
+        **{10: False, 11: False, 12: True, 13: False, 14: True, 15: False, 20: False},
     }
     # the tracker went on from what was not written
     assert [s["points"][-4] for s in job.shapes] == [4, 5, 7]

@@ -17,6 +17,27 @@ export function boxOf(type: string, points: number[]): Box {
     return box;
 }
 
+/** The points of a shape; of a rotated rectangle those of the box around it, for the function takes
+ * upright ones only. */
+export function uprightOf({
+    type,
+    points,
+    rotation,
+}: {
+    type: string;
+    points: number[];
+    rotation?: number;
+}): number[] {
+    if (type !== 'rectangle' || !rotation) return points;
+    const [left, top, right, bottom] = points;
+    const turn = (rotation * Math.PI) / 180;
+    const [along, across] = [Math.abs(Math.cos(turn)) / 2, Math.abs(Math.sin(turn)) / 2];
+    const [width, height] = [right - left, bottom - top];
+    const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+    const [dx, dy] = [width * along + height * across, width * across + height * along];
+    return [x - dx, y - dy, x + dx, y + dy];
+}
+
 function areaOf([left, top, right, bottom]: Box): number {
     return Math.max(right - left, 0) * Math.max(bottom - top, 0);
 }

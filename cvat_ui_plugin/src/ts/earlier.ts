@@ -2,7 +2,7 @@
 // Shapes that earlier runs and a person have left on the frames of this run: whose they are, which
 // of them this run replaces, and which it keeps. The rules are those of docs/identity.md.
 
-import { Box, boxOf, iouOf } from './boxes';
+import { Box, boxOf, iouOf, uprightOf } from './boxes';
 import { SerializedShape } from './cvat';
 import { freeNumber, freeRun, markOf, numberOfDrawing } from './identity';
 import { ByHand, Source } from './objects';
@@ -11,7 +11,11 @@ import { Tracked } from './track';
 /** Below this overlap of their boxes, two shapes are not taken for one object. */
 export const LEAST_OVERLAP = 0.3;
 
-function kindOf({ type, label_id, group }: SerializedShape): string {
+function kindOf({
+    type,
+    label_id,
+    group,
+}: Pick<SerializedShape, 'type' | 'label_id' | 'group'>): string {
     return `${type} ${label_id} ${group}`;
 }
 
@@ -183,12 +187,12 @@ export async function recognise(
         numberOfDrawing(shape.type, shape.frame, shape.points);
     // what a person drew or corrected, by the number of the object and by frame
     const drawings = new Map<number, Map<number, SerializedShape>>();
-    // what belongs to a drawing that is still there needs no other owner
+    // what belongs to a drawing that is still there needs no other owner (a correction is none)
     const owned = new Set<number>();
     for (const shape of all) {
         if (shape.source === 'auto' && shape.frame !== start) continue;
         const number = numberOf(shape);
-        owned.add(number);
+        if (markedNumber(shape) === null || shape.frame === start) owned.add(number);
         if (shape.source === 'auto') continue;
         const frames = drawings.get(number) ?? new Map<number, SerializedShape>();
         drawings.set(number, frames.set(shape.frame, shape));
@@ -206,7 +210,7 @@ export async function recognise(
         const own = [...(drawings.get(number)?.values() ?? [])].filter(
             ({ type, frame }) => type === source.type && frame !== start,
         );
-        source.drawn = new Map(own.map(({ frame, points }) => [frame, points]));
+        source.drawn = new Map(own.map((shape) => [shape.frame, uprightOf(shape)]));
         byHand.set(source, new Map(own.map((shape) => [shape.frame, byHandOf(shape)])));
         source.byHand = byHand.get(source)!;
     }
@@ -224,8 +228,35 @@ export async function recognise(
     }
 }
 
+/** After the user's word that what the sources claim is theirs: what a person corrected or locked of
+ * it is theirs, too, and stays. `all`: all shapes of the job. */
+export async function takeClaimed(
+    sources: Source[],
+    all: SerializedShape[],
+    start: number,
+    isLocked: (shape: SerializedShape) => Promise<boolean>,
+): Promise<void> {
+    for (const source of sources) {
+        const numbers = new Set(source.claimed.map(markedNumber));
+        numbers.delete(null);
+        const claimed = new Set(source.claimed);
+        const byHand = new Map(source.byHand);
+        const drawn = new Map(source.drawn);
+        for (const shape of all) {
+            const { frame, type } = shape;
+            if (frame === start || type !== source.type || byHand.has(frame)) continue;
+            if (shape.source !== 'auto' && numbers.has(markedNumber(shape))) {
+                drawn.set(frame, uprightOf(shape));
+            } else if (!claimed.has(shape) || !(await isLocked(shape))) continue;
+            byHand.set(frame, byHandOf(shape));
+        }
+        source.byHand = byHand;
+        source.drawn = drawn;
+    }
+}
+
 function byHandOf(shape: SerializedShape): ByHand {
-    return { points: shape.points, shape };
+    return { points: uprightOf(shape), shape };
 }
 
 /** The results of earlier runs that those of this one replace: of the same object, on frames for
@@ -290,12 +321,23 @@ export function leftAsShapes(
     ).length;
 }
 
-/** Automatic shapes without our mark that lie where this run has written a result of the same
- * label, type and group: nobody can tell whose they are, so they stay. */
-export function unmarkedBeside(objects: Tracked[], shapes: SerializedShape[]): SerializedShape[] {
+/** Automatic shapes that lie where this run has written a result of the same label, type and group,
+ * and that are not known to be of another object of the start frame: nobody can tell whether they
+ * are of the same object, so they stay. `start`: the frame. */
+export function unmarkedBeside(
+    objects: Tracked[],
+    shapes: SerializedShape[],
+    start: number,
+): SerializedShape[] {
     const unmarked = new Map<number, SerializedShape[]>();
+    const others = new Set(
+        shapes
+            .filter(({ frame }) => frame === start)
+            .map((one) => markedNumber(one) ?? numberOfDrawing(one.type, one.frame, one.points)),
+    );
+    for (const { source } of objects) if (source.mark) others.add(source.mark.number);
     for (const shape of shapes) {
-        if (shape.source !== 'auto' || markOf(shape.score, shape.frame)) continue;
+        if (shape.source !== 'auto' || others.has(markedNumber(shape) ?? 0)) continue;
         const beside = unmarked.get(shape.frame);
         if (beside) beside.push(shape);
         else unmarked.set(shape.frame, [shape]);
@@ -303,8 +345,8 @@ export function unmarkedBeside(objects: Tracked[], shapes: SerializedShape[]): S
     if (!unmarked.size) return [];
     const found = new Set<SerializedShape>();
     for (const { source, results } of objects) {
-        if (!source.shape) continue;
-        const kind = kindOf(source.shape);
+        const { group } = source.shape ?? source.track!;
+        const kind = kindOf({ type: source.type, label_id: source.labelID, group });
         for (const { frame, points } of results) {
             if (!points) continue;
             const box = boxOf(source.type, points);

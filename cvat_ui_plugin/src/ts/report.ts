@@ -173,8 +173,7 @@ function around({ thinned, replaced, beside, leftOut }: Told): string[] {
         const first = beside.map(({ frame }) => frame).reduce((a, b) => Math.min(a, b));
         lines.push(
             `Kept ${counted(beside.length, 'automatic shape')} that may be of the same objects, ` +
-                `first on frame ${first}: they do not say who made them. ` +
-                'Delete them there if they are doubled.',
+                `first on frame ${first}. Delete them there if they are doubled.`,
         );
     }
     if (leftOut.length) {

@@ -254,10 +254,11 @@ function extendTrack(
     }
 
     // CVAT repeats the last keyframe to the end of the job, or shows it where the track was hidden
-    // after the run's frames: close what this run has opened
+    // after the run's frames: close what this run has opened, and open what it has closed
     const last = tracked[tracked.length - 1];
     const end = forwards ? last.frame : start;
-    const open = forwards ? visible && !last.byHand : isNew;
+    // a person's last keyframe stays open as they left it; a drawing that becomes one was one frame
+    const open = forwards ? visible && (isNew || !last.byHand) : isNew;
     const next = timeline.find((frame) => frame > end);
     const goesOn = [...keyframes.keys()].some((frame) => frame > end && !deletedFrames.has(frame));
     if (open && next !== undefined && !keyframes.has(next)) {
@@ -265,6 +266,13 @@ function extendTrack(
         if (hidden || !goesOn) {
             const shown = forwards ? points : keyframes.get(start)!.points;
             keyframes.set(next, keyframeAt(next, shown, true));
+        }
+    }
+    const lost = forwards && !visible && !last.byHand;
+    if (lost && goesOn && next !== undefined && !keyframes.has(next)) {
+        const held = before[lastUpTo(before, next)];
+        if (held && !held.outside) {
+            keyframes.set(next, keyframeAt(next, positionOn(before, next)!, false));
         }
     }
 

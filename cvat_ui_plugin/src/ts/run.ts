@@ -11,7 +11,7 @@ import {
     Model,
     SerializedShape,
 } from './cvat';
-import { leftAsShapes, recognise, replacedShapes, unmarkedBeside } from './earlier';
+import { leftAsShapes, recognise, replacedShapes, takeClaimed, unmarkedBeside } from './earlier';
 import { clampTarget, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
@@ -174,6 +174,11 @@ export class Running {
         this.input.onProgress('Looking at the results of earlier runs', 0);
         await this.recognise(sources, before.shapes, route);
         const replaceClaimed = await this.askAbout(sources);
+        if (replaceClaimed) {
+            const claiming = sources.filter(({ claimed }) => claimed.length);
+            await takeClaimed(claiming, before.shapes, number, isLockedIn(job));
+            for (const source of claiming) source.drawn = await undeleted(job, source.drawn);
+        }
         this.mayGoOn();
         await this.findRemoved(sources, route);
         this.mayGoOn();
@@ -336,7 +341,7 @@ export class Running {
             const replaced = replacedShapes(run.objects, now.shapes, replaceClaimed);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
-            const beside = unmarkedBeside(run.objects, rest);
+            const beside = unmarkedBeside(run.objects, rest, this.start.number);
             for (const { source, results } of this.chosen.convert ? run.objects : []) {
                 if (source.type !== 'polygon' || !source.shape) continue;
                 const frames = new Set(results.map(({ frame }) => frame));

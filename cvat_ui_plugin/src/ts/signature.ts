@@ -3,6 +3,7 @@
 // the digits below a pixel. cvat_action/signature.py explains it and is the same rule;
 // tests/action_cases/signatures.json holds both to it.
 
+import { uprightOf } from './boxes';
 import { SerializedKeyframe, SerializedTrack } from './cvat';
 import { fnv1a32 } from './identity';
 import { ByHand } from './objects';
@@ -93,7 +94,7 @@ export function drawnKeyframes(track: SerializedTrack, start: number): Map<numbe
     return new Map(
         handmade(track)
             .filter(({ frame, outside }) => !outside && frame !== start)
-            .map(({ frame, points }) => [frame, points]),
+            .map((keyframe) => [keyframe.frame, uprightOf(keyframe)]),
     );
 }
 
@@ -109,9 +110,10 @@ export function keyframesByHand(
     const isThere = ({ frame }: SerializedKeyframe): boolean => !deleted.has(frame);
     const all = track.shapes.filter(isThere).map(({ frame }) => frame);
     const byHand = new Map<number, ByHand>();
-    for (const { frame, points, outside } of handmade(track).filter(isThere)) {
-        if (!outside) {
-            byHand.set(frame, { points, shape: null });
+    for (const keyframe of handmade(track).filter(isThere)) {
+        const { frame } = keyframe;
+        if (!keyframe.outside) {
+            byHand.set(frame, { points: uprightOf(keyframe), shape: null });
             continue;
         }
         const next = all.filter((one) => one > frame).reduce((a, b) => Math.min(a, b), Infinity);

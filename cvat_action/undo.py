@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""`undo`: what a run wrote goes, and what it replaced comes back, except what a person changed."""
+
+import logging
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from cvat_action import report
+from cvat_action.errors import ActionError
+from cvat_action.identity import mark_of
+from cvat_action.job import Wire
+from cvat_action.look import Look, content_of, track_content
+from cvat_action.receipt import Undo, read_undo
+from cvat_action.server import Server
+
+logger = logging.getLogger(__name__)
+
+
+def undo(server: Server, path: Path) -> list[str]:
+    """Takes the run of a receipt back, and prints what became of it.
+
+    Returns what stays because a person changed it. Raises ActionError.
+    """
+    wanted = read_undo(path)
+    if wanted.head["server"] != server.host:
+        raise ActionError(f"{path} belongs to {wanted.head['server']}, not to {server.host}.")
+    job = wanted.head["job"]
+    created = wanted.created["shapes"]
+    look = server.first_look(job, lambda s: s["id"] in created)
+    there = [number for number in created if number in look.whole]
+    untouched = [number for number in there if _is_as_written(wanted, look, number)]
+    changed = sorted(set(there) - set(untouched))
+    kept = [f"shape {number}" for number in changed]
+    tracks = _untouched_tracks(wanted.created["tracks"], look, kept)
+    contents = {k.content for k in look.shapes.values()}
+    stands = _what_stands(wanted, look, changed, {t["id"] for t in tracks})
+    restored = [
+        {key: value for key, value in s.items() if key != "id"}
+        for s in wanted.deleted
+        if s["id"] not in look.shapes and content_of(s) not in contents and not stands(s)
+    ]
+    before = [
+        t
+        for t in wanted.before.values()
+        if t["id"] in look.tracks
+        and t["id"] not in wanted.created["tracks"]
+        and track_content(look.tracks[t["id"]]) != track_content(t)
+    ]
+    back = {t["id"] for t in _untouched_tracks({t["id"]: t["content"] for t in before}, look, kept)}
+    _patch_all(server, job, "create", "shapes", restored)
+    as_before = [_without_ids(t) for t in before if t["id"] in back]
+    _patch_all(server, job, "update", "tracks", as_before)
+    _patch_all(server, job, "delete", "shapes", [look.whole[number] for number in untouched])
+    _patch_all(server, job, "delete", "tracks", tracks)
+    for what in kept:
+        logger.warning("A person changed %s since; it was kept.", what)
+    print(
+        f"Job {job}: {report.counted(len(untouched) + len(tracks), 'object')} deleted, "
+        f"{report.counted(len(restored), 'shape')} restored, "
+        f"{report.counted(len(back), 'track')} as before."
+    )
+    return kept
+
+
+def _is_as_written(wanted: Undo, look: Look, number: int) -> bool:
+    known = look.shapes[number]
+    attributes = wanted.attributes.get(number)  # None: the receipt of an older version
+    return known.content == wanted.created["shapes"][number] and (
+        attributes is None or known.attributes in attributes
+    )
+
+
+def _what_stands(
+    wanted: Undo, look: Look, changed: Collection[int], gone: Collection[int]
+) -> Callable[[Wire], bool]:
+    """Whether a replaced shape has something that stays in its place: a result that a person
+    changed, or a track of its object. Both together would be one object twice.
+
+    changed: ids of the shapes that stay; gone: ids of the tracks that do not.
+    """
+    marks = ((look.shapes[number].mark, look.shapes[number].frame) for number in changed)
+    shapes = {(mark.number, frame) for mark, frame in marks if mark}
+    tracks = {
+        wanted.numbers[number]
+        for number in wanted.created["tracks"]
+        if number in look.tracks and number not in gone and number in wanted.numbers
+    }
+    of_seeds = dict(wanted.head.get("numbers", ()))
+
+    def stands(shape: Wire) -> bool:
+        mark = mark_of(shape.get("score"), shape["frame"])
+        number = mark.number if mark else of_seeds.get(shape["id"])
+        return number in tracks or (number, shape["frame"]) in shapes
+
+    return stands
+
+
+def _untouched_tracks(wanted: dict[int, int], look: Look, kept: list[str]) -> list[Wire]:
+    found = []
+    for number, content in wanted.items():
+        track = look.tracks.get(number)
+        if track is None:
+            continue
+        if track_content(track) == content:
+            keyframes = [{**k, "points": list(k["points"])} for k in track["shapes"]]
+            found.append({**track, "shapes": keyframes})
+        else:
+            kept.append(f"track {number}")
+    return found
+
+
+def _without_ids(track: Wire) -> Wire:
+    keyframes = [{key: v for key, v in k.items() if key != "id"} for k in track["shapes"]]
+    return {key: v for key, v in track.items() if key != "content"} | {"shapes": keyframes}
+
+
+def _patch_all(server: Server, job: int, action: str, where: str, objects: list[Wire]) -> None:
+    for first in range(0, len(objects), 300):
+        server.patch(job, action, {where: objects[first : first + 300]})

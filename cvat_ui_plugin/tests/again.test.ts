@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT
+// The second hour of work: a person looked, corrected, drew anew and runs again.
+
+import { expect, test, vi } from 'vitest';
+
+import { within } from '../src/ts/waiting';
+import { SerializedTrack } from '../src/ts/cvat';
+import { shape } from '../standin/core';
+import { createBench, moving, shifted } from './bench';
+
+type Bench = ReturnType<typeof createBench>;
+
+const MASK = [0, 16, 10, 10, 13, 13];
+const REDRAWN = [0, 20, 10, 10, 13, 14];
+const SQUARE = [10, 10, 20, 10, 20, 20, 10, 20];
+
+/** A rectangle track of a person, of frame, points and rotation of its keyframes. */
+function boxes(...keyframes: [number, number[], number?][]): SerializedTrack {
+    const shapes = keyframes.map(([frame, points, rotation = 0]) => ({
+        type: 'rectangle',
+        frame,
+        points,
+        rotation,
+        occluded: false,
+        outside: false,
+        z_order: 0,
+        attributes: [],
+    }));
+    const { frame } = shapes[0];
+    const fixed = { label_id: 1, group: 0, source: 'manual', attributes: [], elements: [] };
+    return { ...fixed, frame, shapes } as unknown as SerializedTrack;
+}
+
+/** Frame, source of every shape, in order. */
+function shapesOf(bench: Bench): string[] {
+    return bench.store
+        .export()
+        .shapes.map(({ frame, source }) => `${frame} ${source}`)
+        .sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
+}
+
+/** A mask tracked from frame 2 to 8, its result on frame 5 changed by `change`, and redrawn on 2. */
+async function redrawn(bench: Bench, change: object): Promise<number> {
+    bench.answer = true; // to "Replace them?"
+    const [seed] = bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await bench.runAll(2, 8);
+    const five = bench.store.export().shapes.find(({ frame }) => frame === 5)!.clientID!;
+    bench.store.set(five, change);
+    bench.store.remove(seed);
+    bench.store.import({ shapes: [shape('mask', 2, REDRAWN)] });
+    await bench.runAll(2, 8);
+    return five;
+}
+
+test('a seed that was drawn anew takes over what was corrected, and nothing is doubled', async () => {
+    const bench = createBench({ invoke: moving() });
+    const points = shifted('mask', MASK, 4);
+    const corrected = await redrawn(bench, { points, source: 'semi-auto' });
+    expect(bench.asked).toHaveLength(1);
+    expect(shapesOf(bench)).toEqual([
+        ...['2 manual', '3 auto', '4 auto', '5 semi-auto', '6 auto', '7 auto', '8 auto'],
+    ]);
+    const kept = bench.store.export().shapes.find(({ clientID }) => clientID === corrected);
+    expect(kept?.points).toEqual(points);
+});
+
+test('a locked result stays when a person lets earlier results be replaced', async () => {
+    const bench = createBench({ invoke: moving() });
+    const locked = await redrawn(bench, { lock: true });
+    expect(bench.store.export().shapes.map(({ clientID }) => clientID)).toContain(locked);
+    expect(shapesOf(bench).filter((one) => one.startsWith('5'))).toHaveLength(1);
+});
+
+test('a polygon whose last frame was drawn is closed after it when it becomes a track', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 8);
+    const eight = bench.store.export().shapes.find(({ frame }) => frame === 8)!.clientID!;
+    bench.store.set(eight, { points: shifted('polygon', SQUARE, 7), source: 'semi-auto' });
+    await bench.runAll(2, 8, { convert: true });
+    const [made] = bench.store.export().tracks;
+    expect(made.shapes.map(({ frame, outside }) => [frame, outside]).slice(-2)).toEqual([
+        [8, false],
+        [9, true],
+    ]);
+});
+
+test('results beside those of a drawing from later on are told', async () => {
+    const lost = moving((frame, m) =>
+        m.at === 2 && (frame === 5 || frame === 6) ? { shape: null } : null,
+    );
+    const bench = createBench({ invoke: lost });
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await bench.runAll(2, 9);
+    const [drawn] = bench.store.import({
+        shapes: [shape('mask', 5, shifted('mask', MASK, 3))],
+    });
+    await bench.runOn([drawn], 5, 9);
+    const { title, lines } = bench.reports.at(-1)!;
+    expect(title).toContain('warnings');
+    expect(lines.join(' ')).toContain('Kept 3 automatic shapes that may be of the same objects');
+    expect(lines.join(' ')).toContain('first on frame 7');
+});
+
+test('shapes that a converted track passes over later are told', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 9);
+    await bench.runAll(2, 5, { convert: true });
+    const [made] = bench.store.export().tracks;
+    await bench.runOn([made.clientID!], 5, 9);
+    expect(bench.reports.at(-1)!.lines.join(' ')).toContain('Kept 4 automatic shapes');
+});
+
+test('a track that is lost at the end of a run is visible after it as before', async () => {
+    const bench = createBench({ invoke: moving((frame) => (frame >= 5 ? { shape: null } : null)) });
+    const box = (left: number): number[] => [left, 10, left + 10, 20];
+    bench.store.import({ tracks: [boxes([2, box(10)], [18, box(42)])] });
+    const seen = (): number[] =>
+        Array.from({ length: 19 }, (_, frame) => frame).filter((frame) =>
+            bench.store.get(frame).some(({ outside }) => !outside),
+        );
+    const left = (): number => bench.store.get(10)[0].points![0];
+    const before = left();
+    await bench.runAll(2, 7);
+    expect(seen()).toEqual([2, 3, 4, ...Array.from({ length: 11 }, (_, n) => 8 + n)]);
+    expect(Math.abs(left() - before)).toBeLessThan(0.2); // the signature moves a keyframe by less
+});
+
+test('from a box that was turned the object goes on in the box around it', async () => {
+    const bench = createBench({ invoke: moving() });
+    const box = [10, 10, 50, 20];
+    bench.store.import({ tracks: [boxes([2, box], [3, box], [6, box, 90])] });
+    await bench.runAll(2, 8);
+    const sent = bench.calls
+        .filter(({ frame }) => frame === 6)
+        .flatMap(({ shapes = [] }) => shapes);
+    expect(sent.map((one) => one?.points)).toContainEqual([25, -5, 35, 35]);
+    const six = bench.store.export().tracks[0].shapes.find(({ frame }) => frame === 6)!;
+    expect([six.points, six.rotation]).toEqual([box, 90]);
+});
+
+test('waiting for the function takes its time, however seldom a browser calls', async () => {
+    const bench = createBench({
+        invoke: moving(),
+        intercept: () => ({ status: 503, body: 'away' }),
+        // a hidden tab: a timer comes a minute late
+        lateness: 60_000,
+    });
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await expect(bench.runAll(2, 7)).rejects.toThrow('cannot be reached');
+    expect(bench.slept.length).toBeLessThan(10);
+});
+
+test('a call that hangs is given up by the clock', async () => {
+    vi.useFakeTimers();
+    const late = within(
+        new Promise(() => {}),
+        130_000,
+        () => {},
+        () => new Error('late'),
+    );
+    const given = expect(late).rejects.toThrow('late');
+    vi.setSystemTime(Date.now() + 140_000); // no timer came meanwhile
+    await vi.advanceTimersByTimeAsync(200);
+    await given;
+    vi.useRealTimers();
+});

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""The second hour of work: a person looked and corrected, and the command runs again.
+
+In the stand-in an object moves by one pixel per call.
+"""
+
+import pytest
+from conftest import (
+    LABELS,
+    MASK,
+    POLYGON,
+    frame_picture,
+    keyframe,
+    shape,
+    shifted,
+    track,
+)  # fmt: skip
+from standin_cvat import Fault, StandinJob
+
+TRACK = ("track", "--job", 42, "--frame")
+CONVERT = "--convert-polygon-shapes-to-tracks"
+SIZE = (640, 48)
+
+
+def mask(left):
+    return [0, 3, 1, 4, left, 20, left + 3, 21]
+
+
+def left_edges(job):
+    """(frame, left edge, source) of each mask, in order."""
+    return sorted((s["frame"], s["points"][-4], s["source"]) for s in job.shapes)
+
+
+@pytest.fixture
+def long_job(cvat):
+    pictures = [frame_picture(n, SIZE) for n in range(256)]
+    job = StandinJob(pictures, [SIZE], LABELS, start_frame=0, stop_frame=255)
+    return cvat.add_job(job)
+
+
+def drawn_in_the_middle(act, job):
+    """Drawn on frame 12 and tracked from there to 14 and back to 10."""
+    job.shapes = [shape("mask", MASK, id=900, frame=12)]
+    assert act(*TRACK, 12, "--target-frame", 14).code == 0
+    assert act(*TRACK, 12, "--target-frame", 10, "--backward").code == 0
+
+
+def test_a_run_over_the_frame_that_the_object_was_drawn_on_starts_again_from_there(act, cvat, job):
+    drawn_in_the_middle(act, job)
+    ten = next(s for s in job.shapes if s["frame"] == 10)
+    ten["points"], ten["source"] = mask(14), "semi-auto"
+    assert act(*TRACK, 10, "--target-frame", 14, "--replace").code == 0
+    assert left_edges(job) == [
+        (10, 14, "semi-auto"), (11, 15, "auto"),
+        (12, 4, "manual"), (13, 5, "auto"), (14, 6, "auto"),
+    ]  # fmt: skip
+
+
+def test_a_correction_goes_backwards_over_what_the_object_was_drawn_as(act, cvat, job):
+    job.shapes = [shape("mask", MASK, id=900)]
+    assert act(*TRACK, 10, "--target-frame", 13).code == 0
+    twelve = next(s for s in job.shapes if s["frame"] == 12)
+    twelve["points"], twelve["source"] = mask(20), "semi-auto"
+    back = (*TRACK, 12, "--target-frame", 10, "--backward", "--object", twelve["id"])
+    assert act(*back, "--replace").code == 0
+    assert [edge for edge in left_edges(job) if edge[0] == 10] == [(10, 4, "manual")]
+
+
+def test_all_seeds_take_an_object_and_what_it_was_drawn_as_for_one(act, cvat, job):
+    drawn_in_the_middle(act, job)
+    assert act(*TRACK, 10, "--target-frame", 14, "--replace", "--all-seeds").code == 0
+    assert [frame for frame, _, _ in left_edges(job)] == [10, 11, 12, 13, 14]
+
+
+def test_both_ways_goes_on_from_what_was_drawn_on_frames_that_are_done(act, cvat, long_job):
+    def draw():
+        long_job.shapes = [
+            shape("mask", mask(300), id=900, frame=0, group=3),
+            shape("mask", mask(10), id=1050, frame=150, group=3),
+        ]
+
+    both_ways = (*TRACK, 0, "--target-frame", 240, "--object", 900, "--both-ways")
+    draw()
+    assert act(*both_ways).code == 0
+    whole = left_edges(long_job)
+    draw()
+    cvat.faults = [Fault("PATCH", ".*", 503, "away", times=1)]  # the first 200 are not written
+    ended = act(*both_ways, "--wait", 0)
+    assert ended.code == 4
+    assert "200 of 240 frames are tracked, and not all of it is written." in ended.log
+    cvat.faults = []
+    assert act("track", "--resume", ended.log.split("--resume ")[-1].split()[0]).code == 0
+    assert left_edges(long_job) == whole
+
+
+def test_both_ways_one_object_that_cannot_be_tracked_leaves_the_others_alone(
+    act, cvat, job, function
+):
+    high, low = [0, 3, 1, 4, 4, 5, 7, 6], [0, 3, 1, 4, 8, 5, 11, 6]
+    job.shapes = [
+        *(shape("mask", MASK, id=900 + n, frame=f, group=1) for n, f in enumerate((10, 14))),
+        shape("mask", high, id=910, group=2),
+        shape("mask", low, id=911, frame=16, group=2),
+    ]
+    function.errors[20, 12] = [{"code": "internal", "message": "It cannot be tracked."}] * 9
+    done = act(*TRACK, 10, "--target-frame", 18, "--both-ways")
+    assert done.code == 3
+    assert "It cannot be tracked." in done.out + done.log
+    other = sorted(s["frame"] for s in job.shapes if s["points"][-3] == 5)
+    assert other == list(range(10, 19))
+
+
+def test_a_seed_that_is_deleted_meanwhile_leaves_its_earlier_results_alone(
+    act, cvat, job, function
+):
+    job.shapes = [shape("mask", MASK, id=900)]
+    assert act(*TRACK, 10, "--target-frame", 13).code == 0
+    before = [s for s in job.shapes if s["id"] != 900]
+
+    def delete(frame, count):
+        job.shapes = [s for s in job.shapes if s["id"] != 900]
+
+    function.answers[20, 12] = {"type": "mask", "points": mask(9)}
+    function.refuse = delete
+    again = act(*TRACK, 10, "--target-frame", 13, "--replace")
+    assert "deleted in CVAT while it was tracked" in again.out
+    assert job.shapes == before
+
+
+def test_from_a_box_that_was_turned_the_object_goes_on_in_the_box_around_it(
+    act, cvat, job, function
+):
+    job.shapes = [shape("rectangle", [10.0, 10.0, 40.0, 16.0], id=900)]
+    assert act(*TRACK, 10, "--target-frame", 13).code == 0
+    turned = next(s for s in job.shapes if s["frame"] == 12)
+    turned["rotation"], turned["source"] = 90.0, "semi-auto"
+    as_turned = dict(turned)
+    function.bodies.clear()
+    assert act(*TRACK, 10, "--target-frame", 13, "--replace").code == 0
+    prompts = [s["points"] for body in function.bodies for s in body["shapes"] if s]
+    assert pytest.approx([24.0, -2.0, 30.0, 28.0]) in prompts  # the tracked box moved by 2
+    assert as_turned in job.shapes
+
+
+def test_the_box_of_a_keyframe_that_was_turned_is_upright_too(act, cvat, job, function):
+    box = [10.0, 10.0, 40.0, 16.0]
+    turned = keyframe(12, box, type="rectangle", rotation=90.0)
+    job.tracks = [track(keyframe(10, box, type="rectangle"), turned, id=5)]
+    assert act(*TRACK, 10, "--target-frame", 13).code == 0
+    prompts = [s["points"] for body in function.bodies for s in body["shapes"] if s]
+    assert pytest.approx([22.0, -2.0, 28.0, 28.0]) in prompts
+    kept = next(k for k in job.tracks[0]["shapes"] if k["frame"] == 12)
+    assert (kept["points"], kept["rotation"]) == (box, 90.0)
+
+
+@pytest.mark.parametrize("target", [100, 240])
+def test_a_track_that_ends_on_a_drawn_frame_is_closed_however_long_it_is(
+    act, cvat, long_job, target
+):
+    long_job.shapes = [
+        shape("polygon", POLYGON, id=900, frame=0, group=3),
+        shape("polygon", shifted(POLYGON, 5), id=901, frame=target, group=3),
+    ]
+    run = (*TRACK, 0, "--target-frame", target, "--object", 900, "--keyframes", CONVERT)
+    assert act(*run).code == 0
+    last, end = long_job.tracks[0]["shapes"][-2:]
+    assert [(k["frame"], k["outside"]) for k in (last, end)] == [
+        (target, False),
+        (target + 1, True),
+    ]
