@@ -16,6 +16,15 @@ from conftest import (
     track,
 )  # fmt: skip
 from standin_cvat import Fault, StandinJob
+from test_action_both_ways import Mover
+
+from cvat_action.job import Job, Label
+from cvat_action.journal import Journal, fill
+from cvat_action.look import Look, look_at
+from cvat_action.plan import Options, make_plan, plan_as_json
+from cvat_action.results import result_shape
+from cvat_action.tracking import Corrected, Tracked, TrackedObject
+from cvat_action.tracking import track as track_frames
 
 TRACK = ("track", "--job", 42, "--frame")
 CONVERT = "--convert-polygon-shapes-to-tracks"
@@ -168,3 +177,44 @@ def test_a_track_that_ends_on_a_drawn_frame_is_closed_however_long_it_is(
         (target, False),
         (target + 1, True),
     ]
+
+
+def stepping(folder):
+    """A plan of one mask from frame 0 to 8, and its journal."""
+    job = Job(1, 1, 0, 10, (Label(7, "car"),), (SIZE,))
+    seed = shape("mask", mask(100), id=5, frame=0)
+    plan = make_plan(job, look_at([("shapes", seed)], lambda s: True), Options(0, 8))
+    return job, seed, plan, Journal.begin(folder / "journal", plan_as_json(plan))
+
+
+def test_what_is_drawn_while_stepping_is_a_persons_in_the_next_run(tmp_path):
+    job, seed, plan, journal = stepping(tmp_path)
+    journal.close()
+    drawn = result_shape(plan, plan.seeds[0], 4, Tracked(mask(300), drawn=True), Look())
+    both = [("shapes", s) for s in (seed, {**drawn, "id": 9})]
+    again = make_plan(job, look_at(both, lambda s: True), Options(0, 8, replace=True))
+    assert [(c.frame, list(c.points)) for c in again.seeds[0].corrections] == [(4, mask(300))]
+    assert not any(again.earlier.values())  # nothing of it is to be replaced
+
+
+def test_what_is_hidden_while_stepping_is_still_hidden_when_the_run_goes_on(tmp_path):
+    job, _, plan, journal = stepping(tmp_path)
+
+    def ask(frame, objects):
+        return [Corrected(0, None)] if frame == 3 else None
+
+    def keep(frame):
+        journal.frame(frame, objects)
+        if frame == 5:
+            raise KeyboardInterrupt
+
+    objects = [TrackedObject(s) for s in plan.seeds]
+    track_frames(Mover(), job, objects, plan.frames, on_frame=ask, keep=keep)
+    journal.close()
+    journal, record = Journal.go_on(tmp_path / "journal")
+    objects = [TrackedObject(s) for s in plan.seeds]
+    record.states = [None] * len(record.states)  # as without a server
+    fill(record, tmp_path / "journal", objects, TrackedObject)
+    track_frames(Mover(), job, objects, plan.frames[len(record.done) :])
+    journal.close()
+    assert {f for f, t in objects[0].frames.items() if t.points is not None} == {1, 2}
