@@ -124,7 +124,7 @@ def test_meta_s_models_take_them(tmp_path: Path, repository: Path) -> None:
 
 
 def test_the_models_own_values_are_no_options(micro_files: ModelFiles) -> None:
-    plain, named = model_with(micro_files), model_with(micro_files, image_size=320, memory_frames=7)
+    plain, named = model_with(micro_files), model_with(micro_files, image_size=384, memory_frames=7)
     assert plain.fingerprint == named.fingerprint
     assert plain.layout == named.layout
 

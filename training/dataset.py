@@ -24,7 +24,7 @@ from training.clips import Clip, Pictures, draw_clip
 from training.composites import draw_composite
 from training.covers import cover_by_chance
 
-SIDE = 320  # of the square pictures that the model sees
+SIDE = 384  # of the square pictures that the model sees
 FOLDER = Path("out/training")
 # Training seeds start here; the evaluation's seeds are below (training/evaluation_set.py).
 FIRST_SEED = 1_000_000
@@ -53,11 +53,11 @@ class Kind:
 
 
 KINDS = {
-    "drawn": Kind(8, 600, 0.35, 3, FIRST_SEED, composite=False),
-    "drawn_long": Kind(20, 200, 0.7, 9, 2 * FIRST_SEED, composite=False),
-    "mottled": Kind(8, 200, 0.35, 3, 4 * FIRST_SEED, composite=False, pictures="mottled"),
-    "composite": Kind(10, 800, 0.15, 3, 5 * FIRST_SEED, composite=True, area=370 * 370),
-    "composite_long": Kind(22, 200, 0.5, 12, 6 * FIRST_SEED, composite=True, area=340 * 340),
+    "drawn": Kind(8, 1500, 0.35, 3, FIRST_SEED, composite=False),
+    "drawn_long": Kind(20, 600, 0.7, 9, 2 * FIRST_SEED, composite=False),
+    "mottled": Kind(8, 400, 0.35, 3, 4 * FIRST_SEED, composite=False, pictures="mottled"),
+    "composite": Kind(10, 3000, 0.15, 3, 5 * FIRST_SEED, composite=True, area=370 * 370),
+    "composite_long": Kind(22, 1000, 0.5, 12, 6 * FIRST_SEED, composite=True, area=340 * 340),
 }
 DRAWN_KINDS = tuple(name for name, kind in KINDS.items() if not kind.composite)
 

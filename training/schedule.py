@@ -14,17 +14,17 @@ from training.dataset import DRAWN_KINDS, SIDE
 
 # The last part of the steps, in which the rate falls to 0: from nothing, and of trained weights,
 # which a constant rate only shakes.
-DECAY_SHARE, CONTINUED_DECAY_SHARE = 0.3, 0.7
+DECAY_SHARE, CONTINUED_DECAY_SHARE = 0.3, 0.8
 SMALL_UNTIL, LONG_FROM = 0.35, 0.6  # shares of a training from nothing
-MEDIUM, MEDIUM_UNTIL = 256, 0.7  # pixels at most of the cost of SIDE, until this share of the steps
-ALONE_SHARE = 0.15
+MEDIUM, MEDIUM_UNTIL = 320, 0.35  # pixels of a side until this share of the steps; then SIDE
+ALONE_SHARE = 0.25
 # Stocks by share of the batches.
 MIXTURE = {
-    "composite": 0.48,
-    "composite_long": 0.22,
+    "composite": 0.42,
+    "composite_long": 0.26,
     "drawn": 0.13,
-    "drawn_long": 0.1,
-    "mottled": 0.07,
+    "drawn_long": 0.14,
+    "mottled": 0.05,
 }
 
 

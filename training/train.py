@@ -40,7 +40,7 @@ from training.schedule import ALONE_SHARE, CONTINUED_DECAY_SHARE, rate_at, servi
 from training.validate import score_of
 
 PEAK_RATE = {"Muon": 3e-3, "AdamW": 1e-3}
-CONTINUED_RATE = 0.35  # of the peak, for weights that can track already
+CONTINUED_RATE = 0.2  # of the peak, for weights that can track already
 WEIGHT_DECAY = 0.02
 WARM_UP, CONTINUED_WARM_UP = 300, 100  # steps
 EARLY_STEPS = 2000  # over which the evened-out loss and the guides fade in a training from nothing
