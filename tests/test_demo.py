@@ -149,7 +149,7 @@ def test_the_pictures_of_first_masks_show_what_was_found(
         picture = cv2.imread(str(path)).astype(int)
         plain = cv2.resize(frame, picture.shape[1::-1], interpolation=cv2.INTER_AREA)
         changed = (abs(picture - plain).max(axis=2) > 40).mean()
-        assert 0.005 < changed < 0.9, name
+        assert 0.005 < changed < 0.99, name
         assert path.stat().st_size < 200_000
 
 
