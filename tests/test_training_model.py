@@ -272,9 +272,9 @@ def test_stored_weights_are_warmed_up(stocks) -> None:
     training.advance(stocks)
     change = max((v - before[k]).abs().max() for k, v in training.model.state_dict().items())
     assert 0 < change < 1e-3
-    training.step = 250
+    training.step = 150
     assert training.rate == training_program.CONTINUED_RATE
-    training.step = 650
+    training.step = 600
     assert training.rate == pytest.approx(training_program.CONTINUED_RATE / 2)
 
 
