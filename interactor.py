@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The flow of one request of CVAT's interactor: clicks on one image to the mask of the object.
 
-CVAT sends all clicks every time, and nothing is remembered between two requests but for speed. So
-what the earlier clicks found, which corrects the mask from click to click, is worked out again in
-an order of its own: docs/interactor.md, "Click by click".
+CVAT sends all clicks with every request, and the answer depends on the request alone: caches only
+save time. SAM 2 refines a mask click by click, each from the logits of the step before, so every
+request replays its clicks. CVAT does not say in which order they were made, so their order is a
+fixed one: docs/interactor.md, "Click by click".
 """
 
 from collections.abc import Iterator
@@ -20,12 +21,12 @@ from sam2_tracker.errors import AllObjectsFailed, BadShape, ModelFailure, Object
 from sam2_tracker.everything import (
     POINTS_PER_BATCH,
     Everything,
+    box_nms,
     inclusive_box,
-    without_duplicates,
 )
 from sam2_tracker.frame_cache import Frame, FrameCache
 from sam2_tracker.models import model_files
-from sam2_tracker.out_of_memory import run_twice
+from sam2_tracker.out_of_memory import retry_after_release
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import Bitmap
 from sam2_tracker.stopwatch import Stopwatch
@@ -81,7 +82,7 @@ class Interactor:
         Raises RequestError, and of that TooLarge where it takes longer than the time budget.
         """
         watch, check = watch or Stopwatch(), self.budget.begin()
-        return run_twice(lambda: self._click(request, watch, check), self._release_memory)
+        return retry_after_release(lambda: self._click(request, watch, check), self._release_memory)
 
     def find_all(
         self, image: bytes, wanted: Everything, watch: Stopwatch | None = None
@@ -91,7 +92,7 @@ class Interactor:
         The text is empty, or says why there are none and what to ask for. Raises as `click`.
         """
         watch, check = watch or Stopwatch(), self.budget.begin()
-        return run_twice(
+        return retry_after_release(
             lambda: self._find_all(self._open(image, watch), wanted, watch, check),
             self._release_memory,
         )
@@ -174,7 +175,7 @@ class Interactor:
             features = self._encode(frame, watch)
             with watch.phase("start"):
                 masks, nearest = self._look_everywhere(frame, features, wanted, check)
-            kept = without_duplicates(
+            kept = box_nms(
                 [mask.box for mask in masks], [mask.iou for mask in masks], wanted.box_nms_thresh
             )[: self._settings.max_objects]
             watch.objects = watch.started = len(kept)

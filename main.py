@@ -38,8 +38,8 @@ RUNNING = ("version", "model", "fingerprint", "device", "precision", "store")
 def init_context(context: Any) -> None:
     """Loads and warms up the model; Nuclio sends no request before this is over.
 
-    Raises ConfigurationError after logging its sentence: of what is raised here, Nuclio's own log
-    keeps nothing.
+    Raises ConfigurationError, after logging its message: Nuclio does not log an exception that is
+    raised here.
     """
     try:
         _start(context)
@@ -173,8 +173,10 @@ def _click(interactor: Interactor, settings: Settings, event: Any, watch: Stopwa
 
 
 def _cause(error: RequestError) -> str:
-    """For the log. What is wrong with an object can quote its points: its code must do there; and
-    what a decoder says can quote the image."""
+    """The cause for the log, without content of the request.
+
+    An object's message can quote its points, and a decoder's exception can quote the image.
+    """
     if isinstance(error, AllObjectsFailed):
         return "every object failed"
     if isinstance(error, StoreUnavailable) and error.__cause__ is not None:

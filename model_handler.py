@@ -35,7 +35,11 @@ from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import Recall, recall
 from sam2_tracker.models import ModelFiles
-from sam2_tracker.modules.image_resize import image_to_pixels, image_to_smooth_pixels
+from sam2_tracker.modules.image_resize import (
+    antialias_device,
+    image_to_pixels,
+    image_to_smooth_pixels,
+)
 from sam2_tracker.out_of_memory import memory_errors
 from sam2_tracker.shapes import Bitmap, Box
 
@@ -122,6 +126,13 @@ class _Heads:
     pointers: Tensor
     object_scores: Tensor
     """Logits (objects, 1)."""
+
+
+def prediction_of(result: Result) -> Prediction:
+    """Raises the ModelFailure that the result is."""
+    if not isinstance(result, Prediction):
+        raise result
+    return result
 
 
 class ModelHandler:
@@ -224,14 +235,13 @@ class ModelHandler:
         size = self.network.image_size
         if mask.shape == (size, size):
             return mask
-        # CUDA's kernel has no room for a reduction of more than about 180 to 1.
-        device = self.device if max(mask.shape) <= 64 * size else torch.device("cpu")
+        device = antialias_device(max(mask.shape), size, self.device)
         with self._inference():
             full = torch.from_numpy(mask)[None, None].to(device).float()
             resized = F.interpolate(
                 full, size=(size, size), mode="bilinear", align_corners=False, antialias=True
             )[0, 0]
-            # Of an object too small for the cut the strongest pixels stay: it can be followed.
+            # Cut at 0.5, or at the maximum if that is lower: a tiny object keeps its best pixels.
             return (resized >= resized.max().clamp(max=0.5)).cpu().numpy()
 
     def decode(
@@ -402,7 +412,7 @@ class ModelHandler:
         sparse, dense = network.sam_prompt_encoder(
             points=(points["point_coords"], points["point_labels"]), boxes=None, masks=previous
         )
-        # What a video's first frame has in the place of a memory.
+        # SAM 2 adds this where there is no memory, as on the first frame of a video.
         levels = [*frame.levels[:-1], frame.levels[-1] + network.no_mem_embed]
         maps = [
             _to_map(level, size)
@@ -541,8 +551,8 @@ class ModelHandler:
         pointers = torch.stack([torch.stack(each.pointers) for each in recalls])
         if network.add_tpos_enc_to_obj_ptrs:
             distances = torch.tensor([each.distances for each in recalls], device=self.device)
-            # SAM 2 scales by what it remembers at most, or the video's length if that is less: here
-            # as in a long video, for it must not depend on how far the track has come.
+            # SAM 2 divides by the most pointers it can use, or by the video's length if that is
+            # smaller. Here it is always the former, so that a step does not depend on the length.
             projected = network.proj_tpos_enc_in_obj_ptrs
             time = get_1d_sine_pe(
                 distances / layout.pointers,
@@ -559,7 +569,7 @@ class ModelHandler:
     def _results(
         self, heads: _Heads, memories: Tensor, *, drawn: bool = False, with_candidates: bool = False
     ) -> list[Result]:
-        """drawn: a mask is what its drawer says it is, so its score is 1."""
+        """drawn: the masks are the prompts themselves, so their score is 1."""
         # bfloat16 on every device, also before its first use: as the official predictor keeps it.
         memories = memories.to(torch.bfloat16).flatten(2)  # a map is a row of tokens
         ious, best = heads.ious.max(dim=1)

@@ -8,7 +8,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from model_handler import FrameFeatures, ModelHandler, ModelInfo, Prediction, Prompt, Result
+from model_handler import (
+    FrameFeatures,
+    ModelHandler,
+    ModelInfo,
+    Prediction,
+    Prompt,
+    Result,
+    prediction_of,
+)
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import (
     AllObjectsFailed,
@@ -25,7 +33,7 @@ from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
 from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
-from sam2_tracker.out_of_memory import run_twice
+from sam2_tracker.out_of_memory import retry_after_release
 from sam2_tracker.protocol import (
     Adoption,
     Answer,
@@ -130,7 +138,7 @@ class Tracker:
         """
         watch = watch or Stopwatch()
         # Nothing was saved, so the request can be repeated.
-        return run_twice(lambda: self._track(request, watch), self._release_memory)
+        return retry_after_release(lambda: self._track(request, watch), self._release_memory)
 
     def _track(self, request: TrackRequest, watch: Stopwatch) -> list[Answer]:
         objects = [_to_object(entry) for entry in request.entries]
@@ -190,7 +198,7 @@ class Tracker:
                 features = self._model.encode(image)
             with watch.phase("start"):
                 started = self._model.start(features, prompts, width=side, height=side)[0]
-            seen = _sound(started).seen
+            seen = prediction_of(started).seen
             bank = start_bank("official", seen)
             for _ in range(memories - 1):
                 bank = remember(bank, seen, layout)
@@ -408,7 +416,7 @@ def _restore(objects: Sequence[_Object], states: list[TrackState | StateGone]) -
     for each, state in zip(waiting, states, strict=True):
         if isinstance(state, TrackState):
             each.state = state
-        elif not isinstance(each.entry, Lent):  # else the object that adopts it fails
+        elif not isinstance(each.entry, Lent):  # a lent state: its adopter fails (_adopt)
             each.fail(state)
 
 
@@ -509,9 +517,3 @@ def _known(each: _Object) -> TrackState:
     if each.state is None:
         raise TrackerError("Nothing is remembered of the object.")
     return each.state
-
-
-def _sound(result: Result) -> Prediction:
-    if not isinstance(result, Prediction):
-        raise result
-    return result

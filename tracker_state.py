@@ -12,8 +12,8 @@ writes are all correct without a lock.
 A state is good as long as its head and every memory frame it names are in the store, also where a
 worker has the frames in its cache: so all workers give the same answer. Where one track is
 continued in two branches, the branch that runs ahead removes frames that the other one may still
-need: a branch that is more than RETAINED steps behind is gone. Frames that a person drew are never
-removed before their time; they may serve several tracks.
+need: a branch that is more than RETAINED steps behind can no longer be continued. Frames that a
+person drew are never removed before their time; they may serve several tracks.
 """
 
 import hashlib
@@ -169,7 +169,7 @@ class StateStore:
                 elif self._is_due(references[memory.id], expires_at):
                     references[memory.id] = replace(references[memory.id], expires_at=expires_at)
                     extend[self._frame_key(references[memory.id].id)] = None
-            leaving, stale = self._leave(state, references)
+            leaving, stale = self._leave(state)
             chain = (*state.heads, hash_id(id_))
             head = _bank_to_head(state, references, leaving, chain[-RETAINED - 1 :])
             heads[self._head_key(hash_id(id_))] = write_head(id_, head)
@@ -195,9 +195,7 @@ class StateStore:
     def _is_due(self, reference: FrameReference, expires_at: int) -> bool:
         return reference.expires_at < expires_at - (1 - RENEW_BELOW) * self._ttl_seconds
 
-    def _leave(
-        self, state: TrackState, references: Mapping[str, FrameReference]
-    ) -> tuple[tuple[Leaving, ...], list[str]]:
+    def _leave(self, state: TrackState) -> tuple[tuple[Leaving, ...], list[str]]:
         """The frames that have left use, and the ids of those that are now removed."""
         bank, used = state.bank, {memory.id for memory in state.bank.memories}
         left = [reference.id for name, reference in state.references.items() if name not in used]

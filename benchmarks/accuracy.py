@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.models import MICRO, benchmark_files
 from benchmarks.plan import Clock, Plan, Report
 from benchmarks.runners import mean_iou
-from model_handler import ModelHandler, Prediction, Result
+from model_handler import ModelHandler, prediction_of
 from sam2_tracker.memory_bank import MemoryBank, start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
@@ -160,25 +160,18 @@ def tracked(model: ModelHandler, clip: Clip) -> NDArray[np.bool_]:
     for index, pixels in enumerate(clip.frames):
         frame = model.encode(Image.fromarray(pixels))
         if banks:
-            found = [sound(result) for result in model.step(frame, banks)]
+            found = [prediction_of(result) for result in model.step(frame, banks)]
             banks = [
                 remember(bank, each.seen, model.layout)
                 for bank, each in zip(banks, found, strict=True)
             ]
         else:
             started = model.start(frame, list(clip.masks[0]), width=width, height=height)
-            found = [sound(result) for result in started]
+            found = [prediction_of(result) for result in started]
             banks = [start_bank(POLICY, each.seen) for each in found]
         logits = [each.logits for each in found]
         masks[index] = list(model.logits_to_bitmaps(logits, width=width, height=height))
     return masks
-
-
-def sound(result: Result) -> Prediction:
-    """Raises ModelFailure."""
-    if not isinstance(result, Prediction):
-        raise result
-    return result
 
 
 @cache

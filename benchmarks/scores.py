@@ -29,7 +29,7 @@ from scipy.stats import rankdata
 from benchmarks.origin import BUNDLED, origin_of
 from benchmarks.report import table
 from benchmarks.session import RealClip, read_clip
-from model_handler import ModelHandler, Prediction, Result
+from model_handler import ModelHandler, Result, prediction_of
 from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
@@ -93,13 +93,13 @@ def follow(model: Watched, clip: Clip | RealClip) -> list[Row]:
     rows: list[Row] = []
     frame = model.encode(Image.fromarray(clip.frames[0]))
     started = model.start(frame, list(clip.masks[0]), width=width, height=height)
-    banks = [start_bank(Settings().memory_policy, _sound(each).seen) for each in started]
-    areas = [[float(_sound(each).seen.area)] for each in started]
-    last: list[Any] = [_sound(each).logits > 0 for each in started]
+    banks = [start_bank(Settings().memory_policy, prediction_of(each).seen) for each in started]
+    areas = [[float(prediction_of(each).seen.area)] for each in started]
+    last: list[Any] = [prediction_of(each).logits > 0 for each in started]
     for number in range(1, len(clip.frames)):
         frame = model.encode(Image.fromarray(clip.frames[number]))
         for index in range(count):  # one by one, so that the heads are those of this object
-            each = _sound(model.step(frame, [banks[index]])[0])
+            each = prediction_of(model.step(frame, [banks[index]])[0])
             (bitmap,) = model.logits_to_bitmaps([each.logits], width=width, height=height)
             truth = clip.masks[number, index]
             row = signals_of(model.heads, each.score, areas[index], last[index])
@@ -229,12 +229,6 @@ def _iou(one: Any, other: Any) -> float:
 
 def _smaller_over_larger(one: float, other: float) -> float:
     return min(one, other) / max(one, other) if one and other else 0.0
-
-
-def _sound(result: Result) -> Prediction:
-    if not isinstance(result, Prediction):
-        raise result
-    return result
 
 
 if __name__ == "__main__":

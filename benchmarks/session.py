@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model_handler import FrameFeatures, ModelHandler, Prediction, Result
+from model_handler import FrameFeatures, ModelHandler, prediction_of
 from sam2_tracker.mask_logits import logits_to_bitmaps
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import remember
@@ -53,14 +53,14 @@ class Session:
         (result,) = self._model.start(
             self._features[frame], [mask], width=self._width, height=self._height
         )
-        return start_bank(self._policy, _sound(result).seen)
+        return start_bank(self._policy, prediction_of(result).seen)
 
     def anew(self, drawn: Mapping[int, Bitmap]) -> Found:
         """Each drawn frame starts the object anew, up to the next one."""
         found, starts = Found(), sorted(drawn)
         for start, end in zip(starts, [*starts[1:], self.count], strict=True):
             self._draw(found, start, drawn[start])
-            self._follow(found, self.start(start, drawn[start]), start, range(start + 1, end))
+            self._follow(found, self.start(start, drawn[start]), range(start + 1, end))
         return found
 
     def joined(self, drawn: Mapping[int, Bitmap]) -> Found:
@@ -69,7 +69,7 @@ class Session:
         bank = self.start(starts[0], drawn[starts[0]])
         self._draw(found, starts[0], drawn[starts[0]])
         for start, end in zip(starts, [*starts[1:], self.count], strict=True):
-            bank = self._follow(found, bank, start, range(start + 1, end))
+            bank = self._follow(found, bank, range(start + 1, end))
             if end in drawn:
                 bank = correct_bank(bank, self.start(end, drawn[end]), distance=1)
                 self._draw(found, end, drawn[end])
@@ -92,19 +92,17 @@ class Session:
             end = self.count if right is None else right
             if left is not None:
                 bank = _adopt(banks, left, 1)
-                self._follow(forward, bank, left, range(first, end))
+                self._follow(forward, bank, range(first, end))
             if right is not None:
                 bank = _adopt(banks, right, -1)
-                self._follow(backward, bank, right, range(end - 1, first - 1, -1))
+                self._follow(backward, bank, range(end - 1, first - 1, -1))
             _merge(found, forward, backward, range(first, end))
         return found
 
-    def _follow(
-        self, found: Found, bank: MemoryBank, start: int, frames: Sequence[int]
-    ) -> MemoryBank:
+    def _follow(self, found: Found, bank: MemoryBank, frames: Sequence[int]) -> MemoryBank:
         for frame in frames:
             (result,) = self._model.step(self._features[frame], [bank])
-            prediction = _sound(result)
+            prediction = prediction_of(result)
             bank = remember(bank, prediction.seen, self._model.layout)
             (found.masks[frame],) = logits_to_bitmaps(
                 [prediction.logits], width=self._width, height=self._height, packed=False
@@ -149,9 +147,3 @@ def _merge(found: Found, forward: Found, backward: Found, frames: Sequence[int])
     for number, frame in enumerate(frames):
         source = forward if number < switch else backward
         found.masks[frame], found.scores[frame] = source.masks[frame], source.scores[frame]
-
-
-def _sound(result: Result) -> Prediction:
-    if not isinstance(result, Prediction):
-        raise result
-    return result

@@ -32,7 +32,7 @@ from benchmarks.models import EFFICIENTTAM, META, MICRO, benchmark_files
 from benchmarks.origin import origin_of
 from benchmarks.runners import fill_store
 from benchmarks.summary import Interval, median_interval, paired_ratio
-from model_handler import FrameFeatures, ModelHandler, Prediction
+from model_handler import FrameFeatures, ModelHandler, prediction_of
 from sam2_tracker.image_decoding import decode_image
 from sam2_tracker.memory_bank import MemoryBank, MemoryFrame, MemoryLayout, Observation, start_bank
 from sam2_tracker.memory_cache import MemoryCache
@@ -88,7 +88,7 @@ class Bench:
         synchronise(self.model.device)
         begin = self.clock()
         for bank, result in zip(fresh, self.model.step(self.frame, fresh), strict=True):
-            remember(bank, _sound(result).seen, self.model.layout)
+            remember(bank, prediction_of(result).seen, self.model.layout)
         synchronise(self.model.device)
         return self.clock() - begin
 
@@ -339,7 +339,7 @@ def _bench(files: ModelFiles, precision: str) -> Bench:
     clip = encoded_clip(width=WIDTH, height=HEIGHT, objects=4, image_format="JPEG")
     frames = [model.encode(decode_image(clip.image(index), max_megapixels=1)) for index in range(2)]
     started = model.start(frames[0], list(clip.masks), width=WIDTH, height=HEIGHT)
-    seen = tuple(_sound(result).seen for result in started)
+    seen = tuple(prediction_of(result).seen for result in started)
     return Bench(model=model, cache=cache, frame=frames[1], seen=seen)
 
 
@@ -355,12 +355,6 @@ def _row(name: str, ours: list[float], theirs: list[float], limit: float | None 
             median_interval([1000 * (a - b) for a, b in zip(ours, theirs, strict=True)])
         ),
     }
-
-
-def _sound(result: Any) -> Prediction:
-    if not isinstance(result, Prediction):
-        raise result
-    return result
 
 
 if __name__ == "__main__":

@@ -109,9 +109,10 @@ def _make_sure(
     frames: Sequence[int],
     pace: Pace,
 ) -> Run | None:
-    """Decides which drawings are the objects', by the rule of tracking forwards.
+    """Decides for every unsure drawing whether it shows the object.
 
-    Gives a run that failed, with nothing done.
+    It does if the object, tracked forwards, is found there. Returns the run if that tracking
+    fails, else None.
     """
     unsure = {o.seed.ref: {f for f, c in o.corrections.items() if not c.sure} for o in objects}
     asked = [o for o in objects if unsure[o.seed.ref]]
@@ -134,7 +135,7 @@ def _make_sure(
 def _prepare(loop: Loop, objects: Sequence[TrackedObject], frames: Sequence[int]) -> list[_Gap]:
     """Starts every drawn shape on its frame and lets each stand on the others."""
     order = [objects[0].seed.frame, *frames] if objects else []
-    # A distance counts the frames that are tracked: deleted ones are none.
+    # A distance counts tracked frames only: deleted frames are not tracked.
     place = {frame: number for number, frame in enumerate(order)}
     drawn = [_drawings(o, place) for o in objects]
     loop.start([each for one in drawn for each in one.values() if each is not None])

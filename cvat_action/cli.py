@@ -31,8 +31,8 @@ from cvat_sdk.exceptions import ApiException
 from cvat_action import commands, report
 from cvat_action.commands import COMPLETE, FAILED, INCOMPLETE, INTERRUPTED, RESUMABLE, Output
 from cvat_action.errors import ActionError
+from cvat_action.geometry import TRACKABLE
 from cvat_action.plan import MOST_FOUND, Options
-from cvat_action.selection import TRACKABLE
 from cvat_action.server import AWAY, READ_SECONDS, Server, no_cvat
 from cvat_action.tracking import Pace, Patience
 from cvat_action.undo import undo
@@ -554,7 +554,7 @@ def _add_how_it_runs(add: Callable[..., object]) -> None:
     )
     add(
         "--wait",
-        type=_not_negative,
+        type=_seconds_or_none,
         default=Pace.wait,
         metavar="S",
         help="wait this long in all for a server or function that is away (default: %(default)g)",
@@ -639,17 +639,21 @@ def _positive(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    value = _seconds_or_none(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
     return value
 
 
-def _not_negative(text: str) -> float:
-    return 0.0 if text.strip("0.") == "" and text else _seconds(text)
+def _seconds_or_none(text: str) -> float:
+    """0: no seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
 
 
 def _configure_logging(options: argparse.Namespace) -> None:

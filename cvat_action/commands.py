@@ -22,7 +22,8 @@ from cvat_action.plan import wants_whole as wants
 from cvat_action.receipt import Receipt, numbers_of_seeds, read_undo, receipts_folder
 from cvat_action.run import Outcome, run_plan
 from cvat_action.selection import Seed
-from cvat_action.server import Function, Server, ServerTracker, choose_function
+from cvat_action.server import Function, Server, choose_function
+from cvat_action.server_tracker import ServerTracker
 from cvat_action.sinks import CvatSink, Sink
 from cvat_action.tracking import Pace, TrackedObject, Tracker
 
@@ -92,11 +93,13 @@ def run_track(
             "tracker anew, or click on the objects in CVAT with an interactor."
         )
     finder = _finder(server, job, options, chosen, pace)
-    look = server.first_look(job.id, wants(options))
-    found = first_ones(finder, lambda: ServerTracker(server, job, chosen), job, look, options, pace)
+    snapshot = server.first_snapshot(job.id, wants(options))
+    found = first_ones(
+        finder, lambda: ServerTracker(server, job, chosen), job, snapshot, options, pace
+    )
     plan = make_plan(
         job,
-        look,
+        snapshot,
         options,
         server=server.host,
         function=chosen.id,
@@ -222,7 +225,7 @@ def go(
     enter = None
     if finder and plan.options.every:
         enter = Newcomers(
-            finder, tracker, plan.job, plan.options, plan.frames, sink.look, make, pace
+            finder, tracker, plan.job, plan.options, plan.frames, sink.snapshot, make, pace
         )
     done: list[int] = []
     if record:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import (
+    TRACKABLE,
     bounding_box,
     boxes_iou,
     points_fault,
@@ -21,7 +22,6 @@ from cvat_action.geometry import (
     size_fault,
 )
 from cvat_action.job import Job, Wire
-from cvat_action.selection import TRACKABLE
 
 SAME = 0.5
 """IoU from which on two outlines on one frame are the same object"""

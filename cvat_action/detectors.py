@@ -12,7 +12,8 @@ from cvat_action.errors import ActionError
 from cvat_action.formats.coco import Result
 from cvat_action.job import Job, Wire
 from cvat_action.plan import Options
-from cvat_action.server import Function, HttpFailure, Server, call_failure
+from cvat_action.server import Function, HttpFailure, Server
+from cvat_action.server_tracker import call_failure
 from cvat_action.tracking import Cure, Pace, Patience
 
 logger = logging.getLogger(__name__)

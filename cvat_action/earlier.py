@@ -14,8 +14,8 @@ from cvat_action.errors import ActionError
 from cvat_action.geometry import Box, bounding_box, boxes_iou
 from cvat_action.identity import free_number, mark_of, number_of_drawing
 from cvat_action.job import Job
-from cvat_action.look import Kind, Known, Look, kind_of
 from cvat_action.selection import Seed
+from cvat_action.snapshot import Kind, Known, Snapshot, kind_of
 from cvat_action.tracking import SAME_OBJECT
 
 Found = dict[int, dict[int, list[Known]]]
@@ -61,7 +61,7 @@ def _number_of(seed: Seed, receipts: Mapping[int, int]) -> tuple[int, bool]:
 
 
 def earlier_results(
-    job: Job, look: Look, seeds: Sequence[Seed], frames: Sequence[int]
+    job: Job, snapshot: Snapshot, seeds: Sequence[Seed], frames: Sequence[int]
 ) -> tuple[tuple[Seed, ...], Found]:
     """The seeds and the automatic shapes of earlier runs on `frames` (in the order of tracking).
 
@@ -72,11 +72,11 @@ def earlier_results(
     if not found:
         return tuple(seeds), found
     wanted = set(frames)
-    known_numbers = set(found) | _numbers_of_others(look, seeds)
+    known_numbers = set(found) | _numbers_of_others(snapshot, seeds)
     unclear: dict[Kind, dict[int, list[Known]]] = {
         kind_of(s.wire): {} for s in seeds if not s.is_track
     }
-    for k in look.shapes.values():
+    for k in snapshot.shapes.values():
         if not k.auto or k.frame not in wanted:
             continue
         if k.mark and k.mark.number in found:
@@ -85,20 +85,20 @@ def earlier_results(
             unclear[k.kind].setdefault(k.frame, []).append(k)
     renamed: dict[int, int] = {}
     for kind, on_frame in unclear.items():
-        chains = _chains(look, seeds, kind)
+        chains = _chains(snapshot, seeds, kind)
         for frame in frames:
             if frame in on_frame:
                 _follow(job, kind, frame, on_frame[frame], chains, found, renamed)
     return tuple(
         replace(s, number=renamed.get(s.number, s.number)) for s in seeds
-    ), _under_new_numbers(found, renamed, look, wanted)
+    ), _under_new_numbers(found, renamed, snapshot, wanted)
 
 
-def _numbers_of_others(look: Look, seeds: Sequence[Seed]) -> set[int]:
+def _numbers_of_others(snapshot: Snapshot, seeds: Sequence[Seed]) -> set[int]:
     """Numbers of the objects on the seeds' frames that are not part of the run."""
     on = {s.frame for s in seeds}
     numbers = set()
-    for shape in look.whole.values():
+    for shape in snapshot.whole.values():
         if shape["frame"] in on:
             mark = mark_of(shape.get("score"), shape["frame"])
             numbers.add(
@@ -109,14 +109,14 @@ def _numbers_of_others(look: Look, seeds: Sequence[Seed]) -> set[int]:
     return numbers
 
 
-def _chains(look: Look, seeds: Sequence[Seed], kind: Kind) -> list[_Chain]:
+def _chains(snapshot: Snapshot, seeds: Sequence[Seed], kind: Kind) -> list[_Chain]:
     own = [s for s in seeds if not s.is_track and kind_of(s.wire) == kind]
     ids = {s.wire["id"] for s in own}
     frames = {s.frame for s in own}
     chains = [_Chain(bounding_box(s.type, s.points), s.number) for s in own]
     return chains + [
         _Chain(k.box, 0)
-        for k in look.shapes.values()
+        for k in snapshot.shapes.values()
         if k.kind == kind and k.frame in frames and k.id not in ids
     ]
 
@@ -164,14 +164,14 @@ def _follow(
 
 
 def _under_new_numbers(
-    found: Found, renamed: dict[int, int], look: Look, wanted: set[int]
+    found: Found, renamed: dict[int, int], snapshot: Snapshot, wanted: set[int]
 ) -> Found:
     """`found` under the numbers that seeds took over, with all marked shapes of these."""
     if not renamed:
         return found
     result = {renamed.get(number, number): on_frame for number, on_frame in found.items()}
     new = set(renamed.values())
-    for k in look.shapes.values():
+    for k in snapshot.shapes.values():
         if k.auto and k.mark and k.mark.number in new and k.frame in wanted:
             result[k.mark.number].setdefault(k.frame, []).append(k)
     return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks of CVAT points (contract section 6)."""
+"""Checks of points in CVAT's forms: mask runs with a box, a flat polygon, a rectangle."""
 
 import math
 from array import array
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in continuous image coordinates"""
+TRACKABLE = ("mask", "polygon", "rectangle")
+"""types of the shapes that can be tracked"""
 MOST_OUTSIDE = 10
 """image sides that a point may lie off; farther ones are no drawing, and cost memory to fill"""
 
@@ -19,8 +21,8 @@ MOST_OUTSIDE = 10
 def points_fault(kind: str, points: object, width: int, height: int) -> str | None:
     """What is wrong with points that came over the wire, as the end of a sentence; else None.
 
-    CVAT's server stores a wrong run sum or a box outside the image without a word, and then shows
-    and exports it broken (contract 6.1, 11.2), so nothing is written that was not looked at here.
+    CVAT's server checks neither the sum of the runs nor the image's bounds: it stores such a mask,
+    then shows and exports it broken. So all points are checked here before they are written.
     """
     if not isinstance(points, list | array) or not {type(p) for p in points} <= {int, float}:
         return "points that are not a list of numbers"
@@ -74,7 +76,7 @@ def points_in_image(kind: str, points: Sequence[float], width: int, height: int)
 def points_to_bitmap(
     kind: str, points: Sequence[float], width: int, height: int
 ) -> NDArray[np.bool_]:
-    """(height, width) bitmap for looking at (previews, COCO boxes); polygons within a pixel."""
+    """(height, width) bitmap for previews and overlaps; polygons within a pixel."""
     if kind == "mask":
         return decode_mask([int(p) for p in points], image_width=width, image_height=height)
     bitmap = np.zeros((height, width), dtype=np.uint8)

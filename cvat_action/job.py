@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is known of a job: its frames, their sizes, its labels (contract section 11.1).
+"""What is known of a job: its frames, their sizes, its labels.
 
 A frame number is always the one that CVAT's page shows: relative to the task, after start frame and
 frame step. The data meta's own `start_frame` and `stop_frame` are numbers of the source video
@@ -13,7 +13,7 @@ from typing import Any
 from cvat_action.errors import ActionError
 
 Wire = dict[str, Any]
-"""A JSON object as CVAT's REST API gives and takes it (contract section 6.4)."""
+"""A JSON object as CVAT's REST API gives and takes it."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from cvat_action.results import Written
 from cvat_action.selection import Seed
 from cvat_action.tracking import Tracked, TrackedObject, compact
 
-VERSION = 3
+VERSION = 4
 OWNER_ONLY = 0o600
 
 
@@ -206,7 +206,7 @@ def is_held(path: Path) -> bool:
     except ActionError:
         return True
     except OSError:
-        pass  # whoever works with it says why it cannot be read or written
+        pass  # not locked; whoever opens it next says why it cannot be opened
     return False
 
 

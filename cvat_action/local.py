@@ -22,11 +22,11 @@ from cvat_action.formats import check_output, read_document, read_results, write
 from cvat_action.formats.document import Document, local_job
 from cvat_action.job import Job, check_range
 from cvat_action.journal import Journal
-from cvat_action.look import annotations_to_look
 from cvat_action.media import Media, open_media
 from cvat_action.newcomers import Finder, first_ones
 from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
 from cvat_action.sinks import FileSink
+from cvat_action.snapshot import annotations_to_snapshot
 from cvat_action.stepper import Stepper
 from cvat_action.tracking import Answer, CallFailed, Cure, Pace
 from interactor import Interactor
@@ -101,10 +101,12 @@ def _begin(
 ) -> int:
     job, load = opened.job, opened.load
     check_range(job, options.frame, target_of(job, options), backward=options.backward)
-    look = annotations_to_look(opened.document.annotations)
+    snapshot = annotations_to_snapshot(opened.document.annotations)
     finder = _finder(opened, options)
-    new = first_ones(finder, lambda: LocalTracker(load(), opened.media), job, look, options, pace)
-    plan = make_plan(job, look, options, newcomers=new)
+    new = first_ones(
+        finder, lambda: LocalTracker(load(), opened.media), job, snapshot, options, pace
+    )
+    plan = make_plan(job, snapshot, options, newcomers=new)
     if not plan.frames:
         raise ActionError(f"There is no frame to track after frame {options.frame}.")
     for warning in plan.warnings:
@@ -168,8 +170,10 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
 
 
 def _open(files: Files, load: Callable[[], Tracker]) -> Opened:
-    """Also writes the document as it is to nowhere, so that no hour of tracking ends with a file
-    that cannot be written."""
+    """Reads the files, and writes the unchanged document once as a trial, to nowhere.
+
+    So a document that cannot be written is known now, not after an hour of tracking.
+    """
     check_output(files.out)
     document, media = read_document(files.annotations, open_media(files.video))
     _warn_of_what_is_left_out(document, files.out)

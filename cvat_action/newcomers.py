@@ -17,9 +17,9 @@ from cvat_action.detections import SAME, Detection, Outline, new_ones
 from cvat_action.errors import ActionError
 from cvat_action.identity import free_number, number_of_drawing
 from cvat_action.job import Job, Wire
-from cvat_action.look import Look
 from cvat_action.plan import Options
 from cvat_action.selection import Seed, outlines_on
+from cvat_action.snapshot import Snapshot
 from cvat_action.tracking import (
     CallFailed,
     Loop,
@@ -49,17 +49,17 @@ def first_ones(
     finder: Finder | None,
     tracker: Callable[[], Tracker],
     job: Job,
-    look: Look,
+    snapshot: Snapshot,
     options: Options,
     pace: Pace,
 ) -> list[Seed]:
-    """The objects that begin on the first frame, whose shapes the look holds whole.
+    """The objects that begin on the first frame, whose shapes the snapshot holds whole.
 
     finder: None: nothing is looked for. tracker: gives the one that makes masks of clicks and
     boxes. Raises ActionError.
     """
     frame = options.frame
-    there = _outlines(outlines_on(job, look.annotations, frame))
+    there = _outlines(outlines_on(job, snapshot.annotations, frame))
     new: list[Detection] = []
     try:
         if options.points:
@@ -88,7 +88,7 @@ class Newcomers:
     options: Options
     frames: Sequence[int]
     """all frames of the run, in the order of tracking"""
-    look: Callable[[Collection[int]], Look]
+    snapshot: Callable[[Collection[int]], Snapshot]
     """what is in the job now, with the shapes of these frames whole"""
     make: Callable[[Seed], TrackedObject]
     pace: Pace
@@ -103,21 +103,25 @@ class Newcomers:
             return []
         back = [self.options.frame, *self.frames[: place - 1]][::-1]
         earlier = back if self.options.both_ways else []
-        look = self.look({frame, *earlier})
+        snapshot = self.snapshot({frame, *earlier})
         room = self.options.most_found - sum(o.seed.found for o in objects)
-        new, left = new_ones(found, self._there(look, objects, frame), max(room, 0))
+        new, left = new_ones(found, self._there(snapshot, objects, frame), max(room, 0))
         _tell(self.finder, frame, found, new, left)
         if self.options.masks:
             new = _to_masks(Loop(self.tracker, self.job, [], self.pace), frame, new)
-        entered = self._entered(new, frame, look, objects)
+        entered = self._entered(new, frame, snapshot, objects)
         if earlier and entered:
-            self._back(entered, earlier, look, objects)
+            self._back(entered, earlier, snapshot, objects)
         return entered
 
     def _entered(
-        self, new: Iterable[Detection], frame: int, look: Look, objects: Sequence[TrackedObject]
+        self,
+        new: Iterable[Detection],
+        frame: int,
+        snapshot: Snapshot,
+        objects: Sequence[TrackedObject],
     ) -> list[TrackedObject]:
-        taken = {k.mark.number for k in look.shapes.values() if k.mark}
+        taken = {k.mark.number for k in snapshot.shapes.values() if k.mark}
         taken |= {o.seed.number for o in objects}
         known = sum(o.seed.found for o in objects)
         entered = []
@@ -127,27 +131,29 @@ class Newcomers:
             entered.append(self.make(replace(_seed(d, frame, count), number=number)))
         return entered
 
-    def _there(self, look: Look, objects: Sequence[TrackedObject], frame: int) -> list[Outline]:
+    def _there(
+        self, snapshot: Snapshot, objects: Sequence[TrackedObject], frame: int
+    ) -> list[Outline]:
         tracked = [
             (o.seed.ref, o.seed.type, points)
             for o in objects
             if (t := o.frames.get(frame))
             and (points := t.unsure if t.points is None else t.points) is not None
         ]
-        return _outlines([*outlines_on(self.job, look.annotations, frame), *tracked])
+        return _outlines([*outlines_on(self.job, snapshot.annotations, frame), *tracked])
 
     def _back(
         self,
         entered: Sequence[TrackedObject],
         earlier: Sequence[int],
-        look: Look,
+        snapshot: Snapshot,
         objects: Sequence[TrackedObject],
     ) -> None:
         """Tracks objects back to where they came into sight, or to where another one is."""
         behind = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in entered]
 
         def stop_those_that_began(frame: int, _: Sequence[TrackedObject]) -> None:
-            there = self._there(look, objects, frame)
+            there = self._there(snapshot, objects, frame)
             for o in behind:
                 t = o.frames.get(frame)
                 if o.asleep or t is None:

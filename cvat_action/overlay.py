@@ -86,7 +86,7 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], *, colum
     return sheet
 
 
-class VideoFile:
+class VideoWriter:
     """An MP4 that pictures are written to, all of the first one's size. Raises OSError."""
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
@@ -105,7 +105,7 @@ class VideoFile:
                 raise OSError(f"The video {self._path} cannot be written.")
         self._writer.write(cv2.resize(picture, self._size))
 
-    def __enter__(self) -> "VideoFile":
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def __exit__(

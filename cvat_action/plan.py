@@ -11,11 +11,10 @@ from typing import Any
 
 from cvat_action.earlier import Found, earlier_results, with_numbers
 from cvat_action.errors import ActionError
+from cvat_action.geometry import TRACKABLE
 from cvat_action.identity import RUNS
 from cvat_action.job import Job, Wire, check_range
-from cvat_action.look import Known, Look
 from cvat_action.selection import (
-    TRACKABLE,
     Correction,
     Refusal,
     Seed,
@@ -24,6 +23,7 @@ from cvat_action.selection import (
     select_on_all,
     with_corrections,
 )
+from cvat_action.snapshot import Known, Snapshot
 
 MOST_FOUND = 100
 ALL_BY_HAND = (
@@ -143,7 +143,7 @@ def wants_whole(options: Options) -> Any:
 
 def make_plan(
     job: Job,
-    look: Look,
+    snapshot: Snapshot,
     options: Options,
     *,
     server: str = "",
@@ -161,17 +161,17 @@ def make_plan(
     check_range(job, options.frame, target, backward=options.backward)
     frames = job.frames_between(options.frame, target)
     more = bool(newcomers) or options.every > 0
-    seeds, refused = _select(job, look, options, frames, supported, more=more)
+    seeds, refused = _select(job, snapshot, options, frames, supported, more=more)
     seeds = with_numbers((*seeds, *newcomers), receipts or {})
     warnings: list[str] = []
     try:
-        seeds, found = earlier_results(job, look, seeds, frames)
+        seeds, found = earlier_results(job, snapshot, seeds, frames)
     except ActionError:
         if not options.keep_earlier:
             raise
         found = {}
     seeds, about_corrections = with_corrections(
-        job, look.annotations, seeds, frames, unmarked=options.keyframes
+        job, snapshot.annotations, seeds, frames, unmarked=options.keyframes
     )
     warnings += about_corrections
     if options.sparse is None and not options.replace:
@@ -191,8 +191,8 @@ def make_plan(
         options=options,
         frames=tuple(frames),
         seeds=tuple(_slim(s, wanted) for s in seeds),
-        run=_free_run(look),
-        newest=look.newest,
+        run=_free_run(snapshot),
+        newest=snapshot.newest,
         refused=(*refused, *by_hand),
         earlier={} if options.keep_earlier else found,
         differing=frozenset(n for n, on_frame in found.items() if _differ(on_frame)),
@@ -233,7 +233,7 @@ def _differ(on_frame: Mapping[int, Sequence[Known]]) -> bool:
 
 def _select(
     job: Job,
-    look: Look,
+    snapshot: Snapshot,
     options: Options,
     frames: Sequence[int],
     supported: Sequence[str],
@@ -250,11 +250,11 @@ def _select(
         "supported": supported,
     }
     if options.all_seeds:
-        selection = select_on_all(job, look.annotations, (options.frame, *frames), **which)
+        selection = select_on_all(job, snapshot.annotations, (options.frame, *frames), **which)
         if not selection.seeds and not more:
             raise ActionError(f"There is nothing to track in {job.name}.")
         return selection.seeds, selection.refused
-    selection = select(job, look.annotations, options.frame, **which)
+    selection = select(job, snapshot.annotations, options.frame, **which)
     if not selection.seeds and not more:
         reasons = [f"{r.ref}: {r.reason}" for r in selection.refused]
         raise ActionError(
@@ -285,8 +285,8 @@ def _slim(seed: Seed, frames: set[int]) -> Seed:
     return replace(seed, wire=wire, keyframes=keyframes)
 
 
-def _free_run(look: Look) -> int:
-    used = {k.mark.run for k in look.shapes.values() if k.mark}
+def _free_run(snapshot: Snapshot) -> int:
+    used = {k.mark.run for k in snapshot.shapes.values() if k.mark}
     free = [run for run in range(RUNS) if run not in used] or list(range(RUNS))
     return random.SystemRandom().choice(free)
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.job import Wire
-from cvat_action.overlay import Picture, VideoFile, contact_sheet, draw_masks
+from cvat_action.overlay import Picture, VideoWriter, contact_sheet, draw_masks
 from cvat_action.selection import Seed, position_among
 from cvat_action.tracking import Tracked
 from sam2_tracker.shapes import Bitmap
@@ -65,7 +65,7 @@ def write_video(
 ) -> None:
     """An MP4 of the seeds' frames and all tracked ones, in frame order."""
     try:
-        with VideoFile(path, fps) as video:
+        with VideoWriter(path, fps) as video:
             for _, picture in _drawn(frames, seeds, results, _frames_of(seeds, results)):
                 video.write(picture)
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.journal import OWNER_ONLY, file_name, folder
+from cvat_action.snapshot import plain_track
 
 VERSION = 1
 
@@ -83,7 +84,7 @@ class Receipt:
         """`after`: a hash of what the track becomes."""
         if track["id"] not in self._kept:
             self._kept.add(track["id"])
-            self._line({"before": _plain(track)})
+            self._line({"before": plain_track(track)})
         self._line({"updated": track["id"], "content": after})
 
     def _line(self, content: Wire) -> None:
@@ -157,10 +158,3 @@ def _lines(path: Path) -> Iterator[Any]:
         for line in file:
             if line.endswith(b"\n"):
                 yield json.loads(line)
-
-
-def _plain(track: Wire) -> Wire:
-    return {
-        **track,
-        "shapes": [{**k, "points": list(k["points"])} for k in track["shapes"]],
-    }

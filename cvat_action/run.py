@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 STAGE_FRAMES = 200
 STAGE_BYTES = 512 << 20
 """results are written after this many frames or bytes; a stage is as long as all before it
-together, so that looking at what is there costs no more than twice the last look"""
+together, so that all snapshots of a run cost no more than twice the last one"""
 LOG_SECONDS = 60.0
 """without a terminal a line is logged this often"""
 

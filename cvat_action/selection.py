@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which objects of a frame can be tracked, and why the others cannot (contract section 10)."""
+"""Which objects of a frame can be tracked, and why the others cannot."""
 
 import math
 from bisect import bisect_right
@@ -9,14 +9,12 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from cvat_action.errors import ActionError
-from cvat_action.geometry import points_fault
+from cvat_action.geometry import TRACKABLE, points_fault
 from cvat_action.identity import mark_of, number_of_drawing
 from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
 from cvat_action.job import Annotations, Job, Wire
-from cvat_action.look import Kind, content_of, keyframe_content, kind_of
 from cvat_action.signature import is_signed
-
-TRACKABLE = ("mask", "polygon", "rectangle")
+from cvat_action.snapshot import Kind, keyframe_content, kind_of
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,9 @@ class Seed:
     z_order: int
     corrections: tuple[Correction, ...] = ()
     asleep: bool = False
-    """marked as outside by a person: not tracked before the next correction"""
+    """not tracked before its next drawing: a person marked it as outside, or drew it later"""
     number: int = 0
     """the object's number in the marks of its shapes (docs/identity.md); 0: a track"""
-    content: int = 0
-    """a hash of the shape as it was"""
     keyframes: Mapping[int, int] = field(default_factory=dict)
     """of a track: frame to a hash of the keyframe as it was, on the frames of the run"""
     removed: frozenset[int] = frozenset()
@@ -312,10 +308,12 @@ def hand_made_frames(track: Wire) -> set[int]:
 def removed_keyframes(job: Job, track: Wire) -> frozenset[int]:
     """The frames whose keyframe a person deleted from a track with one on every frame.
 
-    Such a gap ends at an automatic keyframe. The stretch of keyframes before it is as long at
-    least, the one after it longer, unless the track ends there. A stretch goes on over other such
-    gaps, but each of their frames takes two from its length. Longer gaps were never tracked, or are
-    those of sparse keyframes.
+    CVAT does not say which keyframes were deleted. A gap of n frames counts as deleted keyframes if
+    - the keyframe right after it is signed, and the one right before it is not `outside`;
+    - the stretch of keyframes before it has at least n frames;
+    - the stretch after it has more than n, or begins with an `outside` keyframe (the track's end).
+    A stretch goes on across gaps that were found already, and each of their frames counts -2
+    instead of 1. Longer gaps were never tracked, or belong to sparse keyframes.
     """
     keyframes = {int(k["frame"]): k for k in track["shapes"]}
     first, last = min(keyframes), max(keyframes)
@@ -361,7 +359,7 @@ def track_fault(track: Wire) -> str | None:
 def track_position(job: Job, track: Wire, frame: int) -> Wire | None:
     """The keyframe, real or interpolated, of a track on `frame`; None before its first one.
 
-    Keyframes on deleted frames do not count, as in CVAT (contract 7).
+    Keyframes on deleted frames do not count, as in CVAT.
     """
     counting = (k for k in track["shapes"] if k["frame"] not in job.deleted_frames)
     return position_among(sorted(counting, key=_frame_of), frame)
@@ -436,7 +434,6 @@ class _On:
             wire=self.wire,
             occluded=bool(shape.get("occluded")),
             z_order=int(shape.get("z_order") or 0),
-            content=0 if keyframes else content_of(self.wire),
             keyframes=keyframes,
         )
 

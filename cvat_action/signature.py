@@ -28,6 +28,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cvat_action.identity import fnv1a32
+
 QUARTERS = 4
 HUNDREDTHS = 25
 """hundredths of a pixel in a step of the grid"""
@@ -120,11 +122,4 @@ def _checksum(
     kind: str, quarters: Sequence[int], frame: int, outside: bool, occluded: bool, z_order: int
 ) -> int:
     flags = f"{outside:d}:{occluded:d}:{z_order}"
-    return _fnv1a32(f"{kind}:{frame}:{flags}:{','.join(map(str, quarters))}")
-
-
-def _fnv1a32(text: str) -> int:
-    checksum = 2166136261
-    for byte in text.encode("ascii"):
-        checksum = (checksum ^ byte) * 16777619 & 0xFFFFFFFF
-    return checksum
+    return fnv1a32(f"{kind}:{frame}:{flags}:{','.join(map(str, quarters))}")

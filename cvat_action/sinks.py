@@ -20,24 +20,26 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from cvat_action.doubled import attributes_as_sent, doubled_shapes, doubled_tracks
+from cvat_action.duplicates import attributes_as_sent, duplicate_shapes, duplicate_tracks
 from cvat_action.errors import ActionError
 from cvat_action.formats import write_document
 from cvat_action.formats.document import Document, Edit, edited
 from cvat_action.job import Wire
 from cvat_action.journal import Journal
-from cvat_action.look import Look, Whole, annotations_to_look, content_of, track_content
 from cvat_action.media import Media
 from cvat_action.plan import Plan
 from cvat_action.receipt import Receipt
-from cvat_action.results import (
-    Written,
-    drawn_in_tracks,
-    shapes_to_create,
-    shapes_to_delete,
-    tracks_to_create,
-    tracks_to_update,
+from cvat_action.results import Written
+from cvat_action.shape_results import drawn_in_tracks, shapes_to_create, shapes_to_delete
+from cvat_action.snapshot import (
+    Snapshot,
+    Whole,
+    annotations_to_snapshot,
+    content_of,
+    plain_track,
+    track_content,
 )
+from cvat_action.track_results import tracks_to_create, tracks_to_update
 from cvat_action.tracking import Pace, Patience, TrackedObject
 
 logger = logging.getLogger(__name__)
@@ -47,11 +49,11 @@ MOST_BYTES = 16 << 20
 """CVAT takes 100 MiB in one request and nginx waits 60 s for the answer"""
 REPEATED_STATUSES = (None, 429, 500, 502, 503, 504)
 FRESH = 9.0
-"""how many times as long as it took a look counts as fresh: so looks take a tenth of the time in
-jobs of hundreds of thousands of shapes, and in others every batch has its own"""
+"""a snapshot counts as fresh for so many times as long as it took: so snapshots take a tenth of the
+time in jobs of hundreds of thousands of shapes, and in others every batch has its own"""
 
 Objects = Sequence[TrackedObject]
-Chooser = Callable[[Plan, Objects, Collection[int], Look, Written], list[int]]
+Chooser = Callable[[Plan, Objects, Collection[int], Snapshot, Written], list[int]]
 """gives the ids of shapes that are to go"""
 
 
@@ -61,7 +63,7 @@ class Sink(Protocol):
     interrupted: bool
     """a person pressed Ctrl+C while this wrote"""
 
-    def look(self, frames: Collection[int]) -> Look:
+    def snapshot(self, frames: Collection[int]) -> Snapshot:
         """What is there now, with the shapes of these frames whole."""
 
     def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
@@ -75,7 +77,7 @@ class Sink(Protocol):
 
 
 class AnnotationServer(Protocol):
-    def look(self, job: int, whole: Whole) -> Look: ...
+    def snapshot(self, job: int, whole: Whole) -> Snapshot: ...
 
     def patch(self, job: int, action: str, body: Wire) -> Wire: ...
 
@@ -101,16 +103,16 @@ class CvatSink:
         self._journal = journal
         self._receipt = receipt
         self._noted = set(self.written.tracks)
-        self._seen: Look | None = None
+        self._seen: Snapshot | None = None
         self._whole: frozenset[int] = frozenset()
         self._seen_at = self._took = 0.0
 
-    def look(self, frames: Collection[int]) -> Look:
+    def snapshot(self, frames: Collection[int]) -> Snapshot:
         """Raises ActionError."""
-        found: list[Look] = []
+        found: list[Snapshot] = []
         job = self._plan.job.id
         self._settle(
-            lambda: found.append(self._server.look(job, lambda s: s["frame"] in frames)),
+            lambda: found.append(self._server.snapshot(job, lambda s: s["frame"] in frames)),
             "Reading again",
         )
         return found[0]
@@ -133,13 +135,13 @@ class CvatSink:
             self._journal.stage(done)
 
     def finish(self) -> None:
-        """One more look for what is there twice."""
+        """One more snapshot, for what is there twice."""
         with self._held_back():
             self._settle(self._delete_doubles)
 
     def tracks(self) -> dict[str, Wire]:
         """Raises HttpFailure."""
-        return _tracks_of(self._plan, self.written, self._look().tracks)
+        return _tracks_of(self._plan, self.written, self._snapshot().tracks)
 
     def _settle(self, step: Callable[[], None], again: str = "Writing again") -> None:
         """Does a step until nothing of it is missing."""
@@ -156,13 +158,13 @@ class CvatSink:
                     raise
 
     def _batches(
-        self, missing: Callable[[Look], Iterable[tuple[Any, Wire]]]
+        self, missing: Callable[[Snapshot], Iterable[tuple[Any, Wire]]]
     ) -> Iterator[list[tuple[Any, Wire]]]:
-        """Batches of what is missing, each worked out from a fresh look."""
+        """Batches of what is missing, each worked out from a fresh snapshot."""
         while True:
-            look = self._look()
+            snapshot = self._snapshot()
             complete = True
-            for number, batch in enumerate(_chunks(missing(look))):
+            for number, batch in enumerate(_chunks(missing(snapshot))):
                 if number and not self._is_fresh():
                     complete = False
                     break
@@ -171,8 +173,8 @@ class CvatSink:
                 return
 
     def _create_shapes(self, objects: Objects, frames: Sequence[int]) -> None:
-        def missing(look: Look) -> Iterator[tuple[tuple[int, int], Wire]]:
-            found = shapes_to_create(self._plan, objects, frames, look, self.written)
+        def missing(snapshot: Snapshot) -> Iterator[tuple[tuple[int, int], Wire]]:
+            found = shapes_to_create(self._plan, objects, frames, snapshot, self.written)
             return (((number, frame), shape) for number, frame, shape in found)
 
         total = sum(f in o.frames for o in objects for f in frames)
@@ -205,15 +207,15 @@ class CvatSink:
 
     def _create_tracks(self, objects: Objects, frames: Sequence[int]) -> None:
         for batch in self._batches(
-            lambda look: tracks_to_create(self._plan, objects, frames, look, self.written)
+            lambda snapshot: tracks_to_create(self._plan, objects, frames, snapshot, self.written)
         ):
             ids = self._patch("create", "tracks", [track for _, track in batch])
             self.written.tracks |= {ref: n for (ref, _), n in zip(batch, ids, strict=True)}
             self._note_tracks({n: track for (_, track), n in zip(batch, ids, strict=True)})
-            self._seen = None  # the next look shows them
+            self._seen = None  # the next snapshot shows them
         # Those that a request created whose answer was lost are only found by looking.
         if set(self.written.tracks) - self._noted:
-            self._note_tracks(self._look().tracks)
+            self._note_tracks(self._snapshot().tracks)
 
     def _note_tracks(self, tracks: Mapping[int, Wire]) -> None:
         new = {
@@ -233,24 +235,24 @@ class CvatSink:
     def _update_tracks(self, objects: Objects, frames: Sequence[int]) -> None:
         created = set(self.written.tracks.values())
         for batch in self._batches(
-            lambda look: tracks_to_update(self._plan, objects, frames, look, self.written)
+            lambda snapshot: tracks_to_update(self._plan, objects, frames, snapshot, self.written)
         ):
-            look = self._last_look()
+            snapshot = self._last_snapshot()
             for _, track in batch:
-                self._receipt.updating(look.tracks[track["id"]], track_content(track))
+                self._receipt.updating(snapshot.tracks[track["id"]], track_content(track))
             self._patch("update", "tracks", [track for _, track in batch])
             for _, track in batch:
-                seen = look.tracks[track["id"]]
-                look.tracks[track["id"]] = {**seen, **track}
+                seen = snapshot.tracks[track["id"]]
+                snapshot.tracks[track["id"]] = {**seen, **track}
             self._updated |= {t["id"] for _, t in batch} - created
             self.counts["tracks_updated"] = len(self._updated)
 
     def _delete(self, choose: Chooser, objects: Objects, frames: Sequence[int]) -> None:
         on = frozenset(frames)
 
-        def missing(look: Look) -> Iterator[tuple[int, Wire]]:
-            ids = choose(self._plan, objects, on, look, self.written)
-            return ((number, look.whole[number]) for number in ids)
+        def missing(snapshot: Snapshot) -> Iterator[tuple[int, Wire]]:
+            ids = choose(self._plan, objects, on, snapshot, self.written)
+            return ((number, snapshot.whole[number]) for number in ids)
 
         for batch in self._batches(missing):
             self._delete_shapes([shape for _, shape in batch])
@@ -265,18 +267,18 @@ class CvatSink:
 
     def _delete_doubles(self) -> None:
         self._seen = None
-        surplus = doubled_shapes(self._plan, self._look(), self.written)
+        surplus = duplicate_shapes(self._plan, self._snapshot(), self.written)
         if surplus:
             self._whole, self._seen = frozenset(surplus), None
-            look = self._look()
-            again = doubled_shapes(self._plan, look, self.written)
-            shapes = [look.whole[i] for i in again if i in look.whole]
+            snapshot = self._snapshot()
+            again = duplicate_shapes(self._plan, snapshot, self.written)
+            shapes = [snapshot.whole[i] for i in again if i in snapshot.whole]
             for batch in _chunks((s["id"], s) for s in shapes):
                 self._patch("delete", "shapes", [s for _, s in batch])
             logger.warning("%d shapes that were stored twice were deleted.", len(shapes))
         self._note_adopted()
-        look = self._look()
-        tracks = doubled_tracks(self._plan, look, self.written)
+        snapshot = self._snapshot()
+        tracks = duplicate_tracks(self._plan, snapshot, self.written)
         for one, other in tracks.both_edited:
             logger.warning(
                 "Tracks %d and %d are the same object, and a person changed both; they were kept.",
@@ -286,7 +288,7 @@ class CvatSink:
         if tracks.updated:
             self._patch("update", "tracks", tracks.updated)
         if tracks.gone:
-            self._patch("delete", "tracks", [_sendable(look.tracks[i]) for i in tracks.gone])
+            self._patch("delete", "tracks", [plain_track(snapshot.tracks[i]) for i in tracks.gone])
             logger.warning("%d tracks that were stored twice were deleted.", len(tracks.gone))
 
     def _may_be_deleted(self, frames: Sequence[int]) -> frozenset[int]:
@@ -302,17 +304,17 @@ class CvatSink:
                 ids |= {c.shape["id"] for c in seed.corrections if c.shape}
         return frozenset(ids)
 
-    def _look(self) -> Look:
+    def _snapshot(self) -> Snapshot:
         if self._seen is None or not self._is_fresh():
             began = time.monotonic()
             whole = self._whole
-            self._seen = self._server.look(self._plan.job.id, lambda s: s["id"] in whole)
+            self._seen = self._server.snapshot(self._plan.job.id, lambda s: s["id"] in whole)
             self._seen_at = time.monotonic()
             self._took = self._seen_at - began
         return self._seen
 
-    def _last_look(self) -> Look:
-        """The look that the batch at hand was worked out from."""
+    def _last_snapshot(self) -> Snapshot:
+        """The snapshot that the batch at hand was worked out from."""
         if self._seen is None:
             raise ActionError("There is no look at the job.")
         return self._seen
@@ -375,17 +377,17 @@ class FileSink:
         self._media = media
         self._out = out
 
-    def look(self, frames: Collection[int]) -> Look:
-        return annotations_to_look(self._document.annotations)
+    def snapshot(self, frames: Collection[int]) -> Snapshot:
+        return annotations_to_snapshot(self._document.annotations)
 
     def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
         self._plan = _with_seeds_of(self._plan, objects)
         plan, written = self._plan, self.written
-        look = annotations_to_look(self._document.annotations)
-        shapes = list(shapes_to_create(plan, objects, frames, look, written))
-        new_tracks = tracks_to_create(plan, objects, frames, look, written)
-        updates = list(tracks_to_update(plan, objects, frames, look, written))
-        highest = max((*look.shapes, *look.tracks, *plan.newest), default=0)
+        snapshot = annotations_to_snapshot(self._document.annotations)
+        shapes = list(shapes_to_create(plan, objects, frames, snapshot, written))
+        new_tracks = tracks_to_create(plan, objects, frames, snapshot, written)
+        updates = list(tracks_to_update(plan, objects, frames, snapshot, written))
+        highest = max((*snapshot.shapes, *snapshot.tracks, *plan.newest), default=0)
         for number, (ref, track) in enumerate(new_tracks, highest + 1):
             track["id"] = written.tracks[ref] = number
             highest = number
@@ -393,7 +395,7 @@ class FileSink:
             shape["id"] = number
             written.shapes.add((object_number, frame))
             written.ids[number] = (object_number, frame)
-        gone = shapes_to_delete(plan, objects, frozenset(frames), look, written)
+        gone = shapes_to_delete(plan, objects, frozenset(frames), snapshot, written)
         edit = Edit(
             shapes=[shape for _, _, shape in shapes],
             tracks=[track for _, track in new_tracks],
@@ -424,11 +426,6 @@ def _tracks_of(plan: Plan, written: Written, held: Mapping[int, Wire]) -> dict[s
 def _with_seeds_of(plan: Plan, objects: Objects) -> Plan:
     """The plan with what entered since it was made."""
     return replace(plan, seeds=tuple(o.seed for o in objects))
-
-
-def _sendable(track: Wire) -> Wire:
-    keyframes = [{**k, "points": list(k["points"])} for k in track["shapes"]]
-    return {**track, "shapes": keyframes}
 
 
 def _chunks(objects: Iterable[tuple[Any, Wire]]) -> Iterator[list[tuple[Any, Wire]]]:

@@ -23,12 +23,12 @@ from cvat_action.selection import Correction, Seed
 logger = logging.getLogger(__name__)
 
 Fault = dict[str, str]
-"""`{"code": …, "message": …}`, an entry of the answer's `errors` (design section 6)"""
+"""`{"code": …, "message": …}`, an entry of the answer's `errors` (docs/request.md)"""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One call's answer; the lists are as long as the call's objects (contract section 4)."""
+    """One call's answer; the lists are as long as the call's objects."""
 
     shapes: list[Any]
     states: list[Any]
@@ -57,7 +57,7 @@ class Tracker(Protocol):
 
 
 class Cure(enum.Enum):
-    """What helps after a call that failed as a whole (contract section 5.2)."""
+    """What helps after a call that failed as a whole."""
 
     REPEAT = "repeat with back-off"
     FEWER = "send fewer objects, for now"

@@ -9,9 +9,10 @@ from cvat_action import report
 from cvat_action.errors import ActionError
 from cvat_action.identity import mark_of
 from cvat_action.job import Wire
-from cvat_action.look import Look, content_of, track_content
 from cvat_action.receipt import Undo, read_undo
 from cvat_action.server import Server
+from cvat_action.sinks import MOST_OBJECTS
+from cvat_action.snapshot import Snapshot, content_of, plain_track, track_content
 
 logger = logging.getLogger(__name__)
 
@@ -26,31 +27,33 @@ def undo(server: Server, path: Path) -> list[str]:
         raise ActionError(f"{path} belongs to {wanted.head['server']}, not to {server.host}.")
     job = wanted.head["job"]
     created = wanted.created["shapes"]
-    look = server.first_look(job, lambda s: s["id"] in created)
-    there = [number for number in created if number in look.whole]
-    untouched = [number for number in there if _is_as_written(wanted, look, number)]
+    snapshot = server.first_snapshot(job, lambda s: s["id"] in created)
+    there = [number for number in created if number in snapshot.whole]
+    untouched = [number for number in there if _is_as_written(wanted, snapshot, number)]
     changed = sorted(set(there) - set(untouched))
     kept = [f"shape {number}" for number in changed]
-    tracks = _untouched_tracks(wanted.created["tracks"], look, kept)
-    contents = {k.content for k in look.shapes.values()}
-    stands = _what_stands(wanted, look, changed, {t["id"] for t in tracks})
+    tracks = _untouched_tracks(wanted.created["tracks"], snapshot, kept)
+    contents = {k.content for k in snapshot.shapes.values()}
+    stands = _what_stands(wanted, snapshot, changed, {t["id"] for t in tracks})
     restored = [
         {key: value for key, value in s.items() if key != "id"}
         for s in wanted.deleted
-        if s["id"] not in look.shapes and content_of(s) not in contents and not stands(s)
+        if s["id"] not in snapshot.shapes and content_of(s) not in contents and not stands(s)
     ]
     before = [
         t
         for t in wanted.before.values()
-        if t["id"] in look.tracks
+        if t["id"] in snapshot.tracks
         and t["id"] not in wanted.created["tracks"]
-        and track_content(look.tracks[t["id"]]) != track_content(t)
+        and track_content(snapshot.tracks[t["id"]]) != track_content(t)
     ]
-    back = {t["id"] for t in _untouched_tracks({t["id"]: t["content"] for t in before}, look, kept)}
+    back = {
+        t["id"] for t in _untouched_tracks({t["id"]: t["content"] for t in before}, snapshot, kept)
+    }
     _patch_all(server, job, "create", "shapes", restored)
     as_before = [_without_ids(t) for t in before if t["id"] in back]
     _patch_all(server, job, "update", "tracks", as_before)
-    _patch_all(server, job, "delete", "shapes", [look.whole[number] for number in untouched])
+    _patch_all(server, job, "delete", "shapes", [snapshot.whole[number] for number in untouched])
     _patch_all(server, job, "delete", "tracks", tracks)
     for what in kept:
         logger.warning("A person changed %s since; it was kept.", what)
@@ -62,8 +65,8 @@ def undo(server: Server, path: Path) -> list[str]:
     return kept
 
 
-def _is_as_written(wanted: Undo, look: Look, number: int) -> bool:
-    known = look.shapes[number]
+def _is_as_written(wanted: Undo, snapshot: Snapshot, number: int) -> bool:
+    known = snapshot.shapes[number]
     attributes = wanted.attributes.get(number)  # None: the receipt of an older version
     return known.content == wanted.created["shapes"][number] and (
         attributes is None or known.attributes in attributes
@@ -71,19 +74,19 @@ def _is_as_written(wanted: Undo, look: Look, number: int) -> bool:
 
 
 def _what_stands(
-    wanted: Undo, look: Look, changed: Collection[int], gone: Collection[int]
+    wanted: Undo, snapshot: Snapshot, changed: Collection[int], gone: Collection[int]
 ) -> Callable[[Wire], bool]:
     """Whether a replaced shape has something that stays in its place: a result that a person
     changed, or a track of its object. Both together would be one object twice.
 
     changed: ids of the shapes that stay; gone: ids of the tracks that do not.
     """
-    marks = ((look.shapes[number].mark, look.shapes[number].frame) for number in changed)
+    marks = ((snapshot.shapes[number].mark, snapshot.shapes[number].frame) for number in changed)
     shapes = {(mark.number, frame) for mark, frame in marks if mark}
     tracks = {
         wanted.numbers[number]
         for number in wanted.created["tracks"]
-        if number in look.tracks and number not in gone and number in wanted.numbers
+        if number in snapshot.tracks and number not in gone and number in wanted.numbers
     }
     of_seeds = dict(wanted.head.get("numbers", ()))
 
@@ -95,15 +98,14 @@ def _what_stands(
     return stands
 
 
-def _untouched_tracks(wanted: dict[int, int], look: Look, kept: list[str]) -> list[Wire]:
+def _untouched_tracks(wanted: dict[int, int], snapshot: Snapshot, kept: list[str]) -> list[Wire]:
     found = []
     for number, content in wanted.items():
-        track = look.tracks.get(number)
+        track = snapshot.tracks.get(number)
         if track is None:
             continue
         if track_content(track) == content:
-            keyframes = [{**k, "points": list(k["points"])} for k in track["shapes"]]
-            found.append({**track, "shapes": keyframes})
+            found.append(plain_track(track))
         else:
             kept.append(f"track {number}")
     return found
@@ -115,5 +117,5 @@ def _without_ids(track: Wire) -> Wire:
 
 
 def _patch_all(server: Server, job: int, action: str, where: str, objects: list[Wire]) -> None:
-    for first in range(0, len(objects), 300):
-        server.patch(job, action, {where: objects[first : first + 300]})
+    for first in range(0, len(objects), MOST_OBJECTS):
+        server.patch(job, action, {where: objects[first : first + MOST_OBJECTS]})

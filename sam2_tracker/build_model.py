@@ -180,11 +180,11 @@ def _install_modules(
                 cache=cache,
             )
             network.memory_encoder = MemoryEncoder(network.memory_encoder)
-            _hold_weights(network, dtype)
+            _cast_weights(network, dtype)
     return layout
 
 
-def _hold_weights(network: SAM2VideoPredictor, dtype: torch.dtype) -> None:
+def _cast_weights(network: SAM2VideoPredictor, dtype: torch.dtype) -> None:
     """Holds the weights of linear layers and convolutions as autocast would cast them."""
     for part in (network.sam_mask_decoder, network.sam_prompt_encoder):
         for module in part.modules():

@@ -28,6 +28,12 @@ class Clicks:
         return len(self.points) + 2 * (self.box is not None)
 
 
+def check_click_count(clicks: int) -> None:
+    """Raises BadShape for more than MAX_CLICKS clicks on one object."""
+    if clicks > MAX_CLICKS:
+        raise BadShape(f"{clicks} clicks on one object; the limit is {MAX_CLICKS}.")
+
+
 def read_clicks(
     positive: Sequence[Any],
     negative: Sequence[Any],
@@ -41,10 +47,7 @@ def read_clicks(
     positive, negative: [x, y] of each click. box: [left, top, right, bottom], which is cut to the
     image; None: no box. Raises BadShape, EmptyShape.
     """
-    if len(positive) + len(negative) > MAX_CLICKS:
-        raise BadShape(
-            f"{len(positive) + len(negative)} clicks on one object; the limit is {MAX_CLICKS}."
-        )
+    check_click_count(len(positive) + len(negative))
     if not positive and box is None:
         raise BadShape("Click on the object at least once, or draw a box around it.")
     points = tuple(_point(each, width, height) for each in (*positive, *negative))

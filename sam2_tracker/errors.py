@@ -140,7 +140,7 @@ class ModelFailure(ObjectError):
 
 
 class StateGone(ObjectError):
-    """The state is well-formed, but its record is expired, overwritten or damaged."""
+    """The state is well-formed, but its record is unknown, expired, removed or damaged."""
 
     code = "state_gone"
     status = 410

@@ -51,9 +51,10 @@ class Everything:
         return f"ask for fewer clicks, with points_per_side={max(1, self.points_per_side // 2)}"
 
     def nearness(self, scores: tuple[float, float]) -> tuple[bool, float]:
-        """To order masks that do not stay. scores: predicted IoU and stability of one.
+        """A sort key of rejected masks: the largest came closest to being kept.
 
-        Of those that are sure the most stable one is nearest to what is wanted, else the surest.
+        Masks above pred_iou_thresh come closest, by stability; then the others, by predicted IoU.
+        scores: predicted IoU and stability of one mask.
         """
         iou, stability = scores
         sure = iou > self.pred_iou_thresh
@@ -110,7 +111,7 @@ def inclusive_box(bitmap: Bitmap) -> tuple[int, int, int, int]:
     return left, top, left + width - 1, top + height - 1
 
 
-def without_duplicates(
+def box_nms(
     boxes: Sequence[tuple[int, int, int, int]], ious: Sequence[float], most: float
 ) -> list[int]:
     """Indexes of the boxes that stay, the highest predicted IoU (above 0) first.

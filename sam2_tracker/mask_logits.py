@@ -55,7 +55,7 @@ def find_distractors(candidates: Tensor, chosen: Sequence[int]) -> list[bool]:
     masks = candidates.gt(0).cpu().numpy()
     return [
         any(
-            _claims_second_place(masks[number, index], masks[number, other])
+            _is_distractor(masks[number, index], masks[number, other])
             for other in range(masks.shape[1])
             if other != index
         )
@@ -125,7 +125,7 @@ def _holes(mask: Bitmap, largest: int) -> Bitmap:
     return holes
 
 
-def _claims_second_place(chosen: Bitmap, other: Bitmap) -> bool:
+def _is_distractor(chosen: Bitmap, other: Bitmap) -> bool:
     rest = (other & ~chosen).astype(np.uint8)
     if not rest.any() or not chosen.any():
         return False

@@ -164,8 +164,8 @@ def adopt_keyframes(bank: MemoryBank, others: Sequence[tuple[MemoryBank, int]]) 
             drawn[step] = replace(frame, step=step)
     if len(drawn) > MAX_CONDITIONING:
         raise TooManyKeyframes(
-            f"The object would stand on {len(drawn)} drawn shapes; at most {MAX_CONDITIONING} "
-            "can be remembered. Leave out those that are farthest from the frames to track."
+            f"The object would have {len(drawn)} drawn frames; at most {MAX_CONDITIONING} can be "
+            "remembered. Leave out those that are farthest from the frames to track."
         )
     return replace(
         bank,

@@ -116,7 +116,8 @@ def remember(bank: MemoryBank, seen: Observation, layout: MemoryLayout) -> Memor
     )
     areas = (*bank.areas, seen.area) if seen.area else bank.areas
     grown = replace(bank, step=step, tracked=(*bank.tracked, newest), areas=areas[-ANCHOR_AREAS:])
-    # What the next step does not attend to, no later one does: every choice only moves on.
+    # A frame that the next step does not attend to is never attended to later: every policy only
+    # moves on to newer frames.
     needed = {memory.id for memory in recall(grown, layout).memories}
     kept = []
     for frame in grown.tracked:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recognises that memory ran out, whoever says so."""
+"""Recognises the out-of-memory errors of torch, cuBLAS, cuDNN and Python."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -43,10 +43,10 @@ def memory_errors(message: str) -> Iterator[None]:
     raise OutOfMemory(message)
 
 
-def run_twice(run: Callable[[], T], release: Callable[[], None]) -> T:
-    """Runs again after an OutOfMemory, with what `release` frees.
+def retry_after_release(run: Callable[[], T], release: Callable[[], None]) -> T:
+    """Calls run(). After an OutOfMemory, calls release() and then run() once more.
 
-    After a second one it is freed for the next request. Raises OutOfMemory.
+    If that fails too, calls release() again, for the next request. Raises OutOfMemory.
     """
     failures: list[OutOfMemory] = []
     for _ in range(2):

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sam2_tracker.clicks import MAX_CLICKS
+from sam2_tracker.clicks import check_click_count
 from sam2_tracker.errors import BadRequest, BadShape, BadState, ObjectError, TooLarge
 from sam2_tracker.memory_bank import MAX_CONDITIONING
 from sam2_tracker.memory_policy import POLICIES
@@ -295,8 +295,8 @@ def _shape_to_seed(shape: object, max_points: int) -> Seed:
     policy = shape.get("memory")
     if policy is not None and policy not in POLICIES:
         raise BadShape(f"memory must be one of {', '.join(POLICIES)}.")
-    if type_ == "points" and len(points) > 2 * MAX_CLICKS:
-        raise BadShape(f"{len(points) // 2} clicks on one object; the limit is {MAX_CLICKS}.")
+    if type_ == "points":
+        check_click_count(len(points) // 2)
     positive, negative = (_clicks(shape, name) for name in ("pos_points", "neg_points"))
     answer = shape.get("answer")
     if type_ not in PROMPT_TYPES and (positive or negative or answer is not None):
@@ -320,8 +320,7 @@ def _clicks(shape: dict[Any, Any], name: str) -> list[Any]:
         return []
     if not isinstance(clicks, list):
         raise BadShape(f"{name} must be a list of points, each with two numbers.")
-    if len(clicks) > MAX_CLICKS:
-        raise BadShape(f"{len(clicks)} clicks on one object; the limit is {MAX_CLICKS}.")
+    check_click_count(len(clicks))
     return clicks
 
 

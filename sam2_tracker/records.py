@@ -28,9 +28,9 @@ ANSWER_SHARE = 0.65
 
 
 class Records(Protocol):
-    name: str
-
     """A store of records. Every method but close raises StoreUnavailable if the store fails."""
+
+    name: str
 
     def ping(self) -> None:
         """Asks whether the store answers."""

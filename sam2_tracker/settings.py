@@ -126,7 +126,7 @@ class Settings:
         _matching("auto|float32|bfloat16", "auto, float32 or bfloat16"),
     )
     threads: int = setting("SAM2_THREADS", 0, _whole(0, 1024))
-    """CPU threads of this worker; 0: the container's CPU quota, or all cores."""
+    """CPU threads of this worker; 0: its share of the container's CPU quota, or of all cores."""
     workers: int = setting("SAM2_WORKERS", 1, _whole(1, 256))
     """The workers that share this container: `numWorkers` in function.yaml."""
     fill_hole_area: int = setting("SAM2_FILL_HOLE_AREA", 8, _whole(0, 65536, "pixels"))

@@ -23,8 +23,11 @@ from sam2_tracker.outlines import (
 )
 
 Bitmap = NDArray[np.bool_]
+"""bool (height, width)."""
 Box = tuple[float, float, float, float]
+"""left, top, right, bottom: pixel edges of the image."""
 Points = list[int] | list[float]
+"""CVAT's flat list: runs and box of a mask, x and y of a polygon, corners of a rectangle."""
 
 ANSWER_TYPES = ("mask", "polygon", "rectangle")
 """In which a tracked object is answered."""

@@ -3,11 +3,17 @@
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from sam2_tracker.errors import TooLarge
 
-Check = Callable[[int, int, str, str], None]
 KINDS = ("frame", "start", "step", "megapixel")
+
+
+class Check(Protocol):
+    def __call__(self, done: int, of: int, what: str, cure: str, /) -> None:
+        """Raises TooLarge ("After 25 s only {done} of {of} {what}; {cure}.") once the budget is
+        spent, but never while `done` is 0."""
 
 
 class TimeBudget:
@@ -30,7 +36,9 @@ class TimeBudget:
         self._lowest[kind] = min(seconds, self._lowest.get(kind, seconds))
 
     def check(self, *, starts: int, steps: int, megapixels: float = 0.0) -> None:
-        """Raises TooLarge if so many objects would take longer than the budget. One never does.
+        """Raises TooLarge if so many objects would take longer than the budget.
+
+        A single object is never refused.
 
         megapixels: size of the image, 0 as long as it is not known.
         """
@@ -46,11 +54,7 @@ class TimeBudget:
             )
 
     def begin(self) -> Check:
-        """Starts the clock of one request.
-
-        Call what it returns with the number of parts that are done, the number of all, what they
-        are, and what to do: it raises TooLarge once the budget is spent. The first is always done.
-        """
+        """Starts the clock of one request. The check that it returns is called before each part."""
         deadline = self._clock() + self.seconds
 
         def check(done: int, of: int, what: str, cure: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import all_models, clicks, parts
 from benchmarks.__main__ import list_parts, main, measure, share_of_first
-from benchmarks.accuracy import Variant, accuracy_of, sound
+from benchmarks.accuracy import Variant, accuracy_of
 from benchmarks.banks import FILLED
 from benchmarks.clip import encoded_clip
 from benchmarks.models import MICRO, benchmark_files, random_files
@@ -24,7 +24,7 @@ from benchmarks.savings import savings
 from benchmarks.scores import auroc
 from benchmarks.steps import cache_hits, holds, take_turns
 from benchmarks.summary import Interval, median_interval, paired_ratio, slope
-from model_handler import ModelHandler
+from model_handler import ModelHandler, prediction_of
 from sam2_tracker.image_decoding import decode_image
 from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.models import ModelFiles
@@ -145,8 +145,8 @@ def test_random_weights_answer_a_blob(tmp_path: Path, repository: Path) -> None:
     clip = encoded_clip(width=320, height=240, objects=1, image_format="JPEG")
     frame = model.encode(decode_image(clip.image(0), max_megapixels=1))
     (started,) = model.start(frame, [clip.masks[0]], width=320, height=240)
-    (tracked,) = model.step(frame, [start_bank("quality", sound(started).seen)])
-    (bitmap,) = model.logits_to_bitmaps([sound(tracked).logits], width=320, height=240)
+    (tracked,) = model.step(frame, [start_bank("quality", prediction_of(started).seen)])
+    (bitmap,) = model.logits_to_bitmaps([prediction_of(tracked).logits], width=320, height=240)
     assert 0.005 < bitmap.mean() < 0.2
     rows = bitmap[bitmap.any(axis=1)].astype(int)
     assert (abs(rows[:, 1:] - rows[:, :-1]).sum(axis=1) <= 2).all()  # one run in every row

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_fidelity import LOGIT_TOLERANCE, images, sound, step, tight_box
+from test_fidelity import LOGIT_TOLERANCE, images, step, tight_box
 from torch import Tensor
 
-from model_handler import ModelHandler, Prediction
+from model_handler import ModelHandler, Prediction, prediction_of
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.mask_logits import logits_to_image_size
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
@@ -79,12 +79,12 @@ class OurRun:
             (corrected,) = self.model.correct(
                 self._features[frame], [before], [prompt], **self._size()
             )
-            drawn = self._keep(number, frame, sound(corrected))
+            drawn = self._keep(number, frame, prediction_of(corrected))
             self.banks[number] = correct_bank(before, drawn, distance=1)
             return
         chosen: list[Any] = [prompt]
         (started,) = self.model.start(self._features[frame], chosen, **self._size())
-        drawn = self._keep(number, frame, sound(started))
+        drawn = self._keep(number, frame, prediction_of(started))
         if number not in self.banks:
             self.banks[number], self.at[number] = drawn, frame
             return

@@ -12,7 +12,7 @@ from test_clicks import HEIGHT, WIDTH
 from test_interactor import bitmap, body, call, context
 
 from sam2_tracker.errors import BadRequest
-from sam2_tracker.everything import Everything, without_duplicates, words_to_everything
+from sam2_tracker.everything import Everything, box_nms, words_to_everything
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.time_budget import TimeBudget
 from tools.official import official_mask_generator
@@ -150,7 +150,7 @@ def test_the_grid_is_the_middles_of_its_cells() -> None:
     assert Everything(points_per_side=2).points(8, 4) == [(2, 1), (6, 1), (2, 3), (6, 3)]
 
 
-def test_of_boxes_that_overlap_too_much_the_surest_stays() -> None:
+def test_nms_keeps_the_box_with_the_highest_predicted_iou() -> None:
     boxes = [(0, 0, 10, 10), (1, 0, 10, 10), (50, 50, 60, 60), (0, 0, 10, 4)]
-    assert without_duplicates(boxes, [0.81, 0.9, 0.85, 0.8], 0.7) == [1, 2, 3]
-    assert without_duplicates([], [], 0.7) == []
+    assert box_nms(boxes, [0.81, 0.9, 0.85, 0.8], 0.7) == [1, 2, 3]
+    assert box_nms([], [], 0.7) == []

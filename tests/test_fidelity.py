@@ -15,7 +15,7 @@ from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
-from model_handler import ModelHandler, Prediction, Result
+from model_handler import ModelHandler, Prediction, prediction_of
 from sam2_tracker.mask_logits import logits_to_image_size
 from sam2_tracker.memory_bank import MemoryBank, start_bank
 from sam2_tracker.memory_policy import remember
@@ -50,13 +50,8 @@ def tight_box(mask: np.ndarray) -> tuple[float, float, float, float]:
     return float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1)
 
 
-def sound(result: Result) -> Prediction:
-    assert isinstance(result, Prediction), result
-    return result
-
-
 def step(model: ModelHandler, frame: Any, banks: Sequence[MemoryBank]) -> list[Prediction]:
-    return [sound(result) for result in model.step(frame, banks)]
+    return [prediction_of(result) for result in model.step(frame, banks)]
 
 
 def advance(model: ModelHandler, frame: Any, bank: MemoryBank) -> MemoryBank:
@@ -84,7 +79,7 @@ def our_logits(
             banks[number] = remember(banks[number], prediction.seen, model.layout)
         new = [number for number, start in enumerate(starts) if start == index]
         chosen: list[Any] = [prompts[number] for number in new]
-        started = [sound(r) for r in model.start(frame, chosen, width=width, height=height)]
+        started = [prediction_of(r) for r in model.start(frame, chosen, width=width, height=height)]
         for number, prediction in zip(new, started, strict=True):
             banks[number] = start_bank(policy, prediction.seen)
         for number, prediction in zip(numbers + new, predictions + started, strict=True):
@@ -209,7 +204,7 @@ def test_backwards_is_forwards_on_reversed_frames(
     assert largest_difference(ours, [official]) < LOGIT_TOLERANCE
 
 
-def test_a_mask_too_small_for_the_models_grid_is_not_absent(micro_model: ModelHandler) -> None:
+def test_a_one_pixel_mask_starts_a_visible_object(micro_model: ModelHandler) -> None:
     """A pixel of a large image is less than half of one at the model's size."""
     generator = np.random.default_rng(0)
     image = Image.fromarray(generator.integers(0, 255, (900, 1200, 3), dtype=np.uint8))
@@ -217,7 +212,7 @@ def test_a_mask_too_small_for_the_models_grid_is_not_absent(micro_model: ModelHa
     mask[400, 700] = True
     frame = micro_model.encode(image)
     (started,) = micro_model.start(frame, [mask], width=1200, height=900)
-    assert sound(started).seen.object_score > 0
+    assert prediction_of(started).seen.object_score > 0
 
 
 # ---- other models ----
@@ -280,7 +275,7 @@ def banks_of(model: ModelHandler, clip: Clip, ages: Sequence[int]) -> list[Memor
         mask = np.roll(clip.masks[0, number % 3], number * 5, axis=1)
         frames = images(clip)
         (started,) = model.start(model.encode(frames[0]), [mask], width=width, height=height)
-        bank = start_bank("official", sound(started).seen)
+        bank = start_bank("official", prediction_of(started).seen)
         for image in frames[1 : age + 1]:
             bank = advance(model, model.encode(image), bank)
         banks.append(bank)
@@ -438,7 +433,7 @@ def test_scores_are_probabilities(clip: Clip, micro_model: ModelHandler) -> None
     frame = micro_model.encode(images(clip)[0])
     mask = clip.masks[0, 0]
     prompts: list[Any] = [mask, tight_box(mask)]
-    by_mask, by_box = map(sound, micro_model.start(frame, prompts, width=320, height=240))
+    by_mask, by_box = map(prediction_of, micro_model.start(frame, prompts, width=320, height=240))
     assert by_mask.score == 1.0
     assert 0 <= by_box.score <= 1
     following = micro_model.encode(images(clip)[1])

@@ -12,11 +12,10 @@ from test_fidelity import (
     images,
     largest_difference,
     our_logits,
-    sound,
     step,
 )
 
-from model_handler import ModelHandler
+from model_handler import ModelHandler, prediction_of
 from sam2_tracker.errors import AllObjectsFailed, ConfigurationError
 from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.memory_cache import MemoryCache
@@ -115,7 +114,7 @@ def test_meta_s_models_take_them(tmp_path: Path, repository: Path) -> None:
     assert (model.layout.tokens, model.layout.recent) == (8 * 8, 3)
     frame = model.encode(Image.new("RGB", (96, 64)))
     (started,) = model.start(frame, [(8.0, 8.0, 40.0, 40.0)], width=96, height=64)
-    bank = start_bank("official", sound(started).seen)
+    bank = start_bank("official", prediction_of(started).seen)
     for _ in range(5):
         (prediction,) = step(model, frame, [bank])
         bank = remember(bank, prediction.seen, model.layout)

@@ -106,7 +106,7 @@ def call(context: Any, body: object, method: str = "POST", **fields: object) -> 
 # ---- requests ----
 
 
-def test_the_contracts_init_and_continue(context: Any) -> None:
+def test_a_start_and_a_continuation_are_answered_as_cvat_expects(context: Any) -> None:
     status, answer = call(context, init(FRAME, [MASK, POLYGON, RECTANGLE]))
     assert status == 200
     assert set(answer) == {"shapes", "states", "scores", "errors"}

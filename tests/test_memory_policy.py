@@ -87,7 +87,7 @@ def test_an_object_seen_on_no_frame_is_remembered_by_its_shape() -> None:
 
 @pytest.mark.parametrize("policy", ["official", "quality"])
 def test_a_correction_leaves_a_gap_among_the_recent_frames(policy: str) -> None:
-    """memory.md, 2.3: 2 + 5 frames up to six steps later, then 2 + 6."""
+    """With two drawn frames: 2 + 5 frames up to six steps later, then 2 + 6."""
     bank = correct_bank(
         bank_of(policy, [True] * 21), start_bank(policy, observation(500)), distance=1
     )

@@ -182,7 +182,7 @@ def test_any_list_is_decoded_as_a_mask_or_rejected(points: list[object]) -> None
 
 
 def test_a_polygon_runs_along_pixel_edges() -> None:
-    """Section 6.2 of the contract: pixels x 3..6, y 2..4."""
+    """The example of CVAT's own format: pixels x 3..6, y 2..4."""
     found = fill([3, 2, 3, 5, 7, 5, 7, 2])
     assert found[2:5, 3:7].all()
     assert found.sum() == 12
@@ -332,7 +332,7 @@ def test_a_polygon_holds_its_bitmap_exactly(picture: str) -> None:
     assert {type(p) for p in points} == {int}
 
 
-def test_the_ring_of_the_contracts_square() -> None:
+def test_the_outline_of_a_square_runs_along_its_pixel_edges() -> None:
     bitmap = np.zeros((8, 10), dtype=np.bool_)
     bitmap[2:5, 3:7] = True
     assert bitmap_to_polygon(bitmap) == [3, 2, 7, 2, 7, 5, 3, 5]
@@ -485,7 +485,7 @@ def test_simplified_polygons_of_any_clouds_stay_true(seed: int, scale: float, cu
         assert iou(cycle(bitmap, DEFAULT_TOLERANCE), bitmap) >= 0.98
 
 
-def test_simplification_is_worth_it() -> None:
+def test_simplification_leaves_a_twentieth_of_the_points() -> None:
     bitmap = OBJECTS["large disc"]
     full, simple = bitmap_to_polygon(bitmap), bitmap_to_polygon(bitmap, tolerance=DEFAULT_TOLERANCE)
     assert len(simple) < len(full) / 20

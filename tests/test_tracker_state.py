@@ -388,7 +388,9 @@ def test_a_device_without_room_loses_no_track(empty_redis: RedisServer) -> None:
     store.close()
 
 
-def test_a_key_of_another_type_is_no_state(empty_redis: RedisServer, store: StateStore) -> None:
+def test_a_head_key_of_another_redis_type_is_gone(
+    empty_redis: RedisServer, store: StateStore
+) -> None:
     ids, _ = walk(store, 2)
     with empty_redis.client() as client:
         for key in client.keys("*:h:*"):

@@ -24,7 +24,6 @@ import cv2
 import numpy as np
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from tqdm import tqdm
 
 from training import pictures
 from training.baselines import carry_by_flow, repeat_first
@@ -47,8 +46,6 @@ from training.tally import HIDDEN_RUN, Tally, merged, share
 METHODS = ("mask prompt", "box prompt", "first mask repeated", "first mask by flow")
 CLICKS = (1, 3)
 CORRECTIONS = (1, 2, 3)  # per track, evenly spaced
-
-__all__ = ["Tally", "merged"]  # also the benchmarks'
 
 
 @dataclass(frozen=True)
@@ -301,7 +298,7 @@ def main() -> int:
     if arguments.clip:
         silence_bars()
         predictor = build_predictor(arguments.config, arguments.weights, arguments.device)
-        for folder in tqdm(arguments.clip, disable=True):
+        for folder in arguments.clip:
             try:
                 clip = read_real_clip(folder)
             except ValueError as error:

@@ -13,29 +13,21 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
+from sam2_tracker.build_model import PREDICTOR_OVERRIDES
+
 CONFIG = Path("models/sam2.1_hiera_micro.yaml")
 WEIGHTS = Path("models/sam2.1_hiera_micro.safetensors")
 
-# What build_sam2_video_predictor adds to every configuration, but for fill_hole_area: its CUDA
-# extension is not built here, and without it the official predictor warns and skips the filling.
-_OVERRIDES = {
-    "_target_": "sam2.sam2_video_predictor.SAM2VideoPredictor",
-    "sam_mask_decoder_extra_args": {
-        "dynamic_multimask_via_stability": True,
-        "dynamic_multimask_stability_delta": 0.05,
-        "dynamic_multimask_stability_thresh": 0.98,
-    },
-    "binarize_mask_from_pts_for_mem_enc": True,
-    "add_all_frames_to_correct_as_cond": True,
-    "fill_hole_area": 0,
-}
+# Every frame with a prompt conditions the later ones. The CUDA extension that fills holes is not
+# built here: without it the official predictor warns and skips the filling.
+_SETTINGS = {"add_all_frames_to_correct_as_cond": True, "fill_hole_area": 0}
 
 
 def build_predictor(
     config: Path = CONFIG, weights: Path | None = WEIGHTS, device: str = "cpu"
 ) -> SAM2VideoPredictor:
     """The official predictor in eval mode, float32; random weights where `weights` is None."""
-    settings = OmegaConf.merge(OmegaConf.load(config).model, _OVERRIDES)
+    settings = OmegaConf.merge(OmegaConf.load(config).model, PREDICTOR_OVERRIDES, _SETTINGS)
     predictor = instantiate(settings, _recursive_=True)
     if weights is not None:
         predictor.load_state_dict(load_weights(weights), strict=True)

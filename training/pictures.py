@@ -150,11 +150,6 @@ def _run(command: list[str], folder: Path) -> None:
         )
 
 
-def available(folder: Path = FOLDER) -> bool:
-    """Whether every package has been unpacked."""
-    return all((folder / f"{name}.done").exists() for name in PACKAGES)
-
-
 @lru_cache(maxsize=4)
 def cut_out_paths(side: Side, folder: Path = FOLDER) -> tuple[Path, ...]:
     """The stamps of one side, sorted by their names."""

@@ -230,7 +230,8 @@ class _New:
             held += map(json.loads, document.untouched.values())
         self._last = max((a["id"] for a in held if isinstance(a.get("id"), int)), default=0)
         runs = [a for a in held if isinstance(a.get("segmentation"), dict)]
-        # Training tools skip a crowd: a file whose masks are none gets no other ones.
+        # Training tools skip masks with iscrowd=1. Where a file has masks with iscrowd=0, new ones
+        # get 0 too.
         self._crowd = int(not runs or all(a.get("iscrowd") for a in runs))
 
     def annotation(self, shape: Wire, extra: Wire, original: Original | None) -> str:

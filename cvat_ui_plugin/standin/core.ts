@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Stands in for cvat-core as far as an annotation action can see it: the registry of actions, the
 // two ways of running one, an annotation collection with its checks, undo and saving.
-// The behaviour follows sections 5, 7 and 9 of the contract; none of it is CVAT's code.
+// It behaves as CVAT 2.73 does; none of it is CVAT's code.
 
 import {
     ActionInput,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Stands in for CVAT's lambda endpoint: checks a request, signs and unsigns states, adds the image
-// (that is the caller's `invoke`), and maps the function's errors (contract sections 3 to 5).
+// (that is the caller's `invoke`), and maps the function's errors.
 // Runs in node: in the unit tests, and behind HTTP for the test page.
 
 import { createHmac } from 'node:crypto';

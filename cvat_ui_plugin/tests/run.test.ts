@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The table of contract section 10 and the rules of 9.2: what a run leaves in the job.
+// The table at the top of cvat_action/results.py, in the page: what a run leaves in the job.
 
 import { expect, test } from 'vitest';
 import { SerializedTrack } from '../src/ts/cvat';

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Scores that are worked on at a time: 14 MiB in bfloat16, which the last cache of a server's
-# processor holds.
+# Most attention scores per chunk: 14 MiB in bfloat16, which fits the last-level cache of a server
+# processor.
 SCORES_AT_ONCE = 7 << 20
-# What other layers work on at a time, counted in their widest values: 4 MiB in bfloat16, which
-# stays in a processor's cache and is memory that is used again. Fresh pages cost as much as the
-# sums.
+# Most values per chunk of the widest intermediate in other layers: 4 MiB in bfloat16. They fit the
+# cache, and the allocator uses the same memory again: page faults cost as much as the arithmetic.
 VALUES_AT_ONCE = 2 << 20
 
 

@@ -22,6 +22,14 @@ SUPPORT = 2.0  # of the bicubic filter, in pixels of the smaller of both images
 BICUBIC = -0.5  # the filter's free parameter (Keys, 1981)
 
 
+def antialias_device(longest: int, size: int, device: torch.device) -> torch.device:
+    """The device that can reduce a side of `longest` pixels to `size` with antialiasing.
+
+    CUDA's kernel has no room for a reduction of more than about 180 to 1: then it is the CPU.
+    """
+    return device if longest <= 64 * size else torch.device("cpu")
+
+
 def image_to_pixels(image: Image.Image, size: int, device: torch.device) -> Tensor:
     """An RGB image resized to uint8 (size, size, 3) on the device, with Pillow's default filter.
 
@@ -38,8 +46,7 @@ def image_to_smooth_pixels(image: Image.Image, size: int, device: torch.device) 
 
     sam2.utils.transforms.SAM2Transforms resizes so.
     """
-    # CUDA's kernel has no room for a reduction of more than about 180 to 1.
-    place = device if max(image.size) <= 64 * size else torch.device("cpu")
+    place = antialias_device(max(image.size), size, device)
     pixels = torch.from_numpy(np.array(image)).to(place).permute(2, 0, 1).contiguous()
     resized = F.interpolate(
         pixels[None].float() / 255, size=(size, size), mode="bilinear", antialias=True

@@ -27,7 +27,8 @@ PRETRAINING_IMAGE_SIZE = 224
 class PlainViT(nn.Module):
     """A ViT in which some blocks attend within windows and the others to the whole image.
 
-    The parts that `image_encoder.speed_up` replaces have the names that they have in sam2's Hiera.
+    The parts that `image_encoder.prepare_image_encoder` replaces have the names that they have in
+    sam2's Hiera.
     """
 
     def __init__(

@@ -14,10 +14,11 @@ from conftest import automatic, keyframe, shape, track
 
 from cvat_action.errors import ActionError
 from cvat_action.job import Job, Label
-from cvat_action.look import look_at
 from cvat_action.plan import Options, make_plan, wants_whole
-from cvat_action.results import Written, tracks_to_create, tracks_to_update
+from cvat_action.results import Written
 from cvat_action.selection import track_position
+from cvat_action.snapshot import take_snapshot
+from cvat_action.track_results import tracks_to_create, tracks_to_update
 from cvat_action.tracking import Tracked, TrackedObject
 
 CASES = Path(__file__).parents[1] / "action_cases" / "results.json"
@@ -41,19 +42,19 @@ def plan_of(case: dict[str, Any]) -> Any:
     start, target = case["start"], case["target"]
     options = Options(start, target, convert=True, backward=target < start, replace=True)
     held = json.loads(json.dumps(case["object"]))
-    look = look_at([(kind, held)], wants_whole(options))
-    return make_plan(job_of(case), look, options), look
+    snapshot = take_snapshot([(kind, held)], wants_whole(options))
+    return make_plan(job_of(case), snapshot, options), snapshot
 
 
 def outcome(case: dict[str, Any]) -> dict[str, Any] | None:
     """The track as it is written; None: it stays as it is."""
-    plan, look = plan_of(case)
+    plan, snapshot = plan_of(case)
     (seed,) = plan.seeds
     o = TrackedObject(seed)
     for r in case["results"]:
         o.frames[r["frame"]] = Tracked(r["points"], by_hand=r["by_hand"])
     made = tracks_to_update if seed.is_track else tracks_to_create
-    written = list(made(plan, [o], [*o.frames], look, Written()))
+    written = list(made(plan, [o], [*o.frames], snapshot, Written()))
     if not written:
         return None
     return {name: value for name, value in written[0][1].items() if name != "id"}

@@ -17,11 +17,11 @@ from cvat_action import commands
 from cvat_action.identity import Mark, mark_of, marked_score
 from cvat_action.job import Job, Label
 from cvat_action.journal import Journal
-from cvat_action.look import look_at
 from cvat_action.plan import Options, make_plan, plan_as_json, plan_from_json, wants_whole
 from cvat_action.receipt import Receipt
 from cvat_action.server import HttpFailure
 from cvat_action.sinks import CvatSink
+from cvat_action.snapshot import take_snapshot
 from cvat_action.tracking import Answer, Pace
 
 FIRST, LAST = 10, 16
@@ -70,7 +70,7 @@ class ScriptedTracker:
 class World:
     """The job, and what happens to it and to the process. Quiet, unless a test overrides it."""
 
-    def before_look(self) -> None: ...
+    def before_snapshot(self) -> None: ...
 
     def before_create(self) -> None: ...
 
@@ -95,10 +95,10 @@ class DirectServer:
         self.world: World = World()
         self.late: list[tuple[str, Any]] = []
 
-    def look(self, job: int, whole: Any) -> Any:
-        self.world.before_look()
+    def snapshot(self, job: int, whole: Any) -> Any:
+        self.world.before_snapshot()
         found = [("shapes", s) for s in self.job.shapes] + [("tracks", t) for t in self.job.tracks]
-        return look_at(copy.deepcopy(found), whole)
+        return take_snapshot(copy.deepcopy(found), whole)
 
     def patch(self, job: int, action: str, body: Any) -> Any:
         if action == "create":
@@ -166,8 +166,8 @@ def new_job(*, earlier: bool) -> StandinJob:
 def plan_of(job: StandinJob, *, replace: bool) -> Any:
     options = Options(FIRST, LAST, convert=True, replace=replace)
     found = [("shapes", s) for s in job.shapes] + [("tracks", t) for t in job.tracks]
-    look = look_at(copy.deepcopy(found), wants_whole(options))
-    return make_plan(JOB, look, options, server="http://cvat", function="f")
+    snapshot = take_snapshot(copy.deepcopy(found), wants_whole(options))
+    return make_plan(JOB, snapshot, options, server="http://cvat", function="f")
 
 
 def run_until_done(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A stand-in for CVAT's REST API over real HTTP, as contract sections 3 to 7 and 11 describe it.
+"""A stand-in for CVAT's REST API over real HTTP, as CVAT 2.73 behaves.
 
 It reads frames, calls a real function by HTTP, signs and checks states as CVAT does, and
 validates what is written as CVAT does: strictly where CVAT is strict, and not at all where it is

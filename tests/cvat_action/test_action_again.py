@@ -20,9 +20,9 @@ from test_action_both_ways import Mover
 
 from cvat_action.job import Job, Label
 from cvat_action.journal import Journal, fill
-from cvat_action.look import Look, look_at
 from cvat_action.plan import Options, make_plan, plan_as_json
-from cvat_action.results import result_shape
+from cvat_action.shape_results import result_shape
+from cvat_action.snapshot import Snapshot, take_snapshot
 from cvat_action.tracking import Corrected, Tracked, TrackedObject
 from cvat_action.tracking import track as track_frames
 
@@ -183,16 +183,16 @@ def stepping(folder):
     """A plan of one mask from frame 0 to 8, and its journal."""
     job = Job(1, 1, 0, 10, (Label(7, "car"),), (SIZE,))
     seed = shape("mask", mask(100), id=5, frame=0)
-    plan = make_plan(job, look_at([("shapes", seed)], lambda s: True), Options(0, 8))
+    plan = make_plan(job, take_snapshot([("shapes", seed)], lambda s: True), Options(0, 8))
     return job, seed, plan, Journal.begin(folder / "journal", plan_as_json(plan))
 
 
 def test_what_is_drawn_while_stepping_is_a_persons_in_the_next_run(tmp_path):
     job, seed, plan, journal = stepping(tmp_path)
     journal.close()
-    drawn = result_shape(plan, plan.seeds[0], 4, Tracked(mask(300), drawn=True), Look())
+    drawn = result_shape(plan, plan.seeds[0], 4, Tracked(mask(300), drawn=True), Snapshot())
     both = [("shapes", s) for s in (seed, {**drawn, "id": 9})]
-    again = make_plan(job, look_at(both, lambda s: True), Options(0, 8, replace=True))
+    again = make_plan(job, take_snapshot(both, lambda s: True), Options(0, 8, replace=True))
     assert [(c.frame, list(c.points)) for c in again.seeds[0].corrections] == [(4, mask(300))]
     assert not any(again.earlier.values())  # nothing of it is to be replaced
 

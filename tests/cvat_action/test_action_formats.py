@@ -541,7 +541,7 @@ def test_two_images_of_equal_name_are_refused(tmp_path, media):
         read_coco(tmp_path, media, content)
 
 
-def test_a_folder_is_no_video_whatever_its_first_name(tmp_path):
+def test_an_unknown_image_name_is_not_read_as_a_frame_number(tmp_path):
     """A name that is not there is an error, not the number of a frame."""
     folder = tmp_path / "export"
     folder.mkdir()

@@ -254,7 +254,7 @@ def test_the_summary_has_the_same_order_whatever_cvats(job, act):
 
 
 def test_of_two_runs_at_once_the_first_results_stay(cvat, job, act):
-    """The other run writes between our look and our request, and may have drawn our number."""
+    """The other run writes between our snapshot and our request, and may have drawn our number."""
     job.shapes = [at(4, id=900)]
     patch = cvat._patch
 

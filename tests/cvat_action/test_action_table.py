@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every row of contract section 10's table, through a server."""
+"""Every row of the table at the top of cvat_action/results.py, through a server."""
 
 import json
 
@@ -20,10 +20,11 @@ from result_cases import CASES, outcome
 
 from cvat_action.errors import ActionError
 from cvat_action.job import Job, Label
-from cvat_action.look import look_at
 from cvat_action.plan import Options, Plan
-from cvat_action.results import Written, tracks_to_update
+from cvat_action.results import Written
 from cvat_action.selection import Seed
+from cvat_action.snapshot import take_snapshot
+from cvat_action.track_results import tracks_to_update
 from cvat_action.tracking import Tracked, TrackedObject
 
 CONVERT = "--convert-polygon-shapes-to-tracks"
@@ -286,9 +287,9 @@ def test_a_track_of_masks_is_never_written():
     job = Job(42, 7, 5, 29, (Label(7, "car"),), ((64, 48),))
     tracked = TrackedObject(seed, {11: Tracked(tuple(MASK))})
     plan = Plan("", job, "", Options(10), (11,), (seed,), 0, (0, 5))
-    look = look_at([("tracks", seed_track)], lambda shape: True)
+    snapshot = take_snapshot([("tracks", seed_track)], lambda shape: True)
     with pytest.raises(ActionError, match="track of masks"):
-        list(tracks_to_update(plan, [tracked], [11], look, Written()))
+        list(tracks_to_update(plan, [tracked], [11], snapshot, Written()))
 
 
 @pytest.mark.parametrize("case", json.loads(CASES.read_text()), ids=lambda case: case["why"])

@@ -32,11 +32,11 @@ from second_writer import (
     undisturbed,
 )
 
-from cvat_action.doubled import doubled_shapes
+from cvat_action.duplicates import duplicate_shapes
 from cvat_action.identity import Mark, marked_score
-from cvat_action.look import look_at
 from cvat_action.results import Written
 from cvat_action.signature import is_signed
+from cvat_action.snapshot import take_snapshot
 
 EXAMPLES = int(os.environ.get("WRITING_EXAMPLES", 2 * settings.default.max_examples))
 AS_ALWAYS = "WRITING_EXAMPLES" not in os.environ
@@ -55,14 +55,14 @@ FOLDER: list[Path] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def short_stages():
-    """Many small requests and stages, and a look before each; the disk is not what is tested."""
+    """Many small requests and stages, with a snapshot before each; the disk is not tested."""
     logging.disable()  # pytest would keep every line of 10,000 runs: 4 GB
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cvat_action.run.STAGE_FRAMES", 2)
         patch.setattr("cvat_action.sinks.MOST_OBJECTS", 3)
         patch.setattr("cvat_action.sinks.FRESH", 0.0)
         patch.setattr("cvat_action.tracking.LONGEST_PAUSE", 0.0)
-        patch.setattr("cvat_action.plan._free_run", lambda look: OWN_RUN)
+        patch.setattr("cvat_action.plan._free_run", lambda snapshot: OWN_RUN)
         patch.setattr("os.fsync", lambda file: None)
         yield
     logging.disable(logging.NOTSET)
@@ -114,7 +114,7 @@ class Events(World):
             event(drawn)
         return drawn
 
-    def before_look(self):
+    def before_snapshot(self):
         self._late_ones()
         self._person()
 
@@ -242,8 +242,8 @@ def check(world, before, plan, sink, job):
     assert not corrected & automatic, "no result lies beside a person's correction of it"
     edited = {number for number, _ in world.keyframes}
     for one, other in itertools.combinations(job.tracks, 2):
-        doubled = signed_keyframes(one) & signed_keyframes(other)
-        assert not doubled or {one["id"], other["id"]} <= edited, "no track is doubled"
+        duplicates = signed_keyframes(one) & signed_keyframes(other)
+        assert not duplicates or {one["id"], other["id"]} <= edited, "no track is doubled"
 
 
 def course(data, *, persons, faults):
@@ -274,7 +274,7 @@ def test_a_resume_ends_where_the_undisturbed_run_ends(expected, data):
     assert contents(job) == expected[earlier]
 
 
-def test_a_result_that_was_stored_twice_goes_also_beside_another_runs(short_stages):
+def test_a_duplicate_is_deleted_even_beside_another_runs_result(short_stages):
     """Which drew the same number for the run and the object, and wrote first. Found by the property
     above with 10,000 examples."""
     job = new_job(earlier=False)
@@ -283,5 +283,5 @@ def test_a_result_that_was_stored_twice_goes_also_beside_another_runs(short_stag
     like = {**job.shapes[0], "frame": 12, "source": "auto", "score": score}
     for number, x in ((6000, 6), (6001, 7), (6002, 7)):
         job.shapes.append({**like, "id": number, "points": mask_at(20, x)})
-    look = look_at([("shapes", s) for s in job.shapes], lambda s: False)
-    assert doubled_shapes(plan, look, Written(uncertain=True)) == [6002]
+    snapshot = take_snapshot([("shapes", s) for s in job.shapes], lambda s: False)
+    assert duplicate_shapes(plan, snapshot, Written(uncertain=True)) == [6002]

@@ -249,7 +249,7 @@ def test_the_interactor_is_deployed_beside_the_tracker_and_without_a_store(
         machine.run(f"./deploy_cpu.sh --interactor {refused}", status=1)
 
 
-def test_the_two_differ_only_in_the_device() -> None:
+def test_cpu_and_gpu_yaml_differ_only_in_the_device() -> None:
     cpu, gpu = (
         yaml.safe_load((ROOT / name).read_text())["spec"]
         for name in ("function.yaml", "function-gpu.yaml")
@@ -1202,7 +1202,7 @@ def test_recipe(machine: Machine, code: str) -> None:
     (machine.repository / "cvat-sam2.tar").write_bytes(b"image")
     for name in ("mine.yaml", "mine.pt"):
         (machine.repository / name).write_text("")
-    # CVAT's own script, from its folder, as contract section 14 and its sources describe it.
+    # CVAT's own script, from its folder, as its sources show it.
     cvat = machine.folder / "cvat" / "serverless"
     cvat.mkdir(parents=True)
     for device, glob in (("cpu", "function.yaml"), ("gpu", "function-gpu.yaml")):

@@ -33,10 +33,13 @@ function foundIn(keyframes: Keyframes, frames: number[], removed: ReadonlySet<nu
 /**
  * The frames whose keyframe a person deleted.
  *
- * Such a gap ends at an automatic keyframe. The stretch of keyframes before it is as long at least,
- * the one after it longer, unless the track ends there. A stretch goes on over other such gaps, but
- * each of their frames takes two from its length. `frames`: of the job, ascending, without those that
- * are deleted in CVAT.
+ * CVAT does not say which keyframes were deleted. A gap of n frames counts as deleted keyframes if
+ * - the keyframe right after it is signed, and the one right before it is not `outside`;
+ * - the stretch of keyframes before it has at least n frames;
+ * - the stretch after it has more than n, or begins with an `outside` keyframe (the track's end).
+ * A stretch goes on across gaps that were found already, and each of their frames counts -2 instead
+ * of 1. Longer gaps were never tracked, or belong to sparse keyframes. `frames`: of the job,
+ * ascending, without those that are deleted in CVAT.
  */
 export function removedKeyframes(shapes: SerializedKeyframe[], frames: number[]): Set<number> {
     const keyframes: Keyframes = new Map(shapes.map((keyframe) => [keyframe.frame, keyframe]));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a run creates and deletes (contract sections 9.2 and 10). There are no mask tracks in CVAT:
+// What a run creates and deletes. There are no mask tracks in CVAT:
 // masks only ever become shapes.
 
 import {

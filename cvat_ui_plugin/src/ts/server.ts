@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // One call of the function through CVAT's server: which function, what its answer says, and what
-// a failed call means (contract sections 4 and 5.2).
+// a failed call means.
 
 import { Core, Model } from './cvat';
 import { SHAPE_TYPES } from './objects';

@@ -2,16 +2,16 @@
 """What a job holds at one moment, small enough to be kept for jobs of a million shapes.
 
 Of most shapes only what is needed to recognise them is kept. CVAT gives ids in rising order, so a
-shape whose id is higher than the highest of an earlier look appeared after it.
+shape whose id is higher than the highest of an earlier snapshot appeared after it.
 """
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cvat_action.geometry import Box, bounding_box
+from cvat_action.geometry import TRACKABLE, Box, bounding_box
 from cvat_action.identity import Mark, mark_of
 from cvat_action.job import Annotations, Wire
 
@@ -20,8 +20,6 @@ Kind = tuple[int, str, int]
 
 Whole = Callable[[Wire], bool]
 """says of which shapes everything is kept"""
-
-BOXED = ("mask", "polygon", "rectangle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Known:
 
 
 @dataclass
-class Look:
+class Snapshot:
     shapes: dict[int, Known] = field(default_factory=dict)
     tracks: dict[int, Wire] = field(default_factory=dict)
     """keyframes' points as arrays of doubles"""
@@ -66,27 +64,27 @@ class Look:
         return Annotations(tuple(self.whole.values()), tuple(self.tracks.values()))
 
 
-def look_at(objects: Iterable[tuple[str, Wire]], whole: Whole) -> Look:
+def take_snapshot(objects: Iterable[tuple[str, Wire]], whole: Whole) -> Snapshot:
     """From ("shapes" or "tracks", object) in the wire form."""
-    look = Look()
+    snapshot = Snapshot()
     kinds: dict[Kind, Kind] = {}
     for where, o in objects:
         if where == "tracks":
             for k in o["shapes"]:
                 k["points"] = array("d", k["points"])
-            look.tracks[o["id"]] = o
+            snapshot.tracks[o["id"]] = o
             continue
         known = known_from_wire(o, kinds)
-        look.shapes[known.id] = known
+        snapshot.shapes[known.id] = known
         if whole(o):
-            look.whole[known.id] = o
-    return look
+            snapshot.whole[known.id] = o
+    return snapshot
 
 
-def annotations_to_look(annotations: Annotations) -> Look:
+def annotations_to_snapshot(annotations: Annotations) -> Snapshot:
     """Of annotations that are held whole anyway (a file's)."""
     shapes = {s["id"]: known_from_wire(s) for s in annotations.shapes}
-    return Look(
+    return Snapshot(
         shapes,
         {t["id"]: t for t in annotations.tracks},
         {s["id"]: s for s in annotations.shapes},
@@ -94,11 +92,11 @@ def annotations_to_look(annotations: Annotations) -> Look:
 
 
 def known_from_wire(shape: Wire, kinds: dict[Kind, Kind] | None = None) -> Known:
-    """`kinds`: shared by the shapes of one look, so that equal kinds are kept once."""
+    """`kinds`: shared by the shapes of one snapshot, so that equal kinds are kept once."""
     kind = kind_of(shape)
     if kinds is not None:
         kind = kinds.setdefault(kind, kind)
-    drawn = kind[1] in BOXED and len(shape.get("points") or ()) >= 4
+    drawn = kind[1] in TRACKABLE and len(shape.get("points") or ()) >= 4
     return Known(
         id=shape["id"],
         frame=shape["frame"],
@@ -143,11 +141,10 @@ def track_content(track: Wire) -> int:
     return _hash((track["label_id"], track.get("group") or 0, track.get("source"), keyframes))
 
 
-def shapes_and_tracks(annotations: Annotations) -> Iterator[tuple[str, Wire]]:
-    for shape in annotations.shapes:
-        yield "shapes", shape
-    for track in annotations.tracks:
-        yield "tracks", track
+def plain_track(track: Wire) -> Wire:
+    """The track with the points of its keyframes as lists, ready for JSON."""
+    keyframes = [{**k, "points": list(k["points"])} for k in track["shapes"]]
+    return {**track, "shapes": keyframes}
 
 
 def _drawn(shape: Wire) -> tuple[Any, ...]:

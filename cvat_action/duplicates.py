@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is in the job twice when a run ends, and which of the two goes.
+"""Finds what is stored twice in the job when a run ends, and chooses which of the two goes.
 
 A request that was taken for lost may have been carried out later; a person may have corrected a
 shape just when this run wrote its own beside it; and another run may have written the same object.
@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cvat_action.job import Wire
-from cvat_action.look import Known, Look, attributes_hash, keyframe_content
 from cvat_action.plan import Plan
-from cvat_action.results import Here, Written, attributes_of, keyframe_from_wire, own_tracks
+from cvat_action.results import Ownership, Written, attributes_of, own_tracks
 from cvat_action.signature import is_signed
+from cvat_action.snapshot import Known, Snapshot, attributes_hash, keyframe_content
+from cvat_action.track_results import keyframe_from_wire
 
 
-def doubled_shapes(plan: Plan, look: Look, written: Written) -> list[int]:
+def duplicate_shapes(plan: Plan, snapshot: Snapshot, written: Written) -> list[int]:
     """Ids of shapes of this run that go."""
-    here = Here(plan, look, written)
+    here = Ownership(plan, snapshot, written)
     as_sent = attributes_as_sent(plan)
     surplus: list[int] = []
     kept: dict[int, Known] = {}
@@ -43,7 +44,7 @@ def doubled_shapes(plan: Plan, look: Look, written: Written) -> list[int]:
         if first.id not in written.ids:
             written.adopt(first.id, (number, frame), first.content)
     if written.uncertain:
-        surplus += _without_marks(plan, look, written, kept)
+        surplus += _without_marks(plan, snapshot, written, kept)
     return surplus
 
 
@@ -60,11 +61,16 @@ def attributes_as_sent(plan: Plan) -> dict[int, set[int]]:
     return found
 
 
-def _without_marks(plan: Plan, look: Look, written: Written, kept: dict[int, Known]) -> list[int]:
-    """On a server that keeps no scores: the same content, and not acknowledged."""
+def _without_marks(
+    plan: Plan, snapshot: Snapshot, written: Written, kept: dict[int, Known]
+) -> list[int]:
+    """Ids of duplicates on a server that stores no scores (CVAT before 2.56).
+
+    Of two shapes with equal content, one of which no answer named, it is the id of the later one.
+    """
     return [
         max(k.id, kept[k.content].id)
-        for k in look.shapes.values()
+        for k in snapshot.shapes.values()
         if k.mark is None
         and k.auto
         and k.id > plan.newest[0]
@@ -74,7 +80,7 @@ def _without_marks(plan: Plan, look: Look, written: Written, kept: dict[int, Kno
 
 
 @dataclass
-class DoubledTracks:
+class DuplicateTracks:
     updated: list[Wire] = field(default_factory=list)
     """tracks that stay, with the keyframes of one that goes"""
     gone: list[int] = field(default_factory=list)
@@ -83,15 +89,15 @@ class DoubledTracks:
     """ids of two that a person changed both: they stay"""
 
 
-def doubled_tracks(plan: Plan, look: Look, written: Written) -> DoubledTracks:
+def duplicate_tracks(plan: Plan, snapshot: Snapshot, written: Written) -> DuplicateTracks:
     """What is to be done about tracks that this run created twice, or another run created too."""
-    found = DoubledTracks()
+    found = DuplicateTracks()
     taken = set(written.tracks.values())
     for ref, number in written.tracks.items():
-        stays = look.tracks.get(number)
+        stays = snapshot.tracks.get(number)
         if stays is None:
             continue
-        for other in own_tracks(plan, ref, look, written):
+        for other in own_tracks(plan, ref, snapshot, written):
             if other["id"] in taken or other["id"] in found.gone:
                 continue
             edited = [_is_edited(t, written.sent[ref]) for t in (stays, other)]
