@@ -66,11 +66,14 @@ class ModelInfo:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameFeatures:
-    """One encoded frame; levels from fine to coarse, each (height x width, 1, channels)."""
+    """One encoded frame, in levels from fine to coarse."""
 
     levels: tuple[Tensor, ...]
+    """Each (height x width, 1, channels)."""
     positions: tuple[Tensor, ...]
+    """Positional encodings of each level, (height x width, 1, hidden channels)."""
     sizes: tuple[tuple[int, int], ...]
+    """(height, width) of each level."""
 
     @property
     def nbytes(self) -> int:
@@ -124,6 +127,7 @@ class _Heads:
     high_resolution: Tensor
     """The same at the size of the model's input."""
     pointers: Tensor
+    """float32 (objects, channels)."""
     object_scores: Tensor
     """Logits (objects, 1)."""
 
@@ -259,8 +263,8 @@ class ModelHandler:
         frame: encoded with single=True. width, height: of the image that was clicked on. multimask:
         three masks of each prompt, which helps where one click can mean a part or the whole; else
         one. previous: for each prompt the logits (size / 4, size / 4) of the mask that it corrects;
-        empty: it corrects none. Prompts of equally many points run as one batch. Raises
-        OutOfMemory.
+        empty: it corrects none. Prompts of equally many points run as one batch. Returns one result
+        per prompt, in order: a ModelFailure where its numbers are not finite. Raises OutOfMemory.
         """
 
         def run(indexes: list[int]) -> list[Candidates | ModelFailure]:
@@ -278,7 +282,8 @@ class ModelHandler:
         clicks.
 
         A mask may be scaled already. All masks run as one batch, and so do all prompts of equally
-        many points. Raises OutOfMemory.
+        many points. Returns one result per prompt, in order: a ModelFailure where its numbers are
+        not finite. Raises OutOfMemory.
         """
         clicked = [_to_clicks(prompt) for prompt in prompts]
 
@@ -300,6 +305,7 @@ class ModelHandler:
     def step(self, frame: FrameFeatures, banks: Sequence[MemoryBank]) -> list[Result]:
         """Tracks objects on the next frame; those that attend to equally much run as one batch.
 
+        Returns one result per bank, in order: a ModelFailure where its numbers are not finite.
         Raises OutOfMemory.
         """
         recalls = [self._recall(bank) for bank in banks]
@@ -324,7 +330,8 @@ class ModelHandler:
 
         As the official predictor does on a frame that was tracked: the decoder sees the prompt, the
         frame's features with the memory in them, and the mask that tracking found. A correction by
-        a mask needs none of it: that is a start. Raises OutOfMemory.
+        a mask needs none of it: that is a start. Returns one result per bank, in order: a
+        ModelFailure where its numbers are not finite. Raises OutOfMemory.
         """
         recalls = [self._recall(bank) for bank in banks]
         clicked = [each for prompt in prompts if (each := _to_clicks(prompt)) is not None]

@@ -17,10 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
+from model_handler import IMAGE_MEAN, IMAGE_STD
 from sam2_tracker.shapes import Bitmap
-
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass

@@ -31,7 +31,7 @@ from sam2_tracker.settings import MIB, Settings
 from training.clips import Clip
 from training.evaluation_set import SUBSETS, Subset, parameters_hash
 from training.model import WEIGHTS, digest_of
-from training.tally import Tally
+from training.tally import Tally, merged
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "memory.json"
@@ -68,7 +68,7 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             mine = [row["tally"] for row in rows if (row["set"], row["policy"]) == (name, policy)]
             if not mine:
                 continue
-            tally = Tally(*(sum((each[key] for each in mine), []) for key in vars(Tally())))
+            tally = merged([Tally(**each) for each in mine])
             lines.append(
                 {
                     "set": name,

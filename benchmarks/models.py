@@ -6,7 +6,6 @@ answers. Random weights would answer noise, which takes long to trace and to wri
 weights are made to draw one smooth blob on every image.
 """
 
-import importlib.util
 import math
 from pathlib import Path
 
@@ -20,29 +19,21 @@ from sam2_tracker.modules.vit_encoder import PlainViT
 from sam2_tracker.settings import Settings
 
 MICRO = "micro"
-META = {
-    "tiny": "sam2.1_hiera_t.yaml",
-    "small": "sam2.1_hiera_s.yaml",
-    "base_plus": "sam2.1_hiera_b+.yaml",
-    "large": "sam2.1_hiera_l.yaml",
-}
+META = ("tiny", "small", "base_plus", "large")
 EFFICIENTTAM = tuple(model.name for model in MODELS if model.name.startswith("efficienttam_"))
 # Logits: of the blob's middle and around it, and of an object's being there.
 BLOB, AROUND, VISIBLE = 4.0, -1.5, 10.0
 
 
 def benchmark_files(name: str, folder: Path) -> ModelFiles:
-    """name: micro, a key of META, or a model of EfficientTAM.
+    """name: micro, one of META, or a model of EfficientTAM.
 
     Of another model than micro a checkpoint with random weights is written into `folder`, once.
     """
     if name == MICRO:
         return model_files(Settings(model="sam2.1_hiera_micro"))
-    if name not in META:
-        return random_files(find_model(name).config, folder)
-    spec = importlib.util.find_spec("sam2")
-    package = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
-    return random_files(package / "configs" / "sam2.1" / META[name], folder)
+    model = find_model(f"sam2.1_hiera_{name}" if name in META else name)
+    return random_files(model.config, folder)
 
 
 def random_files(config: Path, folder: Path) -> ModelFiles:

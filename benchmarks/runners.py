@@ -21,11 +21,12 @@ from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
-from benchmarks.agent import IMAGE_MEAN, IMAGE_STD, AgentTracker
+from benchmarks.agent import AgentTracker
 from benchmarks.banks import FILLED, seen_again
 from benchmarks.clip import EncodedClip
 from benchmarks.machine import synchronise
 from benchmarks.server import RunningFunction
+from model_handler import IMAGE_MEAN, IMAGE_STD
 from sam2_tracker.errors import StateGone
 from sam2_tracker.memory_bank import MemoryLayout
 from sam2_tracker.protocol import Answer, Seed, Token, TrackRequest

@@ -30,6 +30,7 @@ from benchmarks.origin import BUNDLED, origin_of
 from benchmarks.report import table
 from benchmarks.session import RealClip, read_clip
 from model_handler import ModelHandler, Result, prediction_of
+from sam2_tracker.mask_logits import stability
 from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
@@ -44,7 +45,6 @@ WRONG_BELOW = 0.7
 FIRST_SEED = 5000
 """Of the clips that are drawn anew; the evaluation set ends below 1000, training begins above."""
 LAST_FRAMES = 5
-STABILITY_DELTA = 1.0
 """The stability score is the IoU of the masks cut at this logit above and below 0."""
 RESAMPLES = 200
 
@@ -66,13 +66,11 @@ def signals_of(heads: Any, score: float, areas: Sequence[float], last: torch.Ten
     logits, ious = heads.logits[0, 0].float(), heads.ious[0]
     mask = logits > 0
     area = float(mask.sum())
-    outer = float((logits > -STABILITY_DELTA).sum())
-    inner = float((logits > STABILITY_DELTA).sum())
     found = {
         "score": score,
         "object_score": float(heads.object_scores[0, 0].sigmoid()),
         "predicted_iou": float(ious.max()),
-        "stability": inner / outer if outer else 0.0,
+        "stability": stability(logits),
     }
     candidates = heads.candidates[0] > 0
     best = int(ious.argmax())

@@ -23,13 +23,12 @@ from cvat_action.interpolation import points_to_ring, polygon_between
 from cvat_action.keyframes import Result, limit_for, sparse_keyframes
 from cvat_action.limits import PolygonTruth, RectangleTruth
 from sam2_tracker.shapes import (
+    Bitmap,
     bitmap_to_polygon,
     bitmap_to_rectangle,
     polygon_to_bitmap,
 )
 from training.evaluation_set import SUBSETS
-
-Bitmap = NDArray[np.bool_]
 
 TOLERANCES = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
 SPARSE_IOU = 0.97
@@ -240,7 +239,7 @@ def draw(masks: Masks, path: Path) -> None:
     rows = []
     for frame in chosen:
         shown = _shown("polygon", keyframes, frame)
-        exact = _panel(masks.frames[frame], results[frame].points, True, f"frame {frame}: today")
+        exact = _panel(masks.frames[frame], results[frame].points, True, f"frame {frame}: exact")
         kind = "keyframe" if frame in keyframes else "interpolated by CVAT"
         sparse = _panel(masks.frames[frame], shown, frame in keyframes, f"frame {frame}: {kind}")
         rows.append(np.hstack((exact, sparse)))

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from cvat_action.interpolation import Ring
 from sam2_tracker.errors import BadShape, EmptyShape
-from sam2_tracker.shapes import polygon_to_bitmap
-
-Bitmap = NDArray[np.bool_]
+from sam2_tracker.shapes import Bitmap, polygon_to_bitmap
 
 REFERENCE_SIDE = 480
 """px; the picture's shorter side that `Limit.distance` is meant for"""

@@ -119,6 +119,7 @@ def hash_id(id_: str) -> str:
 
 
 def write_frame(features: Tensor) -> bytes:
+    """features: bfloat16 (channels, tokens), on any device. Returns one safetensors record."""
     return save({"features": features.cpu().contiguous()})
 
 

@@ -212,7 +212,7 @@ def test_malformed_tokens_send_no_command(empty_redis: RedisServer) -> None:
     worker.tracker.close()
 
 
-@row("an object would stand on more than 8 adopted frames")
+@row("an object would have more than 8 drawn frames")
 def test_more_keyframes_than_an_object_can_stand_on() -> None:
     worker = Worker()
     drawn = worker.start(*[MASK] * 9)

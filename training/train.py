@@ -35,6 +35,7 @@ from training.model import (
     load_weights,
     save_weights,
 )
+from training.predict import MEAN, STD
 from training.prompting import Tap, Tracker, draw_plan, resize_input
 from training.schedule import ALONE_SHARE, CONTINUED_DECAY_SHARE, rate_at, serving_at
 from training.validate import score_of
@@ -52,8 +53,6 @@ ENCODED = ("sam_mask_decoder.conv_s0.", "sam_mask_decoder.conv_s1.")
 DECODER_ALONE_SHARE = 0.5  # of the batches, for clicks need few of the frames and many of the steps
 SECONDS_PER_CHECKPOINT = 180
 STEPS_PER_LINE = 20
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 def plain_attention(

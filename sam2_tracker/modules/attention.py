@@ -16,9 +16,12 @@ VALUES_AT_ONCE = 2 << 20
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, biases: Tensor | None = None) -> Tensor:
-    """queries (batch, heads, tokens, channels), keys with tokens of their own, values with channels
-    of their own, no more than the queries'. biases: (tokens of the keys,), added to their scores,
-    in the dtype of the keys."""
+    """softmax(Q K^T / sqrt(channels) + biases) V, in the dtype of the queries.
+
+    queries: (batch, heads, n, channels). keys: (batch, heads, tokens, channels). values: (batch,
+    heads, tokens, c), with c <= channels. biases: (tokens,), in the dtype of the keys. Returns
+    (batch, heads, n, c).
+    """
     if queries.dtype != torch.bfloat16 or queries.is_cuda or torch.cpu._is_amx_tile_supported():
         return attend_fused(queries, keys, values, biases)
     # Without AMX torch's fused attention takes bfloat16 no faster than float32, while its matrix

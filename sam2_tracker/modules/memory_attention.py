@@ -226,7 +226,10 @@ class _Layer:
         """Channels of its widest values."""
 
     def time_keys(self, encoding: Tensor, pooling: Pooling) -> Tensor:
-        """What a time encoding (memory channels,) adds to a frame's keys."""
+        """What a time encoding (memory channels,) adds to a frame's keys.
+
+        Returns (heads, tokens, channels of a head) in the layer's dtype.
+        """
         if not self._position_at_keys:
             encoding = torch.zeros_like(encoding)
         keys = F.linear(encoding, self._keys[0])  # no bias: the frame's own keys have it
@@ -236,13 +239,20 @@ class _Layer:
         return pooling.average(rotated, *self._size).to(self._dtype)
 
     def frame_keys(self, tokens: Tensor, positions: Tensor, pooling: Pooling) -> Tensor:
-        """tokens, positions: float32 (pixels, memory channels)."""
+        """tokens, positions: float32 (pixels, memory channels).
+
+        Returns (heads, tokens, channels of a head) in the layer's dtype.
+        """
         placed = tokens + positions if self._position_at_keys else tokens
         keys = _split(F.linear(placed, *self._keys)[None], self._heads[1])
         rotated = _rotate(keys, self._rotations[1])[0]
         return (pooling.average(rotated, *self._size) + pooling.key_bias).to(self._dtype)
 
     def pointer_keys(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """tokens, positions: (objects, tokens, memory channels).
+
+        Returns (objects, heads, tokens, channels of a head) in the layer's dtype.
+        """
         placed = tokens + positions if self._position_at_keys else tokens
         return _split(F.linear(placed, *self._keys), self._heads[1]).to(self._dtype)
 

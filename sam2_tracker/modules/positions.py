@@ -14,7 +14,10 @@ class Positions(nn.Module):
         self.known: dict[tuple[torch.Size, torch.dtype], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (any number, channels, height, width), of which only the size counts."""
+        """x: (any number, channels, height, width); only height, width and dtype count.
+
+        Returns (1, channels, height, width) in the dtype of x.
+        """
         key = (x.shape[-2:], x.dtype)
         if key not in self.known:
             self.known[key] = self.official(x[:1]).to(x.dtype)

@@ -102,6 +102,9 @@ class PlainNeck(nn.Module):
             level.add_module("norm_1", LayerNorm2d(d_model))
 
     def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """levels: the ViT's features. Returns features and their positional encodings."""
+        """levels: the ViT's features, each (batch, embed_dim, height, width).
+
+        Returns features (batch, d_model, height, width) and their positional encodings.
+        """
         features = [conv(x) for conv, x in zip(self.convs, levels, strict=True)]
         return features, [self.position_encoding(x).to(x.dtype) for x in features]
