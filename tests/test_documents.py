@@ -162,7 +162,7 @@ def options_lines() -> Iterator[tuple[str, str]]:
         view.ratio("tiny", ("http", "bfloat16"), ("agent", "bfloat16"), n, "JPEG") for n in (4, 1)
     ]
     low, high = (f"{ratio.median:.1f}" for ratio in speeds if ratio)
-    yield "README.md", f"{low} to {high} of the time of the way CVAT's agent takes"
+    yield "README.md", f"{low} to {high} on AMD Zen (one and two rounds)"
 
 
 def faults_lines() -> Iterator[tuple[str, str]]:
@@ -199,7 +199,7 @@ def speed_lines() -> Iterator[tuple[str, str]]:
     yield "docs/benchmarks.md", f"{each[0]} and {each[1]} of the time of (d) in bfloat16"
     yield (
         "README.md",
-        f"{one.median:.2f} (one object) and {four.median:.2f} (four) on Intel with AMX",
+        f"on Intel with AMX {one.median:.2f} with one object and {four.median:.2f} with four.",
     )
 
 
