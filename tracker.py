@@ -52,12 +52,15 @@ from sam2_tracker.shapes import Bitmap, Box, widen_box
 from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
 from sam2_tracker.store_call import StoreThread
 from sam2_tracker.threads import set_threads
-from sam2_tracker.time_budget import TimeBudget
+from sam2_tracker.time_budget import Check, TimeBudget
 from tracker_state import StateStore, TrackState, adopt_references
 
 # Pixels of the bitmaps that one request's seeds become, one after the other: bounds the time that
 # a small body can take. 129 seeds at 4K, 26 at 40 megapixels.
 MAX_SEED_PIXELS = 1 << 30
+# Making the shape of an object takes some time on the smallest image too. For the estimate of large
+# ones a small image counts as one of this size.
+LEAST_MEGAPIXELS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +139,13 @@ class Tracker:
         Raises RequestError if the request as a whole, or every object of it, fails. Nothing is
         saved before every object has been computed.
         """
-        watch = watch or Stopwatch()
+        watch, check_time = watch or Stopwatch(), self.budget.begin()
         # Nothing was saved, so the request can be repeated.
-        return retry_after_release(lambda: self._track(request, watch), self._release_memory)
+        return retry_after_release(
+            lambda: self._track(request, watch, check_time), self._release_memory
+        )
 
-    def _track(self, request: TrackRequest, watch: Stopwatch) -> list[Answer]:
+    def _track(self, request: TrackRequest, watch: Stopwatch, check_time: Check) -> list[Answer]:
         objects = [_to_object(entry) for entry in request.entries]
         watch.objects, watch.image_bytes = len(objects), len(request.image)
         self._check_budget(objects)
@@ -155,17 +160,19 @@ class Tracker:
                 _restore(objects, loading.wait())
             _adopt(objects)
             if frame is not None:
-                self._compute(objects, frame, watch)
+                self._compute(objects, frame, watch, check_time)
             with watch.phase("save"):
                 self._save(objects, watch.traffic)
         return _to_answers(objects, watch)
 
-    def _compute(self, objects: Sequence[_Object], frame: _Frame, watch: Stopwatch) -> None:
+    def _compute(
+        self, objects: Sequence[_Object], frame: _Frame, watch: Stopwatch, check_time: Check
+    ) -> None:
         """Everything that needs the frame: new objects, corrections, steps."""
         _check_sizes(objects, frame)
         self._check_budget(objects, frame)
         with watch.phase("start"):
-            self._prepare_prompts(objects, frame)
+            self._prepare_prompts(objects, frame, check_time)
         drawn = [each for each in objects if each.active and each.prompt is not None]
         stepped = [each for each in objects if each.active and isinstance(each.entry, Token)]
         watch.started, watch.continued = len(drawn), len(stepped)
@@ -250,10 +257,11 @@ class Tracker:
         content = frame.content
         return self._model.encode(content) if isinstance(content, Image.Image) else content
 
-    def _prepare_prompts(self, objects: Sequence[_Object], frame: _Frame) -> None:
+    def _prepare_prompts(
+        self, objects: Sequence[_Object], frame: _Frame, check_time: Check
+    ) -> None:
         drawn = [each for each in objects if each.active and each.seed is not None]
         _check_seed_pixels(drawn, frame)
-        check_time = self.budget.begin()
         for done, each in enumerate(drawn):
             check_time(
                 done, len(drawn), "new shapes are prepared", "send fewer or simpler ones at once"
@@ -298,8 +306,8 @@ class Tracker:
             each.answer = Answer(
                 shape=Shape(type=seed.type, points=seed.points), score=result.score
             )
-            if seed.type != seed.answer_type:  # what was drawn cannot be the answer
-                found.append((each, state, result.logits))
+            if seed.is_prompt and seed.type != state.track.shape_type:
+                found.append((each, state, result.logits))  # what was drawn is not the answer
         if not found:
             return
         bitmaps = self._model.logits_to_bitmaps(
@@ -351,8 +359,8 @@ class Tracker:
         if stepped and all(len(_known(each).bank.memories) >= full for each in stepped):
             self.budget.remember("step", seconds["step"] / len(stepped))
         if stepped:
-            cost = seconds["shapes"] / len(stepped) / frame.megapixels
-            self.budget.remember("megapixel", cost)
+            megapixels = max(frame.megapixels, LEAST_MEGAPIXELS)
+            self.budget.remember("megapixel", seconds["shapes"] / len(stepped) / megapixels)
 
     def _release_memory(self) -> None:
         self._frames.clear()
@@ -425,20 +433,24 @@ def _adopt(objects: Sequence[_Object]) -> None:
     for each in objects:
         if not isinstance(each.entry, Adoption) or each.state is None:
             continue
-        others = [(objects[index].state, distance) for index, distance in each.entry.keyframes]
+        others = [(n, objects[n].state, distance) for n, distance in each.entry.keyframes]
         try:
             each.new_state = _adopted(each.state, others)
         except ObjectError as error:
             each.fail(error)
 
 
-def _adopted(own: TrackState, others: Sequence[tuple[TrackState | None, int]]) -> TrackState:
-    """Raises StateGone, SizeChanged, TooManyKeyframes."""
-    known = [(state, distance) for state, distance in others if state is not None]
+def _adopted(own: TrackState, others: Sequence[tuple[int, TrackState | None, int]]) -> TrackState:
+    """others: index in the request, state and distance of each.
+
+    Raises StateGone, SizeChanged, TooManyKeyframes.
+    """
+    known = [(state, distance) for _, state, distance in others if state is not None]
     if len(known) < len(others):
+        gone = ", ".join(str(index) for index, state, _ in others if state is None)
         raise StateGone(
-            "The state of a keyframe of this object is not known any more; start it again from "
-            "its shape."
+            f"Of this object's keyframes those at index {gone} are not known any more; start them "
+            "again from their shapes."
         )
     sizes = {(state.track.width, state.track.height) for state, _ in known}
     if sizes != {(own.track.width, own.track.height)}:
@@ -482,29 +494,36 @@ def _prompted_state(each: _Object, found: Prediction, frame: _Frame, policy: str
         shape_type=seed.answer_type,
         tolerance=seed.tolerance,
     )
-    if each.prompt is not None and (box := _box_of(each.prompt)) is not None:
+    if each.prompt is not None:
         # What is answered while the object is lost, if it is never seen again.
+        box = _box_of(seed, each.prompt, frame)
         track = replace(track, box=widen_box(box, width=frame.width, height=frame.height))
     if each.state is None:
         return TrackState(track=track, bank=drawn)
     distance = each.entry.distance if isinstance(each.entry, Correction) else 0
     bank = correct_bank(each.state.bank, drawn, distance=distance)
     # The object keeps the type in which it is answered.
-    box = track.box if seed.type == each.state.track.shape_type else each.state.track.box
     tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance
-    track = replace(each.state.track, box=box, tolerance=tolerance)
+    track = replace(each.state.track, box=track.box, tolerance=tolerance)
     return adopt_references(replace(each.state, track=track), bank)
 
 
-def _box_of(prompt: Prompt) -> Box | None:
-    """Around what was drawn, None for a mask; of clicks only the positive ones count."""
+def _box_of(seed: Seed, prompt: Prompt, frame: _Frame) -> Box:
+    """Around what was drawn on the image; of clicks only the positive ones count."""
     if isinstance(prompt, Clicks):
         if prompt.box is not None:
             return prompt.box
         clicks = zip(prompt.points, prompt.positive, strict=True)
         x, y = zip(*(point for point, positive in clicks if positive), strict=True)
         return min(x), min(y), max(x), max(y)
-    return prompt if isinstance(prompt, tuple) else None
+    if isinstance(prompt, tuple):
+        return prompt
+    if seed.type == "mask":
+        left, top, right, bottom = seed.points[-4:]
+        return left, top, right + 1, bottom + 1
+    xs = [min(max(x, 0.0), frame.width) for x in seed.points[::2]]
+    ys = [min(max(y, 0.0), frame.height) for y in seed.points[1::2]]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _drawn(each: _Object) -> Seed:

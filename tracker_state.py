@@ -12,8 +12,9 @@ writes are all correct without a lock.
 A state is good as long as its head and every memory frame it names are in the store, also where a
 worker has the frames in its cache: so all workers give the same answer. Where one track is
 continued in two branches, the branch that runs ahead removes frames that the other one may still
-need: a branch that is more than RETAINED steps behind can no longer be continued. Frames that a
-person drew are never removed before their time; they may serve several tracks.
+need: a branch that is more than RETAINED steps behind can no longer be continued. The head of a
+start and the frames that a person drew are never removed before their time: they may serve several
+tracks.
 """
 
 import hashlib
@@ -248,7 +249,8 @@ class StateStore:
             ),
             references={reference.name: reference for reference in _references(head)},
             leaving=head.leaving,
-            heads=head.heads,
+            # Nothing that follows removes a start: its object can be tracked from there again.
+            heads=head.heads if head.step else (),
         )
 
     def _read_head(self, id_: str, record: bytes | None) -> Head | None:

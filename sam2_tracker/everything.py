@@ -120,5 +120,7 @@ def box_nms(
     """
     if not boxes:
         return []
-    rectangles = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
+    # A box that is a line has no area. OpenCV takes any two of these for the same, so each gets a
+    # little area, too little to overlap with anything else.
+    rectangles = [(x0, y0, max(x1 - x0, 1e-3), max(y1 - y0, 1e-3)) for x0, y0, x1, y1 in boxes]
     return [int(i) for i in cv2.dnn.NMSBoxes(rectangles, list(ious), 0.0, most)]

@@ -42,6 +42,7 @@ POLICIES = ("official", "quality", "anchors")
 GOOD_SCORE = 0.01
 """A frame is good if `seen_score` exceeds this."""
 MAX_ANCHORS = 3
+"""At most; and half of the recent frames where SAM2_MEMORY_FRAMES leaves fewer than six."""
 ANCHOR_IOU = 0.8
 ANCHOR_AREA = (0.8, 1.2)
 """Allowed area of an anchor, relative to the median of the last areas."""
@@ -80,7 +81,7 @@ def recall(bank: MemoryBank, layout: MemoryLayout, *, conditioning_frames: int =
     """
     now = bank.step + 1
     drawn, left_out = _nearest(bank.conditioning, now, conditioning_frames)
-    anchors = _anchors_in_use(bank, now)
+    anchors = _anchors_in_use(bank, now, min(MAX_ANCHORS, layout.recent // 2))
     acting: tuple[Drawn, ...] = (*drawn, *anchors)
     taken = {frame.step for frame in anchors}
     # A conditioning frame that is left out counts as a tracked one, as in SAM 2.
@@ -152,13 +153,13 @@ def _quality(
     """The last frame, and the newest good ones; the age of each is its rank.
 
     A frame that was drawn holds its place in the ranks, so that this is `_official` for an object
-    that is seen on every frame.
+    that is seen on every frame. Those drawn ahead, or before the tracking began, have no place.
     """
-    drawn = {frame.step for frame in bank.conditioning if frame.step < now}
-    steps = sorted(
-        drawn | {step for step, frame in others.items() if _is_good(frame) or step == now - 1},
-        reverse=True,
-    )
+    first = min((frame.step for frame in bank.tracked), default=now)
+    past = range(min(first, now - most), now)
+    drawn = {frame.step for frame in bank.conditioning}
+    seen = {step for step, frame in others.items() if _is_good(frame) or step == now - 1}
+    steps = sorted((step for step in drawn | seen if step in past), reverse=True)
     ranked = [(others[step], age) for age, step in enumerate(steps[:most]) if step in others]
     return ranked[::-1]
 
@@ -194,10 +195,10 @@ def _nearest(
     return chosen, [frame for frame in conditioning if frame not in chosen]
 
 
-def _anchors_in_use(bank: MemoryBank, now: int) -> list[TrackedFrame]:
+def _anchors_in_use(bank: MemoryBank, now: int, most: int) -> list[TrackedFrame]:
     """The newest anchors. A frame serves as one from the step after the next one on."""
     ready = [frame for frame in bank.tracked if frame.anchor and frame.step < now - 1]
-    return ready[-MAX_ANCHORS:]
+    return ready[max(len(ready) - most, 0) :]
 
 
 def _is_anchor(bank: MemoryBank, seen: Observation) -> bool:

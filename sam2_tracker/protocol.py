@@ -132,7 +132,7 @@ def body_to_request(body: object, *, max_objects: int, max_points: int) -> Track
     entries = [
         _entry(shape, state, max_points) for shape, state in zip(shapes, states, strict=True)
     ]
-    return TrackRequest(image=data, entries=_lend(entries))
+    return TrackRequest(image=data, entries=_lend(entries, shapes))
 
 
 def read_body(body: object, keys: str) -> dict[Any, Any]:
@@ -208,6 +208,8 @@ def _entry(shape: object, state: object, max_points: int) -> Entry | ObjectError
             token = _state_to_token(state)
             marks = {"correction", "adopt"} & shape.keys() if isinstance(shape, dict) else set()
             return _marked(token, shape, marks, max_points) if marks else token
+        if isinstance(shape, dict) and "adopt" in shape:
+            raise BadState("adopt needs the state of this object beside it, at the same index.")
         if shape is not None:
             return _shape_to_seed(shape, max_points)
         return None
@@ -251,9 +253,14 @@ def _keyframes(adopt: object) -> tuple[tuple[int, int], ...]:
     return tuple(keyframes)
 
 
-def _lend(entries: list[Entry | ObjectError]) -> tuple[Entry | ObjectError, ...]:
-    """Checks what adoptions name, and marks the states that serve an adoption only."""
-    lent: set[int] = set()
+def _lend(
+    entries: list[Entry | ObjectError], shapes: list[object]
+) -> tuple[Entry | ObjectError, ...]:
+    """Checks what adoptions name, and marks the states that serve an adoption only.
+
+    A state that is named serves nothing else, also where the adoption fails: this image need not be
+    of the frame after it.
+    """
     checked = list(entries)
     for own, entry in enumerate(entries):
         if not isinstance(entry, Adoption):
@@ -262,11 +269,18 @@ def _lend(entries: list[Entry | ObjectError]) -> tuple[Entry | ObjectError, ...]
             other = entries[index] if 0 <= index < len(entries) and index != own else None
             if not isinstance(other, Token | Adoption):
                 checked[own] = BadState(f"At index {index} there is no state that can be adopted.")
-            lent.add(index)
-    for index in lent:
+    for index in _named(shapes):
         if 0 <= index < len(entries) and isinstance(entry := checked[index], Token):
             checked[index] = Lent(token=entry)
     return tuple(checked)
+
+
+def _named(shapes: list[object]) -> set[int]:
+    """The indexes that stand in the adoptions of a request, sound or not."""
+    adoptions = [shape.get("adopt") for shape in shapes if isinstance(shape, dict)]
+    items = [item for each in adoptions if isinstance(each, list) for item in each]
+    indexes = [item.get("index") for item in items if isinstance(item, dict)]
+    return {index for index in indexes if type(index) is int}
 
 
 def _state_to_token(state: object) -> Token:

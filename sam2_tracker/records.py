@@ -140,6 +140,11 @@ class RedisRecords:
             pipeline.unlink(*remove)
         try:
             pipeline.execute()
+        except redis.exceptions.ReadOnlyError as error:
+            # After a failover the address may lead to the new primary, but not the connection that
+            # is open: the next request makes another one.
+            self._client.connection_pool.disconnect()
+            raise _unavailable(error) from error
         except redis.exceptions.RedisError as error:
             raise _unavailable(error) from error
 
@@ -247,6 +252,8 @@ def _unavailable(error: redis.exceptions.RedisError) -> StoreUnavailable:
         logger.error("Redis refuses the password: check CVAT_FUNCTIONS_REDIS_PASSWORD")
     elif "NOAUTH" in str(error):
         logger.error("Redis asks for a password: set CVAT_FUNCTIONS_REDIS_PASSWORD")
+    elif isinstance(error, redis.exceptions.ReadOnlyError):
+        logger.error("Redis is a read-only replica: check CVAT_FUNCTIONS_REDIS_HOST")
     elif isinstance(cause, ssl.SSLCertVerificationError):
         logger.error("the certificate of Redis is not trusted: %s", cause.verify_message)
     elif isinstance(cause, ssl.SSLError) or "handshake" in str(cause):

@@ -154,3 +154,5 @@ def test_nms_keeps_the_box_with_the_highest_predicted_iou() -> None:
     boxes = [(0, 0, 10, 10), (1, 0, 10, 10), (50, 50, 60, 60), (0, 0, 10, 4)]
     assert box_nms(boxes, [0.81, 0.9, 0.85, 0.8], 0.7) == [1, 2, 3]
     assert box_nms([], [], 0.7) == []
+    lines = [(10, 10, 10, 90), (200, 10, 200, 90), (50, 50, 80, 50), (10, 10, 10, 90)]
+    assert box_nms(lines, [0.9, 0.8, 0.7, 0.6], 0.7) == [0, 1, 2]  # the last one is the first again

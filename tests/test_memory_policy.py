@@ -2,6 +2,7 @@
 """What each policy attends to and keeps, frame by frame. test_fidelity.py has the model's side."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -134,14 +135,37 @@ def test_only_the_nearest_drawn_frames_are_attended_to() -> None:
     assert attended(bank, conditioning_frames=2)[:2] == [(3, 6), (10, 6)]
 
 
-def test_a_drawn_frame_that_is_left_out_counts_as_a_recent_one() -> None:
-    bank = start_bank("official", observation(0))
+@pytest.mark.parametrize("policy", ["official", "quality"])
+def test_a_drawn_frame_that_is_left_out_counts_as_a_recent_one(policy: str) -> None:
+    bank = start_bank(policy, observation(0))
     for step in (1, 2):
-        bank = correct_bank(bank, start_bank("official", observation(step)), distance=1)
+        bank = correct_bank(bank, start_bank(policy, observation(step)), distance=1)
     found = recall(bank, SMALL, conditioning_frames=2)
     # 2 is the nearest before; nothing lies after; 1 is the nearest of the rest.
     assert attended(bank, conditioning_frames=2) == [(2, 6), (1, 6), (0, 2)]
     assert found.distances == (1, 2, 3)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "drawn", [(10, 20, 30, 40, 50, 60, 70), (40, 90), (3, 8, 9), (-50, -40, -30)]
+)
+def test_whatever_else_is_drawn_an_object_in_sight_is_followed_from_its_last_frames(
+    policy: str, drawn: tuple[int, ...]
+) -> None:
+    """Drawn frames that are not among the nearest take no place, ahead or long past."""
+
+    def bank_after(name: str, steps: int) -> MemoryBank:
+        others = [(start_bank(name, observation(1000 + n)), n) for n in drawn]
+        bank = adopt_keyframes(start_bank(name, observation(0)), others)
+        for number in range(1, steps + 1):
+            bank = remember(bank, observation(number), SMALL)
+        return bank
+
+    for steps in range(16):
+        found = attended(bank_after(policy, steps), conditioning_frames=2)
+        assert found == attended(bank_after("official", steps), conditioning_frames=2)
+        assert len(found) <= 2 + 6
 
 
 # ---- anchors ----
@@ -182,6 +206,18 @@ def test_at_most_3_anchors_at_least_6_steps_apart_the_newest_stay() -> None:
     steps = [step for step, age in attended(bank)[1:] if age == CONDITIONING_AGE]
     assert steps == [43, 49, 55]
     assert most <= 8
+
+
+@pytest.mark.parametrize(("recent", "anchors"), [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (6, 3)])
+def test_anchors_leave_half_of_the_places_to_recent_frames(recent: int, anchors: int) -> None:
+    """SAM2_MEMORY_FRAMES makes the places fewer."""
+    layout = replace(SMALL, recent=recent)
+    bank = start_bank("anchors", observation(0))
+    for number in range(1, 60):
+        bank = remember(bank, observation(number, distractor=True), layout)
+    steps = {frame.memory.id: frame.step for frame in bank.tracked if frame.memory}
+    memories = [steps[memory.id] for memory in recall(bank, layout).memories[1:]]
+    assert memories == [*range(55 - 6 * (anchors - 1), 56, 6), *range(60 - recent + anchors, 60)]
 
 
 def test_other_policies_have_no_anchors() -> None:

@@ -349,7 +349,7 @@ def test_a_correction_without_a_state_is_a_start() -> None:
         {**RECTANGLE, "correction": 0},
         {"type": "ellipse", "points": [], "correction": 1},
         {"correction": 1},
-        {**MASK, "correction": 1, "adopt": [{"index": 1, "distance": 1}]},
+        {**MASK, "correction": 1, "adopt": []},
     ],
     ids=repr,
 )
@@ -383,8 +383,21 @@ KEYFRAME = {"index": 1, "distance": 3}
 @pytest.mark.parametrize(
     "adopt",
     [
-        *(None, [], {}, "1", 1, [1], [[]], [None], [{}], [KEYFRAME] * 8),
+        *(None, [], {}, "1", 1, [1], [[]], [None], [{}]),
         *([{**KEYFRAME, "index": value}] for value in ("1", 1.0, True, None, [1])),
+    ],
+    ids=repr,
+)
+def test_malformed_adoptions_are_the_objects_error(adopt: object) -> None:
+    wrong, right = entries([{"adopt": adopt}, None], [STATE, OTHER])
+    assert code(wrong) == "bad_shape"
+    assert right == OTHER_TOKEN
+
+
+@pytest.mark.parametrize(
+    "adopt",
+    [
+        [KEYFRAME] * 8,
         *(
             [{**KEYFRAME, "distance": value}]
             for value in ("1", 1.5, False, None, 10**400, -(1 << 31))
@@ -392,10 +405,10 @@ KEYFRAME = {"index": 1, "distance": 3}
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_malformed_adoptions_are_the_objects_error(adopt: object) -> None:
-    wrong, right = entries([{"adopt": adopt}, None], [STATE, OTHER])
+def test_what_a_malformed_adoption_names_is_not_tracked_on(adopt: object) -> None:
+    wrong, other = entries([{"adopt": adopt}, None], [STATE, OTHER])
     assert code(wrong) == "bad_shape"
-    assert right == OTHER_TOKEN
+    assert other == Lent(token=OTHER_TOKEN)  # this image need not be of the frame after it
 
 
 @pytest.mark.parametrize("index", [0, -1, 2, 3, 10**30])
@@ -406,6 +419,13 @@ def test_only_another_state_of_the_request_can_be_adopted(index: int) -> None:
     assert code(wrong) == "bad_state"
     assert right == OTHER_TOKEN
     assert isinstance(start, Seed)
+
+
+def test_without_a_state_of_its_own_nothing_is_adopted_and_nothing_else_is_tracked() -> None:
+    wrong, other = entries([{"type": "mask", "points": [], "adopt": [KEYFRAME]}], [None, STATE])
+    assert code(wrong) == "bad_state"
+    assert "at the same index" in str(wrong)
+    assert other == Lent(token=TOKEN)  # this image is not of the frame after it
 
 
 def test_a_malformed_state_that_is_adopted_is_both_objects_error() -> None:

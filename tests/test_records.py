@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Records under keys: the same rules in a real Redis and in this process's memory."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 
 import pytest
 import redis
+from faults.proxy import Proxy
 
 from sam2_tracker.errors import StoreUnavailable
 from sam2_tracker.records import EmbeddedRecords, Records, RedisRecords, open_records
@@ -152,6 +154,26 @@ def test_the_log_names_a_missing_or_wrong_password(
         opened.close()
     finally:
         empty_redis.unlock()
+
+
+def test_after_a_failover_the_address_is_asked_for_the_new_primary(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The open connection leads to a replica by then, which answers reads and refuses writes."""
+    with RedisServer() as old, RedisServer() as new:
+        with contextlib.closing(Proxy(old.port)) as address:
+            opened = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=address.port))
+            put(opened, ("a", b"1"))
+            with old.client() as client:
+                client.replicaof(new.host, new.port)
+            address.lead_to(new.port)
+            with pytest.raises(StoreUnavailable, match="try again"):
+                put(opened, ("a", b"2"))
+            assert "Redis is a read-only replica" in caplog.text
+            put(opened, ("a", b"2"))
+            opened.close()
+        with new.client() as client:
+            assert client.get("a") == b"2"
 
 
 def test_a_full_redis_is_unavailable(empty_redis: RedisServer) -> None:

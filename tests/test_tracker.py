@@ -357,6 +357,52 @@ def test_clicks_correct_a_tracked_frame_and_the_object_keeps_its_type(
     assert following["errors"] == [None] * 3
 
 
+def test_a_rectangle_that_corrects_a_mask_is_answered_by_the_mask_that_is_found(
+    tracker: Tracker, clip: Clip, seeds: list[Any]
+) -> None:
+    start = track(tracker, clip.frames[0], seeds)["states"]
+    box = {"type": "rectangle", "points": seeds[2]["points"], "correction": 1}
+    corrected = track(tracker, clip.frames[1], [box] * 3, start)
+    kinds = [shape and shape["type"] for shape in corrected["shapes"]]
+    assert kinds == ["mask", "polygon", "rectangle"]
+    assert corrected["shapes"][2]["points"] == box["points"]
+    drawn = {**seeds[1], "correction": 1}
+    repeated = track(tracker, clip.frames[1], [drawn] * 3, start)
+    assert repeated["shapes"] == [seeds[1]] * 3  # a drawn outline is the answer itself
+
+
+def test_a_lost_rectangle_keeps_the_box_around_its_last_correction(
+    micro_model: ModelHandler, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = new_tracker(micro_model)
+    (state,) = track(tracker, clip.frames[0], [seeds[2]])["states"]
+    drawn = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
+    drawn[20:30, 40:50] = True
+    outline = {"type": "polygon", "points": [-9, 50, 44, 50, 44, 70, -9, 70]}
+    around = {"mask": [40, 20, 50, 30], "polygon": [0, 50, 44, 70]}
+    for shape in ({"type": "mask", "points": encode_mask(drawn)}, outline):
+        corrected = track(tracker, clip.frames[1], [{**shape, "correction": 1}], [state])
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                micro_model, "logits_to_bitmaps",
+                lambda logits, **_: iter([np.zeros((HEIGHT, WIDTH), np.bool_)] * len(logits)),
+            )  # fmt: skip
+            lost = track(tracker, clip.frames[2], [], corrected["states"])["shapes"][0]
+        assert lost == {"type": "rectangle", "points": around[shape["type"]], "outside": True}
+    tracker.close()
+
+
+def test_a_tiny_image_does_not_make_large_ones_look_expensive(
+    micro_model: ModelHandler,
+) -> None:
+    tracker = new_tracker(micro_model)
+    image = np.zeros((48, 64, 3), np.uint8)
+    start = track(tracker, image, [{"type": "rectangle", "points": [8, 8, 40, 40]}])
+    track(tracker, image, [], start["states"])
+    tracker.budget.check(starts=0, steps=20, megapixels=8.3)
+    tracker.close()
+
+
 @pytest.mark.parametrize(
     ("change", "state", "sentence"),
     [

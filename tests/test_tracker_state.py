@@ -167,8 +167,23 @@ def test_the_last_8_tokens_can_be_continued_and_older_ones_are_gone(any_store: S
     ids, states = walk(any_store, 30)
     for age in range(RETAINED + 1):
         assert same(load(any_store, ids[30 - age]), states[30 - age])
-    for id_ in ids[: 30 - RETAINED]:
+    for id_ in ids[1 : 30 - RETAINED]:
         assert is_gone(any_store, id_)
+
+
+def test_an_object_can_be_tracked_from_its_drawing_again_and_be_adopted(
+    any_store: StateStore,
+) -> None:
+    """Backwards after forwards, for instance, however far it went."""
+    ids, states = walk(any_store, 30)
+    assert same(load(any_store, ids[0]), states[0])
+    back = branch(any_store, ids[0], 30, 500)
+    assert load(any_store, back).bank.step == 30
+    (own,) = any_store.save([started(7)])
+    first, other = load(any_store, ids[0]), load(any_store, own)
+    bank = adopt_keyframes(other.bank, [(first.bank, -30)])
+    (id_,) = any_store.save([adopt_references(other, bank, first)])
+    assert [f.step for f in load(any_store, id_).bank.conditioning] == [0, -30]
 
 
 def branch(store: StateStore, id_: str, steps: int, seed: int) -> str:
@@ -224,7 +239,7 @@ def test_a_track_corrected_50_times_stays_bounded(empty_redis: RedisServer) -> N
     assert len(load(store, id_).bank.conditioning) == 8
     # 8 drawn ones, 43 that were replaced and live to the end of their time, 6 recent, 8 retained.
     assert kinds.count(b"m") <= 8 + 43 + 6 + 8
-    assert kinds.count(b"h") == 9
+    assert kinds.count(b"h") == 1 + 9  # the start, and the last ones
     store.close()
 
 
@@ -261,7 +276,7 @@ def test_the_footprint_does_not_grow_with_the_track(empty_redis: RedisServer) ->
         }
         lives = [client.ttl(key) for key in keys]
     assert len(sizes[b"m"]) == 7 + 8
-    assert len(sizes[b"h"]) == 1 + 8
+    assert len(sizes[b"h"]) == 1 + 1 + 8  # the start, the newest, and those before it
     assert max(sizes[b"h"]) < 24 * 1024
     assert sum(map(sum, sizes.values())) < 7.75 * MIB
     assert min(lives) > 0  # none without an end

@@ -37,6 +37,10 @@ class Proxy:
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
+    def lead_to(self, target_port: int) -> None:
+        """New connections go there; the open ones stay where they are."""
+        self._target = ("127.0.0.1", target_port)
+
     def close(self) -> None:
         self._closed = True
         with contextlib.suppress(OSError):

@@ -65,8 +65,8 @@ class World:
         """The node with what it knows of its records once it is saved.
 
         A frame that goes on being used gets a new life when its old one is used up by 4 %. A frame
-        that left use is removed 8 steps later, a head when 9 newer ones are saved; a frame that a
-        person drew is never removed.
+        that left use is removed 8 steps later, a head when 9 newer ones are saved; the head of a
+        start and a frame that a person drew are never removed.
         """
         expiry = self.now + LIFE_SECONDS
         lives = dict(node.lives)
@@ -92,7 +92,8 @@ class World:
         for id_, _ in stale:
             self.frames.pop(id_, None)
         for old in saved.ancestors[:-RETAINED]:
-            self.heads.pop(old, None)
+            if old.bank.step:  # a start can be tracked from again
+                self.heads.pop(old, None)
         return saved
 
 
@@ -115,19 +116,7 @@ class Reference:
     def step(self, index: int, parent: Node) -> Node:
         """An object that is tracked to image `index`."""
         (prediction,) = self._model.step(self._frames[index], [parent.bank])
-        bitmap = self._bitmap(index, prediction)
-        box = parent.box
-        shape: dict[str, Any] | None = None
-        if parent.type == "rectangle" and bitmap.any():
-            box = [float(number) for number in bitmap_to_rectangle(bitmap)]
-            shape = {"type": "rectangle", "points": box}
-        elif parent.type == "rectangle":
-            shape = {"type": "rectangle", "points": box, "outside": True}
-        elif bitmap.any() and parent.type == "mask":
-            shape = {"type": "mask", "points": bitmap_to_mask(bitmap)}
-        elif bitmap.any():
-            points = bitmap_to_polygon(bitmap, tolerance=POLYGON_TOLERANCE)
-            shape = {"type": "polygon", "points": points}
+        shape, box = _found(self._bitmap(index, prediction), parent)
         bank = remember(parent.bank, prediction.seen, self._model.layout)
         return _follow(parent, bank, {"shape": shape, "score": prediction.score}, box)
 
@@ -146,9 +135,10 @@ class Reference:
             bank = correct_bank(parent.bank, drawn, distance=distance)
         except TooManyKeyframes as error:
             return error.code
-        of_its_type = shape["type"] == parent.type == "rectangle"
-        kept = [float(number) for number in shape["points"]] if of_its_type else parent.box
-        return _follow(parent, bank, _drawn(shape, prediction), kept)
+        if shape["type"] == "rectangle" != parent.type:  # SAM 2 finds the mask
+            told, _ = _found(self._bitmap(index, prediction), parent)
+            return _follow(parent, bank, {"shape": told, "score": prediction.score}, parent.box)
+        return _follow(parent, bank, _drawn(shape, prediction), _box_around(shape))
 
     def adopt(self, parent: Node, others: Sequence[tuple[Node, int]]) -> Node | str:
         """An object that takes over what was drawn of others; or the error's code."""
@@ -178,6 +168,32 @@ class Reference:
         width, height = self._images[index].size
         (bitmap,) = self._model.logits_to_bitmaps([prediction.logits], width=width, height=height)
         return bitmap
+
+
+def _found(bitmap: Bitmap, parent: Node) -> tuple[dict[str, Any] | None, list[float]]:
+    """The shape that is answered, and the box that is kept for when the object is lost."""
+    if parent.type == "rectangle" and bitmap.any():
+        box = [float(number) for number in bitmap_to_rectangle(bitmap)]
+        return {"type": "rectangle", "points": box}, box
+    shape: dict[str, Any] | None = None
+    if parent.type == "rectangle":
+        shape = {"type": "rectangle", "points": parent.box, "outside": True}
+    elif bitmap.any() and parent.type == "mask":
+        shape = {"type": "mask", "points": bitmap_to_mask(bitmap)}
+    elif bitmap.any():
+        points = bitmap_to_polygon(bitmap, tolerance=POLYGON_TOLERANCE)
+        shape = {"type": "polygon", "points": points}
+    return shape, parent.box
+
+
+def _box_around(shape: dict[str, Any]) -> list[float]:
+    points = [float(number) for number in shape["points"]]
+    if shape["type"] == "rectangle":
+        return points
+    if shape["type"] == "mask":
+        left, top, right, bottom = points[-4:]
+        return [left, top, right + 1, bottom + 1]
+    return [min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])]
 
 
 def _drawn(shape: dict[str, Any], prediction: Any) -> dict[str, Any]:
