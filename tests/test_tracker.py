@@ -17,15 +17,14 @@ from faults.local import BY_NO_CLOCK
 from PIL import Image
 
 from model_handler import FrameFeatures, ModelHandler, Prediction
-from sam2_tracker.errors import (
-    AllObjectsFailed,
-)
+from sam2_tracker.errors import AllObjectsFailed, TooLarge
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
 from sam2_tracker.protocol import Seed, TrackRequest, answers_to_json, body_to_request
 from sam2_tracker.record_format import Track
 from sam2_tracker.settings import Settings
+from sam2_tracker.time_budget import TimeBudget
 from tools.redis_server import RedisServer
 from tools.sam2_models import load_model, random_model
 from tracker import Tracker, open_store
@@ -389,6 +388,25 @@ def test_a_lost_rectangle_keeps_the_box_around_its_last_correction(
             )  # fmt: skip
             lost = track(tracker, clip.frames[2], [], corrected["states"])["shapes"][0]
         assert lost == {"type": "rectangle", "points": around[shape["type"]], "outside": True}
+    tracker.close()
+
+
+def test_the_time_for_new_shapes_is_counted_from_the_arrival_of_the_request(
+    micro_model: ModelHandler, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = new_tracker(micro_model)
+    now = [0.0]
+    tracker.budget = TimeBudget(25.0, clock=lambda: now[0])
+    open_frame = tracker._frames.open
+
+    def open_slowly(image: bytes) -> Any:
+        now[0] += 26
+        return open_frame(image)
+
+    monkeypatch.setattr(tracker._frames, "open", open_slowly)
+    with pytest.raises(TooLarge, match="After 25 s only 1 of 3 new shapes are prepared"):
+        track(tracker, clip.frames[0], seeds)
+    assert track(tracker, clip.frames[0], seeds[:1])["errors"] == [None]  # one is always prepared
     tracker.close()
 
 
