@@ -19,7 +19,6 @@ tracks.
 
 import hashlib
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +28,7 @@ import torch
 from torch import Tensor
 
 from sam2_tracker.errors import OutOfMemory, StateGone
+from sam2_tracker.ids import new_id
 from sam2_tracker.memory_bank import (
     ConditioningFrame,
     MemoryBank,
@@ -160,7 +160,7 @@ class StateStore:
         remove: dict[str, None] = {}
         ids = []
         for state in states:
-            id_ = secrets.token_urlsafe(32)
+            id_ = new_id()
             references = dict(state.references)
             for memory in state.bank.memories:
                 if memory.id not in references:

@@ -8,12 +8,12 @@ conditioning frames can lie before step 0 and after the present step.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sam2_tracker.errors import TooManyKeyframes
+from sam2_tracker.ids import new_id
 
 if TYPE_CHECKING:  # the wire knows policies and bounds without torch
     from torch import Tensor
@@ -122,8 +122,8 @@ class MemoryBank:
 
 
 def name_memory(features: Tensor) -> MemoryFrame:
-    """Gives new features their name: 256 random bits as 43 url-safe characters."""
-    return MemoryFrame(id=secrets.token_urlsafe(32), features=features)
+    """Gives new features their name."""
+    return MemoryFrame(id=new_id(), features=features)
 
 
 def start_bank(policy: str, seen: Observation) -> MemoryBank:

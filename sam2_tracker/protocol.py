@@ -3,12 +3,12 @@
 
 import binascii
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from sam2_tracker.clicks import check_click_count
 from sam2_tracker.errors import BadRequest, BadShape, BadState, ObjectError, TooLarge
+from sam2_tracker.ids import ID
 from sam2_tracker.memory_bank import MAX_CONDITIONING
 from sam2_tracker.memory_policy import POLICIES
 from sam2_tracker.shapes import ANSWER_TYPES, PROMPT_TYPES, SHAPE_TYPES, Points
@@ -18,7 +18,6 @@ MAX_DISTANCE = 1 << 30
 """Frames between two keyframes of an object."""
 MAX_TOLERANCE = 0.1
 """Of polygons: 1 - IoU."""
-STATE_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +288,7 @@ def _state_to_token(state: object) -> Token:
     if type(state.get("v")) is not int or state["v"] != STATE_VERSION:
         raise BadState("The state is of an unknown version.")
     id_ = state.get("id")
-    if not isinstance(id_, str) or not STATE_ID.fullmatch(id_):
+    if not isinstance(id_, str) or not ID.fullmatch(id_):
         raise BadState("The state is not one that this function gave out.")
     return Token(id=id_)
 

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from sam2_tracker.ids import ID
 from sam2_tracker.memory_bank import MAX_CONDITIONING, MemoryLayout
 from sam2_tracker.memory_policy import ANCHOR_AREAS, MAX_ANCHORS, POLICIES
 from sam2_tracker.shapes import ANSWER_TYPES, Box
@@ -34,7 +35,6 @@ SEAL_BYTES = 32
 MAX_HEAD_BYTES = 1 << 20
 MAX_SAFETENSORS_HEAD = 4096
 MAX_STEP = 1 << 40
-ID = re.compile(r"[A-Za-z0-9_-]{43}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 

@@ -15,6 +15,7 @@ from observations import FULL, SMALL, observation
 from torch import Tensor
 
 from sam2_tracker.errors import OutOfMemory, StateGone
+from sam2_tracker.ids import ID
 from sam2_tracker.memory_bank import (
     MemoryBank,
     MemoryLayout,
@@ -24,7 +25,7 @@ from sam2_tracker.memory_bank import (
 )
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import POLICIES, remember
-from sam2_tracker.record_format import ID, RETAINED, Track
+from sam2_tracker.record_format import RETAINED, Track
 from sam2_tracker.records import open_records
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.stopwatch import StoreTraffic
