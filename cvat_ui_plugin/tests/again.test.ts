@@ -64,6 +64,28 @@ test('a seed that was drawn anew takes over what was corrected, and nothing is d
     expect(kept?.points).toEqual(points);
 });
 
+/** A mask tracked from frame 2 to 10, its result on frame 6 deleted and drawn anew. */
+async function drawnAnew(bench: Bench): Promise<{ seed: number; drawn: number }> {
+    bench.answer = true;
+    const [seed] = bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await bench.runAll(2, 10);
+    bench.store.remove(bench.store.export().shapes.find(({ frame }) => frame === 6)!.clientID!);
+    const [drawn] = bench.store.import({ shapes: [shape('mask', 6, shifted('mask', REDRAWN, 4))] });
+    return { seed, drawn };
+}
+
+const ONCE = [2, 3, 4, 5, 6, 7, 8, 9, 10].map((frame) =>
+    [2, 6].includes(frame) ? `${frame} manual` : `${frame} auto`,
+);
+
+test('from a result that was drawn anew the page asks, and nothing is doubled', async () => {
+    const bench = createBench({ invoke: moving() });
+    const { drawn } = await drawnAnew(bench);
+    await bench.runOn([drawn], 6, 10);
+    expect(bench.asked).toHaveLength(1);
+    expect(shapesOf(bench)).toEqual(ONCE);
+});
+
 test('a locked result stays when a person lets earlier results be replaced', async () => {
     const bench = createBench({ invoke: moving() });
     const locked = await redrawn(bench, { lock: true });

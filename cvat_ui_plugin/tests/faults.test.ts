@@ -112,7 +112,8 @@ test('an object that was lost for a while does not take over the results of anot
     await bench.runOn([first], 2, 6);
     expect(others()).toEqual(before);
     expect([3, 4, 5, 6].map((frame) => shapesOn(bench, frame).length)).toEqual([1, 1, 2, 2]);
-    expect(bench.asked).toEqual([]);
+    // the first run of the second object: the results on frames 5 and 6 may be its own
+    expect(bench.asked).toHaveLength(1);
 });
 
 test('a seed that is edited and tracked again replaces its results, also after a reload', async () => {
@@ -622,6 +623,20 @@ test.each([['a track'], ['a polygon that became one']])(
         const [own] = bench.store.export().tracks;
         expect(own.clientID).not.toBe(id);
         expect(own.shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 7]);
+    },
+);
+
+test.each(['Choosing keyframes', 'Adding the results'])(
+    'CVAT shows the results although Cancel was pressed at "%s"',
+    async (step) => {
+        const bench = createBench({ invoke: moving() });
+        bench.kept = '{"sparse":0.97}';
+        bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+        const cancelled = (): boolean =>
+            bench.progress.some(({ message }) => message.includes(step));
+        await bench.runAll(2, 9, { convert: true, cancelled });
+        expect(bench.store.undoSteps).toBe(1);
+        expect(bench.refreshed).toEqual([2]);
     },
 );
 

@@ -187,12 +187,12 @@ export async function recognise(
         numberOfDrawing(shape.type, shape.frame, shape.points);
     // what a person drew or corrected, by the number of the object and by frame
     const drawings = new Map<number, Map<number, SerializedShape>>();
-    // what belongs to a drawing that is still there needs no other owner (a correction is none)
+    // what belongs to an object of the start frame needs no other owner
     const owned = new Set<number>();
     for (const shape of all) {
         if (shape.source === 'auto' && shape.frame !== start) continue;
         const number = numberOf(shape);
-        if (markedNumber(shape) === null || shape.frame === start) owned.add(number);
+        if (shape.frame === start) owned.add(number);
         if (shape.source === 'auto') continue;
         const frames = drawings.get(number) ?? new Map<number, SerializedShape>();
         drawings.set(number, frames.set(shape.frame, shape));

@@ -396,7 +396,8 @@ export class Running {
                 hints,
             };
             page.tell(await this.reportAfter(told, outcome, former), job);
-            if (run.stop?.cancelled) page.refresh(job, start);
+            // once Cancel is pressed CVAT does not draw again, although it commits
+            if (this.input.cancelled()) page.refresh(job, start);
         };
         return outcome;
     }
