@@ -86,6 +86,66 @@ test('from a result that was drawn anew the page asks, and nothing is doubled', 
     expect(shapesOf(bench)).toEqual(ONCE);
 });
 
+test('from the first frame nothing is written over a result that was drawn anew', async () => {
+    const bench = createBench({ invoke: moving() });
+    const { seed, drawn } = await drawnAnew(bench);
+    await bench.runOn([seed], 2, 10);
+    expect(shapesOf(bench)).toEqual(ONCE);
+    const { title, lines } = bench.reports.at(-1)!;
+    expect(title).toBe('Tracking ended with warnings');
+    expect(lines.join()).toContain(`drew a shape in its place: car ${seed} on 6.`);
+    expect(bench.store.export().shapes.map(({ clientID }) => clientID)).toContain(drawn);
+});
+
+test('a shape that a person drew in the place of a track is told', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({
+        shapes: [
+            shape('polygon', 2, SQUARE),
+            shape('polygon', 4, shifted('polygon', SQUARE, 3)),
+            shape('polygon', 5, shifted('polygon', SQUARE, 12)), // another object
+        ],
+    });
+    await bench.runAll(2, 6, { convert: true });
+    expect(bench.reports[0].lines.join()).toContain(
+        'Kept 1 drawn shape that may be of the same objects, first on frame 4.',
+    );
+    expect(bench.store.export().shapes).toHaveLength(2);
+});
+
+/** A polygon tracked from frame 2 to 9 and converted from frame 5 on. */
+async function convertedLate(bench: Bench): Promise<number> {
+    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 9);
+    const five = bench.store.export().shapes.find(({ frame }) => frame === 5)!.clientID!;
+    await bench.runOn([five], 5, 9, { convert: true });
+    return seed;
+}
+
+test('who converts a part is told how to have one track', async () => {
+    const bench = createBench({ invoke: moving() });
+    const seed = await convertedLate(bench);
+    expect(bench.reports.at(-1)!.lines.join()).toContain(
+        'stays a polygon shape on 3 other frames. To have one track, undo this run, then convert ' +
+            'from frame 2 to frame 9.',
+    );
+    bench.store.undo();
+    await bench.runOn([seed], 2, 9, { convert: true });
+    expect(bench.reports.at(-1)!.title).toBe('Tracking is done');
+    expect(bench.store.export()).toMatchObject({ shapes: [], tracks: [{ frame: 2 }] });
+});
+
+test('results that lie on a track of the same object are told', async () => {
+    const bench = createBench({ invoke: moving() });
+    const seed = await convertedLate(bench);
+    await bench.runOn([seed], 2, 9);
+    const { title, lines } = bench.reports.at(-1)!;
+    expect(title).toBe('Tracking ended with warnings');
+    expect(lines.join()).toContain(
+        'Kept 1 track that may be of the same objects, first on frame 5. Delete what is doubled.',
+    );
+});
+
 test('a locked result stays when a person lets earlier results be replaced', async () => {
     const bench = createBench({ invoke: moving() });
     const locked = await redrawn(bench, { lock: true });

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // What the user is told at the end of a run.
 
+import { Beside } from './earlier';
 import { LeftOut } from './objects';
-import { Run, Tracked } from './track';
+import { FrameResult, Run, Tracked } from './track';
 
 export interface Report {
     kind: 'success' | 'warning' | 'info';
@@ -18,8 +19,8 @@ export interface Told {
     leftOut: LeftOut[];
     /** How many shapes of an earlier run were replaced. */
     replaced: number;
-    /** Automatic shapes that lie beside the results, and whose nobody can tell. */
-    beside: { frame: number }[];
+    /** What lies beside the results, and whose nobody can tell. */
+    beside: Beside[];
     /** Sparse keyframes: how many, of how many points, stand for how many frames. */
     thinned: { frames: number; keyframes: number; points: number };
     /** Said before anything else. */
@@ -62,8 +63,9 @@ interface Doubt {
 export function doubtsOf(objects: Tracked[]): Doubt[] {
     const doubts: Doubt[] = [];
     for (const object of objects) {
-        for (const { frame, points, score, byHand } of object.results) {
-            if (points && score !== null && !byHand) doubts.push({ object, frame, score });
+        for (const { frame, points, score, byHand, inPlace } of object.results) {
+            if (points && score !== null && !byHand && !inPlace)
+                doubts.push({ object, frame, score });
         }
     }
     doubts.sort((a, b) => a.score - b.score || a.frame - b.frame);
@@ -98,13 +100,24 @@ function advice({ objects, stop }: Run, start: number): string[] {
 }
 
 function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
-    const kept = tracked.flatMap((object) => {
-        const frames = object.results.filter(({ byHand }) => byHand).map(({ frame }) => frame);
-        return frames.length ? [`${names.get(object)} on ${listed(frames.map(String))}`] : [];
-    });
-    return kept.length
-        ? [`Kept as a person made it, and tracked on from there: ${listed(kept)}.`]
-        : [];
+    const where = (isHere: (result: FrameResult) => boolean | undefined): string[] =>
+        tracked.flatMap((object) => {
+            const frames = object.results.filter(isHere).map(({ frame }) => String(frame));
+            return frames.length ? [`${names.get(object)} on ${listed(frames)}`] : [];
+        });
+    const kept = where(({ byHand }) => byHand);
+    const inPlace = where((result) => result.inPlace);
+    return [
+        ...(kept.length
+            ? [`Kept as a person made it, and tracked on from there: ${listed(kept)}.`]
+            : []),
+        ...(inPlace.length
+            ? [
+                  `Not written, because a person drew a shape in its place: ${listed(inPlace)}. ` +
+                      'To track on from that shape, run the action on it.',
+              ]
+            : []),
+    ];
 }
 
 /** Where keyframes that a person deleted were left so. */
@@ -169,11 +182,12 @@ function around({ thinned, replaced, beside, leftOut }: Told): string[] {
         );
     }
     if (replaced) lines.push(`Replaced ${counted(replaced, 'shape')} of an earlier run.`);
-    if (beside.length) {
-        const first = beside.map(({ frame }) => frame).reduce((a, b) => Math.min(a, b));
+    for (const kind of ['automatic shape', 'drawn shape', 'track'] as const) {
+        const frames = beside.filter((one) => one.kind === kind).map(({ frame }) => frame);
+        if (!frames.length) continue;
         lines.push(
-            `Kept ${counted(beside.length, 'automatic shape')} that may be of the same objects, ` +
-                `first on frame ${first}. Delete them there if they are doubled.`,
+            `Kept ${counted(frames.length, kind)} that may be of the same objects, first on frame ` +
+                `${frames.reduce((a, b) => Math.min(a, b))}. Delete what is doubled.`,
         );
     }
     if (leftOut.length) {
@@ -225,7 +239,10 @@ export async function reportOf(told: Told): Promise<Report> {
     if (jumps.length) lines.push('Look here first:');
 
     const warns =
-        stop !== null || beside.length > 0 || !!unseen || objects.some(({ failure }) => failure);
+        stop !== null ||
+        beside.length > 0 ||
+        !!unseen ||
+        objects.some(({ failure, results }) => failure || results.some(({ inPlace }) => inPlace));
     const title =
         (stop?.cancelled && 'Tracking was cancelled') ||
         (stop && 'Tracking stopped early') ||

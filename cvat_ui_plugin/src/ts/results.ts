@@ -41,8 +41,8 @@ function shapesOf(
     const { mark } = source;
     const others = takenOver(source, replaced);
     const shapes: SerializedShape[] = [];
-    for (const { frame, points, score, byHand } of results) {
-        if (points === null || byHand) continue;
+    for (const { frame, points, score, byHand, inPlace } of results) {
+        if (points === null || byHand || inPlace) continue;
         const like = others.get(frame) ?? seed;
         shapes.push({
             type: seed.type,

@@ -11,7 +11,15 @@ import {
     Model,
     SerializedShape,
 } from './cvat';
-import { leftAsShapes, recognise, replacedShapes, takeClaimed, unmarkedBeside } from './earlier';
+import {
+    Beside,
+    besideResults,
+    leftAsShapes,
+    passDrawn,
+    recognise,
+    replacedShapes,
+    takeClaimed,
+} from './earlier';
 import { clampTarget, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
@@ -71,7 +79,7 @@ interface Plan {
 /** What the job holds beside the results of a run, before they are added. */
 interface Around {
     replaced: SerializedShape[];
-    beside: SerializedShape[];
+    beside: Beside[];
     /** The clientIDs of all objects. */
     former: ReadonlySet<number | null>;
 }
@@ -264,18 +272,20 @@ export class Running {
         if (again) for (const source of lacking) source.removed = new Set();
     }
 
+    private becomesTrack({ type, track: own }: Source): boolean {
+        return own !== null || (this.chosen.convert && type === 'polygon');
+    }
+
     private async track({ tracker, sources, route }: Plan): Promise<Run> {
         const { core, job, page } = this;
-        const { convert, settings } = this.chosen;
-        const becomesTrack = ({ type, track: own }: Source): boolean =>
-            own !== null || (convert && type === 'polygon');
+        const { settings } = this.chosen;
         const run = await track(sources, this.start, route.frames, route.steps, {
             call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
             functionID: tracker.id,
             memory: settings.memory,
             // sparse keyframes are made of exact outlines
             toleranceOf: (source) =>
-                settings.sparse !== null && becomesTrack(source) ? 0 : settings.tolerance,
+                settings.sparse !== null && this.becomesTrack(source) ? 0 : settings.tolerance,
             mayGoOn: this.mayGoOn,
             onProgress: this.input.onProgress,
             sleep: page.sleep,
@@ -338,19 +348,23 @@ export class Running {
         try {
             now = await this.job.annotations.export();
             withChanges(run, before, now);
+            const shapes = run.objects.filter(({ source }) => !this.becomesTrack(source));
+            passDrawn(shapes, now.shapes);
             const replaced = replacedShapes(run.objects, now.shapes, replaceClaimed);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
-            const beside = unmarkedBeside(run.objects, rest, this.start.number);
+            const { tracks } = now;
+            const beside = besideResults(run.objects, { shapes: rest, tracks }, this.start.number);
             for (const { source, results } of this.chosen.convert ? run.objects : []) {
                 if (source.type !== 'polygon' || !source.shape) continue;
                 const frames = new Set(results.map(({ frame }) => frame));
-                const count = leftAsShapes(source, frames, now.shapes);
-                if (!count) continue;
+                const left = leftAsShapes(source, frames, now.shapes, this.known.numbers);
+                if (!left.length) continue;
+                const [first, last] = endsOf([source.shape, ...results, ...left]);
                 this.hints.push(
                     `${source.name} is a track now on the frames of this run, and stays a ` +
-                        `polygon shape on ${count} other frames. Convert it from its first ` +
-                        'frame to its last to have one track.',
+                        `polygon shape on ${left.length} other frames. To have one track, undo ` +
+                        `this run, then convert from frame ${first} to frame ${last}.`,
                 );
             }
             return { replaced, beside, former: idsOf(now) };
