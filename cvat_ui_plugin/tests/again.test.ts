@@ -209,6 +209,49 @@ test('a track that is lost at the end of a run is visible after it as before', a
     expect(Math.abs(left() - before)).toBeLessThan(0.2); // the signature moves a keyframe by less
 });
 
+test('a track that is lost in the run is turned after it as before', async () => {
+    const bench = createBench({ invoke: moving((frame) => (frame >= 5 ? { shape: null } : null)) });
+    const box = [10, 10, 50, 20];
+    bench.store.import({ tracks: [boxes([2, box], [6, box, 80], [18, box, 20])] });
+    const turned = (): (number | null)[] =>
+        [8, 12, 18].map((frame) => bench.store.get(frame)[0].rotation);
+    const before = turned();
+    expect(before).toEqual([70, 50, 20]);
+    await bench.runAll(2, 7);
+    expect(turned()).toEqual(before);
+});
+
+test('a track that a person drew on every frame of the run is left alone', async () => {
+    const bench = createBench({ invoke: moving() });
+    const box = [10, 10, 50, 20];
+    const [track] = bench.store.import({ tracks: [boxes([2, box], [3, box], [4, box])] });
+    const before = JSON.stringify(bench.store.export());
+    const drawn =
+        'it has a keyframe that a person made, or an older version, on every frame of the run';
+    await expect(bench.runAll(2, 4)).rejects.toThrow(`(car ${track}: ${drawn}`);
+    expect(JSON.stringify(bench.store.export())).toBe(before);
+
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await bench.runAll(2, 4);
+    expect(bench.reports[0].lines.join()).toContain(`Left alone: car ${track} (${drawn}`);
+});
+
+test('a keyframe outside of the job stops no run', async () => {
+    const bench = createBench({ invoke: moving() });
+    const { frames } = bench.job;
+    const { get } = frames;
+    frames.frameNumbers = async () => Array.from({ length: 11 }, (_, frame) => frame);
+    frames.get = async (frame) => {
+        if (frame > 10) throw new Error(`The frame ${frame} is out of the job`);
+        return get(frame);
+    };
+    const box = [10, 10, 50, 20];
+    bench.store.import({ tracks: [boxes([2, box], [14, box])] });
+    await bench.runAll(2, 6);
+    const { shapes } = bench.store.export().tracks[0];
+    expect(shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 14]);
+});
+
 test('from a box that was turned the object goes on in the box around it', async () => {
     const bench = createBench({ invoke: moving() });
     const box = [10, 10, 50, 20];

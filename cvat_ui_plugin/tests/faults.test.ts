@@ -260,6 +260,51 @@ test("what changes during the run is a person's and stays", async () => {
     bench.store.save();
 });
 
+/** A bench in which `change` happens once `armed`, when frame 4 is tracked. */
+function changing(change: (bench: Bench) => void): Bench & { armed: boolean } {
+    const bench: Bench = createBench({
+        invoke: moving(),
+        intercept: (call, next) => {
+            if (call.frame === 4 && armed.armed) change(bench);
+            return next();
+        },
+    });
+    const armed = Object.assign(bench, { armed: false });
+    return armed;
+}
+
+test('what seems to be an earlier result and is changed during the run stays, alone', async () => {
+    const bench = changing((own) =>
+        own.store.draw(shapesOn(own, 5)[0].clientID!, 5, shifted('mask', MASK, 9)),
+    );
+    bench.answer = true;
+    const older = [3, 4, 5, 6].map((frame) =>
+        shape('mask', frame, shifted('mask', MASK, frame - 2), { source: 'auto' }),
+    );
+    bench.store.import({ shapes: [shape('mask', 2, MASK), ...older] });
+    bench.armed = true;
+    await bench.runAll(2, 6);
+    expect(bench.asked).toHaveLength(1);
+    expect(shapesOn(bench, 5).map(({ points }) => points.at(-4))).toEqual([19]);
+});
+
+test.each(['semi-auto', 'auto'])(
+    'a %s polygon that changes during a conversion goes into the track as it is then',
+    async (source) => {
+        const drawn = shifted('polygon', SQUARE, 30);
+        const bench = changing((own) => own.store.draw(shapesOn(own, 5)[0].clientID!, 5, drawn));
+        bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+        await bench.runAll(2, 8);
+        const points = shifted('polygon', SQUARE, 7);
+        bench.store.set(shapesOn(bench, 5)[0].clientID!, { points, source });
+        bench.armed = true;
+        await bench.runAll(2, 8, { convert: true });
+        const { shapes, tracks } = bench.store.export();
+        expect(shapes).toEqual([]);
+        expect(tracks[0].shapes.find(({ frame }) => frame === 5)!.points).toEqual(drawn);
+    },
+);
+
 test('label, group and attributes that a person set on a result are taken over', async () => {
     const bench = createBench({ invoke: moving() });
     bench.store.import({ shapes: [shape('mask', 2, MASK)] });

@@ -256,24 +256,18 @@ export async function takeClaimed(
     }
 }
 
-function byHandOf(shape: SerializedShape): ByHand {
+export function byHandOf(shape: SerializedShape): ByHand {
     return { points: uprightOf(shape), shape };
 }
 
 /** The results of earlier runs that those of this one replace: of the same object, on frames for
- * which this run has an answer. `shapes`: all shapes of the job; `withClaimed`: also those that only
- * seem to be its results. */
-export function replacedShapes(
-    objects: Tracked[],
-    shapes: SerializedShape[],
-    withClaimed: boolean,
-): SerializedShape[] {
+ * which this run has an answer. `shapes`: all shapes of the job. */
+export function replacedShapes(objects: Tracked[], shapes: SerializedShape[]): SerializedShape[] {
     const byNumber = new Map<number, ReadonlySet<number>>();
     const claimed = new Set<number | undefined>();
     for (const { source, results } of objects) {
         const answered = new Set(results.filter(({ byHand }) => !byHand).map(({ frame }) => frame));
         if (source.mark) byNumber.set(source.mark.number, answered);
-        if (!withClaimed) continue;
         for (const { clientID, frame } of source.claimed) {
             if (answered.has(frame)) claimed.add(clientID);
         }

@@ -33,9 +33,15 @@ export interface Source {
     drawn: ReadonlyMap<number, number[]>;
     /** Of a track: frames of the run whose keyframe a person deleted. Nothing is written there. */
     removed: ReadonlySet<number>;
-    /** Automatic shapes that seem to be its earlier results, without proof. */
+    /** Automatic shapes that seem to be its earlier results, without proof; none where the user keeps
+     * them. */
     claimed: SerializedShape[];
 }
+
+/** Why a track is left alone that has nothing to track. */
+export const ALL_BY_HAND =
+    'it has a keyframe that a person made, or an older version, on every frame of the run; delete ' +
+    'those that are to be tracked again';
 
 export interface LeftOut {
     name: string;

@@ -22,7 +22,7 @@ import {
 } from './earlier';
 import { clampTarget, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
-import { LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
+import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Page } from './page';
 import { endsOf, removedKeyframes } from './removed';
 import { notAdded, Report, reportOf, Told } from './report';
@@ -72,8 +72,6 @@ interface Plan {
     route: Route;
     /** All objects of the job, when the run began. */
     before: Collection;
-    /** Whether shapes that only seem to be earlier results are replaced. */
-    replaceClaimed: boolean;
 }
 
 /** What the job holds beside the results of a run, before they are added. */
@@ -157,19 +155,13 @@ export class Running {
         const shown = 'give the annotations of the job';
         const states = await this.soon(job.annotations.get(number, false, []), shown);
         const before = await this.soon(job.annotations.export(), shown);
-        const { sources, leftOut } = sourcesOf(
+        const { sources: found, leftOut } = sourcesOf(
             this.known.successors.replace(this.input.collection, states, before),
             states,
             tracker.supportedShapeTypes ?? SHAPE_TYPES,
         );
-        if (!sources.length) {
-            const why = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
-            throw new Error(
-                `There is no mask, polygon or rectangle to track on frame ${number}` +
-                    `${why ? ` (${why})` : ''}.`,
-            );
-        }
-        const keyframes = sources.flatMap(
+        checkAny(found, leftOut, number);
+        const keyframes = found.flatMap(
             ({ track: own }) => own?.shapes.map(({ frame }) => frame) ?? [],
         );
         const route = await this.soon(
@@ -180,17 +172,23 @@ export class Running {
             throw new Error(`All frames from ${number} to ${target} are deleted.`);
         }
         this.input.onProgress('Looking at the results of earlier runs', 0);
-        await this.recognise(sources, before.shapes, route);
-        const replaceClaimed = await this.askAbout(sources);
-        if (replaceClaimed) {
-            const claiming = sources.filter(({ claimed }) => claimed.length);
+        await this.recognise(found, before.shapes, route);
+        const isDrawn = ({ track: own, byHand }: Source): boolean =>
+            own !== null && route.frames.every((frame) => byHand.has(frame.number));
+        const sources = found.filter((source) => !isDrawn(source));
+        for (const { name } of found.filter(isDrawn)) leftOut.push({ name, reason: ALL_BY_HAND });
+        checkAny(sources, leftOut, number);
+        const claiming = sources.filter(({ claimed }) => claimed.length);
+        if (claiming.length && (await this.askAbout(claiming))) {
             await takeClaimed(claiming, before.shapes, number, isLockedIn(job));
             for (const source of claiming) source.drawn = await undeleted(job, source.drawn);
+        } else {
+            for (const source of claiming) source.claimed = [];
         }
         this.mayGoOn();
         await this.findRemoved(sources, route);
         this.mayGoOn();
-        return { tracker, sources, leftOut, route, before, replaceClaimed };
+        return { tracker, sources, leftOut, route, before };
     }
 
     /** Find out what earlier runs and persons made of the sources, and write it into them. */
@@ -230,10 +228,8 @@ export class Running {
     }
 
     /** Whether shapes that only seem to be earlier results of these objects are replaced. */
-    private async askAbout(sources: Source[]): Promise<boolean> {
-        const claimed = sources.filter((source) => source.claimed.length);
-        if (!claimed.length) return false;
-        const list = claimed.map(({ name, claimed: shapes }) => `${name}: ${shapes.length}`);
+    private askAbout(sources: Source[]): Promise<boolean> {
+        const list = sources.map(({ name, claimed }) => `${name}: ${claimed.length}`);
         return this.page.ask({
             title: 'Replace the results of an earlier run?',
             text:
@@ -343,14 +339,14 @@ export class Running {
     }
 
     /** Bring the run up to what the job holds now; what stands around its results there. */
-    private async around(run: Run, { before, replaceClaimed }: Plan): Promise<Around> {
+    private async around(run: Run, { before }: Plan): Promise<Around> {
         let now = before;
         try {
             now = await this.job.annotations.export();
             withChanges(run, before, now);
             const shapes = run.objects.filter(({ source }) => !this.becomesTrack(source));
             passDrawn(shapes, now.shapes);
-            const replaced = replacedShapes(run.objects, now.shapes, replaceClaimed);
+            const replaced = replacedShapes(run.objects, now.shapes);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
             const { tracks } = now;
@@ -439,6 +435,15 @@ export class Running {
 /** The clientIDs of all objects of a job. */
 function idsOf({ shapes, tracks }: Collection): ReadonlySet<number | null> {
     return new Set([...shapes, ...tracks].map(({ clientID }) => clientID ?? null));
+}
+
+/** Say why there is nothing to track, where that is so. */
+function checkAny(sources: Source[], leftOut: LeftOut[], frame: number): void {
+    if (sources.length) return;
+    const why = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
+    throw new Error(
+        `There is no mask, polygon or rectangle to track on frame ${frame}${why ? ` (${why})` : ''}.`,
+    );
 }
 
 /** The first five of a list, for a question. */
