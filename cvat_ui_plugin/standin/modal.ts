@@ -7,6 +7,9 @@ interface Question {
     okText: string;
     cancelText: string;
     className?: string;
+    /** Whether Esc counts as the second answer. */
+    keyboard: boolean;
+    autoFocusButton: 'ok' | 'cancel' | null;
     onOk(): void;
     onCancel(): void;
 }
@@ -17,11 +20,18 @@ function confirm({
     okText,
     cancelText,
     className,
+    keyboard,
     onOk,
     onCancel,
 }: Question): void {
     const dialog = document.createElement('dialog');
     dialog.className = className ?? '';
+    dialog.oncancel = (event) => {
+        event.preventDefault();
+        if (!keyboard) return;
+        dialog.remove();
+        onCancel();
+    };
     const heading = document.createElement('strong');
     heading.textContent = title;
     const text = document.createElement('p');

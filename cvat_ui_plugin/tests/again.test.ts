@@ -6,7 +6,7 @@ import { expect, test, vi } from 'vitest';
 import { within } from '../src/ts/waiting';
 import { SerializedTrack } from '../src/ts/cvat';
 import { shape } from '../standin/core';
-import { createBench, moving, shifted } from './bench';
+import { createBench, framesFrom, moving, shifted } from './bench';
 
 type Bench = ReturnType<typeof createBench>;
 
@@ -263,6 +263,19 @@ test('from a box that was turned the object goes on in the box around it', async
     expect(sent.map((one) => one?.points)).toContainEqual([25, -5, 35, 35]);
     const six = bench.store.export().tracks[0].shapes.find(({ frame }) => frame === 6)!;
     expect([six.points, six.rotation]).toEqual([box, 90]);
+});
+
+test('looking at shapes and choosing keyframes wait for no timer', async () => {
+    const frames = framesFrom(0, 90, { width: 400, height: 80 });
+    const bench = createBench({ frames, invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 90);
+    bench.kept = '{"sparse":0.97}';
+    let now = 0;
+    Object.defineProperty(bench.clock, 'now', { get: () => (now += 20), set: () => {} });
+    await bench.runAll(2, 90, { convert: true });
+    expect(bench.breaths).toBeGreaterThan(2);
+    expect(bench.slept).toEqual([150, 150]); // what is done is shown once before each end
 });
 
 test('waiting for the function takes its time, however seldom a browser calls', async () => {

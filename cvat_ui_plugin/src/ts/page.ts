@@ -14,6 +14,9 @@ export interface Page {
     /** Whether this job is the one that is open in the page. */
     isOpen(job: Job): boolean;
     sleep(milliseconds: number): Promise<void>;
+    /** Let the page draw and hear the user. It takes no time, also in a hidden tab, where a browser
+     * slows timers down to one a minute. */
+    breathe(): Promise<void>;
     now(): number;
     /** The text that `keep` stored last in this browser; null if it has stored nothing. */
     kept(): string | null;

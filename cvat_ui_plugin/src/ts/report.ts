@@ -23,10 +23,10 @@ export interface Told {
     beside: Beside[];
     /** Sparse keyframes: how many, of how many points, stand for how many frames. */
     thinned: { frames: number; keyframes: number; points: number };
-    /** Said before anything else. */
+    /** Said before the results. */
     hints: string[];
-    /** Why nobody could look whether CVAT has added the results. */
-    unseen?: string;
+    /** What went wrong besides; said before anything else. */
+    warnings: string[];
     /** What the page calls the object that is on this frame now. */
     nameOn(object: Tracked, frame: number): Promise<string>;
 }
@@ -77,25 +77,40 @@ export function doubtsOf(objects: Tracked[]): Doubt[] {
     return chosen;
 }
 
-function advice({ objects, stop }: Run, start: number): string[] {
+/** What to do about a run that ended early. `nameOf`: what the page calls an object. */
+export function adviceOf(
+    { objects, stop }: Run,
+    start: number,
+    nameOf: (object: Tracked) => string,
+): string[] {
     if (!stop) return [];
-    const frames = objects.flatMap(({ results }) => results.map(({ frame }) => frame));
     if (stop.cancelled) {
         return [
-            frames.length
+            objects.some(({ results }) => results.length)
                 ? 'What is done is kept. Undo takes it back in one step.'
                 : 'Nothing was tracked and nothing has changed.',
         ];
     }
-    const last = frames.reduce(
-        (a, b) => (Math.abs(a - start) > Math.abs(b - start) ? a : b),
-        start,
-    );
+    const stopped = `Stopped at frame ${stop.frame}: ${stop.reason}`;
+    if (stop.drawAgain) {
+        return [
+            stopped,
+            `To go on, open frame ${stop.frame}, draw the objects there and run the action from it.`,
+        ];
+    }
+    // an object can be tracked on only from a frame on which it is visible
+    const from = new Map<number, string[]>();
+    for (const object of objects.filter(({ failure }) => !failure)) {
+        const visible = object.results.filter(({ points, inPlace }) => points && !inPlace);
+        const last = visible.at(-1)?.frame ?? start;
+        from.set(last, [...(from.get(last) ?? []), nameOf(object)]);
+    }
+    const each = [...from].map(([frame, names]) => `from frame ${frame} for ${listed(names)}`);
     return [
-        `Stopped at frame ${stop.frame}: ${stop.reason}`,
-        stop.drawAgain
-            ? `To go on, open frame ${stop.frame}, draw the objects there and run the action from it.`
-            : `To go on, open frame ${last} and run the action again.`,
+        stopped,
+        each.length > 1
+            ? `To go on, run the action again ${each.join(', ')}.`
+            : `To go on, open frame ${[...from.keys()][0] ?? start} and run the action again.`,
     ];
 }
 
@@ -214,17 +229,17 @@ export function notAdded(): Report {
 }
 
 export async function reportOf(told: Told): Promise<Report> {
-    const { run, start, beside, hints, unseen, nameOn } = told;
+    const { run, start, beside, hints, warnings, nameOn } = told;
     const { objects, stop } = run;
     const tracked = objects.filter(({ results }) => results.length);
     const names = new Map<Tracked, string>();
     for (const object of objects) names.set(object, await nameOn(object, start));
     const [summary, ...lost] = tracking(tracked, names, start);
     const lines = [
-        ...(unseen ? [unseen] : []),
+        ...warnings,
         ...hints,
         ...(summary ? [summary] : []),
-        ...advice(run, start),
+        ...adviceOf(run, start, (object) => names.get(object)!),
         ...lost,
         ...troubles(objects, names),
         ...handmade(tracked, names),
@@ -241,8 +256,11 @@ export async function reportOf(told: Told): Promise<Report> {
     const warns =
         stop !== null ||
         beside.length > 0 ||
-        !!unseen ||
-        objects.some(({ failure, results }) => failure || results.some(({ inPlace }) => inPlace));
+        warnings.length > 0 ||
+        objects.some(
+            ({ failure, notJoined, results }) =>
+                failure || notJoined !== null || results.some(({ inPlace }) => inPlace),
+        );
     const title =
         (stop?.cancelled && 'Tracking was cancelled') ||
         (stop && 'Tracking stopped early') ||

@@ -25,7 +25,7 @@ import { withChanges } from './fresh';
 import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Page } from './page';
 import { endsOf, removedKeyframes } from './removed';
-import { notAdded, Report, reportOf, Told } from './report';
+import { adviceOf, notAdded, Report, reportOf, Told } from './report';
 import { nothing, outcomeOf } from './results';
 import { findTracker } from './server';
 import { Settings } from './settings';
@@ -88,6 +88,8 @@ export class Running {
     private readonly start: Frame;
 
     private readonly hints: string[] = [];
+
+    private readonly warnings: string[] = [];
 
     public constructor(
         private readonly core: Core,
@@ -203,7 +205,7 @@ export class Running {
         const pause = async (): Promise<void> => {
             looked += 1;
             if (looked % LOOKED_AT_ONCE) return;
-            await page.sleep(0);
+            await page.breathe();
             this.mayGoOn();
         };
         const isLocked = isLockedIn(job);
@@ -289,11 +291,10 @@ export class Running {
         });
         if (run.objects.every(({ results }) => !results.length) && !run.stop?.cancelled) {
             const failure = run.objects.find((object) => object.failure);
-            throw new Error(
-                `Nothing was tracked. ${
-                    run.stop?.reason ?? `${failure?.source.name}: ${failure?.failure?.reason}`
-                }`,
-            );
+            const why = run.stop
+                ? adviceOf(run, this.start.number, ({ source }) => source.name).join(' ')
+                : `${failure?.source.name}: ${failure?.failure?.reason}`;
+            throw new Error(`Nothing was tracked. ${why}`);
         }
         for (const object of run.objects) {
             const { removed } = object.source;
@@ -313,7 +314,7 @@ export class Running {
             // Cancel may have ended the tracking already: what was tracked is still to be written
             if (!run.stop?.cancelled) this.mayGoOn();
             if (page.now() - drawn < DRAWN_MS) return;
-            await page.sleep(0);
+            await page.breathe();
             drawn = page.now();
         };
         this.input.onProgress('Every frame is tracked. Choosing keyframes', 99);
@@ -366,7 +367,7 @@ export class Running {
             return { replaced, beside, former: idsOf(now) };
         } catch (error) {
             // what was tracked must not be lost with it
-            this.hints.push(
+            this.warnings.push(
                 `Results of earlier runs could not be looked at (${String(error)}): they ` +
                     'were kept. Undo takes this run back.',
             );
@@ -379,7 +380,7 @@ export class Running {
         run: Run,
         sparse: Map<Tracked, Sparse>,
     ): Promise<ActionOutput> {
-        const { job, page, hints } = this;
+        const { job, page, hints, warnings } = this;
         const { leftOut, route } = plan;
         const start = this.start.number;
         const { replaced, beside, former } = await this.around(run, plan);
@@ -404,6 +405,7 @@ export class Running {
                 beside,
                 thinned: countedSparse(sparse),
                 hints,
+                warnings,
             };
             page.tell(await this.reportAfter(told, outcome, former), job);
             // once Cancel is pressed CVAT does not draw again, although it commits
@@ -427,7 +429,7 @@ export class Running {
                 `CVAT did not show the results (${String(error)}): look whether they are there ` +
                 'before you run the action again.';
             const nameOn = async ({ source }: Tracked): Promise<string> => source.name;
-            return reportOf({ ...told, nameOn, unseen });
+            return reportOf({ ...told, nameOn, warnings: [unseen, ...told.warnings] });
         }
     }
 }
