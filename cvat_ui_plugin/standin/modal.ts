@@ -3,7 +3,7 @@
 
 interface Question {
     title: string;
-    content: string;
+    content: Node | string;
     okText: string;
     cancelText: string;
     className?: string;
@@ -23,7 +23,7 @@ function confirm({
     keyboard,
     onOk,
     onCancel,
-}: Question): void {
+}: Question): { destroy(): void } {
     const dialog = document.createElement('dialog');
     dialog.className = className ?? '';
     dialog.oncancel = (event) => {
@@ -35,7 +35,7 @@ function confirm({
     const heading = document.createElement('strong');
     heading.textContent = title;
     const text = document.createElement('p');
-    text.textContent = content;
+    text.append(content);
     const button = (label: string, act: () => void): HTMLButtonElement => {
         const element = document.createElement('button');
         element.textContent = label;
@@ -48,6 +48,7 @@ function confirm({
     dialog.append(heading, text, button(cancelText, onCancel), button(okText, onOk));
     document.body.append(dialog);
     dialog.showModal();
+    return { destroy: () => dialog.remove() };
 }
 
 export default { confirm };

@@ -10,17 +10,40 @@ const WIDE = { width: 400, height: 80 };
 
 const { notices, questions } = vi.hoisted(() => ({
     notices: [] as { message: string; duration: number }[],
-    questions: [] as { keyboard: boolean; autoFocusButton: string | null; onOk(): void }[],
+    questions: [] as Question[],
 }));
+
+interface Question {
+    content: Element;
+    keyboard: boolean;
+    autoFocusButton: string | null;
+    onOk(): void;
+}
+
+/** What the page makes of createElement. */
+interface Element {
+    properties: { onClick(): void };
+    children: Element[];
+}
 
 vi.mock('antd/lib/notification', () => {
     const show = (notice: (typeof notices)[0]): unknown => notices.push(notice);
     return { default: { success: show, warning: show, info: show, error: show } };
 });
 vi.mock('antd/lib/modal', () => ({
-    default: { confirm: (question: (typeof questions)[0]) => questions.push(question) },
+    default: {
+        confirm: (question: Question) => {
+            questions.push(question);
+            return { destroy: () => questions.pop() };
+        },
+    },
 }));
-vi.mock('react', () => ({ createElement: () => ({}), Fragment: '' }));
+vi.mock('react', () => ({
+    createElement: (_type: string, properties: object, ...children: unknown[]) => {
+        return { properties, children };
+    },
+    Fragment: '',
+}));
 
 afterEach(() => {
     vi.unstubAllGlobals();
@@ -65,12 +88,27 @@ test.each([
     expect(notices.map(({ duration }) => duration)).toEqual([seconds, seconds]);
 });
 
-test('neither Esc nor Enter answers a question', async () => {
+/** A run that asks whether to replace an earlier result on frame 3, up to the question. */
+async function untilAsked(): Promise<{ bench: Bench; running: Promise<void> }> {
     const bench = createBench({ invoke: moving() });
     const older = shape('mask', 3, shifted('mask', MASK, 1), { source: 'auto' });
     bench.store.import({ shapes: [shape('mask', 2, MASK), older] });
     const running = (await load(bench, false))(5);
     await vi.waitFor(() => expect(questions).toHaveLength(1));
+    return { bench, running };
+}
+
+test('a run is cancelled from its question', async () => {
+    const { bench, running } = await untilAsked();
+    questions[0].content.children[1].properties.onClick();
+    await running;
+    expect(questions).toEqual([]);
+    expect(notices.map(({ message }) => message)).toEqual(['Tracking was cancelled']);
+    expect([bench.calls, bench.store.undoSteps]).toEqual([[], 0]);
+});
+
+test('neither Esc nor Enter answers a question', async () => {
+    const { bench, running } = await untilAsked();
     expect(questions[0]).toMatchObject({ keyboard: false, autoFocusButton: null });
     questions[0].onOk();
     await running;

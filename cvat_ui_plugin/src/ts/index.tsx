@@ -10,6 +10,7 @@ import { Page } from './page';
 import { Report } from './report';
 import { ACTION_NAME } from './server';
 import { createSettingsAction } from './settings';
+import { Cancelled } from './waiting';
 
 /** What the settings are kept as in the browser. */
 const KEPT_AS = 'sam2-tracker';
@@ -66,10 +67,22 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
             });
         },
         ask: ({ title, text, yes, no }) =>
-            new Promise((resolve) => {
-                Modal.confirm({
+            new Promise((resolve, reject) => {
+                const neither = {
+                    style: { display: 'block' },
+                    onClick: () => {
+                        question.destroy();
+                        reject(new Cancelled());
+                    },
+                };
+                const question = Modal.confirm({
                     title,
-                    content: text,
+                    content: createElement(
+                        Fragment,
+                        null,
+                        text,
+                        createElement('a', neither, 'Cancel the run'),
+                    ),
                     okText: yes,
                     cancelText: no,
                     className: 'cvat-modal-sam2-tracker',

@@ -7,7 +7,7 @@ import { Report } from './report';
 export interface Page {
     /** Show a message that outlives the dialog. */
     tell(report: Report, job: Job): void;
-    /** Ask a question that has two answers. */
+    /** Ask a question that has two answers; rejects with `Cancelled` where the user wants neither. */
     ask(question: { title: string; text: string; yes: string; no: string }): Promise<boolean>;
     /** Draw the annotations of a frame again; CVAT does not after a cancelled run. */
     refresh(job: Job, frame: number): void;
