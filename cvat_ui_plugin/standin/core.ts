@@ -19,7 +19,7 @@ import {
     SerializedShape,
     SerializedTrack,
 } from '../src/ts/cvat';
-import { betweenKeyframes } from '../src/ts/interpolation';
+import { betweenKeyframes, rotationBetween } from '../src/ts/interpolation';
 
 export class ServerError extends Error {
     public readonly code: number;
@@ -294,16 +294,17 @@ export class Annotations {
         const previous = keyframes.filter((shape) => shape.frame <= frame).at(-1);
         if (!previous || (previous.outside && previous.frame !== frame)) return null;
         const next = keyframes.find((shape) => shape.frame > frame);
-        let { points } = previous;
+        let { points, rotation } = previous;
         if (next && previous.frame !== frame) {
             const share = (frame - previous.frame) / (next.frame - previous.frame);
             points = betweenKeyframes(previous.type, points, next.points)(share);
+            rotation = rotationBetween(rotation, next.rotation, share);
         }
         return {
             ...common,
             shapeType: previous.type,
             points: [...points],
-            rotation: previous.rotation,
+            rotation,
             occluded: previous.occluded,
             outside: previous.outside,
             zOrder: previous.z_order,

@@ -3,10 +3,13 @@
 
 interface Question {
     title: string;
-    content: string;
+    content: Node | string;
     okText: string;
     cancelText: string;
     className?: string;
+    /** Whether Esc counts as the second answer. */
+    keyboard: boolean;
+    autoFocusButton: 'ok' | 'cancel' | null;
     onOk(): void;
     onCancel(): void;
 }
@@ -17,15 +20,22 @@ function confirm({
     okText,
     cancelText,
     className,
+    keyboard,
     onOk,
     onCancel,
-}: Question): void {
+}: Question): { destroy(): void } {
     const dialog = document.createElement('dialog');
     dialog.className = className ?? '';
+    dialog.oncancel = (event) => {
+        event.preventDefault();
+        if (!keyboard) return;
+        dialog.remove();
+        onCancel();
+    };
     const heading = document.createElement('strong');
     heading.textContent = title;
     const text = document.createElement('p');
-    text.textContent = content;
+    text.append(content);
     const button = (label: string, act: () => void): HTMLButtonElement => {
         const element = document.createElement('button');
         element.textContent = label;
@@ -38,6 +48,7 @@ function confirm({
     dialog.append(heading, text, button(cancelText, onCancel), button(okText, onOk));
     document.body.append(dialog);
     dialog.showModal();
+    return { destroy: () => dialog.remove() };
 }
 
 export default { confirm };

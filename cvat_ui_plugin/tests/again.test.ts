@@ -6,7 +6,7 @@ import { expect, test, vi } from 'vitest';
 import { within } from '../src/ts/waiting';
 import { SerializedTrack } from '../src/ts/cvat';
 import { shape } from '../standin/core';
-import { createBench, moving, shifted } from './bench';
+import { createBench, framesFrom, moving, shifted } from './bench';
 
 type Bench = ReturnType<typeof createBench>;
 
@@ -62,6 +62,88 @@ test('a seed that was drawn anew takes over what was corrected, and nothing is d
     ]);
     const kept = bench.store.export().shapes.find(({ clientID }) => clientID === corrected);
     expect(kept?.points).toEqual(points);
+});
+
+/** A mask tracked from frame 2 to 10, its result on frame 6 deleted and drawn anew. */
+async function drawnAnew(bench: Bench): Promise<{ seed: number; drawn: number }> {
+    bench.answer = true;
+    const [seed] = bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await bench.runAll(2, 10);
+    bench.store.remove(bench.store.export().shapes.find(({ frame }) => frame === 6)!.clientID!);
+    const [drawn] = bench.store.import({ shapes: [shape('mask', 6, shifted('mask', REDRAWN, 4))] });
+    return { seed, drawn };
+}
+
+const ONCE = [2, 3, 4, 5, 6, 7, 8, 9, 10].map((frame) =>
+    [2, 6].includes(frame) ? `${frame} manual` : `${frame} auto`,
+);
+
+test('from a result that was drawn anew the page asks, and nothing is doubled', async () => {
+    const bench = createBench({ invoke: moving() });
+    const { drawn } = await drawnAnew(bench);
+    await bench.runOn([drawn], 6, 10);
+    expect(bench.asked).toHaveLength(1);
+    expect(shapesOf(bench)).toEqual(ONCE);
+});
+
+test('from the first frame nothing is written over a result that was drawn anew', async () => {
+    const bench = createBench({ invoke: moving() });
+    const { seed, drawn } = await drawnAnew(bench);
+    await bench.runOn([seed], 2, 10);
+    expect(shapesOf(bench)).toEqual(ONCE);
+    const { title, lines } = bench.reports.at(-1)!;
+    expect(title).toBe('Tracking ended with warnings');
+    expect(lines.join()).toContain(`drew a shape in its place: car ${seed} on 6.`);
+    expect(bench.store.export().shapes.map(({ clientID }) => clientID)).toContain(drawn);
+});
+
+test('a shape that a person drew in the place of a track is told', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({
+        shapes: [
+            shape('polygon', 2, SQUARE),
+            shape('polygon', 4, shifted('polygon', SQUARE, 3)),
+            shape('polygon', 5, shifted('polygon', SQUARE, 12)), // another object
+        ],
+    });
+    await bench.runAll(2, 6, { convert: true });
+    expect(bench.reports[0].lines.join()).toContain(
+        'Kept 1 drawn shape that may be of the same objects, first on frame 4.',
+    );
+    expect(bench.store.export().shapes).toHaveLength(2);
+});
+
+/** A polygon tracked from frame 2 to 9 and converted from frame 5 on. */
+async function convertedLate(bench: Bench): Promise<number> {
+    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 9);
+    const five = bench.store.export().shapes.find(({ frame }) => frame === 5)!.clientID!;
+    await bench.runOn([five], 5, 9, { convert: true });
+    return seed;
+}
+
+test('who converts a part is told how to have one track', async () => {
+    const bench = createBench({ invoke: moving() });
+    const seed = await convertedLate(bench);
+    expect(bench.reports.at(-1)!.lines.join()).toContain(
+        'stays a polygon shape on 3 other frames. To have one track, undo this run, then convert ' +
+            'from frame 2 to frame 9.',
+    );
+    bench.store.undo();
+    await bench.runOn([seed], 2, 9, { convert: true });
+    expect(bench.reports.at(-1)!.title).toBe('Tracking is done');
+    expect(bench.store.export()).toMatchObject({ shapes: [], tracks: [{ frame: 2 }] });
+});
+
+test('results that lie on a track of the same object are told', async () => {
+    const bench = createBench({ invoke: moving() });
+    const seed = await convertedLate(bench);
+    await bench.runOn([seed], 2, 9);
+    const { title, lines } = bench.reports.at(-1)!;
+    expect(title).toBe('Tracking ended with warnings');
+    expect(lines.join()).toContain(
+        'Kept 1 track that may be of the same objects, first on frame 5. Delete what is doubled.',
+    );
 });
 
 test('a locked result stays when a person lets earlier results be replaced', async () => {
@@ -127,6 +209,49 @@ test('a track that is lost at the end of a run is visible after it as before', a
     expect(Math.abs(left() - before)).toBeLessThan(0.2); // the signature moves a keyframe by less
 });
 
+test('a track that is lost in the run is turned after it as before', async () => {
+    const bench = createBench({ invoke: moving((frame) => (frame >= 5 ? { shape: null } : null)) });
+    const box = [10, 10, 50, 20];
+    bench.store.import({ tracks: [boxes([2, box], [6, box, 80], [18, box, 20])] });
+    const turned = (): (number | null)[] =>
+        [8, 12, 18].map((frame) => bench.store.get(frame)[0].rotation);
+    const before = turned();
+    expect(before).toEqual([70, 50, 20]);
+    await bench.runAll(2, 7);
+    expect(turned()).toEqual(before);
+});
+
+test('a track that a person drew on every frame of the run is left alone', async () => {
+    const bench = createBench({ invoke: moving() });
+    const box = [10, 10, 50, 20];
+    const [track] = bench.store.import({ tracks: [boxes([2, box], [3, box], [4, box])] });
+    const before = JSON.stringify(bench.store.export());
+    const drawn =
+        'it has a keyframe that a person made, or an older version, on every frame of the run';
+    await expect(bench.runAll(2, 4)).rejects.toThrow(`(car ${track}: ${drawn}`);
+    expect(JSON.stringify(bench.store.export())).toBe(before);
+
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await bench.runAll(2, 4);
+    expect(bench.reports[0].lines.join()).toContain(`Left alone: car ${track} (${drawn}`);
+});
+
+test('a keyframe outside of the job stops no run', async () => {
+    const bench = createBench({ invoke: moving() });
+    const { frames } = bench.job;
+    const { get } = frames;
+    frames.frameNumbers = async () => Array.from({ length: 11 }, (_, frame) => frame);
+    frames.get = async (frame) => {
+        if (frame > 10) throw new Error(`The frame ${frame} is out of the job`);
+        return get(frame);
+    };
+    const box = [10, 10, 50, 20];
+    bench.store.import({ tracks: [boxes([2, box], [14, box])] });
+    await bench.runAll(2, 6);
+    const { shapes } = bench.store.export().tracks[0];
+    expect(shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 14]);
+});
+
 test('from a box that was turned the object goes on in the box around it', async () => {
     const bench = createBench({ invoke: moving() });
     const box = [10, 10, 50, 20];
@@ -138,6 +263,19 @@ test('from a box that was turned the object goes on in the box around it', async
     expect(sent.map((one) => one?.points)).toContainEqual([25, -5, 35, 35]);
     const six = bench.store.export().tracks[0].shapes.find(({ frame }) => frame === 6)!;
     expect([six.points, six.rotation]).toEqual([box, 90]);
+});
+
+test('looking at shapes and choosing keyframes wait for no timer', async () => {
+    const frames = framesFrom(0, 90, { width: 400, height: 80 });
+    const bench = createBench({ frames, invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 90);
+    bench.kept = '{"sparse":0.97}';
+    let now = 0;
+    Object.defineProperty(bench.clock, 'now', { get: () => (now += 20), set: () => {} });
+    await bench.runAll(2, 90, { convert: true });
+    expect(bench.breaths).toBeGreaterThan(2);
+    expect(bench.slept).toEqual([150, 150]); // what is done is shown once before each end
 });
 
 test('waiting for the function takes its time, however seldom a browser calls', async () => {

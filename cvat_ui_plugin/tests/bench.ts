@@ -52,6 +52,8 @@ export interface Bench {
     /** Whether the job is open in the page. */
     open: boolean;
     slept: number[];
+    /** How often the page could draw. */
+    breaths: number;
     /** The settings that the browser keeps. */
     kept: string | null;
     progress: { message: string; percent: number }[];
@@ -141,6 +143,7 @@ export function createBench({
         answer: false,
         open: true,
         slept: [],
+        breaths: 0,
         kept: null,
         progress: [],
         clock: { now: 0 },
@@ -157,6 +160,9 @@ export function createBench({
         sleep: async (milliseconds) => {
             bench.slept.push(milliseconds);
             bench.clock.now += milliseconds + lateness;
+        },
+        breathe: async () => {
+            bench.breaths += 1;
         },
         now: () => bench.clock.now,
         kept: () => bench.kept,

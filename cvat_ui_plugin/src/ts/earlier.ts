@@ -3,9 +3,10 @@
 // of them this run replaces, and which it keeps. The rules are those of docs/identity.md.
 
 import { Box, boxOf, iouOf, uprightOf } from './boxes';
-import { SerializedShape } from './cvat';
+import { Collection, SerializedShape, SerializedTrack } from './cvat';
 import { freeNumber, freeRun, markOf, numberOfDrawing } from './identity';
 import { ByHand, Source } from './objects';
+import { endsOf } from './removed';
 import { Tracked } from './track';
 
 /** Below this overlap of their boxes, two shapes are not taken for one object. */
@@ -187,12 +188,12 @@ export async function recognise(
         numberOfDrawing(shape.type, shape.frame, shape.points);
     // what a person drew or corrected, by the number of the object and by frame
     const drawings = new Map<number, Map<number, SerializedShape>>();
-    // what belongs to a drawing that is still there needs no other owner (a correction is none)
+    // what belongs to an object of the start frame needs no other owner
     const owned = new Set<number>();
     for (const shape of all) {
         if (shape.source === 'auto' && shape.frame !== start) continue;
         const number = numberOf(shape);
-        if (markedNumber(shape) === null || shape.frame === start) owned.add(number);
+        if (shape.frame === start) owned.add(number);
         if (shape.source === 'auto') continue;
         const frames = drawings.get(number) ?? new Map<number, SerializedShape>();
         drawings.set(number, frames.set(shape.frame, shape));
@@ -255,24 +256,18 @@ export async function takeClaimed(
     }
 }
 
-function byHandOf(shape: SerializedShape): ByHand {
+export function byHandOf(shape: SerializedShape): ByHand {
     return { points: uprightOf(shape), shape };
 }
 
 /** The results of earlier runs that those of this one replace: of the same object, on frames for
- * which this run has an answer. `shapes`: all shapes of the job; `withClaimed`: also those that only
- * seem to be its results. */
-export function replacedShapes(
-    objects: Tracked[],
-    shapes: SerializedShape[],
-    withClaimed: boolean,
-): SerializedShape[] {
+ * which this run has an answer. `shapes`: all shapes of the job. */
+export function replacedShapes(objects: Tracked[], shapes: SerializedShape[]): SerializedShape[] {
     const byNumber = new Map<number, ReadonlySet<number>>();
     const claimed = new Set<number | undefined>();
     for (const { source, results } of objects) {
         const answered = new Set(results.filter(({ byHand }) => !byHand).map(({ frame }) => frame));
         if (source.mark) byNumber.set(source.mark.number, answered);
-        if (!withClaimed) continue;
         for (const { clientID, frame } of source.claimed) {
             if (answered.has(frame)) claimed.add(clientID);
         }
@@ -306,60 +301,118 @@ export function takenOver(
     return new Map(differ ? own.map((shape) => [shape.frame, shape]) : []);
 }
 
-/** How many shapes of an object stay shapes on other frames than `frames`, where it is converted to
- * a track on these. `shapes`: all shapes of the job. */
+/** The shapes of an object that stay on other frames than `frames`, where it is converted to a track on
+ * these. `shapes`: all shapes of the job; `known`: numbers of objects by clientID. */
 export function leftAsShapes(
     { mark, clientID }: Source,
     frames: ReadonlySet<number>,
     shapes: SerializedShape[],
-): number {
-    return shapes.filter(
-        (shape) =>
-            markedNumber(shape) === mark?.number &&
-            shape.clientID !== clientID &&
-            !frames.has(shape.frame),
-    ).length;
+    known: ReadonlyMap<number, number>,
+): SerializedShape[] {
+    return shapes.filter((shape) => {
+        const number =
+            markedNumber(shape) ??
+            known.get(shape.clientID!) ??
+            numberOfDrawing(shape.type, shape.frame, shape.points);
+        return number === mark?.number && shape.clientID !== clientID && !frames.has(shape.frame);
+    });
 }
 
-/** Automatic shapes that lie where this run has written a result of the same label, type and group,
- * and that are not known to be of another object of the start frame: nobody can tell whether they
- * are of the same object, so they stay. `start`: the frame. */
-export function unmarkedBeside(
+/** From this overlap of their boxes on, what a person drew and what was tracked are one object. */
+const SAME_PLACE = 0.5;
+
+function kindOfResults({ source }: Tracked): string {
+    const { group } = source.shape ?? source.track!;
+    return kindOf({ type: source.type, label_id: source.labelID, group });
+}
+
+/** A shape that a person drew, and that no mark ties to an object. */
+function isDrawn(shape: SerializedShape): boolean {
+    return shape.source !== 'auto' && markedNumber(shape) === null;
+}
+
+/** Mark the results of these objects in whose place a person drew a shape of the same label, type and
+ * group. `shapes`: all shapes of the job. */
+export function passDrawn(objects: Tracked[], shapes: SerializedShape[]): void {
+    const drawn = new Map<string, SerializedShape[]>();
+    for (const shape of shapes.filter(isDrawn)) {
+        const key = `${shape.frame} ${kindOf(shape)}`;
+        drawn.set(key, [...(drawn.get(key) ?? []), shape]);
+    }
+    for (const object of objects) {
+        const kind = kindOfResults(object);
+        for (const result of object.results) {
+            const { frame, points, byHand } = result;
+            const there = drawn.get(`${frame} ${kind}`);
+            if (!there || !points || byHand) continue;
+            const box = boxOf(object.source.type, points);
+            result.inPlace = there.some(
+                (shape) => iouOf(box, boxOf(shape.type, shape.points)) >= SAME_PLACE,
+            );
+        }
+    }
+}
+
+/** What lies where this run has written a result of the same label, type and group. */
+export interface Beside {
+    kind: 'automatic shape' | 'drawn shape' | 'track';
+    /** The first one. */
+    frame: number;
+}
+
+/** What lies where this run has written results of the same label, type and group, and is not known
+ * to be of another object of the start frame: nobody can tell whether it is of the same object, so
+ * it stays. `start`: the frame. */
+export function besideResults(
     objects: Tracked[],
-    shapes: SerializedShape[],
+    { shapes, tracks }: Pick<Collection, 'shapes' | 'tracks'>,
     start: number,
-): SerializedShape[] {
-    const unmarked = new Map<number, SerializedShape[]>();
+): Beside[] {
+    const written = new Map<string, { box: Box; byHand: boolean }[]>();
+    for (const object of objects) {
+        const kind = kindOfResults(object);
+        for (const { frame, points, byHand, inPlace } of object.results) {
+            if (!points || inPlace) continue;
+            const key = `${frame} ${kind}`;
+            const one = { box: boxOf(object.source.type, points), byHand };
+            written.set(key, [...(written.get(key) ?? []), one]);
+        }
+    }
     const others = new Set(
         shapes
             .filter(({ frame }) => frame === start)
             .map((one) => markedNumber(one) ?? numberOfDrawing(one.type, one.frame, one.points)),
     );
     for (const { source } of objects) if (source.mark) others.add(source.mark.number);
+    const found: Beside[] = [];
     for (const shape of shapes) {
-        if (shape.source !== 'auto' || others.has(markedNumber(shape) ?? 0)) continue;
-        const beside = unmarked.get(shape.frame);
-        if (beside) beside.push(shape);
-        else unmarked.set(shape.frame, [shape]);
-    }
-    if (!unmarked.size) return [];
-    const found = new Set<SerializedShape>();
-    for (const { source, results } of objects) {
-        const { group } = source.shape ?? source.track!;
-        const kind = kindOf({ type: source.type, label_id: source.labelID, group });
-        for (const { frame, points } of results) {
-            if (!points) continue;
-            const box = boxOf(source.type, points);
-            for (const shape of unmarked.get(frame) ?? []) {
-                if (
-                    kindOf(shape) === kind &&
-                    shape.clientID !== source.clientID &&
-                    iouOf(box, boxOf(shape.type, shape.points)) >= LEAST_OVERLAP
-                ) {
-                    found.add(shape);
-                }
-            }
+        const there = written.get(`${shape.frame} ${kindOf(shape)}`);
+        const drawn = isDrawn(shape);
+        if (!there || (!drawn && shape.source !== 'auto')) continue;
+        if (others.has(markedNumber(shape) ?? 0)) continue;
+        const box = boxOf(shape.type, shape.points);
+        const least = drawn ? SAME_PLACE : LEAST_OVERLAP;
+        if (there.some((one) => !(drawn && one.byHand) && iouOf(one.box, box) >= least)) {
+            found.push({ kind: drawn ? 'drawn shape' : 'automatic shape', frame: shape.frame });
         }
     }
-    return [...found];
+    const own = new Set(objects.map(({ source }) => source.clientID));
+    for (const track of tracks) {
+        if (own.has(track.clientID!) || isVisibleOn(track, start)) continue;
+        const { label_id, group } = track;
+        const doubled = track.shapes.filter(({ type, frame, points, outside }) => {
+            const there = written.get(`${frame} ${kindOf({ type, label_id, group })}`);
+            if (!there || outside) return false;
+            const box = boxOf(type, points);
+            return there.some((one) => iouOf(one.box, box) >= SAME_PLACE);
+        });
+        if (doubled.length) found.push({ kind: 'track', frame: endsOf(doubled)[0] });
+    }
+    return found;
+}
+
+/** Whether a track is visible on a frame. */
+function isVisibleOn({ shapes }: SerializedTrack, frame: number): boolean {
+    const before = shapes.filter((keyframe) => keyframe.frame <= frame);
+    return before.length > 0 && !before.reduce((a, b) => (a.frame > b.frame ? a : b)).outside;
 }

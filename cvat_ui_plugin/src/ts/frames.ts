@@ -24,11 +24,12 @@ export interface Route {
     deleted: ReadonlySet<number>;
 }
 
-/** Those of the frames that are not deleted. */
+/** Those of the frames that are in the job, as keyframes need not be, and not deleted. */
 export async function undeleted<T>(job: Job, frames: ReadonlyMap<number, T>) {
+    const ofJob = new Set(await job.frames.frameNumbers());
     const there = new Map<number, T>();
     for (const [frame, value] of frames) {
-        if (!(await job.frames.get(frame)).deleted) there.set(frame, value);
+        if (ofJob.has(frame) && !(await job.frames.get(frame)).deleted) there.set(frame, value);
     }
     return there;
 }

@@ -3,7 +3,9 @@
 // and undo or another tool may change objects: what changed is a person's and stays.
 
 import { Collection, SerializedKeyframe, SerializedShape } from './cvat';
+import { byHandOf } from './earlier';
 import { markOf } from './identity';
+import { Source } from './objects';
 import { Run, Tracked } from './track';
 
 /** All that makes a shape or keyframe what it is, without the ids that saving gives. */
@@ -29,16 +31,44 @@ function keep(object: Tracked, frames: ReadonlySet<number>): void {
     }
 }
 
+/** Take over what became of the shapes that a person drew of an object, and of those that are its
+ * results, and find the frames on which something changed. `changed`: shapes with its mark. */
+function withChangedShapes(
+    source: Source,
+    known: Map<number | undefined, SerializedShape>,
+    now: Map<number | undefined, SerializedShape>,
+    changed: SerializedShape[],
+): Set<number> {
+    const byHand = new Map(source.byHand);
+    for (const [frame, { shape }] of source.byHand) {
+        const fresh = now.get(shape?.clientID);
+        if (fresh) byHand.set(frame, byHandOf(fresh));
+        else byHand.delete(frame);
+    }
+    const claimed = source.claimed.flatMap(({ clientID }) => now.get(clientID) ?? []);
+    const all = [
+        ...changed,
+        ...claimed.filter((shape) => contentOf(known.get(shape.clientID)) !== contentOf(shape)),
+    ];
+    for (const shape of all) {
+        if (shape.source !== 'auto' && shape.type === source.type) {
+            byHand.set(shape.frame, byHandOf(shape));
+        }
+    }
+    source.byHand = byHand;
+    return new Set(all.map(({ frame }) => frame));
+}
+
 /** Bring the objects of a run up to what the job holds now; `before`: what it held at the start. */
 export function withChanges({ objects }: Run, before: Collection, now: Collection): void {
     const shapes = new Map(now.shapes.map((shape) => [shape.clientID, shape]));
     const tracks = new Map(now.tracks.map((track) => [track.clientID, track]));
-    const changed = new Map<number, Set<number>>();
+    const changed = new Map<number, SerializedShape[]>();
     const known = new Map(before.shapes.map((shape) => [shape.clientID, shape]));
     for (const shape of now.shapes) {
         const mark = markOf(shape.score, shape.frame);
         if (!mark || contentOf(known.get(shape.clientID)) === contentOf(shape)) continue;
-        changed.set(mark.number, (changed.get(mark.number) ?? new Set<number>()).add(shape.frame));
+        changed.set(mark.number, [...(changed.get(mark.number) ?? []), shape]);
     }
     for (const object of objects) {
         const { source, results } = object;
@@ -60,7 +90,8 @@ export function withChanges({ objects }: Run, before: Collection, now: Collectio
             keep(object, new Set(edited));
         } else {
             source.shape = shapes.get(source.clientID)!;
-            keep(object, changed.get(source.mark?.number ?? 0) ?? new Set());
+            const own = changed.get(source.mark?.number ?? 0) ?? [];
+            keep(object, withChangedShapes(source, known, shapes, own));
         }
     }
 }

@@ -10,11 +10,14 @@ import { Page } from './page';
 import { Report } from './report';
 import { ACTION_NAME } from './server';
 import { createSettingsAction } from './settings';
+import { Cancelled } from './waiting';
 
 /** What the settings are kept as in the browser. */
 const KEPT_AS = 'sam2-tracker';
-/** Seconds that a message stays; 0: until it is closed. */
+/** Seconds that a message stays that needs no answer, where the user can see it. */
 const SHOWN_S = 30;
+/** As the seconds of a message: it stays until it is closed. */
+const UNTIL_CLOSED = 0;
 
 interface Annotation {
     job?: { instance?: Job | null };
@@ -52,22 +55,40 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
             ),
         );
     const page: Page = {
-        tell: (report, job) =>
-            notification[report.kind]({
-                message: report.title,
+        tell: (report, job) => {
+            const { kind, title, jumps } = report;
+            const mustBeSeen = kind === 'warning' || jumps.length > 0 || document.hidden;
+            notification[kind]({
+                message: title,
                 description: describe(report, job),
-                duration: report.kind === 'warning' ? 0 : SHOWN_S,
+                duration: mustBeSeen ? UNTIL_CLOSED : SHOWN_S,
                 className: 'cvat-notification-sam2-tracker',
                 style: { whiteSpace: 'pre-line' },
-            }),
+            });
+        },
         ask: ({ title, text, yes, no }) =>
-            new Promise((resolve) => {
-                Modal.confirm({
+            new Promise((resolve, reject) => {
+                const neither = {
+                    style: { display: 'block' },
+                    onClick: () => {
+                        question.destroy();
+                        reject(new Cancelled());
+                    },
+                };
+                const question = Modal.confirm({
                     title,
-                    content: text,
+                    content: createElement(
+                        Fragment,
+                        null,
+                        text,
+                        createElement('a', neither, 'Cancel the run'),
+                    ),
                     okText: yes,
                     cancelText: no,
                     className: 'cvat-modal-sam2-tracker',
+                    // neither Esc nor Enter is an answer
+                    keyboard: false,
+                    autoFocusButton: null,
                     onOk: () => resolve(true),
                     onCancel: () => resolve(false),
                 });
@@ -77,6 +98,15 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
         sleep: (milliseconds) =>
             new Promise((resolve) => {
                 setTimeout(resolve, milliseconds);
+            }),
+        breathe: () =>
+            new Promise((resolve) => {
+                const { port1, port2 } = new MessageChannel();
+                port1.onmessage = () => {
+                    port1.close();
+                    resolve();
+                };
+                port2.postMessage(null);
             }),
         now: () => performance.now(),
         kept: () => localStorage.getItem(KEPT_AS),

@@ -128,3 +128,11 @@ export function betweenKeyframes(
         ? polygonsBetween(left, right)
         : (share) => left.map((value, index) => value + (right[index] - value) * share);
 }
+
+/** The rotation in degrees between two keyframes, along the shorter arc; clockwise where they are 180
+ * degrees apart. */
+export function rotationBetween(left: number, right: number, share: number): number {
+    const turned = (right - left + 180) % 360;
+    const difference = (turned < 0 ? turned + 360 : turned) - 180;
+    return (left + (difference === -180 ? 180 : difference) * share + 360) % 360;
+}

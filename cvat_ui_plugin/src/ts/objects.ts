@@ -33,9 +33,15 @@ export interface Source {
     drawn: ReadonlyMap<number, number[]>;
     /** Of a track: frames of the run whose keyframe a person deleted. Nothing is written there. */
     removed: ReadonlySet<number>;
-    /** Automatic shapes that seem to be its earlier results, without proof. */
+    /** Automatic shapes that seem to be its earlier results, without proof; none where the user keeps
+     * them. */
     claimed: SerializedShape[];
 }
+
+/** Why a track is left alone that has nothing to track. */
+export const ALL_BY_HAND =
+    'it has a keyframe that a person made, or an older version, on every frame of the run; delete ' +
+    'those that are to be tracked again';
 
 export interface LeftOut {
     name: string;
@@ -54,7 +60,7 @@ export function reasonAgainstKind(state: ObjectState): string | null {
         return `a ${state.objectType} cannot be tracked`;
     }
     if (!SHAPE_TYPES.includes(type)) {
-        return `only masks, polygons and rectangles can be tracked, not a ${type}`;
+        return `it is of the type ${type}; only masks, polygons and rectangles can be tracked`;
     }
     if (type === 'mask' && state.objectType === 'track') return 'CVAT has no mask tracks';
     if (state.parentID !== null && state.parentID !== undefined) return 'it is part of a skeleton';
@@ -72,23 +78,15 @@ export function reasonAgainst(state: ObjectState): string | null {
     return null;
 }
 
-/** The objects of an exported collection that may lie on `frame` (CVAT asks this before a run). */
+/** The objects of an exported collection that may lie on `frame` (CVAT asks this before a run). Also
+ * those that cannot be tracked: the message says why. */
 export function onFrame(collection: Collection, frame: number): Collection {
     return {
-        shapes: collection.shapes.filter(
-            (shape) => shape.frame === frame && SHAPE_TYPES.includes(shape.type),
-        ),
+        shapes: collection.shapes.filter((shape) => shape.frame === frame),
         tags: [],
-        tracks: collection.tracks.filter(({ shapes }) => {
-            if (
-                !shapes.length ||
-                shapes[0].type === 'mask' ||
-                !SHAPE_TYPES.includes(shapes[0].type)
-            ) {
-                return false;
-            }
-            return shapes.some((keyframe) => keyframe.frame <= frame);
-        }),
+        tracks: collection.tracks.filter(({ shapes }) =>
+            shapes.some((keyframe) => keyframe.frame <= frame),
+        ),
     };
 }
 

@@ -53,8 +53,8 @@ export function removedKeyframes(shapes: SerializedKeyframe[], frames: number[])
     return removed;
 }
 
-/** The frames of the first and the last keyframe. */
-export function endsOf(shapes: SerializedKeyframe[]): [first: number, last: number] {
+/** The first and the last frame of keyframes or shapes. */
+export function endsOf(shapes: { frame: number }[]): [first: number, last: number] {
     const frames = shapes.map(({ frame }) => frame);
     return [
         frames.reduce((a, b) => Math.min(a, b), Infinity),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // What the user is told at the end of a run.
 
+import { Beside } from './earlier';
 import { LeftOut } from './objects';
-import { Run, Tracked } from './track';
+import { FrameResult, Run, Tracked } from './track';
 
 export interface Report {
     kind: 'success' | 'warning' | 'info';
@@ -18,14 +19,14 @@ export interface Told {
     leftOut: LeftOut[];
     /** How many shapes of an earlier run were replaced. */
     replaced: number;
-    /** Automatic shapes that lie beside the results, and whose nobody can tell. */
-    beside: { frame: number }[];
+    /** What lies beside the results, and whose nobody can tell. */
+    beside: Beside[];
     /** Sparse keyframes: how many, of how many points, stand for how many frames. */
     thinned: { frames: number; keyframes: number; points: number };
-    /** Said before anything else. */
+    /** Said before the results. */
     hints: string[];
-    /** Why nobody could look whether CVAT has added the results. */
-    unseen?: string;
+    /** What went wrong besides; said before anything else. */
+    warnings: string[];
     /** What the page calls the object that is on this frame now. */
     nameOn(object: Tracked, frame: number): Promise<string>;
 }
@@ -62,8 +63,9 @@ interface Doubt {
 export function doubtsOf(objects: Tracked[]): Doubt[] {
     const doubts: Doubt[] = [];
     for (const object of objects) {
-        for (const { frame, points, score, byHand } of object.results) {
-            if (points && score !== null && !byHand) doubts.push({ object, frame, score });
+        for (const { frame, points, score, byHand, inPlace } of object.results) {
+            if (points && score !== null && !byHand && !inPlace)
+                doubts.push({ object, frame, score });
         }
     }
     doubts.sort((a, b) => a.score - b.score || a.frame - b.frame);
@@ -75,36 +77,62 @@ export function doubtsOf(objects: Tracked[]): Doubt[] {
     return chosen;
 }
 
-function advice({ objects, stop }: Run, start: number): string[] {
+/** What to do about a run that ended early. `nameOf`: what the page calls an object. */
+export function adviceOf(
+    { objects, stop }: Run,
+    start: number,
+    nameOf: (object: Tracked) => string,
+): string[] {
     if (!stop) return [];
-    const frames = objects.flatMap(({ results }) => results.map(({ frame }) => frame));
     if (stop.cancelled) {
         return [
-            frames.length
+            objects.some(({ results }) => results.length)
                 ? 'What is done is kept. Undo takes it back in one step.'
                 : 'Nothing was tracked and nothing has changed.',
         ];
     }
-    const last = frames.reduce(
-        (a, b) => (Math.abs(a - start) > Math.abs(b - start) ? a : b),
-        start,
-    );
+    const stopped = `Stopped at frame ${stop.frame}: ${stop.reason}`;
+    if (stop.drawAgain) {
+        return [
+            stopped,
+            `To go on, open frame ${stop.frame}, draw the objects there and run the action from it.`,
+        ];
+    }
+    // an object can be tracked on only from a frame on which it is visible
+    const from = new Map<number, string[]>();
+    for (const object of objects.filter(({ failure }) => !failure)) {
+        const visible = object.results.filter(({ points, inPlace }) => points && !inPlace);
+        const last = visible.at(-1)?.frame ?? start;
+        from.set(last, [...(from.get(last) ?? []), nameOf(object)]);
+    }
+    const each = [...from].map(([frame, names]) => `from frame ${frame} for ${listed(names)}`);
     return [
-        `Stopped at frame ${stop.frame}: ${stop.reason}`,
-        stop.drawAgain
-            ? `To go on, open frame ${stop.frame}, draw the objects there and run the action from it.`
-            : `To go on, open frame ${last} and run the action again.`,
+        stopped,
+        each.length > 1
+            ? `To go on, run the action again ${each.join(', ')}.`
+            : `To go on, open frame ${[...from.keys()][0] ?? start} and run the action again.`,
     ];
 }
 
 function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
-    const kept = tracked.flatMap((object) => {
-        const frames = object.results.filter(({ byHand }) => byHand).map(({ frame }) => frame);
-        return frames.length ? [`${names.get(object)} on ${listed(frames.map(String))}`] : [];
-    });
-    return kept.length
-        ? [`Kept as a person made it, and tracked on from there: ${listed(kept)}.`]
-        : [];
+    const where = (isHere: (result: FrameResult) => boolean | undefined): string[] =>
+        tracked.flatMap((object) => {
+            const frames = object.results.filter(isHere).map(({ frame }) => String(frame));
+            return frames.length ? [`${names.get(object)} on ${listed(frames)}`] : [];
+        });
+    const kept = where(({ byHand }) => byHand);
+    const inPlace = where((result) => result.inPlace);
+    return [
+        ...(kept.length
+            ? [`Kept as a person made it, and tracked on from there: ${listed(kept)}.`]
+            : []),
+        ...(inPlace.length
+            ? [
+                  `Not written, because a person drew a shape in its place: ${listed(inPlace)}. ` +
+                      'To track on from that shape, run the action on it.',
+              ]
+            : []),
+    ];
 }
 
 /** Where keyframes that a person deleted were left so. */
@@ -169,11 +197,12 @@ function around({ thinned, replaced, beside, leftOut }: Told): string[] {
         );
     }
     if (replaced) lines.push(`Replaced ${counted(replaced, 'shape')} of an earlier run.`);
-    if (beside.length) {
-        const first = beside.map(({ frame }) => frame).reduce((a, b) => Math.min(a, b));
+    for (const kind of ['automatic shape', 'drawn shape', 'track'] as const) {
+        const frames = beside.filter((one) => one.kind === kind).map(({ frame }) => frame);
+        if (!frames.length) continue;
         lines.push(
-            `Kept ${counted(beside.length, 'automatic shape')} that may be of the same objects, ` +
-                `first on frame ${first}. Delete them there if they are doubled.`,
+            `Kept ${counted(frames.length, kind)} that may be of the same objects, first on frame ` +
+                `${frames.reduce((a, b) => Math.min(a, b))}. Delete what is doubled.`,
         );
     }
     if (leftOut.length) {
@@ -200,17 +229,17 @@ export function notAdded(): Report {
 }
 
 export async function reportOf(told: Told): Promise<Report> {
-    const { run, start, beside, hints, unseen, nameOn } = told;
+    const { run, start, beside, hints, warnings, nameOn } = told;
     const { objects, stop } = run;
     const tracked = objects.filter(({ results }) => results.length);
     const names = new Map<Tracked, string>();
     for (const object of objects) names.set(object, await nameOn(object, start));
     const [summary, ...lost] = tracking(tracked, names, start);
     const lines = [
-        ...(unseen ? [unseen] : []),
+        ...warnings,
         ...hints,
         ...(summary ? [summary] : []),
-        ...advice(run, start),
+        ...adviceOf(run, start, (object) => names.get(object)!),
         ...lost,
         ...troubles(objects, names),
         ...handmade(tracked, names),
@@ -225,7 +254,13 @@ export async function reportOf(told: Told): Promise<Report> {
     if (jumps.length) lines.push('Look here first:');
 
     const warns =
-        stop !== null || beside.length > 0 || !!unseen || objects.some(({ failure }) => failure);
+        stop !== null ||
+        beside.length > 0 ||
+        warnings.length > 0 ||
+        objects.some(
+            ({ failure, notJoined, results }) =>
+                failure || notJoined !== null || results.some(({ inPlace }) => inPlace),
+        );
     const title =
         (stop?.cancelled && 'Tracking was cancelled') ||
         (stop && 'Tracking stopped early') ||

@@ -14,7 +14,7 @@ import {
 import { takenOver } from './earlier';
 import { Route } from './frames';
 import { markedScore } from './identity';
-import { betweenKeyframes } from './interpolation';
+import { betweenKeyframes, rotationBetween } from './interpolation';
 import { Source } from './objects';
 import { isSigned, signedPoints } from './signature';
 import { FrameResult, Tracked } from './track';
@@ -41,8 +41,8 @@ function shapesOf(
     const { mark } = source;
     const others = takenOver(source, replaced);
     const shapes: SerializedShape[] = [];
-    for (const { frame, points, score, byHand } of results) {
-        if (points === null || byHand) continue;
+    for (const { frame, points, score, byHand, inPlace } of results) {
+        if (points === null || byHand || inPlace) continue;
         const like = others.get(frame) ?? seed;
         shapes.push({
             type: seed.type,
@@ -110,6 +110,15 @@ function positionOn(keyframes: SerializedKeyframe[], frame: number): number[] | 
     if (!left || !right) return left?.points ?? null;
     const share = (frame - left.frame) / (right.frame - left.frame);
     return betweenKeyframes(left.type, left.points, right.points)(share);
+}
+
+/** How the track is turned on a frame, likewise. */
+function rotationOn(keyframes: SerializedKeyframe[], frame: number): number {
+    const index = lastUpTo(keyframes, frame);
+    const [left, right] = [keyframes[index], keyframes[index + 1]];
+    if (!left || !right) return left?.rotation ?? 0;
+    const share = (frame - left.frame) / (right.frame - left.frame);
+    return rotationBetween(left.rotation, right.rotation, share);
 }
 
 /**
@@ -272,7 +281,8 @@ function extendTrack(
     if (lost && goesOn && next !== undefined && !keyframes.has(next)) {
         const held = before[lastUpTo(before, next)];
         if (held && !held.outside) {
-            keyframes.set(next, keyframeAt(next, positionOn(before, next)!, false));
+            const keyframe = keyframeAt(next, positionOn(before, next)!, false);
+            keyframes.set(next, { ...keyframe, rotation: rotationOn(before, next) });
         }
     }
 

@@ -11,13 +11,21 @@ import {
     Model,
     SerializedShape,
 } from './cvat';
-import { leftAsShapes, recognise, replacedShapes, takeClaimed, unmarkedBeside } from './earlier';
+import {
+    Beside,
+    besideResults,
+    leftAsShapes,
+    passDrawn,
+    recognise,
+    replacedShapes,
+    takeClaimed,
+} from './earlier';
 import { clampTarget, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
-import { LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
+import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
 import { Page } from './page';
 import { endsOf, removedKeyframes } from './removed';
-import { notAdded, Report, reportOf, Told } from './report';
+import { adviceOf, notAdded, Report, reportOf, Told } from './report';
 import { nothing, outcomeOf } from './results';
 import { findTracker } from './server';
 import { Settings } from './settings';
@@ -64,14 +72,12 @@ interface Plan {
     route: Route;
     /** All objects of the job, when the run began. */
     before: Collection;
-    /** Whether shapes that only seem to be earlier results are replaced. */
-    replaceClaimed: boolean;
 }
 
 /** What the job holds beside the results of a run, before they are added. */
 interface Around {
     replaced: SerializedShape[];
-    beside: SerializedShape[];
+    beside: Beside[];
     /** The clientIDs of all objects. */
     former: ReadonlySet<number | null>;
 }
@@ -82,6 +88,8 @@ export class Running {
     private readonly start: Frame;
 
     private readonly hints: string[] = [];
+
+    private readonly warnings: string[] = [];
 
     public constructor(
         private readonly core: Core,
@@ -149,19 +157,13 @@ export class Running {
         const shown = 'give the annotations of the job';
         const states = await this.soon(job.annotations.get(number, false, []), shown);
         const before = await this.soon(job.annotations.export(), shown);
-        const { sources, leftOut } = sourcesOf(
+        const { sources: found, leftOut } = sourcesOf(
             this.known.successors.replace(this.input.collection, states, before),
             states,
             tracker.supportedShapeTypes ?? SHAPE_TYPES,
         );
-        if (!sources.length) {
-            const why = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
-            throw new Error(
-                `There is no mask, polygon or rectangle to track on frame ${number}` +
-                    `${why ? ` (${why})` : ''}.`,
-            );
-        }
-        const keyframes = sources.flatMap(
+        checkAny(found, leftOut, number);
+        const keyframes = found.flatMap(
             ({ track: own }) => own?.shapes.map(({ frame }) => frame) ?? [],
         );
         const route = await this.soon(
@@ -172,17 +174,23 @@ export class Running {
             throw new Error(`All frames from ${number} to ${target} are deleted.`);
         }
         this.input.onProgress('Looking at the results of earlier runs', 0);
-        await this.recognise(sources, before.shapes, route);
-        const replaceClaimed = await this.askAbout(sources);
-        if (replaceClaimed) {
-            const claiming = sources.filter(({ claimed }) => claimed.length);
+        await this.recognise(found, before.shapes, route);
+        const isDrawn = ({ track: own, byHand }: Source): boolean =>
+            own !== null && route.frames.every((frame) => byHand.has(frame.number));
+        const sources = found.filter((source) => !isDrawn(source));
+        for (const { name } of found.filter(isDrawn)) leftOut.push({ name, reason: ALL_BY_HAND });
+        checkAny(sources, leftOut, number);
+        const claiming = sources.filter(({ claimed }) => claimed.length);
+        if (claiming.length && (await this.askAbout(claiming))) {
             await takeClaimed(claiming, before.shapes, number, isLockedIn(job));
             for (const source of claiming) source.drawn = await undeleted(job, source.drawn);
+        } else {
+            for (const source of claiming) source.claimed = [];
         }
         this.mayGoOn();
         await this.findRemoved(sources, route);
         this.mayGoOn();
-        return { tracker, sources, leftOut, route, before, replaceClaimed };
+        return { tracker, sources, leftOut, route, before };
     }
 
     /** Find out what earlier runs and persons made of the sources, and write it into them. */
@@ -197,7 +205,7 @@ export class Running {
         const pause = async (): Promise<void> => {
             looked += 1;
             if (looked % LOOKED_AT_ONCE) return;
-            await page.sleep(0);
+            await page.breathe();
             this.mayGoOn();
         };
         const isLocked = isLockedIn(job);
@@ -222,10 +230,8 @@ export class Running {
     }
 
     /** Whether shapes that only seem to be earlier results of these objects are replaced. */
-    private async askAbout(sources: Source[]): Promise<boolean> {
-        const claimed = sources.filter((source) => source.claimed.length);
-        if (!claimed.length) return false;
-        const list = claimed.map(({ name, claimed: shapes }) => `${name}: ${shapes.length}`);
+    private askAbout(sources: Source[]): Promise<boolean> {
+        const list = sources.map(({ name, claimed }) => `${name}: ${claimed.length}`);
         return this.page.ask({
             title: 'Replace the results of an earlier run?',
             text:
@@ -264,18 +270,20 @@ export class Running {
         if (again) for (const source of lacking) source.removed = new Set();
     }
 
+    private becomesTrack({ type, track: own }: Source): boolean {
+        return own !== null || (this.chosen.convert && type === 'polygon');
+    }
+
     private async track({ tracker, sources, route }: Plan): Promise<Run> {
         const { core, job, page } = this;
-        const { convert, settings } = this.chosen;
-        const becomesTrack = ({ type, track: own }: Source): boolean =>
-            own !== null || (convert && type === 'polygon');
+        const { settings } = this.chosen;
         const run = await track(sources, this.start, route.frames, route.steps, {
             call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
             functionID: tracker.id,
             memory: settings.memory,
             // sparse keyframes are made of exact outlines
             toleranceOf: (source) =>
-                settings.sparse !== null && becomesTrack(source) ? 0 : settings.tolerance,
+                settings.sparse !== null && this.becomesTrack(source) ? 0 : settings.tolerance,
             mayGoOn: this.mayGoOn,
             onProgress: this.input.onProgress,
             sleep: page.sleep,
@@ -283,11 +291,10 @@ export class Running {
         });
         if (run.objects.every(({ results }) => !results.length) && !run.stop?.cancelled) {
             const failure = run.objects.find((object) => object.failure);
-            throw new Error(
-                `Nothing was tracked. ${
-                    run.stop?.reason ?? `${failure?.source.name}: ${failure?.failure?.reason}`
-                }`,
-            );
+            const why = run.stop
+                ? adviceOf(run, this.start.number, ({ source }) => source.name).join(' ')
+                : `${failure?.source.name}: ${failure?.failure?.reason}`;
+            throw new Error(`Nothing was tracked. ${why}`);
         }
         for (const object of run.objects) {
             const { removed } = object.source;
@@ -307,7 +314,7 @@ export class Running {
             // Cancel may have ended the tracking already: what was tracked is still to be written
             if (!run.stop?.cancelled) this.mayGoOn();
             if (page.now() - drawn < DRAWN_MS) return;
-            await page.sleep(0);
+            await page.breathe();
             drawn = page.now();
         };
         this.input.onProgress('Every frame is tracked. Choosing keyframes', 99);
@@ -333,30 +340,34 @@ export class Running {
     }
 
     /** Bring the run up to what the job holds now; what stands around its results there. */
-    private async around(run: Run, { before, replaceClaimed }: Plan): Promise<Around> {
+    private async around(run: Run, { before }: Plan): Promise<Around> {
         let now = before;
         try {
             now = await this.job.annotations.export();
             withChanges(run, before, now);
-            const replaced = replacedShapes(run.objects, now.shapes, replaceClaimed);
+            const shapes = run.objects.filter(({ source }) => !this.becomesTrack(source));
+            passDrawn(shapes, now.shapes);
+            const replaced = replacedShapes(run.objects, now.shapes);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
-            const beside = unmarkedBeside(run.objects, rest, this.start.number);
+            const { tracks } = now;
+            const beside = besideResults(run.objects, { shapes: rest, tracks }, this.start.number);
             for (const { source, results } of this.chosen.convert ? run.objects : []) {
                 if (source.type !== 'polygon' || !source.shape) continue;
                 const frames = new Set(results.map(({ frame }) => frame));
-                const count = leftAsShapes(source, frames, now.shapes);
-                if (!count) continue;
+                const left = leftAsShapes(source, frames, now.shapes, this.known.numbers);
+                if (!left.length) continue;
+                const [first, last] = endsOf([source.shape, ...results, ...left]);
                 this.hints.push(
                     `${source.name} is a track now on the frames of this run, and stays a ` +
-                        `polygon shape on ${count} other frames. Convert it from its first ` +
-                        'frame to its last to have one track.',
+                        `polygon shape on ${left.length} other frames. To have one track, undo ` +
+                        `this run, then convert from frame ${first} to frame ${last}.`,
                 );
             }
             return { replaced, beside, former: idsOf(now) };
         } catch (error) {
             // what was tracked must not be lost with it
-            this.hints.push(
+            this.warnings.push(
                 `Results of earlier runs could not be looked at (${String(error)}): they ` +
                     'were kept. Undo takes this run back.',
             );
@@ -369,7 +380,7 @@ export class Running {
         run: Run,
         sparse: Map<Tracked, Sparse>,
     ): Promise<ActionOutput> {
-        const { job, page, hints } = this;
+        const { job, page, hints, warnings } = this;
         const { leftOut, route } = plan;
         const start = this.start.number;
         const { replaced, beside, former } = await this.around(run, plan);
@@ -394,9 +405,11 @@ export class Running {
                 beside,
                 thinned: countedSparse(sparse),
                 hints,
+                warnings,
             };
             page.tell(await this.reportAfter(told, outcome, former), job);
-            if (run.stop?.cancelled) page.refresh(job, start);
+            // once Cancel is pressed CVAT does not draw again, although it commits
+            if (this.input.cancelled()) page.refresh(job, start);
         };
         return outcome;
     }
@@ -416,7 +429,7 @@ export class Running {
                 `CVAT did not show the results (${String(error)}): look whether they are there ` +
                 'before you run the action again.';
             const nameOn = async ({ source }: Tracked): Promise<string> => source.name;
-            return reportOf({ ...told, nameOn, unseen });
+            return reportOf({ ...told, nameOn, warnings: [unseen, ...told.warnings] });
         }
     }
 }
@@ -424,6 +437,15 @@ export class Running {
 /** The clientIDs of all objects of a job. */
 function idsOf({ shapes, tracks }: Collection): ReadonlySet<number | null> {
     return new Set([...shapes, ...tracks].map(({ clientID }) => clientID ?? null));
+}
+
+/** Say why there is nothing to track, where that is so. */
+function checkAny(sources: Source[], leftOut: LeftOut[], frame: number): void {
+    if (sources.length) return;
+    const why = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
+    throw new Error(
+        `There is no mask, polygon or rectangle to track on frame ${frame}${why ? ` (${why})` : ''}.`,
+    );
 }
 
 /** The first five of a list, for a question. */

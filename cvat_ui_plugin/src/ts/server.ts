@@ -134,7 +134,7 @@ export function explain(error: unknown, functionID: string | number): CallError 
         case 408:
         case 504:
             return new CallError(
-                `One call took too long (${status}). Track fewer objects at a time. ${log}`,
+                `One call took too long (${status}), even for one object. ${log}`,
                 'fewer',
             );
         case 410:

@@ -21,6 +21,8 @@ export interface FrameResult {
     score: number | null;
     /** A person drew it on this frame: nothing is written, and the object goes on from here. */
     byHand: boolean;
+    /** A person drew a shape in its place, which nobody can tell the object of: it is not written. */
+    inPlace?: boolean;
 }
 
 /** What became of one object, frame by frame in the order of tracking. */

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+// What CVAT's page is given to show: messages and questions.
+
+import { afterEach, expect, test, vi } from 'vitest';
+import { shape } from '../standin/core';
+import { Bench, createBench, framesFrom, moving, shifted } from './bench';
+
+const MASK = [0, 16, 10, 10, 13, 13];
+const WIDE = { width: 400, height: 80 };
+
+const { notices, questions } = vi.hoisted(() => ({
+    notices: [] as { message: string; duration: number }[],
+    questions: [] as Question[],
+}));
+
+interface Question {
+    content: Element;
+    keyboard: boolean;
+    autoFocusButton: string | null;
+    onOk(): void;
+}
+
+/** What the page makes of createElement. */
+interface Element {
+    properties: { onClick(): void };
+    children: Element[];
+}
+
+vi.mock('antd/lib/notification', () => {
+    const show = (notice: (typeof notices)[0]): unknown => notices.push(notice);
+    return { default: { success: show, warning: show, info: show, error: show } };
+});
+vi.mock('antd/lib/modal', () => ({
+    default: {
+        confirm: (question: Question) => {
+            questions.push(question);
+            return { destroy: () => questions.pop() };
+        },
+    },
+}));
+vi.mock('react', () => ({
+    createElement: (_type: string, properties: object, ...children: unknown[]) => {
+        return { properties, children };
+    },
+    Fragment: '',
+}));
+
+afterEach(() => {
+    vi.unstubAllGlobals();
+    vi.resetModules();
+    notices.length = 0;
+    questions.length = 0;
+});
+
+/** Load the plugin as CVAT's page does, in the job of a bench; answers how to run it from frame 2. */
+async function load(
+    { core, job }: Bench,
+    hidden: boolean,
+): Promise<(target: number) => Promise<void>> {
+    let build: ((args: object) => unknown) | null = null;
+    vi.stubGlobal('window', {
+        cvatUI: { registerComponent: (one: typeof build) => (build = one) },
+    });
+    vi.stubGlobal('document', { hidden });
+    vi.stubGlobal('localStorage', { getItem: () => null });
+    await import('../src/ts/index');
+    for (const one of await core.actions.list()) await core.actions.unregister!(one);
+    const state = { annotation: { job: { instance: job } } };
+    build!({ core, dispatch: () => {}, store: { getState: () => state }, actionCreators: {} });
+    return async (target) => {
+        const [action] = await core.actions.list();
+        const parameters = { 'Target frame': `${target}` };
+        const not = (): boolean => false;
+        await core.actions.run(job, action, parameters, 2, () => true, () => {}, not); // prettier-ignore
+    };
+}
+
+test.each([
+    ['a hidden tab', true, 2, 0],
+    ['a tab that is seen', false, 2, 30],
+    ['a tab that is seen where it names frames', false, 90, 0],
+])('how long a message stays in %s', async (_where, hidden, target, seconds) => {
+    const bench = createBench({ frames: framesFrom(0, 90, WIDE), invoke: moving() });
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    const run = await load(bench, hidden);
+    await run(target);
+    await run(target);
+    expect(notices.map(({ duration }) => duration)).toEqual([seconds, seconds]);
+});
+
+/** A run that asks whether to replace an earlier result on frame 3, up to the question. */
+async function untilAsked(): Promise<{ bench: Bench; running: Promise<void> }> {
+    const bench = createBench({ invoke: moving() });
+    const older = shape('mask', 3, shifted('mask', MASK, 1), { source: 'auto' });
+    bench.store.import({ shapes: [shape('mask', 2, MASK), older] });
+    const running = (await load(bench, false))(5);
+    await vi.waitFor(() => expect(questions).toHaveLength(1));
+    return { bench, running };
+}
+
+test('a run is cancelled from its question', async () => {
+    const { bench, running } = await untilAsked();
+    questions[0].content.children[1].properties.onClick();
+    await running;
+    expect(questions).toEqual([]);
+    expect(notices.map(({ message }) => message)).toEqual(['Tracking was cancelled']);
+    expect([bench.calls, bench.store.undoSteps]).toEqual([[], 0]);
+});
+
+test('neither Esc nor Enter answers a question', async () => {
+    const { bench, running } = await untilAsked();
+    expect(questions[0]).toMatchObject({ keyboard: false, autoFocusButton: null });
+    questions[0].onOk();
+    await running;
+    expect(bench.store.export().shapes).toHaveLength(4);
+});
