@@ -183,7 +183,7 @@ def _edited_track(
     if kept:
         others = {f: t for f, t in results.items() if f not in kept}
         laid = _laid(plan, seed, held, others, written, kept)
-    top = max(results)
+    top = max(results, default=seed.frame)
     end = plan.job.next_frame(top)
     if end is not None and end < min(before) and top in laid and not laid[top]["outside"]:
         # Tracked backwards, it was lost from here up to the track's beginning so far.

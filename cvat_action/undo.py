@@ -68,11 +68,12 @@ def undo(server: Server, path: Path) -> list[str]:
     tell_restored(server.host, job, new_ids)
     for what in kept:
         logger.warning("A person changed %s since; it was kept.", what)
-    print(
-        f"Job {job}: {report.counted(len(untouched) + len(tracks), 'object')} deleted, "
-        f"{report.counted(len(restored), 'shape')} restored, "
-        f"{report.counted(len(back), 'track')} as before."
-    )
+    with report.telling():
+        print(
+            f"Job {job}: {report.counted(len(untouched) + len(tracks), 'object')} deleted, "
+            f"{report.counted(len(restored), 'shape')} restored, "
+            f"{report.counted(len(back), 'track')} as before."
+        )
     return kept
 
 

@@ -154,6 +154,15 @@ def test_backwards_an_object_that_is_lost_where_a_stage_ends_is_not_shown(
     assert position_among(keyframes_of(long_job.tracks[0]), 55)["outside"]
 
 
+def test_a_run_over_nothing_but_deleted_keyframes_changes_nothing(act, cvat, job):
+    job.tracks = [track(keyframe(10, POLYGON), id=5)]
+    assert act(*TRACK, 10, "--target-frame", 20).code == 0
+    (made,) = job.tracks
+    made["shapes"] = [k for k in made["shapes"] if k["frame"] not in (13, 14)]
+    assert act(*TRACK, 12, "--target-frame", 14).code == 0
+    assert not {k["frame"] for k in job.tracks[0]["shapes"]} & {13, 14}
+
+
 def test_sparse_keyframes_turn_no_box_beside_one_that_a_person_turned(act, cvat, job):
     box = [10.0, 20.0, 40.0, 26.0]
     job.tracks = [track(keyframe(10, box), keyframe(16, shifted(box, 6), rotation=90.0), id=5)]
