@@ -209,6 +209,19 @@ def test_both_ways_a_drawing_that_cannot_be_started_is_told(act, cvat, job, func
     assert "not started on frame 14: It cannot be read." in done.out
 
 
+def test_both_ways_an_object_that_stopped_in_one_gap_goes_on_in_the_next_after_a_resume(
+    act, cvat, long_job, function  # noqa: F811
+):  # fmt: skip
+    long_job.shapes = [shape("mask", mask(9), id=900 + f, frame=f, group=3) for f in (0, 150, 220)]
+    function.errors[20, 150] = [{"code": "bad_shape", "message": "It cannot be read."}] * 2
+    cvat.faults = [Fault("PATCH", ".*", 503, "away", times=1)]
+    both_ways = (*TRACK, 0, "--target-frame", 240, "--object", 900, "--both-ways")
+    ended = act(*both_ways, "--wait", 0)
+    assert ended.code == 4
+    assert act("track", "--resume", journal_of(ended)).code == 3
+    assert {f for f, _, _ in left_edges(long_job)} == {*range(151), *range(220, 241)}
+
+
 # --- a run that goes on --------------------------------------------------------------------------
 
 
