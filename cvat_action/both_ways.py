@@ -87,12 +87,12 @@ def track_both_ways(
                 halt.set()
                 raise
     except CallFailed as failure:
-        return Run(tuple(objects), (), str(failure), resumable=False)
+        return Run(tuple(objects), (), str(failure), resumable=failure.resumable)
     except KeyboardInterrupt:
-        return Run(tuple(objects), (), "Stopped by Ctrl+C.", True, False)
+        return Run(tuple(objects), (), "Stopped by Ctrl+C.", True)
     broken = next((run for run in ended if run.broken and any(o.live for o in run.objects)), None)
     if broken:
-        return Run(tuple(objects), (), broken.broken, broken.interrupted, False)
+        return replace(broken, objects=tuple(objects), done=())
     for gap in gaps:
         _merge(gap)
     for o in drawn:
@@ -122,7 +122,7 @@ def _make_sure(
     trial = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in asked]
     run = track(tracker, job, trial, frames[: last + 1], pace=pace)
     if run.broken and any(o.live for o in trial):
-        return Run(tuple(objects), (), run.broken, run.interrupted, False)
+        return replace(run, done=())
     for o, tried in zip(asked, trial, strict=True):
         o.corrections = {
             frame: replace(c, sure=True)
@@ -153,6 +153,9 @@ def _prepare(loop: Loop, objects: Sequence[TrackedObject], frames: Sequence[int]
         for left, right in zip(ones, ends, strict=True):
             end = len(order) if right is None else place[right]
             between = tuple(order[place[left] + 1 : end])
+            refused = ones[left]
+            if between and refused and left not in standing:
+                o.stopped = refused.stopped
             if between and left in standing:
                 ahead = _stand(loop, standing, standing[left], place, 1)
                 drawn_next = standing.get(right) if right is not None else None

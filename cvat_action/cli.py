@@ -7,6 +7,7 @@ cvat-sam2 local --video clip.mp4 --annotations seeds.json --out tracked.json
 """
 
 import argparse
+import io
 import json
 import logging
 import math
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check(parser, options)
     _configure_logging(options)
     _stop_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a label may be of any script
     problem = "Stopped by Ctrl+C."
     code = INTERRUPTED
     try:
@@ -140,15 +143,14 @@ def _track_job(
 
 def _track_task(server: Server, options: argparse.Namespace, pace: Pace, output: Output) -> int:
     """Every job of a task that holds the frame: what fails in one does not stop the others."""
-    held = [server.job(number) for number in server.jobs_of_task(options.task)]
-    jobs = [job.id for job in held if job.start_frame <= options.frame <= job.stop_frame]
-    if not jobs:
-        raise ActionError(f"No job of task {options.task} holds frame {options.frame}.")
     output = replace(output, gathered=[])
     codes = []
-    for number in jobs:
-        logger.info("Job %d of task %d.", number, options.task)
+    for number in server.jobs_of_task(options.task):
         try:
+            job = server.job(number)
+            if not job.start_frame <= options.frame <= job.stop_frame:
+                continue
+            logger.info("Job %d of task %d.", number, options.task)
             codes.append(_track_job(server, number, options, pace, output))
         except ActionError as error:
             codes.append(FAILED)
@@ -159,8 +161,11 @@ def _track_task(server: Server, options: argparse.Namespace, pace: Pace, output:
             logger.critical("Stopped by Ctrl+C.")
         if codes[-1] == INTERRUPTED:
             break
+    if not codes:
+        raise ActionError(f"No job of task {options.task} holds frame {options.frame}.")
     if output.as_json:
-        print(json.dumps(output.gathered, indent=2))
+        with report.telling():
+            print(json.dumps(output.gathered, indent=2))
     return max(codes, key=WORST_LAST.index)
 
 

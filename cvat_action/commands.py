@@ -19,9 +19,15 @@ from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
 from cvat_action.overlay import Picture
 from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
 from cvat_action.plan import wants_whole as wants
-from cvat_action.receipt import Receipt, numbers_of_seeds, read_undo, receipts_folder
+from cvat_action.receipt import (
+    Receipt,
+    numbers_of_seeds,
+    numbers_of_tracks,
+    read_undo,
+    receipts_folder,
+)
 from cvat_action.run import Outcome, run_plan
-from cvat_action.selection import Seed
+from cvat_action.selection import Seed, name_to_ref
 from cvat_action.server import Function, Server, choose_function
 from cvat_action.server_tracker import ServerTracker
 from cvat_action.sinks import CvatSink, Sink
@@ -105,6 +111,7 @@ def run_track(
         function=chosen.id,
         supported=chosen.usable_types,
         receipts=numbers_of_seeds(server.host, job.id),
+        tracks=numbers_of_tracks(server.host, job.id) if snapshot.tracks else {},
         newcomers=found,
     )
     for warning in plan.warnings:
@@ -116,11 +123,10 @@ def run_track(
     if plan.question:
         raise ActionError(plan.question)
     tell_refusals(plan)
-    numbers = {s.wire["id"]: s.number for s in plan.seeds if not (s.is_track or s.found)}
-    receipt = Receipt.begin(server.host, job.id, plan.run, numbers)
+    receipt = Receipt.begin(plan)
     kept = {"path": str(receipt.path), "head": receipt.head}
     journal = Journal.begin(path, plan_as_json(plan), kept)
-    return _run(server, plan, journal, receipt, None, pace, output, finder)
+    return _run(server, plan, chosen, journal, receipt, None, pace, output, finder)
 
 
 def _check_takes_tracks(server: Server, job: Job, plan: Plan) -> None:
@@ -161,13 +167,16 @@ def resume_track(
                 f"{path} belongs to {record.plan['server'] or 'a run of files'}, "
                 f"not to {server.host}."
             )
-        plan = plan_from_json(record.plan, server.job(record.plan["job"]))
+        job = server.job(record.plan["job"])
+        try:
+            plan = plan_from_json(record.plan, job)
+            receipt = Receipt(Path(record.receipt["path"]), record.receipt["head"])
+        except (KeyError, TypeError, ValueError):
+            raise journals.damaged(path) from None
         if keep_earlier:
             plan = replace(plan, earlier={})
-        receipt = Receipt(Path(record.receipt["path"]), record.receipt["head"])
-        return _run(server, plan, journal, receipt, record, pace, output)
-    except (KeyError, TypeError, ValueError):
-        raise ActionError(f"{path} is not a journal of this command, or is damaged.") from None
+        function = choose_function(server, plan.function)
+        return _run(server, plan, function, journal, receipt, record, pace, output)
     finally:
         journal.close()
 
@@ -175,6 +184,7 @@ def resume_track(
 def _run(
     server: Server,
     plan: Plan,
+    function: Function,
     journal: Journal,
     receipt: Receipt,
     record: journals.Record | None,
@@ -182,7 +192,6 @@ def _run(
     output: Output,
     finder: Finder | None = None,
 ) -> int:
-    function = choose_function(server, plan.function)
     if finder is None and plan.options.every:
         finder = _finder(server, plan.job, plan.options, function, pace)
     sink = CvatSink(server, plan, pace, journal, receipt, record.written if record else None)
@@ -262,7 +271,11 @@ def finish(
     fps: float = 10.0,
     more: dict[str, Any] | None = None,
 ) -> int:
-    """Tells what became of a run, keeps or removes its journal, and gives the exit code."""
+    """Tells what became of a run, keeps or removes its journal, and gives the exit code.
+
+    Raises KeyboardInterrupt where a person pressed Ctrl+C during the last writing of one of several
+    jobs.
+    """
     problem = outcome.problem
     command = "track" if plan.server else "local"
     resume = (
@@ -271,14 +284,15 @@ def finish(
         else None
     )
     _warn_of_results(plan, objects, sink)
-    if output.as_json:
-        written, counts = sink.written, sink.counts
-        told = report.run_as_json(
-            plan, done, objects, written, counts, problem=problem, resume=resume, link=link
-        )
-        output.tell(told | (more or {}))
-    elif done:
-        report.print_run(plan, objects, sink.written, sink.counts, link)
+    with report.telling():
+        if output.as_json:
+            written, counts = sink.written, sink.counts
+            told = report.run_as_json(
+                plan, done, objects, written, counts, problem=problem, resume=resume, link=link
+            )
+            output.tell(told | (more or {}))
+        elif done:
+            report.print_run(plan, objects, sink.written, sink.counts, link)
     picture_problem, stopped_drawing = None, False
     if done:
         try:
@@ -298,7 +312,10 @@ def finish(
     if picture_problem:
         logger.critical("%s The annotations are complete.", picture_problem)
         return INTERRUPTED if stopped_drawing else FAILED
-    refused_by_name = any(r.ref in plan.options.objects for r in plan.refused)
+    if sink.interrupted and output.gathered is not None:
+        raise KeyboardInterrupt  # this job is complete, and the person wants no other
+    named = {name_to_ref(name) for name in plan.options.objects}
+    refused_by_name = any(r.ref in named for r in plan.refused)
     stopped = any(o.stopped for o in objects)
     return INCOMPLETE if stopped or refused_by_name or sink.written.left_out else COMPLETE
 
@@ -429,7 +446,12 @@ def show_runs(*, as_json: bool) -> int:
 
 def discard(path: Path) -> int:
     """Deletes the journal of a run that was cut off."""
-    journal, record = Journal.go_on(path)
+    try:
+        journal, record = Journal.go_on(path)
+    except journals.OtherVersion:
+        path.unlink()
+        print(f"Discarded {path}.")
+        return COMPLETE
     journal.remove()
     lost = len(record.done) - record.written_until
     lost_frames = f" with {report.counted(lost, 'frame')} not written" if lost else ""

@@ -12,7 +12,7 @@ import numpy as np
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import Box, bounding_box, boxes_iou
-from cvat_action.identity import free_number, mark_of, number_of_drawing
+from cvat_action.identity import free_number, mark_of, number_of
 from cvat_action.job import Job
 from cvat_action.selection import Seed
 from cvat_action.snapshot import Kind, Known, Snapshot, kind_of
@@ -31,8 +31,12 @@ class _Chain:
     """of a seed of this run; 0: an object that is not part of it"""
 
 
-def with_numbers(seeds: Sequence[Seed], receipts: Mapping[int, int]) -> tuple[Seed, ...]:
-    """The seeds with the numbers of their objects. `receipts`: number by the id of a seed.
+def with_numbers(
+    seeds: Sequence[Seed], receipts: Mapping[int, int], tracks: Mapping[int, int]
+) -> tuple[Seed, ...]:
+    """The seeds with the numbers of their objects.
+
+    receipts: number by the id of a seed; tracks: by the id of the track that an object became.
 
     A seed of a later frame that is a corrected result of one before it is left out.
     """
@@ -41,38 +45,39 @@ def with_numbers(seeds: Sequence[Seed], receipts: Mapping[int, int]) -> tuple[Se
     numbered = []
     for seed in seeds:
         if not seed.is_track:
-            number, marked = _number_of(seed, receipts)
+            number = number_of(seed.wire, receipts)
+            marked = mark_of(seed.wire.get("score"), seed.frame)
             before = taken.get(number)
             if seed.asleep and before is not None and (marked or before != seed.frame):
                 continue  # of an object before it: a correction, or what it began with
             seed = replace(seed, number=free_number(number, taken))
             taken[seed.number] = seed.frame
         numbered.append(seed)
-    return tuple(numbered)
-
-
-def _number_of(seed: Seed, receipts: Mapping[int, int]) -> tuple[int, bool]:
-    """The number of a seed's object, and whether its own mark says so."""
-    mark = mark_of(seed.wire.get("score"), seed.frame)
-    if mark:
-        return mark.number, True
-    known = receipts.get(seed.wire["id"], 0)
-    return known or number_of_drawing(seed.type, seed.frame, seed.points), False
+    return tuple(
+        replace(s, number=number)
+        if s.is_track and (number := tracks.get(s.wire["id"], 0)) not in taken
+        else s
+        for s in numbered
+    )
 
 
 def earlier_results(
-    job: Job, snapshot: Snapshot, seeds: Sequence[Seed], frames: Sequence[int]
+    job: Job,
+    snapshot: Snapshot,
+    seeds: Sequence[Seed],
+    frames: Sequence[int],
+    receipts: Mapping[int, int],
 ) -> tuple[tuple[Seed, ...], Found]:
     """The seeds and the automatic shapes of earlier runs on `frames` (in the order of tracking).
 
     A seed without shapes of its own number takes over the number of marked shapes that follow it by
     overlap. Raises ActionError where it cannot be told whose a shape without a mark is.
     """
-    found: Found = {s.number: {} for s in seeds if not s.is_track}
+    found: Found = {s.number: {} for s in seeds if s.number}
     if not found:
         return tuple(seeds), found
     wanted = set(frames)
-    known_numbers = set(found) | _numbers_of_others(snapshot, seeds)
+    known_numbers = set(found) | _numbers_of_others(snapshot, seeds, receipts)
     unclear: dict[Kind, dict[int, list[Known]]] = {
         kind_of(s.wire): {} for s in seeds if not s.is_track
     }
@@ -94,19 +99,12 @@ def earlier_results(
     ), _under_new_numbers(found, renamed, snapshot, wanted)
 
 
-def _numbers_of_others(snapshot: Snapshot, seeds: Sequence[Seed]) -> set[int]:
+def _numbers_of_others(
+    snapshot: Snapshot, seeds: Sequence[Seed], receipts: Mapping[int, int]
+) -> set[int]:
     """Numbers of the objects on the seeds' frames that are not part of the run."""
     on = {s.frame for s in seeds}
-    numbers = set()
-    for shape in snapshot.whole.values():
-        if shape["frame"] in on:
-            mark = mark_of(shape.get("score"), shape["frame"])
-            numbers.add(
-                mark.number
-                if mark
-                else number_of_drawing(shape["type"], shape["frame"], shape["points"] or ())
-            )
-    return numbers
+    return {number_of(s, receipts) for s in snapshot.whole.values() if s["frame"] in on}
 
 
 def _chains(snapshot: Snapshot, seeds: Sequence[Seed], kind: Kind) -> list[_Chain]:

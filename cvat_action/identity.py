@@ -2,7 +2,7 @@
 """Whose a shape is: the mark in the digits of its score (docs/identity.md)."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,17 @@ def number_of_drawing(kind: str, frame: int, points: Sequence[float]) -> int:
     """The number of an object that a person drew, from the drawing itself."""
     numbers = ",".join(str(math.floor(64 * p + 0.5)) for p in points)
     return 1 + fnv1a32(f"{kind}:{frame}:{numbers}") % (NUMBERS - 1)
+
+
+def number_of(shape: Mapping[str, Any], receipts: Mapping[int, int]) -> int:
+    """The number of a shape's object: what its mark says, or a receipt, or the drawing itself.
+
+    receipts: number of an object by the id of its seed.
+    """
+    if mark := mark_of(shape.get("score"), shape["frame"]):
+        return mark.number
+    drawn = (shape["type"], shape["frame"], shape["points"] or ())
+    return receipts.get(shape["id"]) or number_of_drawing(*drawn)
 
 
 def free_number(number: int, taken: Iterable[int]) -> int:

@@ -12,12 +12,12 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import platformdirs
 import portalocker
@@ -31,6 +31,10 @@ from cvat_action.tracking import Tracked, TrackedObject, compact
 
 VERSION = 4
 OWNER_ONLY = 0o600
+
+
+class OtherVersion(ActionError):
+    """A journal that another version of this command wrote."""
 
 
 @dataclass
@@ -95,7 +99,7 @@ class Journal:
             record = read(path)
             # A last line that was cut short must not spoil the next one.
             size = os.fstat(file.fileno()).st_size
-            file.truncate(_end_of_last_line(file, size))
+            file.truncate(end_of_last_line(file, size))
             file.seek(0, os.SEEK_END)
         except ActionError:
             file.close()
@@ -126,9 +130,10 @@ class Journal:
         """shapes: (number, frame, id); tracks: (object, id, hashes of the keyframes)."""
         self._line({"created": where, "of": of})
 
-    def stage(self, frames: int) -> None:
-        """The first `frames` tracked frames are written."""
-        self._line({"written": frames})
+    def stage(self, frames: int, left_out: Mapping[tuple[str, str], Iterable[int]]) -> None:
+        """The first `frames` tracked frames are written, but for those of `Written.left_out`."""
+        told = [[*key, sorted(on)] for key, on in left_out.items()]
+        self._line({"written": frames, "left_out": told})
 
     def results(self, kinds: Sequence[str]) -> dict[int, list[Tracked | None]]:
         """Results of all objects by frame. kinds: their shape types."""
@@ -217,7 +222,7 @@ def read(path: Path) -> Record:
         for line in _lines(path):
             _take(record, line)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise _damaged(path) from None
+        raise damaged(path) from None
     return record
 
 
@@ -241,7 +246,7 @@ def fill(
                 objects += [_entered(each, line, make, written) for each in line.get("entered", ())]
                 _fill_frame(line, objects, written)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise _damaged(path) from None
+        raise damaged(path) from None
     for o, stopped, state in zip(objects, record.stopped, record.states, strict=False):
         o.stopped, o.state = stopped, state
 
@@ -312,6 +317,8 @@ def _take(record: Record, line: Wire) -> None:
         written.sent |= {ref: set(keyframes) for ref, _, keyframes in line["of"]}
     elif "written" in line:
         record.written_until = line["written"]
+        left_out = line.get("left_out", ())  # an older version told none
+        written.left_out = {(ref, why): set(on) for ref, why, on in left_out}
 
 
 def _read_head(path: Path) -> Record:
@@ -319,12 +326,15 @@ def _read_head(path: Path) -> Record:
         with path.open(encoding="utf-8") as file:
             head = json.loads(file.readline())
         if head["journal"] != VERSION:
-            raise ActionError(f"{path} was written by another version of this command.")
+            raise OtherVersion(
+                f"{path} was written by another version of this command. Go on with that one, or "
+                f"drop it: discard {shlex.quote(str(path))}."
+            )
         return Record(head["plan"], receipt=head.get("receipt", {}))
     except OSError as error:
         raise ActionError(f"The journal {path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):
-        raise _damaged(path) from None
+        raise damaged(path) from None
 
 
 def _lines(path: Path) -> Iterator[Wire]:
@@ -336,7 +346,8 @@ def _lines(path: Path) -> Iterator[Wire]:
                 yield json.loads(line)
 
 
-def _end_of_last_line(file: FileIO, size: int) -> int:
+def end_of_last_line(file: IO[bytes], size: int) -> int:
+    """Where the last whole line of a file of this size ends."""
     step = 1 << 20
     end = size
     while end > 0:
@@ -368,5 +379,5 @@ def _cannot_write(path: Path, why: str | None) -> ActionError:
     )
 
 
-def _damaged(path: Path) -> ActionError:
+def damaged(path: Path) -> ActionError:
     return ActionError(f"{path} is not a journal of this command, or is damaged.")

@@ -6,8 +6,10 @@ The only place that knows the tracker itself (tracker.py), which runs in this pr
 
 import contextlib
 import functools
+import hashlib
 import logging
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,13 +157,19 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
     journal, record = Journal.go_on(path)
     try:
         try:
-            said = record.plan["files"]
+            said = dict(record.plan["files"])
+            sha256 = said.pop("sha256", None)  # an older version kept none
             files = Files(**{**said, **{k: Path(said[k]) for k in ("video", "annotations", "out")}})
         except (KeyError, TypeError):
             raise ActionError(f"{path} belongs to a run on a server; use track --resume.") from None
         record.states = [None] * len(record.states)  # they went with the process
         with _loaded_when_asked(files.model) as load:
             opened = _open(files, load)
+            if sha256 != _sha256(files) and (sha256 or files.annotations == files.out):
+                raise ActionError(
+                    f"{files.annotations} is not as it was when this run began, so the run cannot "
+                    f"go on. Put it back, or drop the run: discard {shlex.quote(str(path))}."
+                )
             plan = plan_from_json(record.plan, opened.job)
             finder = _finder(opened, plan.options)
             return _run(opened, plan, journal, record, pace, output, finder)
@@ -191,7 +199,7 @@ def _run(
     finder: Finder | None,
 ) -> int:
     media, out = opened.media, opened.files.out
-    sink = FileSink(opened.document, plan, media, out)
+    sink = FileSink(opened.document, plan, media, opened.files.annotations, out)
     ask = Stepper(plan.job, media, out).ask if opened.files.step else None
     tracker = LocalTracker(opened.load(), media)
     outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder, ask)
@@ -211,9 +219,14 @@ def _files_as_json(files: Files) -> dict[str, Any]:
         "video": str(files.video.resolve()),
         "annotations": str(files.annotations.resolve()),
         "out": str(files.out.resolve()),
+        "sha256": _sha256(files),
         "model": files.model,
         "step": files.step,
     }
+
+
+def _sha256(files: Files) -> str:
+    return hashlib.sha256(files.annotations.read_bytes()).hexdigest()
 
 
 def _seed(shape: dict[str, Any]) -> StartSeed:

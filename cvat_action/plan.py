@@ -7,12 +7,13 @@
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 from cvat_action.earlier import Found, earlier_results, with_numbers
 from cvat_action.errors import ActionError
 from cvat_action.geometry import TRACKABLE
-from cvat_action.identity import RUNS
+from cvat_action.identity import RUNS, Mark
 from cvat_action.job import Job, Wire, check_range
 from cvat_action.selection import (
     Correction,
@@ -149,12 +150,14 @@ def make_plan(
     server: str = "",
     function: str = "",
     supported: Sequence[str] = TRACKABLE,
-    receipts: Mapping[int, int] | None = None,
+    receipts: Mapping[int, int] = MappingProxyType({}),
+    tracks: Mapping[int, int] = MappingProxyType({}),
     newcomers: Sequence[Seed] = (),
 ) -> Plan:
     """Raises ActionError where there is nothing to track, or it cannot be told whose a shape is.
 
-    receipts: number of an object by the id of its seed, of earlier runs of this command.
+    receipts: number of an object by the id of its seed, of earlier runs of this command; tracks: by
+    the id of the track that it became.
     newcomers: what a detector found on the first frame.
     """
     target = target_of(job, options)
@@ -162,16 +165,21 @@ def make_plan(
     frames = job.frames_between(options.frame, target)
     more = bool(newcomers) or options.every > 0
     seeds, refused = _select(job, snapshot, options, frames, supported, more=more)
-    seeds = with_numbers((*seeds, *newcomers), receipts or {})
+    seeds = with_numbers((*seeds, *newcomers), receipts, tracks)
+    if not options.keep_earlier:
+        seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, more=more)
+        refused = (*refused, *as_shapes)
     warnings: list[str] = []
     try:
-        seeds, found = earlier_results(job, snapshot, seeds, frames)
+        seeds, found = earlier_results(job, snapshot, seeds, frames, receipts)
     except ActionError:
         if not options.keep_earlier:
             raise
         found = {}
     seeds, about_corrections = with_corrections(
-        job, snapshot.annotations, seeds, frames, unmarked=options.keyframes
+        *(job, snapshot.annotations, seeds, frames),
+        receipts=receipts,
+        unmarked=options.keyframes,
     )
     warnings += about_corrections
     if options.sparse is None and not options.replace:
@@ -224,6 +232,35 @@ def _without_those_by_hand(
     if wholly and not left and not more:
         raise ActionError(f"There is nothing to track: {wholly[0].ref} has {ALL_BY_HAND}.")
     return left, tuple(Refusal(s.ref, s.label_id, ALL_BY_HAND) for s in wholly)
+
+
+def _without_those_as_shapes(
+    snapshot: Snapshot, seeds: Sequence[Seed], frames: Sequence[int], *, more: bool
+) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
+    """The seeds without the tracks of which a person corrected a shape on these frames.
+
+    more: objects may be found besides.
+    """
+    wanted = set(frames)
+    corrected: dict[int, set[int]] = {}
+    for k in snapshot.shapes.values():
+        if k.mark and not k.auto and k.frame in wanted:
+            corrected.setdefault(k.mark.number, set()).add(k.frame)
+    both = [s for s in seeds if s.is_track and s.number in corrected]
+    refused = tuple(
+        Refusal(
+            s.ref,
+            s.label_id,
+            "a person corrected results of it that are shapes, on frame "
+            f"{listed(corrected[s.number])}; delete these in CVAT, or write beside them with "
+            "--keep-earlier",
+        )
+        for s in both
+    )
+    left = tuple(s for s in seeds if s not in both)
+    if refused and not left and not more:
+        raise ActionError(f"There is nothing to track: {refused[0].ref}: {refused[0].reason}.")
+    return left, refused
 
 
 def _differ(on_frame: Mapping[int, Sequence[Known]]) -> bool:
@@ -306,7 +343,7 @@ def plan_as_json(plan: Plan) -> Wire:
         "newest": list(plan.newest),
         "refused": [asdict(r) for r in plan.refused],
         "earlier": [
-            [k.id, k.frame, number, k.content, k.attributes]
+            [k.id, k.frame, number, k.content, k.attributes, k.mark.run if k.mark else None]
             for number, on_frame in plan.earlier.items()
             for shapes in on_frame.values()
             for k in shapes
@@ -320,10 +357,12 @@ def plan_from_json(data: Wire, job: Job) -> Plan:
     known = {f.name for f in fields(Options)}
     options = {key: _tuple(value) for key, value in data["options"].items() if key in known}
     earlier: Found = {}
-    for number_of_shape, frame, number, content, attributes in data["earlier"]:
+    for number_of_shape, frame, number, content, attributes, *more in data["earlier"]:
+        run = more[0] if more else None  # an older version kept none
+        mark = None if run is None else Mark(number, run)
         box = (0.0, 0.0, 0.0, 0.0)
         known_shape = Known(
-            number_of_shape, frame, (0, "", 0), True, None, box, content, attributes
+            number_of_shape, frame, (0, "", 0), True, mark, box, content, attributes
         )
         earlier.setdefault(number, {}).setdefault(frame, []).append(known_shape)
     return Plan(

@@ -9,13 +9,15 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
-from cvat_action.journal import OWNER_ONLY, file_name, folder
+from cvat_action.journal import OWNER_ONLY, end_of_last_line, file_name, folder
+from cvat_action.plan import Plan
 from cvat_action.snapshot import plain_track
 
 VERSION = 1
@@ -32,8 +34,11 @@ class Undo:
     """shapes as they were"""
     before: dict[int, Wire] = field(default_factory=dict)
     """tracks that the run changed, as they were"""
-    attributes: dict[int, list[int]] = field(default_factory=dict)
-    """hashes of the attributes that a shape has as long as nobody set any, by its id"""
+    attributes: dict[str, dict[int, list[int]]] = field(
+        default_factory=lambda: {"shapes": {}, "tracks": {}}
+    )
+    """id of what the run created or changed to hashes of the attributes that it has as long as
+    nobody set any; an older version kept none"""
     numbers: dict[int, int] = field(default_factory=dict)
     """by the id of a track, the number of the object that became it"""
 
@@ -48,29 +53,34 @@ class Receipt:
         self._kept: set[int] = set()
 
     @classmethod
-    def begin(cls, server: str, job: int, run: int, numbers: Mapping[int, int]) -> "Receipt":
-        """numbers: number of the object by the id of its seed."""
+    def begin(cls, plan: Plan) -> "Receipt":
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        name = f"{file_name(server)}-job-{job}-{stamp}-{os.getpid()}-{run:02}.jsonl"
+        name = f"{file_name(plan.server)}-job-{plan.job.id}-{stamp}-{os.getpid()}-{plan.run:02}"
+        in_job = [s for s in plan.seeds if not s.found]
         head = {
             "receipt": VERSION,
-            "server": server,
-            "job": job,
-            "run": run,
+            "server": plan.server,
+            "job": plan.job.id,
+            "run": plan.run,
             "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "numbers": [list(pair) for pair in numbers.items()],
+            # numbers of the objects, by the ids of: their seeds, what else a person drew of them,
+            # their tracks
+            "numbers": [[s.wire["id"], s.number] for s in in_job if not s.is_track],
+            "drawings": [
+                [c.shape["id"], s.number] for s in in_job for c in s.corrections if c.shape
+            ],
+            "tracks": [[s.wire["id"], s.number] for s in in_job if s.is_track and s.number],
         }
-        return cls(receipts_folder() / name, head)
+        return cls(receipts_folder() / f"{name}.jsonl", head)
 
     def created(
         self,
         where: str,
         contents: Mapping[int, int],
-        attributes: Mapping[int, Iterable[int]] | None = None,
+        attributes: Mapping[int, Iterable[int]],
     ) -> None:
-        """Both by id. attributes: hashes of those that a shape has as long as nobody set any."""
-        known = attributes or {}
-        of = [[n, content, sorted(known.get(n, ()))] for n, content in contents.items()]
+        """Both by id. attributes: hashes of those that it has as long as nobody set any."""
+        of = [[n, content, sorted(attributes[n])] for n, content in contents.items()]
         self._line({"created": where, "of": of})
 
     def became(self, numbers: Mapping[int, int]) -> None:
@@ -80,18 +90,20 @@ class Receipt:
     def deleting(self, shapes: Sequence[Wire]) -> None:
         self._line({"deleted": list(shapes)})
 
-    def updating(self, track: Wire, after: int) -> None:
-        """`after`: a hash of what the track becomes."""
+    def updating(self, track: Wire, after: int, attributes: Iterable[int]) -> None:
+        """`after`: a hash of what the track becomes; attributes: those of its attributes."""
         if track["id"] not in self._kept:
             self._kept.add(track["id"])
             self._line({"before": plain_track(track)})
-        self._line({"updated": track["id"], "content": after})
+        self._line({"updated": track["id"], "content": after, "attributes": sorted(attributes)})
 
     def _line(self, content: Wire) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            with os.fdopen(os.open(self.path, flags, OWNER_ONLY), "ab") as file:
+            flags = os.O_RDWR | os.O_CREAT
+            with os.fdopen(os.open(self.path, flags, OWNER_ONLY), "r+b") as file:
+                # A last line that was cut short must not spoil the next one.
+                file.seek(file.truncate(end_of_last_line(file, file.seek(0, os.SEEK_END))))
                 if file.tell() == 0:
                     file.write(json.dumps(self.head).encode() + b"\n")
                 file.write(json.dumps(content).encode() + b"\n")
@@ -119,7 +131,8 @@ def read_undo(path: Path) -> Undo:
         for line in lines:
             if "created" in line:
                 undo.created[line["created"]] |= {n: content for n, content, *_ in line["of"]}
-                undo.attributes |= {n: more[0] for n, _, *more in line["of"] if any(more)}
+                known = {n: more[0] for n, _, *more in line["of"] if any(more)}
+                undo.attributes[line["created"]] |= known
             elif "tracks_of" in line:
                 undo.numbers |= {track: number for track, number in line["tracks_of"]}
             elif "deleted" in line:
@@ -128,6 +141,13 @@ def read_undo(path: Path) -> Undo:
                 undo.before.setdefault(line["before"]["id"], line["before"])
             elif "updated" in line:
                 updated[line["updated"]] = line["content"]
+                if "attributes" in line:
+                    undo.attributes["tracks"][line["updated"]] = line["attributes"]
+            elif "restored" in line:
+                for old, new in line["restored"]:
+                    undo.created["shapes"][new] = undo.created["shapes"].pop(old)
+                    if old in undo.attributes["shapes"]:
+                        undo.attributes["shapes"][new] = undo.attributes["shapes"].pop(old)
         for track in undo.before.values():
             track["content"] = updated.get(track["id"], 0)
         created = undo.created["tracks"]
@@ -139,11 +159,25 @@ def read_undo(path: Path) -> Undo:
     return undo
 
 
+def tell_restored(server: str, job: int, ids: Mapping[int, int]) -> None:
+    """Tells the receipts of all runs on a job that `undo` restored shapes.
+
+    ids: the new id of each by the one that it had. Raises ActionError.
+    """
+    for path in _receipts_of(server, job):
+        try:
+            wanted = read_undo(path)
+        except ActionError:
+            continue  # it cannot be undone anyway
+        theirs = [[old, new] for old, new in ids.items() if old in wanted.created["shapes"]]
+        if theirs and wanted.head["server"] == server and wanted.head["job"] == job:
+            Receipt(path, wanted.head)._line({"restored": theirs})
+
+
 def numbers_of_seeds(server: str, job: int) -> dict[int, int]:
     """Number of the object by the id of its seed, of all runs on this job, the latest first."""
     numbers: dict[int, int] = {}
-    pattern = f"{file_name(server)}-job-{job}-*.jsonl"
-    for path in sorted(receipts_folder().glob(pattern)):
+    for path in _receipts_of(server, job):
         try:
             head = next(_lines(path))
             if (head["server"], head["job"]) == (server, job):
@@ -151,6 +185,22 @@ def numbers_of_seeds(server: str, job: int) -> dict[int, int]:
         except (OSError, ValueError, KeyError, TypeError, StopIteration):
             continue  # an unreadable receipt makes a seed look new, and then the command asks
     return numbers
+
+
+def numbers_of_tracks(server: str, job: int) -> dict[int, int]:
+    """Number of the object by the id of the track that it became, of all runs on this job."""
+    numbers: dict[int, int] = {}
+    for path in _receipts_of(server, job):
+        with suppress(ActionError):  # an unreadable receipt makes a track look like a person's
+            wanted = read_undo(path)
+            if (wanted.head["server"], wanted.head["job"]) == (server, job):
+                numbers |= wanted.numbers
+    return numbers
+
+
+def _receipts_of(server: str, job: int) -> list[Path]:
+    """Those of a server with a similar name may be among them."""
+    return sorted(receipts_folder().glob(f"{file_name(server)}-job-{job}-*.jsonl"))
 
 
 def _lines(path: Path) -> Iterator[Any]:

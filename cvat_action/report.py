@@ -2,7 +2,11 @@
 """What the commands tell: tables for people, JSON for scripts."""
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +16,19 @@ from cvat_action.results import Written
 from cvat_action.selection import Refusal, Seed
 from cvat_action.server import Function, why_unusable
 from cvat_action.tracking import TrackedObject
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """What is done is done, also where nobody reads what is told of it: `| head`, a full disk."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        logger.warning("The summary could not be printed: %s.", error.strerror)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it again at its end)
 
 
 def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:

@@ -45,11 +45,12 @@ class Outcome:
     pending: bool
     """not all that is tracked is written"""
     problem: str | None
-    more_may_enter: bool = False
+    more: bool = False
+    """objects may go on although none is live: they may enter, or go on in another gap"""
 
     @property
     def resumable(self) -> bool:
-        live = self.more_may_enter or any(o.live for o in self.run.objects)
+        live = self.more or any(o.live for o in self.run.objects)
         return self.pending or (
             self.problem is not None and self.done > 0 and live and self.run.resumable
         )
@@ -73,6 +74,9 @@ def run_plan(
     enter are appended.
     """
     stages = _Stages(plan, objects, list(done), written_until, sink, journal)
+    both_ways = plan.options.both_ways and tracker.joins
+    # An object that stopped in one gap between drawn frames may go on in the others.
+    more = enter is not None or both_ways
     left = plan.frames[len(done) :]
     run = Run(tuple(objects), ())
     try:
@@ -87,7 +91,7 @@ def run_plan(
                 stages.keep(frame)
                 progress.tell(frame, len(stages.done), objects)
 
-            if left and (enter or any(o.live for o in objects)):
+            if left and (more or any(o.live for o in objects)):
                 how: dict[str, Any] = {"pace": pace, "enter": enter, "keep": keep}
                 run = (
                     track_both_ways(
@@ -99,20 +103,19 @@ def run_plan(
                         done=done,
                         **how,
                     )
-                    if plan.options.both_ways and tracker.joins
+                    if both_ways
                     else track(tracker, plan.job, objects, left, on_frame=ask, **how)
                 )
         problem = run.broken
         stages.write_rest()
-        if stages.done:
-            sink.finish()
-        pending = False
+        goes_on = Outcome(run, len(stages.done), False, problem, more).resumable
+        pending = bool(stages.done) and not sink.finish(objects, goes_on=goes_on)
     except ActionError as error:
         problem, pending = str(error), True
     except KeyboardInterrupt:
         problem, pending = "Stopped by Ctrl+C while writing.", True
         run = replace(run, interrupted=True)
-    return Outcome(run, len(stages.done), pending, problem, enter is not None)
+    return Outcome(run, len(stages.done), pending, problem, more)
 
 
 class _Stages:

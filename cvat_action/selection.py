@@ -10,7 +10,7 @@ from itertools import groupby
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import TRACKABLE, points_fault
-from cvat_action.identity import mark_of, number_of_drawing
+from cvat_action.identity import mark_of, number_of
 from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
 from cvat_action.job import Annotations, Job, Wire
 from cvat_action.signature import is_signed
@@ -47,7 +47,8 @@ class Seed:
     asleep: bool = False
     """not tracked before its next drawing: a person marked it as outside, or drew it later"""
     number: int = 0
-    """the object's number in the marks of its shapes (docs/identity.md); 0: a track"""
+    """the object's number in the marks of its shapes (docs/identity.md); 0: a track that no
+    receipt names"""
     keyframes: Mapping[int, int] = field(default_factory=dict)
     """of a track: frame to a hash of the keyframe as it was, on the frames of the run"""
     removed: frozenset[int] = frozenset()
@@ -193,6 +194,7 @@ def with_corrections(
     seeds: Sequence[Seed],
     frames: Sequence[int],
     *,
+    receipts: Mapping[int, int],
     unmarked: bool,
 ) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
     """The seeds with what a person drew of them on `frames`, and warnings.
@@ -203,6 +205,8 @@ def with_corrections(
     that are not a tracker's (`source` other than `auto`) where label, type and group are the seed's
     and neither another object of the seed's frame nor another shape of their frame can be meant.
     In group 0 such a shape counts only if the tracked result is in the same place.
+
+    receipts: number of an object by the id of its seed; a drawing that was edited is known by it.
     """
     wanted = set(frames)
     alike = Counter(
@@ -217,13 +221,10 @@ def with_corrections(
     for s in annotations.shapes:
         if s["frame"] not in wanted or s["source"] == "auto":
             continue
-        mark = mark_of(s.get("score"), s["frame"])
-        number = mark.number if mark else 0
-        if not mark and s["type"] in types:  # the drawing that the object began with, perhaps
-            number = number_of_drawing(s["type"], s["frame"], s["points"])
+        number = number_of(s, receipts) if s["type"] in types else 0
         if number in numbers:
             marked[number, s["frame"]] = s
-        elif unmarked and not mark:
+        elif unmarked and not mark_of(s.get("score"), s["frame"]):
             drawn_on.setdefault((s["frame"], kind_of(s)), []).append(s)
     warnings: list[str] = []
     corrected = []
@@ -450,8 +451,8 @@ class _Named:
     """The objects that `--object` and `--exclude` name. Raises ActionError for what is no name."""
 
     def __init__(self, wanted: Collection[str], excluded: Collection[str]) -> None:
-        self._wanted = [_ref(name) for name in wanted]
-        self._excluded = [_ref(name) for name in excluded]
+        self._wanted = [name_to_ref(name) for name in wanted]
+        self._excluded = [name_to_ref(name) for name in excluded]
 
     def check(self, there: Collection[str], where: str, choice: Collection[str]) -> None:
         """Raises ActionError for a name that is not among `there`; it offers the choice."""
@@ -466,7 +467,7 @@ class _Named:
         return ref not in self._excluded and (not self._wanted or ref in self._wanted)
 
 
-def _ref(name: str) -> str:
+def name_to_ref(name: str) -> str:
     kind, _, number = name.strip().rpartition(":")
     if kind not in ("", "shape", "track") or not number.isdecimal():
         raise ActionError(f"--object {name!r} is not an object; write 17 or track:5.")

@@ -136,18 +136,23 @@ def shapes_to_delete(
             for c in o.seed.corrections:
                 if c.shape and c.frame in frames and _is_by_hand(o, c.frame):
                     unless_edited(o.seed, c.shape, c.frame)
-        if o.seed.is_track:
+        if o.seed.is_track and o.seed.wire["id"] not in snapshot.tracks:
             continue
+        becomes_track = plan.becomes_track(o.seed)
+        drawn = {c.frame: c.shape["id"] for c in o.seed.corrections if c.shape}
         for frame in frames:
             t = o.frames.get(frame)
-            if t is None or t.by_hand:
+            if t is None:
                 continue
-            written_here = (o.seed.number, frame) in written.shapes
-            alone = not written_here and not plan.becomes_track(o.seed)
-            if o.stopped == DELETED_MEANWHILE and alone:
+            if t.by_hand:
+                replaced = drawn.get(frame) in snapshot.shapes
+            else:
+                written_here = (o.seed.number, frame) in written.shapes
+                replaced = written_here or o.stopped != DELETED_MEANWHILE
+            if not (replaced or becomes_track):
                 continue  # nothing takes its place
             stays = None
-            if t.points is not None:
+            if t.points is not None and not (t.by_hand or becomes_track):
                 shape = result_shape(plan, o.seed, frame, t, snapshot)
                 stays = _standing(plan, o.seed, shape, snapshot)
             for k in plan.earlier.get(o.seed.number, {}).get(frame, ()):

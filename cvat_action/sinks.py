@@ -37,6 +37,7 @@ from cvat_action.snapshot import (
     annotations_to_snapshot,
     content_of,
     plain_track,
+    track_attributes,
     track_content,
 )
 from cvat_action.track_results import tracks_to_create, tracks_to_update
@@ -69,8 +70,11 @@ class Sink(Protocol):
     def write(self, objects: Objects, frames: Sequence[int], done: int) -> None:
         """Writes the results of these frames; then the first `done` frames are written."""
 
-    def finish(self) -> None:
-        """After the last frame."""
+    def finish(self, objects: Objects, *, goes_on: bool) -> bool:
+        """After the last frame. False: not all is written before it goes on.
+
+        goes_on: the run broke, and can go on.
+        """
 
     def tracks(self) -> dict[str, Wire]:
         """The tracks of this run's objects as they are now, by the name of the seed."""
@@ -132,12 +136,14 @@ class CvatSink:
             self._settle(lambda: self._delete(drawn_in_tracks, become_tracks, frames))
             self._settle(lambda: self._update_tracks(objects, frames))
             self._settle(lambda: self._delete(shapes_to_delete, become_tracks, frames))
-            self._journal.stage(done)
+            self._journal.stage(done, self.written.left_out)
 
-    def finish(self) -> None:
+    def finish(self, objects: Objects, *, goes_on: bool) -> bool:
         """One more snapshot, for what is there twice."""
+        self._plan = _with_seeds_of(self._plan, objects)
         with self._held_back():
             self._settle(self._delete_doubles)
+        return True
 
     def tracks(self) -> dict[str, Wire]:
         """Raises HttpFailure."""
@@ -226,11 +232,17 @@ class CvatSink:
         ids = {ref: self.written.tracks[ref] for ref in new}
         sent = {ref: sorted(self.written.sent[ref]) for ref in new}
         self._journal.created("tracks", [[ref, ids[ref], sent[ref]] for ref in new])
-        self._receipt.created("tracks", {ids[ref]: new[ref] for ref in new})
+        attributes = {ids[ref]: self._attributes_as_sent(tracks[ids[ref]]) for ref in new}
+        self._receipt.created("tracks", {ids[ref]: new[ref] for ref in new}, attributes)
         numbers = {s.ref: s.number for s in self._plan.seeds}
         self._receipt.became({ids[ref]: numbers[ref] for ref in new})
         self._noted |= set(new)
         self.counts["tracks_created"] += len(new)
+
+    def _attributes_as_sent(self, track: Wire) -> set[int]:
+        """Hashes of the attributes that a track has, if no person set any since."""
+        defaults = self._plan.job.label(track["label_id"]).defaults
+        return {track_attributes(track), track_attributes(track, defaults)}
 
     def _update_tracks(self, objects: Objects, frames: Sequence[int]) -> None:
         created = set(self.written.tracks.values())
@@ -239,7 +251,11 @@ class CvatSink:
         ):
             snapshot = self._last_snapshot()
             for _, track in batch:
-                self._receipt.updating(snapshot.tracks[track["id"]], track_content(track))
+                self._receipt.updating(
+                    snapshot.tracks[track["id"]],
+                    track_content(track),
+                    self._attributes_as_sent(track),
+                )
             self._patch("update", "tracks", [track for _, track in batch])
             for _, track in batch:
                 seen = snapshot.tracks[track["id"]]
@@ -366,7 +382,10 @@ class CvatSink:
 class FileSink:
     """Collects the changes of a document; `finish` writes the file."""
 
-    def __init__(self, document: Document, plan: Plan, media: Media, out: Path) -> None:
+    def __init__(
+        self, document: Document, plan: Plan, media: Media, annotations: Path, out: Path
+    ) -> None:
+        """annotations: the file that the document was read from."""
         self.written = Written()
         self.counts: Counter[str] = Counter()
         self._updated: set[int] = set()
@@ -375,6 +394,7 @@ class FileSink:
         self._document = document
         self._plan = plan
         self._media = media
+        self._annotations = annotations
         self._out = out
 
     def snapshot(self, frames: Collection[int]) -> Snapshot:
@@ -410,8 +430,13 @@ class FileSink:
         self.counts["tracks_updated"] = len(self._updated)
         self.counts["shapes_deleted"] += len(gone)
 
-    def finish(self) -> None:
+    def finish(self, objects: Objects, *, goes_on: bool) -> bool:
+        """A run that goes on begins with the file that it read: that one is not written over."""
+        if goes_on and self._out.resolve() == self._annotations.resolve():
+            self.counts.clear()
+            return False
         write_document(self._out, self._document, self._media)
+        return True
 
     def tracks(self) -> dict[str, Wire]:
         held = {t["id"]: t for t in self._document.annotations.tracks}

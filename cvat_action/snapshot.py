@@ -9,6 +9,8 @@ import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from cvat_action.geometry import TRACKABLE, Box, bounding_box
@@ -105,9 +107,7 @@ def known_from_wire(shape: Wire, kinds: dict[Kind, Kind] | None = None) -> Known
         mark=mark_of(shape.get("score"), shape["frame"]),
         box=bounding_box(kind[1], shape["points"]) if drawn else (0.0, 0.0, 0.0, 0.0),
         content=content_of(shape),
-        attributes=attributes_hash(
-            {a["spec_id"]: a["value"] for a in shape.get("attributes") or ()}
-        ),
+        attributes=attributes_hash(_by_spec(shape)),
     )
 
 
@@ -139,6 +139,24 @@ def track_content(track: Wire) -> int:
     """The same of a whole track."""
     keyframes = sorted((k["frame"], keyframe_content(k)) for k in track["shapes"])
     return _hash((track["label_id"], track.get("group") or 0, track.get("source"), keyframes))
+
+
+def track_attributes(track: Wire, defaults: Mapping[int, Any] = MappingProxyType({})) -> int:
+    """A hash of the attributes that hold on each keyframe of a track.
+
+    defaults: values by spec id that CVAT fills up in a track that is sent. With these the hash is
+    that of the track as CVAT gives it back.
+    """
+    held = {**defaults, **_by_spec(track)}
+    on = []
+    for k in sorted(track["shapes"], key=itemgetter("frame")):
+        held |= _by_spec(k)
+        on.append((k["frame"], attributes_hash(held)))
+    return _hash(on)
+
+
+def _by_spec(o: Wire) -> dict[int, Any]:
+    return {a["spec_id"]: a["value"] for a in o.get("attributes") or ()}
 
 
 def plain_track(track: Wire) -> Wire:

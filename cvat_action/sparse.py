@@ -77,6 +77,9 @@ def _thinned(stretch: Stretch) -> dict[int, Tracked]:
     flags = _Flags(stretch.job, seed, before)
     chosen = {f: t for f, t in results.items() if t.points is None and f not in stretch.still}
     still = stretch.still | _neighbours(stretch)
+    # CVAT turns a box step by step up to a keyframe that is turned, so each has one beside it.
+    turned = (f for f in still & before.keys() if before[f].get("rotation"))
+    beside = {_beside(stretch.job, f, step) for f in turned for step in (-1, 1)}
     width, height = stretch.job.size(seed.frame)
     with tqdm(
         total=len(results), desc=f"keyframes of {seed.ref}", disable=None, leave=False
@@ -97,7 +100,7 @@ def _thinned(stretch: Stretch) -> dict[int, Tracked]:
                 iou=stretch.iou,
                 width=width,
                 height=height,
-                forced=flags.attributes_change & set(run),
+                forced=(flags.attributes_change | beside) & set(run),
                 on_frame=bar.update,
             )
             chosen |= {

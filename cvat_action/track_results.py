@@ -175,7 +175,6 @@ def _edited_track(
         as_planned = (
             content == seed.keyframes.get(frame)
             or is_signed(before[frame])  # automatic, and as it was written
-            or _closes(plan.job, before, frame)
         )
         ours = frame in laid and keyframe_content(laid[frame]) == content
         if not as_planned and not ours:
@@ -184,6 +183,12 @@ def _edited_track(
     if kept:
         others = {f: t for f, t in results.items() if f not in kept}
         laid = _laid(plan, seed, held, others, written, kept)
+    top = max(results, default=seed.frame)
+    end = plan.job.next_frame(top)
+    if end is not None and end < min(before) and top in laid and not laid[top]["outside"]:
+        # Tracked backwards, it was lost from here up to the track's beginning so far.
+        hidden = _keyframe(seed, end, laid[top]["points"], laid[top], outside=True)
+        laid[end] = _signed(plan.job, hidden)
     last = max(own if seed.is_track else results, default=seed.frame)
     if not plan.options.leave_open and last > seed.frame:
         _close(plan.job, seed, laid, last, before)
@@ -227,14 +232,6 @@ def _drawn_as_shapes(job: Job, seed: Seed, results: Mapping[int, Tracked]) -> di
                 "attributes": values if shapes.get(frame) else [],
             }
     return keyframes
-
-
-def _closes(job: Job, keyframes: Mapping[int, Wire], frame: int) -> bool:
-    """Whether the keyframe on `frame` is as `_close` writes it after the frame before."""
-    until = max((f for f in keyframes if f < frame), default=None)
-    if until is None or job.next_frame(until) != frame or not keyframes[frame]["outside"]:
-        return False
-    return list(keyframes[frame]["points"]) == list(keyframes[until]["points"])
 
 
 def _laid(
@@ -318,7 +315,10 @@ def _close(
     here = keyframes[max(until)]
     if here["outside"]:
         if later and held and not held["outside"] and is_signed(here):
-            keyframes[end] = _signed(job, _keyframe(seed, end, held["points"], held))
+            again = _keyframe(seed, end, held["points"], held)
+            turned = held.get("rotation") or 0
+            # A turned box cannot be signed: the keyframe counts as a person's from here on.
+            keyframes[end] = {**again, "rotation": turned} if turned else _signed(job, again)
     elif not later or (held and held["outside"]):
         keyframe = _keyframe(seed, end, here["points"], here, outside=True)
         keyframes[end] = _signed(job, keyframe)

@@ -184,7 +184,7 @@ def run_until_done(
     for _ in range(60):
         sink = CvatSink(server, plan, PACE, journal, receipt, record.written if record else None)
         late, finish = server.what_is_late, sink.finish
-        sink.finish = lambda late=late, finish=finish: (late(), finish())  # type: ignore[assignment]
+        sink.finish = lambda *a, late=late, finish=finish, **kw: (late(), finish(*a, **kw))[1]  # type: ignore[assignment]
         try:
             outcome, _, _ = commands.go(plan, journal, record, ScriptedTracker(), sink, PACE)
             assert outcome.problem is None, outcome.problem

@@ -90,6 +90,8 @@ class Fault:
     """let this many pass first"""
     hold: threading.Event | None = None
     """it is answered when this is set"""
+    reached: threading.Event = field(default_factory=threading.Event)
+    """set by the first request that matches"""
     drop: bool = False
     """close the connection without an answer"""
     after: bool = False
@@ -496,6 +498,7 @@ class _Handler(BaseHTTPRequestHandler):
                     fault.skip -= 1
                     return None
                 fault.times -= 1
+                fault.reached.set()
                 return fault
         return None
 

@@ -498,3 +498,57 @@ def test_wrong_arguments_without_a_server(act, folder, tmp_path, monkeypatch, ar
     assert result.code == 1
     assert said in result.log
     assert not (tmp_path / "out.json").exists()
+
+
+def two_boxes():
+    """As CVAT exports a mask and two boxes: each a track of its own, in the order of drawing."""
+    *runs, left, top, right, bottom = encode_mask(truth(0)[1])
+    flags = 'frame="0" keyframe="1" outside="0" occluded="0" z_order="0"'
+    rle = ", ".join(str(int(run)) for run in runs)
+    size = f'left="{left}" top="{top}" width="{right - left + 1}" height="{bottom - top + 1}"'
+    elements = [
+        f'<mask {flags} rle="{rle}" {size}/>',
+        f'<box {flags} xtl="17" ytl="22" xbr="53" ybr="58"/>',
+        f'<box {flags} xtl="60" ytl="80" xbr="100" ybr="110"/>',
+    ]
+    tracks = (
+        f'<track id="{n}" label="thing" source="manual">{each}</track>'
+        for n, each in enumerate(elements)
+    )
+    return f"<annotations><version>1.1</version>{''.join(tracks)}</annotations>"
+
+
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("same", [False, True])
+def test_a_local_run_that_writes_over_its_own_annotations_goes_on(
+    act, folder, tmp_path, monkeypatch, same, changed
+):
+    annotations = tmp_path / "labels.xml"
+    annotations.write_text(two_boxes())
+    out = annotations if same else tmp_path / "out.xml"
+    encoded = ImageFolder.encoded
+
+    def without_the_disk(media, frame):
+        if frame == 4:
+            raise ActionError("frame_4.png cannot be read: Input/output error.")
+        return encoded(media, frame)
+
+    run = ("local", "--video", folder, "--annotations", annotations, "--out", out, "--json")
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageFolder, "encoded", without_the_disk)
+        ended = act(*run, "--type", "rectangle")
+    assert ended.code == 4
+    assert annotations.read_text() == two_boxes(), "the run goes on from this file"
+    resume = ("local", "--resume", ended.json["resume"].split()[-1])
+    if changed:
+        annotations.write_text(two_boxes().replace("manual", "semi-auto"))
+        left = annotations.read_text()
+        refused = act(*resume)
+        assert (refused.code, annotations.read_text()) == (1, left)
+        assert f"{annotations} is not as it was when this run began" in refused.log
+        return
+    assert act(*resume).code == 0
+    for each in read_document(out, open_media(folder))[0].annotations.tracks:
+        tops = [k["points"][1] for k in each["shapes"]]
+        assert max(tops) - min(tops) < 15, "it stays the same object"
+    assert out.read_text().count('keyframe="1"') > 2 * FRAMES

@@ -6,6 +6,8 @@ from pathlib import Path
 from conftest import MASK, POLYGON, keyframe, shape, shifted, track
 from standin_cvat import Fault
 
+from cvat_action.snapshot import track_attributes
+
 TO_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13)
 CONVERT = "--convert-polygon-shapes-to-tracks"
 
@@ -19,8 +21,14 @@ def plain(objects):
     )  # fmt: skip
 
 
+def receipts(act):
+    """Oldest first."""
+    paths = [Path(r["receipt"]) for r in act("runs", "--json").json["receipts"]]
+    return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+
+
 def receipt(act):
-    return Path(act("runs", "--json").json["receipts"][-1]["receipt"])
+    return receipts(act)[-1]
 
 
 def test_undo_restores_what_was_there_before(cvat, job, act, function):
@@ -88,8 +96,7 @@ def test_undo_restores_nothing_beside_what_a_person_corrected(act, cvat, job, fu
     elsewhere = {"type": "mask", "points": [0, 3, 1, 4, 9, 20, 12, 21]}
     function.answers = {(20, 12): elsewhere, (20, 13): elsewhere}
     assert act(*TO_13, "--replace").code == 0
-    receipts = act("runs", "--json").json["receipts"]
-    (replacing,) = [r["receipt"] for r in receipts if r["changed"]]
+    replacing = receipt(act)
     corrected = next(s for s in job.shapes if s["frame"] == 12)
     corrected["points"], corrected["source"] = [0, 3, 1, 4, 30, 20, 33, 21], "semi-auto"
     undone = act("undo", replacing)
@@ -119,3 +126,84 @@ def test_undo_keeps_a_result_of_which_a_person_set_an_attribute(act, cvat, job):
     named["attributes"] = [{"spec_id": 31, "value": "blue"}]  # CVAT's page leaves the source
     assert act("undo", receipt(act)).code == 3
     assert sorted(s["frame"] for s in job.shapes) == [10, 12]
+
+
+def test_undo_restores_results_whose_place_is_that_of_the_new_ones(act, cvat, job):
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+    assert act(*TO_13).code == 0
+    job.shapes[0]["attributes"] = [{"spec_id": 31, "value": "blue"}]  # only the drawing's
+    assert act(*TO_13, "--replace").code == 0
+    assert act("undo", receipt(act)).code == 0
+    assert sorted(s["frame"] for s in job.shapes) == [10, 11, 12, 13]
+
+
+def test_undo_restores_results_on_a_server_that_keeps_no_scores(act, cvat, job):
+    cvat.keeps_scores = False
+    job.shapes = [shape("mask", MASK, id=900)]
+    assert act(*TO_13).code == 0
+    assert act(*TO_13, "--replace").code == 0
+    assert act("undo", receipt(act)).code == 0
+    assert sorted(s["frame"] for s in job.shapes) == [10, 11, 12, 13]
+
+
+def test_two_runs_are_taken_back_one_after_the_other(act, cvat, job, function):
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+    assert act(*TO_13).code == 0
+    elsewhere = {"type": "mask", "points": [0, 3, 1, 4, 9, 20, 12, 21]}
+    function.answers = {(20, f): elsewhere for f in (11, 12, 13)}
+    assert act(*TO_13, "--replace").code == 0
+    first, second = receipts(act)
+    for path, left in ((second, [10, 11, 12, 13]), (first, [10])):
+        assert act("undo", path).code == 0
+        assert sorted(s["frame"] for s in job.shapes) == left
+
+
+def test_undo_keeps_a_track_of_which_a_person_set_an_attribute(act, cvat, job):
+    job.shapes = [shape("polygon", POLYGON, id=901, score=1.0)]
+    assert act(*TO_13, CONVERT).code == 0
+    job.tracks[0]["attributes"] = [{"spec_id": 31, "value": "blue"}]
+    assert act("undo", receipt(act)).code == 3
+    assert len(job.tracks) == 1
+
+
+def test_undo_leaves_a_track_as_it_is_of_which_a_person_set_an_attribute(act, cvat, job):
+    job.tracks = [track(keyframe(10, POLYGON), id=5)]
+    assert act(*TO_13).code == 0
+    job.tracks[0]["shapes"][1]["attributes"] = [{"spec_id": 32, "value": "true"}]
+    assert act("undo", receipt(act)).code == 3
+    assert len(job.tracks[0]["shapes"]) == 5
+
+
+def test_attributes_of_a_track_that_cvat_fills_up_are_no_change():
+    first = keyframe(10, POLYGON, attributes=[{"spec_id": 32, "value": "true"}])
+    sent = track(first, keyframe(11, POLYGON))
+    filled = track(first, {**first, "frame": 11}, attributes=[{"spec_id": 31, "value": "red"}])
+    assert track_attributes(sent, {31: "red", 32: "false"}) == track_attributes(filled)
+    assert track_attributes(sent, {31: "blue"}) != track_attributes(filled)
+
+
+def test_undo_restores_no_drawing_beside_the_track_that_holds_it(act, cvat, job):
+    job.shapes = [
+        shape("polygon", POLYGON, id=901, group=3, score=1.0),
+        shape("polygon", shifted(POLYGON, 2), id=902, frame=12, group=3, score=1.0),
+    ]
+    run = ("track", "--job", 42, "--frame", 10, "--target-frame", 14, "--object", 901)
+    assert act(*run, "--keyframes", CONVERT).code == 0
+    assert job.shapes == []
+    thirteen = next(k for k in job.tracks[0]["shapes"] if k["frame"] == 13)
+    thirteen["points"] = shifted(POLYGON, 7)
+    assert act("undo", receipt(act)).code == 3
+    assert (len(job.tracks), job.shapes) == (1, [])
+
+
+def test_half_a_line_in_a_receipt_does_not_spoil_the_next_one(act, cvat, job, function):
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+    function.refuse = lambda frame, count: 503 if frame == 12 else None
+    ended = act(*TO_13, "--wait", 0)
+    assert ended.code == 4
+    with receipt(act).open("ab") as file:
+        file.write(b'{"deleted": [{"type": "ma')  # the process was killed here
+    function.refuse = lambda frame, count: None
+    assert act("track", "--resume", ended.log.split("--resume ")[-1].split()[0]).code == 0
+    assert act("undo", receipt(act)).code == 0
+    assert [s["frame"] for s in job.shapes] == [10]
