@@ -157,6 +157,8 @@ def named_cases() -> Iterator[dict[str, Any]]:
         **{"step": -1, "points": far["shapes"][1]["points"]},
     )
     yield case("lost at the end of the run: the frames after it stay as they are", far, 0, "xxx--")
+    turned = track(first, keyframe(9, moved("rectangle", 9), rotation=80.0), id=5)
+    yield case("lost at the end of the run: a box that turns goes on turning", turned, 0, "xx-")
     odd = track(first, on(3, occluded=True, z_order=4), on(6), id=5)
     yield case("a keyframe on a deleted frame has no say", odd, 0, "xxxx-", deleted_frames=[3])
     late = track(keyframe(4, box, occluded=True, z_order=2), on(6), id=5)

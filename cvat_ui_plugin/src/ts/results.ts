@@ -281,8 +281,12 @@ function extendTrack(
     if (lost && goesOn && next !== undefined && !keyframes.has(next)) {
         const held = before[lastUpTo(before, next)];
         if (held && !held.outside) {
-            const keyframe = keyframeAt(next, positionOn(before, next)!, false);
-            keyframes.set(next, { ...keyframe, rotation: rotationOn(before, next) });
+            const position = positionOn(before, next)!;
+            const rotation = rotationOn(before, next);
+            const keyframe = keyframeAt(next, position, false);
+            // a turned box cannot be signed: the keyframe counts as a person's from here on
+            const turned = { ...keyframe, points: [...position], rotation };
+            keyframes.set(next, rotation ? turned : keyframe);
         }
     }
 
