@@ -8,6 +8,7 @@ IMAGE_NAME=cvat.pth.facebookresearch.sam2
 DEFAULT_PORT=32100 # as in function.yaml; above Docker's own choices start at 32768
 PORTS=100          # how many ports from there on are tried
 LISTENERS=/dev/tcp/127.0.0.1 # bash connects to what is opened there
+ASK='import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/", timeout=20).read().decode())'
 
 # What ships: these files and the whole package, beside the function yamls and weights/.
 FILES=(
@@ -44,7 +45,7 @@ Builds the function and deploys it into CVAT's Nuclio on this machine.
   --network NAME         CVAT's Docker network (default: cvat_cvat)
   --torch-index URL      another package index for torch, e.g. for an older NVIDIA driver
   --image IMAGE          run this image, pulled if it is not on this machine; build nothing
-  --rollback             run the image that ran before the last upgrade; build nothing
+  --rollback             run the last image that answered before this one; build nothing
   --stage DIR            only write what would be deployed to DIR: the clean copy of the function,
                          or with --image its configuration alone
   --redis-secret NAME    with --stage, for Kubernetes: the secret that has the store's password
@@ -158,12 +159,14 @@ add_setting() {
 check_options() {
     FUNCTION="pth-facebookresearch-sam2-$KIND"
     CONTAINER="nuclio-nuclio-$FUNCTION"
-    # Of each function, for both may run the same image.
-    PREVIOUS="$IMAGE_NAME:previous" ROLLBACK="$IMAGE_NAME:rollback"
+    local own=""
     if [ "$KIND" = interactor ]; then
         DEFAULT_PORT=$((DEFAULT_PORT + 1)) # as in function-interactor.yaml
-        PREVIOUS="$PREVIOUS-interactor" ROLLBACK="$ROLLBACK-interactor"
+        own=-interactor
     fi
+    # Of each function, for both may run the same image: the last image that answered, the one that
+    # --rollback brings back, and the name that it then runs under.
+    ANSWERED="$IMAGE_NAME:answered$own" PREVIOUS="$IMAGE_NAME:previous$own" ROLLBACK="$IMAGE_NAME:rollback$own"
     [ "$IMAGE" != previous ] || IMAGE="$PREVIOUS"
     # facebook/sam2.1-hiera-base-plus is sam2.1_hiera_base_plus
     case "$MODEL" in facebook/*)
@@ -214,7 +217,7 @@ check_options() {
     fi
     check_store
     local value
-    for value in "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
+    for value in "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ${STORE[@]+"${STORE[@]}"} ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
         # It would end Nuclio's own quoting in the middle of its docker command.
         case "$value" in *\'*) die "Nuclio cannot hand on a value with a single quote in it." ;; esac
     done
@@ -246,13 +249,20 @@ check_store() {
     fi
 }
 
+python_is_new_enough() {
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+}
+
 # What the function would refuse at its start is refused here, by the same code.
 check_settings() {
     local settings=(SAM2_FUNCTION="$KIND" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} ${STORE[@]+"${STORE[@]}"}) sentence
     # The store of a staged copy may be named later.
     [ -z "$STAGE_ONLY" ] || [ -n "$REDIS_HOST" ] || settings+=(CVAT_FUNCTIONS_REDIS_HOST=later)
-    if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-        return 0 # the built image checks them, before it replaces what runs
+    if ! python_is_new_enough; then
+        # Else the built image checks them, before it replaces what runs.
+        [ -z "$STAGE_ONLY" ] ||
+            printf 'warning: python3 is missing or older than 3.10: the settings were not checked.\n' >&2
+        return 0
     fi
     sentence="$(cd "$HERE" && env -i PATH="$PATH" PYTHONDONTWRITEBYTECODE=1 ${settings[@]+"${settings[@]}"} \
         python3 -m sam2_tracker.check_settings 2>&1)" || die "$sentence"
@@ -262,29 +272,26 @@ check_settings() {
 # The clean copy: Nuclio copies a function's folder whole and knows no ignore file.
 
 stage() {
-    local entry name
-    if [ -e "$STAGE" ]; then
-        [ -d "$STAGE" ] || die "'$STAGE' is no folder."
-        for entry in "$STAGE"/* "$STAGE"/.[!.]*; do
-            name="${entry##*/}"
-            case " ${FILES[*]} ${CONFIGS[*]} weights * .[!.]* " in
-            *" $name "*) ;;
-            *) die "'$STAGE' holds '$name', which is not ours; name an empty folder." ;;
-            esac
-        done
-        check_sources
-        run rm -rf "$STAGE"
-    fi
+    local entry sources=()
+    check_stage
+    check_sources
+    [ ! -e "$STAGE" ] || run rm -rf "$STAGE"
     run mkdir -p "$STAGE/weights" || die "the folder '$STAGE' cannot be made; name another one with --stage."
-    run cp -R "${FILES[@]/#/$HERE/}" "$STAGE"
+    for entry in "${FILES[@]}"; do
+        sources+=("$HERE/$entry")
+    done
+    run cp -R "${sources[@]}" "$STAGE"
     run find "$STAGE" -name __pycache__ -prune -exec rm -rf {} +
     stage_weights
     write_configs cat "with $MODEL_SETTINGS"
+    # The image runs as another user too, whatever the umask here.
+    run chmod -R a+rX "$STAGE"
 }
 
 # The configuration alone, for an image that is built already: with a build section Nuclio would
 # build in spite of --run-image.
 stage_config() {
+    check_stage
     run mkdir -p "$STAGE" || die "the folder '$STAGE' cannot be made; name another one with --stage."
     MODEL_SETTINGS="" BUILD_URL=""
     write_configs without_build "without its build section"
@@ -303,9 +310,26 @@ without_build() {
     awk '/^  build:/ { skip = 1; next } /^  [^ ]/ { skip = 0 } !skip { print }'
 }
 
+# What is written over must be ours, and not this repository itself.
+check_stage() {
+    local entry name
+    [ -e "$STAGE" ] || return 0
+    [ -d "$STAGE" ] || die "'$STAGE' is no folder."
+    [ "$(cd "$STAGE" && pwd -P)" != "$(cd "$HERE" && pwd -P)" ] ||
+        die "'$STAGE' is the repository itself; name another folder."
+    for entry in "$STAGE"/* "$STAGE"/.[!.]*; do
+        name="${entry##*/}"
+        case " ${FILES[*]} ${CONFIGS[*]} weights * .[!.]* " in
+        *" $name "*) ;;
+        *) die "'$STAGE' holds '$name', which is not ours; name an empty folder." ;;
+        esac
+    done
+}
+
 # What is copied must not lie in the folder that is emptied first, however the path is spelled.
 check_sources() {
     local file folder stage
+    [ -d "$STAGE" ] || return 0
     stage="$(cd "$STAGE" && pwd -P)"
     for file in "$CONFIG" "$CHECKPOINT" "${SAM2_WEIGHTS_URL:-}"; do
         case "$file" in '' | http://* | https://*) continue ;; esac
@@ -559,23 +583,49 @@ deploy() {
         stage_config
     fi
     check_settings_in_image
-    keep_previous_image
+    OLD=""
+    [ -n "$DRY_RUN" ] || OLD="$(docker inspect --format '{{.Id}}' "$CONTAINER" 2>/dev/null)" || true
+    if [ -n "$OLD" ] && ask_function >/dev/null; then
+        mark_answered
+    fi
+    [ "$IMAGE" = "$ROLLBACK" ] || keep_previous
+    trap 'not_deployed "the deployment was interrupted."' INT TERM HUP PIPE
     # nuctl would kill what runs; so what is being tracked is still answered.
-    if [ -n "$DRY_RUN" ] || docker inspect "$CONTAINER" >/dev/null 2>&1; then
+    if [ -n "$DRY_RUN$OLD" ]; then
         run docker stop -t "$STOP_SECONDS" "$CONTAINER" || true
     fi
-    if ! run nuctl deploy "$FUNCTION" --project-name cvat --platform local --file "$STAGE/$config" \
-        --run-image "$IMAGE" ${password[@]+"${password[@]}"}; then
-        docker start "$CONTAINER" >/dev/null 2>&1 || true
-        die "nuctl could not deploy the function; docs/deploy.md has a table of causes and cures."
+    run nuctl deploy "$FUNCTION" --project-name cvat --platform local --file "$STAGE/$config" \
+        --run-image "$IMAGE" ${password[@]+"${password[@]}"} ||
+        not_deployed "nuctl could not deploy the function; docs/deploy.md has a table of causes and cures."
+    trap - INT TERM HUP PIPE
+}
+
+# not_deployed WHY: ends the script after what ran was stopped, and says what runs now.
+not_deployed() {
+    local now=""
+    trap '' INT TERM HUP PIPE
+    # By its id, for Nuclio removes the old container before it starts a new one of the same name.
+    # Unlike start, restart waits for a stop that goes on behind an interrupted command.
+    if [ -n "$OLD" ] && docker restart -t "$STOP_SECONDS" "$OLD" >/dev/null 2>&1; then
+        now=" What ran before runs again."
+    elif [ -n "$OLD" ]; then
+        now=" What ran before is gone, so CVAT's users get errors now.$(way_back)"
     fi
+    die "$1$now"
+}
+
+way_back() {
+    local option=""
+    [ "$KIND" = tracker ] || option=" --$KIND"
+    ! image_id "$PREVIOUS" >/dev/null ||
+        printf ' Back to the last image that answered: ./deploy_%s.sh%s --rollback' "$DEVICE" "$option"
 }
 
 pull_image() {
     if [ "$IMAGE" = "$PREVIOUS" ]; then
         [ -n "$DRY_RUN" ] || docker image inspect "$IMAGE" >/dev/null 2>&1 ||
             die "no image from before the last upgrade is on this machine."
-        # Its own name goes to the image that runs now.
+        # Its own name goes to the image that runs now, once this one answers.
         IMAGE="$ROLLBACK"
         run docker tag "$PREVIOUS" "$IMAGE"
     elif [ -n "$DRY_RUN" ] || ! docker image inspect "$IMAGE" >/dev/null 2>&1; then
@@ -587,7 +637,7 @@ pull_image() {
 # Where this machine's python3 could not check them.
 check_settings_in_image() {
     local setting options=()
-    ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || return 0
+    ! python_is_new_enough || return 0
     for setting in "SAM2_FUNCTION=$KIND" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} ${STORE[@]+"${STORE[@]}"}; do
         options+=(--env "$setting")
     done
@@ -595,32 +645,50 @@ check_settings_in_image() {
         die "the function would not start; what runs was not touched."
 }
 
-# So that --rollback finds it, also where an upgrade has the same version and model.
-keep_previous_image() {
-    local before after
+image_id() {
+    docker image inspect --format '{{.Id}}' "$1" 2>/dev/null
+}
+
+# What runs now is an image that answered.
+mark_answered() {
+    run docker tag "$(docker inspect --format '{{.Image}}' "$CONTAINER")" "$ANSWERED" || warn_no_rollback
+}
+
+# --rollback brings back what answered last, also where an upgrade has the same version and model.
+keep_previous() {
+    local answered
     [ -z "$DRY_RUN" ] || return 0
-    before="$(docker inspect --format '{{.Image}}' "$CONTAINER" 2>/dev/null)" || return 0
-    after="$(docker image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null)" || return 0
-    [ "$before" = "$after" ] || run docker tag "$before" "$PREVIOUS" ||
-        printf 'warning: there will be no --rollback to the image that runs now.\n' >&2
+    answered="$(image_id "$ANSWERED")" || return 0
+    [ "$answered" = "$(image_id "$IMAGE")" ] || run docker tag "$answered" "$PREVIOUS" || warn_no_rollback
+}
+
+warn_no_rollback() {
+    printf 'warning: there will be no --rollback to the image that runs now.\n' >&2
+}
+
+# What the function says about itself.
+ask_function() {
+    docker exec "$CONTAINER" python -c "$ASK" 2>/dev/null
 }
 
 # Waits until the function answers, and prints what it says about itself.
 wait_until_ready() {
-    local ask='import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/", timeout=20).read().decode())'
     local end=$((SECONDS + READY_SECONDS)) answer port
     if [ -n "$DRY_RUN" ]; then
-        run docker exec "$CONTAINER" python -c "$ask"
+        run docker exec "$CONTAINER" python -c "$ASK"
         return
     fi
     printf 'Waiting for the function ...\n'
-    until answer="$(docker exec "$CONTAINER" python -c "$ask" 2>/dev/null)"; do
+    until answer="$(ask_function)"; do
         if [ "$SECONDS" -ge "$end" ]; then
             docker logs --tail 20 "$CONTAINER" >&2 || true
-            die "the function does not answer after $READY_SECONDS s; the end of its log is above."
+            die "the function does not answer after $READY_SECONDS s; the end of its log is above.$(way_back)"
         fi
         sleep 2
     done
+    # After an upgrade this was done before it.
+    [ "$IMAGE" != "$ROLLBACK" ] || keep_previous
+    mark_answered
     port="$(docker port "$CONTAINER" 8080/tcp 2>/dev/null | sed -n 's/.*:\([0-9]*\)$/\1/p' | head -n 1)" || true
     printf 'It runs on port %s: %s\n' "${port:-unknown}" "$answer"
     if [ "$KIND" = interactor ]; then
