@@ -44,6 +44,7 @@ Builds the function and deploys it into CVAT's Nuclio on this machine.
                          else the first free one from $DEFAULT_PORT on)
   --network NAME         CVAT's Docker network (default: cvat_cvat)
   --torch-index URL      another package index for torch, e.g. for an older NVIDIA driver
+  --pip-index URL        another package index than PyPI for everything else
   --image IMAGE          run this image, pulled if it is not on this machine; build nothing
   --rollback             run the last image that answered before this one; build nothing
   --stage DIR            only write what would be deployed to DIR: the clean copy of the function,
@@ -68,8 +69,14 @@ die() {
     exit 1
 }
 
-# Prints a command so that it can be pasted, without the password; runs it unless --dry-run.
+# Prints a command so that it can be pasted; runs it unless --dry-run.
 run() {
+    say "$(quoted "$@")"
+    [ -n "$DRY_RUN" ] || "$@"
+}
+
+# A command as one line for a shell, without the password.
+quoted() {
     local word line=""
     for word in "$@"; do
         case "$word" in
@@ -80,8 +87,7 @@ run() {
         *) line="$line $word" ;;
         esac
     done
-    say "${line# }"
-    [ -n "$DRY_RUN" ] || "$@"
+    printf '%s' "${line# }"
 }
 
 say() {
@@ -90,13 +96,13 @@ say() {
 }
 
 parse_options() {
-    MODEL=sam2.1_hiera_tiny MODEL_GIVEN="" SHA256="" CONFIG="" CHECKPOINT="" NETWORK="" TORCH_INDEX=""
+    MODEL=sam2.1_hiera_tiny MODEL_GIVEN="" SHA256="" CONFIG="" CHECKPOINT="" NETWORK="" TORCH_INDEX="" PIP_INDEX=""
     IMAGE="" WORKERS=1 MEMORY="" PORT="" STAGE="" STAGE_ONLY="" REDIS_SECRET="" FORCE="" DRY_RUN=""
     ENVIRONMENT=() STORE=()
     while [ $# -gt 0 ]; do
         case "$1" in
-        --model | --sha256 | --config | --checkpoint | --env | --network | --torch-index | --image | \
-            --workers | --memory | --port | --stage | --redis-secret)
+        --model | --sha256 | --config | --checkpoint | --env | --network | --torch-index | --pip-index | \
+            --image | --workers | --memory | --port | --stage | --redis-secret)
             { [ $# -gt 1 ] && [ -n "$2" ]; } || die "$1 needs a value."
             ;;
         esac
@@ -107,6 +113,7 @@ parse_options() {
         --checkpoint) CHECKPOINT="$2" ;;
         --network) NETWORK="$2" ;;
         --torch-index) TORCH_INDEX="$2" ;;
+        --pip-index) PIP_INDEX="$2" ;;
         --image) IMAGE="$2" ;;
         --workers) WORKERS="$2" ;;
         --memory) MEMORY="$2" ;;
@@ -194,13 +201,14 @@ check_options() {
         done
     fi
     local url plain='^[A-Za-z0-9:/?&=._~%@+,-]+$'
-    for url in "$TORCH_INDEX" "${SAM2_WEIGHTS_URL:-}"; do
+    for url in "$TORCH_INDEX" "$PIP_INDEX" "${SAM2_WEIGHTS_URL:-}"; do
         case "$url" in http://* | https://*)
             [[ "$url" =~ $plain ]] || die "'$url' is no plain URL."
             ;;
         esac
     done
     case "$TORCH_INDEX" in '' | http://* | https://*) ;; *) die "--torch-index is a URL." ;; esac
+    case "$PIP_INDEX" in '' | http://* | https://*) ;; *) die "--pip-index is a URL." ;; esac
     [[ "$WORKERS" =~ ^[1-9][0-9]?$ ]] || die "--workers is a number from 1 to 99, not '$WORKERS'."
     [ "$WORKERS" = 1 ] || add_setting "SAM2_WORKERS=$WORKERS"
     [[ "${MEMORY:-1Gi}" =~ ^[1-9][0-9]*(Mi|Gi)$ ]] || die "--memory is a size such as 6Gi or 6144Mi, not '$MEMORY'."
@@ -212,8 +220,8 @@ check_options() {
     [[ "${NETWORK:-none}" =~ ^[A-Za-z0-9._-]+$ ]] || die "'$NETWORK' is no name of a network."
     if [ -n "$IMAGE" ]; then
         [[ "$IMAGE" =~ ^[a-z0-9][A-Za-z0-9._/:@-]*$ ]] || die "'$IMAGE' is no name of an image."
-        [ -z "$MODEL_GIVEN$CONFIG$TORCH_INDEX" ] ||
-            die "--image is built already: --model, --config and --torch-index do not go with it."
+        [ -z "$MODEL_GIVEN$CONFIG$TORCH_INDEX$PIP_INDEX" ] ||
+            die "--image is built already: --model, --config, --torch-index and --pip-index do not go with it."
     fi
     check_store
     local value
@@ -286,6 +294,17 @@ stage() {
     write_configs cat "with $MODEL_SETTINGS"
     # The image runs as another user too, whatever the umask here.
     run chmod -R a+rX "$STAGE"
+}
+
+# What makes the same image of the clean copy without nuctl.
+docker_build() {
+    local setting settings=() arguments=()
+    read -ra settings <<<"$MODEL_SETTINGS"
+    settings+=("SAM2_WEIGHTS_URL=$BUILD_URL" "TORCH_INDEX=$TORCH_INDEX" "PIP_INDEX_URL=$PIP_INDEX")
+    for setting in "DEVICE=$DEVICE" "${settings[@]}"; do
+        [ -z "${setting#*=}" ] || arguments+=(--build-arg "$setting")
+    done
+    quoted docker build --file "$HERE/Dockerfile" "${arguments[@]}" --tag "$(image_tag "function-$DEVICE.yaml")" "$STAGE"
 }
 
 # The configuration alone, for an image that is built already: with a build section Nuclio would
@@ -388,8 +407,9 @@ write_config() {
     case "${1##*/}" in function-interactor*) kind=interactor ;; esac
     [ "$kind" = "$KIND" ] || port="" secret=""
     [ "$kind$KIND" != trackertracker ] || settings+=(${STORE[@]+"${STORE[@]}"})
-    MODEL_SETTINGS="$MODEL_SETTINGS" BUILD_URL="$BUILD_URL" TORCH_INDEX="$TORCH_INDEX" WORKERS="$WORKERS" \
-        MEMORY="$MEMORY" PORT="$port" NETWORK="$NETWORK" TAG="$(image_tag "$1")" awk '
+    MODEL_SETTINGS="$MODEL_SETTINGS" BUILD_URL="$BUILD_URL" TORCH_INDEX="$TORCH_INDEX" \
+        PIP_INDEX="$PIP_INDEX" WORKERS="$WORKERS" MEMORY="$MEMORY" PORT="$port" NETWORK="$NETWORK" \
+        TAG="$(image_tag "$1")" awk '
         /^ +value: SAM2_MODEL=/ {
             print "          value: " ENVIRON["MODEL_SETTINGS"]
             if (ENVIRON["BUILD_URL"] != "") {
@@ -409,6 +429,9 @@ write_config() {
             print "  resources:\n    limits:\n      memory: " ENVIRON["MEMORY"] "\n"
         }
         { sub(/numWorkers: 1/, "numWorkers: " ENVIRON["WORKERS"]); print }
+        /^ +value: PIP_NO_CACHE_DIR=1/ && ENVIRON["PIP_INDEX"] != "" {
+            print "        - kind: ARG\n          value: PIP_INDEX_URL=" ENVIRON["PIP_INDEX"]
+        }
         /^    limits:/ && ENVIRON["MEMORY"] != "" { print "      memory: " ENVIRON["MEMORY"] }
         /^    attributes:/ && ENVIRON["NETWORK"] != "" { print "      network: " ENVIRON["NETWORK"] }' "$1"
     # The interactor's yamls end with settings of their own.
@@ -722,7 +745,12 @@ main() {
     parse_options "$@"
     check_settings
     if [ -n "$STAGE_ONLY" ]; then
-        if [ -n "$IMAGE" ]; then stage_config; else stage; fi
+        if [ -n "$IMAGE" ]; then
+            stage_config
+        else
+            stage
+            printf '\nTo build its image without nuctl:\n%s\n' "$(docker_build)"
+        fi
         return
     fi
     mention_faster_model

