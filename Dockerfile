@@ -6,6 +6,8 @@
 #   ./deploy_cpu.sh --stage out/function
 #   docker build --file Dockerfile --tag NAME out/function
 #
+# deploy_cpu.sh prints the second line with the arguments that fit its options.
+#
 # One image holds one model, checked by its SHA-256: it starts without a network, never changes, and
 # the way back to an older one is its name. The layers up to the code are the same for all models.
 ARG DEVICE=cpu
@@ -18,16 +20,20 @@ FROM quay.io/nuclio/uhttpc:0.0.1-${NUCLIO_ARCH} AS uhttpc
 
 FROM python:3.11-slim-bookworm AS pins
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# Another package index than PyPI; pip reads it.
+ARG PIP_INDEX_URL
 WORKDIR /opt/nuclio
 COPY requirements-torch.txt requirements.txt requirements-sam2.txt ./
 
 FROM pins AS torch-cpu
-RUN pip install -r requirements-torch.txt --index-url https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install -r requirements-torch.txt --index-url ${TORCH_INDEX}
 
 FROM pins AS torch-gpu
 ENV NVIDIA_VISIBLE_DEVICES=all
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN pip install -r requirements-torch.txt
+ARG TORCH_INDEX
+RUN pip install -r requirements-torch.txt ${TORCH_INDEX:+--index-url $TORCH_INDEX}
 
 FROM torch-${DEVICE}
 RUN pip install -r requirements.txt
@@ -44,7 +50,10 @@ CMD [ "processor" ]
 
 COPY . /opt/nuclio
 ARG SAM2_MODEL=sam2.1_hiera_tiny
+# One's own files in weights/ instead of a model.
+ARG SAM2_CONFIG
+ARG SAM2_CHECKPOINT
 ARG SAM2_WEIGHTS_URL
-ENV SAM2_MODEL=${SAM2_MODEL}
+ENV SAM2_MODEL=${SAM2_MODEL} SAM2_CONFIG=${SAM2_CONFIG} SAM2_CHECKPOINT=${SAM2_CHECKPOINT}
 # Takes the file from weights/ where it lies there, else downloads it; checks its SHA-256.
 RUN python -m sam2_tracker.download

@@ -8,6 +8,7 @@ IMAGE_NAME=cvat.pth.facebookresearch.sam2
 DEFAULT_PORT=32100 # as in function.yaml; above Docker's own choices start at 32768
 PORTS=100          # how many ports from there on are tried
 LISTENERS=/dev/tcp/127.0.0.1 # bash connects to what is opened there
+ASK='import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/", timeout=20).read().decode())'
 
 # What ships: these files and the whole package, beside the function yamls and weights/.
 FILES=(
@@ -43,8 +44,9 @@ Builds the function and deploys it into CVAT's Nuclio on this machine.
                          else the first free one from $DEFAULT_PORT on)
   --network NAME         CVAT's Docker network (default: cvat_cvat)
   --torch-index URL      another package index for torch, e.g. for an older NVIDIA driver
+  --pip-index URL        another package index than PyPI for everything else
   --image IMAGE          run this image, pulled if it is not on this machine; build nothing
-  --rollback             run the image that ran before the last upgrade; build nothing
+  --rollback             run the last image that answered before this one; build nothing
   --stage DIR            only write what would be deployed to DIR: the clean copy of the function,
                          or with --image its configuration alone
   --redis-secret NAME    with --stage, for Kubernetes: the secret that has the store's password
@@ -67,8 +69,14 @@ die() {
     exit 1
 }
 
-# Prints a command so that it can be pasted, without the password; runs it unless --dry-run.
+# Prints a command so that it can be pasted; runs it unless --dry-run.
 run() {
+    say "$(quoted "$@")"
+    [ -n "$DRY_RUN" ] || "$@"
+}
+
+# A command as one line for a shell, without the password.
+quoted() {
     local word line=""
     for word in "$@"; do
         case "$word" in
@@ -79,8 +87,7 @@ run() {
         *) line="$line $word" ;;
         esac
     done
-    say "${line# }"
-    [ -n "$DRY_RUN" ] || "$@"
+    printf '%s' "${line# }"
 }
 
 say() {
@@ -89,13 +96,13 @@ say() {
 }
 
 parse_options() {
-    MODEL=sam2.1_hiera_tiny MODEL_GIVEN="" SHA256="" CONFIG="" CHECKPOINT="" NETWORK="" TORCH_INDEX=""
+    MODEL=sam2.1_hiera_tiny MODEL_GIVEN="" SHA256="" CONFIG="" CHECKPOINT="" NETWORK="" TORCH_INDEX="" PIP_INDEX=""
     IMAGE="" WORKERS=1 MEMORY="" PORT="" STAGE="" STAGE_ONLY="" REDIS_SECRET="" FORCE="" DRY_RUN=""
     ENVIRONMENT=() STORE=()
     while [ $# -gt 0 ]; do
         case "$1" in
-        --model | --sha256 | --config | --checkpoint | --env | --network | --torch-index | --image | \
-            --workers | --memory | --port | --stage | --redis-secret)
+        --model | --sha256 | --config | --checkpoint | --env | --network | --torch-index | --pip-index | \
+            --image | --workers | --memory | --port | --stage | --redis-secret)
             { [ $# -gt 1 ] && [ -n "$2" ]; } || die "$1 needs a value."
             ;;
         esac
@@ -106,6 +113,7 @@ parse_options() {
         --checkpoint) CHECKPOINT="$2" ;;
         --network) NETWORK="$2" ;;
         --torch-index) TORCH_INDEX="$2" ;;
+        --pip-index) PIP_INDEX="$2" ;;
         --image) IMAGE="$2" ;;
         --workers) WORKERS="$2" ;;
         --memory) MEMORY="$2" ;;
@@ -158,12 +166,14 @@ add_setting() {
 check_options() {
     FUNCTION="pth-facebookresearch-sam2-$KIND"
     CONTAINER="nuclio-nuclio-$FUNCTION"
-    # Of each function, for both may run the same image.
-    PREVIOUS="$IMAGE_NAME:previous" ROLLBACK="$IMAGE_NAME:rollback"
+    local own=""
     if [ "$KIND" = interactor ]; then
         DEFAULT_PORT=$((DEFAULT_PORT + 1)) # as in function-interactor.yaml
-        PREVIOUS="$PREVIOUS-interactor" ROLLBACK="$ROLLBACK-interactor"
+        own=-interactor
     fi
+    # Of each function, for both may run the same image: the last image that answered, the one that
+    # --rollback brings back, and the name that it then runs under.
+    ANSWERED="$IMAGE_NAME:answered$own" PREVIOUS="$IMAGE_NAME:previous$own" ROLLBACK="$IMAGE_NAME:rollback$own"
     [ "$IMAGE" != previous ] || IMAGE="$PREVIOUS"
     # facebook/sam2.1-hiera-base-plus is sam2.1_hiera_base_plus
     case "$MODEL" in facebook/*)
@@ -191,13 +201,14 @@ check_options() {
         done
     fi
     local url plain='^[A-Za-z0-9:/?&=._~%@+,-]+$'
-    for url in "$TORCH_INDEX" "${SAM2_WEIGHTS_URL:-}"; do
+    for url in "$TORCH_INDEX" "$PIP_INDEX" "${SAM2_WEIGHTS_URL:-}"; do
         case "$url" in http://* | https://*)
             [[ "$url" =~ $plain ]] || die "'$url' is no plain URL."
             ;;
         esac
     done
     case "$TORCH_INDEX" in '' | http://* | https://*) ;; *) die "--torch-index is a URL." ;; esac
+    case "$PIP_INDEX" in '' | http://* | https://*) ;; *) die "--pip-index is a URL." ;; esac
     [[ "$WORKERS" =~ ^[1-9][0-9]?$ ]] || die "--workers is a number from 1 to 99, not '$WORKERS'."
     [ "$WORKERS" = 1 ] || add_setting "SAM2_WORKERS=$WORKERS"
     [[ "${MEMORY:-1Gi}" =~ ^[1-9][0-9]*(Mi|Gi)$ ]] || die "--memory is a size such as 6Gi or 6144Mi, not '$MEMORY'."
@@ -209,12 +220,12 @@ check_options() {
     [[ "${NETWORK:-none}" =~ ^[A-Za-z0-9._-]+$ ]] || die "'$NETWORK' is no name of a network."
     if [ -n "$IMAGE" ]; then
         [[ "$IMAGE" =~ ^[a-z0-9][A-Za-z0-9._/:@-]*$ ]] || die "'$IMAGE' is no name of an image."
-        [ -z "$MODEL_GIVEN$CONFIG$TORCH_INDEX" ] ||
-            die "--image is built already: --model, --config and --torch-index do not go with it."
+        [ -z "$MODEL_GIVEN$CONFIG$TORCH_INDEX$PIP_INDEX" ] ||
+            die "--image is built already: --model, --config, --torch-index and --pip-index do not go with it."
     fi
     check_store
     local value
-    for value in "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
+    for value in "${CVAT_FUNCTIONS_REDIS_PASSWORD:-}" ${STORE[@]+"${STORE[@]}"} ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"}; do
         # It would end Nuclio's own quoting in the middle of its docker command.
         case "$value" in *\'*) die "Nuclio cannot hand on a value with a single quote in it." ;; esac
     done
@@ -246,13 +257,20 @@ check_store() {
     fi
 }
 
+python_is_new_enough() {
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+}
+
 # What the function would refuse at its start is refused here, by the same code.
 check_settings() {
     local settings=(SAM2_FUNCTION="$KIND" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} ${STORE[@]+"${STORE[@]}"}) sentence
     # The store of a staged copy may be named later.
     [ -z "$STAGE_ONLY" ] || [ -n "$REDIS_HOST" ] || settings+=(CVAT_FUNCTIONS_REDIS_HOST=later)
-    if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-        return 0 # the built image checks them, before it replaces what runs
+    if ! python_is_new_enough; then
+        # Else the built image checks them, before it replaces what runs.
+        [ -z "$STAGE_ONLY" ] ||
+            printf 'warning: python3 is missing or older than 3.10: the settings were not checked.\n' >&2
+        return 0
     fi
     sentence="$(cd "$HERE" && env -i PATH="$PATH" PYTHONDONTWRITEBYTECODE=1 ${settings[@]+"${settings[@]}"} \
         python3 -m sam2_tracker.check_settings 2>&1)" || die "$sentence"
@@ -262,29 +280,37 @@ check_settings() {
 # The clean copy: Nuclio copies a function's folder whole and knows no ignore file.
 
 stage() {
-    local entry name
-    if [ -e "$STAGE" ]; then
-        [ -d "$STAGE" ] || die "'$STAGE' is no folder."
-        for entry in "$STAGE"/* "$STAGE"/.[!.]*; do
-            name="${entry##*/}"
-            case " ${FILES[*]} ${CONFIGS[*]} weights * .[!.]* " in
-            *" $name "*) ;;
-            *) die "'$STAGE' holds '$name', which is not ours; name an empty folder." ;;
-            esac
-        done
-        check_sources
-        run rm -rf "$STAGE"
-    fi
+    local entry sources=()
+    check_stage
+    check_sources
+    [ ! -e "$STAGE" ] || run rm -rf "$STAGE"
     run mkdir -p "$STAGE/weights" || die "the folder '$STAGE' cannot be made; name another one with --stage."
-    run cp -R "${FILES[@]/#/$HERE/}" "$STAGE"
+    for entry in "${FILES[@]}"; do
+        sources+=("$HERE/$entry")
+    done
+    run cp -R "${sources[@]}" "$STAGE"
     run find "$STAGE" -name __pycache__ -prune -exec rm -rf {} +
     stage_weights
     write_configs cat "with $MODEL_SETTINGS"
+    # The image runs as another user too, whatever the umask here.
+    run chmod -R a+rX "$STAGE"
+}
+
+# What makes the same image of the clean copy without nuctl.
+docker_build() {
+    local setting settings=() arguments=()
+    read -ra settings <<<"$MODEL_SETTINGS"
+    settings+=("SAM2_WEIGHTS_URL=$BUILD_URL" "TORCH_INDEX=$TORCH_INDEX" "PIP_INDEX_URL=$PIP_INDEX")
+    for setting in "DEVICE=$DEVICE" "${settings[@]}"; do
+        [ -z "${setting#*=}" ] || arguments+=(--build-arg "$setting")
+    done
+    quoted docker build --file "$HERE/Dockerfile" "${arguments[@]}" --tag "$(image_tag "function-$DEVICE.yaml")" "$STAGE"
 }
 
 # The configuration alone, for an image that is built already: with a build section Nuclio would
 # build in spite of --run-image.
 stage_config() {
+    check_stage
     run mkdir -p "$STAGE" || die "the folder '$STAGE' cannot be made; name another one with --stage."
     MODEL_SETTINGS="" BUILD_URL=""
     write_configs without_build "without its build section"
@@ -303,9 +329,26 @@ without_build() {
     awk '/^  build:/ { skip = 1; next } /^  [^ ]/ { skip = 0 } !skip { print }'
 }
 
+# What is written over must be ours, and not this repository itself.
+check_stage() {
+    local entry name
+    [ -e "$STAGE" ] || return 0
+    [ -d "$STAGE" ] || die "'$STAGE' is no folder."
+    [ "$(cd "$STAGE" && pwd -P)" != "$(cd "$HERE" && pwd -P)" ] ||
+        die "'$STAGE' is the repository itself; name another folder."
+    for entry in "$STAGE"/* "$STAGE"/.[!.]*; do
+        name="${entry##*/}"
+        case " ${FILES[*]} ${CONFIGS[*]} weights * .[!.]* " in
+        *" $name "*) ;;
+        *) die "'$STAGE' holds '$name', which is not ours; name an empty folder." ;;
+        esac
+    done
+}
+
 # What is copied must not lie in the folder that is emptied first, however the path is spelled.
 check_sources() {
     local file folder stage
+    [ -d "$STAGE" ] || return 0
     stage="$(cd "$STAGE" && pwd -P)"
     for file in "$CONFIG" "$CHECKPOINT" "${SAM2_WEIGHTS_URL:-}"; do
         case "$file" in '' | http://* | https://*) continue ;; esac
@@ -364,8 +407,9 @@ write_config() {
     case "${1##*/}" in function-interactor*) kind=interactor ;; esac
     [ "$kind" = "$KIND" ] || port="" secret=""
     [ "$kind$KIND" != trackertracker ] || settings+=(${STORE[@]+"${STORE[@]}"})
-    MODEL_SETTINGS="$MODEL_SETTINGS" BUILD_URL="$BUILD_URL" TORCH_INDEX="$TORCH_INDEX" WORKERS="$WORKERS" \
-        MEMORY="$MEMORY" PORT="$port" NETWORK="$NETWORK" TAG="$(image_tag "$1")" awk '
+    MODEL_SETTINGS="$MODEL_SETTINGS" BUILD_URL="$BUILD_URL" TORCH_INDEX="$TORCH_INDEX" \
+        PIP_INDEX="$PIP_INDEX" WORKERS="$WORKERS" MEMORY="$MEMORY" PORT="$port" NETWORK="$NETWORK" \
+        TAG="$(image_tag "$1")" awk '
         /^ +value: SAM2_MODEL=/ {
             print "          value: " ENVIRON["MODEL_SETTINGS"]
             if (ENVIRON["BUILD_URL"] != "") {
@@ -385,6 +429,9 @@ write_config() {
             print "  resources:\n    limits:\n      memory: " ENVIRON["MEMORY"] "\n"
         }
         { sub(/numWorkers: 1/, "numWorkers: " ENVIRON["WORKERS"]); print }
+        /^ +value: PIP_NO_CACHE_DIR=1/ && ENVIRON["PIP_INDEX"] != "" {
+            print "        - kind: ARG\n          value: PIP_INDEX_URL=" ENVIRON["PIP_INDEX"]
+        }
         /^    limits:/ && ENVIRON["MEMORY"] != "" { print "      memory: " ENVIRON["MEMORY"] }
         /^    attributes:/ && ENVIRON["NETWORK"] != "" { print "      network: " ENVIRON["NETWORK"] }' "$1"
     # The interactor's yamls end with settings of their own.
@@ -559,23 +606,49 @@ deploy() {
         stage_config
     fi
     check_settings_in_image
-    keep_previous_image
+    OLD=""
+    [ -n "$DRY_RUN" ] || OLD="$(docker inspect --format '{{.Id}}' "$CONTAINER" 2>/dev/null)" || true
+    if [ -n "$OLD" ] && ask_function >/dev/null; then
+        mark_answered
+    fi
+    [ "$IMAGE" = "$ROLLBACK" ] || keep_previous
+    trap 'not_deployed "the deployment was interrupted."' INT TERM HUP PIPE
     # nuctl would kill what runs; so what is being tracked is still answered.
-    if [ -n "$DRY_RUN" ] || docker inspect "$CONTAINER" >/dev/null 2>&1; then
+    if [ -n "$DRY_RUN$OLD" ]; then
         run docker stop -t "$STOP_SECONDS" "$CONTAINER" || true
     fi
-    if ! run nuctl deploy "$FUNCTION" --project-name cvat --platform local --file "$STAGE/$config" \
-        --run-image "$IMAGE" ${password[@]+"${password[@]}"}; then
-        docker start "$CONTAINER" >/dev/null 2>&1 || true
-        die "nuctl could not deploy the function; docs/deploy.md has a table of causes and cures."
+    run nuctl deploy "$FUNCTION" --project-name cvat --platform local --file "$STAGE/$config" \
+        --run-image "$IMAGE" ${password[@]+"${password[@]}"} ||
+        not_deployed "nuctl could not deploy the function; docs/deploy.md has a table of causes and cures."
+    trap - INT TERM HUP PIPE
+}
+
+# not_deployed WHY: ends the script after what ran was stopped, and says what runs now.
+not_deployed() {
+    local now=""
+    trap '' INT TERM HUP PIPE
+    # By its id, for Nuclio removes the old container before it starts a new one of the same name.
+    # Unlike start, restart waits for a stop that goes on behind an interrupted command.
+    if [ -n "$OLD" ] && docker restart -t "$STOP_SECONDS" "$OLD" >/dev/null 2>&1; then
+        now=" What ran before runs again."
+    elif [ -n "$OLD" ]; then
+        now=" What ran before is gone, so CVAT's users get errors now.$(way_back)"
     fi
+    die "$1$now"
+}
+
+way_back() {
+    local option=""
+    [ "$KIND" = tracker ] || option=" --$KIND"
+    ! image_id "$PREVIOUS" >/dev/null ||
+        printf ' Back to the last image that answered: ./deploy_%s.sh%s --rollback' "$DEVICE" "$option"
 }
 
 pull_image() {
     if [ "$IMAGE" = "$PREVIOUS" ]; then
         [ -n "$DRY_RUN" ] || docker image inspect "$IMAGE" >/dev/null 2>&1 ||
             die "no image from before the last upgrade is on this machine."
-        # Its own name goes to the image that runs now.
+        # Its own name goes to the image that runs now, once this one answers.
         IMAGE="$ROLLBACK"
         run docker tag "$PREVIOUS" "$IMAGE"
     elif [ -n "$DRY_RUN" ] || ! docker image inspect "$IMAGE" >/dev/null 2>&1; then
@@ -587,7 +660,7 @@ pull_image() {
 # Where this machine's python3 could not check them.
 check_settings_in_image() {
     local setting options=()
-    ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || return 0
+    ! python_is_new_enough || return 0
     for setting in "SAM2_FUNCTION=$KIND" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} ${STORE[@]+"${STORE[@]}"}; do
         options+=(--env "$setting")
     done
@@ -595,32 +668,50 @@ check_settings_in_image() {
         die "the function would not start; what runs was not touched."
 }
 
-# So that --rollback finds it, also where an upgrade has the same version and model.
-keep_previous_image() {
-    local before after
+image_id() {
+    docker image inspect --format '{{.Id}}' "$1" 2>/dev/null
+}
+
+# What runs now is an image that answered.
+mark_answered() {
+    run docker tag "$(docker inspect --format '{{.Image}}' "$CONTAINER")" "$ANSWERED" || warn_no_rollback
+}
+
+# --rollback brings back what answered last, also where an upgrade has the same version and model.
+keep_previous() {
+    local answered
     [ -z "$DRY_RUN" ] || return 0
-    before="$(docker inspect --format '{{.Image}}' "$CONTAINER" 2>/dev/null)" || return 0
-    after="$(docker image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null)" || return 0
-    [ "$before" = "$after" ] || run docker tag "$before" "$PREVIOUS" ||
-        printf 'warning: there will be no --rollback to the image that runs now.\n' >&2
+    answered="$(image_id "$ANSWERED")" || return 0
+    [ "$answered" = "$(image_id "$IMAGE")" ] || run docker tag "$answered" "$PREVIOUS" || warn_no_rollback
+}
+
+warn_no_rollback() {
+    printf 'warning: there will be no --rollback to the image that runs now.\n' >&2
+}
+
+# What the function says about itself.
+ask_function() {
+    docker exec "$CONTAINER" python -c "$ASK" 2>/dev/null
 }
 
 # Waits until the function answers, and prints what it says about itself.
 wait_until_ready() {
-    local ask='import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/", timeout=20).read().decode())'
     local end=$((SECONDS + READY_SECONDS)) answer port
     if [ -n "$DRY_RUN" ]; then
-        run docker exec "$CONTAINER" python -c "$ask"
+        run docker exec "$CONTAINER" python -c "$ASK"
         return
     fi
     printf 'Waiting for the function ...\n'
-    until answer="$(docker exec "$CONTAINER" python -c "$ask" 2>/dev/null)"; do
+    until answer="$(ask_function)"; do
         if [ "$SECONDS" -ge "$end" ]; then
             docker logs --tail 20 "$CONTAINER" >&2 || true
-            die "the function does not answer after $READY_SECONDS s; the end of its log is above."
+            die "the function does not answer after $READY_SECONDS s; the end of its log is above.$(way_back)"
         fi
         sleep 2
     done
+    # After an upgrade this was done before it.
+    [ "$IMAGE" != "$ROLLBACK" ] || keep_previous
+    mark_answered
     port="$(docker port "$CONTAINER" 8080/tcp 2>/dev/null | sed -n 's/.*:\([0-9]*\)$/\1/p' | head -n 1)" || true
     printf 'It runs on port %s: %s\n' "${port:-unknown}" "$answer"
     if [ "$KIND" = interactor ]; then
@@ -654,7 +745,12 @@ main() {
     parse_options "$@"
     check_settings
     if [ -n "$STAGE_ONLY" ]; then
-        if [ -n "$IMAGE" ]; then stage_config; else stage; fi
+        if [ -n "$IMAGE" ]; then
+            stage_config
+        else
+            stage
+            printf '\nTo build its image without nuctl:\n%s\n' "$(docker_build)"
+        fi
         return
     fi
     mention_faster_model

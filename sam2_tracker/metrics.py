@@ -5,6 +5,7 @@ The figures are those of the log line of each request. A request for /metrics re
 with several of them the label `worker` says whose figures these are.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import (
@@ -17,6 +18,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from sam2_tracker.stopwatch import Stopwatch
 
@@ -64,7 +67,7 @@ class Metrics:
             "running", "What is running.", ["worker"], namespace=NAMESPACE, registry=self._registry
         )
         running.labels(self._worker).info(info)
-        ProcessCollector(namespace=NAMESPACE, registry=self._registry)
+        self._registry.register(_WorkerProcess(self._worker))
 
     def count(self, status: int, watch: Stopwatch) -> None:
         """Adds one answered POST: its HTTP status and what its log line says."""
@@ -97,3 +100,16 @@ class Metrics:
             namespace=NAMESPACE,
             registry=self._registry,
         )
+
+
+class _WorkerProcess(Collector):
+    """The figures of the process, with the label `worker`: they differ from worker to worker."""
+
+    def __init__(self, worker: str) -> None:
+        self._labels = {"worker": worker}
+        self._process = ProcessCollector(namespace=NAMESPACE, registry=None)
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._process.collect():
+            family.samples = [sample._replace(labels=self._labels) for sample in family.samples]
+            yield family

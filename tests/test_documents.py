@@ -258,6 +258,18 @@ def test_the_minutes_of_a_deployment_follow_from_its_gigabytes() -> None:
     assert f"| that takes at 100 Mbit/s, at most | {minutes[0]} / {minutes[1]} min |" in text
 
 
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/deploy.md"])
+def test_the_firewall_keeps_the_port_that_docker_forwards(page: str) -> None:
+    """Docker rewrites the address before any chain of ufw: only DOCKER-USER sees the packet."""
+    text = (ROOT / page).read_text()
+    port = (ROOT / "function.yaml").read_text().split("\n        port: ")[1].split()[0]
+    rule = f"-p tcp -m conntrack --ctorigdstport {port} --ctdir ORIGINAL -j DROP"
+    for program in ("iptables", "ip6tables"):
+        assert f"$ sudo {program} -I DOCKER-USER -i eth0 {rule}\n" in text
+    assert f"$ sudo ip6tables -I INPUT -i eth0 -p tcp --dport {port} -j DROP\n" in text
+    assert "A rule of ufw does not do it" in text_of(page)
+
+
 @pytest.mark.parametrize(
     ("name", "made"),
     [

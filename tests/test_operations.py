@@ -13,6 +13,7 @@ from typing import Any
 
 import nuclio_sdk
 import pytest
+import yaml
 from cvat_requests import follow, init
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
@@ -139,7 +140,7 @@ def test_metrics_are_the_figures_of_the_log(function: FunctionProcess, store: Re
     assert after["cvat_sam2_store_answers", "0"] == 1
     running = next(key for key in after if key[0] == "cvat_sam2_running_info")
     assert {main.VERSION, "cpu", "float32", "redis"} <= set(running)
-    assert after["cvat_sam2_process_resident_memory_bytes",] > 100 << 20
+    assert after["cvat_sam2_process_resident_memory_bytes", "0"] > 100 << 20
 
 
 def test_a_wrong_method_is_logged_as_a_warning(function: FunctionProcess) -> None:
@@ -212,3 +213,21 @@ def test_every_metric_of_the_documents_exists(micro_files: ModelFiles) -> None:
     listed = {f"cvat_sam2_{name}" for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE)}
     ours = {name for name in types if "_process_" not in name}
     assert {name.removesuffix("_total") for name in listed if "_process_" not in name} == (ours)
+
+
+def test_no_alarm_mistakes_one_worker_for_another() -> None:
+    """With several workers each scrape reaches another one: all series must say which.
+
+    So a series of one worker is in some scrapes only, and `for` begins anew at each gap.
+    """
+    text = Metrics(7, {"version": main.VERSION}).text(store_answers=True)
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    assert {sample.labels["worker"] for sample in samples} == {"7"}
+    assert "cvat_sam2_process_start_time_seconds" in {sample.name for sample in samples}
+    document = (ROOT / "docs" / "monitoring.md").read_text().split("```yaml")[-1].split("```")[0]
+    for rule in yaml.safe_load(document)["groups"][0]["rules"]:
+        lasts = "for" in rule and "cvat_sam2_" in rule["expr"]
+        aggregated = re.match(
+            r"max by \(job, instance\) |sum\(rate|histogram_quantile", rule["expr"]
+        )
+        assert not lasts or aggregated, rule["alert"]

@@ -21,7 +21,6 @@ packages are put in their place; its processor is not run.
 import argparse
 import atexit
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -33,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from dockerfile import read_dockerfile
+from dockerfile import build_arguments, read_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]
 NUCLIO_HOME = "/opt/nuclio"
@@ -126,11 +125,14 @@ def mount_proc(folder: Path) -> None:
         atexit.register(subprocess.run, ["umount", proc])
 
 
-def stage(folder: Path, options: argparse.Namespace) -> None:
-    words = ["./deploy_cpu.sh", "--stage", str(folder)]
+def stage(folder: Path, options: argparse.Namespace) -> dict[str, str]:
+    """Returns the arguments that the Dockerfile takes for this copy."""
+    words = [f"./deploy_{'gpu' if options.gpu else 'cpu'}.sh", "--stage", str(folder)]
     words += ["--config", str(options.config), "--checkpoint", str(options.checkpoint)]
     words += ["--torch-index", options.torch_index] if options.torch_index else []
-    subprocess.run(words, cwd=ROOT, check=True)  # noqa: S603
+    done = subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    print(done.stdout)
+    return build_arguments(done.stdout)
 
 
 def carry_out_yaml(image: Image, context: Path, options: argparse.Namespace) -> None:
@@ -145,16 +147,8 @@ def carry_out_yaml(image: Image, context: Path, options: argparse.Namespace) -> 
         image.apply(directive, context)
 
 
-def carry_out_dockerfile(image: Image, context: Path, options: argparse.Namespace) -> None:
-    weights = f"{NUCLIO_HOME}/weights"
-    for directive in read_dockerfile(
-        ROOT / "Dockerfile", DEVICE="gpu" if options.gpu else "cpu", SAM2_MODEL="one's own"
-    ):
-        if directive["kind"] == "ENV" and directive["value"].startswith("SAM2_MODEL="):
-            value = f"SAM2_CONFIG={weights}/{options.config.name} "
-            directive["value"] = value + f"SAM2_CHECKPOINT={weights}/{options.checkpoint.name}"
-        if "--index-url" in directive["value"] and options.torch_index:
-            directive["value"] = re.sub("https://.*", options.torch_index, directive["value"])
+def carry_out_dockerfile(image: Image, context: Path, arguments: dict[str, str]) -> None:
+    for directive in read_dockerfile(ROOT / "Dockerfile", **arguments):
         if "--no-index" in directive["value"]:
             image.run(f"pip download --dest {NUCLIO_HOME}/whl {NUCLIO_PACKAGES}")
         image.apply(directive, context)
@@ -174,12 +168,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         context = Path(temporary) / "context"
         handler = context / "handler"
-        stage(handler, options)
+        arguments = stage(handler, options)
         image = (
             fresh_debian(options.debian) if options.debian else fresh_venv(Path(temporary) / "root")
         )
         if options.dockerfile:
-            carry_out_dockerfile(image, handler, options)
+            carry_out_dockerfile(image, handler, arguments)
         else:
             carry_out_yaml(image, context, options)
 

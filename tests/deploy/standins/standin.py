@@ -75,7 +75,7 @@ DOCKER = {
     "load": ({"--input -i": VALUE, "--quiet -q": BOOL}, 0, 0),
     "compose": ({"-f --file": VALUE, "-d": BOOL}, 1, 99),
     "system df": ({}, 0, 0),
-    "restart": ({}, 1, 99),
+    "restart": ({"--time --timeout -t": VALUE}, 1, 99),
     "run": ({"--rm": BOOL, "--gpus --network --env -e": VALUE}, 1, 99),
     "login": ({"--username -u": VALUE, "--password-stdin": BOOL}, 0, 1),
 }
@@ -234,14 +234,20 @@ def nuctl_deploy(options: dict, positional: list[str], state: dict) -> None:
             json.loads(one(options, name) or "")
     if local:
         name = f"nuclio-nuclio-{config['metadata']['name']}"
+        fails = state.get("deploy_fails")
+        if fails == "before the removal":
+            refuse("Failed to prepare the function")
         state["containers"].pop(name, None)  # as `docker rm -f`
-        if state.get("deploy_fails"):
+        if fails == "after the removal":
             refuse("Failed to run a Docker container")
         trigger = config["spec"]["triggers"]["myHttpTrigger"]
-        container = {"running": True, "image": state["images"][image], "env": []}
+        state["runs"] = state.get("runs", 0) + 1
+        container = {"image": state["images"][image], "env": [], "id": f"{state['runs']:064x}"}
         container["fixed_port"] = trigger["attributes"].get("port")
         state["containers"][name] = container
         start_container(container, state)
+        if fails == "not ready":  # Nuclio keeps the container
+            refuse("Function wasn't ready in time")
 
 
 def start_container(container: dict, state: dict) -> None:
@@ -339,7 +345,8 @@ def docker_image(command: str, options: dict, positional: list[str], state: dict
 def docker_container(
     command: str, template: str | None, positional: list[str], state: dict
 ) -> None:
-    container = state["containers"].get(positional[0])
+    named = (c for n, c in state["containers"].items() if positional[0] in (n, c.get("id")))
+    container = next(named, None)
     if container is None:
         refuse(f"No such container: {positional[0]}")
     if command == "inspect":
@@ -348,6 +355,7 @@ def docker_container(
         known = {
             "{{.Config.Env}}": "[" + " ".join(container["env"]) + "]",
             "{{.State.Running}}": str(container["running"]).lower(),
+            "{{.Id}}": container.get("id", positional[0]),
             "{{.Image}}": container.get("image", "sha256:0"),
             "{{json .HostConfig.PortBindings}}": json.dumps(bindings, separators=(",", ":")),
             None: "[]",
@@ -360,6 +368,8 @@ def docker_container(
     elif command in ("start", "restart"):
         start_container(container, state)
     elif command == "exec":
+        if not container["running"]:
+            refuse("container is not running")
         if not state["function_answers"]:
             refuse("Container is restarting, wait until the container is running")
         print(state["function_answers"])
