@@ -97,7 +97,7 @@ def test_more_than_8_adopted_frames_are_refused() -> None:
     others = [(started(n), n) for n in range(1, MAX_CONDITIONING)]
     bank = adopt_keyframes(started(0), others)
     assert len(bank.conditioning) == MAX_CONDITIONING
-    with pytest.raises(TooManyKeyframes, match="9 drawn shapes; at most 8"):
+    with pytest.raises(TooManyKeyframes, match="9 drawn frames; at most 8"):
         adopt_keyframes(bank, [(started(100), 100)])
     # One that is drawn again takes no place.
     assert len(adopt_keyframes(bank, [(started(100), 3)]).conditioning) == MAX_CONDITIONING
