@@ -100,7 +100,7 @@ def _changed(rng: random.Random, value: Any) -> Any:
             case _:
                 value[place] = _changed(rng, value[place])
         return value
-    if isinstance(value, int | float) and rng.random() < 0.5:
+    if isinstance(value, int | float) and abs(value) < 1e300 and rng.random() < 0.5:
         return value + rng.choice((-100, -1, -0.5, 1e-3, 1, 100))
     return copy.deepcopy(rng.choice((*NUMBERS, *STRANGE)))
 
