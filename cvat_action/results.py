@@ -15,12 +15,11 @@ is whose; shape_results.py and track_results.py say what to write. None of them 
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import itemgetter
 
 from cvat_action.geometry import TRACKABLE, Box, bounding_box, boxes_iou
 from cvat_action.job import Wire
 from cvat_action.plan import Plan
-from cvat_action.selection import Seed, position_among
+from cvat_action.selection import Seed, counting_keyframes, position_among
 from cvat_action.signature import is_signed
 from cvat_action.snapshot import (
     Kind,
@@ -140,11 +139,8 @@ class Ownership:
         own |= set(self._written.tracks.values())
         for ref in self._written.sent:
             own |= {t["id"] for t in own_tracks(self._plan, ref, self._snapshot, self._written)}
-        deleted = self._plan.job.deleted_frames
         return [
-            sorted(
-                (k for k in track["shapes"] if k["frame"] not in deleted), key=itemgetter("frame")
-            )
+            counting_keyframes(self._plan.job, track["shapes"])
             for number, track in self._snapshot.tracks.items()
             if number not in own
         ]

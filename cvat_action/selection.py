@@ -4,7 +4,7 @@
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -144,12 +144,7 @@ def select_on_all(
     shapes_on: dict[int, list[Wire]] = {}
     for s in annotations.shapes:
         shapes_on.setdefault(s["frame"], []).append(s)
-    counting = {
-        t["id"]: sorted(
-            (k for k in t["shapes"] if k["frame"] not in job.deleted_frames), key=_frame_of
-        )
-        for t in annotations.tracks
-    }
+    counting = {t["id"]: counting_keyframes(job, t["shapes"]) for t in annotations.tracks}
     seeds: dict[str, Seed] = {}
     refused: dict[str, Refusal] = {}
     for frame in frames:
@@ -358,12 +353,14 @@ def track_fault(track: Wire) -> str | None:
 
 
 def track_position(job: Job, track: Wire, frame: int) -> Wire | None:
-    """The keyframe, real or interpolated, of a track on `frame`; None before its first one.
+    """The keyframe, real or interpolated, of a track on `frame`; None before its first one."""
+    return position_among(counting_keyframes(job, track["shapes"]), frame)
 
-    Keyframes on deleted frames do not count, as in CVAT.
-    """
-    counting = (k for k in track["shapes"] if k["frame"] not in job.deleted_frames)
-    return position_among(sorted(counting, key=_frame_of), frame)
+
+def counting_keyframes(job: Job, keyframes: Iterable[Wire]) -> list[Wire]:
+    """In the order of their frames, without those on deleted frames, which CVAT passes over."""
+    counting = (k for k in keyframes if k["frame"] not in job.deleted_frames)
+    return sorted(counting, key=_frame_of)
 
 
 def position_among(keyframes: Sequence[Wire], frame: int) -> Wire | None:

@@ -18,7 +18,7 @@ from cvat_action.results import (
     attributes_of,
     own_tracks,
 )
-from cvat_action.selection import Seed, position_among, track_fault
+from cvat_action.selection import Seed, counting_keyframes, position_among, track_fault
 from cvat_action.signature import is_signed, sign
 from cvat_action.snapshot import (
     Snapshot,
@@ -268,7 +268,7 @@ def _laid(
         chosen = written.thinning.thin(stretch)
         dropped = own.keys() - chosen.keys()
         results = {**results, **chosen}
-    counting = [before[f] for f in sorted(before) if f not in job.deleted_frames]
+    counting = counting_keyframes(job, before.values())
     frames_counting = [k["frame"] for k in counting]
     laid: dict[int, Wire] = {}
     last: Wire | None = None
@@ -310,7 +310,7 @@ def _close(
     if end is None or end in keyframes or not until:
         return
     later = any(f > last and f not in job.deleted_frames for f in keyframes)
-    counting = [before[f] for f in sorted(before) if f not in job.deleted_frames]
+    counting = counting_keyframes(job, before.values())
     held = position_among(counting, end)
     here = keyframes[max(until)]
     if here["outside"]:
