@@ -223,7 +223,9 @@ CASES += [
     pytest.param("the nearest two of four, without the seed", "quality", "micro_files", marks=SLOW),
     pytest.param("backwards between keyframes", "official", "efficienttam_files", marks=SLOW),
     pytest.param("one of three objects is corrected", "official", "efficienttam_files", marks=SLOW),
-    ("a box with clicks, corrected by one", "official", "efficienttam_files"),
+    pytest.param(
+        "a box with clicks, corrected by one", "official", "efficienttam_files", marks=SLOW
+    ),
 ]
 
 

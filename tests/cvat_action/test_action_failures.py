@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import MASK, POLYGON, RECTANGLE, keyframe, shape, shifted, track
 from standin_cvat import Fault
+from urllib3.util.retry import Retry
 
 from cvat_action import tracking
 from cvat_action.errors import ActionError
@@ -313,7 +314,8 @@ def test_a_password_and_an_organisation(cvat, job, act, masks, monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["http://127.0.0.1:9", "127.0.0.1:9"])
-def test_no_server_is_one_line(act, host):
+def test_no_server_is_one_line(act, host, monkeypatch):
+    monkeypatch.setattr(Retry, "sleep", lambda *_, **__: None)
     result = act("--auth", "annotator:secret", "--server-host", host, "functions")
     assert result.code == 1
     assert "Check --server-host" in result.log
