@@ -292,7 +292,7 @@ stage() {
     run find "$STAGE" -name __pycache__ -prune -exec rm -rf {} +
     stage_weights
     write_configs cat "with $MODEL_SETTINGS"
-    # The image runs as another user too, whatever the umask here.
+    # The pods of Kubernetes run as another user, who must be able to read it.
     run chmod -R a+rX "$STAGE"
 }
 

@@ -97,10 +97,7 @@ class Journal:
         try:
             _lock(file, path)
             record = read(path)
-            # A last line that was cut short must not spoil the next one.
-            size = os.fstat(file.fileno()).st_size
-            file.truncate(end_of_last_line(file, size))
-            file.seek(0, os.SEEK_END)
+            cut_half_line(file)
         except ActionError:
             file.close()
             raise
@@ -346,18 +343,23 @@ def _lines(path: Path) -> Iterator[Wire]:
                 yield json.loads(line)
 
 
-def end_of_last_line(file: IO[bytes], size: int) -> int:
-    """Where the last whole line of a file of this size ends."""
+def cut_half_line(file: IO[bytes]) -> int:
+    """Goes to the end of the last whole line and cuts off what follows; gives the new size.
+
+    A line that was cut short must not spoil the next one.
+    """
     step = 1 << 20
-    end = size
+    end = file.seek(0, os.SEEK_END)
     while end > 0:
         start = max(0, end - step)
         file.seek(start)
         at = file.read(end - start).rfind(b"\n")
         if at >= 0:
-            return start + at + 1
+            end = start + at + 1
+            break
         end = start
-    return 0
+    file.truncate(end)
+    return file.seek(end)
 
 
 def _lock(file: FileIO, path: Path) -> None:

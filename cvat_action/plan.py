@@ -28,8 +28,8 @@ from cvat_action.snapshot import Known, Snapshot
 
 MOST_FOUND = 100
 ALL_BY_HAND = (
-    "a keyframe that a person made, or an older version of this command, on every frame of the "
-    "range; delete those in CVAT that are to be tracked again"
+    "it has a keyframe that a person made, or an older version of this command, on every frame of "
+    "the range; delete those in CVAT that are to be tracked again"
 )
 
 
@@ -169,27 +169,20 @@ def make_plan(
     if not options.keep_earlier:
         seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, more=more)
         refused = (*refused, *as_shapes)
-    warnings: list[str] = []
     try:
         seeds, found = earlier_results(job, snapshot, seeds, frames, receipts)
     except ActionError:
         if not options.keep_earlier:
             raise
         found = {}
-    seeds, about_corrections = with_corrections(
+    seeds, warnings = with_corrections(
         *(job, snapshot.annotations, seeds, frames),
         receipts=receipts,
         unmarked=options.keyframes,
     )
-    warnings += about_corrections
     if options.sparse is None and not options.replace:
-        seeds = tuple(_with_removed(job, s, frames) for s in seeds)
-        warnings += [
-            f"{s.ref}: a person deleted its keyframes here: {listed(s.removed)}. CVAT goes on "
-            "interpolating there; --replace writes them again."
-            for s in seeds
-            if s.removed
-        ]
+        seeds, about_removed = _with_removed(job, seeds, frames)
+        warnings = (*warnings, *about_removed)
     seeds, by_hand = _without_those_by_hand(seeds, len(frames), more=more)
     wanted = set(frames)
     return Plan(
@@ -205,7 +198,7 @@ def make_plan(
         earlier={} if options.keep_earlier else found,
         differing=frozenset(n for n, on_frame in found.items() if _differ(on_frame)),
         question=_question(found, options),
-        warnings=tuple(warnings),
+        warnings=warnings,
     )
 
 
@@ -227,11 +220,8 @@ def _without_those_by_hand(
 
     frames: the number of those. more: objects may be found besides.
     """
-    wholly = [s for s in seeds if s.is_track and len(s.corrections) == frames]
-    left = tuple(s for s in seeds if s not in wholly)
-    if wholly and not left and not more:
-        raise ActionError(f"There is nothing to track: {wholly[0].ref} has {ALL_BY_HAND}.")
-    return left, tuple(Refusal(s.ref, s.label_id, ALL_BY_HAND) for s in wholly)
+    wholly = {s.ref: ALL_BY_HAND for s in seeds if s.is_track and len(s.corrections) == frames}
+    return _without(seeds, wholly, more=more)
 
 
 def _without_those_as_shapes(
@@ -246,18 +236,26 @@ def _without_those_as_shapes(
     for k in snapshot.shapes.values():
         if k.mark and not k.auto and k.frame in wanted:
             corrected.setdefault(k.mark.number, set()).add(k.frame)
-    both = [s for s in seeds if s.is_track and s.number in corrected]
-    refused = tuple(
-        Refusal(
-            s.ref,
-            s.label_id,
-            "a person corrected results of it that are shapes, on frame "
-            f"{listed(corrected[s.number])}; delete these in CVAT, or write beside them with "
-            "--keep-earlier",
-        )
-        for s in both
-    )
-    left = tuple(s for s in seeds if s not in both)
+    both = {
+        s.ref: "a person corrected results of it that are shapes, on frame "
+        f"{listed(corrected[s.number])}; delete these in CVAT, or write beside them with "
+        "--keep-earlier"
+        for s in seeds
+        if s.is_track and s.number in corrected
+    }
+    return _without(seeds, both, more=more)
+
+
+def _without(
+    seeds: Sequence[Seed], reasons: Mapping[str, str], *, more: bool
+) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
+    """The seeds without those that have a reason to be left alone, and these as refusals.
+
+    reasons: by the seed's ref. more: objects may be found besides. Raises ActionError where nothing
+    is left to track.
+    """
+    refused = tuple(Refusal(s.ref, s.label_id, reasons[s.ref]) for s in seeds if s.ref in reasons)
+    left = tuple(s for s in seeds if s.ref not in reasons)
     if refused and not left and not more:
         raise ActionError(f"There is nothing to track: {refused[0].ref}: {refused[0].reason}.")
     return left, refused
@@ -303,10 +301,21 @@ def _select(
     return selection.seeds, selection.refused
 
 
-def _with_removed(job: Job, seed: Seed, frames: Sequence[int]) -> Seed:
-    if not seed.is_track:
-        return seed
-    return replace(seed, removed=removed_keyframes(job, seed.wire) & set(frames))
+def _with_removed(
+    job: Job, seeds: Sequence[Seed], frames: Sequence[int]
+) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
+    """The seeds with the frames of the run whose keyframe a person deleted, and warnings."""
+    wanted = set(frames)
+    seeds = tuple(
+        replace(s, removed=removed_keyframes(job, s.wire) & wanted) if s.is_track else s
+        for s in seeds
+    )
+    return seeds, tuple(
+        f"{s.ref}: a person deleted its keyframes here: {listed(s.removed)}. CVAT goes on "
+        "interpolating there; --replace writes them again."
+        for s in seeds
+        if s.removed
+    )
 
 
 def listed(frames: Collection[int], most: int = 10) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
-from cvat_action.journal import OWNER_ONLY, end_of_last_line, file_name, folder
+from cvat_action.journal import OWNER_ONLY, cut_half_line, file_name, folder
 from cvat_action.plan import Plan
 from cvat_action.snapshot import plain_track
 
@@ -97,14 +97,16 @@ class Receipt:
             self._line({"before": plain_track(track)})
         self._line({"updated": track["id"], "content": after, "attributes": sorted(attributes)})
 
+    def restored(self, ids: Sequence[Sequence[int]]) -> None:
+        """ids: the old and the new one of each shape that `undo` restored."""
+        self._line({"restored": ids})
+
     def _line(self, content: Wire) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT
             with os.fdopen(os.open(self.path, flags, OWNER_ONLY), "r+b") as file:
-                # A last line that was cut short must not spoil the next one.
-                file.seek(file.truncate(end_of_last_line(file, file.seek(0, os.SEEK_END))))
-                if file.tell() == 0:
+                if cut_half_line(file) == 0:
                     file.write(json.dumps(self.head).encode() + b"\n")
                 file.write(json.dumps(content).encode() + b"\n")
                 file.flush()
@@ -164,43 +166,44 @@ def tell_restored(server: str, job: int, ids: Mapping[int, int]) -> None:
 
     ids: the new id of each by the one that it had. Raises ActionError.
     """
-    for path in _receipts_of(server, job):
+    for path, head in _receipts_of(server, job):
         try:
-            wanted = read_undo(path)
+            known = read_undo(path).created["shapes"]
         except ActionError:
             continue  # it cannot be undone anyway
-        theirs = [[old, new] for old, new in ids.items() if old in wanted.created["shapes"]]
-        if theirs and wanted.head["server"] == server and wanted.head["job"] == job:
-            Receipt(path, wanted.head)._line({"restored": theirs})
+        if theirs := [[old, new] for old, new in ids.items() if old in known]:
+            Receipt(path, head).restored(theirs)
 
 
 def numbers_of_seeds(server: str, job: int) -> dict[int, int]:
     """Number of the object by the id of its seed, of all runs on this job, the latest first."""
     numbers: dict[int, int] = {}
-    for path in _receipts_of(server, job):
-        try:
-            head = next(_lines(path))
-            if (head["server"], head["job"]) == (server, job):
-                numbers |= {seed: number for seed, number in head["numbers"]}
-        except (OSError, ValueError, KeyError, TypeError, StopIteration):
-            continue  # an unreadable receipt makes a seed look new, and then the command asks
+    for _, head in _receipts_of(server, job):
+        with suppress(ValueError, KeyError, TypeError):  # without it, a seed looks new
+            numbers |= {seed: number for seed, number in head["numbers"]}
     return numbers
 
 
 def numbers_of_tracks(server: str, job: int) -> dict[int, int]:
     """Number of the object by the id of the track that it became, of all runs on this job."""
     numbers: dict[int, int] = {}
-    for path in _receipts_of(server, job):
-        with suppress(ActionError):  # an unreadable receipt makes a track look like a person's
-            wanted = read_undo(path)
-            if (wanted.head["server"], wanted.head["job"]) == (server, job):
-                numbers |= wanted.numbers
+    for path, _ in _receipts_of(server, job):
+        with suppress(ActionError):  # without it, a track looks like a person's
+            numbers |= read_undo(path).numbers
     return numbers
 
 
-def _receipts_of(server: str, job: int) -> list[Path]:
-    """Those of a server with a similar name may be among them."""
-    return sorted(receipts_folder().glob(f"{file_name(server)}-job-{job}-*.jsonl"))
+def _receipts_of(server: str, job: int) -> Iterator[tuple[Path, Wire]]:
+    """The receipts of all runs on a job, the earliest first, with their heads.
+
+    An unreadable one makes what its run wrote look new, and then the command asks.
+    """
+    # Those of a server with a similar name may be among them.
+    for path in sorted(receipts_folder().glob(f"{file_name(server)}-job-{job}-*.jsonl")):
+        with suppress(OSError, ValueError, KeyError, TypeError, StopIteration):
+            head = next(_lines(path))
+            if (head["server"], head["job"]) == (server, job):
+                yield path, head
 
 
 def _lines(path: Path) -> Iterator[Any]:

@@ -209,18 +209,9 @@ def with_corrections(
         for s in (*annotations.shapes, *(seed.wire for seed in seeds if seed.found))
         if s["frame"] not in wanted
     )
-    numbers = {s.number for s in seeds if not s.is_track}
-    types = {s.type for s in seeds if not s.is_track}
-    marked: dict[tuple[int, int], Wire] = {}
-    drawn_on: dict[tuple[int, Kind], list[Wire]] = {}
-    for s in annotations.shapes:
-        if s["frame"] not in wanted or s["source"] == "auto":
-            continue
-        number = number_of(s, receipts) if s["type"] in types else 0
-        if number in numbers:
-            marked[number, s["frame"]] = s
-        elif unmarked and not mark_of(s.get("score"), s["frame"]):
-            drawn_on.setdefault((s["frame"], kind_of(s)), []).append(s)
+    drawings = [s for s in annotations.shapes if s["frame"] in wanted and s["source"] != "auto"]
+    marked, others = _by_object(drawings, seeds, receipts)
+    drawn_on = others if unmarked else {}
     warnings: list[str] = []
     corrected = []
     for seed in seeds:
@@ -246,6 +237,24 @@ def with_corrections(
         in_order = tuple(sorted(found, key=lambda c: c.frame))
         corrected.append(replace(seed, corrections=in_order))
     return tuple(corrected), tuple(dict.fromkeys(warnings))
+
+
+def _by_object(
+    drawings: Sequence[Wire], seeds: Sequence[Seed], receipts: Mapping[int, int]
+) -> tuple[dict[tuple[int, int], Wire], dict[tuple[int, Kind], list[Wire]]]:
+    """What a person drew: of the seeds, by number and frame; the rest without a mark, by frame and
+    kind."""
+    numbers = {s.number for s in seeds if not s.is_track}
+    types = {s.type for s in seeds if not s.is_track}
+    marked: dict[tuple[int, int], Wire] = {}
+    others: dict[tuple[int, Kind], list[Wire]] = {}
+    for s in drawings:
+        number = number_of(s, receipts) if s["type"] in types else 0
+        if number in numbers:
+            marked[number, s["frame"]] = s
+        elif not mark_of(s.get("score"), s["frame"]):
+            others.setdefault((s["frame"], kind_of(s)), []).append(s)
+    return marked, others
 
 
 def _upright(shape: Wire) -> tuple[float, ...]:

@@ -15,12 +15,7 @@ from cvat_action.results import (
     attributes_of,
 )
 from cvat_action.selection import Seed
-from cvat_action.snapshot import (
-    Snapshot,
-    attributes_hash,
-    content_of,
-    known_from_wire,
-)
+from cvat_action.snapshot import Snapshot, attributes_hash, content_of
 from cvat_action.tracking import Tracked, TrackedObject
 
 
@@ -120,12 +115,9 @@ def shapes_to_delete(
     gone: list[int] = []
 
     def unless_edited(seed: Seed, shape: Wire, frame: int) -> None:
-        known = snapshot.shapes.get(shape["id"])
-        if known is None:
-            return
-        if known.same(known_from_wire(shape)):
-            gone.append(known.id)
-        else:
+        if snapshot.holds(shape):
+            gone.append(shape["id"])
+        elif shape["id"] in snapshot.shapes:
             written.leave_out(seed, frame, EDITED)
 
     for o in objects:
@@ -182,11 +174,11 @@ def drawn_in_tracks(
         held = {k["frame"]: list(k["points"]) for k in track["shapes"] if not k["outside"]}
         drawn = [o.seed.wire]
         drawn += [c.shape for c in o.seed.corrections if c.shape and c.frame in frames]
-        for shape in drawn:
-            known = snapshot.shapes.get(shape["id"])
-            same = known is not None and known.same(known_from_wire(shape))
-            if same and held.get(shape["frame"]) == list(shape["points"]):
-                gone.append(shape["id"])
+        gone += [
+            shape["id"]
+            for shape in drawn
+            if snapshot.holds(shape) and held.get(shape["frame"]) == list(shape["points"])
+        ]
     return gone
 
 

@@ -332,7 +332,7 @@ class CvatSink:
     def _last_snapshot(self) -> Snapshot:
         """The snapshot that the batch at hand was worked out from."""
         if self._seen is None:
-            raise ActionError("There is no look at the job.")
+            raise ActionError("There is no snapshot of the job.")
         return self._seen
 
     def _is_fresh(self) -> bool:

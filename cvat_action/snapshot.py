@@ -61,6 +61,11 @@ class Snapshot:
         """The highest ids of shapes and of tracks; 0 if there are no shapes, or no tracks."""
         return max(self.shapes, default=0), max(self.tracks, default=0)
 
+    def holds(self, shape: Wire) -> bool:
+        """Whether a shape is there and nobody changed it."""
+        known = self.shapes.get(shape["id"])
+        return known is not None and known.same(known_from_wire(shape))
+
     @property
     def annotations(self) -> Annotations:
         return Annotations(tuple(self.whole.values()), tuple(self.tracks.values()))

@@ -20,12 +20,7 @@ from cvat_action.results import (
 )
 from cvat_action.selection import Seed, counting_keyframes, position_among, track_fault
 from cvat_action.signature import is_signed, sign
-from cvat_action.snapshot import (
-    Snapshot,
-    keyframe_content,
-    known_from_wire,
-    track_content,
-)
+from cvat_action.snapshot import Snapshot, keyframe_content, track_content
 from cvat_action.sparse import Stretch
 from cvat_action.tracking import Tracked, TrackedObject
 
@@ -47,8 +42,7 @@ def tracks_to_create(
         results = _results(o, frames, here, written)
         if not results:
             continue
-        fresh = snapshot.shapes.get(seed.wire["id"])
-        with_seed = fresh is not None and fresh.same(known_from_wire(seed.wire))
+        with_seed = snapshot.holds(seed.wire)
         track = _new_track(plan, o, results, written, with_seed=with_seed)
         if track is None:
             continue
@@ -61,7 +55,7 @@ def tracks_to_create(
         ]
         if stored:
             written.tracks[seed.ref] = min(stored)
-        elif fresh is None and not seed.found:
+        elif seed.wire["id"] not in snapshot.shapes and not seed.found:
             o.stopped = DELETED_MEANWHILE
         else:
             made.append((seed.ref, track))

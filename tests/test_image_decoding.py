@@ -99,7 +99,7 @@ def deep_grey(kind: str, values: np.ndarray) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "big-endian TIFF", "JPEG2000"])
 @pytest.mark.parametrize("unit", [1, 3, 16, 1000])
 def test_16_bit_grey_is_the_picture_that_cvat_shows(kind: str, unit: int) -> None:
-    """Whatever part of the 16 bits is used: also a maximum of 5."""
+    """Also where it uses few of the 16 bits: with a unit of 1 the values differ by 5 at most."""
     values = 100 + unit * np.random.default_rng(0).integers(0, 6, (8, 9))
     stretched = (values - values.min()) / (values.max() - values.min()) * 255
     shown = ImageOps.equalize(Image.fromarray(stretched.astype(np.uint8)))

@@ -319,8 +319,8 @@ def test_several_interactors_need_no_redis() -> None:
 def test_ten_annotators_click_at_once_on_one_worker(
     micro_files: ModelFiles,
 ) -> None:
-    """What a worker does for one it does not do again for another: five frames are encoded once
-    each, in whatever order ten clicks on them come; and each gets the answer it gets alone."""
+    """Ten clicks fall on five frames. Each frame is encoded once, in any order of the clicks, and
+    each click gets the answer that it gets alone."""
     clip = draw_clip(5, frames=5, width=WIDTH, height=HEIGHT, objects=3)
     frames = [Image.fromarray(frame) for frame in clip.frames]
     clicks = [body(frames[n % 5], pos_points=[[100.0 + 10 * n, 120.0]]) for n in range(10)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Geometry, on bitmaps drawn as ASCII art and on whatever hypothesis finds."""
+"""Geometry, on bitmaps drawn as ASCII art and on those that hypothesis generates."""
 
 import math
 

@@ -174,7 +174,7 @@ def test_a_name_server_that_hangs_is_not_waited_for(
 
 
 def test_the_deadline_of_a_store_call_counts_from_its_submission() -> None:
-    """Of 3 s, 2 have passed while the image was decoded: 1 is left; later there is none."""
+    """The deadline is 3 s. After 2 s of decoding the store has 1 s left, and later none."""
     now, waits = [100.0], []
 
     class Hanging(Future[None]):

@@ -84,7 +84,7 @@ def test_one_structured_line_per_request(fleet: Fleet, image: str) -> None:
     assert re.search(r"'store_read_bytes': [1-9]", lines[0])
 
 
-def test_what_befell_an_object_is_logged_by_its_code(fleet: Fleet, image: str) -> None:
+def test_the_log_has_the_error_code_of_each_object_that_failed(fleet: Fleet, image: str) -> None:
     body = {"image": image, "shapes": [GOOD, polygon(1, 2)], "states": [None, None, {"v": 2}]}
     _, lines = lines_of(fleet, lambda: fleet.post(body))
     assert "'failed': 2, 'failed_codes': 'bad_shape,bad_state'" in lines[0]

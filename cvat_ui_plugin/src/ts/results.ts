@@ -103,22 +103,20 @@ function lastUpTo(keyframes: SerializedKeyframe[], frame: number): number {
     return low - 1;
 }
 
-/** Where the track is on a frame, from its keyframes in ascending order; null before the first. */
-function positionOn(keyframes: SerializedKeyframe[], frame: number): number[] | null {
+/** Where the track is on a frame and how it is turned, from its keyframes in ascending order; null
+ * before the first. */
+function placeOn(
+    keyframes: SerializedKeyframe[],
+    frame: number,
+): Pick<SerializedKeyframe, 'points' | 'rotation'> | null {
     const index = lastUpTo(keyframes, frame);
     const [left, right] = [keyframes[index], keyframes[index + 1]];
-    if (!left || !right) return left?.points ?? null;
+    if (!left || !right) return left ?? null;
     const share = (frame - left.frame) / (right.frame - left.frame);
-    return betweenKeyframes(left.type, left.points, right.points)(share);
-}
-
-/** How the track is turned on a frame, likewise. */
-function rotationOn(keyframes: SerializedKeyframe[], frame: number): number {
-    const index = lastUpTo(keyframes, frame);
-    const [left, right] = [keyframes[index], keyframes[index + 1]];
-    if (!left || !right) return left?.rotation ?? 0;
-    const share = (frame - left.frame) / (right.frame - left.frame);
-    return rotationBetween(left.rotation, right.rotation, share);
+    return {
+        points: betweenKeyframes(left.type, left.points, right.points)(share),
+        rotation: rotationBetween(left.rotation, right.rotation, share),
+    };
 }
 
 /**
@@ -239,7 +237,7 @@ function extendTrack(
     let points = keyframes.get(start)!.points;
     if (!forwards && earlier) {
         const isNext = earlier.frame === tracked[0].frame - 1;
-        points = isNext ? earlier.points : positionOn(before, tracked[0].frame)!;
+        points = isNext ? earlier.points : placeOn(before, tracked[0].frame)!.points;
     }
     for (const result of tracked) {
         if (result.byHand) {
@@ -281,11 +279,10 @@ function extendTrack(
     if (lost && goesOn && next !== undefined && !keyframes.has(next)) {
         const held = before[lastUpTo(before, next)];
         if (held && !held.outside) {
-            const position = positionOn(before, next)!;
-            const rotation = rotationOn(before, next);
-            const keyframe = keyframeAt(next, position, false);
+            const { points: shown, rotation } = placeOn(before, next)!;
+            const keyframe = keyframeAt(next, shown, false);
             // a turned box cannot be signed: the keyframe counts as a person's from here on
-            const turned = { ...keyframe, points: [...position], rotation };
+            const turned = { ...keyframe, points: [...shown], rotation };
             keyframes.set(next, rotation ? turned : keyframe);
         }
     }
