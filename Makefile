@@ -94,8 +94,6 @@ evaluate: setup  ## the quality of the bundled micro model
 	$(PY) -m training.evaluate
 
 ui-plugin: test-plugin  ## build the plugin for CVAT's page, and run it in Chromium
-	@[ -n "$$(command -v chromium || command -v chromium-browser || command -v google-chrome)" ] || \
-		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
 	cd cvat_ui_plugin && ./with_node.sh npm run build
 	cd cvat_ui_plugin && PYTHON="$(CURDIR)/$(PY)" ./with_node.sh npm run e2e
 

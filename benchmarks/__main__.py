@@ -56,7 +56,9 @@ SHARES = {
 }
 EXTRA = ("savings", "accuracy")
 # Programs with options of their own, and their modules; imported only when asked for.
-OTHERS = {n: n for n in ("steps", "memory", "effort", "scores", "flop", "growth", "clicks")}
+OTHERS = {
+    n: n for n in ("steps", "memory", "effort", "scores", "flop", "growth", "clicks", "tracks")
+}
 OTHERS["models"] = "all_models"
 # Of the whole time: what has begun when it is over is finished.
 RESERVE = 0.04

@@ -37,7 +37,7 @@ POLICY = Settings().memory_policy
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to run the micro model, whose own input has 256 px and memory 7 frames."""
+    """One way to run the micro model, whose own input has 384 px and memory 7 frames."""
 
     name: str
     precision: str = "float32"
@@ -48,8 +48,8 @@ class Variant:
 VARIANTS = (
     Variant(name=EXACT),
     Variant(name="bfloat16", precision="bfloat16"),
-    Variant(name="half the input (SAM2_IMAGE_SIZE)", image_size=128),
-    Variant(name="three quarters of the input", image_size=192),
+    Variant(name="half the input (SAM2_IMAGE_SIZE)", image_size=192),
+    Variant(name="three quarters of the input", image_size=288),
     Variant(name="4 memory frames (SAM2_MEMORY_FRAMES)", memory_frames=4),
     Variant(name="2 memory frames", memory_frames=2),
 )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A person's effort: corrections until every frame is right.
 
-    python -m benchmarks.effort                       clips of the drawn evaluation set
-    python -m benchmarks.effort --clip FOLDER         a real clip with masks instead
+    python -m benchmarks effort                       clips of the drawn evaluation set
+    python -m benchmarks effort --clip FOLDER         a real clip with masks instead
 
 A simulated person looks at the frame that the tool proposes, draws the true mask there if the IoU
 is below 0.8, and runs again, until every frame holds or 10 corrections are spent. Three ways to use

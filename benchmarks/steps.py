@@ -267,7 +267,8 @@ def report(results: Row) -> str:
         verdict = "" if limit is None else words[holds(ratio, limit)]
         goal = "" if limit is None else f"<= {limit:.3f}"
         lines.append(f"| {row['name']} | {row['ms']:.1f} | {ratio} | {goal} | {verdict} |")
-    lines += ["", f"{results['rounds']} rounds. Open: the interval holds the limit.", ""]
+    rounds = f"{results['rounds']} rounds (of the policies more for few objects)"
+    lines += ["", f"{rounds}. Open: the interval holds the limit.", ""]
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Points of polygons and keyframes of tracks: what a person has to drag.
 
-    python -m benchmarks.tracks
-    python -m benchmarks.tracks --clip DIR --clip DIR --picture docs/images/sparse_keyframes.png
+    python -m benchmarks tracks
+    python -m benchmarks tracks --clip DIR --clip DIR --picture docs/images/sparse_keyframes.png
 
 Without --clip: drawn clips, some of rigid things and some of the evaluation set. A clip is a folder
 in the form of DAVIS, with `Annotations/*.png` (the value of a pixel is the number of its object).
@@ -64,8 +64,8 @@ class Row:
     seconds: float
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracks", description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks tracks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--clip", type=Path, action="append", default=[], metavar="DIR")
     what = "draw the first object (of the drawn clips: the one that turns)"
@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\n{kind}s, sparse\n\n{sparse_table(masks, kind)}")
     if options.picture:
         draw(masks[0] if options.clip else masks[1], options.picture)
+    return 0
 
 
 # --- clips ---------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ def _shown(kind: str, keyframes: dict[int, tuple[float, ...]], frame: int) -> Se
 def draw(masks: Masks, path: Path) -> None:
     """Six frames: the exact outline on the left, what is left of it when it is sparse right.
 
-    Corners are dots; where CVAT interpolates, the outline is dashed with no corner to drag.
+    Corners are dots; where CVAT interpolates, there is no corner to drag.
     """
     results = _results(masks, "polygon")
     width, height = masks.size

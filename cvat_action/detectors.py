@@ -25,7 +25,8 @@ OUR_INTERACTOR = "pth-facebookresearch-sam2-interactor"
 
 @dataclass(frozen=True)
 class ServerDetector:
-    """The `Finder` behind `POST /api/lambda/functions/<id>` (docs/action.md, "A detector")."""
+    """The `Finder` behind `POST /api/lambda/functions/<id>`; see "What a detector finds" in
+    docs/action.md."""
 
     server: Server
     job: Job

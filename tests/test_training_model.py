@@ -245,12 +245,21 @@ def test_one_batch_is_learned(stocks) -> None:
 def test_the_best_average_is_exported_not_the_last(stocks, tmp_path: Path) -> None:
     training = Training("cpu", seed=5, steps=3)
     training.start_from(WEIGHTS)
-    scores = iter([0.6, 0.7, 0.5])
+    scores = iter([0.4, 0.6, 0.7, 0.5])
     training_program.train(training, tmp_path, 0, 1e9, 1, lambda _weights: next(scores))
     assert (training.step, training.best_step, training.best_score) == (3, 2, 0.7)
     assert any(
         not torch.equal(weight, training.average[name]) for name, weight in training.best.items()
     )
+
+
+def test_weights_that_were_better_before_are_kept(stocks, tmp_path: Path) -> None:
+    training = Training("cpu", seed=5, steps=1)
+    training.start_from(WEIGHTS)
+    scores = iter([0.7, 0.6])
+    training_program.train(training, tmp_path, 0, 1e9, 1, lambda _weights: next(scores))
+    for name, weight in load_weights(WEIGHTS).items():
+        assert torch.equal(training.best[name], weight), name
 
 
 def test_minutes_stop_a_training_and_change_nothing_else(stocks, tmp_path: Path) -> None:

@@ -290,9 +290,7 @@ def main() -> int:
         help="measure this clip and not the sets: JPEGImages/*.jpg, Annotations/*.png with object "
         "numbers, at least for the first frame (may be repeated)",
     )  # fmt: skip
-    parser.add_argument(
-        "--only", choices=("drawn", "semi-real"), help="one of the two sets; no goals"
-    )
+    parser.add_argument("--only", choices=("drawn", "semi-real"), help="only these sets; no goals")
     arguments = parser.parse_args()
     print(f"weights {digest_of(arguments.weights)[:16]}")
     if arguments.clip:
@@ -311,7 +309,7 @@ def main() -> int:
             pictures.fetch()
             check_frozen()
             run_set("semi-real set", SEMI_REAL_SUBSETS, arguments, corrections=False)
-        except pictures.NoPicturesError as error:
+        except (pictures.NoPicturesError, ValueError) as error:
             print(f"NOT MEASURED: the semi-real set. {error}\n")
     if arguments.only == "semi-real":
         return 0

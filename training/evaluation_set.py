@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The clips that the micro model is judged on and never trained on: seeds and parameters.
 
-Two sets: drawn shapes with textures held out, and cut-outs of kinds held out over photographs and
-films held out ("semi-real"). Weights are chosen by the semi-real one.
+Three sets: drawn shapes with textures held out; the same with plain covers; cut-outs of kinds held
+out over photographs and films held out ("semi-real"). Weights are chosen by the semi-real one.
 """
 
 from __future__ import annotations

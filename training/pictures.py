@@ -125,7 +125,7 @@ def fetch(folder: Path = FOLDER, packages: Sequence[str] = PACKAGES) -> None:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise NoPicturesError(
             "The photographs come from Debian packages, and this machine has no apt-get and "
-            "dpkg-deb. Train with --drawn-only, or unpack these packages below "
+            "dpkg-deb. Unpack these packages below "
             f"{folder} yourself and create an empty file NAME.done for each: {', '.join(missing)}"
         )
     for name in missing:
@@ -145,8 +145,7 @@ def _run(command: list[str], folder: Path) -> None:
     if done.returncode:
         raise NoPicturesError(
             f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]} "
-            "(is the list of packages there? `apt-get update`). "
-            "Training on drawn clips alone: --drawn-only"
+            "(is the list of packages there? `apt-get update`)."
         )
 
 
@@ -171,20 +170,30 @@ def photograph_paths(side: Side, folder: Path = FOLDER) -> tuple[Path, ...]:
 
 
 def digest(side: Side, folder: Path = FOLDER) -> str:
-    """SHA-256 over the contents of one side's files, so that another release is noticed."""
+    """SHA-256 over the contents of one side's files, so that another release is noticed.
+
+    Raises NoPicturesError where a file is missing.
+    """
     total = hashlib.sha256()
     paths = [*cut_out_paths(side, folder), *photograph_paths(side, folder)]
     if side == "held_out":
         paths += [folder / name for name in FILMED]
     for path in paths:
-        total.update(hashlib.sha256(path.read_bytes()).digest())
+        try:
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise _unreadable(path) from error
     return total.hexdigest()
+
+
+def _unreadable(path: Path) -> NoPicturesError:
+    return NoPicturesError(f"{path} cannot be read: run `python -m training.pictures`")
 
 
 def _read(path: Path, flags: int) -> np.ndarray:
     picture = cv2.imread(str(path), flags)
     if picture is None:
-        raise NoPicturesError(f"{path} cannot be read: run `python -m training.pictures`")
+        raise _unreadable(path)
     return picture
 
 
@@ -261,7 +270,7 @@ def filmed(path: Path) -> np.ndarray:
             break
         frames.append(frame[..., ::-1])
     if not frames:
-        raise NoPicturesError(f"{path} cannot be read: run `python -m training.pictures`")
+        raise _unreadable(path)
     return np.stack(frames)
 
 

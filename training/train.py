@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Train the micro model: `python -m training.train`, from nothing or from stored weights.
 
+The best running average goes to `out/training/best.safetensors`; nothing in `models/` is changed.
+
 One program for a CPU with several processes and for a GPU. The checkpoint holds everything, and
 what is drawn depends on seed, step and process alone: a training that was stopped goes on with the
 same command as if it had never stopped.
@@ -29,7 +31,6 @@ from training.evaluation_set import SEMI_REAL_HASH, check_frozen, parameters_has
 from training.losses import Losses, guide_loss, losses_of
 from training.model import (
     CONFIG,
-    WEIGHTS,
     build_predictor,
     digest_of,
     load_weights,
@@ -51,6 +52,7 @@ MOST_NORM = 1.0
 DECODER = ("sam_mask_decoder.", "sam_prompt_encoder.")
 ENCODED = ("sam_mask_decoder.conv_s0.", "sam_mask_decoder.conv_s1.")
 DECODER_ALONE_SHARE = 0.5  # of the batches, for clicks need few of the frames and many of the steps
+EXPORT = FOLDER / "best.safetensors"
 SECONDS_PER_CHECKPOINT = 180
 STEPS_PER_LINE = 20
 
@@ -275,7 +277,14 @@ def train(
     training: Training, folder: Path, rank: int, minutes: float,
     validate_every: int, validate: Callable[[dict[str, Any]], float],
 ) -> None:  # fmt: skip
-    """Until the steps are done or the minutes are over; validate gives a score of weights."""
+    """Until the steps are done or the minutes are over; validate gives a score of weights.
+
+    The weights that the training started from are judged first: they stay the best ones unless an
+    average is better.
+    """
+    if rank == 0 and training.origin and not training.step:
+        training.keep_if_best(validate(training.average))
+        print(f"J&F of the weights that it starts from {training.best_score:.4f}", flush=True)
     stocks = {name: ClipStock(name, folder) for name in KINDS}
     began = saved = last = time.monotonic()
     recent: list[tuple[float, ...]] = []
@@ -299,7 +308,7 @@ def train(
         if rank == 0 and (training.step % validate_every == 0 or training.step == training.steps):
             score = validate(training.average)
             mark = ", the best" if training.keep_if_best(score) else ""
-            print(f"{time.strftime('%H:%M:%S')} step {training.step} semi-real J&F of the running "
+            print(f"{time.strftime('%H:%M:%S')} step {training.step} J&F of the running "
                   f"average {score:.4f}{mark}", flush=True)  # fmt: skip
         if rank == 0 and time.monotonic() - saved > SECONDS_PER_CHECKPOINT:
             training.save(folder / "checkpoint.pt")
@@ -385,7 +394,7 @@ def main() -> None:
         "--minutes", type=float, default=1e9, help="stop then, with a checkpoint to go on from"
     )
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--export", type=Path, default=WEIGHTS)
+    parser.add_argument("--export", type=Path, default=EXPORT, help="where the best weights go")
     parser.add_argument("--start-from", type=Path, help="safetensors to start a new schedule from")
     parser.add_argument("--validate-every", type=int, default=250, help="steps")
     parser.add_argument(
@@ -407,7 +416,9 @@ def main() -> None:
         if not arguments.drawn_only:
             pictures.fetch()
         check_frozen(None if arguments.drawn_only else pictures.FOLDER)
-    except (pictures.NoPicturesError, ValueError) as error:
+    except pictures.NoPicturesError as error:
+        raise SystemExit(f"{error} Or train on drawn clips alone: --drawn-only") from error
+    except ValueError as error:
         raise SystemExit(str(error)) from error
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.device == "cpu":
