@@ -126,6 +126,8 @@ parse_options() {
             SAM2_MODEL=* | SAM2_CONFIG=* | SAM2_CHECKPOINT=*)
                 die "the image holds one model's file; choose it with --model, or --config and --checkpoint."
                 ;;
+            SAM2_WEIGHTS_URL=*) die "set SAM2_WEIGHTS_URL in the environment of this script: weights are fetched for the build." ;;
+            SAM2_WEIGHTS_DIR=*) die "the image has its weights; choose them with --model, or --config and --checkpoint." ;;
             SAM2_FUNCTION=*) die "choose the interactor with --interactor." ;;
             SAM2_WORKERS=*) die "give the number of workers with --workers." ;;
             CVAT_FUNCTIONS_REDIS_*) die "set ${2%%=*} in the environment of this script, not with --env." ;;

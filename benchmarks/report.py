@@ -265,18 +265,18 @@ def plot(results: Results, path: Path) -> None:
                 left.plot(
                     *zip(*points, strict=True), style, marker="o", c=f"C{colour}", label=label
                 )
-    left.set(title=f"SAM 2.1 {model}", xlabel="objects", ylabel="time per frame, ms")
+    left.set(title=model, xlabel="objects", ylabel="time per frame, ms")
     if left.has_data():
         left.legend(fontsize=8)
     if length := view.parts.get("track_length"):
         seconds, window = length["curve"]["seconds"], 10
         starts = range(0, len(seconds) - window + 1, window)
         middles = [_middle(seconds[start : start + window]) for start in starts]
-        label = f"SAM 2.1 {length['curve']['model']}, medians of {window} frames"
+        label = f"{length['curve']['model']}, medians of {window} frames"
         right.plot([start + window / 2 for start in starts], middles, label=label)
         frames = sorted(map(int, length["frames"]))
         middles = [_middle(length["frames"][str(frame)]["seconds"]) for frame in frames]
-        right.plot(frames, middles, "o", label=f"SAM 2.1 {length['model']}")
+        right.plot(frames, middles, "o", label=length["model"])
         right.set_yscale("log")
         right.legend(fontsize=8)
     right.set(title="One object, over HTTP", xlabel="frame of the track", ylabel="time, ms")

@@ -740,6 +740,8 @@ def test_every_model_under_both_names(machine: Machine, model: Any) -> None:
         ("--env THREADS", "--env is NAME=VALUE, not 'THREADS'"),
         ("""--env "A=it's" """, "a value with a single quote"),
         ("--env SAM2_MODEL=sam2.1_hiera_large", "choose it with --model"),
+        ("--env SAM2_WEIGHTS_URL=/srv", "set SAM2_WEIGHTS_URL in the environment of this script"),
+        ("--env SAM2_WEIGHTS_DIR=/srv", "the image has its weights"),
         ("--network 'a b'", "is no name of a network"),
         ("--torch-index cu126", "--torch-index is a URL"),
         ("--pip-index /srv", "--pip-index is a URL"),
