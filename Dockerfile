@@ -32,6 +32,8 @@ RUN pip install -r requirements-torch.txt --index-url ${TORCH_INDEX}
 FROM pins AS torch-gpu
 ENV NVIDIA_VISIBLE_DEVICES=all
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# Without a GPU the start fails, instead of going on far slower on the CPU.
+ENV SAM2_DEVICE=cuda
 ARG TORCH_INDEX
 RUN pip install -r requirements-torch.txt ${TORCH_INDEX:+--index-url $TORCH_INDEX}
 

@@ -28,7 +28,7 @@ from sam2_tracker.frame_cache import Frame, FrameCache
 from sam2_tracker.models import model_files
 from sam2_tracker.out_of_memory import retry_after_release
 from sam2_tracker.settings import MIB, Settings
-from sam2_tracker.shapes import Bitmap
+from sam2_tracker.shapes import Bitmap, bitmap_to_mask
 from sam2_tracker.stopwatch import Stopwatch
 from sam2_tracker.threads import set_threads
 from sam2_tracker.time_budget import Check, TimeBudget
@@ -122,7 +122,7 @@ class Interactor:
             answer: list[Found] = []
             for each, bitmap in zip(found, bitmaps, strict=True):
                 check(len(answer), len(found), "masks are made", FEWER_BOXES)
-                answer.append(Found(bitmap=bitmap, confidence=min(max(each.iou, 0.0), 1.0)))
+                answer.append(_found(bitmap, each.iou))
             return answer
 
     def warm_up(self) -> None:
@@ -149,6 +149,10 @@ class Interactor:
     def store_answers(self) -> bool:
         """It needs no store."""
         return True
+
+    def device_failed(self) -> bool:
+        """Whether only another process can use the GPU again."""
+        return self._model.device_failed()
 
     def close(self) -> None:
         """It holds nothing that outlives it."""
@@ -184,7 +188,7 @@ class Interactor:
                 for mask in (masks[i] for i in kept):
                     check(len(found), len(kept), "masks are made", wanted.fewer)
                     bitmap = self._bitmap(frame, features, mask.click, mask.index)
-                    found.append(Found(bitmap=bitmap, confidence=min(mask.iou, 1.0)))
+                    found.append(_found(bitmap, mask.iou))
         except ObjectError as error:
             raise AllObjectsFailed({0: error}) from error
         return found, "" if found else wanted.why_nothing(*nearest)
@@ -251,11 +255,12 @@ class Interactor:
     ) -> _Mask:
         """What the last of the clicks leads to. Raises ModelFailure, TooLarge."""
         mask = None
+        steps = len(clicks.points) + (clicks.box is not None)
         for done, step in enumerate(click_by_click(clicks)):
             key = (frame.digest, step)
             known = self._steps.get(key)
             if known is None:
-                check(done, len(clicks.points), "clicks are looked at", "send the same again")
+                check(done, steps, "clicks are looked at", "send the same again")
                 known = self._decode(frame, features, step, mask)
                 self._steps.put(key, known, known.logits.nbytes)
             mask = known
@@ -281,6 +286,11 @@ class Interactor:
         if isinstance(found, ModelFailure):
             raise found
         return _Mask(logits=found.logits[found.best], iou=found.ious[found.best])
+
+
+def _found(bitmap: Bitmap, iou: float) -> Found:
+    mask = bitmap_to_mask(bitmap) if bitmap.any() else []
+    return Found(mask=mask, confidence=min(max(iou, 0.0), 1.0))
 
 
 def click_by_click(clicks: Clicks) -> Iterator[Clicks]:

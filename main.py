@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -20,6 +21,7 @@ from sam2_tracker.errors import (
     AllObjectsFailed,
     BadMethod,
     ConfigurationError,
+    DeviceFailed,
     RequestError,
     StoreUnavailable,
 )
@@ -85,6 +87,13 @@ def _end(function: Function) -> None:
     sys.exit(0)
 
 
+def _end_after_the_answer() -> None:
+    """Nuclio starts a worker that ended anew; nothing that is stored is lost."""
+    timer = threading.Timer(1.0, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
 def handler(context: Any, event: Any) -> Any:
     """POST takes CVAT's request and gives its response; GET tells of the function itself."""
     method = _text(event.method)
@@ -106,9 +115,16 @@ def handler(context: Any, event: Any) -> Any:
         # Nuclio would answer with the traceback; it belongs into the log.
         status = 500
         body = error_to_json("internal", "Internal error; the function's log has the cause.", [])
+        failed = context.user_data.function.device_failed()
+        if failed:
+            status = DeviceFailed.status
+            body = error_to_json(DeviceFailed.code, DeviceFailed.MESSAGE, [])
         context.logger.error_with(
             "request failed", status=status, traceback=traceback.format_exc(), **watch.fields()
         )
+        if failed:
+            context.logger.error("The GPU takes no more work of this process, so it ends.")
+            _end_after_the_answer()
     context.user_data.metrics.count(status, watch)
     return context.Response(
         body=body, headers={}, content_type="application/json", status_code=status

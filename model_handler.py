@@ -171,7 +171,7 @@ class ModelHandler:
         self.network = self._loaded.network
         self._fill_hole_area = fill_hole_area
         self._conditioning_frames = conditioning_frames
-        self._batches = Batches(OBJECTS_AT_ONCE)
+        self._batches = Batches(OBJECTS_AT_ONCE, self.release_memory)
         self._image_mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
         self._image_std = torch.tensor(IMAGE_STD, device=self.device)[:, None, None]
         grid = (self.network.image_size // 4) ** 2
@@ -228,6 +228,9 @@ class ModelHandler:
             dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
             encoded = self.network.forward_image(tensor[None].to(dtype))
             _, levels, positions, sizes = self.network._prepare_backbone_features(encoded)
+            if self.device.type == "cuda":
+                # Else its time would count as that of what first waits for the device.
+                torch.cuda.synchronize(self.device)
         return FrameFeatures(levels=tuple(levels), positions=tuple(positions), sizes=tuple(sizes))
 
     def scale_mask(self, mask: Bitmap) -> Bitmap:
@@ -379,6 +382,20 @@ class ModelHandler:
                 stable = stability(full)
                 bitmap: Bitmap | None = (full > 0).cpu().numpy() if stable >= least else None
             yield stable, bitmap
+
+    def device_failed(self) -> bool:
+        """Whether the GPU refuses all further work of this process.
+
+        After an illegal address, a failed launch or a reset every call of CUDA fails: only another
+        process can use the GPU again.
+        """
+        if self.device.type != "cuda":
+            return False
+        try:
+            torch.cuda.synchronize(self.device)
+        except RuntimeError:
+            return True
+        return False
 
     def release_memory(self) -> None:
         """Gives back all device memory that is held for speed only."""

@@ -232,10 +232,14 @@ class Tracker:
 
     def store_answers(self) -> bool:
         try:
-            self._store_thread.submit(self._store.ping).wait()
+            self._store_thread.submit(self._store.probe).wait()
         except StoreUnavailable:
             return False
         return True
+
+    def device_failed(self) -> bool:
+        """Whether only another process can use the GPU again."""
+        return self._model.device_failed()
 
     def close(self) -> None:
         self._store_thread.close()
@@ -250,7 +254,7 @@ class Tracker:
     def _read_store(self, ids: list[str], traffic: StoreTraffic) -> list[TrackState | StateGone]:
         if ids:
             return self._store.load(ids, traffic)
-        self._store.ping()  # it would be of no use to compute what cannot be saved
+        self._store.probe()  # it would be of no use to compute what cannot be saved
         return []
 
     def _encode(self, frame: _Frame) -> FrameFeatures:

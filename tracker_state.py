@@ -103,9 +103,9 @@ class StateStore:
     def name(self) -> str:
         return self._records.name
 
-    def ping(self) -> None:
-        """Raises StoreUnavailable."""
-        self._records.ping()
+    def probe(self) -> None:
+        """Raises StoreUnavailable where the store does not answer, or takes no record."""
+        self._records.probe(f"{self._key_prefix}:ready")
 
     def close(self) -> None:
         self._records.close()

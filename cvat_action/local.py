@@ -45,7 +45,6 @@ from sam2_tracker.protocol import Adoption, Entry, Lent, Token, TrackRequest
 from sam2_tracker.protocol import Correction as EntryCorrection
 from sam2_tracker.protocol import Seed as StartSeed
 from sam2_tracker.settings import settings_from_environment, with_model
-from sam2_tracker.shapes import bitmap_to_mask
 from tracker import Tracker, build_tracker
 
 logger = logging.getLogger(__name__)
@@ -259,8 +258,9 @@ class LocalEverything:
             raise ActionError(f"Frame {frame}: {failure.message}") from failure
         reader = Reader(self.job, frame)
         masks = [
-            reader.shape(self.label_id, "mask", bitmap_to_mask(each.bitmap), each.confidence)
+            reader.shape(self.label_id, "mask", each.mask, each.confidence)
             for each in found
+            if each.mask
         ]
         tell_left_out(reader, frame, self.name)
         tell_message(frame, self.name, message)

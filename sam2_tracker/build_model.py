@@ -73,7 +73,7 @@ def build_model(
     chosen_precision = choose_precision(precision, chosen_device)
     dtype = torch.bfloat16 if chosen_precision == "bfloat16" else torch.float32
     config = _read_config(files, image_size)
-    network = _build_network(files, config)
+    network = _build_network(files, config, chosen_device)
     try:
         network.to(chosen_device)
         if memory_frames:
@@ -82,9 +82,7 @@ def build_model(
         layout = _install_modules(network, dtype, cache)
     except RuntimeError as error:
         if is_out_of_memory(error):
-            raise ConfigurationError(
-                f"{chosen_device} has too little memory for {files.name}: take a smaller model."
-            ) from error
+            raise _too_little_memory(files, chosen_device) from error
         raise ConfigurationError(
             f"{files.config.name} describes a model that cannot run at "
             f"{network.image_size} x {network.image_size} pixels: {error}"
@@ -119,6 +117,9 @@ def _choose_device(name: str) -> torch.device:
         raise ConfigurationError(
             f"SAM2_DEVICE is {name!r}, but there are {torch.cuda.device_count()} CUDA devices here."
         )
+    if device.type == "cuda":
+        # sam2's modules put constants on "cuda" while they are built: not on another GPU.
+        torch.cuda.set_device(device)
     return device
 
 
@@ -135,12 +136,16 @@ def _read_config(files: ModelFiles, image_size: int) -> DictConfig:
     return config
 
 
-def _build_network(files: ModelFiles, config: DictConfig) -> SAM2VideoPredictor:
+def _build_network(
+    files: ModelFiles, config: DictConfig, device: torch.device
+) -> SAM2VideoPredictor:
     try:
         whole = OmegaConf.merge(config, {"model": PREDICTOR_OVERRIDES})
         OmegaConf.resolve(whole)
         network = instantiate(whole.model, _recursive_=True)
     except (OmegaConfBaseException, InstantiationException) as error:
+        if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+            raise _too_little_memory(files, device) from error
         raise _not_a_configuration(files, error) from error
     _check_supported(network, files.config.name)
     try:
@@ -247,6 +252,12 @@ def _check_supported(network: SAM2VideoPredictor, config: str) -> None:
 def _fingerprint(files: ModelFiles, config: DictConfig) -> str:
     text = "\n".join((RECORD_FORMAT, files.sha256, OmegaConf.to_yaml(config, sort_keys=True)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _too_little_memory(files: ModelFiles, device: torch.device) -> ConfigurationError:
+    return ConfigurationError(
+        f"{device} has too little memory for {files.name}: take a smaller model."
+    )
 
 
 def _not_a_configuration(files: ModelFiles, error: Exception) -> ConfigurationError:

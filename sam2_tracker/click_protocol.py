@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from sam2_tracker.clicks import MAX_CLICKS, Clicks, read_clicks
 from sam2_tracker.errors import BadRequest, TooLarge
 from sam2_tracker.everything import Everything, words_to_everything
 from sam2_tracker.protocol import read_body, read_image
 from sam2_tracker.shapes import (
-    Bitmap,
     Box,
-    bitmap_to_mask,
     bitmap_to_polygon,
     bitmap_to_rectangle,
+    mask_to_bitmap,
 )
 
 FIRST_WITH_SHAPES = (2, 60)
@@ -43,7 +44,9 @@ class ClickRequest:
 class Found:
     """The object that was clicked on."""
 
-    bitmap: Bitmap
+    mask: list[int]
+    """As `bitmap_to_mask` encodes it, for a hundred bitmaps of a large image are gigabytes; empty:
+    no pixel."""
     confidence: float
     """0..1: the IoU that the model predicts of the mask."""
 
@@ -115,12 +118,12 @@ def found_to_json(found: Sequence[Found], message: str = "") -> str:
     shapes = [
         {
             "type": "mask",
-            "points": bitmap_to_mask(each.bitmap),
+            "points": each.mask,
             # CVAT reads a confidence from the attribute with this number.
             "attributes": [{"spec_id": 0, "value": f"{each.confidence:.4f}"}],
         }
         for each in found
-        if each.bitmap.any()
+        if each.mask
     ]
     content = {"shapes": shapes} | ({"message": message} if message else {})
     return json.dumps(content, separators=(",", ":"))
@@ -131,11 +134,13 @@ def found_to_old_json(found: Sequence[Found], *, tolerance: float) -> str:
 
     Several objects become one mask. tolerance: of the polygon, as in `bitmap_to_polygon`.
     """
-    bitmap = found[0].bitmap.copy()
-    for each in found[1:]:
-        bitmap |= each.bitmap
+    masks = [each.mask for each in found if each.mask]
     content: dict[str, Any] = {"mask": [[0]], "points": [], "bounds": [0, 0, 0, 0]}
-    if bitmap.any():
+    if masks:
+        width, height = (max(mask[end] for mask in masks) + 1 for end in (-2, -1))
+        bitmap = np.zeros((height, width), np.bool_)
+        for mask in masks:
+            bitmap |= mask_to_bitmap(mask, width=width, height=height)
         left, top, right, bottom = bitmap_to_rectangle(bitmap)
         flat = bitmap_to_polygon(bitmap, tolerance=tolerance)
         content = {

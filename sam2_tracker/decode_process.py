@@ -26,6 +26,9 @@ from sam2_tracker.image_decoding import (
 HEADER_SECONDS = 3
 SECONDS_PER_MEGAPIXEL = 1
 MAX_SECONDS = 20
+# The hard limit has to be above the soft one: where both are reached together Linux sends SIGKILL,
+# which means "out of memory" to who reads the exit code.
+HARD_SECONDS = MAX_SECONDS + 2
 # Memory besides the file: of Python and Pillow, and per pixel. Seen: 38 bytes in JPEG 2000.
 BASE_BYTES = 512 << 20
 BYTES_PER_PIXEL = 60
@@ -37,13 +40,13 @@ def main() -> None:
     memory = BASE_BYTES + len(data) + int(max_megapixels * 1e6 * BYTES_PER_PIXEL)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (HEADER_SECONDS, MAX_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (HEADER_SECONDS, HARD_SECONDS))
     os.environ["LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER"] = str(MAX_JPEG_SCANS)
     try:
         with request_errors():
             image = open_image(data, FORMATS_IN_PROCESS, max_megapixels=max_megapixels)
-            seconds = HEADER_SECONDS + SECONDS_PER_MEGAPIXEL * image.width * image.height // 10**6
-            resource.setrlimit(resource.RLIMIT_CPU, (min(seconds, MAX_SECONDS), MAX_SECONDS))
+            seconds = decoding_seconds(image.width * image.height / 1e6)
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, HARD_SECONDS))
             pixels = to_rgb(image)
     except OutOfMemory:
         _write({"error": TooLarge.code, "message": "The image takes too much memory to decode."})
@@ -52,6 +55,11 @@ def main() -> None:
     else:
         _write({"size": pixels.size})
         sys.stdout.buffer.write(pixels.tobytes())
+
+
+def decoding_seconds(megapixels: float) -> int:
+    """The CPU time that an image may take."""
+    return min(HEADER_SECONDS + int(SECONDS_PER_MEGAPIXEL * megapixels), MAX_SECONDS)
 
 
 def _write(header: dict[str, object]) -> None:

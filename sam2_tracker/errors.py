@@ -90,6 +90,14 @@ class OutOfMemory(RequestError):
     status = 503
 
 
+class DeviceFailed(RequestError):
+    """The GPU refuses all further work of this process."""
+
+    code = "device_failed"
+    status = 503
+    MESSAGE = "The GPU failed, and the function starts anew; try again in a minute."
+
+
 class ObjectError(TrackerError):
     """One object fails and the other objects of the request go on."""
 

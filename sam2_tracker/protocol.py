@@ -261,17 +261,27 @@ def _lend(
     of the frame after it.
     """
     checked = list(entries)
-    for own, entry in enumerate(entries):
-        if not isinstance(entry, Adoption):
-            continue
-        for index, _ in entry.keyframes:
-            other = entries[index] if 0 <= index < len(entries) and index != own else None
-            if not isinstance(other, Token | Adoption):
-                checked[own] = BadState(f"At index {index} there is no state that can be adopted.")
+    failed = True
+    while failed:  # an adoption that fails lends nothing: those that name it fail as well
+        failed = False
+        for own, entry in enumerate(checked):
+            bad = _unusable(own, entry, checked) if isinstance(entry, Adoption) else None
+            if bad is not None:
+                checked[own] = BadState(f"At index {bad} there is no state that can be adopted.")
+                failed = True
     for index in _named(shapes):
         if 0 <= index < len(entries) and isinstance(entry := checked[index], Token):
             checked[index] = Lent(token=entry)
     return tuple(checked)
+
+
+def _unusable(own: int, adoption: Adoption, entries: list[Entry | ObjectError]) -> int | None:
+    """The first index that an adoption names and that has no state to lend; None: all have one."""
+    for index, _ in adoption.keyframes:
+        other = entries[index] if 0 <= index < len(entries) and index != own else None
+        if not isinstance(other, Token | Adoption):
+            return index
+    return None
 
 
 def _named(shapes: list[object]) -> set[int]:

@@ -32,8 +32,8 @@ class Records(Protocol):
 
     name: str
 
-    def ping(self) -> None:
-        """Asks whether the store answers."""
+    def probe(self, key: str) -> None:
+        """Writes an empty record that lives a second: a store may answer and still not write."""
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Reads all records in one round trip, in the order of `keys`; None: unknown or expired."""
@@ -94,11 +94,8 @@ class RedisRecords:
             ),
         )
 
-    def ping(self) -> None:
-        try:
-            self._client.ping()
-        except redis.exceptions.RedisError as error:
-            raise _unavailable(error) from error
+    def probe(self, key: str) -> None:
+        self.put([(key, b"")], ttl_seconds=1, extend=[], remove=[])
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         try:
@@ -188,7 +185,7 @@ class EmbeddedRecords:
         self._bytes = 0
         self._records: dict[str, tuple[bytes, float]] = {}
 
-    def ping(self) -> None:
+    def probe(self, key: str) -> None:
         pass
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
@@ -248,10 +245,16 @@ class EmbeddedRecords:
 
 def _unavailable(error: redis.exceptions.RedisError) -> StoreUnavailable:
     cause = error.__context__  # the error that redis-py turned into its own
-    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
-        logger.error("Redis refuses the password: check CVAT_FUNCTIONS_REDIS_PASSWORD")
-    elif "NOAUTH" in str(error):
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        logger.error(
+            "Redis does not allow a command: allow MGET, EXISTS, SET, EXPIRE, UNLINK and PING on "
+            "the keys that begin with SAM2_REDIS_PREFIX: %s",
+            error,
+        )
+    elif error.status_code == "NOAUTH":
         logger.error("Redis asks for a password: set CVAT_FUNCTIONS_REDIS_PASSWORD")
+    elif isinstance(error, redis.exceptions.AuthenticationError):
+        logger.error("Redis refuses the password: check CVAT_FUNCTIONS_REDIS_PASSWORD")
     elif isinstance(error, redis.exceptions.ReadOnlyError):
         logger.error("Redis is a read-only replica: check CVAT_FUNCTIONS_REDIS_HOST")
     elif isinstance(cause, ssl.SSLCertVerificationError):

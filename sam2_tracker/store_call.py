@@ -54,12 +54,10 @@ class StoreThread:
         """seconds: deadline of each call, counted from its submission."""
         self._seconds = seconds
         self._clock = clock
-        self._thread = ThreadPoolExecutor(
-            1,
-            thread_name_prefix="store",
-            initializer=torch.set_num_threads,  # of this thread alone
-            initargs=(1,),
-        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        threads = torch.get_num_threads()
+        self._thread.submit(_take_one_cpu_thread).result()
+        torch.set_num_threads(threads)  # which threads that begin later take
 
     def submit(
         self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs
@@ -70,3 +68,9 @@ class StoreThread:
     def close(self) -> None:
         """Waits for no call in flight."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _take_one_cpu_thread() -> None:
+    """Of the calling thread; torch also keeps the number for threads that begin later."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # from now on torch does not set this thread's number again

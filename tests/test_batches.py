@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.accuracy import tracked
-from sam2_tracker.batches import Batches
+from sam2_tracker.batches import GROW_AFTER, Batches
 from sam2_tracker.errors import OutOfMemory
 from sam2_tracker.out_of_memory import memory_errors
 from tools.sam2_models import load_model, micro_files
@@ -17,9 +17,15 @@ from training.clips import draw_clip
 class Device:
     """Doubles numbers, as long as there are few of them."""
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self, room: int, held: int = 0) -> None:
+        """held: room that is taken until it is released."""
+        self.room = room - held
+        self._held = held
         self.batches: list[list[int]] = []
+
+    def release(self) -> None:
+        self.room += self._held
+        self._held = 0
 
     def run(self, indexes: list[int]) -> list[int]:
         self.batches.append(indexes)
@@ -31,12 +37,13 @@ class Device:
 
 def test_equal_keys_go_together_and_results_keep_their_order() -> None:
     device = Device(room=32)
-    assert Batches(4).run("ababaaa", device.run) == [0, 2, 4, 6, 8, 10, 12]
+    assert Batches(4, device.release).run("ababaaa", device.run) == [0, 2, 4, 6, 8, 10, 12]
     assert device.batches == [[0, 2, 4, 5], [6], [1, 3]]
 
 
 def test_too_little_memory_halves_the_batch_and_that_is_remembered() -> None:
-    device, batches = Device(room=2), Batches(32)
+    device = Device(room=2)
+    batches = Batches(32, device.release)
     assert batches.run("aaaaa", device.run) == [0, 2, 4, 6, 8]
     assert [len(each) for each in device.batches] == [5, 2, 2, 1]
     device.batches.clear()
@@ -44,9 +51,26 @@ def test_too_little_memory_halves_the_batch_and_that_is_remembered() -> None:
     assert [len(each) for each in device.batches] == [2, 2, 1]
 
 
+def test_caches_are_given_back_before_batches_become_tiny() -> None:
+    device = Device(room=8, held=7)
+    assert Batches(32, device.release).run("a" * 16, device.run) == [2 * n for n in range(16)]
+    assert [len(each) for each in device.batches] == [16, 8, 4, 4, 4, 4, 4]
+
+
+def test_batches_grow_again_when_others_have_left_the_device() -> None:
+    device = Device(room=2)
+    batches = Batches(32, device.release)
+    batches.run("aaaaa", device.run)
+    device.room = 32
+    for _ in range(5 * GROW_AFTER):
+        batches.run("a" * 32, device.run)
+    assert len(device.batches[-1]) == 32
+
+
 def test_no_room_for_a_single_object_is_an_error() -> None:
+    device = Device(room=0)
     with pytest.raises(OutOfMemory, match="too many objects"):
-        Batches(32).run("aaa", Device(room=0).run)
+        Batches(32, device.release).run("aaa", device.run)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
 from sam2_tracker import image_decoding
+from sam2_tracker.decode_process import HARD_SECONDS, decoding_seconds
 from sam2_tracker.errors import BadRequest, OutOfMemory, TooLarge
 from sam2_tracker.image_decoding import MAX_JPEG_SCANS, decode_image
 
@@ -192,6 +193,12 @@ def test_a_file_that_takes_too_long_is_refused() -> None:
     assert not pixels(gif_with_comments(10)).any()
     with pytest.raises(TooLarge, match="takes too long"):
         pixels(gif_with_comments(7_000_000))
+
+
+@pytest.mark.parametrize("megapixels", [0.0001, 1, 16.9, 17, 40, 178])
+def test_the_end_of_the_time_is_told_from_the_end_of_the_memory(megapixels: float) -> None:
+    """At the hard limit Linux sends SIGKILL, as it does where memory runs out."""
+    assert 3 <= decoding_seconds(megapixels) < HARD_SECONDS
 
 
 def test_a_decoder_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from sam2_tracker.clicks import MAX_CLICKS, Clicks
 from sam2_tracker.errors import ConfigurationError, OutOfMemory
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.settings import Settings, check_workers
-from sam2_tracker.shapes import polygon_to_bitmap
+from sam2_tracker.shapes import bitmap_to_mask, polygon_to_bitmap
 from tools.function_process import FunctionProcess
 from tools.official import official_image_predictor, opencv_holes
 from tools.sam2_models import load_model
@@ -123,7 +123,7 @@ def test_click_by_click_as_sam2s_own_example(
         request(image, POSITIVE[:positive], NEGATIVE[:negative], [sum(BOX, [])] if box else [])
     )
     mask, iou = notebook(micro_files, image, clicks, fill_hole_area)
-    np.testing.assert_array_equal(ours.bitmap, mask)
+    assert ours.mask == bitmap_to_mask(mask)
     assert ours.confidence == min(max(iou, 0.0), 1.0)
 
 
@@ -176,13 +176,12 @@ def test_the_next_click_costs_one_decode_and_the_answer_never_depends_on_the_cac
     for (positive, negative), answer in zip(session, answers, strict=True):
         cold = Interactor(micro_model, Settings(threads=1, frame_cache_mib=0))
         (other,) = cold.click(request(image, POSITIVE[:positive], NEGATIVE[:negative]))
-        np.testing.assert_array_equal(answer.bitmap, other.bitmap)
-        assert answer.confidence == other.confidence
-    assert not np.array_equal(answers[0].bitmap, answers[3].bitmap)  # clicks do count
+        assert (answer.mask, answer.confidence) == (other.mask, other.confidence)
+    assert answers[0].mask != answers[3].mask  # clicks do count
     mirrored = request(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), POSITIVE[:1])
     (other,) = Interactor(micro_model, Settings(threads=1)).click(mirrored)
-    np.testing.assert_array_equal(warm.click(mirrored)[0].bitmap, other.bitmap)
-    assert not np.array_equal(answers[0].bitmap, other.bitmap)  # the image does too
+    assert warm.click(mirrored)[0].mask == other.mask
+    assert answers[0].mask != other.mask  # the image does too
 
 
 def test_the_order_of_the_clicks_that_correct_a_mask() -> None:
@@ -304,6 +303,16 @@ def test_hostile_input_gets_a_sentence(
 def test_more_boxes_than_objects_are_allowed(context: Any, image: Image.Image) -> None:
     status, answer = call(context, body(image, obj_bbox=[[5, 5], [50, 50]] * 101))
     assert (status, answer["error"]["code"]) == (413, "too_large")
+
+
+def test_the_step_of_a_box_counts_where_the_time_is_spent(
+    micro_model: ModelHandler, image: Image.Image
+) -> None:
+    interactor = Interactor(micro_model, Settings(threads=1))
+    told: list[tuple[int, int]] = []
+    interactor.budget.begin = lambda: lambda done, of, *_: told.append((done, of))
+    interactor.click(request(image, POSITIVE[:1], [], [sum(BOX, [])]))
+    assert told[1:3] == [(0, 2), (1, 2)]  # after the check of the objects
 
 
 def test_several_interactors_need_no_redis() -> None:

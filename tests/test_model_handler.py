@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sam2.modeling.memory_encoder import MemoryEncoder
 
 from model_handler import ModelHandler, Prediction
 from sam2_tracker.build_model import choose_precision
@@ -35,6 +36,33 @@ def test_an_image_size_that_does_not_fit_is_told_at_start(tmp_path: Path, reposi
     files = random_model(config, tmp_path, image_size=250)
     with pytest.raises(ConfigurationError, match="cannot run at 250 x 250 pixels"):
         load_model(files)
+
+
+def test_too_little_memory_while_the_model_is_built_is_told(
+    micro_files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sam2's modules put constants on the GPU while they are built; hydra wraps what they raise."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(MemoryEncoder, "__init__", full)
+    with pytest.raises(ConfigurationError, match="too little memory for .*: take a smaller model"):
+        load_model(micro_files)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_gpu_that_refuses_all_work_is_told_from_one_that_works(
+    micro_model: ModelHandler, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    def synchronize(device: torch.device) -> None:
+        if not answers:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    assert not micro_model.device_failed()  # a CPU
+    monkeypatch.setattr(ModelHandler, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    assert micro_model.device_failed() != answers
 
 
 @pytest.mark.parametrize(

@@ -428,6 +428,12 @@ def test_without_a_state_of_its_own_nothing_is_adopted_and_nothing_else_is_track
     assert other == Lent(token=TOKEN)  # this image is not of the frame after it
 
 
+def test_an_adoption_that_fails_lends_nothing() -> None:
+    adopting = [{"adopt": [{"index": n, "distance": 5}]} for n in (1, 2, 7)]
+    found = entries(adopting, [STATE, OTHER, {"v": 1, "id": "C" * 43}])
+    assert [code(entry) for entry in found] == ["bad_state"] * 3
+
+
 def test_a_malformed_state_that_is_adopted_is_both_objects_error() -> None:
     found = entries([{"adopt": [KEYFRAME]}, None], [STATE, {"v": 2}])
     assert [code(entry) for entry in found] == ["bad_state", "bad_state"]

@@ -45,7 +45,7 @@ def test_records_come_back_in_the_order_of_the_keys(records: Records) -> None:
         b"1",
     ]
     assert records.get([]) == []
-    records.ping()
+    records.probe("ready")
 
 
 def test_records_are_removed_and_overwritten(records: Records) -> None:
@@ -74,7 +74,7 @@ def test_a_record_lives_for_its_time_and_no_longer(empty_redis: RedisServer) -> 
 
 def test_one_pipeline_gives_every_key_a_time_to_live(empty_redis: RedisServer) -> None:
     opened = RedisRecords(redis_settings(empty_redis))
-    opened.ping()  # a new connection begins with a PING of its own
+    opened.probe("ready")  # a new connection begins with a PING of its own
     with empty_redis.commands() as commands:
         put(opened, ("a", b"1"), ("b", b"2"), ttl=77, extend=["c"], remove=["d", "e"])
     assert commands == [
@@ -97,7 +97,11 @@ def test_a_server_that_is_gone_is_an_error_of_every_call_until_it_is_back(
     opened = RedisRecords(redis_settings(server))
 
     def fail() -> None:
-        for call in (opened.ping, lambda: opened.get(["a"]), lambda: put(opened, ("a", b"1"))):
+        for call in (
+            lambda: opened.probe("ready"),
+            lambda: opened.get(["a"]),
+            lambda: put(opened, ("a", b"1")),
+        ):
             with pytest.raises(StoreUnavailable, match="try again"):
                 call()
 
@@ -135,9 +139,12 @@ def test_a_frozen_server_costs_one_timeout(
     opened.close()
 
 
-@pytest.mark.parametrize("password", [None, "wrong"])
+@pytest.mark.parametrize(
+    ("password", "sentence"),
+    [(None, "Redis asks for a password: set"), ("wrong", "Redis refuses the password: check")],
+)
 def test_the_log_names_a_missing_or_wrong_password(
-    empty_redis: RedisServer, caplog: pytest.LogCaptureFixture, password: str | None
+    empty_redis: RedisServer, caplog: pytest.LogCaptureFixture, password: str | None, sentence: str
 ) -> None:
     empty_redis.lock()
     try:
@@ -146,7 +153,7 @@ def test_the_log_names_a_missing_or_wrong_password(
         with pytest.raises(StoreUnavailable) as caught:
             opened.get(["a"])
         assert connections(empty_redis) - before <= 2  # one of them counts: nothing is repeated
-        assert "check CVAT_FUNCTIONS_REDIS_PASSWORD" in caplog.text
+        assert f"{sentence} CVAT_FUNCTIONS_REDIS_PASSWORD" in caplog.text
         assert "PASSWORD" not in caught.value.message  # the client cannot do anything about it
         opened.close()
         opened = RedisRecords(redis_settings(empty_redis, redis_password=empty_redis.password))
@@ -154,6 +161,28 @@ def test_the_log_names_a_missing_or_wrong_password(
         opened.close()
     finally:
         empty_redis.unlock()
+
+
+def test_a_store_that_answers_and_takes_nothing_is_not_ready(
+    empty_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = RedisRecords(redis_settings(empty_redis))
+    with empty_redis.client() as client:
+        try:
+            client.config_set("maxmemory", 1)
+            client.config_set("maxmemory-policy", "noeviction")
+            with pytest.raises(StoreUnavailable):
+                opened.probe("ready")
+            client.config_set("maxmemory", 0)
+            opened.probe("ready")
+            client.acl_setuser("default", commands=["-SET"], enabled=True, nopass=True, keys=["*"])
+            with pytest.raises(StoreUnavailable):
+                opened.probe("ready")
+            assert "Redis does not allow a command: allow MGET, EXISTS, SET" in caplog.text
+        finally:
+            client.config_set("maxmemory", 0)
+            client.acl_setuser("default", commands=["+SET"], enabled=True, nopass=True, keys=["*"])
+    opened.close()
 
 
 def test_after_a_failover_the_address_is_asked_for_the_new_primary(

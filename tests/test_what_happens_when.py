@@ -18,6 +18,7 @@ from faults.local import DictRecords, local_function, make_tracker
 from faults.standin_model import HashedFrame, StandinModel
 from PIL import Image
 
+import main
 from model_handler import ModelHandler, Prediction
 from sam2_tracker import record_format
 from sam2_tracker.batches import Batches
@@ -212,7 +213,7 @@ def test_malformed_tokens_send_no_command(empty_redis: RedisServer) -> None:
     worker.tracker.close()
 
 
-@row("an object would have more than 8 drawn frames")
+@row("an object would adopt more than 8 drawn frames")
 def test_more_keyframes_than_an_object_can_stand_on() -> None:
     worker = Worker()
     drawn = worker.start(*[MASK] * 9)
@@ -343,18 +344,32 @@ def test_too_little_memory(micro_model: ModelHandler, monkeypatch: pytest.Monkey
         return step(frame, recalls, with_candidates)
 
     released = []
-    monkeypatch.setattr(micro_model, "_batches", Batches(32))
+    monkeypatch.setattr(micro_model, "_batches", Batches(32, lambda: None))
     monkeypatch.setattr(micro_model, "_step_batch", step_batch)
     monkeypatch.setattr(micro_model, "release_memory", lambda: released.append(1))
     room[:] = [2]
     assert codes(worker.ask(1, states=states)) == [None] * 4
-    assert (tried, released) == ([4, 2, 2], [])  # smaller batches
-    room[:] = [1, 0, 0]
+    assert (tried, released) == ([4, 4, 2, 2], [])  # smaller batches
+    room[:] = [1, 0, 0, 0]
     assert codes(worker.ask(1, states=states)) == [None] * 4
     assert released == [1]  # once more without the caches
     room[:] = [0]
     assert worker.ask(1, states=states, status=503)["code"] == "out_of_memory"
     worker.tracker.close()
+
+
+@row("the GPU refuses all further work")
+def test_a_gpu_that_failed_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, ended = Worker(), []
+    monkeypatch.setattr(main, "_end_after_the_answer", lambda: ended.append(True))
+    worker.model.failure = RuntimeError("CUDA error: an illegal memory access was encountered")
+    assert worker.ask(0, [MASK], status=500)["code"] == "internal"  # the device still answers
+    assert not ended
+    monkeypatch.setattr(worker.model, "device_failed", lambda: True)
+    assert worker.ask(0, [MASK], status=503)["code"] == "device_failed"
+    assert ended
 
 
 @row("anything else")

@@ -19,7 +19,7 @@ import numpy as np
 
 from cvat_action.overlay import Picture, draw_masks
 from interactor import Interactor
-from sam2_tracker.click_protocol import ClickRequest
+from sam2_tracker.click_protocol import ClickRequest, Found
 from sam2_tracker.everything import Everything, words_to_everything
 from sam2_tracker.protocol import Seed, TrackRequest
 from sam2_tracker.settings import settings_from_environment, with_model
@@ -60,7 +60,7 @@ def clicked(picture: Picture, truth: Sequence[Bitmap], interactor: Interactor) -
             positive=[list(point) for point in clicks[True]],
             negative=[list(point) for point in clicks[False]],
         )
-        found = interactor.click(request)[0].bitmap
+        found = _bitmap(interactor.click(request)[0], picture)
     shown = draw_masks(picture, [found])
     for on, points in clicks.items():
         for point in points:
@@ -93,10 +93,15 @@ def everything(picture: Picture, wanted: Everything, interactor: Interactor) -> 
     found, message = interactor.find_all(_encoded(picture), wanted)
     if message:
         raise SystemExit(f"{message} Say so with --everything.")
-    shown = draw_masks(picture, [each.bitmap for each in found])
+    shown = draw_masks(picture, [_bitmap(each, picture) for each in found])
     for point in wanted.points(picture.shape[1], picture.shape[0]):
         _dot(shown, point, WHITE, radius=2)
     return shown
+
+
+def _bitmap(found: Found, picture: Picture) -> Bitmap:
+    height, width = picture.shape[:2]
+    return mask_to_bitmap(found.mask, width=width, height=height)
 
 
 def _middle(mask: Bitmap) -> Point:

@@ -36,7 +36,7 @@ class DictRecords:
         self._expiry: dict[str, float] = {}
         self._clock = clock
 
-    def ping(self) -> None:
+    def probe(self, key: str) -> None:
         pass
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:

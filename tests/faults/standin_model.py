@@ -44,6 +44,7 @@ class StandinModel:
     precision = "float32"
     device = torch.device("cpu")
     info = ModelHandler.info
+    device_failed = ModelHandler.device_failed
 
     def __init__(self, *_: object, layout: MemoryLayout = TINY, **__: object) -> None:
         self.layout = layout
