@@ -147,6 +147,7 @@ async function becomes(one: Written): Promise<SerializedTrack | null> {
         ...{ type: shape?.type ?? track!.shapes[0].type, points: one.points },
         ...{ occluded: one.flags[0], zOrder: one.flags[1] },
         ...{ byHand: new Map(), drawn: new Map(), removed: new Set<number>() },
+        ...{ relabelled: new Set<number>(), inTheWay: [] },
     };
     const results = one.results.map(({ frame, points, by_hand: byHand }) => {
         return { frame, points, byHand, score: null };
