@@ -191,7 +191,7 @@ test('a drawing beside objects that are all there is a new one, and the page doe
     expect(bench.asked).toEqual([]);
 });
 
-test('where two objects or two drawings may be meant the page does not ask', async () => {
+test('where two objects or two drawings may be meant the page tells it and does not ask', async () => {
     const bench = createBench({ invoke: moving() });
     const second = shifted('mask', MASK, 30);
     bench.store.import({ shapes: [shape('mask', 2, MASK), shape('mask', 2, second)] });
@@ -199,11 +199,16 @@ test('where two objects or two drawings may be meant the page does not ask', asy
     bench.store.remove(on(bench, 6));
     const drawings = [shape('mask', 6, FAR), shape('mask', 6, shifted('mask', FAR, 20))];
     const [one, other] = bench.store.import({ shapes: drawings });
+    const told =
+        'Objects with results on frame 7 have no shape on frame 6. If a new drawing is one of them, ' +
+        'delete its wrong results.';
     await bench.runOn([one], 6, 10); // the other drawing may be meant
+    expect(bench.reports.at(-1)!.lines).toContain(told);
     bench.store.undo();
     bench.store.remove(other);
     bench.store.remove(on(bench, 6));
     await bench.runOn([one], 6, 10); // two objects have no shape there
+    expect(bench.reports.at(-1)!.lines).toContain(told);
     expect(bench.asked).toEqual([]);
 });
 

@@ -4,7 +4,7 @@
 
 import { Box, boxAround, iouOf, uprightOf } from './boxes';
 import { SerializedShape } from './cvat';
-import { numbersOfHoles } from './holes';
+import { holesFor } from './holes';
 import { freeNumber, freeRun, markOf } from './identity';
 import { isSameKind } from './kinds';
 import { KnownNumbers } from './known';
@@ -104,6 +104,13 @@ export interface Look {
     random: () => number;
 }
 
+interface Claims {
+    /** By the seed. */
+    shapes: Map<SerializedShape, SerializedShape[]>;
+    /** How many objects there are that a seed may stand for, where it cannot be told for which. */
+    unclear: number;
+}
+
 /**
  * Automatic shapes that seem to belong to the seeds although no mark says so, by their seed: results
  * of an older version, and of a seed that was edited or drawn anew since (its number was another one).
@@ -116,7 +123,7 @@ async function claimsOf(
     shapes: Shapes,
     numbers: Numbers,
     owned: Set<number>,
-): Promise<Map<SerializedShape, SerializedShape[]>> {
+): Promise<Claims> {
     const kindOf = ({ type, label_id }: SerializedShape): string => `${type} ${label_id}`;
     const kinds = new Set(seeds.map(kindOf));
     const chains: Chain[] = shapes
@@ -162,7 +169,7 @@ async function claimsOf(
         }
     }
     const lone = undecided.filter(({ claimed }) => !claimed.length);
-    const holes = numbersOfHoles(
+    const holes = holesFor(
         lone.map(({ seed }) => seed),
         shapes.on(before ?? NaN),
         shapes.on(order[0]),
@@ -170,10 +177,14 @@ async function claimsOf(
         numbers,
     );
     for (const chain of lone) {
-        const number = holes.get(chain.seed);
+        const number = holes.numbers.get(chain.seed);
         if (number !== undefined) claim(chain, number);
     }
-    return new Map(chains.map(({ seed, claimed }) => [seed, claimed]));
+    const isAsked = lone.some(({ seed }) => seeds.includes(seed));
+    return {
+        shapes: new Map(chains.map(({ seed, claimed }) => [seed, claimed])),
+        unclear: isAsked ? holes.unclear.size : 0,
+    };
 }
 
 /** Take over what a person drew or corrected of an object: it stays, and the run goes on from it. A
@@ -198,8 +209,10 @@ export function drawingsOf(all: SerializedShape[], start: number, numbers: Numbe
     for (const shape of all) {
         if (shape.source === 'auto' && shape.frame !== start) continue;
         const number = numbers.of(shape);
+        const own = drawings.get(number);
         if (shape.frame === start) owned.add(number);
-        else drawings.set(number, [...(drawings.get(number) ?? []), shape]);
+        else if (own) own.push(shape);
+        else drawings.set(number, [shape]);
     }
     return { drawings, owned };
 }
@@ -247,12 +260,14 @@ async function framesInTheWay(
  * results will carry, what a person drew of them on the frames of the run, and which shapes seem to
  * be their earlier results although nothing proves it. A track has a number where a run of this page
  * has made it of a shape. `all`: all shapes of the job.
+ *
+ * Answers how many objects without a shape on the start frame may be meant by a new drawing there.
  */
 export async function recognise(
     sources: Source[],
     all: SerializedShape[],
     look: Look,
-): Promise<void> {
+): Promise<number> {
     const { start, known } = look;
     const shapes = new Shapes(all);
     const numbers = new Numbers(all, known);
@@ -269,7 +284,7 @@ export async function recognise(
         taken.add(number);
         known.keepShape(seed, number);
         source.mark = { number, run };
-        source.claimed = claims.get(seed) ?? [];
+        source.claimed = claims.shapes.get(seed) ?? [];
         const own = drawings.get(number) ?? [];
         takeOwn(
             source,
@@ -285,6 +300,7 @@ export async function recognise(
         source.inTheWay = await framesInTheWay(source, number, drawn, shapes, look);
     }
     await keepLocked(ofShapes, shapes, look);
+    return claims.unclear;
 }
 
 export function byHandOf(shape: SerializedShape): ByHand {

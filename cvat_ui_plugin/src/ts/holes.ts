@@ -6,32 +6,42 @@ import { SerializedShape } from './cvat';
 import { isSameKind } from './kinds';
 import { markedNumber, Numbers } from './numbers';
 
+export interface Holes {
+    /** The number of the object that a drawing stands for, where only one can be meant. */
+    numbers: Map<SerializedShape, number>;
+    /** The results on the next frame of objects of which one may be meant by a drawing. */
+    unclear: Set<SerializedShape>;
+}
+
 /**
- * The number of the object that each of these drawings stands for, where only one can be meant: it has
- * results on the next frame and a shape on the frame before, but none on the frame of the drawings.
+ * The objects that have results on the next frame and a shape on the frame before, but none on the frame
+ * of these drawings: a drawing may stand for one of them.
  *
  * `drawings`: of the start frame, to which nothing belongs so far; `before`, `after`: the shapes on the
  * frames beside it; `owned`: numbers of objects that have a shape there.
  */
-export function numbersOfHoles(
+export function holesFor(
     drawings: SerializedShape[],
     before: SerializedShape[],
     after: SerializedShape[],
     owned: ReadonlySet<number>,
     numbers: Numbers,
-): Map<SerializedShape, number> {
+): Holes {
     const earlier = new Set(before.map((shape) => numbers.of(shape)));
     const results = after.filter((shape) => {
         const number = markedNumber(shape);
         const isOpen = number !== null && !owned.has(number) && earlier.has(number);
         return isOpen && shape.source === 'auto';
     });
-    const found = new Map<SerializedShape, number>();
+    const holes: Holes = { numbers: new Map(), unclear: new Set() };
     for (const drawing of drawings) {
         const fitting = results.filter((result) => isSameKind(drawing, result));
-        if (fitting.length !== 1) continue;
-        const rivals = drawings.filter((other) => isSameKind(other, fitting[0]));
-        if (rivals.length === 1) found.set(drawing, markedNumber(fitting[0])!);
+        const rivals = drawings.filter((other) => fitting.some((one) => isSameKind(other, one)));
+        if (fitting.length === 1 && rivals.length === 1) {
+            holes.numbers.set(drawing, markedNumber(fitting[0])!);
+        } else {
+            for (const result of fitting) holes.unclear.add(result);
+        }
     }
-    return found;
+    return holes;
 }

@@ -225,7 +225,13 @@ export class Running {
     ): Promise<void> {
         const { job, start } = this;
         const look = this.look(route);
-        await recognise(sources, shapes, look);
+        const unclear = await recognise(sources, shapes, look);
+        if (unclear) {
+            this.hints.push(
+                `Objects with results on frame ${look.order[0]} have no shape on frame ` +
+                    `${start.number}. If a new drawing is one of them, delete its wrong results.`,
+            );
+        }
         for (const source of sources) {
             if (source.track) {
                 source.byHand = keyframesByHand(source.track, look.order, route.deleted);
