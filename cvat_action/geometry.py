@@ -3,7 +3,8 @@
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -97,6 +98,25 @@ def bounding_box(kind: str, points: Sequence[float]) -> Box:
         return left, top, right + 1, bottom + 1
     xs, ys = points[0::2], points[1::2]
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def upright(kind: str, points: Sequence[float], rotation: float | None) -> tuple[float, ...]:
+    """The points of a shape; of a rotated rectangle those of the box around it."""
+    if kind != "rectangle" or not rotation:
+        return tuple(points)
+    left, top, right, bottom = points
+    turn = math.radians(rotation)
+    along, across = abs(math.cos(turn)) / 2, abs(math.sin(turn)) / 2
+    width, height = right - left, bottom - top
+    x, y = (left + right) / 2, (top + bottom) / 2
+    dx, dy = width * along + height * across, width * across + height * along
+    return (x - dx, y - dy, x + dx, y + dy)
+
+
+def box_of(shape: Mapping[str, Any]) -> Box:
+    """The bounding box of a shape or keyframe in the wire form, as it is turned."""
+    kind = shape["type"]
+    return bounding_box(kind, upright(kind, shape["points"], shape.get("rotation")))
 
 
 def boxes_iou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ is whose; shape_results.py and track_results.py say what to write. None of them 
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from cvat_action.geometry import TRACKABLE, Box, bounding_box, boxes_iou
+from cvat_action.geometry import TRACKABLE, Box, bounding_box, box_of, boxes_iou
 from cvat_action.job import Wire
 from cvat_action.plan import Plan
 from cvat_action.selection import Seed, counting_keyframes, position_among
@@ -123,11 +123,7 @@ class Ownership:
             at = (position_among(keyframes, frame) for keyframes in self._other_tracks)
             self._boxes[frame] = [
                 *(k.box for k in self._not_ours.get(frame, ())),
-                *(
-                    bounding_box(k["type"], k["points"])
-                    for k in at
-                    if k and k["type"] in TRACKABLE and not k["outside"]
-                ),
+                *(box_of(k) for k in at if k and k["type"] in TRACKABLE and not k["outside"]),
             ]
         boxes, own = self._boxes[frame], bounding_box(seed.type, t.points)
         return bool(boxes) and bool((boxes_iou([own], boxes) >= SAME_PLACE).any())

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Which objects of a frame can be tracked, and why the others cannot."""
 
-import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from cvat_action.errors import ActionError
-from cvat_action.geometry import TRACKABLE, points_fault
+from cvat_action.geometry import TRACKABLE, points_fault, upright
 from cvat_action.identity import mark_of, number_of
 from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
 from cvat_action.job import Annotations, Job, Wire
@@ -259,15 +258,7 @@ def _by_object(
 
 def _upright(shape: Wire) -> tuple[float, ...]:
     """Its points; of a rotated box the box around it, which the tracker can start from."""
-    if shape["type"] != "rectangle" or not shape.get("rotation"):
-        return tuple(shape["points"])
-    left, top, right, bottom = shape["points"]
-    turn = math.radians(shape["rotation"])
-    along, across = abs(math.cos(turn)) / 2, abs(math.sin(turn)) / 2
-    width, height = right - left, bottom - top
-    x, y = (left + right) / 2, (top + bottom) / 2
-    dx, dy = width * along + height * across, width * across + height * along
-    return (x - dx, y - dy, x + dx, y + dy)
+    return upright(shape["type"], shape["points"], shape.get("rotation"))
 
 
 def _keyframes_by_hand(seed: Seed, wanted: Collection[int], *, every: bool) -> list[Correction]:

@@ -13,7 +13,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from cvat_action.geometry import TRACKABLE, Box, bounding_box
+from cvat_action.geometry import TRACKABLE, Box, box_of
 from cvat_action.identity import Mark, mark_of
 from cvat_action.job import Annotations, Wire
 
@@ -110,7 +110,7 @@ def known_from_wire(shape: Wire, kinds: dict[Kind, Kind] | None = None) -> Known
         kind=kind,
         auto=shape.get("source") == "auto",
         mark=mark_of(shape.get("score"), shape["frame"]),
-        box=bounding_box(kind[1], shape["points"]) if drawn else (0.0, 0.0, 0.0, 0.0),
+        box=box_of(shape) if drawn else (0.0, 0.0, 0.0, 0.0),
         content=content_of(shape),
         attributes=attributes_hash(_by_spec(shape)),
     )

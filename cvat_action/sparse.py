@@ -119,9 +119,9 @@ class _Flags:
         self.attributes_change: set[int] = set()
         """frames from which on a mutable attribute has another value"""
         values: dict[int, str] = {}
-        for frame in self._frames:
+        for at, frame in enumerate(self._frames):
             here = {a["spec_id"]: str(a["value"]) for a in before[frame].get("attributes") or ()}
-            if values and values | here != values:
+            if at and values | here != values:
                 self.attributes_change.add(frame)
             values |= here
 

@@ -67,8 +67,6 @@ function fail(condition: boolean, message: string): void {
     if (condition) throw new Error(message);
 }
 
-let lastClientID = 0;
-
 /** The annotations of an open job. */
 export class Annotations {
     private objects = new Map<number, Stored>();
@@ -80,6 +78,9 @@ export class Annotations {
     private saved = new Map<number, string>();
 
     private lastID = 100;
+
+    /** CVAT counts from 1 in every job that is opened. */
+    private lastClientID = 0;
 
     public constructor(
         private readonly frames: Frame[],
@@ -131,15 +132,15 @@ export class Annotations {
         } else {
             this.checkPoints(data as SerializedShape);
         }
-        lastClientID += 1;
+        this.lastClientID += 1;
         const { clientID, ...rest } = copy(data);
         if (kind === 'shape') (rest as SerializedShape).score ??= 1;
         return {
-            clientID: lastClientID,
+            clientID: this.lastClientID,
             kind,
             data: rest as Stored['data'],
             removed: false,
-            color: COLORS[lastClientID % COLORS.length],
+            color: COLORS[this.lastClientID % COLORS.length],
             lock: false,
             hidden: false,
         };
@@ -250,6 +251,12 @@ export class Annotations {
 
     public remove(clientID: number): void {
         this.objects.get(clientID)!.removed = true;
+    }
+
+    /** CVAT's "Remove annotations": the clientIDs are given again. */
+    public clear(): void {
+        this.objects.clear();
+        this.lastClientID = 0;
     }
 
     private stateOf(object: Stored, frame: number): (ObjectState & { color: string }) | null {

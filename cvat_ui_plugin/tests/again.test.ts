@@ -184,14 +184,15 @@ test('results beside those of a drawing from later on are told', async () => {
     expect(lines.join(' ')).toContain('first on frame 7');
 });
 
-test('shapes that a converted track passes over later are told', async () => {
+test('results that a converted track passes over later are replaced', async () => {
     const bench = createBench({ invoke: moving() });
     bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
     await bench.runAll(2, 9);
     await bench.runAll(2, 5, { convert: true });
     const [made] = bench.store.export().tracks;
     await bench.runOn([made.clientID!], 5, 9);
-    expect(bench.reports.at(-1)!.lines.join(' ')).toContain('Kept 4 automatic shapes');
+    expect(bench.reports.at(-1)!.lines).toContain('Replaced 4 shapes of an earlier run.');
+    expect(bench.store.export().shapes).toEqual([]);
 });
 
 test('a track that is lost at the end of a run is visible after it as before', async () => {

@@ -40,7 +40,8 @@ def job_of(case: dict[str, Any]) -> Job:
 def plan_of(case: dict[str, Any]) -> Any:
     kind = "tracks" if "shapes" in case["object"] else "shapes"
     start, target = case["start"], case["target"]
-    options = Options(start, target, convert=True, backward=target < start, replace=True)
+    how: dict[str, Any] = {"convert": True, "replace": True, "sparse": case.get("sparse")}
+    options = Options(start, target, backward=target < start, **how)
     held = json.loads(json.dumps(case["object"]))
     snapshot = take_snapshot([(kind, held)], wants_whole(options))
     return make_plan(job_of(case), snapshot, options), snapshot
@@ -137,8 +138,13 @@ def named_cases() -> Iterator[dict[str, Any]]:
         step = more.pop("step", 1)
         frames = [start + step * n for n in range(1, len(visible) + 1)]
         deleted = more.get("deleted_frames", ())
+        drawn = more.pop("by_hand", ())
         results = [
-            {"frame": f, "points": moved("rectangle", f) if v == "x" else None, "by_hand": False}
+            {
+                "frame": f,
+                "points": moved("rectangle", f) if v == "x" else None,
+                "by_hand": f in drawn,
+            }
             for f, v in zip(frames, visible, strict=True)
             if f not in deleted
         ]
@@ -168,6 +174,19 @@ def named_cases() -> Iterator[dict[str, Any]]:
         *(late, 6, "xxx-x"),
         **{"step": -1, "points": list(position["points"]) if position else box},
     )
+    thin = {"sparse": 0.97}
+    twisted = track(first, keyframe(6, moved("rectangle", 6), rotation=20.0), id=5)
+    beside = "sparse keyframes stand right beside a box that is turned"
+    yield case(beside, twisted, 0, "xxxxxxxx", **thin, by_hand=[6])
+    yield case(
+        "sparse keyframes stand right beside a turned box after the run",
+        *(twisted, 0, "xxxxx"),
+        **thin,
+    )
+    parked = [{"spec_id": MUTABLE, "value": "parked"}]
+    late = track(first, *(on(f) for f in (1, 2)), on(3, attributes=parked), on(4), id=5)
+    value = "with sparse keyframes the first value of an attribute begins where it was set"
+    yield case(value, late, 0, "xxxx", **thin)
     for why, step in (
         ("a polygon becomes a track", 1),
         ("a polygon becomes a track backwards", -1),

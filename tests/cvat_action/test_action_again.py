@@ -151,6 +151,18 @@ def test_from_a_box_that_was_turned_the_object_goes_on_in_the_box_around_it(
     assert as_turned in job.shapes
 
 
+def test_nothing_is_written_in_the_place_of_a_drawing_that_is_turned(act, cvat, job):
+    """Of two objects, so that neither takes it for its own."""
+    turned = {"frame": 12, "rotation": 45.0, "source": "manual", "id": 902}
+    job.shapes = [
+        shape("rectangle", [4.0, 20.0, 12.0, 28.0], id=900),
+        shape("rectangle", [60.0, 20.0, 68.0, 28.0], id=901),
+        shape("rectangle", [4.85, 23.5, 15.15, 24.5], **turned),
+    ]
+    assert act(*TRACK, 10, "--target-frame", 13).code == 3
+    assert [round(s["points"][0]) for s in job.shapes if s["frame"] == 12] == [5, 62]
+
+
 def test_the_box_of_a_keyframe_that_was_turned_is_upright_too(act, cvat, job, function):
     box = [10.0, 10.0, 40.0, 16.0]
     turned = keyframe(12, box, type="rectangle", rotation=90.0)

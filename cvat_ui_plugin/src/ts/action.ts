@@ -11,6 +11,7 @@ import {
     Job,
     ObjectState,
 } from './cvat';
+import { KnownNumbers } from './known';
 import { onFrame, reasonAgainstKind } from './objects';
 import { Page } from './page';
 import { nothing } from './results';
@@ -21,7 +22,16 @@ import { Successors } from './successors';
 import { Cancelled, JobClosed } from './waiting';
 
 export function createAction(core: Core, page: Page): CollectionAction {
-    const known: Known = { numbers: new Map(), successors: new Successors() };
+    // CVAT counts clientIDs from 1 whenever a job is opened, and makes a new Job of it
+    const knownOf = new WeakMap<Job, Known>();
+    const knownIn = (job: Job): Known => {
+        const known = knownOf.get(job) ?? {
+            numbers: new KnownNumbers(),
+            successors: new Successors(),
+        };
+        knownOf.set(job, known);
+        return known;
+    };
 
     class Segment2Tracker extends core.classes.BaseCollectionAction implements CollectionAction {
         /** The latest run; one that is still going on in a job that was left ends when it sees
@@ -98,6 +108,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
             }
             try {
                 const isLatest = (): boolean => this.latest === chosen;
+                const known = knownIn(chosen.job);
                 return await new Running(core, page, known, chosen, input, isLatest).go();
             } catch (error) {
                 if (error instanceof JobClosed) {

@@ -38,6 +38,11 @@ export function uprightOf({
     return [x - dx, y - dy, x + dx, y + dy];
 }
 
+/** The bounding box of a shape or keyframe, as it is turned. */
+export function boxAround(shape: { type: string; points: number[]; rotation?: number }): Box {
+    return boxOf(shape.type, uprightOf(shape));
+}
+
 function areaOf([left, top, right, bottom]: Box): number {
     return Math.max(right - left, 0) * Math.max(bottom - top, 0);
 }

@@ -118,7 +118,7 @@ export interface ActionParameter {
     type: 'number' | 'checkbox' | 'select';
     values: string[] | ((context: { instance: Job }) => string[]);
     defaultValue: string | ((context: { instance: Job }) => string);
-    /** Shown from CVAT 2.73 on; older pages pass over it. */
+    /** Shown by CVAT 2.65 and later; 2.60 passes over it. */
     tooltip?: { type: string; content: string };
 }
 

@@ -2,30 +2,18 @@
 // Shapes that earlier runs and a person have left on the frames of this run: whose they are, which
 // of them this run replaces, and which it keeps. The rules are those of docs/identity.md.
 
-import { Box, boxOf, iouOf, uprightOf } from './boxes';
-import { Collection, SerializedShape, SerializedTrack } from './cvat';
-import { freeNumber, freeRun, markOf, numberOfDrawing } from './identity';
+import { Box, boxAround, iouOf, uprightOf } from './boxes';
+import { SerializedShape } from './cvat';
+import { holesFor } from './holes';
+import { freeNumber, freeRun, markOf } from './identity';
+import { isSameKind } from './kinds';
+import { KnownNumbers } from './known';
+import { markedNumber, Numbers } from './numbers';
 import { ByHand, Source } from './objects';
-import { endsOf } from './removed';
 import { Tracked } from './track';
 
 /** Below this overlap of their boxes, two shapes are not taken for one object. */
 export const LEAST_OVERLAP = 0.3;
-
-function kindOf({
-    type,
-    label_id,
-    group,
-}: Pick<SerializedShape, 'type' | 'label_id' | 'group'>): string {
-    return `${type} ${label_id} ${group}`;
-}
-
-function markedNumber({ score, frame }: SerializedShape): number | null {
-    return markOf(score, frame)?.number ?? null;
-}
-
-/** The number of a shape of the start frame, as an object of its own. */
-type NumberOf = (shape: SerializedShape) => number;
 
 /** The shapes of a job, by frame. */
 class Shapes {
@@ -79,11 +67,11 @@ function linked(chains: Chain[], shapes: SerializedShape[]): [Chain, SerializedS
     const pairs = chains
         .flatMap((chain) =>
             shapes
-                .filter((shape) => kindOf(shape) === kindOf(chain.seed))
+                .filter((shape) => isSameKind(shape, chain.seed))
                 .map((shape) => ({
                     chain,
                     shape,
-                    overlap: iouOf(chain.box, boxOf(shape.type, shape.points)),
+                    overlap: iouOf(chain.box, boxAround(shape)),
                 })),
         )
         .filter(({ chain, shape, overlap }) => {
@@ -101,159 +89,218 @@ function linked(chains: Chain[], shapes: SerializedShape[]): [Chain, SerializedS
     return links;
 }
 
+/** What `recognise` has to know of the job and the page. */
+export interface Look {
+    start: number;
+    /** The frames of the run, in the order of tracking. */
+    order: number[];
+    /** The frame on the other side of the start frame; undefined where there is none. */
+    before: number | undefined;
+    /** Whether a shape is locked in the page, which counts as a person's word for it. */
+    isLocked: (shape: SerializedShape) => Promise<boolean>;
+    /** It is added to. */
+    known: KnownNumbers;
+    pause: () => Promise<void>;
+    random: () => number;
+}
+
+interface Claims {
+    /** By the seed. */
+    shapes: Map<SerializedShape, SerializedShape[]>;
+    /** How many objects there are that a seed may stand for, where it cannot be told for which. */
+    unclear: number;
+}
+
 /**
  * Automatic shapes that seem to belong to the seeds although no mark says so, by their seed: results
- * of an older version, and of a seed that was edited since (its number was another one). They are
- * followed from frame to frame by overlap; where a shape carries a mark, the marks tell the rest.
+ * of an older version, and of a seed that was edited or drawn anew since (its number was another one).
+ * They are followed from frame to frame by overlap; where a shape carries a mark, the marks tell the
+ * rest. `owned`: numbers of objects that have a shape on the start frame.
  */
 async function claimsOf(
     seeds: SerializedShape[],
-    start: number,
-    order: number[],
+    { start, order, before, pause }: Look,
     shapes: Shapes,
-    numberOf: NumberOf,
-    known: Set<number>,
-    pause: () => Promise<void>,
-): Promise<Map<SerializedShape, SerializedShape[]>> {
+    numbers: Numbers,
+    owned: Set<number>,
+): Promise<Claims> {
+    const kindOf = ({ type, label_id }: SerializedShape): string => `${type} ${label_id}`;
     const kinds = new Set(seeds.map(kindOf));
     const chains: Chain[] = shapes
         .on(start)
         .filter((seed) => kinds.has(kindOf(seed)))
         .map((seed) => ({
             seed,
-            box: boxOf(seed.type, seed.points),
-            decided: markedNumber(seed) !== null || shapes.numbers.has(numberOf(seed)),
+            box: boxAround(seed),
+            decided: markedNumber(seed) !== null || shapes.numbers.has(numbers.of(seed)),
             claimed: [],
         }));
+    const undecided = chains.filter(({ seed, decided }) => !decided && seed.source !== 'auto');
+    const claim = (chain: Chain, number: number): void => {
+        owned.add(number);
+        for (const frame of order) {
+            const results = shapes.of(number, frame);
+            chain.claimed.push(...results.filter(({ source }) => source === 'auto'));
+        }
+    };
     for (const frame of order) {
         const candidates = shapes.on(frame).filter((shape) => {
             const number = markedNumber(shape);
             return (
                 shape.source === 'auto' &&
                 kinds.has(kindOf(shape)) &&
-                (number === null || !known.has(number))
+                (number === null || !owned.has(number))
             );
         });
         if (!candidates.length) continue;
         await pause();
-        const present = new Set(candidates.map(kindOf));
         for (const [chain, shape] of linked(chains, candidates)) {
             const number = markedNumber(shape);
             if (number === null) {
-                chain.box = boxOf(shape.type, shape.points);
+                chain.box = boxAround(shape);
                 chain.claimed.push(shape);
             } else {
-                known.add(number);
-                for (const one of order) {
-                    const results = shapes.of(number, one);
-                    chain.claimed.push(...results.filter(({ source }) => source === 'auto'));
-                }
+                claim(chain, number);
             }
         }
         // the nearest frame that holds candidates decides, once
-        for (const chain of chains) chain.decided ||= present.has(kindOf(chain.seed));
+        for (const chain of chains) {
+            chain.decided ||= candidates.some((shape) => isSameKind(shape, chain.seed));
+        }
     }
-    return new Map(chains.map(({ seed, claimed }) => [seed, claimed]));
+    const lone = undecided.filter(({ claimed }) => !claimed.length);
+    const holes = holesFor(
+        lone.map(({ seed }) => seed),
+        shapes.on(before ?? NaN),
+        shapes.on(order[0]),
+        owned,
+        numbers,
+    );
+    for (const chain of lone) {
+        const number = holes.numbers.get(chain.seed);
+        if (number !== undefined) claim(chain, number);
+    }
+    const isAsked = lone.some(({ seed }) => seeds.includes(seed));
+    return {
+        shapes: new Map(chains.map(({ seed, claimed }) => [seed, claimed])),
+        unclear: isAsked ? holes.unclear.size : 0,
+    };
 }
 
-/**
- * Find out whose the shapes of the job are, and write it into the sources: the mark that their
- * results will carry, what a person drew of them on the frames of the run, and which shapes seem to
- * be their earlier results although nothing proves it.
- *
- * `all`: all shapes of the job; `order`: the frames of the run, in the order of tracking;
- * `isLocked`: whether a shape is locked in the page, which counts as a person's word for it;
- * `known`: numbers of objects by clientID that runs of this page have used, which is added to: so an
- * object keeps its number when its seed is edited.
- */
-export async function recognise(
-    sources: Source[],
-    all: SerializedShape[],
-    start: number,
-    order: number[],
-    isLocked: (shape: SerializedShape) => Promise<boolean>,
-    known: Map<number, number>,
-    pause: () => Promise<void>,
-    random: () => number,
-): Promise<void> {
-    const drawn = sources.filter(({ shape }) => shape !== null);
-    if (!drawn.length) return;
-    const shapes = new Shapes(all);
-    const run = freeRun(shapes.runs, random);
-    const byID = new Map(shapes.on(start).map((shape) => [shape.clientID, shape]));
-    const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
-    const numberOf: NumberOf = (shape) =>
-        markedNumber(shape) ??
-        known.get(shape.clientID!) ??
-        numberOfDrawing(shape.type, shape.frame, shape.points);
-    // what a person drew or corrected, by the number of the object and by frame
-    const drawings = new Map<number, Map<number, SerializedShape>>();
-    // what belongs to an object of the start frame needs no other owner
+/** Take over what a person drew or corrected of an object: it stays, and the run goes on from it. A
+ * shape with another label is only left as it is. */
+export function takeOwn(source: Source, own: SerializedShape[]): void {
+    const byHand = new Map(source.byHand);
+    const drawn = new Map(source.drawn);
+    const relabelled = new Set(source.relabelled);
+    for (const shape of own) {
+        byHand.set(shape.frame, byHandOf(shape));
+        if (shape.label_id === source.labelID) drawn.set(shape.frame, uprightOf(shape));
+        else relabelled.add(shape.frame);
+    }
+    Object.assign(source, { byHand, drawn, relabelled });
+}
+
+/** The shapes that a person drew or corrected, by the number of their object, and the numbers that have
+ * a shape on the start frame: what belongs to these needs no other owner. */
+export function drawingsOf(all: SerializedShape[], start: number, numbers: Numbers) {
+    const drawings = new Map<number, SerializedShape[]>();
     const owned = new Set<number>();
     for (const shape of all) {
         if (shape.source === 'auto' && shape.frame !== start) continue;
-        const number = numberOf(shape);
+        const number = numbers.of(shape);
+        const own = drawings.get(number);
         if (shape.frame === start) owned.add(number);
-        if (shape.source === 'auto') continue;
-        const frames = drawings.get(number) ?? new Map<number, SerializedShape>();
-        drawings.set(number, frames.set(shape.frame, shape));
+        else if (own) own.push(shape);
+        else drawings.set(number, [shape]);
     }
-    const claims = await claimsOf(drawn.map(seedOf), start, order, shapes, numberOf, owned, pause);
-    const taken = new Set<number>();
-    const byHand = new Map<Source, Map<number, ByHand>>();
-    for (const source of drawn) {
-        const seed = seedOf(source);
-        const number = freeNumber(numberOf(seed), taken);
-        taken.add(number);
-        known.set(source.clientID, number);
-        source.mark = { number, run };
-        source.claimed = claims.get(seed) ?? [];
-        const own = [...(drawings.get(number)?.values() ?? [])].filter(
-            ({ type, frame }) => type === source.type && frame !== start,
-        );
-        source.drawn = new Map(own.map((shape) => [shape.frame, uprightOf(shape)]));
-        byHand.set(source, new Map(own.map((shape) => [shape.frame, byHandOf(shape)])));
-        source.byHand = byHand.get(source)!;
-    }
-    // frame by frame: the page is asked for the locks of one frame at a time
-    for (const frame of order) {
-        await pause();
+    return { drawings, owned };
+}
+
+/** Keep what is locked of the results of these shapes, frame by frame: the page is asked for the locks
+ * of one frame at a time. */
+async function keepLocked(sources: Source[], shapes: Shapes, look: Look): Promise<void> {
+    const byHand = new Map(sources.map((source) => [source, new Map(source.byHand)]));
+    for (const frame of look.order) {
+        await look.pause();
         for (const [source, kept] of byHand) {
             for (const own of shapes.of(source.mark!.number, frame)) {
                 const isAutomatic = own.source === 'auto' && own.type === source.type;
-                if (isAutomatic && !kept.has(frame) && (await isLocked(own))) {
+                if (isAutomatic && !kept.has(frame) && (await look.isLocked(own))) {
                     kept.set(frame, byHandOf(own));
                 }
             }
         }
     }
+    for (const [source, kept] of byHand) source.byHand = kept;
 }
 
-/** After the user's word that what the sources claim is theirs: what a person corrected or locked of
- * it is theirs, too, and stays. `all`: all shapes of the job. */
-export async function takeClaimed(
+/** The frames of the run with shapes of a track's object that a person drew, corrected or locked. */
+async function framesInTheWay(
+    { type, labelID }: Source,
+    number: number,
+    drawn: SerializedShape[],
+    shapes: Shapes,
+    { order, isLocked }: Look,
+): Promise<number[]> {
+    const frames: number[] = [];
+    for (const frame of order) {
+        const there = [...drawn.filter((one) => one.frame === frame), ...shapes.of(number, frame)];
+        for (const own of there.filter((one) => one.type === type && one.label_id === labelID)) {
+            if (own.source === 'auto' && !(await isLocked(own))) continue;
+            frames.push(frame);
+            break;
+        }
+    }
+    return frames;
+}
+
+/**
+ * Find out whose the shapes of the job are, and write it into the sources: the mark that their
+ * results will carry, what a person drew of them on the frames of the run, and which shapes seem to
+ * be their earlier results although nothing proves it. A track has a number where a run of this page
+ * has made it of a shape. `all`: all shapes of the job.
+ *
+ * Answers how many objects without a shape on the start frame may be meant by a new drawing there.
+ */
+export async function recognise(
     sources: Source[],
     all: SerializedShape[],
-    start: number,
-    isLocked: (shape: SerializedShape) => Promise<boolean>,
-): Promise<void> {
-    for (const source of sources) {
-        const numbers = new Set(source.claimed.map(markedNumber));
-        numbers.delete(null);
-        const claimed = new Set(source.claimed);
-        const byHand = new Map(source.byHand);
-        const drawn = new Map(source.drawn);
-        for (const shape of all) {
-            const { frame, type } = shape;
-            if (frame === start || type !== source.type || byHand.has(frame)) continue;
-            if (shape.source !== 'auto' && numbers.has(markedNumber(shape))) {
-                drawn.set(frame, uprightOf(shape));
-            } else if (!claimed.has(shape) || !(await isLocked(shape))) continue;
-            byHand.set(frame, byHandOf(shape));
-        }
-        source.byHand = byHand;
-        source.drawn = drawn;
+    look: Look,
+): Promise<number> {
+    const { start, known } = look;
+    const shapes = new Shapes(all);
+    const numbers = new Numbers(all, known);
+    const run = freeRun(shapes.runs, look.random);
+    const byID = new Map(shapes.on(start).map((shape) => [shape.clientID, shape]));
+    const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
+    const { drawings, owned } = drawingsOf(all, start, numbers);
+    const ofShapes = sources.filter(({ shape }) => shape !== null);
+    const claims = await claimsOf(ofShapes.map(seedOf), look, shapes, numbers, owned);
+    const taken = new Set<number>();
+    for (const source of ofShapes) {
+        const seed = seedOf(source);
+        const number = freeNumber(numbers.of(seed), taken);
+        taken.add(number);
+        known.keepShape(seed, number);
+        source.mark = { number, run };
+        source.claimed = claims.shapes.get(seed) ?? [];
+        const own = drawings.get(number) ?? [];
+        takeOwn(
+            source,
+            own.filter(({ type }) => type === source.type),
+        );
     }
+    for (const source of sources) {
+        const number = source.track && known.ofTrack(source.track);
+        if (number === null || taken.has(number)) continue;
+        taken.add(number);
+        source.mark = { number, run };
+        const drawn = drawings.get(number) ?? [];
+        source.inTheWay = await framesInTheWay(source, number, drawn, shapes, look);
+    }
+    await keepLocked(ofShapes, shapes, look);
+    return claims.unclear;
 }
 
 export function byHandOf(shape: SerializedShape): ByHand {
@@ -302,117 +349,18 @@ export function takenOver(
 }
 
 /** The shapes of an object that stay on other frames than `frames`, where it is converted to a track on
- * these. `shapes`: all shapes of the job; `known`: numbers of objects by clientID. */
+ * these. `shapes`: all shapes of the job; `numbers`: of these. */
 export function leftAsShapes(
-    { mark, clientID }: Source,
+    { mark, clientID, labelID }: Source,
     frames: ReadonlySet<number>,
     shapes: SerializedShape[],
-    known: ReadonlyMap<number, number>,
+    numbers: Numbers,
 ): SerializedShape[] {
-    return shapes.filter((shape) => {
-        const number =
-            markedNumber(shape) ??
-            known.get(shape.clientID!) ??
-            numberOfDrawing(shape.type, shape.frame, shape.points);
-        return number === mark?.number && shape.clientID !== clientID && !frames.has(shape.frame);
-    });
-}
-
-/** From this overlap of their boxes on, what a person drew and what was tracked are one object. */
-const SAME_PLACE = 0.5;
-
-function kindOfResults({ source }: Tracked): string {
-    const { group } = source.shape ?? source.track!;
-    return kindOf({ type: source.type, label_id: source.labelID, group });
-}
-
-/** A shape that a person drew, and that no mark ties to an object. */
-function isDrawn(shape: SerializedShape): boolean {
-    return shape.source !== 'auto' && markedNumber(shape) === null;
-}
-
-/** Mark the results of these objects in whose place a person drew a shape of the same label, type and
- * group. `shapes`: all shapes of the job. */
-export function passDrawn(objects: Tracked[], shapes: SerializedShape[]): void {
-    const drawn = new Map<string, SerializedShape[]>();
-    for (const shape of shapes.filter(isDrawn)) {
-        const key = `${shape.frame} ${kindOf(shape)}`;
-        drawn.set(key, [...(drawn.get(key) ?? []), shape]);
-    }
-    for (const object of objects) {
-        const kind = kindOfResults(object);
-        for (const result of object.results) {
-            const { frame, points, byHand } = result;
-            const there = drawn.get(`${frame} ${kind}`);
-            if (!there || !points || byHand) continue;
-            const box = boxOf(object.source.type, points);
-            result.inPlace = there.some(
-                (shape) => iouOf(box, boxOf(shape.type, shape.points)) >= SAME_PLACE,
-            );
-        }
-    }
-}
-
-/** What lies where this run has written a result of the same label, type and group. */
-export interface Beside {
-    kind: 'automatic shape' | 'drawn shape' | 'track';
-    /** The first one. */
-    frame: number;
-}
-
-/** What lies where this run has written results of the same label, type and group, and is not known
- * to be of another object of the start frame: nobody can tell whether it is of the same object, so
- * it stays. `start`: the frame. */
-export function besideResults(
-    objects: Tracked[],
-    { shapes, tracks }: Pick<Collection, 'shapes' | 'tracks'>,
-    start: number,
-): Beside[] {
-    const written = new Map<string, { box: Box; byHand: boolean }[]>();
-    for (const object of objects) {
-        const kind = kindOfResults(object);
-        for (const { frame, points, byHand, inPlace } of object.results) {
-            if (!points || inPlace) continue;
-            const key = `${frame} ${kind}`;
-            const one = { box: boxOf(object.source.type, points), byHand };
-            written.set(key, [...(written.get(key) ?? []), one]);
-        }
-    }
-    const others = new Set(
-        shapes
-            .filter(({ frame }) => frame === start)
-            .map((one) => markedNumber(one) ?? numberOfDrawing(one.type, one.frame, one.points)),
+    return shapes.filter(
+        (shape) =>
+            numbers.of(shape) === mark?.number &&
+            shape.label_id === labelID &&
+            shape.clientID !== clientID &&
+            !frames.has(shape.frame),
     );
-    for (const { source } of objects) if (source.mark) others.add(source.mark.number);
-    const found: Beside[] = [];
-    for (const shape of shapes) {
-        const there = written.get(`${shape.frame} ${kindOf(shape)}`);
-        const drawn = isDrawn(shape);
-        if (!there || (!drawn && shape.source !== 'auto')) continue;
-        if (others.has(markedNumber(shape) ?? 0)) continue;
-        const box = boxOf(shape.type, shape.points);
-        const least = drawn ? SAME_PLACE : LEAST_OVERLAP;
-        if (there.some((one) => !(drawn && one.byHand) && iouOf(one.box, box) >= least)) {
-            found.push({ kind: drawn ? 'drawn shape' : 'automatic shape', frame: shape.frame });
-        }
-    }
-    const own = new Set(objects.map(({ source }) => source.clientID));
-    for (const track of tracks) {
-        if (own.has(track.clientID!) || isVisibleOn(track, start)) continue;
-        const { label_id, group } = track;
-        const doubled = track.shapes.filter(({ type, frame, points, outside }) => {
-            const there = written.get(`${frame} ${kindOf({ type, label_id, group })}`);
-            if (!there || outside) return false;
-            const box = boxOf(type, points);
-            return there.some((one) => iouOf(one.box, box) >= SAME_PLACE);
-        });
-        if (doubled.length) found.push({ kind: 'track', frame: endsOf(doubled)[0] });
-    }
-    return found;
-}
-
-/** Whether a track is visible on a frame. */
-function isVisibleOn({ shapes }: SerializedTrack, frame: number): boolean {
-    const before = shapes.filter((keyframe) => keyframe.frame <= frame);
-    return before.length > 0 && !before.reduce((a, b) => (a.frame > b.frame ? a : b)).outside;
 }

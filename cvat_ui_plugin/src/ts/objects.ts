@@ -6,6 +6,9 @@ import { Mark } from './identity';
 
 export const SHAPE_TYPES: readonly string[] = ['mask', 'polygon', 'rectangle'];
 
+/** Frames are named up to this many; the command line names as many. */
+export const FRAMES_LISTED = 10;
+
 /** What a person made of an object on one frame. */
 export interface ByHand {
     /** null: it is not visible there. */
@@ -25,12 +28,17 @@ export interface Source {
     zOrder: number;
     shape: SerializedShape | null;
     track: SerializedTrack | null;
-    /** What its results carry in their scores; null for a track. */
+    /** What its results carry in their scores; null for a track that no run of this page has made of a
+     * shape. */
     mark: Mark | null;
     /** What a person made of it on frames of the run: it stays, and the run goes on from it. */
     byHand: ReadonlyMap<number, ByHand>;
     /** What a person drew of it on any frame but the one it is tracked from, visible. */
     drawn: ReadonlyMap<number, number[]>;
+    /** Frames with a shape of it to which a person gave another label: it stays as it is. */
+    relabelled: ReadonlySet<number>;
+    /** Of a track: frames of the run with shapes of the same object that a person made. */
+    inTheWay: number[];
     /** Of a track: frames of the run whose keyframe a person deleted. Nothing is written there. */
     removed: ReadonlySet<number>;
     /** Automatic shapes that seem to be its earlier results, without proof; none where the user keeps
@@ -42,6 +50,16 @@ export interface Source {
 export const ALL_BY_HAND =
     'it has a keyframe that a person made, or an older version, on every frame of the run; delete ' +
     'those that are to be tracked again';
+
+/** Why a track is left alone that would double what a person made of it as shapes. */
+export function shapesInTheWay(frames: number[]): string {
+    const more = frames.length > FRAMES_LISTED ? ' …' : '';
+    return (
+        'a person made or locked shapes of the same object, on frame ' +
+        `${frames.slice(0, FRAMES_LISTED).join(', ')}${more}; delete these, or undo the conversion ` +
+        'and convert from the first frame to the last'
+    );
+}
 
 export interface LeftOut {
     name: string;
@@ -126,6 +144,8 @@ export function sourcesOf(
                 mark: null,
                 byHand: new Map(),
                 drawn: new Map(),
+                relabelled: new Set(),
+                inTheWay: [],
                 removed: new Set(),
                 claimed: [],
             });

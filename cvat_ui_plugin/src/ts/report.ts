@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What the user is told at the end of a run.
 
-import { Beside } from './earlier';
-import { LeftOut } from './objects';
+import { Beside } from './beside';
+import { FRAMES_LISTED, LeftOut } from './objects';
 import { FrameResult, Run, Tracked } from './track';
 
 export interface Report {
@@ -32,8 +32,6 @@ export interface Told {
 }
 
 const LISTED = 5;
-/** Deleted keyframes are named up to this many; the command line names as many. */
-const FRAMES_LISTED = 10;
 /** Frames to look at have less confidence than this; where none has, the least certain is named. */
 const CERTAIN = 0.8;
 /** Neighbouring frames are wrong together: one of them is enough to look at. */
@@ -122,9 +120,17 @@ function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
         });
     const kept = where(({ byHand }) => byHand);
     const inPlace = where((result) => result.inPlace);
+    const relabelled = tracked.flatMap((object) => {
+        const frames = object.results.filter(({ frame }) => object.source.relabelled.has(frame));
+        const list = listed(frames.map(({ frame }) => String(frame)));
+        return frames.length ? [`${names.get(object)} on ${list}`] : [];
+    });
     return [
         ...(kept.length
             ? [`Kept as a person made it, and tracked on from there: ${listed(kept)}.`]
+            : []),
+        ...(relabelled.length
+            ? [`Kept with the other label that a person gave it: ${listed(relabelled)}.`]
             : []),
         ...(inPlace.length
             ? [

@@ -174,7 +174,9 @@ export function trackBefore(
     const isNew = !source.track;
     if (isNew && !(convertPolygons && source.type === 'polygon')) return null;
     const drawn = isNew
-        ? results.flatMap(({ frame }) => source.byHand.get(frame)?.shape ?? [])
+        ? results
+              .flatMap(({ frame }) => source.byHand.get(frame)?.shape ?? [])
+              .filter((shape) => shape.label_id === source.labelID)
         : [];
     const label = labels.find(({ id }) => id === source.labelID);
     const track = source.track ?? shapeToTrack(source.shape!, drawn, label);

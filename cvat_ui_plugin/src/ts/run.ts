@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One run of the action, from what the user has chosen to what CVAT is handed.
 
+import { Beside, besideResults, passDrawn } from './beside';
 import {
     ActionInput,
     ActionOutput,
@@ -11,18 +12,12 @@ import {
     Model,
     SerializedShape,
 } from './cvat';
-import {
-    Beside,
-    besideResults,
-    leftAsShapes,
-    passDrawn,
-    recognise,
-    replacedShapes,
-    takeClaimed,
-} from './earlier';
+import { leftAsShapes, Look, recognise, replacedShapes } from './earlier';
 import { clampTarget, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
-import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, Source, sourcesOf } from './objects';
+import { KnownNumbers } from './known';
+import { Numbers } from './numbers';
+import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, shapesInTheWay, Source, sourcesOf } from './objects';
 import { Page } from './page';
 import { endsOf, removedKeyframes } from './removed';
 import { adviceOf, notAdded, Report, reportOf, Told } from './report';
@@ -32,6 +27,7 @@ import { Settings } from './settings';
 import { drawnKeyframes, keyframesByHand } from './signature';
 import { countedSparse, Sparse, sparseTracks } from './sparse';
 import { Successors } from './successors';
+import { takeClaimed } from './takeover';
 import { Run, track, Tracked } from './track';
 import { Cancelled, JobClosed, within } from './waiting';
 
@@ -57,10 +53,9 @@ export interface Chosen {
     afterwards: (() => Promise<void>) | null;
 }
 
-/** What the runs of a page know of earlier ones. */
+/** What the runs of an open job know of earlier ones. */
 export interface Known {
-    /** Numbers of objects (docs/identity.md) that were used, by clientID. */
-    numbers: Map<number, number>;
+    numbers: KnownNumbers;
     successors: Successors;
 }
 
@@ -158,7 +153,7 @@ export class Running {
         const states = await this.soon(job.annotations.get(number, false, []), shown);
         const before = await this.soon(job.annotations.export(), shown);
         const { sources: found, leftOut } = sourcesOf(
-            this.known.successors.replace(this.input.collection, states, before),
+            this.known.successors.replace(this.input.collection, before),
             states,
             tracker.supportedShapeTypes ?? SHAPE_TYPES,
         );
@@ -175,22 +170,51 @@ export class Running {
         }
         this.input.onProgress('Looking at the results of earlier runs', 0);
         await this.recognise(found, before.shapes, route);
-        const isDrawn = ({ track: own, byHand }: Source): boolean =>
-            own !== null && route.frames.every((frame) => byHand.has(frame.number));
-        const sources = found.filter((source) => !isDrawn(source));
-        for (const { name } of found.filter(isDrawn)) leftOut.push({ name, reason: ALL_BY_HAND });
+        const reasonAgainst = ({ track: own, byHand, inTheWay }: Source): string | null => {
+            if (inTheWay.length) return shapesInTheWay(inTheWay);
+            const isDrawn = own && route.frames.every((frame) => byHand.has(frame.number));
+            return isDrawn ? ALL_BY_HAND : null;
+        };
+        const sources = found.filter((source) => reasonAgainst(source) === null);
+        for (const source of found) {
+            const reason = reasonAgainst(source);
+            if (reason !== null) leftOut.push({ name: source.name, reason });
+        }
         checkAny(sources, leftOut, number);
         const claiming = sources.filter(({ claimed }) => claimed.length);
         if (claiming.length && (await this.askAbout(claiming))) {
-            await takeClaimed(claiming, before.shapes, number, isLockedIn(job));
+            await takeClaimed(sources, before.shapes, this.look(route));
             for (const source of claiming) source.drawn = await undeleted(job, source.drawn);
         } else {
             for (const source of claiming) source.claimed = [];
         }
+        for (const source of sources) this.passRelabelled(source);
         this.mayGoOn();
         await this.findRemoved(sources, route);
         this.mayGoOn();
         return { tracker, sources, leftOut, route, before };
+    }
+
+    /** What has to be known to tell whose a shape is. */
+    private look({ frames, timeline }: Route): Look {
+        const { job, page } = this;
+        const start = this.start.number;
+        const order = frames.map(({ number }) => number);
+        const place = timeline.indexOf(start);
+        const beside = [timeline[place - 1], timeline[place + 1]];
+        let looked = 0;
+        const pause = async (): Promise<void> => {
+            looked += 1;
+            if (looked % LOOKED_AT_ONCE) return;
+            await page.breathe();
+            this.mayGoOn();
+        };
+        return {
+            ...{ start, order, pause, random: page.random },
+            before: beside.find((frame) => frame !== order[0]),
+            isLocked: isLockedIn(job),
+            known: this.known.numbers,
+        };
     }
 
     /** Find out what earlier runs and persons made of the sources, and write it into them. */
@@ -199,34 +223,31 @@ export class Running {
         shapes: SerializedShape[],
         route: Route,
     ): Promise<void> {
-        const { job, page, start } = this;
-        const order = route.frames.map(({ number }) => number);
-        let looked = 0;
-        const pause = async (): Promise<void> => {
-            looked += 1;
-            if (looked % LOOKED_AT_ONCE) return;
-            await page.breathe();
-            this.mayGoOn();
-        };
-        const isLocked = isLockedIn(job);
-        const { numbers } = this.known;
-        await recognise(
-            sources,
-            shapes,
-            start.number,
-            order,
-            isLocked,
-            numbers,
-            pause,
-            page.random,
-        );
+        const { job, start } = this;
+        const look = this.look(route);
+        const unclear = await recognise(sources, shapes, look);
+        if (unclear) {
+            this.hints.push(
+                `Objects with results on frame ${look.order[0]} have no shape on frame ` +
+                    `${start.number}. If a new drawing is one of them, delete its wrong results.`,
+            );
+        }
         for (const source of sources) {
             if (source.track) {
-                source.byHand = keyframesByHand(source.track, order, route.deleted);
+                source.byHand = keyframesByHand(source.track, look.order, route.deleted);
                 source.drawn = drawnKeyframes(source.track, start.number);
             }
             source.drawn = await this.soon(undeleted(job, source.drawn), 'list the drawn frames');
         }
+    }
+
+    /** A track has one label: shapes with another one are no part of it, and do not stop it. */
+    private passRelabelled(source: Source): void {
+        if (!this.becomesTrack(source)) return;
+        const own = [...source.byHand].filter(
+            ([, { shape }]) => shape === null || shape.label_id === source.labelID,
+        );
+        source.byHand = new Map(own);
     }
 
     /** Whether shapes that only seem to be earlier results of these objects are replaced. */
@@ -340,7 +361,7 @@ export class Running {
     }
 
     /** Bring the run up to what the job holds now; what stands around its results there. */
-    private async around(run: Run, { before }: Plan): Promise<Around> {
+    private async around(run: Run, { before, route }: Plan): Promise<Around> {
         let now = before;
         try {
             now = await this.job.annotations.export();
@@ -351,18 +372,15 @@ export class Running {
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
             const { tracks } = now;
-            const beside = besideResults(run.objects, { shapes: rest, tracks }, this.start.number);
-            for (const { source, results } of this.chosen.convert ? run.objects : []) {
-                if (source.type !== 'polygon' || !source.shape) continue;
-                const frames = new Set(results.map(({ frame }) => frame));
-                const left = leftAsShapes(source, frames, now.shapes, this.known.numbers);
-                if (!left.length) continue;
-                const [first, last] = endsOf([source.shape, ...results, ...left]);
-                this.hints.push(
-                    `${source.name} is a track now on the frames of this run, and stays a ` +
-                        `polygon shape on ${left.length} other frames. To have one track, undo ` +
-                        `this run, then convert from frame ${first} to frame ${last}.`,
-                );
+            const numbers = new Numbers(now.shapes, this.known.numbers);
+            const beside = besideResults(
+                run.objects,
+                { shapes: rest, tracks },
+                this.start.number,
+                numbers,
+            );
+            for (const object of this.chosen.convert ? run.objects : []) {
+                this.tellLeft(object, run, now.shapes, numbers, route);
             }
             return { replaced, beside, former: idsOf(now) };
         } catch (error) {
@@ -373,6 +391,28 @@ export class Running {
             );
             return { replaced: [], beside: [], former: idsOf(now) };
         }
+    }
+
+    /** Say where an object that was converted stays a shape, unless the run only stopped early: then
+     * the message says how to go on. */
+    private tellLeft(
+        { source, results }: Tracked,
+        { stop }: Run,
+        shapes: SerializedShape[],
+        numbers: Numbers,
+        route: Route,
+    ): void {
+        if (source.type !== 'polygon' || !source.shape) return;
+        const done = new Set(results.map(({ frame }) => frame));
+        const left = leftAsShapes(source, done, shapes, numbers);
+        const toCome = new Set(stop?.cancelled === false ? route.frames.map((f) => f.number) : []);
+        if (left.every((shape) => shape.source === 'auto' && toCome.has(shape.frame))) return;
+        const [first, last] = endsOf([source.shape, ...results, ...left]);
+        this.hints.push(
+            `${source.name} is a track now on the frames of this run, and stays a ` +
+                `polygon shape on ${left.length} other frames. To have one track, undo ` +
+                `this run, then convert from frame ${first} to frame ${last}.`,
+        );
     }
 
     private async finish(
@@ -414,6 +454,20 @@ export class Running {
         return outcome;
     }
 
+    /** Keep the numbers of objects that are tracks now, for shapes of theirs are left on other frames,
+     * and those that were taken over. */
+    private keepNumbers({ objects }: Run, { deleted }: ActionOutput): void {
+        const { numbers, successors } = this.known;
+        const replaced = new Set(deleted.shapes.map(({ clientID }) => clientID));
+        for (const { source } of objects.filter(({ results }) => results.length)) {
+            const { mark, shape, type } = source;
+            const clientID = successors.latest(source.clientID);
+            if (!mark) continue;
+            if (clientID !== source.clientID) numbers.keepTrack(clientID, type, mark.number);
+            else if (shape) numbers.keepShape(shape, mark.number, replaced);
+        }
+    }
+
     /** What the user is told when CVAT is done with the results: every run ends with a message. */
     private async reportAfter(
         told: Omit<Told, 'nameOn'>,
@@ -423,6 +477,7 @@ export class Running {
         const { successors } = this.known;
         try {
             const nameOn = await successors.learn(this.job, told.start, told.run, outcome, former);
+            if (nameOn) this.keepNumbers(told.run, outcome);
             return nameOn ? await reportOf({ ...told, nameOn }) : notAdded();
         } catch (error) {
             const unseen =

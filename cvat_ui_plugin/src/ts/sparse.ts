@@ -20,13 +20,12 @@ function holdingOn(keyframes: SerializedKeyframe[], frame: number): SerializedKe
 function attributeChanges(keyframes: SerializedKeyframe[]): Set<number> {
     const changes = new Set<number>();
     const values = new Map<number, string>();
-    for (const { frame, attributes } of keyframes) {
-        const isFirst = !values.size;
+    keyframes.forEach(({ frame, attributes }, index) => {
         for (const { spec_id, value } of attributes) {
-            if (!isFirst && values.get(spec_id) !== value) changes.add(frame);
+            if (index > 0 && values.get(spec_id) !== value) changes.add(frame);
             values.set(spec_id, value);
         }
-    }
+    });
     return changes;
 }
 
@@ -84,11 +83,17 @@ async function thinned(
         timeline.find((frame) => frame > tracked[tracked.length - 1]),
     ];
     for (const frame of beside) if (frame !== undefined && before.has(frame)) still.add(frame);
+    // CVAT turns a box step by step up to a keyframe that is turned, so each has one beside it
+    const turned = timeline.flatMap((frame, index) =>
+        still.has(frame) && before.get(frame)?.rotation
+            ? [timeline[index - 1], timeline[index + 1]]
+            : [],
+    );
 
     const frames = [...new Set([...tracked, ...still])].sort((a, b) => a - b);
     const isVisible = (frame: number): boolean =>
         still.has(frame) ? before.get(frame)?.outside === false : own.get(frame)!.points !== null;
-    const changes = attributeChanges(keyframes);
+    const forced = new Set([...attributeChanges(keyframes), ...turned]);
     const points = new Map<number, readonly number[]>();
     for (const run of runsOf(frames.filter(isVisible), timeline)) {
         if (run.every((frame) => still.has(frame))) continue;
@@ -100,7 +105,7 @@ async function thinned(
                 return [frame, { points: here, fixed, occluded, zOrder }];
             }),
         );
-        const chosen = await sparseKeyframes(source.type, positions, iou, size, changes, pause);
+        const chosen = await sparseKeyframes(source.type, positions, iou, size, forced, pause);
         for (const [frame, written] of chosen) if (!still.has(frame)) points.set(frame, written);
     }
     return points;

@@ -37,21 +37,24 @@ function stateAt(
 export class Successors {
     private readonly next = new Map<number, number>();
 
-    private latest(clientID: number | undefined): number | undefined {
+    /** What stands in the place of an object now; the object itself where nothing does. */
+    public latest(clientID: number): number {
         let id = clientID;
-        while (id !== undefined && this.next.has(id)) id = this.next.get(id);
+        for (let next = this.next.get(id); next !== undefined; next = this.next.get(id)) id = next;
         return id;
     }
 
     /** The collection with what stands in the place of objects that are gone. `job`: all objects. */
-    public replace(collection: Collection, states: ObjectState[], job: Collection): Collection {
-        const there = new Set(states.map(({ clientID }) => clientID));
+    public replace(collection: Collection, job: Collection): Collection {
+        const there = new Set<number | undefined>(
+            [...job.shapes, ...job.tracks].map(({ clientID }) => clientID),
+        );
         const gone = ({ clientID }: { clientID?: number }): boolean =>
-            !there.has(clientID ?? null) && this.latest(clientID) !== clientID;
-        const ids = new Set(
+            !there.has(clientID) && this.next.has(clientID ?? -1);
+        const ids = new Set<number | undefined>(
             [...collection.shapes, ...collection.tracks]
                 .filter(gone)
-                .map(({ clientID }) => this.latest(clientID)),
+                .map(({ clientID }) => this.latest(clientID!)),
         );
         const isNext = ({ clientID }: { clientID?: number }): boolean => ids.has(clientID);
         return {
@@ -98,6 +101,8 @@ export class Successors {
             const newTracks = onStart.filter(isNew);
             for (const object of objects) {
                 const { clientID, points } = object.source;
+                // it was there when the run began: what is known is of before "Remove annotations"
+                this.next.delete(clientID);
                 if (!removed.has(clientID) || ids.has(clientID)) continue;
                 const state = stateAt(newTracks, object, 'track', points);
                 if (state?.clientID) this.next.set(clientID, state.clientID);

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+// What lies in the place of the results of a run: drawings, in whose place nothing is written, and what
+// may be of the same objects and is told. The rules are those of docs/identity.md.
+
+import { Box, boxAround, boxOf, iouOf } from './boxes';
+import { Collection, SerializedShape, SerializedTrack } from './cvat';
+import { LEAST_OVERLAP } from './earlier';
+import { isSameKind, Kind } from './kinds';
+import { markedNumber, Numbers } from './numbers';
+import { endsOf } from './removed';
+import { Tracked } from './track';
+
+/** From this overlap of their boxes on, what a person drew and what was tracked are one object. */
+const SAME_PLACE = 0.5;
+
+function kindOfResults({ source: { type, labelID, shape, track } }: Tracked): Kind {
+    const { group, source } = shape ?? track!;
+    return { type, label_id: labelID, group, source };
+}
+
+/** A shape that a person drew, and that no mark ties to an object. */
+function isDrawn(shape: SerializedShape): boolean {
+    return shape.source !== 'auto' && markedNumber(shape) === null;
+}
+
+/** Mark the results of these objects in whose place a person drew a shape of the same kind. `shapes`:
+ * all shapes of the job. */
+export function passDrawn(objects: Tracked[], shapes: SerializedShape[]): void {
+    const drawn = new Map<number, SerializedShape[]>();
+    for (const shape of shapes.filter(isDrawn)) {
+        drawn.set(shape.frame, [...(drawn.get(shape.frame) ?? []), shape]);
+    }
+    for (const object of objects) {
+        const kind = kindOfResults(object);
+        for (const result of object.results) {
+            const { frame, points, byHand } = result;
+            const there = drawn.get(frame);
+            if (!there || !points || byHand) continue;
+            const box = boxOf(object.source.type, points);
+            result.inPlace = there.some(
+                (shape) => isSameKind(shape, kind) && iouOf(box, boxAround(shape)) >= SAME_PLACE,
+            );
+        }
+    }
+}
+
+/** What lies where this run has written a result of the same kind. */
+export interface Beside {
+    kind: 'automatic shape' | 'drawn shape' | 'track';
+    /** The first one. */
+    frame: number;
+}
+
+/** Where a run has a result of an object. */
+interface Place {
+    kind: Kind;
+    box: Box;
+    byHand: boolean;
+}
+
+function placesOf(objects: Tracked[]): Map<number, Place[]> {
+    const places = new Map<number, Place[]>();
+    for (const object of objects) {
+        const kind = kindOfResults(object);
+        for (const { frame, points, byHand, inPlace } of object.results) {
+            if (!points || inPlace) continue;
+            const place = { kind, box: boxOf(object.source.type, points), byHand };
+            places.set(frame, [...(places.get(frame) ?? []), place]);
+        }
+    }
+    return places;
+}
+
+/** The numbers of objects that a person drew where this run has results of their kind, but none in their
+ * place: they are others. */
+function drawnElsewhere(
+    places: ReadonlyMap<number, Place[]>,
+    shapes: SerializedShape[],
+    numbers: Numbers,
+): number[] {
+    const elsewhere = new Set<number>();
+    const here = new Set<number>();
+    for (const shape of shapes) {
+        if (shape.source === 'auto') continue;
+        const there = (places.get(shape.frame) ?? []).filter(({ kind }) => isSameKind(shape, kind));
+        if (!there.length) continue;
+        const box = boxAround(shape);
+        const isHere = there.some((place) => iouOf(place.box, box) >= SAME_PLACE);
+        (isHere ? here : elsewhere).add(numbers.of(shape));
+    }
+    return [...elsewhere].filter((number) => !here.has(number));
+}
+
+/** What lies where this run has written results of the same kind, and is not known to be of another
+ * object: nobody can tell whether it is of the same one, so it stays. `start`: the frame; `numbers`: of
+ * the shapes. */
+export function besideResults(
+    objects: Tracked[],
+    { shapes, tracks }: Pick<Collection, 'shapes' | 'tracks'>,
+    start: number,
+    numbers: Numbers,
+): Beside[] {
+    const places = placesOf(objects);
+    const others = new Set([
+        ...shapes.filter(({ frame }) => frame === start).map((shape) => numbers.of(shape)),
+        ...drawnElsewhere(places, shapes, numbers),
+        ...objects.flatMap(({ source }) => source.mark?.number ?? []),
+    ]);
+    const found: Beside[] = [];
+    for (const shape of shapes) {
+        const there = (places.get(shape.frame) ?? []).filter(({ kind }) => isSameKind(shape, kind));
+        const drawn = isDrawn(shape);
+        if (!there.length || (!drawn && shape.source !== 'auto')) continue;
+        if (others.has(markedNumber(shape) ?? 0)) continue;
+        const box = boxAround(shape);
+        const least = drawn ? SAME_PLACE : LEAST_OVERLAP;
+        if (there.some((one) => !(drawn && one.byHand) && iouOf(one.box, box) >= least)) {
+            found.push({ kind: drawn ? 'drawn shape' : 'automatic shape', frame: shape.frame });
+        }
+    }
+    return [...found, ...tracksBeside(objects, places, tracks, start)];
+}
+
+/** Tracks that begin after the start frame in the place of results. */
+function tracksBeside(
+    objects: Tracked[],
+    places: ReadonlyMap<number, Place[]>,
+    tracks: SerializedTrack[],
+    start: number,
+): Beside[] {
+    const own = new Set(objects.map(({ source }) => source.clientID));
+    return tracks.flatMap((track) => {
+        if (own.has(track.clientID!) || isVisibleOn(track, start)) return [];
+        const { label_id, group, source } = track;
+        const doubled = track.shapes.filter((keyframe) => {
+            if (keyframe.outside) return false;
+            const kind = { type: keyframe.type, label_id, group, source };
+            const box = boxAround(keyframe);
+            return (places.get(keyframe.frame) ?? []).some(
+                (one) => isSameKind(one.kind, kind) && iouOf(one.box, box) >= SAME_PLACE,
+            );
+        });
+        return doubled.length ? [{ kind: 'track', frame: endsOf(doubled)[0] }] : [];
+    });
+}
+
+/** Whether a track is visible on a frame. */
+function isVisibleOn({ shapes }: SerializedTrack, frame: number): boolean {
+    const before = shapes.filter((keyframe) => keyframe.frame <= frame);
+    return before.length > 0 && !before.reduce((a, b) => (a.frame > b.frame ? a : b)).outside;
+}

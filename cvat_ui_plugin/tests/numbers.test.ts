@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+// Which object a shape is of, where neither a mark nor the drawing alone tells it.
+
+import { expect, test } from 'vitest';
+import { SerializedShape } from '../src/ts/cvat';
+import { createJob, shape, StandInJob } from '../standin/core';
+import { Bench, createBench, framesFrom, LABELS, moving, shifted } from './bench';
+
+const SQUARE = [10, 10, 30, 10, 30, 30, 10, 30];
+const BELOW = [10, 50, 30, 50, 30, 70, 10, 70];
+const BOX = [10, 10, 50, 50];
+
+/** Frame, source, top edge and label of every shape, in order. */
+function shapesOf(job: StandInJob): string[] {
+    return job.annotations.store
+        .export()
+        .shapes.map(({ frame, source, points, label_id }) =>
+            [frame, source, points[1], label_id].join(' '),
+        )
+        .sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
+}
+
+function saved(bench: Bench): SerializedShape[] {
+    const { shapes } = bench.store.export();
+    return shapes.sort((a, b) => a.frame - b.frame).map(({ clientID: _, ...rest }) => rest);
+}
+
+async function runIn(
+    { core, action }: Bench,
+    job: StandInJob,
+    clientID: number,
+    [frame, target]: [number, number],
+): Promise<void> {
+    const parameters = {
+        'Target frame': `${target}`,
+        'Convert polygon shapes to tracks': 'false',
+        'Track backwards': 'false',
+    };
+    const states = await job.annotations.get(frame, false, []);
+    const own = states.filter((state) => state.clientID === clientID);
+    const no = (): boolean => false;
+    await core.actions.call(job, action, parameters, frame, own, () => {}, no);
+}
+
+test('in the next job nothing is known of the objects of the last one', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.answer = true;
+    const [first] = bench.store.import({ shapes: [shape('polygon', 5, SQUARE)] });
+    await bench.runOn([first], 5, 10);
+    const [second] = bench.store.import({ shapes: [shape('polygon', 0, BELOW)] });
+    await bench.runOn([second], 0, 10);
+    // opened again without a reload of the page: clientIDs begin with 1, in the order of the frames
+    const opened = createJob({ frames: framesFrom(0, 20), labels: LABELS });
+    const [again] = opened.annotations.store.import({ shapes: saved(bench) });
+    expect(again).toBe(first);
+    const before = shapesOf(opened);
+    await runIn(bench, opened, again, [0, 10]);
+    expect(shapesOf(opened)).toEqual(before);
+    expect(bench.asked).toEqual([]);
+});
+
+test('after "Remove annotations" nothing is known of the objects that were there', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.answer = true;
+    const [first] = bench.store.import({ shapes: [shape('polygon', 5, SQUARE)] });
+    await bench.runOn([first], 5, 10);
+    const shapes = saved(bench);
+    bench.store.clear();
+    const [other] = bench.store.import({ shapes: [shape('polygon', 0, BELOW), ...shapes] });
+    expect(other).toBe(first);
+    const before = shapesOf(bench.job);
+    await bench.runOn([other], 0, 4);
+    await bench.runOn([other], 0, 10);
+    const after = shapesOf(bench.job);
+    expect(after.filter((one) => before.includes(one))).toEqual(before);
+    expect(after).toHaveLength(before.length + 10);
+    expect(bench.asked).toEqual([]);
+});
+
+test('after "Remove annotations" no object stands in the place of one that was there', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 6, { convert: true });
+    const former = bench.store.export().tracks[0].clientID!;
+    bench.store.clear();
+    const hidden = [0, 1].map((frame) => ({
+        ...{ type: 'polygon', frame, points: SQUARE, occluded: false, outside: frame === 1 },
+        ...{ z_order: 0, rotation: 0, attributes: [] },
+    }));
+    const track = { label_id: 1, frame: 0, group: 0, source: 'manual', attributes: [] };
+    bench.store.import({ tracks: [{ ...track, elements: [], shapes: hidden }] });
+    const boxes = Array.from({ length: former - 1 }, (_, n) =>
+        shape('rectangle', 2, shifted('rectangle', [0, 0, 5, 5], 6 * n)),
+    );
+    const ids = bench.store.import({ shapes: boxes });
+    expect(ids.at(-1)).toBe(former);
+    await bench.runAll(2, 4, { filter: (id) => id <= 2 });
+    expect(bench.store.export().shapes).toHaveLength(boxes.length + 2);
+});
+
+test('of two equal drawings with different labels each keeps its results', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({
+        shapes: [shape('polygon', 2, SQUARE), shape('polygon', 2, SQUARE, { label_id: 2 })],
+    });
+    await bench.runAll(2, 5);
+    const both = shapesOf(bench.job);
+    const reloaded = createBench({ invoke: moving() });
+    const ids = reloaded.store.import({ shapes: saved(bench) });
+    const dog = reloaded.store
+        .export()
+        .shapes.find((one) => one.label_id === 2 && ids.includes(one.clientID!))!;
+    await reloaded.runOn([dog.clientID!], 2, 5);
+    expect(shapesOf(reloaded.job)).toEqual(both);
+    expect(reloaded.reports[0].lines).toContain('Replaced 3 shapes of an earlier run.');
+});
+
+test('results of an object that was drawn elsewhere are not told as doubled', async () => {
+    const frames = framesFrom(0, 12, { width: 640, height: 480 });
+    const bench = createBench({ frames, invoke: moving() });
+    const [far] = bench.store.import({
+        shapes: [shape('rectangle', 5, shifted('rectangle', BOX, 25))],
+    });
+    await bench.runOn([far], 5, 10);
+    const [near] = bench.store.import({ shapes: [shape('rectangle', 0, BOX)] });
+    await bench.runOn([near], 0, 10);
+    const { title, lines } = bench.reports.at(-1)!;
+    expect([title, lines.join().includes('may be of the same')]).toEqual([
+        'Tracking is done',
+        false,
+    ]);
+    expect(bench.store.export().shapes).toHaveLength(1 + 5 + 1 + 10);
+});
+
+test('results of an object of the start frame are not told after its drawing was edited', async () => {
+    const frames = framesFrom(0, 12, { width: 640, height: 480 });
+    const bench = createBench({ frames, invoke: moving() });
+    const [one, other] = bench.store.import({
+        shapes: [shape('rectangle', 0, BOX), shape('rectangle', 0, shifted('rectangle', BOX, 15))],
+    });
+    await bench.runAll(0, 6);
+    bench.store.draw(other, 0, shifted('rectangle', BOX, 18));
+    await bench.runOn([one], 0, 6);
+    expect(bench.reports.at(-1)!.title).toBe('Tracking is done');
+});
+
+/** A polygon tracked from frame 2 to 10, and converted: the session ends on frame 6. */
+async function stoppedConversion(): Promise<Bench> {
+    let ended = false;
+    const bench = createBench({
+        invoke: moving(),
+        intercept: (call, next) =>
+            ended && call.frame === 6 ? { status: 401, body: { detail: 'x' } } : next(),
+    });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 10);
+    ended = true;
+    await bench.runAll(2, 10, { convert: true });
+    ended = false;
+    return bench;
+}
+
+test('a conversion that stopped goes on as its message says, and nothing is doubled', async () => {
+    const bench = await stoppedConversion();
+    const said = bench.reports.at(-1)!.lines.join();
+    expect(said).toContain('To go on, open frame 5 and run the action again.');
+    expect(said).not.toContain('undo this run');
+    await bench.runAll(5, 10, { convert: true });
+    const { shapes, tracks } = bench.store.export();
+    expect(shapes).toEqual([]);
+    expect(tracks[0].shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    expect(bench.reports.at(-1)!.lines).toContain('Replaced 5 shapes of an earlier run.');
+});
+
+test('a track does not go over shapes of its object that a person made', async () => {
+    const bench = await stoppedConversion();
+    const eight = bench.store.export().shapes.find(({ frame }) => frame === 8)!.clientID!;
+    bench.store.draw(eight, 8, shifted('polygon', SQUARE, 9));
+    const before = JSON.stringify(bench.store.export());
+    await expect(bench.runAll(5, 10)).rejects.toThrow(
+        'a person made or locked shapes of the same object, on frame 8; delete these, or undo',
+    );
+    expect(JSON.stringify(bench.store.export())).toBe(before);
+    await bench.runAll(5, 7);
+    expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([8, 9, 10]);
+});
+
+/** A polygon tracked from frame 2 to 8; a person gave its result on frame 5 another label. */
+async function relabelled(): Promise<{ bench: Bench; seed: number; kept: SerializedShape }> {
+    const bench = createBench({ invoke: moving() });
+    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 8);
+    const { shapes } = bench.store.export();
+    const five = shapes.find(({ frame }) => frame === 5)!;
+    // as CVAT's page saves it
+    const dog = { ...five, label_id: 2, source: 'semi-auto', attributes: [] };
+    const only = (one: SerializedShape) => ({ shapes: [one], tags: [], tracks: [] });
+    bench.store.commit(only(dog), only(five));
+    const kept = bench.store.export().shapes.find(({ label_id }) => label_id === 2)!;
+    return { bench, seed, kept };
+}
+
+test('a result with another label stays, and is no drawing of the object', async () => {
+    const { bench, seed, kept } = await relabelled();
+    bench.calls.length = 0;
+    await bench.runOn([seed], 2, 8);
+    expect(bench.store.export().shapes).toContainEqual(kept);
+    expect(bench.store.export().shapes).toHaveLength(7);
+    expect(bench.reports.at(-1)!.lines).toContain(
+        `Kept with the other label that a person gave it: car ${seed} on 5.`,
+    );
+    // it is no drawing that the object stands on before the run comes there
+    const frames = bench.calls.map(({ frame }) => frame);
+    expect(frames).toEqual([...frames].sort((one, other) => one - other));
+});
+
+test('a result with another label is not made a part of a track', async () => {
+    const { bench, seed, kept } = await relabelled();
+    await bench.runOn([seed], 2, 8, { convert: true });
+    const { shapes, tracks } = bench.store.export();
+    expect(shapes).toEqual([kept]);
+    expect(tracks[0].shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 7, 8, 9]);
+    expect(bench.reports.at(-1)!.lines.join()).toMatch(/other label .*: car \d+ on 5\./);
+});
