@@ -168,6 +168,24 @@ def test_a_drawing_takes_over_no_number_of_another_drawing_on_the_next_frame(act
     ) in done.log
 
 
+def test_a_result_that_is_drawn_anew_becomes_the_objects_with_keyframes(act, cvat, job):
+    drawn = shape("polygon", shifted(POLYGON, 5), id=950, frame=14)
+    passing(act, job, [14], drawn)
+    to_24 = (*TRACK, 10, "--target-frame", 24, "--replace", "--keyframes", "--object", 900)
+    assert act(*to_24).code == 0
+    edges = dict(edges_by_frame(job))
+    assert len(edges) == len(job.shapes) == 15
+    assert (edges[13], edges[14], edges[15]) == (7, 9, 10)
+
+
+def test_all_seeds_take_nothing_before_a_drawing_for_its_results(act, cvat, job):
+    before = shape("mask", MASK, id=901, frame=11, source="auto")
+    drawn = shape("mask", MASK, id=950, frame=12)
+    job.shapes = [shape("rectangle", RECTANGLE, id=900), before, drawn]
+    assert act(*TO_13, "--all-seeds").code == 0
+    assert {901, 950} < {s["id"] for s in job.shapes}
+
+
 def test_a_drawing_takes_over_no_number_of_a_track(act, cvat, job):
     converted_in_part(act, job)
     drawn = shape("polygon", shifted(POLYGON, 4), id=950, frame=12)

@@ -4,7 +4,7 @@
 
 import { Box, boxOf, iouOf, uprightOf } from './boxes';
 import { Collection, SerializedShape, SerializedTrack } from './cvat';
-import { freeNumber, freeRun, markOf, numberOfDrawing } from './identity';
+import { freeNumber, freeRun, markOf, numbersOf } from './identity';
 import { ByHand, Source } from './objects';
 import { endsOf } from './removed';
 import { Tracked } from './track';
@@ -104,7 +104,8 @@ function linked(chains: Chain[], shapes: SerializedShape[]): [Chain, SerializedS
 /**
  * Automatic shapes that seem to belong to the seeds although no mark says so, by their seed: results
  * of an older version, and of a seed that was edited since (its number was another one). They are
- * followed from frame to frame by overlap; where a shape carries a mark, the marks tell the rest.
+ * followed from frame to frame by overlap. A shape with a mark counts on the frame next to the seeds'
+ * only, and its mark tells the rest: later on it is another object that passes there.
  */
 async function claimsOf(
     seeds: SerializedShape[],
@@ -116,6 +117,7 @@ async function claimsOf(
     pause: () => Promise<void>,
 ): Promise<Map<SerializedShape, SerializedShape[]>> {
     const kinds = new Set(seeds.map(kindOf));
+    const [next] = order;
     const chains: Chain[] = shapes
         .on(start)
         .filter((seed) => kinds.has(kindOf(seed)))
@@ -131,18 +133,17 @@ async function claimsOf(
             return (
                 shape.source === 'auto' &&
                 kinds.has(kindOf(shape)) &&
-                (number === null || !known.has(number))
+                (number === null || (frame === next && !known.has(number)))
             );
         });
         if (!candidates.length) continue;
         await pause();
-        const present = new Set(candidates.map(kindOf));
         for (const [chain, shape] of linked(chains, candidates)) {
             const number = markedNumber(shape);
             if (number === null) {
                 chain.box = boxOf(shape.type, shape.points);
                 chain.claimed.push(shape);
-            } else {
+            } else if (!known.has(number)) {
                 known.add(number);
                 for (const one of order) {
                     const results = shapes.of(number, one);
@@ -150,8 +151,6 @@ async function claimsOf(
                 }
             }
         }
-        // the nearest frame that holds candidates decides, once
-        for (const chain of chains) chain.decided ||= present.has(kindOf(chain.seed));
     }
     return new Map(chains.map(({ seed, claimed }) => [seed, claimed]));
 }
@@ -182,17 +181,17 @@ export async function recognise(
     const run = freeRun(shapes.runs, random);
     const byID = new Map(shapes.on(start).map((shape) => [shape.clientID, shape]));
     const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
+    const numbers = numbersOf(
+        all.filter(({ source, frame }) => source !== 'auto' || frame === start),
+        known,
+    );
     const numberOf: NumberOf = (shape) =>
-        markedNumber(shape) ??
-        known.get(shape.clientID!) ??
-        numberOfDrawing(shape.type, shape.frame, shape.points);
+        numbers.get(shape) ?? numbersOf([shape], known).get(shape)!;
     // what a person drew or corrected, by the number of the object and by frame
     const drawings = new Map<number, Map<number, SerializedShape>>();
     // what belongs to an object of the start frame needs no other owner
     const owned = new Set<number>();
-    for (const shape of all) {
-        if (shape.source === 'auto' && shape.frame !== start) continue;
-        const number = numberOf(shape);
+    for (const [shape, number] of numbers) {
         if (shape.frame === start) owned.add(number);
         if (shape.source === 'auto') continue;
         const frames = drawings.get(number) ?? new Map<number, SerializedShape>();
@@ -309,13 +308,13 @@ export function leftAsShapes(
     shapes: SerializedShape[],
     known: ReadonlyMap<number, number>,
 ): SerializedShape[] {
-    return shapes.filter((shape) => {
-        const number =
-            markedNumber(shape) ??
-            known.get(shape.clientID!) ??
-            numberOfDrawing(shape.type, shape.frame, shape.points);
-        return number === mark?.number && shape.clientID !== clientID && !frames.has(shape.frame);
-    });
+    const numbers = numbersOf(shapes, known);
+    return shapes.filter(
+        (shape) =>
+            numbers.get(shape) === mark?.number &&
+            shape.clientID !== clientID &&
+            !frames.has(shape.frame),
+    );
 }
 
 /** From this overlap of their boxes on, what a person drew and what was tracked are one object. */
@@ -362,11 +361,12 @@ export interface Beside {
 
 /** What lies where this run has written results of the same label, type and group, and is not known
  * to be of another object of the start frame: nobody can tell whether it is of the same object, so
- * it stays. `start`: the frame. */
+ * it stays. `start`: the frame; `known`: numbers of objects by clientID. */
 export function besideResults(
     objects: Tracked[],
     { shapes, tracks }: Pick<Collection, 'shapes' | 'tracks'>,
     start: number,
+    known: ReadonlyMap<number, number>,
 ): Beside[] {
     const written = new Map<string, { box: Box; byHand: boolean }[]>();
     for (const object of objects) {
@@ -378,11 +378,8 @@ export function besideResults(
             written.set(key, [...(written.get(key) ?? []), one]);
         }
     }
-    const others = new Set(
-        shapes
-            .filter(({ frame }) => frame === start)
-            .map((one) => markedNumber(one) ?? numberOfDrawing(one.type, one.frame, one.points)),
-    );
+    const onStart = shapes.filter(({ frame }) => frame === start);
+    const others = new Set(numbersOf(onStart, known).values());
     for (const { source } of objects) if (source.mark) others.add(source.mark.number);
     const found: Beside[] = [];
     for (const shape of shapes) {
