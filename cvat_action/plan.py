@@ -165,8 +165,9 @@ def make_plan(
     frames = job.frames_between(options.frame, target)
     more = bool(newcomers) or options.every > 0
     seeds, refused = _select(job, snapshot, options, frames, supported, more=more)
-    numbers = _numbers(snapshot, (options.frame, *frames), receipts)
-    seeds = with_numbers((*seeds, *newcomers), numbers, tracks)
+    seeds = (*seeds, *newcomers)
+    numbers = _numbers(snapshot, options, frames, {s.type for s in seeds}, receipts)
+    seeds = with_numbers(seeds, numbers, tracks)
     if not options.keep_earlier:
         seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, more=more)
         refused = (*refused, *as_shapes)
@@ -202,11 +203,20 @@ def make_plan(
 
 
 def _numbers(
-    snapshot: Snapshot, frames: Collection[int], receipts: Mapping[int, int]
+    snapshot: Snapshot,
+    options: Options,
+    frames: Sequence[int],
+    types: Collection[str],
+    receipts: Mapping[int, int],
 ) -> dict[int, int]:
-    """Numbers of objects by the id of a shape: on these frames, and in all receipts."""
-    on = set(frames)
-    drawn = [s for s in snapshot.whole.values() if s["frame"] in on and s["type"] in TRACKABLE]
+    """Numbers of objects by the id of a shape: of all receipts, and of what the run goes over.
+
+    types: of the seeds; only shapes of one type can have equal numbers.
+    """
+    on, wanted = {options.frame, *frames}, wants_whole(options)
+    drawn = [
+        s for s in snapshot.whole.values() if s["frame"] in on and s["type"] in types and wanted(s)
+    ]
     return {**receipts, **numbers_of(drawn, receipts)}
 
 
