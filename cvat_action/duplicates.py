@@ -93,11 +93,12 @@ def duplicate_tracks(plan: Plan, snapshot: Snapshot, written: Written) -> Duplic
     """What is to be done about tracks that this run created twice, or another run created too."""
     found = DuplicateTracks()
     taken = set(written.tracks.values())
+    seeds = {s.ref: s for s in plan.seeds}
     for ref, number in written.tracks.items():
         stays = snapshot.tracks.get(number)
         if stays is None:
             continue
-        for other in own_tracks(plan, ref, snapshot, written):
+        for other in own_tracks(plan, seeds[ref], snapshot, written):
             if other["id"] in taken or other["id"] in found.gone:
                 continue
             edited = [_is_edited(t, written.sent[ref]) for t in (stays, other)]

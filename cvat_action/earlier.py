@@ -5,14 +5,15 @@ Marked shapes are known by the number of their object. Where there is no mark, a
 from frame to frame by the overlap of boxes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import Box, bounding_box, boxes_iou
-from cvat_action.identity import free_number, mark_of, number_of
+from cvat_action.identity import free_number, mark_of, number_of, numbers_of
 from cvat_action.job import Job
 from cvat_action.selection import Seed
 from cvat_action.snapshot import Kind, Known, Snapshot, kind_of
@@ -29,14 +30,18 @@ class _Chain:
     box: Box
     number: int
     """of a seed of this run; 0: an object that is not part of it"""
+    first: int
+    """the place, among the frames of the run, of the first one after its own"""
+    ref: str = ""
+    """what `--object` calls the seed"""
 
 
 def with_numbers(
-    seeds: Sequence[Seed], receipts: Mapping[int, int], tracks: Mapping[int, int]
+    seeds: Sequence[Seed], numbers: Mapping[int, int], tracks: Mapping[int, int]
 ) -> tuple[Seed, ...]:
     """The seeds with the numbers of their objects.
 
-    receipts: number by the id of a seed; tracks: by the id of the track that an object became.
+    numbers: of objects by the id of a shape; tracks: by the id of the track that an object became.
 
     A seed of a later frame that is a corrected result of one before it is left out.
     """
@@ -45,7 +50,7 @@ def with_numbers(
     numbered = []
     for seed in seeds:
         if not seed.is_track:
-            number = number_of(seed.wire, receipts)
+            number = number_of(seed.wire, numbers)
             marked = mark_of(seed.wire.get("score"), seed.frame)
             before = taken.get(number)
             if seed.asleep and before is not None and (marked or before != seed.frame):
@@ -66,99 +71,174 @@ def earlier_results(
     snapshot: Snapshot,
     seeds: Sequence[Seed],
     frames: Sequence[int],
-    receipts: Mapping[int, int],
-) -> tuple[tuple[Seed, ...], Found]:
-    """The seeds and the automatic shapes of earlier runs on `frames` (in the order of tracking).
+    numbers: Mapping[int, int],
+    tracks: Mapping[int, int],
+) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
+    """The seeds, the automatic shapes of earlier runs on `frames` (in the order of tracking), and
+    warnings.
 
-    A seed without shapes of its own number takes over the number of marked shapes that follow it by
-    overlap. Raises ActionError where it cannot be told whose a shape without a mark is.
+    A seed without shapes of its own number takes over the number of a marked shape that it overlaps
+    on the frame next to its own, unless another object of the job has this number. Raises
+    ActionError where it cannot be told whose a shape without a mark is.
+
+    numbers: of objects by the id of a shape; tracks: by the id of the track that an object became.
     """
     found: Found = {s.number: {} for s in seeds if s.number}
     if not found:
-        return tuple(seeds), found
-    wanted = set(frames)
-    known_numbers = set(found) | _numbers_of_others(snapshot, seeds, receipts)
-    unclear: dict[Kind, dict[int, list[Known]]] = {
-        kind_of(s.wire): {} for s in seeds if not s.is_track
-    }
+        return tuple(seeds), found, ()
+    place = {frame: n for n, frame in enumerate(frames)}
+    chains: dict[Kind, list[_Chain]] = {kind_of(s.wire): [] for s in seeds if not s.is_track}
+    for kind, of_kind in chains.items():
+        of_kind += _chains(snapshot, seeds, kind, place)
+    firsts = {c.first for of_kind in chains.values() for c in of_kind}
+    known_numbers = set(found) | _numbers_of_others(snapshot, seeds, numbers)
+    unclear: dict[Kind, dict[int, list[Known]]] = {kind: {} for kind in chains}
     for k in snapshot.shapes.values():
-        if not k.auto or k.frame not in wanted:
+        if not k.auto or k.frame not in place:
             continue
         if k.mark and k.mark.number in found:
             found[k.mark.number].setdefault(k.frame, []).append(k)
-        elif k.kind in unclear and (k.mark is None or k.mark.number not in known_numbers):
+        elif k.kind not in unclear or (k.mark and k.mark.number in known_numbers):
+            continue
+        elif k.mark is None or place[k.frame] in firsts:
             unclear[k.kind].setdefault(k.frame, []).append(k)
-    renamed: dict[int, int] = {}
+    following = _Following(job, found, partial(_owners, snapshot, numbers, tracks))
     for kind, on_frame in unclear.items():
-        chains = _chains(snapshot, seeds, kind)
         for frame in frames:
             if frame in on_frame:
-                _follow(job, kind, frame, on_frame[frame], chains, found, renamed)
-    return tuple(
-        replace(s, number=renamed.get(s.number, s.number)) for s in seeds
-    ), _under_new_numbers(found, renamed, snapshot, wanted)
+                following.go_on(kind, place[frame], frame, on_frame[frame], chains[kind])
+    renamed = following.renamed
+    return (
+        tuple(replace(s, number=renamed.get(s.number, s.number)) for s in seeds),
+        _under_new_numbers(found, renamed, snapshot, set(frames)),
+        tuple(following.warnings),
+    )
 
 
 def _numbers_of_others(
-    snapshot: Snapshot, seeds: Sequence[Seed], receipts: Mapping[int, int]
+    snapshot: Snapshot, seeds: Sequence[Seed], numbers: Mapping[int, int]
 ) -> set[int]:
     """Numbers of the objects on the seeds' frames that are not part of the run."""
     on = {s.frame for s in seeds}
-    return {number_of(s, receipts) for s in snapshot.whole.values() if s["frame"] in on}
+    drawn = {number_of(s, numbers) for s in snapshot.whole.values() if s["frame"] in on}
+    return drawn | {k.mark.number for k in snapshot.shapes.values() if k.mark and k.frame in on}
 
 
-def _chains(snapshot: Snapshot, seeds: Sequence[Seed], kind: Kind) -> list[_Chain]:
+def _owners(
+    snapshot: Snapshot, numbers: Mapping[int, int], tracks: Mapping[int, int]
+) -> dict[int, str]:
+    """By its number, what `--object` calls each object that a person drew in the job."""
+    drawn = [
+        s
+        for s in snapshot.whole.values()
+        if s.get("source") != "auto" and not mark_of(s.get("score"), s["frame"])
+    ]
+    frames = {s["id"]: s["frame"] for s in drawn}
+    refs = {n: f"{i} (frame {frames[i]})" for i, n in numbers_of(drawn, numbers).items()}
+    return refs | {n: f"track:{i}" for i, n in tracks.items() if i in snapshot.tracks}
+
+
+def _chains(
+    snapshot: Snapshot, seeds: Sequence[Seed], kind: Kind, place: Mapping[int, int]
+) -> list[_Chain]:
+    """place: of a frame among those of the run."""
     own = [s for s in seeds if not s.is_track and kind_of(s.wire) == kind]
     ids = {s.wire["id"] for s in own}
-    frames = {s.frame for s in own}
-    chains = [_Chain(bounding_box(s.type, s.points), s.number) for s in own]
+    first = {s.frame: place.get(s.frame, -1) + 1 for s in own}
+    chains = [_Chain(bounding_box(s.type, s.points), s.number, first[s.frame], s.ref) for s in own]
     return chains + [
-        _Chain(k.box, 0)
+        _Chain(k.box, 0, first[k.frame])
         for k in snapshot.shapes.values()
-        if k.kind == kind and k.frame in frames and k.id not in ids
+        if k.kind == kind and k.frame in first and k.id not in ids
     ]
 
 
-def _follow(
-    job: Job,
-    kind: Kind,
-    frame: int,
-    shapes: list[Known],
-    chains: list[_Chain],
-    found: Found,
-    renamed: dict[int, int],
-) -> None:
-    """Links the shapes of one frame to chains, which move on; adds those of seeds to `found`."""
-    overlap = boxes_iou([c.box for c in chains], [k.box for k in shapes])
-    pairs = np.argwhere(overlap >= SAME_OBJECT)
-    best_first = pairs[np.argsort(-overlap[pairs[:, 0], pairs[:, 1]], kind="stable")]
-    shape_of: dict[int, int] = {}
-    linked: set[int] = set()
-    for i, j in best_first.tolist():
-        if i not in shape_of and j not in linked:
-            shape_of[i] = j
-            linked.add(j)
-    for i, j in shape_of.items():
-        chain, shape = chains[i], shapes[j]
-        chain.box = shape.box
-        if not chain.number:
-            continue
-        if shape.mark is None:
-            found[chain.number].setdefault(frame, []).append(shape)
-        elif not found[chain.number] and chain.number not in renamed:
-            renamed[chain.number] = shape.mark.number
-    left = [k for j, k in enumerate(shapes) if j not in linked and k.mark is None]
-    lone = any(
-        c.number and i not in shape_of and frame not in found[c.number] and c.number not in renamed
-        for i, c in enumerate(chains)
-    )
-    if left and lone:
-        raise ActionError(
-            f"Frame {frame} holds {len(left)} automatic shapes ({job.label(kind[0]).name}, "
-            f"{kind[1]}) without a mark, and it cannot be told whose they are. Select all objects "
-            "of this label and type, give them different groups in CVAT, or write beside them "
-            "with --keep-earlier."
+class _Following:
+    """Links the shapes of one frame after the other to chains, which move on."""
+
+    def __init__(self, job: Job, found: Found, owners: Callable[[], Mapping[int, str]]) -> None:
+        """found: it gets the shapes of seeds. owners: gives the names of the objects that persons
+        drew, by number; it takes long in a large job, and is seldom needed."""
+        self.renamed: dict[int, int] = {}
+        """number of a seed to the one that it takes over"""
+        self.warnings: list[str] = []
+        self._job = job
+        self._found = found
+        self._owners = cache(owners)
+
+    def go_on(
+        self, kind: Kind, at: int, frame: int, shapes: list[Known], chains: list[_Chain]
+    ) -> None:
+        """`at`: the place of the frame among those of the run. Raises ActionError."""
+        chains = [c for c in chains if c.first <= at]
+        marked = [k for k in shapes if k.mark]
+        if marked:
+            owned = [k for k in marked if k.mark and k.mark.number in self._owners()]
+            shapes = [k for k in shapes if k not in owned]
+            self._warn_of(frame, owned, [c for c in chains if c.first == at])
+        shape_of = self._linked(at, shapes, chains)
+        for i, j in shape_of.items():
+            chain, shape = chains[i], shapes[j]
+            chain.box = shape.box
+            if not chain.number:
+                continue
+            if shape.mark is None:
+                self._found[chain.number].setdefault(frame, []).append(shape)
+            elif shape.mark.number not in self.renamed.values():
+                self.renamed[chain.number] = shape.mark.number
+        linked = set(shape_of.values())
+        left = [k for j, k in enumerate(shapes) if j not in linked and k.mark is None]
+        lone = any(
+            c.number
+            and i not in shape_of
+            and frame not in self._found[c.number]
+            and c.number not in self.renamed
+            for i, c in enumerate(chains)
         )
+        if left and lone:
+            raise ActionError(
+                f"Frame {frame} holds {len(left)} automatic shapes "
+                f"({self._job.label(kind[0]).name}, {kind[1]}) without a mark, and it cannot be "
+                "told whose they are. Select all objects of this label and type, give them "
+                "different groups in CVAT, or write beside them with --keep-earlier."
+            )
+
+    def _linked(self, at: int, shapes: Sequence[Known], chains: Sequence[_Chain]) -> dict[int, int]:
+        """The best pairs of a chain and a shape, one to one, by their places in the lists.
+
+        A marked shape is another object's, except on the first frame of a chain that has no shapes
+        of its own number.
+        """
+        if not (chains and shapes):
+            return {}
+        overlap = boxes_iou([c.box for c in chains], [k.box for k in shapes])
+        marked = [k.mark is not None for k in shapes]
+        for i, c in enumerate(chains):
+            if c.first != at or (c.number and self._found[c.number]):
+                overlap[i, marked] = 0
+        pairs = np.argwhere(overlap >= SAME_OBJECT)
+        best_first = pairs[np.argsort(-overlap[pairs[:, 0], pairs[:, 1]], kind="stable")]
+        shape_of: dict[int, int] = {}
+        linked: set[int] = set()
+        for i, j in best_first.tolist():
+            if i not in shape_of and j not in linked:
+                shape_of[i] = j
+                linked.add(j)
+        return shape_of
+
+    def _warn_of(self, frame: int, owned: Sequence[Known], chains: Sequence[_Chain]) -> None:
+        """owned: shapes of objects that persons drew elsewhere; chains: those that begin here."""
+        for c in chains:
+            if not c.number or not owned:
+                continue
+            overlap = boxes_iou([c.box], [k.box for k in owned])[0]
+            mark = owned[int(overlap.argmax())].mark
+            if mark and overlap.max() >= SAME_OBJECT:
+                self.warnings.append(
+                    f"Object {c.ref}: on frame {frame} it lies where results of object "
+                    f"{self._owners()[mark.number]} are; these stay. If both are one object, "
+                    "track that one with --keyframes instead."
+                )
 
 
 def _under_new_numbers(

@@ -64,6 +64,29 @@ def number_of(shape: Mapping[str, Any], receipts: Mapping[int, int]) -> int:
     return receipts.get(shape["id"]) or number_of_drawing(*drawn)
 
 
+def numbers_of(shapes: Iterable[Mapping[str, Any]], receipts: Mapping[int, int]) -> dict[int, int]:
+    """Numbers of the objects of shapes, by the ids of the shapes.
+
+    Each is what `number_of` says. But equal outlines on one frame, of two labels say, are two
+    objects: of those with neither a mark nor a receipt the one with the higher id counts up.
+    """
+    numbers: dict[int, int] = {}
+    taken: dict[int, set[int]] = {}
+    """frame to the numbers of its objects"""
+    only_drawn = []
+    for s in shapes:
+        if s["id"] in receipts or mark_of(s.get("score"), s["frame"]):
+            numbers[s["id"]] = number_of(s, receipts)
+            taken.setdefault(s["frame"], set()).add(numbers[s["id"]])
+        else:
+            only_drawn.append(s)
+    for s in sorted(only_drawn, key=lambda s: s["id"]):
+        on_frame = taken.setdefault(s["frame"], set())
+        numbers[s["id"]] = free_number(number_of(s, receipts), on_frame)
+        on_frame.add(numbers[s["id"]])
+    return numbers
+
+
 def free_number(number: int, taken: Iterable[int]) -> int:
     """`number`, or the next one that is not taken."""
     others = set(taken)

@@ -13,7 +13,7 @@ from typing import Any
 from cvat_action.earlier import Found, earlier_results, with_numbers
 from cvat_action.errors import ActionError
 from cvat_action.geometry import TRACKABLE
-from cvat_action.identity import RUNS, Mark
+from cvat_action.identity import RUNS, Mark, numbers_of
 from cvat_action.job import Job, Wire, check_range
 from cvat_action.selection import (
     Correction,
@@ -165,20 +165,20 @@ def make_plan(
     frames = job.frames_between(options.frame, target)
     more = bool(newcomers) or options.every > 0
     seeds, refused = _select(job, snapshot, options, frames, supported, more=more)
-    seeds = with_numbers((*seeds, *newcomers), receipts, tracks)
+    seeds = (*seeds, *newcomers)
+    numbers = _numbers(snapshot, options, frames, {s.type for s in seeds}, receipts)
+    seeds = with_numbers(seeds, numbers, tracks)
     if not options.keep_earlier:
         seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, more=more)
         refused = (*refused, *as_shapes)
     try:
-        seeds, found = earlier_results(job, snapshot, seeds, frames, receipts)
+        seeds, found, about_others = earlier_results(job, snapshot, seeds, frames, numbers, tracks)
     except ActionError:
         if not options.keep_earlier:
             raise
-        found = {}
+        found, about_others = {}, ()
     seeds, warnings = with_corrections(
-        *(job, snapshot.annotations, seeds, frames),
-        receipts=receipts,
-        unmarked=options.keyframes,
+        job, snapshot.annotations, seeds, frames, numbers=numbers, unmarked=options.keyframes
     )
     if options.sparse is None and not options.replace:
         seeds, about_removed = _with_removed(job, seeds, frames)
@@ -198,8 +198,26 @@ def make_plan(
         earlier={} if options.keep_earlier else found,
         differing=frozenset(n for n, on_frame in found.items() if _differ(on_frame)),
         question=_question(found, options),
-        warnings=warnings,
+        warnings=(*about_others, *warnings),
     )
+
+
+def _numbers(
+    snapshot: Snapshot,
+    options: Options,
+    frames: Sequence[int],
+    types: Collection[str],
+    receipts: Mapping[int, int],
+) -> dict[int, int]:
+    """Numbers of objects by the id of a shape: of all receipts, and of what the run goes over.
+
+    types: of the seeds; only shapes of one type can have equal numbers.
+    """
+    on, wanted = {options.frame, *frames}, wants_whole(options)
+    drawn = [
+        s for s in snapshot.whole.values() if s["frame"] in on and s["type"] in types and wanted(s)
+    ]
+    return {**receipts, **numbers_of(drawn, receipts)}
 
 
 def _question(found: Found, options: Options) -> str | None:

@@ -8,7 +8,7 @@ what was deleted or changed, as it was before.
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,13 +166,26 @@ def tell_restored(server: str, job: int, ids: Mapping[int, int]) -> None:
 
     ids: the new id of each by the one that it had. Raises ActionError.
     """
+    if not ids:
+        return
+    known: list[tuple[Receipt, Collection[int]]] = []
     for path, head in _receipts_of(server, job):
-        try:
-            known = read_undo(path).created["shapes"]
-        except ActionError:
-            continue  # it cannot be undone anyway
-        if theirs := [[old, new] for old, new in ids.items() if old in known]:
-            Receipt(path, head).restored(theirs)
+        with suppress(ActionError):  # it cannot be undone anyway
+            known.append((Receipt(path, head), read_undo(path).created["shapes"]))
+    taken = {number for _, created in known for number in created}
+    for receipt, created in known:
+        if theirs := [[old, n] for old, n in ids.items() if old in created and n not in taken]:
+            receipt.restored(theirs)
+
+
+def receipts_that_replaced(server: str, job: int, ids: Collection[int]) -> list[Path]:
+    """The receipts of the runs that deleted shapes with these ids, the latest first."""
+    found = []
+    for path, _ in _receipts_of(server, job):
+        with suppress(ActionError):  # it cannot be undone anyway
+            if any(s["id"] in ids for s in read_undo(path).deleted):
+                found.append(path)
+    return found[::-1]
 
 
 def numbers_of_seeds(server: str, job: int) -> dict[int, int]:

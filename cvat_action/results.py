@@ -70,6 +70,10 @@ class Written:
 
 
 THERE_ALREADY = "a shape of this object is there that this run did not write; it was kept"
+IN_ITS_PLACE = (
+    "a shape that this run did not write lies in its place and was kept, so the track is hidden "
+    "there; with --keyframes a drawn shape becomes a part of the track"
+)
 EDITED = "changed by a person while it was tracked; it was kept"
 
 
@@ -133,8 +137,8 @@ class Ownership:
         """The keyframes that count, in order, of each track that this run did not write."""
         own = {s.wire["id"] for s in self._plan.seeds if s.is_track}
         own |= set(self._written.tracks.values())
-        for ref in self._written.sent:
-            own |= {t["id"] for t in own_tracks(self._plan, ref, self._snapshot, self._written)}
+        for seed in self._plan.seeds:
+            own |= {t["id"] for t in own_tracks(self._plan, seed, self._snapshot, self._written)}
         return [
             counting_keyframes(self._plan.job, track["shapes"])
             for number, track in self._snapshot.tracks.items()
@@ -159,16 +163,19 @@ class Ownership:
         return others[best] if overlap[best] >= SAME_PLACE else None
 
 
-def own_tracks(plan: Plan, ref: str, snapshot: Snapshot, written: Written) -> list[Wire]:
-    """The tracks that appeared since the plan with an automatic keyframe that was sent for `ref`.
+def own_tracks(plan: Plan, seed: Seed, snapshot: Snapshot, written: Written) -> list[Wire]:
+    """The tracks that appeared since the plan with an automatic keyframe that was sent for `seed`.
 
-    One such keyframe is enough: a person may have changed the others since.
+    One such keyframe is enough: a person may have changed the others since. Label and group must be
+    the seed's: an object with the same outline, which another run tracks, has equal keyframes.
     """
-    sent = written.sent.get(ref, set())
+    sent = written.sent.get(seed.ref, set())
+    wanted = seed.label_id, seed.wire.get("group") or 0
     return [
         track
         for number, track in snapshot.tracks.items()
         if number > plan.newest[1]
+        and (track["label_id"], track.get("group") or 0) == wanted
         and any(is_signed(k) and keyframe_content(k) in sent for k in track["shapes"])
     ]
 

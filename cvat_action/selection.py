@@ -188,7 +188,7 @@ def with_corrections(
     seeds: Sequence[Seed],
     frames: Sequence[int],
     *,
-    receipts: Mapping[int, int],
+    numbers: Mapping[int, int],
     unmarked: bool,
 ) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
     """The seeds with what a person drew of them on `frames`, and warnings.
@@ -200,7 +200,7 @@ def with_corrections(
     and neither another object of the seed's frame nor another shape of their frame can be meant.
     In group 0 such a shape counts only if the tracked result is in the same place.
 
-    receipts: number of an object by the id of its seed; a drawing that was edited is known by it.
+    numbers: of objects by the id of a shape; a drawing that was edited is known by it.
     """
     wanted = set(frames)
     alike = Counter(
@@ -209,7 +209,7 @@ def with_corrections(
         if s["frame"] not in wanted
     )
     drawings = [s for s in annotations.shapes if s["frame"] in wanted and s["source"] != "auto"]
-    marked, others = _by_object(drawings, seeds, receipts)
+    marked, others = _by_object(drawings, seeds, numbers)
     drawn_on = others if unmarked else {}
     warnings: list[str] = []
     corrected = []
@@ -239,16 +239,19 @@ def with_corrections(
 
 
 def _by_object(
-    drawings: Sequence[Wire], seeds: Sequence[Seed], receipts: Mapping[int, int]
+    drawings: Sequence[Wire], seeds: Sequence[Seed], known: Mapping[int, int]
 ) -> tuple[dict[tuple[int, int], Wire], dict[tuple[int, Kind], list[Wire]]]:
     """What a person drew: of the seeds, by number and frame; the rest without a mark, by frame and
-    kind."""
+    kind.
+
+    known: numbers of objects by the id of a shape.
+    """
     numbers = {s.number for s in seeds if not s.is_track}
     types = {s.type for s in seeds if not s.is_track}
     marked: dict[tuple[int, int], Wire] = {}
     others: dict[tuple[int, Kind], list[Wire]] = {}
     for s in drawings:
-        number = number_of(s, receipts) if s["type"] in types else 0
+        number = number_of(s, known) if s["type"] in types else 0
         if number in numbers:
             marked[number, s["frame"]] = s
         elif not mark_of(s.get("score"), s["frame"]):

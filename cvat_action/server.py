@@ -94,6 +94,10 @@ class Server:
     def host(self) -> str:
         return str(self._client.api_map.host)
 
+    def patience(self) -> Patience:
+        """For a request that may succeed later."""
+        return Patience(self._pace)
+
     def version(self) -> tuple[int, int] | None:
         """(major, minor) of the server, or None where it does not say."""
         try:

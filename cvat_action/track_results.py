@@ -12,6 +12,7 @@ from cvat_action.plan import Plan
 from cvat_action.results import (
     DELETED_MEANWHILE,
     EDITED,
+    IN_ITS_PLACE,
     THERE_ALREADY,
     Ownership,
     Written,
@@ -39,7 +40,7 @@ def tracks_to_create(
         seed = o.seed
         if seed.is_track or not plan.becomes_track(seed) or seed.ref in written.tracks:
             continue
-        results = _results(o, frames, here, written)
+        results = _results(plan, o, frames, here, written)
         if not results:
             continue
         with_seed = snapshot.holds(seed.wire)
@@ -51,7 +52,7 @@ def tracks_to_create(
         sent |= {keyframe_content(k) for k in (drawn, *track["shapes"])}
         taken = set(written.tracks.values())
         stored = [
-            t["id"] for t in own_tracks(plan, seed.ref, snapshot, written) if t["id"] not in taken
+            t["id"] for t in own_tracks(plan, seed, snapshot, written) if t["id"] not in taken
         ]
         if stored:
             written.tracks[seed.ref] = min(stored)
@@ -73,7 +74,7 @@ def tracks_to_update(
     here = Ownership(plan, snapshot, written)
     for o in objects:
         number = o.seed.wire["id"] if o.seed.is_track else written.tracks.get(o.seed.ref)
-        results = _results(o, frames, here, written)
+        results = _results(plan, o, frames, here, written)
         if number is None or not results:
             continue
         fresh = snapshot.tracks.get(number)
@@ -89,19 +90,37 @@ def tracks_to_update(
 
 
 def _results(
-    o: TrackedObject, frames: Sequence[int], here: Ownership, written: Written
+    plan: Plan, o: TrackedObject, frames: Sequence[int], here: Ownership, written: Written
 ) -> dict[int, Tracked]:
     """An object's results on these frames.
 
-    A result of an object that a detector found counts as not visible where it overlaps something
-    that this run did not write, and `written` says so.
+    A result counts as not visible where something lies in its place that this run did not write,
+    and `written` says so.
     """
     results = {f: o.frames[f] for f in sorted(frames) if f in o.frames}
     for frame, t in results.items():
-        if here.is_taken(o.seed, frame, t):
+        if why := _why_hidden(plan, o.seed, frame, t, here, written):
             results[frame] = replace(t, points=None)
-            written.leave_out(o.seed, frame, THERE_ALREADY)
+            written.leave_out(o.seed, frame, why)
     return results
+
+
+def _why_hidden(
+    plan: Plan, seed: Seed, frame: int, t: Tracked, here: Ownership, written: Written
+) -> str | None:
+    if t.by_hand or t.points is None:
+        return None
+    for why in (THERE_ALREADY, IN_ITS_PLACE):
+        # what was in its place may have become a part of another object's track since
+        if frame in written.left_out.get((seed.ref, why), ()):
+            return why
+    if here.is_taken(seed, frame, t):
+        return THERE_ALREADY
+    holder = None if seed.is_track else here.holder(seed, frame, t)
+    if holder is None:
+        return None
+    replaced = plan.earlier.get(seed.number, {}).get(frame, ())
+    return EDITED if any(k.id == holder.id for k in replaced) else IN_ITS_PLACE
 
 
 def _new_track(

@@ -97,20 +97,72 @@ test('from the first frame nothing is written over a result that was drawn anew'
     expect(bench.store.export().shapes.map(({ clientID }) => clientID)).toContain(drawn);
 });
 
-test('a shape that a person drew in the place of a track is told', async () => {
-    const bench = createBench({ invoke: moving() });
-    bench.store.import({
-        shapes: [
-            shape('polygon', 2, SQUARE),
-            shape('polygon', 4, shifted('polygon', SQUARE, 3)),
-            shape('polygon', 5, shifted('polygon', SQUARE, 12)), // another object
-        ],
+test.each([null, '{"sparse":0.97}'])(
+    'a new track is hidden where a person drew a shape in its place, with settings %s',
+    async (kept) => {
+        const bench = createBench({ invoke: moving() });
+        bench.kept = kept;
+        bench.store.import({
+            shapes: [
+                shape('polygon', 2, SQUARE),
+                shape('polygon', 4, shifted('polygon', SQUARE, 3)),
+                shape('polygon', 5, shifted('polygon', SQUARE, 12)), // another object
+            ],
+        });
+        await bench.runAll(2, 6, { convert: true });
+        const { title, lines } = bench.reports[0];
+        expect(title).toBe('Tracking ended with warnings');
+        const { shapes, tracks } = bench.store.export();
+        const [made] = tracks;
+        expect(lines.join()).toContain(`drew a shape in its place: car ${made.clientID} on 4.`);
+        expect(shapes).toHaveLength(2);
+        expect(made.shapes.map(({ frame, outside }) => `${frame}${outside ? '-' : ''}`)).toEqual([
+            ...['2', '3', '4-', '5', '6', '7-'],
+        ]);
+    },
+);
+
+/** A mask tracked from frame 2 to 10 and lost on some frames; another one drawn on frame 5 where it
+ * passes later. */
+async function passing(lost: number[], by: number): Promise<{ bench: Bench; drawn: number }> {
+    const bench = createBench({
+        invoke: moving((frame, { at }) =>
+            at === 2 && lost.includes(frame) ? { shape: null } : null,
+        ),
     });
-    await bench.runAll(2, 6, { convert: true });
-    expect(bench.reports[0].lines.join()).toContain(
-        'Kept 1 drawn shape that may be of the same objects, first on frame 4.',
-    );
-    expect(bench.store.export().shapes).toHaveLength(2);
+    bench.answer = true;
+    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    await bench.runAll(2, 10);
+    const [drawn] = bench.store.import({ shapes: [shape('mask', 5, shifted('mask', MASK, by))] });
+    return { bench, drawn };
+}
+
+test('of an object that passes a drawing only later nothing is taken for its results', async () => {
+    const { bench, drawn } = await passing([4, 5, 6], 5);
+    await bench.runOn([drawn], 5, 10);
+    expect(bench.asked).toEqual([]);
+    expect(shapesOf(bench).filter((one) => one === '9 auto')).toHaveLength(2);
+});
+
+test('of two drawings one takes the results of a number', async () => {
+    const { bench, drawn } = await passing([5], 3);
+    const [other] = bench.store.import({ shapes: [shape('mask', 5, shifted('mask', MASK, 5))] });
+    const six = bench.store.export().shapes.find(({ frame }) => frame === 6)!;
+    bench.store.import({ shapes: [{ ...six, points: shifted('mask', six.points, 1) }] });
+    await bench.runOn([drawn, other], 5, 10);
+    expect(bench.asked).toHaveLength(1);
+    expect(bench.asked[0]).toMatch(/\(car \d+: 6\)/);
+});
+
+test('one outline with two labels is two objects in two runs', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [car, dog] = bench.store.import({
+        shapes: [shape('mask', 2, MASK), shape('mask', 2, MASK, { label_id: 2 })],
+    });
+    for (const one of [dog, car, dog]) await bench.runOn([one], 2, 5);
+    const labels = bench.store.export().shapes.map(({ frame, label_id }) => [frame, label_id]);
+    expect(labels.sort()).toEqual([2, 3, 4, 5].flatMap((frame) => [1, 2].map((n) => [frame, n])));
+    expect(bench.asked).toEqual([]);
 });
 
 /** A polygon tracked from frame 2 to 9 and converted from frame 5 on. */

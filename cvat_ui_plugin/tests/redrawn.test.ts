@@ -146,7 +146,7 @@ test('who undoes such a run is asked again', async () => {
     expect(framesOf(bench)).toEqual(EACH);
 });
 
-test('the number of an object that was first drawn later is not taken over', async () => {
+test('an object that was first drawn later is another one', async () => {
     const bench = createBench({ invoke: moving() });
     bench.answer = true;
     const drawing = shifted('mask', MASK, 3);
@@ -154,11 +154,12 @@ test('the number of an object that was first drawn later is not taken over', asy
     await bench.runAll(5, 10);
     const [first] = bench.store.import({ shapes: [shape('mask', 2, shifted('mask', MASK, 2))] });
     await bench.runOn([first], 2, 10);
-    expect(bench.asked).toHaveLength(1);
+    expect(bench.asked).toEqual([]);
     const numbers = bench.store
         .export()
         .shapes.flatMap(({ score, frame }) => markOf(score, frame)?.number ?? []);
-    expect(numbers).not.toContain(numberOfDrawing('mask', 5, drawing));
+    const later = numberOfDrawing('mask', 5, drawing);
+    expect(numbers.filter((number) => number === later)).toHaveLength(5);
 });
 
 test('far from the results the page asks about those of the one object without a shape there', async () => {

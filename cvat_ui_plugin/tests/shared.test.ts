@@ -10,6 +10,7 @@ import {
     markedScore,
     markOf,
     numberOfDrawing,
+    numbersOf,
 } from '../src/ts/identity';
 import { betweenKeyframes } from '../src/ts/interpolation';
 import { sparseKeyframes } from '../src/ts/keyframes';
@@ -30,6 +31,12 @@ interface Identity {
     }[];
     no_mark: { score: number | null; frame: number; why: string }[];
     numbers: { type: string; frame: number; points: number[]; number: number }[];
+    objects: {
+        why: string;
+        shapes: { id: number; type: string; frame: number; points: number[]; score?: number }[];
+        receipts: [id: number, number: number][];
+        numbers: [id: number, number: number][];
+    }[];
     fnv1a32: { text: string; hash: number }[];
 }
 
@@ -51,6 +58,14 @@ test.each(identity.numbers)(
         expect(numberOfDrawing(type, frame, points)).toBe(number);
     },
 );
+
+test.each(identity.objects)('numbers of objects: $why', ({ shapes, receipts, numbers }) => {
+    const here = shapes.map((shape) => ({ ...shape, clientID: 2000 - shape.id }));
+    const known = new Map(receipts.map(([id, number]) => [2000 - id, number]));
+    const numbered = numbersOf(here, ({ clientID }) => known.get(clientID) ?? null);
+    const found = [...numbered].map(([{ id }, number]) => [id, number]);
+    expect(found.sort(([a], [b]) => a - b)).toEqual(numbers);
+});
 
 test.each(identity.fnv1a32)('FNV-1a of "$text"', ({ text, hash }) => {
     expect(fnv1a32(text)).toBe(hash);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Runs over what earlier runs and a person left, and runs that break and go on."""
 
+import os
 import re
 import signal
 import sys
@@ -16,6 +17,7 @@ from test_action_again import left_edges, long_job, mask  # noqa: F401
 from test_action_failures import WAIT, command
 from test_action_newcomers import DETECT, detector  # noqa: F401
 
+from cvat_action.identity import Mark, marked_score
 from cvat_action.journal import Journal
 from cvat_action.selection import position_among
 
@@ -115,7 +117,205 @@ def test_a_track_goes_not_over_shapes_of_its_object_that_a_person_corrected(act,
     assert corrected in job.shapes
 
 
+# --- whose a number is ---------------------------------------------------------------------------
+
+
+def without_receipts(monkeypatch):
+    """As on another machine."""
+    monkeypatch.setattr("cvat_action.commands.numbers_of_seeds", lambda server, job: {})
+
+
+def a_result(frame, points, number):
+    score = marked_score(0.9, Mark(number, 5), frame)
+    kind = "rectangle" if len(points) == 4 else "polygon"
+    return shape(kind, points, id=2000 + frame, frame=frame, source="auto", score=score)
+
+
+def edges_by_frame(job):
+    return sorted((s["frame"], s["points"][0]) for s in job.shapes)
+
+
+def passing(act, job, hidden, drawn):
+    """A polygon tracked from frame 10 to 24 and hidden on some frames; another one is drawn."""
+    job.shapes = [shape("polygon", POLYGON, id=900)]
+    assert act(*TRACK, 10, "--target-frame", 24).code == 0
+    job.shapes = [s for s in job.shapes if s["frame"] not in hidden] + [drawn]
+    return [s for s in job.shapes if s["frame"] > drawn["frame"]]
+
+
+def test_a_drawing_takes_over_no_number_of_an_object_that_passes_there_later(act, cvat, job):
+    drawn = shape("polygon", shifted(POLYGON, 8), id=950, frame=14)
+    passed = passing(act, job, range(12, 17), drawn)
+    to_24 = (*TRACK, 14, "--target-frame", 24)
+    assert act(*to_24).code == 0, "nothing of it is there yet"
+    assert act(*to_24, "--replace").code == 0
+    assert all(s in job.shapes for s in passed)
+    from_10 = (*TRACK, 10, "--target-frame", 24, CONVERT, "--replace")
+    assert act(*from_10).code == 0
+    assert drawn in job.shapes
+    assert len([s for s in job.shapes if s["frame"] > 14]) == 10
+
+
+def test_a_drawing_takes_over_no_number_of_another_drawing_on_the_next_frame(act, cvat, job):
+    drawn = shape("polygon", shifted(POLYGON, 4), id=950, frame=14)
+    passed = passing(act, job, [14], drawn)
+    done = act(*TRACK, 14, "--target-frame", 24, "--replace")
+    assert done.code == 0
+    assert all(s in job.shapes for s in passed)
+    assert (
+        "Object 950: on frame 15 it lies where results of object 900 (frame 10) are; these stay. "
+        "If both are one object, track that one with --keyframes instead."
+    ) in done.log
+
+
+def test_a_result_that_is_drawn_anew_becomes_the_objects_with_keyframes(act, cvat, job):
+    drawn = shape("polygon", shifted(POLYGON, 5), id=950, frame=14)
+    passing(act, job, [14], drawn)
+    to_24 = (*TRACK, 10, "--target-frame", 24, "--replace", "--keyframes", "--object", 900)
+    assert act(*to_24).code == 0
+    edges = dict(edges_by_frame(job))
+    assert len(edges) == len(job.shapes) == 15
+    assert (edges[13], edges[14], edges[15]) == (7, 9, 10)
+
+
+def test_all_seeds_take_nothing_before_a_drawing_for_its_results(act, cvat, job):
+    before = shape("mask", MASK, id=901, frame=11, source="auto")
+    drawn = shape("mask", MASK, id=950, frame=12)
+    job.shapes = [shape("rectangle", RECTANGLE, id=900), before, drawn]
+    assert act(*TO_13, "--all-seeds").code == 0
+    assert {901, 950} < {s["id"] for s in job.shapes}
+
+
+def test_a_drawing_takes_over_no_number_of_a_track(act, cvat, job):
+    converted_in_part(act, job)
+    drawn = shape("polygon", shifted(POLYGON, 4), id=950, frame=12)
+    job.shapes = [*job.shapes, drawn]
+    left = [s for s in job.shapes if s["frame"] > 12]
+    assert act(*TRACK, 12, "--target-frame", 16, "--object", 950, "--replace").code == 0
+    assert all(s in job.shapes for s in left)
+
+
+def test_a_drawing_that_was_edited_takes_over_its_number_on_the_next_frame(
+    act, cvat, job, monkeypatch
+):
+    without_receipts(monkeypatch)
+    job.shapes = [shape("rectangle", RECTANGLE, id=900)]
+    assert act(*TO_13).code == 0
+    job.shapes[0]["points"] = shifted(RECTANGLE, 2)
+    assert act(*TO_13, "--replace").code == 0
+    assert edges_by_frame(job) == [(10, 6), (11, 7), (12, 8), (13, 9)]
+
+
+def test_a_number_without_a_drawing_is_not_taken_over_at_a_distance(act, cvat, job):
+    later = [a_result(frame, RECTANGLE, number=77) for frame in (12, 13)]
+    job.shapes = [shape("rectangle", RECTANGLE, id=900), *later]
+    assert act(*TO_13, "--replace").code == 0
+    assert all(s in job.shapes for s in later)
+
+
+def test_of_two_drawings_one_takes_over_a_number(act, cvat, job):
+    left, right = [4.0, 30.0, 16.0, 38.0], [12.0, 31.0, 24.0, 39.0]
+    job.shapes = [shape("rectangle", left, id=900), shape("rectangle", right, id=901)]
+    job.shapes += [a_result(11, shifted(left, 1), number=77), a_result(12, right, number=77)]
+    assert act(*TO_13, "--replace").code == 0
+    assert edges_by_frame(job) == [
+        (10, 4), (10, 12), (11, 5), (11, 13), (12, 6), (12, 14), (13, 7), (13, 15),
+    ]  # fmt: skip
+
+
+def labels_by_frame(job):
+    return sorted((s["frame"], s["label_id"]) for s in job.shapes)
+
+
+@pytest.mark.parametrize("receipts", [True, False], ids=["receipts", "no receipts"])
+def test_one_outline_with_two_labels_is_two_objects_in_two_runs(
+    act, cvat, job, monkeypatch, receipts
+):
+    if not receipts:
+        without_receipts(monkeypatch)
+    outline = [shape("rectangle", RECTANGLE, id=901 - n, label_id=8 - n) for n in (0, 1)]
+    job.shapes = outline
+    for label in ("person", "car"):
+        assert act(*TO_13, "--label", label).code == 0
+    both = [(frame, label) for frame in (10, 11, 12, 13) for label in (7, 8)]
+    assert labels_by_frame(job) == both
+    for label in ("person", "car"):
+        assert act(*TO_13, "--label", label, "--replace").code == 0
+    assert labels_by_frame(job) == both
+
+
+def test_a_drawing_keeps_its_number_when_its_outline_is_drawn_again(act, cvat, job):
+    job.shapes = [shape("rectangle", RECTANGLE, id=901)]
+    assert act(*TO_13).code == 0
+    first = [s for s in job.shapes if s["frame"] > 10]
+    # an id that CVAT gave before; of the two only the later one has results
+    job.shapes = [*job.shapes, shape("rectangle", RECTANGLE, id=900, label_id=8)]
+    assert act(*TO_13, "--label", "person", "--replace").code == 0
+    assert all(s in job.shapes for s in first)
+
+
+def test_a_run_over_one_outline_with_two_labels_starts_each_again_from_its_own(
+    act, cvat, job, monkeypatch
+):
+    without_receipts(monkeypatch)
+    job.shapes = [shape("rectangle", RECTANGLE, id=900 + n, label_id=7 + n) for n in (0, 1)]
+    assert act(*TRACK, 10, "--target-frame", 8, "--backward").code == 0
+    assert act(*TRACK, 8, "--target-frame", 12, "--label", "person", "--replace").code == 0
+    assert labels_by_frame(job) == [
+        (8, 7), (8, 8), (9, 7), (9, 8), (10, 7), (10, 8), (11, 8), (12, 8),
+    ]  # fmt: skip
+
+
+def test_two_runs_at_once_convert_one_outline_with_two_labels(act, cvat, job, function):
+    job.shapes = [shape("polygon", POLYGON, id=900 + n, label_id=7 + n) for n in (0, 1)]
+    runs = []
+
+    def another_run(frame, count):
+        if frame == 12 and not runs:
+            runs.append(frame)
+            assert act(*TO_13, CONVERT, "--label", "car").code == 0
+
+    function.refuse = another_run
+    journal = Path(os.environ["XDG_STATE_HOME"]) / "second.jsonl"
+    assert act(*TO_13, CONVERT, "--label", "person", "--journal", journal).code == 0
+    assert sorted(t["label_id"] for t in job.tracks) == [7, 8]
+    assert job.shapes == []
+
+
 # --- tracks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [(), ("--sparse",)])
+def test_a_new_track_is_hidden_where_a_person_drew_a_polygon_in_its_place(act, cvat, job, more):
+    drawn = shape("polygon", shifted(POLYGON, 2), id=901, frame=12)
+    job.shapes = [shape("polygon", POLYGON, id=900), drawn]
+    done = act(*TRACK, 10, "--target-frame", 14, CONVERT, *more)
+    assert done.code == 3
+    assert "Object 900, frame 12: a shape that this run did not write lies in its place" in done.log
+    assert "--keyframes" in done.log
+    assert job.shapes == [drawn]
+    held = keyframes_of(job.tracks[0])
+    hidden = [position_among(held, f)["outside"] for f in range(10, 15)]
+    assert hidden == [False, False, True, False, False]
+
+
+def test_a_new_track_is_hidden_where_a_person_corrects_its_earlier_result_meanwhile(
+    act, cvat, job, function
+):
+    job.shapes = [shape("polygon", POLYGON, id=900)]
+    assert act(*TO_13).code == 0
+    twelve = next(s for s in job.shapes if s["frame"] == 12)
+
+    def correct(frame, count):
+        if frame == 12:
+            twelve["points"], twelve["source"] = shifted(POLYGON, 7), "semi-auto"
+
+    function.refuse = correct
+    done = act(*TO_13, CONVERT, "--replace")
+    assert done.code == 3
+    assert "frame 12: changed by a person while it was tracked; it was kept" in done.log
+    assert job.shapes == [twelve]
+    assert position_among(keyframes_of(job.tracks[0]), 12)["outside"]
 
 
 def test_what_a_person_hides_while_it_is_tracked_stays_hidden(act, cvat, job, function):

@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import pytest
 from conftest import MASK, POLYGON, keyframe, shape, shifted, track
 from standin_cvat import Fault
 
@@ -207,3 +208,122 @@ def test_half_a_line_in_a_receipt_does_not_spoil_the_next_one(act, cvat, job, fu
     assert act("track", "--resume", ended.log.split("--resume ")[-1].split()[0]).code == 0
     assert act("undo", receipt(act)).code == 0
     assert [s["frame"] for s in job.shapes] == [10]
+
+
+# --- an undo that breaks off, and the order of several -------------------------------------------
+
+
+def moves(function, by):
+    """What the function answers from now on, `by` pixels to the right."""
+    points = [0, 3, 1, 4, by, 20, by + 3, 21]
+    function.answers = {(20, f): {"type": "mask", "points": points} for f in (11, 12, 13)}
+
+
+def two_runs(act, job, function):
+    """Their receipts; the second one replaced what the first one had written."""
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+    assert act(*TO_13).code == 0
+    moves(function, 30)
+    assert act(*TO_13, "--replace").code == 0
+    return receipts(act)
+
+
+def left_edges(job):
+    return sorted((s["frame"], s["points"][-4]) for s in job.shapes)
+
+
+FIRST = [(10, 4), (11, 5), (12, 6), (13, 7)]
+
+
+def test_an_undo_that_is_refused_half_way_and_repeated_leaves_the_earlier_one_possible(
+    act, cvat, job, function
+):
+    first, second = two_runs(act, job, function)
+    cvat.faults = [Fault("PATCH", ".*", 403, "no", skip=1)]
+    assert act("undo", second).code == 1
+    assert act("undo", second).code == 0
+    assert left_edges(job) == FIRST
+    assert act("undo", first).code == 0
+    assert left_edges(job) == FIRST[:1]
+
+
+def test_an_undo_that_is_stopped_before_it_notes_the_new_ids_can_be_repeated(
+    act, cvat, job, function, monkeypatch
+):
+    first, second = two_runs(act, job, function)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cvat_action.undo.tell_restored", stopped)
+        assert act("undo", second).code == 130
+    assert act("undo", second).code == 0
+    assert left_edges(job) == FIRST
+    assert act("undo", first).code == 0
+    assert left_edges(job) == FIRST[:1]
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["carried out", "not carried out"])
+@pytest.mark.parametrize("skip", [0, 1])
+def test_undo_waits_for_a_cvat_that_restarts(act, cvat, job, function, skip, after):
+    first, second = two_runs(act, job, function)
+    cvat.faults = [Fault("PATCH", ".*", 502, "<html>", skip=skip, after=after)]
+    assert act("undo", second).code == 0
+    assert left_edges(job) == FIRST
+    assert act("undo", first).code == 0
+    assert left_edges(job) == FIRST[:1]
+
+
+def test_an_undo_that_breaks_off_between_two_requests_restores_all_when_repeated(
+    act, cvat, job, function, monkeypatch
+):
+    monkeypatch.setattr("cvat_action.undo.MOST_OBJECTS", 1)
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+    assert act(*TO_13).code == 0
+    moves(function, 20)
+    assert act(*TO_13, "--keep-earlier").code == 0
+    both = left_edges(job)
+    function.answers = {}
+    function.lost = {(20, f) for f in (11, 12, 13)}
+    assert act(*TO_13, "--replace").code == 0
+    assert left_edges(job) == FIRST[:1]
+    cvat.faults = [Fault("PATCH", ".*", 403, "no", skip=2)]
+    last = receipt(act)
+    assert act("undo", last).code == 1
+    assert act("undo", last).code == 0
+    assert left_edges(job) == both
+
+
+def test_undo_restores_nothing_beside_the_results_of_a_later_run(act, cvat, job, function):
+    first, second = two_runs(act, job, function)
+    moves(function, 40)
+    assert act(*TO_13, "--replace").code == 0
+    third = receipt(act)
+    before = left_edges(job)
+    undone = act("undo", second)
+    assert undone.code == 3
+    assert "on frame 11, 12, 13 is not restored: a later run's results are there" in undone.log
+    assert f"undo {third}" in undone.log
+    assert left_edges(job) == before
+    for path, left in ((third, (11, 30)), (second, (11, 5)), (first, None)):
+        assert act("undo", path).code == 0
+        assert [edge for edge in left_edges(job) if edge[0] == 11] == ([left] if left else [])
+    assert left_edges(job) == FIRST[:1]
+
+
+def test_undo_restores_nothing_beside_the_track_of_a_later_run(act, cvat, job, function):
+    job.shapes = [shape("polygon", POLYGON, id=901, score=1.0)]
+    assert act(*TO_13).code == 0
+    moved = {"type": "polygon", "points": shifted(POLYGON, 20)}
+    function.answers = {(2, f): moved for f in (11, 12, 13)}
+    assert act(*TO_13, "--replace").code == 0
+    second = receipt(act)
+    assert act(*TO_13, CONVERT, "--replace").code == 0
+    assert act("undo", second).code == 3
+    assert job.shapes == []
+    assert len(job.tracks) == 1
+    for path in receipts(act)[::-1]:
+        assert act("undo", path).code == 0
+    assert [s["frame"] for s in job.shapes] == [10]
+    assert job.tracks == []

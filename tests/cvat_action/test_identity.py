@@ -15,6 +15,7 @@ from cvat_action.identity import (
     mark_of,
     marked_score,
     number_of_drawing,
+    numbers_of,
 )
 
 CASES = json.loads((Path(__file__).parents[1] / "action_cases" / "identity.json").read_text())
@@ -35,6 +36,11 @@ def test_a_score_that_is_not_ours_has_no_mark(case):
 @pytest.mark.parametrize("case", CASES["numbers"])
 def test_the_number_comes_from_the_drawing(case):
     assert number_of_drawing(case["type"], case["frame"], case["points"]) == case["number"]
+
+
+@pytest.mark.parametrize("case", CASES["objects"], ids=lambda c: c["why"])
+def test_the_numbers_of_the_objects_of_shapes(case):
+    assert numbers_of(case["shapes"], dict(case["receipts"])) == dict(case["numbers"])
 
 
 @pytest.mark.parametrize("case", CASES["fnv1a32"], ids=lambda c: c["text"] or "empty")

@@ -114,8 +114,9 @@ interface Claims {
 /**
  * Automatic shapes that seem to belong to the seeds although no mark says so, by their seed: results
  * of an older version, and of a seed that was edited or drawn anew since (its number was another one).
- * They are followed from frame to frame by overlap; where a shape carries a mark, the marks tell the
- * rest. `owned`: numbers of objects that have a shape on the start frame.
+ * They are followed from frame to frame by overlap. A shape with a mark counts on the frame next to the
+ * seeds' only, and its mark tells the rest: later on it is another object that passes there. `owned`:
+ * numbers of objects that have a shape on the start frame.
  */
 async function claimsOf(
     seeds: SerializedShape[],
@@ -126,6 +127,7 @@ async function claimsOf(
 ): Promise<Claims> {
     const kindOf = ({ type, label_id }: SerializedShape): string => `${type} ${label_id}`;
     const kinds = new Set(seeds.map(kindOf));
+    const [next] = order;
     const chains: Chain[] = shapes
         .on(start)
         .filter((seed) => kinds.has(kindOf(seed)))
@@ -149,7 +151,7 @@ async function claimsOf(
             return (
                 shape.source === 'auto' &&
                 kinds.has(kindOf(shape)) &&
-                (number === null || !owned.has(number))
+                (number === null || (frame === next && !owned.has(number)))
             );
         });
         if (!candidates.length) continue;
@@ -159,13 +161,9 @@ async function claimsOf(
             if (number === null) {
                 chain.box = boxAround(shape);
                 chain.claimed.push(shape);
-            } else {
+            } else if (!owned.has(number)) {
                 claim(chain, number);
             }
-        }
-        // the nearest frame that holds candidates decides, once
-        for (const chain of chains) {
-            chain.decided ||= candidates.some((shape) => isSameKind(shape, chain.seed));
         }
     }
     const lone = undecided.filter(({ claimed }) => !claimed.length);
@@ -203,7 +201,7 @@ export function takeOwn(source: Source, own: SerializedShape[]): void {
 
 /** The shapes that a person drew or corrected, by the number of their object, and the numbers that have
  * a shape on the start frame: what belongs to these needs no other owner. */
-export function drawingsOf(all: SerializedShape[], start: number, numbers: Numbers) {
+function drawingsOf(all: SerializedShape[], start: number, numbers: Numbers) {
     const drawings = new Map<number, SerializedShape[]>();
     const owned = new Set<number>();
     for (const shape of all) {

@@ -64,6 +64,49 @@ export function freeNumber(number: number, taken: ReadonlySet<number>): number {
     return free;
 }
 
+/** What a shape's number is worked out from. `id`: the server's, missing until it is saved. */
+interface Numbered {
+    type: string;
+    frame: number;
+    points: number[];
+    score?: number;
+    id?: number;
+    clientID?: number;
+}
+
+/**
+ * Numbers of the objects of shapes: what the mark says, or `knownOf`, or the drawing itself.
+ * But equal outlines on one frame, of two labels say, are two objects: of those that are only drawn the
+ * one with the higher id counts up.
+ */
+export function numbersOf<Shape extends Numbered>(
+    shapes: readonly Shape[],
+    knownOf: (shape: Shape) => number | null,
+): Map<Shape, number> {
+    const numbers = new Map<Shape, number>();
+    const taken = new Map<number, Set<number>>();
+    const give = (shape: Shape, number: number): void => {
+        numbers.set(shape, number);
+        taken.set(shape.frame, (taken.get(shape.frame) ?? new Set()).add(number));
+    };
+    const drawn: Shape[] = [];
+    for (const shape of shapes) {
+        const number = markOf(shape.score, shape.frame)?.number ?? knownOf(shape);
+        if (number === null) drawn.push(shape);
+        else give(shape, number);
+    }
+    const order = ({ id = Infinity }: Shape): number => id;
+    drawn.sort((a, b) =>
+        order(a) === order(b) ? (a.clientID ?? 0) - (b.clientID ?? 0) : order(a) - order(b),
+    );
+    for (const shape of drawn) {
+        const { type, frame, points } = shape;
+        const own = numberOfDrawing(type, frame, points);
+        give(shape, freeNumber(own, taken.get(frame) ?? new Set()));
+    }
+    return numbers;
+}
+
 /** A run that no shape carries, drawn at random; any of the hundred where all are used. */
 export function freeRun(used: ReadonlySet<number>, random: () => number): number {
     const runs = Array.from({ length: RUNS }, (_, run) => run);

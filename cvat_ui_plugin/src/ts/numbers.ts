@@ -3,17 +3,11 @@
 // used, or that the drawing itself gives (docs/identity.md).
 
 import { SerializedShape } from './cvat';
-import { freeNumber, markOf, numberOfDrawing } from './identity';
+import { markOf, numbersOf } from './identity';
 import { KnownNumbers } from './known';
 
 export function markedNumber({ score, frame }: SerializedShape): number | null {
     return markOf(score, frame)?.number ?? null;
-}
-
-/** The order of the ids; what is not saved yet has none and comes later. */
-function byID(a: SerializedShape, b: SerializedShape): number {
-    const [first, second] = [a.id ?? Infinity, b.id ?? Infinity];
-    return first === second ? 0 : first - second;
 }
 
 export class Numbers {
@@ -21,8 +15,8 @@ export class Numbers {
 
     private readonly there: ReadonlySet<number | undefined>;
 
-    /** By clientID, of the frames that were asked for. */
-    private readonly found = new Map<number | undefined, number>();
+    /** By frame, of those that were asked for; within a frame by clientID. */
+    private readonly found = new Map<number, Map<number | undefined, number>>();
 
     /** `shapes`: all shapes of the job. */
     public constructor(
@@ -40,29 +34,15 @@ export class Numbers {
     public of(shape: SerializedShape): number {
         const certain = markedNumber(shape);
         if (certain !== null) return certain;
-        if (!this.found.has(shape.clientID)) this.count(shape.frame);
-        return this.found.get(shape.clientID) ?? this.drawn(shape);
-    }
-
-    private knownOf(shape: SerializedShape): number | null {
-        return this.known.ofShape(shape, this.there);
-    }
-
-    private drawn(shape: SerializedShape): number {
-        return this.knownOf(shape) ?? numberOfDrawing(shape.type, shape.frame, shape.points);
-    }
-
-    /** Number all shapes of a frame: of equal drawings the later one counts up, whether they are part
-     * of the run or not. */
-    private count(frame: number): void {
-        const unmarked = (this.byFrame.get(frame) ?? []).filter(
-            (shape) => markedNumber(shape) === null,
-        );
-        const taken = new Set(unmarked.flatMap((shape) => this.knownOf(shape) ?? []));
-        for (const shape of unmarked.sort(byID)) {
-            const number = this.knownOf(shape) ?? freeNumber(this.drawn(shape), taken);
-            taken.add(number);
-            this.found.set(shape.clientID, number);
+        let found = this.found.get(shape.frame);
+        if (!found) {
+            const all = numbersOf(this.byFrame.get(shape.frame) ?? [], this.knownOf);
+            found = new Map([...all].map(([{ clientID }, number]) => [clientID, number]));
+            this.found.set(shape.frame, found);
         }
+        return found.get(shape.clientID) ?? numbersOf([shape], this.knownOf).get(shape)!;
     }
+
+    private readonly knownOf = (shape: SerializedShape): number | null =>
+        this.known.ofShape(shape, this.there);
 }

@@ -231,7 +231,10 @@ function extendTrack(
     const keyframes = new Map(
         [...track.shapes, ...before].map((keyframe) => [keyframe.frame, keyframe]),
     );
-    const tracked = [...results].sort((a, b) => a.frame - b.frame);
+    // where a person drew a shape in its place the track is hidden
+    const tracked = results
+        .map((result) => (result.inPlace ? { ...result, points: null } : result))
+        .sort((a, b) => a.frame - b.frame);
     const forwards = tracked[0].frame > start;
     const earlier = before[lastUpTo(before, tracked[0].frame - 1)];
     let visible = forwards || (earlier !== undefined && !earlier.outside);

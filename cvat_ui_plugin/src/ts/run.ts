@@ -366,8 +366,8 @@ export class Running {
         try {
             now = await this.job.annotations.export();
             withChanges(run, before, now);
-            const shapes = run.objects.filter(({ source }) => !this.becomesTrack(source));
-            passDrawn(shapes, now.shapes);
+            const drawn = run.objects.filter(({ source }) => source.shape);
+            passDrawn(drawn, now.shapes);
             const replaced = replacedShapes(run.objects, now.shapes);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
@@ -424,8 +424,12 @@ export class Running {
         const { leftOut, route } = plan;
         const start = this.start.number;
         const { replaced, beside, former } = await this.around(run, plan);
-        // what a person changed meanwhile is not what the keyframes were chosen for
-        for (const object of run.objects) if (object.changed) sparse.delete(object);
+        // what a person drew or changed is not what the keyframes were chosen for
+        for (const object of run.objects) {
+            if (object.changed || object.results.some(({ inPlace }) => inPlace)) {
+                sparse.delete(object);
+            }
+        }
         const outcome = outcomeOf(
             run.objects,
             this.start,

@@ -3,40 +3,19 @@
 // its own from then on (docs/identity.md).
 
 import { SerializedShape } from './cvat';
-import { byHandOf, drawingsOf, Look, takeOwn } from './earlier';
+import { byHandOf, Look, takeOwn } from './earlier';
 import { markedNumber, Numbers } from './numbers';
 import { Source } from './objects';
 
-/** Whether the way of the run comes to a drawing of this object before it comes to one of its results:
- * then it begins there, and is another one. `drawn`: the frames with a drawing of it. */
-function beginsLater(
-    number: number,
-    { claimed }: Source,
-    drawn: ReadonlySet<number>,
-    order: number[],
-): boolean {
-    const results = claimed.filter((shape) => markedNumber(shape) === number);
-    const frames = new Set(results.map(({ frame }) => frame));
-    const first = order.find((frame) => drawn.has(frame) || frames.has(frame));
-    return first !== undefined && !frames.has(first);
-}
-
 /** The most frequent number of what a source claims; null where there is none that it may take over.
- * `taken`: numbers of the other objects of the run; `drawnOf`: the frames with drawings of a number. */
-function numberTakenOver(
-    source: Source,
-    taken: ReadonlySet<number>,
-    drawnOf: (number: number) => ReadonlySet<number>,
-    order: number[],
-): number | null {
+ * `taken`: numbers of the other objects of the run. */
+function numberTakenOver(source: Source, taken: ReadonlySet<number>): number | null {
     const counts = new Map<number, number>();
     for (const shape of source.claimed) {
         const number = markedNumber(shape);
         if (number !== null) counts.set(number, (counts.get(number) ?? 0) + 1);
     }
-    const free = [...counts].filter(
-        ([number]) => !taken.has(number) && !beginsLater(number, source, drawnOf(number), order),
-    );
+    const free = [...counts].filter(([number]) => !taken.has(number));
     const [most] = free.sort((a, b) => b[1] - a[1]);
     return most?.[0] ?? null;
 }
@@ -49,19 +28,14 @@ function numberTakenOver(
 export async function takeClaimed(
     sources: Source[],
     all: SerializedShape[],
-    { start, order, isLocked, known }: Look,
+    { start, isLocked, known }: Look,
 ): Promise<void> {
     const ofJob = new Numbers(all, known);
-    const { drawings } = drawingsOf(all, start, ofJob);
-    const drawnOf = (number: number): ReadonlySet<number> => {
-        const drawn = (drawings.get(number) ?? []).filter((one) => markedNumber(one) === null);
-        return new Set(drawn.map(({ frame }) => frame));
-    };
     const taken = new Set(sources.flatMap(({ mark }) => mark?.number ?? []));
     for (const source of sources.filter(({ claimed }) => claimed.length)) {
         const numbers = new Set(source.claimed.map(markedNumber));
         numbers.delete(null);
-        const taking = numberTakenOver(source, taken, drawnOf, order);
+        const taking = numberTakenOver(source, taken);
         if (taking !== null) {
             taken.add(taking);
             source.mark = { ...source.mark!, number: taking };
