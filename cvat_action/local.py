@@ -210,7 +210,7 @@ def _run(
 
 
 def _default_path(files: Files, frame: int, target: int) -> Path:
-    name = journals.file_name(files.out.resolve().as_posix().strip("/"))
+    name = journals.name_of_path(files.out)
     return journals.folder() / f"local-{name}-frame-{frame}-to-{target}.jsonl"
 
 
