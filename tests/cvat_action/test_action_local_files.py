@@ -14,8 +14,9 @@ from PIL import Image
 from scripted_function import HEIGHT, WIDTH, moved
 
 from cvat_action import local
+from cvat_action.errors import ActionError
 from cvat_action.formats import read_document
-from cvat_action.media import open_media
+from cvat_action.media import ImageFolder, open_media
 from cvat_action.tracking import Answer
 
 FRAMES = 8
@@ -247,3 +248,101 @@ def test_results_of_each_type_are_known_again_in_coco(run, tmp_path, pictures):
     document, _ = read_document(tmp_path / "b.json", open_media(pictures))
     sources = {(s["frame"] > 0, s["source"]) for s in document.annotations.shapes}
     assert sources == {(False, "file"), (True, "auto")}
+
+
+# --- what lies where the output goes -------------------------------------------------------------
+
+
+@pytest.fixture
+def without_the_disk(monkeypatch):
+    """Pictures from frame 5 on cannot be read, until it is called."""
+    encoded = ImageFolder.encoded
+
+    def broken(media, frame):
+        if frame >= 5:
+            raise ActionError("The disk is away.")
+        return encoded(media, frame)
+
+    monkeypatch.setattr(ImageFolder, "encoded", broken)
+    return lambda: monkeypatch.setattr(ImageFolder, "encoded", encoded)
+
+
+def resume_of(ended):
+    return ("local", "--resume", ended.log.split("--resume ")[-1].split()[0])
+
+
+def test_a_resume_writes_over_nothing_that_a_person_corrected(act, run, tmp_path, without_the_disk):
+    source, out = coco(tmp_path / "a.json", box(0, 4)), tmp_path / "b.json"
+    ended = run(source, out)
+    assert ended.code == 4
+    change(out, 3, bbox=[30, 30, 8, 8])
+    corrected = out.read_text()
+    without_the_disk()
+    refused = act(*resume_of(ended))
+    assert (refused.code, out.read_text()) == (1, corrected)
+    assert "is not as this command wrote it" in refused.log
+    out.rename(tmp_path / "corrected.json")
+    assert act(*resume_of(ended)).code == 0
+    assert len(annotations_of(out)) == FRAMES
+
+
+def test_a_resume_goes_on_with_what_it_wrote_itself(act, run, tmp_path, without_the_disk):
+    source, out = coco(tmp_path / "a.json", box(0, 4)), tmp_path / "b.json"
+    ended = run(source, out)
+    without_the_disk()
+    assert act(*resume_of(ended)).code == 0
+    assert len(annotations_of(out)) == FRAMES
+
+
+def test_the_same_command_given_twice_writes_the_same(run, tmp_path):
+    source, out = coco(tmp_path / "a.json", box(0, 4)), tmp_path / "b.json"
+    out.touch()  # an empty file holds nothing
+    assert run(source, out).code == 0
+    first = lefts(out)
+    assert run(source, out).code == 0
+    assert lefts(out) == first
+
+
+@pytest.mark.parametrize("corrected", [False, True], ids=["another program's", "corrected"])
+def test_a_file_that_is_not_as_this_command_wrote_it_is_not_written_over(run, tmp_path, corrected):
+    source, out = coco(tmp_path / "a.json", box(0, 4)), tmp_path / "b.json"
+    if corrected:
+        assert run(source, out).code == 0
+        change(out, 3, bbox=[30, 30, 8, 8])
+    else:
+        out.write_text("a thesis")
+    held = out.read_text()
+    refused = run(source, out)
+    assert (refused.code, out.read_text()) == (1, held)
+    assert "move it away first" in refused.log
+    assert run(source, out, "--dry-run").code == 0
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_file_that_a_person_changed_during_the_run_is_not_written_over(
+    run, tmp_path, monkeypatch, in_place
+):
+    source = coco(tmp_path / "a.json", box(0, 4))
+    out = source if in_place else tmp_path / "b.json"
+    step = MovingTracker.step
+
+    def meanwhile(self, frame, states):
+        if frame == 4:
+            out.write_text('{"by": "a person"}')
+        return step(self, frame, states)
+
+    monkeypatch.setattr(MovingTracker, "step", meanwhile)
+    ended = run(source, out)
+    assert ended.code == 4
+    assert out.read_text() == '{"by": "a person"}'
+    assert "was changed while this ran" in ended.log
+
+
+def test_the_annotations_themselves_may_be_written_over(run, tmp_path):
+    source = coco(tmp_path / "a.json", box(0, 4))
+    assert run(source, source).code == 0
+    assert len(annotations_of(source)) == FRAMES
+    assert run(source, source, "--frame", 0, "--replace").code == 0
+    assert len(annotations_of(source)) == FRAMES
+    other = coco(tmp_path / "other.json", box(0, 20))
+    assert run(other, source).code == 1
