@@ -157,6 +157,16 @@ def test_an_object_that_a_person_hid_later_sleeps_there(run, tmp_path, pictures)
     assert keyframes_of(tmp_path / "b.xml", pictures) == [kept, kept]
 
 
+def test_results_that_are_tracks_of_one_frame_each_are_not_doubled(run, tmp_path, pictures):
+    source = coco(tmp_path / "a.json", box(0, 4))
+    assert run(source, tmp_path / "b.xml", "--target-frame", 5).code == 0
+    again = run(tmp_path / "b.xml", tmp_path / "c.xml", "--frame", 0)
+    assert "results of an earlier run as tracks of one frame each" in again.log
+    assert keyframes_of(tmp_path / "c.xml", pictures) == keyframes_of(tmp_path / "b.xml", pictures)
+    assert run(tmp_path / "b.xml", tmp_path / "d.xml", "--frame", 5).code == 0
+    assert keyframes_of(tmp_path / "d.xml", pictures)[5] == [(5, False), (6, False), (7, False)]
+
+
 # --- tracks in COCO ------------------------------------------------------------------------------
 
 
