@@ -15,7 +15,7 @@ from local_server import JsonServer
 from PIL import Image
 
 WIDTH, HEIGHT = 64, 48
-STATUS_OF = {"state_gone": 410, "model_failure": 500}
+STATUS_OF = {"state_gone": 410, "model_failure": 500, "internal": 500}
 """of an error; 400 for all others (sam2_tracker/errors.py)"""
 
 
