@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import LABELS, MASK, POLYGON, RECTANGLE, keyframe, shape, shifted, track
 from standin_cvat import Fault, StandinFunction
+from standin_detector import ScriptedDetector
+from test_action_newcomers import found
 
 from cvat_action.journal import name_of_path
 from cvat_action.server import OUR_DESCRIPTION
@@ -95,6 +97,20 @@ def test_both_ways_a_lone_drawing_that_is_refused_leaves_the_rest(act, job, func
     assert done.code == 3
     assert "every object was refused" not in done.log
     assert {11, 12, 13, 19, 24} <= set(frames_of(job.shapes))
+
+
+def test_a_box_that_is_refused_alone_does_not_end_the_run(act, cvat, job, function):
+    detector = ScriptedDetector()
+    detector.on_frame = {12: [found([30.0, 10.0, 40.0, 20.0])]}
+    cvat.functions["det"] = StandinFunction(detector.url, "det", "detector", labels=(LABELS[0],))
+    job.shapes = [shape("mask", MASK, id=900)]
+    function.errors[10, 12] = [EMPTY]
+    find = ("--detect", "det", "--every", 2, "--boxes-to-masks")
+    done = act(*TRACK, 10, "--target-frame", 16, *find)
+    detector.close()
+    assert done.code == 0
+    assert "Frame 12: a box gives no mask: The function refused it" in done.log
+    assert frames_of(job.shapes) == list(range(10, 17))
 
 
 # --- functions that are not known ----------------------------------------------------------------
