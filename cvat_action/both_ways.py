@@ -74,7 +74,7 @@ def track_both_ways(
     if failed:
         return replace(failed, objects=tuple(objects))
     try:
-        gaps = _prepare(Loop(tracker, job, drawn, pace), drawn, frames)
+        gaps = _prepare(Loop(tracker, job, [], pace), drawn, frames)
         gaps = [gap for gap in gaps if not set(gap.frames) <= set(done)]
         with ThreadPoolExecutor(parallel) as threads:
             runs = [
@@ -138,7 +138,8 @@ def _prepare(loop: Loop, objects: Sequence[TrackedObject], frames: Sequence[int]
     # A distance counts tracked frames only: deleted frames are not tracked.
     place = {frame: number for number, frame in enumerate(order)}
     drawn = [_drawings(o, place) for o in objects]
-    loop.start([each for one in drawn for each in one.values() if each is not None])
+    loop.objects += [each for one in drawn for each in one.values() if each is not None]
+    loop.start(loop.objects)
     gaps = []
     for o, ones in zip(objects, drawn, strict=True):
         first = ones[o.seed.frame]

@@ -31,7 +31,7 @@ from cvat_sdk.exceptions import ApiException
 
 from cvat_action import commands, report
 from cvat_action.commands import COMPLETE, FAILED, INCOMPLETE, INTERRUPTED, RESUMABLE, Output
-from cvat_action.errors import ActionError
+from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE
 from cvat_action.plan import MOST_FOUND, Options
 from cvat_action.server import AWAY, READ_SECONDS, Server, no_cvat
@@ -142,9 +142,13 @@ def _track_job(
 
 
 def _track_task(server: Server, options: argparse.Namespace, pace: Pace, output: Output) -> int:
-    """Every job of a task that holds the frame: what fails in one does not stop the others."""
+    """Every job of a task that holds the frame: what fails in one does not stop the others.
+
+    Where jobs overlap, a job without an object to track is passed over if another one has some.
+    """
     output = replace(output, gathered=[])
     codes = []
+    empty: list[tuple[int, ActionError]] = []
     for number in server.jobs_of_task(options.task):
         try:
             job = server.job(number)
@@ -152,21 +156,35 @@ def _track_task(server: Server, options: argparse.Namespace, pace: Pace, output:
                 continue
             logger.info("Job %d of task %d.", number, options.task)
             codes.append(_track_job(server, number, options, pace, output))
+        except NothingToTrack as error:
+            empty.append((number, error))
         except ActionError as error:
-            codes.append(FAILED)
-            logger.critical("Job %d: %s", number, error)
-            output.tell({"job": number, "error": str(error), "resume": None})
+            codes.append(_failed(number, error, output))
         except KeyboardInterrupt:
             codes.append(INTERRUPTED)
             logger.critical("Stopped by Ctrl+C.")
-        if codes[-1] == INTERRUPTED:
+        if INTERRUPTED in codes:
             break
+    others = bool(codes)
+    for number, why in empty:
+        if others:
+            logger.info("Job %d is passed over: %s", number, why)
+            output.tell({"job": number, "passed_over": str(why)})
+        else:
+            codes.append(_failed(number, why, output))
     if not codes:
         raise ActionError(f"No job of task {options.task} holds frame {options.frame}.")
     if output.as_json:
         with report.telling():
             print(json.dumps(output.gathered, indent=2))
     return max(codes, key=WORST_LAST.index)
+
+
+def _failed(number: int, error: ActionError, output: Output) -> int:
+    """The exit code of a job that failed, which is told."""
+    logger.critical("Job %d: %s", number, error)
+    output.tell({"job": number, "error": str(error), "resume": None})
+    return FAILED
 
 
 def _client(options: argparse.Namespace, pace: Pace) -> Client:
@@ -227,8 +245,13 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if not options.detect and options.everything is None:
         for name in FOR_FINDING:
             if getattr(options, name, None):
-                others = "" if name in ("map", "text") else " or --everything"
+                others = "" if name in ("map", "text", "threshold") else " or --everything"
                 parser.error(f"--{name.replace('_', '-')} is for --detect{others}.")
+    if options.both_ways and getattr(options, "step", False):
+        parser.error(
+            "--step shows each frame after it is tracked, and --both-ways goes through them in "
+            "both directions; give one of them."
+        )
     if options.points_as and not options.points:
         parser.error("--points-as is for --points.")
     if options.everything is not None:
@@ -261,6 +284,9 @@ def _check_everything(parser: argparse.ArgumentParser, options: argparse.Namespa
         or (options.command == "local" and options.detect)
     ):
         parser.error("--everything finds all objects; leave out --text, --map and files.")
+    if options.threshold is not None:
+        least = f"--everything 'pred_iou_thresh={options.threshold:g}'"
+        parser.error(f"--threshold is for --detect; here it is a parameter: {least}.")
     try:
         words_to_everything([f"everything {options.everything}"])
     except BadRequest:

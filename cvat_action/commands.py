@@ -28,7 +28,7 @@ from cvat_action.receipt import (
 )
 from cvat_action.run import Outcome, run_plan
 from cvat_action.selection import Seed, name_to_ref
-from cvat_action.server import Function, Server, choose_function
+from cvat_action.server import OUR_DESCRIPTION, OURS, Function, Server, choose_function
 from cvat_action.server_tracker import ServerTracker
 from cvat_action.sinks import CvatSink, Sink
 from cvat_action.tracking import Pace, TrackedObject, Tracker
@@ -98,6 +98,7 @@ def run_track(
             f"Function {chosen.id} takes no clicks, which --points needs. Deploy this project's "
             "tracker anew, or click on the objects in CVAT with an interactor."
         )
+    _check_joins(chosen, options)
     finder = _finder(server, job, options, chosen, pace)
     snapshot = server.first_snapshot(job.id, wants(options))
     found = first_ones(
@@ -117,6 +118,7 @@ def run_track(
     for warning in plan.warnings:
         logger.warning(warning)
     _check_takes_tracks(server, job, plan)
+    _warn_of_corrections(chosen, plan)
     if dry_run:
         output.show(plan)
         return COMPLETE
@@ -127,6 +129,30 @@ def run_track(
     kept = {"path": str(receipt.path), "head": receipt.head}
     journal = Journal.begin(path, plan_as_json(plan), kept)
     return _run(server, plan, chosen, journal, receipt, None, pace, output, finder)
+
+
+def _check_joins(function: Function, options: Options) -> None:
+    if options.both_ways and not function.is_ours:
+        raise ActionError(
+            f"Function {function.id} is not known as this project's tracker, and --both-ways needs "
+            f"that. It is known by its id ({OURS}) or by its description "
+            f'("{OUR_DESCRIPTION}"): deploy it with one of these, or leave out --both-ways.'
+        )
+
+
+def _warn_of_corrections(function: Function, plan: Plan) -> None:
+    corrected = [
+        s.ref
+        for s in plan.seeds
+        if any(c.points is not None and c.frame != s.frame for c in s.corrections)
+    ]
+    if corrected and not function.is_ours:
+        logger.warning(
+            "Function %s is not known as this project's tracker, so it starts anew from every "
+            "correction and forgets what was before: object %s.",
+            function.id,
+            ", ".join(corrected),
+        )
 
 
 def _check_takes_tracks(server: Server, job: Job, plan: Plan) -> None:

@@ -4,3 +4,7 @@
 
 class ActionError(Exception):
     """The command cannot go on; the message says what is wrong and what to do."""
+
+
+class NothingToTrack(ActionError):
+    """A job has no object on the frame, or none of the named ones."""

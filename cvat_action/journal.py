@@ -8,6 +8,7 @@ with them for eight hours, so only its owner may read the file; there is no pass
 """
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -31,6 +32,9 @@ from cvat_action.tracking import Tracked, TrackedObject, compact
 
 VERSION = 4
 OWNER_ONLY = 0o600
+MOST_LETTERS = 100
+"""of a path in a file name; a name may have 255 bytes"""
+HASH_DIGITS = 12
 
 
 class OtherVersion(ActionError):
@@ -181,6 +185,13 @@ def folder() -> Path:
 
 def file_name(server: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", server)
+
+
+def name_of_path(path: Path) -> str:
+    """A file name for a path: the end of it to read, and a hash of the whole to tell it apart."""
+    whole = path.resolve().as_posix()
+    digest = hashlib.sha256(os.fsencode(whole)).hexdigest()
+    return f"{file_name(whole.strip('/'))[-MOST_LETTERS:]}-{digest[:HASH_DIGITS]}"
 
 
 def in_the_way(path: Path, command: str = "track") -> ActionError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cvat_action import journal as journals
+from cvat_action import own_files
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
 from cvat_action.detections import Detection, Reader
 from cvat_action.detectors import file_detector, only_label, tell_left_out, tell_message
@@ -64,6 +65,11 @@ class Files:
     model: str | None = None
     step: bool = False
 
+    @property
+    def in_place(self) -> bool:
+        """The annotations are written into the file that they are read from."""
+        return self.out.resolve() == self.annotations.resolve()
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -75,6 +81,8 @@ class Opened:
     job: Job
     load: Callable[[], Tracker]
     """gives the tracker"""
+    out_before: str | None
+    """digest of what lay at the place of the output"""
 
 
 def run_local(
@@ -87,7 +95,7 @@ def run_local(
     """
     check_pictures(output)
     with _loaded_when_asked(files.model) as load:
-        opened = _open(files, load)
+        opened = _open(files, load, dry_run=dry_run)
         if frame is None:
             frame = _first_frame(opened, options)
         options = replace(options, frame=frame)
@@ -176,16 +184,19 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
         journal.close()
 
 
-def _open(files: Files, load: Callable[[], Tracker]) -> Opened:
+def _open(files: Files, load: Callable[[], Tracker], *, dry_run: bool = False) -> Opened:
     """Reads the files, and writes the unchanged document once as a trial, to nowhere.
 
     So a document that cannot be written is known now, not after an hour of tracking.
     """
     check_output(files.out)
+    if not (files.in_place or dry_run):
+        own_files.check_ours(files.out)
+    out_before = own_files.digest(files.out)
     document, media = read_document(files.annotations, open_media(files.video))
     _warn_of_what_is_left_out(document, files.out)
     write_document(files.out, document, media, dry=True)
-    return Opened(files, media, document, local_job(document, media), load)
+    return Opened(files, media, document, local_job(document, media), load, out_before)
 
 
 def _run(
@@ -198,7 +209,9 @@ def _run(
     finder: Finder | None,
 ) -> int:
     media, out = opened.media, opened.files.out
-    sink = FileSink(opened.document, plan, media, opened.files.annotations, out)
+    sink = FileSink(
+        opened.document, plan, media, out, in_place=opened.files.in_place, before=opened.out_before
+    )
     ask = Stepper(plan.job, media, out).ask if opened.files.step else None
     tracker = LocalTracker(opened.load(), media)
     outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder, ask)
@@ -209,7 +222,7 @@ def _run(
 
 
 def _default_path(files: Files, frame: int, target: int) -> Path:
-    name = journals.file_name(files.out.resolve().as_posix().strip("/"))
+    name = journals.name_of_path(files.out)
     return journals.folder() / f"local-{name}-frame-{frame}-to-{target}.jsonl"
 
 

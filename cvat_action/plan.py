@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cvat_action.earlier import Found, earlier_results, with_numbers
-from cvat_action.errors import ActionError
+from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE
 from cvat_action.identity import RUNS, Mark, numbers_of
 from cvat_action.job import Job, Wire, check_range
@@ -305,12 +305,14 @@ def _select(
     if options.all_seeds:
         selection = select_on_all(job, snapshot.annotations, (options.frame, *frames), **which)
         if not selection.seeds and not more:
-            raise ActionError(f"There is nothing to track in {job.name}.")
+            raise (ActionError if selection.refused else NothingToTrack)(
+                f"There is nothing to track in {job.name}."
+            )
         return selection.seeds, selection.refused
     selection = select(job, snapshot.annotations, options.frame, **which)
     if not selection.seeds and not more:
         reasons = [f"{r.ref}: {r.reason}" for r in selection.refused]
-        raise ActionError(
+        raise (ActionError if reasons else NothingToTrack)(
             f"There is nothing to track on frame {options.frame} of {job.name}"
             + (", and nothing new was found there." if options.finds else ".")
             + (f" Left alone: {'; '.join(reasons)}." if reasons else "")

@@ -32,11 +32,18 @@ def telling() -> Iterator[None]:
 
 
 def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:
-    """One entry per object; `lowest_score` (0 to 1) says which frame to look at first."""
+    """One entry per object; `lowest_score` (0 to 1) says which frame to look at first.
+
+    outside_by_hand: the frame on which a person hid an object that has no result for that reason.
+    """
     entries = []
     for o in objects:
         tally = o.tally
         lowest = tally.lowest or (None, None)
+        hidden = sorted(
+            (c.frame for c in o.seed.corrections if c.points is None),
+            key=lambda frame: abs(frame - o.seed.frame),
+        )
         entries.append(
             {
                 "object": o.seed.ref,
@@ -51,6 +58,7 @@ def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:
                 "lowest_score": lowest[0],
                 "lowest_score_frame": lowest[1],
                 "stopped": o.stopped,
+                "outside_by_hand": None if tally.frames or not hidden else hidden[0],
             }
         )
     return entries
@@ -67,10 +75,18 @@ def summary_table(entries: Sequence[dict[str, Any]], *, with_unsure: bool = Fals
                 *(e[name] for name in ("object", "label", "type")),
                 *(str(e[name]) for name in ("frames", "lost", *unsure)),
                 "-" if score is None else f"{score:.2f} on frame {e['lowest_score_frame']}",
-                e["stopped"] or "",
+                e["stopped"] or _why_nothing(e),
             )
         )
     return table(rows)
+
+
+def _why_nothing(entry: dict[str, Any]) -> str:
+    """Why an object has no result although nothing went wrong, for a person."""
+    frame = entry["outside_by_hand"]
+    if frame is None:
+        return ""
+    return f"marked as outside by hand on frame {frame}, and not drawn again after it"
 
 
 def without_scores(objects: Sequence[TrackedObject]) -> list[str]:

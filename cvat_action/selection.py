@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from cvat_action.errors import ActionError
+from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE, points_fault, upright
 from cvat_action.identity import mark_of, number_of
 from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
@@ -456,9 +456,10 @@ class _Named:
 
     def check(self, there: Collection[str], where: str, choice: Collection[str]) -> None:
         """Raises ActionError for a name that is not among `there`; it offers the choice."""
+        none = bool(self._wanted) and not any(ref in there for ref in self._wanted)
         for ref in (*self._wanted, *self._excluded):
             if ref not in there:
-                raise ActionError(
+                raise (NothingToTrack if none else ActionError)(
                     f"There is no object {ref} {where}. "
                     f"Objects there: {', '.join(choice) or 'none'}."
                 )

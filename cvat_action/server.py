@@ -46,14 +46,22 @@ class Function:
     shape_types: tuple[str, ...]
     labels: tuple[str, ...] = ()
     """what a detector can find"""
+    description: str = ""
 
     @property
     def usable_types(self) -> tuple[str, ...]:
         return tuple(t for t in self.shape_types if t in TRACKABLE)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this project's tracker, also where a second one has another id."""
+        return self.id == OURS or self.description == OUR_DESCRIPTION
+
 
 OURS = "pth-facebookresearch-sam2-tracker"
 """the id under which this project's function.yaml deploys it"""
+OUR_DESCRIPTION = "Tracks masks, polygons and rectangles through video with SAM 2"
+"""what function.yaml says of it"""
 
 
 def why_unusable(function: Function) -> str | None:
@@ -67,10 +75,14 @@ def why_unusable(function: Function) -> str | None:
 class HttpFailure(ActionError):
     """An answer of CVAT that is not 200, or none at all (status None)."""
 
-    def __init__(self, status: int | None, body: str, message: str) -> None:
+    def __init__(
+        self, status: int | None, body: str, message: str, *, retry_after: float = 0.0
+    ) -> None:
+        """retry_after: seconds that CVAT asks to wait, from its header `Retry-After`."""
         super().__init__(message)
         self.status = status
         self.body = body
+        self.retry_after = retry_after
 
 
 class Server:
@@ -134,6 +146,7 @@ class Server:
                     kind=f.get("kind", ""),
                     shape_types=tuple(f.get("supported_shape_types") or ()),
                     labels=tuple(label["name"] for label in f.get("labels_v2") or ()),
+                    description=f.get("description") or "",
                 )
                 for f in listed
             ]
@@ -180,9 +193,13 @@ class Server:
             return True
 
     def frame(self, job: int, frame: int) -> bytes:
-        """The encoded picture of a frame, as CVAT's page shows it."""
+        """The encoded picture of a frame, as CVAT's page shows it.
+
+        CVAT answers 429 while it makes the chunk that holds the frame.
+        """
         query = [("type", "frame"), ("quality", "compressed"), ("number", frame)]
-        return self._call("GET", f"/api/jobs/{job}/data", query=query)
+        path = f"/api/jobs/{job}/data"
+        return self._patiently(partial(self._call, "GET", path, query=query))
 
     def call_function(self, function: str, body: Wire) -> Any:
         """Raises HttpFailure."""
@@ -234,7 +251,7 @@ class Server:
             except HttpFailure as failure:
                 # A host that never answered is a wrong one rather than one that restarts.
                 passes = self._answered if failure.status is None else failure.status in away
-                if not passes or not patience.waits(failure):
+                if not passes or not patience.waits(failure, least=failure.retry_after):
                     raise
 
     def _annotations(self, job: int) -> Iterator[tuple[str, Wire]]:
@@ -242,7 +259,7 @@ class Server:
         response = self._open("GET", path, stream=True)
         try:
             if response.status != 200:
-                raise self._failure("GET", path, response.status, response.read())
+                raise self._failure("GET", path, response, response.read())
             events: list[tuple[str, Wire]] = []
             parsers = [
                 ijson.items_coro(_collector(events, where), f"{where}.item", use_float=True)
@@ -279,7 +296,7 @@ class Server:
         response = self._open(method, path, query=query, body=body)
         data = bytes(response.data)
         if response.status != 200:
-            raise self._failure(method, path, response.status, data)
+            raise self._failure(method, path, response, data)
         return data
 
     def _open(
@@ -311,10 +328,21 @@ class Server:
         )
         return response
 
-    def _failure(self, method: str, path: str, status: int, data: bytes) -> HttpFailure:
+    def _failure(self, method: str, path: str, response: Any, data: bytes) -> HttpFailure:
         text = data.decode("utf-8", "replace")
         logger.debug("%s %s: %s", method, path, text[:200])
-        return HttpFailure(status, text, f"{_explain(status, text)} [{method} {path}]")
+        status = response.status
+        return HttpFailure(
+            status,
+            text,
+            f"{_explain(status, text)} [{method} {path}]",
+            retry_after=_seconds(response.headers.get("Retry-After")),
+        )
+
+
+def _seconds(retry_after: str | None) -> float:
+    """The header can also be a date; then nothing is known."""
+    return float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
 
 
 def _as_it_is(content: Any, **_: Any) -> Any:

@@ -4,7 +4,7 @@
 from typing import Any
 
 from cvat_action.job import Job, Wire
-from cvat_action.server import OURS, Function, HttpFailure, Server
+from cvat_action.server import Function, HttpFailure, Server
 from cvat_action.tracking import Answer, CallFailed, Cure
 
 
@@ -27,7 +27,7 @@ class ServerTracker:
     @property
     def joins(self) -> bool:
         """Another function would take the state and never look at the shape."""
-        return self._function.id == OURS
+        return self._function.is_ours
 
     def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
         drawn = [{**shape, "correction": 1} for shape in shapes]

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from cvat_action import own_files
 from cvat_action.duplicates import attributes_as_sent, duplicate_shapes, duplicate_tracks
 from cvat_action.errors import ActionError
 from cvat_action.formats import write_document
@@ -383,9 +384,19 @@ class FileSink:
     """Collects the changes of a document; `finish` writes the file."""
 
     def __init__(
-        self, document: Document, plan: Plan, media: Media, annotations: Path, out: Path
+        self,
+        document: Document,
+        plan: Plan,
+        media: Media,
+        out: Path,
+        *,
+        in_place: bool,
+        before: str | None,
     ) -> None:
-        """annotations: the file that the document was read from."""
+        """in_place: the document was read from the same file.
+
+        before: digest of the file that is written, as it was then.
+        """
         self.written = Written()
         self.counts: Counter[str] = Counter()
         self._updated: set[int] = set()
@@ -394,8 +405,9 @@ class FileSink:
         self._document = document
         self._plan = plan
         self._media = media
-        self._annotations = annotations
         self._out = out
+        self._in_place = in_place
+        self._before = before
 
     def snapshot(self, frames: Collection[int]) -> Snapshot:
         return annotations_to_snapshot(self._document.annotations)
@@ -431,11 +443,17 @@ class FileSink:
         self.counts["shapes_deleted"] += len(gone)
 
     def finish(self, objects: Objects, *, goes_on: bool) -> bool:
-        """A run that goes on begins with the file that it read: that one is not written over."""
-        if goes_on and self._out.resolve() == self._annotations.resolve():
+        """A run that goes on begins with the file that it read: that one is not written over.
+
+        Raises ActionError where somebody changed the file in the meantime.
+        """
+        if goes_on and self._in_place:
             self.counts.clear()
             return False
+        own_files.check_unchanged(self._out, self._before)
         write_document(self._out, self._document, self._media)
+        if not self._in_place:
+            own_files.note(self._out)
         return True
 
     def tracks(self) -> dict[str, Wire]:

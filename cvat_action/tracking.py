@@ -101,11 +101,14 @@ class Patience:
         self._left = pace.wait
         self._pause = pace.first_wait
 
-    def waits(self, reason: object, what: str = "Trying again") -> bool:
-        """Waits and says so; False: the time is used up, and nothing was waited."""
+    def waits(self, reason: object, what: str = "Trying again", *, least: float = 0.0) -> bool:
+        """Waits and says so; False: the time is used up, and nothing was waited.
+
+        least: seconds that the other side asks for.
+        """
         if self._left <= 0:
             return False
-        pause = min(self._pause, self._left, LONGEST_PAUSE)
+        pause = min(max(min(self._pause, LONGEST_PAUSE), least), self._left)
         logger.warning("%s %s in %.3g s.", reason, what, pause)
         time.sleep(pause)
         self._left -= pause
@@ -228,6 +231,9 @@ class Run:
     """False: going on would fail in the same way"""
 
 
+Refused = tuple[TrackedObject, str]
+"""an object that was refused alone, and why"""
+
 Answered = tuple[TrackedObject, tuple[Any, Any, float | None, Fault | None]]
 """an object with its shape, state, score and error"""
 
@@ -344,6 +350,8 @@ class Loop:
         self._pace = pace
         self._limit = max(1, pace.objects_per_call)
         self._per_call = self._limit
+        self._answered_on: int | None = None
+        """the last frame of which a call was answered"""
 
     def add(self, entered: list[TrackedObject]) -> None:
         self.start(entered)
@@ -372,16 +380,27 @@ class Loop:
                 )
 
     def start(self, objects: Sequence[TrackedObject]) -> None:
-        """Starts objects from their last good results; those that cannot be started are stopped."""
+        """Starts objects from their last good results; those that cannot be started are stopped.
+
+        Raises CallFailed where all of a frame are refused, and nothing says that its picture is
+        not the reason.
+        """
         by_frame: dict[int, list[TrackedObject]] = {}
         for o in objects:
             by_frame.setdefault(o.last_good[0], []).append(o)
         for frame, together in by_frame.items():
-            for o, (_, state, _, fault) in self._call(frame, together, self._start_on(frame)):
+            refused: list[Refused] = []
+            start = self._start_on(frame)
+            for o, (_, state, _, fault) in self._call(frame, together, start, refused=refused):
                 o.state, o.state_before = state, None
                 if fault or state is None:
                     why = fault["message"] if fault else "the function gave no state for it"
                     self._stop(o, f"not started on frame {frame}: {why}")
+            others = {id(o) for o in self.objects if self.follows(o)} - {id(o) for o in together}
+            if refused and self._answered_on != frame and not others:
+                raise _all_refused(frame, refused)
+            for o, why in refused:
+                self._stop(o, f"not started on frame {frame}: {why}")
 
     def _join(self, frame: int, objects: Sequence[TrackedObject]) -> None:
         """Adds what was drawn on `frame` to what is known of the objects.
@@ -395,16 +414,17 @@ class Loop:
             shapes = [shape_to_start_from(o) for o in chunk]
             return self._tracker.correct(frame, shapes, [o.state_before for o in chunk])
 
-        for o, (_, state, _, fault) in self._call(frame, known, call, anew):
+        refused: list[Refused] = []
+        for o, (_, state, _, fault) in self._call(frame, known, call, anew, refused):
             if fault or state is None:
-                why = fault["message"] if fault else "The function gave no state for it."
-                logger.warning(
-                    "Frame %d, object %s: its correction starts it anew. %s", frame, o.seed.ref, why
-                )
-                anew.append(o)
+                refused.append((o, _why(fault)))
             else:
                 o.state, o.state_before = state, None
-        self.start(anew)
+        for o, why in refused:
+            logger.warning(
+                "Frame %d, object %s: its correction starts it anew. %s", frame, o.seed.ref, why
+            )
+        self.start([*anew, *(o for o, _ in refused)])
 
     def outlines(
         self, frame: int, objects: Sequence[TrackedObject], prompts: Sequence[dict[str, Any]]
@@ -422,14 +442,16 @@ class Loop:
 
         found: dict[int, tuple[Tracked | None, str]] = {}
         width, height = self._job.size(frame)
-        for o, (shape, _, score, fault) in self._call(frame, objects, call):
+        refused: list[Refused] = []
+        for o, (shape, _, score, fault) in self._call(frame, objects, call, refused=refused):
             outline, wrong = _shape_to_tracked(shape, o.seed.type, width, height, score)
             if outline and outline.points is not None:
                 found[id(o)] = outline, ""
             else:
                 why = fault["message"] if fault else wrong or "the tracker sees nothing there"
                 found[id(o)] = None, why.rstrip(".")
-        return [found.get(id(o), (None, o.stopped or "")) for o in objects]
+        found |= {id(o): (None, why.rstrip(".")) for o, why in refused}
+        return [found[id(o)] for o in objects]
 
     def adopt(self, o: TrackedObject, others: Sequence[tuple[TrackedObject, int]]) -> None:
         """Lets an object stand on the drawings of others, each some steps ahead or behind."""
@@ -438,17 +460,19 @@ class Loop:
         def call(chunk: list[TrackedObject]) -> Answer:
             return self._tracker.adopt(o.seed.frame, o.seed.type, chunk[0].state, states)
 
-        for each, (_, state, _, fault) in self._call(o.seed.frame, [o], call, []):
+        refused: list[Refused] = []
+        for each, (_, state, _, fault) in self._call(o.seed.frame, [o], call, [], refused):
             if fault or state is None:
-                why = fault["message"] if fault else "The function gave no state for it."
-                logger.warning(
-                    "Frame %d, object %s: the drawings on other frames do not count. %s",
-                    o.seed.frame,
-                    o.seed.ref,
-                    why,
-                )
+                refused.append((o, _why(fault)))
             else:
                 each.state = state
+        for _, why in refused:
+            logger.warning(
+                "Frame %d, object %s: the drawings on other frames do not count. %s",
+                o.seed.frame,
+                o.seed.ref,
+                why,
+            )
 
     def _start_on(self, frame: int) -> Callable[[list[TrackedObject]], Answer]:
         return lambda chunk: self._tracker.start(frame, [shape_to_start_from(o) for o in chunk])
@@ -563,13 +587,17 @@ class Loop:
         objects: Sequence[TrackedObject],
         call: Callable[[list[TrackedObject]], Answer],
         lost_states: list[TrackedObject] | None = None,
+        refused: list[Refused] | None = None,
     ) -> list[Answered]:
         """Calls for all objects, in as many calls as it takes; one entry per answered object.
 
-        Objects whose states are void as a whole (410, expired) go to `lost_states`.
+        Objects whose states are void as a whole (410, expired) go to `lost_states`. Those that are
+        refused alone go to `refused`; without it they are stopped, or if that is so for all, it
+        raises CallFailed.
         """
         answered: list[Answered] = []
-        refused: list[tuple[TrackedObject, str]] = []
+        alone: list[Refused] = []
+        limit = self._limit
         waiting = deque(objects)
         patience = Patience(self._pace)
         while waiting:
@@ -583,7 +611,7 @@ class Loop:
                 if fewer and len(chunk) > 1:
                     self._send_fewer(len(chunk) // 2, failure)
                 elif failure.cure is Cure.FEWER_FOR_GOOD:
-                    refused.append((waiting.popleft(), str(failure)))
+                    alone.append((waiting.popleft(), str(failure)))
                 elif failure.cure is Cure.START_AGAIN and lost_states is not None:
                     logger.warning("%s They are started again.", failure)
                     for _ in chunk:
@@ -592,21 +620,22 @@ class Loop:
                     raise
                 continue
             patience = Patience(self._pace)
+            self._answered_on = frame
             self._adapt(len(chunk), time.monotonic() - began)
             answered += zip(
                 chunk,
                 zip(answer.shapes, answer.states, answer.scores, answer.errors, strict=True),
                 strict=True,
             )
-        if refused and not answered and not lost_states:
+        if alone and not answered:
+            self._per_call = self._limit = limit  # it was not their number
+        if refused is not None:
+            refused += alone
+            return answered
+        if alone and not answered and not lost_states:
             # What every object is refused for, each alone, is the frame's and not the objects'.
-            self._per_call = self._limit = max(1, self._pace.objects_per_call)
-            raise CallFailed(
-                Cure.NONE,
-                f"Frame {frame}: every object was refused, each one alone. {refused[0][1]} Or the "
-                "picture of this frame cannot be decoded.",
-            )
-        for o, why in refused:
+            raise _all_refused(frame, alone)
+        for o, why in alone:
             self._stop(o, why)
         return answered
 
@@ -635,6 +664,18 @@ class Loop:
     def _stop(self, o: TrackedObject, reason: str) -> None:
         o.stopped = reason
         logger.warning("Object %s: %s", o.seed.ref, reason)
+
+
+def _all_refused(frame: int, refused: Sequence[Refused]) -> CallFailed:
+    return CallFailed(
+        Cure.NONE,
+        f"Frame {frame}: every object was refused, each one alone. {refused[0][1]} Or the "
+        "picture of this frame cannot be decoded.",
+    )
+
+
+def _why(fault: Fault | None) -> str:
+    return fault["message"] if fault else "The function gave no state for it."
 
 
 def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:

@@ -20,7 +20,14 @@ from cvat_sdk.masks import decode_mask, encode_mask
 from pycocotools import mask as rle_tools
 
 from cvat_action.errors import ActionError
-from cvat_action.formats.document import AttributeSpec, Document, LabelSpec, Original
+from cvat_action.formats.coco_results import box_to_points, keys_to_result, result_to_keys
+from cvat_action.formats.document import (
+    AttributeSpec,
+    Document,
+    LabelSpec,
+    Original,
+    not_by_hand,
+)
 from cvat_action.formats.json_text import elements, members
 from cvat_action.geometry import points_fault
 from cvat_action.job import Annotations, Wire
@@ -61,7 +68,7 @@ def read(data: bytes, name: str, media: Media) -> Document:
         for n, shape in zip(places, drawn, strict=True):
             originals[number, shape["frame"]] = Original(n, texts[n], shape)
         if is_track:
-            tracks.append({**_track(drawn, len(media.frame_names)), "id": number})
+            tracks.append({**_track(drawn, media), "id": number})
         else:
             shapes.append({**drawn[0], "id": number})
     annotations = Annotations(tuple(shapes), tuple(tracks))
@@ -254,6 +261,7 @@ class _New:
             "category_id": label.id if ours else label.id + 1,
             **_geometry(shape, *size, crowd=self._crowd),
             "attributes": attributes,
+            **result_to_keys(shape, label),
         }
         return json.dumps(content)
 
@@ -354,7 +362,7 @@ def _annotation_to_shape(
     if fault:
         raise ValueError(fault)
     attributes = annotation.get("attributes") or {}
-    return {
+    shape = {
         "type": kind,
         "frame": frame,
         "points": points,
@@ -372,6 +380,7 @@ def _annotation_to_shape(
         ],
         "elements": [],
     }
+    return keys_to_result(annotation, shape, label)
 
 
 def _points(annotation: Wire, width: int, height: int) -> tuple[str, list[float]]:
@@ -407,7 +416,7 @@ def _points(annotation: Wire, width: int, height: int) -> tuple[str, list[float]
         return "polygon", [float(p) for p in parts[0]]
     if annotation.get("bbox"):
         left, top, box_width, box_height = (float(p) for p in annotation["bbox"])
-        return "rectangle", [left, top, left + box_width, top + box_height]
+        return "rectangle", box_to_points(left, top, box_width, box_height)
     return "", []
 
 
@@ -439,17 +448,21 @@ def _rle_to_points(rle: Any) -> list[float]:
     return encode_mask(bitmap) if np.any(bitmap) else []
 
 
-def _track(shapes: list[Wire], frame_count: int) -> Wire:
-    """A track with a keyframe for every annotation, and an end before every gap."""
+def _track(shapes: list[Wire], media: Media) -> Wire:
+    """A track with a keyframe for every annotation, and an end before every gap.
+
+    COCO says nothing of such a gap, so it may be tracked.
+    """
+    frame_count = len(media.frame_names)
     own = ("label_id", "group", "source", "elements")
     shapes = sorted(shapes, key=lambda s: s["frame"])
     keyframes: list[Wire] = []
     for i, shape in enumerate(shapes):
-        k = {key: value for key, value in shape.items() if key not in own}
+        k = {key: value for key, value in shape.items() if key not in (*own, "score")}
         keyframes.append(k)
         after = shape["frame"] + 1
         if after < frame_count and (i + 1 == len(shapes) or shapes[i + 1]["frame"] > after):
-            keyframes.append({**k, "frame": after, "outside": True})
+            keyframes.append(not_by_hand({**k, "frame": after, "outside": True}, media))
     return {
         **{key: shapes[0][key] for key in own},
         "frame": shapes[0]["frame"],

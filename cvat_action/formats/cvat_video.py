@@ -2,20 +2,25 @@
 """CVAT for video 1.1 (XML): every object is a track of elements with a frame each.
 
 CVAT has no tracks of masks, so a mask is a track of its own, with one element and an `outside` one
-after it; that is how CVAT exports a shape, and what its import turns into a mask shape again.
+after it; that is how CVAT exports a shape, and what its import turns into a mask shape again. Its
+import makes a track of any other shape, and here such a shape is a track too, which may go on.
 """
 
+import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 from xml.etree import ElementTree  # noqa: S405 (read by _parse, which takes no entities)
 
 from cvat_action.errors import ActionError
-from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
-from cvat_action.geometry import points_fault
+from cvat_action.formats.document import AttributeSpec, Document, LabelSpec, not_by_hand
+from cvat_action.geometry import Box, bounding_box, boxes_iou, points_fault
 from cvat_action.job import Annotations, Wire
 from cvat_action.media import Media, NumberedMedia, size_of
+from cvat_action.tracking import SAME_OBJECT
+
+logger = logging.getLogger(__name__)
 
 Element = Any
 """xml.etree.ElementTree.Element"""
@@ -98,6 +103,7 @@ def read(data: bytes, name: str, media: Media) -> Document:
     for number, shape in enumerate(shapes, len(tracks)):
         shape["id"] = number
     _check_frames((k for o in (*shapes, *tracks) for k in o.get("shapes", [o])), name, media)
+    _open_ends(tracks, name, media)
     meta = root.find("meta")
     header = "" if meta is None else ElementTree.tostring(meta, encoding="unicode").strip()
     annotations = Annotations(tuple(shapes), tuple(t for t in tracks if t["shapes"]))
@@ -184,6 +190,54 @@ def _labels(root: Element) -> tuple[LabelSpec, ...]:
             known[name] = LabelSpec(old.id, old.name, (*old.attributes, more))
             spec_id += 1
     return tuple(known.values())
+
+
+def _open_ends(tracks: Sequence[Wire], name: str, media: Media) -> None:
+    """Lets tracking go on over the ends that CVAT's export gives to shapes, in place.
+
+    Not where the next shape is there already: then it is what an earlier run made of this one.
+    """
+    alone = [t for t in tracks if _is_one_shape(t["shapes"], media)]
+    results: dict[tuple[int, int, str], list[Box]] = {}
+    for track in alone:
+        shape = track["shapes"][0]
+        if track["source"] == "auto":
+            key = shape["frame"], track["label_id"], shape["type"]
+            results.setdefault(key, []).append(_box(shape))
+    followed = 0
+    for track in alone:
+        shape, end = track["shapes"]
+        there = results.get((end["frame"], track["label_id"], shape["type"]))
+        if there and (boxes_iou([_box(shape)], there) >= SAME_OBJECT).any():
+            followed += 1
+        else:
+            track["shapes"][1] = not_by_hand(end, media)
+    if followed:
+        logger.warning(
+            "%s holds results of an earlier run as tracks of one frame each. The %d objects that "
+            "they follow are not tracked over them; delete the tracks that are to be made anew.",
+            name,
+            followed,
+        )
+
+
+def _box(shape: Wire) -> Box:
+    return bounding_box(shape["type"], shape["points"])
+
+
+def _is_one_shape(keyframes: Sequence[Wire], media: Media) -> bool:
+    """Whether this is how CVAT exports a shape: one position, and an end on the next frame.
+
+    A track that a person hid right after its first frame looks the same.
+    """
+    if len(keyframes) != 2:
+        return False
+    shape, end = keyframes
+    return (
+        (shape["outside"], end["outside"]) == (False, True)
+        and end["frame"] == shape["frame"] + media.step
+        and end["points"] == shape["points"]
+    )
 
 
 def _track(element: Element, label: LabelSpec, number: int) -> Wire:
@@ -286,7 +340,7 @@ def _shape_to_attributes(k: Wire) -> dict[str, str]:
         "outside": str(int(k["outside"])),
         "occluded": str(int(k["occluded"])),
     }
-    points = k["points"]
+    points = k["as_read"] if "as_read" in k else k["points"]
     if k["type"] == "rectangle":
         values |= {n: f"{p:.2f}" for n, p in zip(("xtl", "ytl", "xbr", "ybr"), points, strict=True)}
         if k.get("rotation"):

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cvat_action.job import Annotations, Job, Label, Wire
-from cvat_action.media import Media
+from cvat_action.media import Media, size_of
+from cvat_action.signature import sign
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,19 @@ class Document:
 
     def label(self, label_id: int) -> LabelSpec:
         return next(label for label in self.labels if label.id == label_id)
+
+
+def not_by_hand(end: Wire, media: Media) -> Wire:
+    """An `outside` keyframe that a format puts after the last position, signed: no person made it.
+
+    So tracking goes on over it. `as_read` are the points that are written if it stays.
+    """
+    if end["frame"] >= len(media.frame_names) or end.get("rotation"):
+        return end
+    width, height = size_of(media, end["frame"])
+    flags = {name: end[name] for name in ("outside", "occluded", "z_order")}
+    points = sign(end["type"], end["points"], end["frame"], width=width, height=height, **flags)
+    return {**end, "points": points, "as_read": end["points"]}
 
 
 def local_job(document: Document, media: Media) -> Job:

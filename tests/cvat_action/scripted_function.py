@@ -15,6 +15,8 @@ from local_server import JsonServer
 from PIL import Image
 
 WIDTH, HEIGHT = 64, 48
+STATUS_OF = {"state_gone": 410, "model_failure": 500, "internal": 500}
+"""of an error; 400 for all others (sam2_tracker/errors.py)"""
 
 
 def frame_picture(number: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> bytes:
@@ -88,6 +90,10 @@ class ScriptedFunction(JsonServer):
                 columns["shapes"].append(outside if gone else answered)
                 columns["states"].append(shape)
             columns["scores"].append(self.scores.get((name, frame), 0.9))
+        first = columns["errors"][0]
+        if all(columns["errors"]):  # as the real one: the status of the first error
+            error = {**first, "indexes": list(range(count))}
+            return STATUS_OF.get(first["code"], 400), {"error": error}
         corrects = states and any(shape and "correction" in shape for shape in shapes)
         self.calls.append(("correct" if corrects else "step" if states else "start", frame, seen))
         return 200, columns

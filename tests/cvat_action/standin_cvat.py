@@ -74,6 +74,7 @@ class StandinFunction:
     name: str = "Segment Anything 2: Tracker"
     labels: tuple[dict[str, Any], ...] = ()
     """of a detector"""
+    description: str = ""
 
 
 @dataclass
@@ -96,6 +97,8 @@ class Fault:
     """close the connection without an answer"""
     after: bool = False
     """the request is carried out before the fault"""
+    retry_after: str | None = None
+    """a header of the answer"""
 
 
 class Refused(Exception):
@@ -231,8 +234,8 @@ class StandinCvat(LocalServer):
     def _list_functions(self, query: Any, body: Any) -> Any:
         return [
             {
-                "id": f.id, "kind": f.kind, "labels_v2": list(f.labels), "description": "",
-                "name": f.name, "version": 1,
+                "id": f.id, "kind": f.kind, "labels_v2": list(f.labels), "name": f.name,
+                "description": f.description, "version": 1,
                 **({"supported_shape_types": list(f.shape_types)} if f.kind == "tracker" else {}),
             }
             for f in self.functions.values()
@@ -510,7 +513,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
             return None
-        return self._send(fault.status, fault.body.encode(), "text/html")
+        headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+        return self._send(fault.status, fault.body.encode(), "text/html", headers=headers)
 
     def _log_in(self, body: Any) -> None:
         if self.cvat.users.get(body["username"]) != body["password"]:
@@ -537,11 +541,20 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "GET" and self.headers.get("X-CSRFToken") != "csrf-1":
             raise Refused(403, {"detail": "CSRF Failed: CSRF token missing."})
 
-    def _send(self, status: int, data: bytes, kind: str, cookies: tuple[str, ...] = ()) -> None:
+    def _send(
+        self,
+        status: int,
+        data: bytes,
+        kind: str,
+        cookies: tuple[str, ...] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             for cookie in cookies:
                 self.send_header("Set-Cookie", cookie)
             self.end_headers()

@@ -111,10 +111,10 @@ def test_both_ways_one_object_that_cannot_be_tracked_leaves_the_others_alone(
         shape("mask", high, id=910, group=2),
         shape("mask", low, id=911, frame=16, group=2),
     ]
-    function.errors[20, 12] = [{"code": "internal", "message": "It cannot be tracked."}] * 9
+    function.errors[20, 12] = [{"code": "state_gone", "message": "It is not known."}] * 9
     done = act(*TRACK, 10, "--target-frame", 18, "--both-ways")
     assert done.code == 3
-    assert "It cannot be tracked." in done.out + done.log
+    assert "lost its state twice on frame 12" in done.out
     other = sorted(s["frame"] for s in job.shapes if s["points"][-3] == 5)
     assert other == list(range(10, 19))
 

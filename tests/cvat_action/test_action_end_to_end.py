@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import LABELS, automatic, keyframe, shape, track
+from conftest import LABELS, keyframe, shape, track
 from cvat_sdk.masks import decode_mask, encode_mask
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
 from standin_detector import ScriptedDetector
@@ -455,7 +455,7 @@ def test_a_cvat_export_goes_in_and_comes_out_with_its_tracks_edited(act, folder,
             (
                 track(
                     keyframe(0, points),
-                    automatic(1, points, (1000, 1000), outside=True),
+                    keyframe(1, points, outside=True),
                     label_id=0,
                     id=0,
                     attributes=[{"spec_id": 0, "value": "red"}],
@@ -500,8 +500,13 @@ def test_wrong_arguments_without_a_server(act, folder, tmp_path, monkeypatch, ar
     assert not (tmp_path / "out.json").exists()
 
 
+def on_the_next_frame(element):
+    return element.replace(' frame="0"', ' frame="1"').replace('outside="0"', 'outside="1"')
+
+
 def two_boxes():
-    """As CVAT exports a mask and two boxes: each a track of its own, in the order of drawing."""
+    """As CVAT exports a mask and two boxes: each a track of its own, in the order of drawing, with
+    an `outside` element on the next frame."""
     *runs, left, top, right, bottom = encode_mask(truth(0)[1])
     flags = 'frame="0" keyframe="1" outside="0" occluded="0" z_order="0"'
     rle = ", ".join(str(int(run)) for run in runs)
@@ -512,7 +517,7 @@ def two_boxes():
         f'<box {flags} xtl="60" ytl="80" xbr="100" ybr="110"/>',
     ]
     tracks = (
-        f'<track id="{n}" label="thing" source="manual">{each}</track>'
+        f'<track id="{n}" label="thing" source="manual">{each}{on_the_next_frame(each)}</track>'
         for n, each in enumerate(elements)
     )
     return f"<annotations><version>1.1</version>{''.join(tracks)}</annotations>"

@@ -118,7 +118,7 @@ def test_an_object_too_large_for_any_call_is_dropped_with_the_reason(
     top = lambda s: s["points"][-3] if s else 0  # noqa: E731
     result = act(*TO_14)
     assert result.code == 3
-    assert "Object 30: The function refused it: too many objects for one call" in result.log
+    assert "Object 30: not started on frame 10: The function refused it: too many" in result.log
     assert frames(s for s in job.shapes if s["group"] == 30) == [10]
     assert frames(s for s in job.shapes if s["group"] == 40) == [10, 11, 12, 13, 14]
 

@@ -406,7 +406,7 @@ def test_both_ways_a_drawing_that_cannot_be_started_is_told(act, cvat, job, func
     function.errors[20, 14] = [{"code": "bad_shape", "message": "It cannot be read."}]
     done = act(*TRACK, 10, "--target-frame", 18, "--both-ways", "--object", 910)
     assert done.code == 3
-    assert "not started on frame 14: It cannot be read." in done.out
+    assert "not started on frame 14: The function refused it: " in done.out
 
 
 def test_both_ways_an_object_that_stopped_in_one_gap_goes_on_in_the_next_after_a_resume(

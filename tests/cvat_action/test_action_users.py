@@ -158,9 +158,9 @@ def test_a_task_stands_for_its_jobs_that_hold_the_frame(cvat, job, act):
     )
     empty.shapes, truth.type = [], "ground_truth"
     done = act("track", "--task", 7, "--frame", 10, "--target-frame", 12, "--json")
-    assert done.code == 1
-    assert "Job 45: There is nothing to track on frame 10 of job 45." in done.log
-    assert [(told["job"], "error" in told) for told in done.json] == [
+    assert done.code == 0
+    assert "Job 45 is passed over: There is nothing to track on frame 10 of job 45." in done.log
+    assert [(told["job"], "passed_over" in told) for told in done.json] == [
         (42, False), (44, False), (45, True),
     ]  # fmt: skip
     assert [len(each.shapes) for each in (job, other, third, truth)] == [3, 1, 3, 1]

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Which files `local` wrote, so that none that somebody changed since is written over.
+
+For each file a note lies in the state folder: the hash of what was written last.
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from cvat_action import journal as journals
+from cvat_action.errors import ActionError
+
+logger = logging.getLogger(__name__)
+
+
+def digest(path: Path) -> str | None:
+    """Of what a file holds; None where there is no file, or an empty one."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ActionError(f"{path} cannot be read: {error.strerror}.") from None
+    return hashlib.sha256(data).hexdigest() if data else None
+
+
+def check_ours(path: Path) -> None:
+    """Raises ActionError where something lies there that this command did not write."""
+    held = digest(path)
+    if held is not None and held != _noted(path):
+        raise ActionError(
+            f"{path} is there already and is not as this command wrote it: another program wrote "
+            "it, or somebody changed it since. It is not written over; move it away first. To "
+            "track on from what it holds, give it as --annotations."
+        )
+
+
+def check_unchanged(path: Path, before: str | None) -> None:
+    """Raises ActionError where a file is there that is not what it was.
+
+    before: its digest at the beginning.
+    """
+    if digest(path) not in (None, before):
+        raise ActionError(
+            f"{path} was changed while this ran, so it is not written over; move it away first."
+        )
+
+
+def note(path: Path) -> None:
+    """Remembers a file as it was just written."""
+    place = _place(path)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(digest(path) or "")
+    except OSError as error:
+        logger.warning(
+            "That %s was written by this command cannot be noted (%s): the next run asks to move "
+            "it away.",
+            path,
+            error.strerror,
+        )
+
+
+def _noted(path: Path) -> str | None:
+    try:
+        return _place(path).read_text()
+    except (OSError, ValueError):
+        return None
+
+
+def _place(path: Path) -> Path:
+    return journals.folder() / "written" / f"{journals.name_of_path(path)}.sha256"
