@@ -244,7 +244,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         )
     if not options.detect and options.everything is None:
         for name in FOR_FINDING:
-            if getattr(options, name, None):
+            value = getattr(options, name, None)
+            if value is not None and value is not False and value != []:
                 others = "" if name in ("map", "text", "threshold") else " or --everything"
                 parser.error(f"--{name.replace('_', '-')} is for --detect{others}.")
     if options.both_ways and getattr(options, "step", False):

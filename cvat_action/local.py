@@ -6,7 +6,6 @@ The only place that knows the tracker itself (tracker.py), which runs in this pr
 
 import contextlib
 import functools
-import hashlib
 import logging
 import os
 import shlex
@@ -172,7 +171,9 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
         record.states = [None] * len(record.states)  # they went with the process
         with _loaded_when_asked(files.model) as load:
             opened = _open(files, load)
-            if sha256 != _sha256(files) and (sha256 or files.annotations == files.out):
+            if sha256 != own_files.digest(files.annotations) and (
+                sha256 or files.annotations == files.out
+            ):
                 raise ActionError(
                     f"{files.annotations} is not as it was when this run began, so the run cannot "
                     f"go on. Put it back, or drop the run: discard {shlex.quote(str(path))}."
@@ -231,14 +232,10 @@ def _files_as_json(files: Files) -> dict[str, Any]:
         "video": str(files.video.resolve()),
         "annotations": str(files.annotations.resolve()),
         "out": str(files.out.resolve()),
-        "sha256": _sha256(files),
+        "sha256": own_files.digest(files.annotations),
         "model": files.model,
         "step": files.step,
     }
-
-
-def _sha256(files: Files) -> str:
-    return hashlib.sha256(files.annotations.read_bytes()).hexdigest()
 
 
 def _seed(shape: dict[str, Any]) -> StartSeed:

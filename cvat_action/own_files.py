@@ -30,9 +30,10 @@ def check_ours(path: Path) -> None:
     held = digest(path)
     if held is not None and held != _noted(path):
         raise ActionError(
-            f"{path} is there already and is not as this command wrote it: another program wrote "
-            "it, or somebody changed it since. It is not written over; move it away first. To "
-            "track on from what it holds, give it as --annotations."
+            f"{path} is there already and is not a file of results as this command wrote it: "
+            "another program wrote it, somebody changed it since, or it was given as --annotations "
+            "itself. It is not written over; move it away first. To track on from what it holds, "
+            "give it as --annotations."
         )
 
 

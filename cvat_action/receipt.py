@@ -41,6 +41,8 @@ class Undo:
     nobody set any; an older version kept none"""
     numbers: dict[int, int] = field(default_factory=dict)
     """by the id of a track, the number of the object that became it"""
+    brought_back: set[int] = field(default_factory=set)
+    """former ids of the shapes that an `undo` has restored already"""
 
 
 class Receipt:
@@ -101,6 +103,10 @@ class Receipt:
         """ids: the old and the new one of each shape that `undo` restored."""
         self._line({"restored": ids})
 
+    def brought_back(self, ids: Sequence[int]) -> None:
+        """ids: the former ones of shapes that `undo` of this run restored."""
+        self._line({"brought_back": ids})
+
     def _line(self, content: Wire) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +151,8 @@ def read_undo(path: Path) -> Undo:
                 updated[line["updated"]] = line["content"]
                 if "attributes" in line:
                     undo.attributes["tracks"][line["updated"]] = line["attributes"]
+            elif "brought_back" in line:
+                undo.brought_back |= set(line["brought_back"])
             elif "restored" in line:
                 for old, new in line["restored"]:
                     undo.created["shapes"][new] = undo.created["shapes"].pop(old)

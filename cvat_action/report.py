@@ -34,16 +34,14 @@ def telling() -> Iterator[None]:
 def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:
     """One entry per object; `lowest_score` (0 to 1) says which frame to look at first.
 
-    outside_by_hand: the frame on which a person hid an object that has no result for that reason.
+    hidden_from: the frame from which an object is hidden that has no result for that reason.
     """
     entries = []
     for o in objects:
         tally = o.tally
         lowest = tally.lowest or (None, None)
-        hidden = sorted(
-            (c.frame for c in o.seed.corrections if c.points is None),
-            key=lambda frame: abs(frame - o.seed.frame),
-        )
+        nearest = min(o.seed.corrections, key=lambda c: abs(c.frame - o.seed.frame), default=None)
+        stays_hidden = all(c.points is None for c in o.seed.corrections)
         entries.append(
             {
                 "object": o.seed.ref,
@@ -58,7 +56,9 @@ def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:
                 "lowest_score": lowest[0],
                 "lowest_score_frame": lowest[1],
                 "stopped": o.stopped,
-                "outside_by_hand": None if tally.frames or not hidden else hidden[0],
+                "hidden_from": (
+                    nearest.frame if nearest and stays_hidden and not tally.frames else None
+                ),
             }
         )
     return entries
@@ -83,10 +83,8 @@ def summary_table(entries: Sequence[dict[str, Any]], *, with_unsure: bool = Fals
 
 def _why_nothing(entry: dict[str, Any]) -> str:
     """Why an object has no result although nothing went wrong, for a person."""
-    frame = entry["outside_by_hand"]
-    if frame is None:
-        return ""
-    return f"marked as outside by hand on frame {frame}, and not drawn again after it"
+    frame = entry["hidden_from"]
+    return "" if frame is None else f"hidden (outside) from frame {frame} on"
 
 
 def without_scores(objects: Sequence[TrackedObject]) -> list[str]:

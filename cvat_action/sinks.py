@@ -161,7 +161,7 @@ class CvatSink:
                 self._seen = None
                 if getattr(error, "status", 0) not in REPEATED_STATUSES:
                     raise
-                if not patience.waits(error, again):
+                if not patience.waits(error, again, least=getattr(error, "retry_after", 0.0)):
                     raise
 
     def _batches(
@@ -452,7 +452,7 @@ class FileSink:
             return False
         own_files.check_unchanged(self._out, self._before)
         write_document(self._out, self._document, self._media)
-        if not self._in_place:
+        if not self._in_place:  # else the file is a person's, with results
             own_files.note(self._out)
         return True
 

@@ -15,6 +15,7 @@ from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.plan import listed
 from cvat_action.receipt import (
+    Receipt,
     numbers_of_tracks,
     read_undo,
     receipts_that_replaced,
@@ -55,14 +56,15 @@ def undo(server: Server, path: Path) -> list[str]:
         snapshot = server.first_snapshot(job, lambda s: s["id"] in created)
         work = work_of(wanted, snapshot, numbers_of_tracks(server.host, job))
         try:
-            _do(server, job, work, done)
+            _do(server, job, Receipt(path, wanted.head), work, done)
             break
         except HttpFailure as failure:
             repeated = failure.status in REPEATED_STATUSES
-            if not repeated or not patience.waits(failure, "Looking again"):
+            again = "Looking again"
+            if not repeated or not patience.waits(failure, again, least=failure.retry_after):
                 raise
     for what in work.kept:
-        logger.warning("A person changed %s since; it was kept.", what)
+        logger.warning("A person or a later run changed %s since; it was kept.", what)
     if work.beside_later:
         later = receipts_that_replaced(server.host, job, created)
         logger.warning(
@@ -80,7 +82,7 @@ def undo(server: Server, path: Path) -> list[str]:
     return [*work.kept, *(f"frame {frame}" for frame in work.beside_later)]
 
 
-def _do(server: Server, job: int, work: Work, done: _Done) -> None:
+def _do(server: Server, job: int, receipt: Receipt, work: Work, done: _Done) -> None:
     """Raises HttpFailure, after which it is not known what of it is done."""
     new_ids = dict(work.there)
     try:
@@ -95,6 +97,8 @@ def _do(server: Server, job: int, work: Work, done: _Done) -> None:
     finally:
         # A shape that came back has a new id, and another run that wrote it can be undone too.
         tell_restored(server.host, job, new_ids)
+        if new_ids:
+            receipt.brought_back(sorted(new_ids))
     for batch in _batches(work.back):
         server.patch(job, "update", {"tracks": batch})
         done.back |= {t["id"] for t in batch}

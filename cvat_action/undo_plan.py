@@ -71,6 +71,8 @@ def work_of(wanted: Undo, snapshot: Snapshot, numbers: Mapping[int, int]) -> Wor
     for s in wanted.deleted:
         if s["id"] in snapshot.shapes or content_of(s) in contents:
             continue
+        if s["id"] in wanted.brought_back:  # and a person deleted it since
+            continue
         place = _place(wanted, s)
         if changes(place):
             continue

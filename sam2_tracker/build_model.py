@@ -69,7 +69,7 @@ def build_model(
     cache: keeps what attention derives from memory frames. Raises ConfigurationError if the device
     is missing or the files do not fit together.
     """
-    chosen_device = _choose_device(device)
+    chosen_device = choose_device(device)
     chosen_precision = choose_precision(precision, chosen_device)
     dtype = torch.bfloat16 if chosen_precision == "bfloat16" else torch.float32
     config = _read_config(files, image_size)
@@ -109,7 +109,8 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bfloat16" if fast else "float32"
 
 
-def _choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of the setting of its name. Raises ConfigurationError where it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -119,7 +120,7 @@ def _choose_device(name: str) -> torch.device:
         )
     if device.type == "cuda":
         # sam2's modules put constants on "cuda" while they are built: not on another GPU.
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
     return device
 
 

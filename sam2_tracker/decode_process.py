@@ -40,13 +40,12 @@ def main() -> None:
     memory = BASE_BYTES + len(data) + int(max_megapixels * 1e6 * BYTES_PER_PIXEL)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (HEADER_SECONDS, HARD_SECONDS))
+    limit_seconds(0)
     os.environ["LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER"] = str(MAX_JPEG_SCANS)
     try:
         with request_errors():
             image = open_image(data, FORMATS_IN_PROCESS, max_megapixels=max_megapixels)
-            seconds = decoding_seconds(image.width * image.height / 1e6)
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, HARD_SECONDS))
+            limit_seconds(image.width * image.height / 1e6)
             pixels = to_rgb(image)
     except OutOfMemory:
         _write({"error": TooLarge.code, "message": "The image takes too much memory to decode."})
@@ -57,9 +56,10 @@ def main() -> None:
         sys.stdout.buffer.write(pixels.tobytes())
 
 
-def decoding_seconds(megapixels: float) -> int:
-    """The CPU time that an image may take."""
-    return min(HEADER_SECONDS + int(SECONDS_PER_MEGAPIXEL * megapixels), MAX_SECONDS)
+def limit_seconds(megapixels: float) -> None:
+    """Bounds the CPU time of this process by the size of the image; 0: to read the header."""
+    seconds = min(HEADER_SECONDS + int(SECONDS_PER_MEGAPIXEL * megapixels), MAX_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, HARD_SECONDS))
 
 
 def _write(header: dict[str, object]) -> None:

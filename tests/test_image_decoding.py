@@ -4,6 +4,7 @@
 import contextlib
 import io
 import math
+import resource
 import struct
 from collections.abc import Callable
 
@@ -14,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from sam2_tracker import image_decoding
-from sam2_tracker.decode_process import HARD_SECONDS, decoding_seconds
+from sam2_tracker import decode_process, image_decoding
 from sam2_tracker.errors import BadRequest, OutOfMemory, TooLarge
 from sam2_tracker.image_decoding import MAX_JPEG_SCANS, decode_image
 
@@ -196,9 +196,20 @@ def test_a_file_that_takes_too_long_is_refused() -> None:
 
 
 @pytest.mark.parametrize("megapixels", [0.0001, 1, 16.9, 17, 40, 178])
-def test_the_end_of_the_time_is_told_from_the_end_of_the_memory(megapixels: float) -> None:
+def test_the_end_of_the_time_is_told_from_the_end_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch, megapixels: float
+) -> None:
     """At the hard limit Linux sends SIGKILL, as it does where memory runs out."""
-    assert 3 <= decoding_seconds(megapixels) < HARD_SECONDS
+    limits: list[tuple[int, int]] = []
+
+    def setrlimit(kind: int, pair: tuple[int, int]) -> None:
+        if kind == resource.RLIMIT_CPU:
+            limits.append(pair)
+
+    monkeypatch.setattr(decode_process.resource, "setrlimit", setrlimit)
+    decode_process.limit_seconds(megapixels)
+    ((soft, hard),) = limits
+    assert 3 <= soft < hard
 
 
 def test_a_decoder_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

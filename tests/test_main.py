@@ -3,6 +3,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,15 @@ def test_any_content_type(context: Any, content_type: str) -> None:
     event = nuclio_sdk.Event.deserialize(message, kind=EventDeserializerKinds.msgpack)
     assert isinstance(event.body, dict) == (content_type == "application/json")
     assert main.handler(context, event).status_code == 200
+
+
+def test_a_worker_whose_gpu_failed_ends_after_its_answer(repository: Path) -> None:
+    program = "import main, time; main._end_after_the_answer(); print('answered', flush=True)"
+    program += "; time.sleep(60)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout.strip()) == (1, "answered")
 
 
 def test_no_method_counts_as_post(context: Any) -> None:

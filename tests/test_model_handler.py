@@ -11,7 +11,7 @@ from PIL import Image
 from sam2.modeling.memory_encoder import MemoryEncoder
 
 from model_handler import ModelHandler, Prediction
-from sam2_tracker.build_model import choose_precision
+from sam2_tracker.build_model import choose_device, choose_precision
 from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.mask_logits import logits_to_bitmaps, pack_bits
 from sam2_tracker.memory_bank import MemoryFrame, start_bank
@@ -49,6 +49,20 @@ def test_too_little_memory_while_the_model_is_built_is_told(
     monkeypatch.setattr(MemoryEncoder, "__init__", full)
     with pytest.raises(ConfigurationError, match="too little memory for .*: take a smaller model"):
         load_model(micro_files)
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_a_gpu_is_the_one_that_sam2s_modules_take(
+    monkeypatch: pytest.MonkeyPatch, name: str, index: int
+) -> None:
+    """sam2's modules put constants on "cuda" while they are built: on the device that is set."""
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", taken.append, raising=False)
+    assert choose_device(name) == torch.device(name)
+    assert taken == [index]
+    with pytest.raises(ConfigurationError, match="there are 2 CUDA devices here"):
+        choose_device("cuda:2")
 
 
 @pytest.mark.parametrize("answers", [True, False])

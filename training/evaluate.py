@@ -308,9 +308,10 @@ def main() -> int:
         try:
             pictures.fetch()
             check_frozen()
-            run_set("semi-real set", SEMI_REAL_SUBSETS, arguments, corrections=False)
         except (pictures.NoPicturesError, ValueError) as error:
             print(f"NOT MEASURED: the semi-real set. {error}\n")
+        else:
+            run_set("semi-real set", SEMI_REAL_SUBSETS, arguments, corrections=False)
     if arguments.only == "semi-real":
         return 0
     _, covered = run_set("drawn set with plain covers", COVERED_SUBSETS, arguments, False)

@@ -255,13 +255,14 @@ class _New:
             self._last += 1
             number = self._last
         ours = self._document.format == "coco"
+        category = label.id if ours else label.id + 1
         content = {
             "id": number,
             "image_id": self._image(frame, *size),
-            "category_id": label.id if ours else label.id + 1,
+            "category_id": category,
             **_geometry(shape, *size, crowd=self._crowd),
             "attributes": attributes,
-            **result_to_keys(shape, label),
+            **result_to_keys(shape, label, category),
         }
         return json.dumps(content)
 

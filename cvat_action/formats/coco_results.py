@@ -23,13 +23,16 @@ def box_to_points(left: float, top: float, width: float, height: float) -> list[
     return [left, top, right, bottom]
 
 
-def result_to_keys(shape: Wire, label: LabelSpec) -> Wire:
-    """What the annotation of a result has besides; nothing for other shapes."""
+def result_to_keys(shape: Wire, label: LabelSpec, category: int) -> Wire:
+    """What the annotation of a result has besides; nothing for other shapes.
+
+    category: the id of the label in the file.
+    """
     if mark_of(shape.get("score"), shape["frame"]) is None:
         return {}
     keys = {"score": shape["score"]}
     if shape["source"] == "auto":
-        keys["content_hash"] = _content_hash(shape, label)
+        keys["content_hash"] = _content_hash(shape, label, category)
     return keys
 
 
@@ -38,18 +41,22 @@ def keys_to_result(annotation: Wire, shape: Wire, label: LabelSpec) -> Wire:
     score = annotation.get("score")
     if mark_of(score, shape["frame"]) is None:
         return shape
-    untouched = annotation.get("content_hash") == _content_hash(shape, label)
+    content_hash = _content_hash(shape, label, annotation["category_id"])
+    untouched = annotation.get("content_hash") == content_hash
     return {**shape, "source": "auto" if untouched else "semi-auto", "score": score}
 
 
-def _content_hash(shape: Wire, label: LabelSpec) -> str:
-    """Of all that a person can change, as it is read from the file."""
+def _content_hash(shape: Wire, label: LabelSpec, category: int) -> str:
+    """Of all that a person can change in the annotation, as it is read from the file.
+
+    The category counts by its id: its name may be changed for the whole file.
+    """
     points: list[Any] = [float(p) for p in shape["points"]]
     if shape["type"] == "rectangle":
         left, top, right, bottom = points
         points = box_to_points(left, top, right - left, bottom - top)
     content = [
-        label.name,
+        category,
         shape["type"],
         shape["frame"],
         bool(shape.get("occluded")),

@@ -214,8 +214,8 @@ def _open_ends(tracks: Sequence[Wire], name: str, media: Media) -> None:
             track["shapes"][1] = not_by_hand(end, media)
     if followed:
         logger.warning(
-            "%s holds results of an earlier run as tracks of one frame each. The %d objects that "
-            "they follow are not tracked over them; delete the tracks that are to be made anew.",
+            "%s holds results of an earlier run as tracks of one frame each. What they follow (%d) "
+            "is not tracked over them; delete the tracks that are to be made anew.",
             name,
             followed,
         )

@@ -290,7 +290,7 @@ def test_a_resume_writes_over_nothing_that_a_person_corrected(act, run, tmp_path
     without_the_disk()
     refused = act(*resume_of(ended))
     assert (refused.code, out.read_text()) == (1, corrected)
-    assert "is not as this command wrote it" in refused.log
+    assert "is not a file of results as this command wrote it" in refused.log
     out.rename(tmp_path / "corrected.json")
     assert act(*resume_of(ended)).code == 0
     assert len(annotations_of(out)) == FRAMES
@@ -356,3 +356,14 @@ def test_the_annotations_themselves_may_be_written_over(run, tmp_path):
     assert len(annotations_of(source)) == FRAMES
     other = coco(tmp_path / "other.json", box(0, 20))
     assert run(other, source).code == 1
+
+
+def test_a_category_with_another_name_makes_no_results_a_persons(run, tracked, tmp_path):
+    content = json.loads(tracked.read_text())
+    content["categories"][0]["name"] = "vehicle"
+    renamed = tmp_path / "renamed.json"
+    renamed.write_text(json.dumps(content))
+    out = tmp_path / "c.json"
+    done = run(renamed, out, "--frame", 0, "--replace")
+    assert done.code == 0
+    assert annotations_of(out) == annotations_of(tracked)

@@ -178,9 +178,9 @@ def test_an_object_that_a_person_hid_from_the_first_frame_on_is_told(act, job):
     job.shapes = [shape("mask", MASK, id=900)]
     done = act(*TRACK, 10, "--target-frame", 14)
     assert done.code == 0
-    assert "marked as outside by hand on frame 11" in done.out
+    assert "hidden (outside) from frame 11 on" in done.out
     told = {o["object"]: o for o in act(*TRACK, 10, "--replace", "--json").json["objects"]}
-    assert (told["track:5"]["outside_by_hand"], told["900"]["outside_by_hand"]) == (11, None)
+    assert (told["track:5"]["hidden_from"], told["900"]["hidden_from"]) == (11, None)
 
 
 # --- names of journals ---------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def test_undo_keeps_what_a_person_changed_since(cvat, job, act, function):
     edited["points"], edited["source"] = [0.0, 1.0, 3.0, 3.0, 3.0, 3.0], "semi-auto"
     undone = act("undo", receipt(act))
     assert undone.code == 3
-    assert f"A person changed shape {edited['id']} since; it was kept." in undone.log
+    assert f"A person or a later run changed shape {edited['id']} since; it was kept." in undone.log
     assert sorted(s["frame"] for s in job.shapes) == [10, 12]
 
 
@@ -102,7 +102,7 @@ def test_undo_restores_nothing_beside_what_a_person_corrected(act, cvat, job, fu
     corrected["points"], corrected["source"] = [0, 3, 1, 4, 30, 20, 33, 21], "semi-auto"
     undone = act("undo", replacing)
     assert undone.code == 3
-    assert f"A person changed shape {corrected['id']} since" in undone.log
+    assert f"A person or a later run changed shape {corrected['id']} since" in undone.log
     assert [s["frame"] for s in job.shapes].count(12) == 1
     assert corrected in job.shapes
     # on 13 nobody changed anything: what the run replaced is back
@@ -327,3 +327,13 @@ def test_undo_restores_nothing_beside_the_track_of_a_later_run(act, cvat, job, f
         assert act("undo", path).code == 0
     assert [s["frame"] for s in job.shapes] == [10]
     assert job.tracks == []
+
+
+def test_undo_once_more_restores_nothing_that_a_person_deleted_since(act, job, function):
+    first, second = two_runs(act, job, function)
+    assert act("undo", second).code == 0
+    job.shapes = [s for s in job.shapes if s["frame"] in (10, 11)]
+    assert act("undo", second).code == 0
+    assert left_edges(job) == FIRST[:2]
+    assert act("undo", first).code == 0
+    assert left_edges(job) == FIRST[:1]
