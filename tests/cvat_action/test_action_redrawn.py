@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""What a person draws has no group, may get another label, and may lie far from wrong results.
+
+The plugin follows the same rules (docs/identity.md, cvat_ui_plugin/tests/redrawn.test.ts).
+"""
+
+from conftest import POLYGON, RECTANGLE, shape, shifted
+from test_action_second_hour import CONVERT, TRACK, keyframes_of
+
+from cvat_action.identity import Mark, marked_score
+from cvat_action.selection import position_among
+
+TO_14 = (*TRACK, 10, "--target-frame", 14)
+GROUPED = {"group": 3}
+
+
+def a_result(frame, points, number, **more):
+    """Of an object that nobody drew: it was clicked on, or found by a detector."""
+    score = marked_score(0.9, Mark(number, 5), frame)
+    return shape(
+        "rectangle", points, id=2000 + frame, frame=frame, source="auto", score=score, **more
+    )
+
+
+def frames_of(job):
+    return sorted(s["frame"] for s in job.shapes)
+
+
+# --- groups --------------------------------------------------------------------------------------
+
+
+def redrawn(job):
+    """A polygon with a group, and what a person drew of it on frame 12, which has none."""
+    drawn = shape("polygon", shifted(POLYGON, 2), id=950, frame=12)
+    job.shapes = [shape("polygon", POLYGON, id=900, **GROUPED), drawn]
+    return drawn
+
+
+def test_nothing_is_written_in_the_place_of_a_drawing_without_a_group(act, cvat, job):
+    drawn = redrawn(job)
+    done = act(*TO_14, "--object", 900)
+    assert done.code == 3
+    assert "Object 900, frame 12: a shape of this object is there" in done.log
+    assert frames_of(job) == [10, 11, 12, 13, 14]
+    assert drawn in job.shapes
+
+
+def test_a_new_track_is_hidden_in_the_place_of_a_drawing_without_a_group(act, cvat, job):
+    drawn = redrawn(job)
+    assert act(*TO_14, "--object", 900, CONVERT).code == 3
+    assert job.shapes == [drawn]
+    held = keyframes_of(job.tracks[0])
+    hidden = [position_among(held, f)["outside"] for f in range(10, 15)]
+    assert hidden == [False, False, True, False, False]
+
+
+def test_a_drawing_without_a_group_becomes_a_part_of_the_track_with_keyframes(act, cvat, job):
+    redrawn(job)
+    assert act(*TO_14, CONVERT, "--keyframes").code == 0
+    assert job.shapes == []
+    held = keyframes_of(job.tracks[0])
+    assert not any(position_among(held, f)["outside"] for f in range(10, 15))
+
+
+def test_a_drawing_without_a_group_may_be_of_two_groups(act, cvat, job):
+    drawn = redrawn(job)
+    job.shapes = [*job.shapes, shape("polygon", shifted(POLYGON, 3), id=901, group=4)]
+    done = act(*TO_14, "--object", 900, "--keyframes")
+    assert "Frame 12: more than one object could be object 900" in done.log
+    assert drawn in job.shapes
+
+
+def test_a_drawing_in_the_group_of_another_object_is_not_meant(act, cvat, job):
+    drawn = shape("polygon", shifted(POLYGON, 30), id=950, frame=12, **GROUPED)
+    grouped = shape("polygon", shifted(POLYGON, 28), id=901, **GROUPED)
+    job.shapes = [shape("polygon", POLYGON, id=900), grouped, drawn]
+    done = act(*TO_14, "--keyframes")
+    assert done.code == 0
+    assert "more than one object" not in done.log
+    assert len(job.shapes) == 10
+
+
+def test_a_drawing_without_a_group_is_asked_about_with_results_that_have_one(act, cvat, job):
+    later = [a_result(frame, RECTANGLE, 77, **GROUPED) for frame in (11, 12, 13, 14)]
+    job.shapes = [shape("rectangle", RECTANGLE, id=900), *later]
+    stopped = act(*TO_14)
+    assert stopped.code == 1
+    assert "4 shapes on frames 11 to 14 are an earlier run's" in stopped.log
+    assert act(*TO_14, "--replace").code == 0
+    assert frames_of(job) == [10, 11, 12, 13, 14]
+
+
+def test_results_with_a_group_of_another_drawing_are_told_and_stay(act, cvat, job):
+    job.shapes = [shape("polygon", POLYGON, id=900, **GROUPED)]
+    assert act(*TO_14).code == 0
+    drawn = shape("polygon", shifted(POLYGON, 3), id=950, frame=12)
+    job.shapes = [*(s for s in job.shapes if s["frame"] != 12), drawn]
+    left = [s for s in job.shapes if s["frame"] > 12]
+    done = act(*TRACK, 12, "--target-frame", 14, "--replace")
+    assert "Object 950: on frame 13 it lies where results of object 900 (frame 10)" in done.log
+    assert all(s in job.shapes for s in left)
+
+
+def test_shapes_without_a_mark_and_with_a_group_are_followed_from_a_drawing(act, cvat, job):
+    auto = {"source": "auto", "score": 1.0, **GROUPED}
+    later = [shape("rectangle", RECTANGLE, id=2000 + f, frame=f, **auto) for f in (11, 12)]
+    job.shapes = [shape("rectangle", RECTANGLE, id=900), *later]
+    stopped = act(*TO_14)
+    assert stopped.code == 1
+    assert "2 shapes on frames 11 to 12 are an earlier run's, or look like it" in stopped.log
+
+
+def test_automatic_shapes_of_another_group_are_not_asked_about(act, cvat, job):
+    beside = [
+        shape("rectangle", RECTANGLE, id=2000 + f, frame=f, source="auto", score=1.0)
+        for f in (11, 12)
+    ]
+    job.shapes = [shape("rectangle", RECTANGLE, id=900, **GROUPED), *beside]
+    assert act(*TO_14).code == 0
+    assert all(s in job.shapes for s in beside)
+    assert len(job.shapes) == 7
