@@ -19,10 +19,12 @@ from cvat_action.selection import (
     Correction,
     Refusal,
     Seed,
+    becomes_track,
     removed_keyframes,
     select,
     select_on_all,
     with_corrections,
+    with_relabelled,
 )
 from cvat_action.snapshot import Known, Snapshot
 
@@ -133,10 +135,6 @@ def target_of(job: Job, options: Options) -> int:
     return job.start_frame if options.backward else job.stop_frame
 
 
-def becomes_track(seed: Seed, *, convert: bool) -> bool:
-    return seed.is_track or (convert and seed.type == "polygon")
-
-
 def wants_whole(options: Options) -> Any:
     """Says which shapes a plan needs whole: those of the frame, and what persons drew."""
     return lambda shape: shape["frame"] == options.frame or shape.get("source") != "auto"
@@ -180,6 +178,7 @@ def make_plan(
     seeds, warnings = with_corrections(
         job, snapshot.annotations, seeds, frames, numbers=numbers, unmarked=options.keyframes
     )
+    seeds = tuple(with_relabelled(s, convert=options.convert) for s in seeds)
     if options.sparse is None and not options.replace:
         seeds, about_removed = _with_removed(job, seeds, frames)
         warnings = (*warnings, *about_removed)
@@ -247,19 +246,21 @@ def _without_those_as_shapes(
 ) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
     """The seeds without the tracks of which a person corrected a shape on these frames.
 
+    A shape with another label is no part of a track.
+
     more: objects may be found besides.
     """
     wanted = set(frames)
-    corrected: dict[int, set[int]] = {}
+    corrected: dict[tuple[int, int], set[int]] = {}
     for k in snapshot.shapes.values():
         if k.mark and not k.auto and k.frame in wanted:
-            corrected.setdefault(k.mark.number, set()).add(k.frame)
+            corrected.setdefault((k.mark.number, k.kind[0]), set()).add(k.frame)
     both = {
         s.ref: "a person corrected results of it that are shapes, on frame "
-        f"{listed(corrected[s.number])}; delete these in CVAT, or write beside them with "
-        "--keep-earlier"
+        f"{listed(corrected[s.number, s.label_id])}; delete these in CVAT, or write beside them "
+        "with --keep-earlier"
         for s in seeds
-        if s.is_track and s.number in corrected
+        if s.is_track and (s.number, s.label_id) in corrected
     }
     return _without(seeds, both, more=more)
 
@@ -416,6 +417,7 @@ def seed_as_json(seed: Seed) -> Wire:
         "points": list(seed.points),
         "keyframes": list(seed.keyframes.items()),
         "removed": sorted(seed.removed),
+        "relabelled": sorted(seed.relabelled),
         "corrections": [
             {**asdict(c), "points": None if c.points is None else list(c.points)}
             for c in seed.corrections
@@ -436,6 +438,7 @@ def seed_from_json(data: Wire) -> Seed:
             "corrections": corrections,
             "keyframes": {frame: content for frame, content in data["keyframes"]},
             "removed": frozenset(data["removed"]),
+            "relabelled": frozenset(data.get("relabelled", ())),
         }
     )
 

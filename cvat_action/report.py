@@ -57,6 +57,7 @@ def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:
                 "by_hand": tally.by_hand,
                 "lowest_score": lowest[0],
                 "lowest_score_frame": lowest[1],
+                "relabelled_frames": sorted(o.seed.relabelled),
                 "stopped": o.stopped,
                 "outside_by_hand": None if tally.frames or not hidden else hidden[0],
             }
@@ -75,7 +76,7 @@ def summary_table(entries: Sequence[dict[str, Any]], *, with_unsure: bool = Fals
                 *(e[name] for name in ("object", "label", "type")),
                 *(str(e[name]) for name in ("frames", "lost", *unsure)),
                 "-" if score is None else f"{score:.2f} on frame {e['lowest_score_frame']}",
-                e["stopped"] or _why_nothing(e),
+                "; ".join(filter(None, (e["stopped"] or _why_nothing(e), _relabelled(e)))),
             )
         )
     return table(rows)
@@ -87,6 +88,11 @@ def _why_nothing(entry: dict[str, Any]) -> str:
     if frame is None:
         return ""
     return f"marked as outside by hand on frame {frame}, and not drawn again after it"
+
+
+def _relabelled(entry: dict[str, Any]) -> str:
+    frames = entry["relabelled_frames"]
+    return f"kept with another label on frame {listed(frames)}" if frames else ""
 
 
 def without_scores(objects: Sequence[TrackedObject]) -> list[str]:

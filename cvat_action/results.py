@@ -143,7 +143,9 @@ class Ownership:
 
     def holder(self, seed: Seed, frame: int, t: Tracked) -> Known | None:
         """A shape of this object on the frame that this run did not write."""
-        marked = self.marked.get((seed.number, frame))
+        marked = self.marked.get((seed.number, frame), [])
+        if self._plan.becomes_track(seed):  # it has one label; others are no part of it
+            marked = [k for k in marked if k.kind[0] == seed.label_id]
         if marked:
             return marked[0]
         # Of what a detector found, anything in its place may be the same object.

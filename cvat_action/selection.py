@@ -53,6 +53,9 @@ class Seed:
     """of a track: frame to a hash of the keyframe as it was, on the frames of the run"""
     removed: frozenset[int] = frozenset()
     """of a track: frames whose keyframe a person deleted; they are left to CVAT's interpolation"""
+    relabelled: frozenset[int] = frozenset()
+    """frames on which a person gave its result another label: it stays, and is no drawing that the
+    object stands on"""
     found: bool = False
     """found by a detector: it does not lie in the job yet, and its wire has no id"""
     score: float | None = None
@@ -238,6 +241,25 @@ def with_corrections(
         in_order = tuple(sorted(found, key=lambda c: c.frame))
         corrected.append(replace(seed, corrections=in_order))
     return tuple(corrected), tuple(dict.fromkeys(warnings))
+
+
+def becomes_track(seed: Seed, *, convert: bool) -> bool:
+    return seed.is_track or (convert and seed.type == "polygon")
+
+
+def with_relabelled(seed: Seed, *, convert: bool) -> Seed:
+    """The seed with the frames on which a person gave a result of it another label.
+
+    The result stays, and the run starts again from it. But a track has one label: there the result
+    is no correction, and the track goes on over it. convert: polygons become tracks.
+    """
+    frames = frozenset(
+        c.frame for c in seed.corrections if c.shape and int(c.shape["label_id"]) != seed.label_id
+    )
+    kept = seed.corrections
+    if becomes_track(seed, convert=convert):
+        kept = tuple(c for c in kept if c.frame not in frames)
+    return replace(seed, corrections=kept, relabelled=frames)
 
 
 def _by_object(

@@ -4,11 +4,14 @@
 The plugin follows the same rules (docs/identity.md, cvat_ui_plugin/tests/redrawn.test.ts).
 """
 
-from conftest import POLYGON, RECTANGLE, shape, shifted
-from test_action_second_hour import CONVERT, TRACK, keyframes_of
+from conftest import MASK, POLYGON, RECTANGLE, shape, shifted
+from test_action_both_ways import Mover
+from test_action_both_ways import run as run_both_ways
+from test_action_second_hour import CONVERT, TRACK, journal_of, keyframes_of
 
 from cvat_action.identity import Mark, marked_score
 from cvat_action.selection import position_among
+from cvat_action.signature import is_signed
 
 TO_14 = (*TRACK, 10, "--target-frame", 14)
 GROUPED = {"group": 3}
@@ -119,3 +122,76 @@ def test_automatic_shapes_of_another_group_are_not_asked_about(act, cvat, job):
     assert act(*TO_14).code == 0
     assert all(s in job.shapes for s in beside)
     assert len(job.shapes) == 7
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+def relabelled(act, job, kind, points):
+    """Tracked from frame 10 to 14; a person gave the result on frame 12 another label."""
+    job.shapes = [shape(kind, points, id=900)]
+    assert act(*TO_14).code == 0
+    twelve = next(s for s in job.shapes if s["frame"] == 12)
+    kept = {**twelve, "label_id": 8, "source": "semi-auto"}  # as CVAT's page saves it
+    job.shapes = [*(s for s in job.shapes if s is not twelve), kept]
+    return kept
+
+
+def test_the_run_starts_again_from_a_result_with_another_label(act, cvat, job, function):
+    kept = relabelled(act, job, "mask", MASK)
+    function.calls.clear()
+    done = act(*TO_14, "--object", 900, "--replace")
+    assert done.code == 0
+    assert kept in job.shapes
+    assert frames_of(job) == [10, 11, 12, 13, 14]
+    # it is no drawing that the object stands on, so nothing joins
+    assert [(kind, frame) for kind, frame, _ in function.calls] == [
+        ("start", 10), ("step", 11), ("start", 12), ("step", 13), ("step", 14),
+    ]  # fmt: skip
+    assert "kept with another label on frame 12" in done.out
+    assert [s["label_id"] for s in job.shapes if s["frame"] > 12] == [7, 7]
+
+
+def test_a_result_with_another_label_is_not_made_a_part_of_a_track(act, cvat, job):
+    kept = relabelled(act, job, "polygon", POLYGON)
+    done = act(*TO_14, "--object", 900, "--replace", CONVERT)
+    assert done.code == 0
+    assert job.shapes == [kept]
+    assert "kept with another label on frame 12" in done.out
+    held = keyframes_of(job.tracks[0])
+    assert [k["frame"] for k in held] == [10, 11, 12, 13, 14, 15]
+    assert all(is_signed(k) and not k["outside"] for k in held[1:5])
+
+
+def test_a_track_goes_over_a_result_of_its_object_with_another_label(act, cvat, job):
+    kept = relabelled(act, job, "polygon", POLYGON)
+    assert act(*TRACK, 10, "--target-frame", 11, CONVERT, "--object", 900, "--replace").code == 0
+    number = job.tracks[0]["id"]
+    done = act(*TRACK, 11, "--target-frame", 14, "--object", f"track:{number}", "--replace")
+    assert done.code == 0
+    assert job.shapes == [kept]
+    assert not position_among(keyframes_of(job.tracks[0]), 14)["outside"]
+
+
+def test_a_run_with_another_label_that_breaks_goes_on(act, cvat, job, function):
+    kept = relabelled(act, job, "polygon", POLYGON)
+    function.refuse = lambda frame, count: 503 if frame == 13 else None
+    ended = act(*TO_14, "--object", 900, "--replace", CONVERT, "--wait", 0)
+    assert ended.code == 4
+    function.refuse = lambda frame, count: None
+    done = act("track", "--resume", journal_of(ended))
+    assert done.code == 0
+    assert "kept with another label on frame 12" in done.out
+    assert job.shapes == [kept]
+
+
+def test_both_ways_no_drawing_stands_on_a_result_with_another_label():
+    tracker = Mover()
+    run_both_ways(tracker, {0: 0, 2: 20, 8: 80}, range(1, 10), relabelled=frozenset({2}))
+    assert tracker.adopted == [
+        (0, {8: 8}),
+        (2, {0: 2, 8: -6}),  # backwards
+        (2, {0: -2, 8: 6}),
+        (8, {0: 8}),  # backwards
+        (8, {0: -8}),
+    ]
