@@ -108,7 +108,7 @@ def earlier_results(
             continue
         elif k.mark is None or place[k.frame] in firsts:
             unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
-    following = _Following(job, found, partial(_owners, snapshot, numbers, tracks))
+    following = _Following(job, found, partial(owners_of, snapshot, numbers, tracks))
     for family, on_frame in unclear.items():
         for frame in frames:
             if frame in on_frame:
@@ -116,7 +116,7 @@ def earlier_results(
     renamed = following.renamed
     return (
         tuple(replace(s, number=renamed.get(s.number, s.number)) for s in seeds),
-        _under_new_numbers(found, renamed, snapshot, set(frames)),
+        under_new_numbers(found, renamed, snapshot, set(frames)),
         tuple(following.warnings),
     )
 
@@ -130,7 +130,7 @@ def _numbers_of_others(
     return drawn | {k.mark.number for k in snapshot.shapes.values() if k.mark and k.frame in on}
 
 
-def _owners(
+def owners_of(
     snapshot: Snapshot, numbers: Mapping[int, int], tracks: Mapping[int, int]
 ) -> dict[int, str]:
     """By its number, what `--object` calls each object that a person drew in the job."""
@@ -270,7 +270,7 @@ def _fitting(shapes: Sequence[Known], chains: Sequence[_Chain]) -> list[Known]:
     return [k for k in shapes if any(same_kind(kind, k.compared_kind) for kind in kinds)]
 
 
-def _under_new_numbers(
+def under_new_numbers(
     found: Found, renamed: dict[int, int], snapshot: Snapshot, wanted: set[int]
 ) -> Found:
     """`found` under the numbers that seeds took over, with all marked shapes of these."""

@@ -13,6 +13,7 @@ from typing import Any
 from cvat_action.earlier import Found, earlier_results, with_numbers
 from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE
+from cvat_action.holes import fill_holes
 from cvat_action.identity import RUNS, Mark, numbers_of
 from cvat_action.job import Job, Wire, check_range
 from cvat_action.selection import (
@@ -169,12 +170,7 @@ def make_plan(
     if not options.keep_earlier:
         seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, more=more)
         refused = (*refused, *as_shapes)
-    try:
-        seeds, found, about_others = earlier_results(job, snapshot, seeds, frames, numbers, tracks)
-    except ActionError:
-        if not options.keep_earlier:
-            raise
-        found, about_others = {}, ()
+    seeds, found, about_others = _earlier(job, snapshot, options, seeds, frames, numbers, tracks)
     seeds, warnings = with_corrections(
         job, snapshot.annotations, seeds, frames, numbers=numbers, unmarked=options.keyframes
     )
@@ -217,6 +213,30 @@ def _numbers(
         s for s in snapshot.whole.values() if s["frame"] in on and s["type"] in types and wanted(s)
     ]
     return {**receipts, **numbers_of(drawn, receipts)}
+
+
+def _earlier(
+    job: Job,
+    snapshot: Snapshot,
+    options: Options,
+    seeds: Sequence[Seed],
+    frames: Sequence[int],
+    numbers: Mapping[int, int],
+    tracks: Mapping[int, int],
+) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
+    """The seeds, what earlier runs left of them, and warnings. Raises ActionError where it cannot
+    be told whose a shape is, and nothing is said about it."""
+    known = frames, numbers, tracks
+    try:
+        seeds, found, warnings = earlier_results(job, snapshot, seeds, *known)
+    except ActionError:
+        if not options.keep_earlier:
+            raise
+        return tuple(seeds), {}, ()
+    if options.keep_earlier or not frames:
+        return seeds, found, warnings
+    seeds, found, more = fill_holes(job, snapshot, seeds, found, options.frame, *known)
+    return seeds, found, (*warnings, *more)
 
 
 def _question(found: Found, options: Options) -> str | None:

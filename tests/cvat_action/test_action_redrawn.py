@@ -9,7 +9,7 @@ from test_action_both_ways import Mover
 from test_action_both_ways import run as run_both_ways
 from test_action_second_hour import CONVERT, TRACK, journal_of, keyframes_of
 
-from cvat_action.identity import Mark, marked_score
+from cvat_action.identity import Mark, mark_of, marked_score
 from cvat_action.selection import position_among
 from cvat_action.signature import is_signed
 
@@ -195,3 +195,95 @@ def test_both_ways_no_drawing_stands_on_a_result_with_another_label():
         (8, {0: 8}),  # backwards
         (8, {0: -8}),
     ]
+
+
+# --- far from wrong results ----------------------------------------------------------------------
+
+FAR = [44.0, 4.0, 52.0, 12.0]
+
+
+def drifted(job, *numbers):
+    """Results of frames 10 to 14, of which a person deleted those of frame 12 and drew one anew.
+
+    They are of objects that nobody drew.
+    """
+    drawn = shape("rectangle", FAR, id=950, frame=12)
+    results = [
+        {**a_result(frame, shifted(RECTANGLE, 20 * n), number), "id": 2000 + 100 * n + frame}
+        for n, number in enumerate(numbers)
+        for frame in (10, 11, 13, 14)
+    ]
+    job.shapes = [*results, drawn]
+    return results
+
+
+FROM_12 = (*TRACK, 12, "--target-frame", 14)
+STOPPED = "2 shapes on frames 13 to 14 are an earlier run's"
+
+
+def test_far_from_the_results_the_command_asks_about_those_of_the_one_object(act, cvat, job):
+    drifted(job, 77)
+    stopped = act(*FROM_12)
+    assert stopped.code == 1
+    assert "Object 950 lies far from the results on frame 13. It is taken for" in stopped.log
+    assert STOPPED in stopped.log
+    assert act(*FROM_12, "--replace").code == 0
+    assert [(s["frame"], s["points"][0]) for s in job.shapes if s["frame"] > 11] == [
+        (12, 44), (13, 45), (14, 46),
+    ]  # fmt: skip
+    numbers = {mark_of(s["score"], s["frame"]).number for s in job.shapes if s["frame"] > 12}
+    assert numbers == {77}
+    assert STOPPED in act(*FROM_12).log, "it is known again"
+
+
+def test_far_from_the_results_they_stay_where_they_are_kept(act, cvat, job):
+    results = drifted(job, 77)
+    assert act(*FROM_12, "--keep-earlier").code == 0
+    assert all(s in job.shapes for s in results)
+    assert frames_of(job) == [10, 11, 12, 13, 13, 14, 14]
+    scores = [mark_of(s["score"], 13) for s in job.shapes if s["frame"] == 13]
+    assert len({mark.number for mark in scores}) == 2
+
+
+def test_backwards_the_frame_after_is_the_one_before(act, cvat, job):
+    drifted(job, 77)
+    stopped = act(*TRACK, 12, "--target-frame", 10, "--backward")
+    assert "2 shapes on frames 10 to 11 are an earlier run's" in stopped.log
+
+
+def test_far_from_the_results_of_two_objects_all_stay(act, cvat, job):
+    results = drifted(job, 77, 78)
+    done = act(*FROM_12, "--replace")
+    assert done.code == 0
+    assert "More than one object there has no shape on frame 12" in done.log
+    assert all(s in job.shapes for s in results)
+
+
+def test_of_two_drawings_far_from_the_results_neither_is_taken_for_the_object(act, cvat, job):
+    results = drifted(job, 77)
+    job.shapes = [*job.shapes, shape("rectangle", shifted(FAR, -20), id=951, frame=12)]
+    done = act(*FROM_12, "--object", 950, "--replace")
+    assert done.code == 0
+    assert "more than one drawing may be meant" in done.log
+    assert all(s in job.shapes for s in results)
+
+
+def test_far_from_the_results_of_another_drawing_these_are_told_and_stay(act, cvat, job):
+    job.shapes = [shape("rectangle", RECTANGLE, id=900)]
+    assert act(*TO_14).code == 0
+    left = [s for s in job.shapes if s["frame"] != 12]
+    job.shapes = [*left, shape("rectangle", FAR, id=950, frame=12)]
+    done = act(*FROM_12, "--replace")
+    assert done.code == 0
+    assert "Those of object 900 (frame 10) stay, which has no shape on frame 12" in done.log
+    assert all(s in job.shapes for s in left)
+
+
+def test_a_drawing_beside_objects_that_are_all_there_is_a_new_one(act, cvat, job):
+    results = drifted(job, 77)
+    there = a_result(12, RECTANGLE, 77)
+    job.shapes = [*job.shapes, there]
+    done = act(*FROM_12, "--object", 950)
+    assert done.code == 0
+    assert "lies far" not in done.log
+    assert all(s in job.shapes for s in (*results, there))
