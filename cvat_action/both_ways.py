@@ -194,7 +194,8 @@ def _stand(
     """A drawing as an object to track, which stands on the nearest other drawings too."""
     each = TrackedObject(own.seed, state=own.state, memory=own.memory, tolerance=own.tolerance)
     far = {f: direction * (place[f] - place[own.seed.frame]) for f in standing}
-    nearest = sorted((f for f in standing if far[f]), key=lambda f: abs(far[f]))
+    drawn = (f for f in standing if far[f] and f not in own.seed.relabelled)
+    nearest = sorted(drawn, key=lambda f: abs(far[f]))
     others = [(standing[f], far[f]) for f in nearest[: MOST_KEYFRAMES - 1]]
     if others:
         loop.adopt(each, others)

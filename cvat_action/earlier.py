@@ -15,12 +15,15 @@ from cvat_action.errors import ActionError
 from cvat_action.geometry import Box, bounding_box, boxes_iou
 from cvat_action.identity import free_number, mark_of, number_of, numbers_of
 from cvat_action.job import Job
+from cvat_action.kinds import Kind, compared_kind_of, same_kind
 from cvat_action.selection import Seed
-from cvat_action.snapshot import Kind, Known, Snapshot, kind_of
+from cvat_action.snapshot import Known, Snapshot
 from cvat_action.tracking import SAME_OBJECT
 
 Found = dict[int, dict[int, list[Known]]]
 """number of an object to frame to its earlier shapes there"""
+Family = tuple[int, str]
+"""label id and type"""
 
 
 @dataclass
@@ -32,6 +35,8 @@ class _Chain:
     """of a seed of this run; 0: an object that is not part of it"""
     first: int
     """the place, among the frames of the run, of the first one after its own"""
+    kind: Kind
+    """as `compared_kind` gives it"""
     ref: str = ""
     """what `--object` calls the seed"""
 
@@ -87,30 +92,31 @@ def earlier_results(
     if not found:
         return tuple(seeds), found, ()
     place = {frame: n for n, frame in enumerate(frames)}
-    chains: dict[Kind, list[_Chain]] = {kind_of(s.wire): [] for s in seeds if not s.is_track}
-    for kind, of_kind in chains.items():
-        of_kind += _chains(snapshot, seeds, kind, place)
-    firsts = {c.first for of_kind in chains.values() for c in of_kind}
+    chains = {
+        family: _chains(snapshot, seeds, family, place)
+        for family in {_family(s) for s in seeds if not s.is_track}
+    }
+    firsts = {c.first for alike in chains.values() for c in alike}
     known_numbers = set(found) | _numbers_of_others(snapshot, seeds, numbers)
-    unclear: dict[Kind, dict[int, list[Known]]] = {kind: {} for kind in chains}
+    unclear: dict[Family, dict[int, list[Known]]] = {family: {} for family in chains}
     for k in snapshot.shapes.values():
         if not k.auto or k.frame not in place:
             continue
         if k.mark and k.mark.number in found:
             found[k.mark.number].setdefault(k.frame, []).append(k)
-        elif k.kind not in unclear or (k.mark and k.mark.number in known_numbers):
+        elif k.kind[:2] not in unclear or (k.mark and k.mark.number in known_numbers):
             continue
         elif k.mark is None or place[k.frame] in firsts:
-            unclear[k.kind].setdefault(k.frame, []).append(k)
-    following = _Following(job, found, partial(_owners, snapshot, numbers, tracks))
-    for kind, on_frame in unclear.items():
+            unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
+    following = _Following(job, found, partial(owners_of, snapshot, numbers, tracks))
+    for family, on_frame in unclear.items():
         for frame in frames:
             if frame in on_frame:
-                following.go_on(kind, place[frame], frame, on_frame[frame], chains[kind])
+                following.go_on(place[frame], frame, on_frame[frame], chains[family])
     renamed = following.renamed
     return (
         tuple(replace(s, number=renamed.get(s.number, s.number)) for s in seeds),
-        _under_new_numbers(found, renamed, snapshot, set(frames)),
+        under_new_numbers(found, renamed, snapshot, set(frames)),
         tuple(following.warnings),
     )
 
@@ -124,7 +130,7 @@ def _numbers_of_others(
     return drawn | {k.mark.number for k in snapshot.shapes.values() if k.mark and k.frame in on}
 
 
-def _owners(
+def owners_of(
     snapshot: Snapshot, numbers: Mapping[int, int], tracks: Mapping[int, int]
 ) -> dict[int, str]:
     """By its number, what `--object` calls each object that a person drew in the job."""
@@ -138,18 +144,31 @@ def _owners(
     return refs | {n: f"track:{i}" for i, n in tracks.items() if i in snapshot.tracks}
 
 
+def _family(seed: Seed) -> Family:
+    return seed.label_id, seed.type
+
+
 def _chains(
-    snapshot: Snapshot, seeds: Sequence[Seed], kind: Kind, place: Mapping[int, int]
+    snapshot: Snapshot, seeds: Sequence[Seed], family: Family, place: Mapping[int, int]
 ) -> list[_Chain]:
     """place: of a frame among those of the run."""
-    own = [s for s in seeds if not s.is_track and kind_of(s.wire) == kind]
+    own = [s for s in seeds if not s.is_track and _family(s) == family]
     ids = {s.wire["id"] for s in own}
     first = {s.frame: place.get(s.frame, -1) + 1 for s in own}
-    chains = [_Chain(bounding_box(s.type, s.points), s.number, first[s.frame], s.ref) for s in own]
+    chains = [
+        _Chain(
+            bounding_box(s.type, s.points),
+            s.number,
+            first[s.frame],
+            compared_kind_of(s.wire),
+            s.ref,
+        )
+        for s in own
+    ]
     return chains + [
-        _Chain(k.box, 0, first[k.frame])
+        _Chain(k.box, 0, first[k.frame], k.compared_kind)
         for k in snapshot.shapes.values()
-        if k.kind == kind and k.frame in first and k.id not in ids
+        if k.kind[:2] == family and k.frame in first and k.id not in ids
     ]
 
 
@@ -166,11 +185,10 @@ class _Following:
         self._found = found
         self._owners = cache(owners)
 
-    def go_on(
-        self, kind: Kind, at: int, frame: int, shapes: list[Known], chains: list[_Chain]
-    ) -> None:
+    def go_on(self, at: int, frame: int, shapes: list[Known], chains: list[_Chain]) -> None:
         """`at`: the place of the frame among those of the run. Raises ActionError."""
         chains = [c for c in chains if c.first <= at]
+        shapes = _fitting(shapes, chains)
         marked = [k for k in shapes if k.mark]
         if marked:
             owned = [k for k in marked if k.mark and k.mark.number in self._owners()]
@@ -187,18 +205,20 @@ class _Following:
             elif shape.mark.number not in self.renamed.values():
                 self.renamed[chain.number] = shape.mark.number
         linked = set(shape_of.values())
-        left = [k for j, k in enumerate(shapes) if j not in linked and k.mark is None]
-        lone = any(
-            c.number
+        lone = [
+            c
+            for i, c in enumerate(chains)
+            if c.number
             and i not in shape_of
             and frame not in self._found[c.number]
             and c.number not in self.renamed
-            for i, c in enumerate(chains)
-        )
-        if left and lone:
+        ]
+        free = [k for j, k in enumerate(shapes) if j not in linked and k.mark is None]
+        if left := _fitting(free, lone):
+            label, shape_type, _ = left[0].kind
             raise ActionError(
                 f"Frame {frame} holds {len(left)} automatic shapes "
-                f"({self._job.label(kind[0]).name}, {kind[1]}) without a mark, and it cannot be "
+                f"({self._job.label(label).name}, {shape_type}) without a mark, and it cannot be "
                 "told whose they are. Select all objects of this label and type, give them "
                 "different groups in CVAT, or write beside them with --keep-earlier."
             )
@@ -213,7 +233,9 @@ class _Following:
             return {}
         overlap = boxes_iou([c.box for c in chains], [k.box for k in shapes])
         marked = [k.mark is not None for k in shapes]
+        kinds = [k.compared_kind for k in shapes]
         for i, c in enumerate(chains):
+            overlap[i, [not same_kind(c.kind, kind) for kind in kinds]] = 0
             if c.first != at or (c.number and self._found[c.number]):
                 overlap[i, marked] = 0
         pairs = np.argwhere(overlap >= SAME_OBJECT)
@@ -229,10 +251,11 @@ class _Following:
     def _warn_of(self, frame: int, owned: Sequence[Known], chains: Sequence[_Chain]) -> None:
         """owned: shapes of objects that persons drew elsewhere; chains: those that begin here."""
         for c in chains:
-            if not c.number or not owned:
+            alike = _fitting(owned, [c])
+            if not c.number or not alike:
                 continue
-            overlap = boxes_iou([c.box], [k.box for k in owned])[0]
-            mark = owned[int(overlap.argmax())].mark
+            overlap = boxes_iou([c.box], [k.box for k in alike])[0]
+            mark = alike[int(overlap.argmax())].mark
             if mark and overlap.max() >= SAME_OBJECT:
                 self.warnings.append(
                     f"Object {c.ref}: on frame {frame} it lies where results of object "
@@ -241,7 +264,13 @@ class _Following:
                 )
 
 
-def _under_new_numbers(
+def _fitting(shapes: Sequence[Known], chains: Sequence[_Chain]) -> list[Known]:
+    """The shapes that may be of one of these objects by their kinds."""
+    kinds = {c.kind for c in chains}
+    return [k for k in shapes if any(same_kind(kind, k.compared_kind) for kind in kinds)]
+
+
+def under_new_numbers(
     found: Found, renamed: dict[int, int], snapshot: Snapshot, wanted: set[int]
 ) -> Found:
     """`found` under the numbers that seeds took over, with all marked shapes of these."""

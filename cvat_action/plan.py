@@ -13,16 +13,19 @@ from typing import Any
 from cvat_action.earlier import Found, earlier_results, with_numbers
 from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE
+from cvat_action.holes import fill_holes
 from cvat_action.identity import RUNS, Mark, numbers_of
 from cvat_action.job import Job, Wire, check_range
 from cvat_action.selection import (
     Correction,
     Refusal,
     Seed,
+    becomes_track,
     removed_keyframes,
     select,
     select_on_all,
     with_corrections,
+    with_relabelled,
 )
 from cvat_action.snapshot import Known, Snapshot
 
@@ -133,10 +136,6 @@ def target_of(job: Job, options: Options) -> int:
     return job.start_frame if options.backward else job.stop_frame
 
 
-def becomes_track(seed: Seed, *, convert: bool) -> bool:
-    return seed.is_track or (convert and seed.type == "polygon")
-
-
 def wants_whole(options: Options) -> Any:
     """Says which shapes a plan needs whole: those of the frame, and what persons drew."""
     return lambda shape: shape["frame"] == options.frame or shape.get("source") != "auto"
@@ -171,15 +170,11 @@ def make_plan(
     if not options.keep_earlier:
         seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, more=more)
         refused = (*refused, *as_shapes)
-    try:
-        seeds, found, about_others = earlier_results(job, snapshot, seeds, frames, numbers, tracks)
-    except ActionError:
-        if not options.keep_earlier:
-            raise
-        found, about_others = {}, ()
+    seeds, found, about_others = _earlier(job, snapshot, options, seeds, frames, numbers, tracks)
     seeds, warnings = with_corrections(
         job, snapshot.annotations, seeds, frames, numbers=numbers, unmarked=options.keyframes
     )
+    seeds = tuple(with_relabelled(s, convert=options.convert) for s in seeds)
     if options.sparse is None and not options.replace:
         seeds, about_removed = _with_removed(job, seeds, frames)
         warnings = (*warnings, *about_removed)
@@ -220,6 +215,30 @@ def _numbers(
     return {**receipts, **numbers_of(drawn, receipts)}
 
 
+def _earlier(
+    job: Job,
+    snapshot: Snapshot,
+    options: Options,
+    seeds: Sequence[Seed],
+    frames: Sequence[int],
+    numbers: Mapping[int, int],
+    tracks: Mapping[int, int],
+) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
+    """The seeds, what earlier runs left of them, and warnings. Raises ActionError where it cannot
+    be told whose a shape is, and nothing is said about it."""
+    known = frames, numbers, tracks
+    try:
+        seeds, found, warnings = earlier_results(job, snapshot, seeds, *known)
+    except ActionError:
+        if not options.keep_earlier:
+            raise
+        return tuple(seeds), {}, ()
+    if options.keep_earlier or not frames:
+        return seeds, found, warnings
+    seeds, found, more = fill_holes(job, snapshot, seeds, found, options.frame, *known)
+    return seeds, found, (*warnings, *more)
+
+
 def _question(found: Found, options: Options) -> str | None:
     earlier = [k for on_frame in found.values() for shapes in on_frame.values() for k in shapes]
     if not earlier or options.replace or options.keep_earlier:
@@ -247,19 +266,21 @@ def _without_those_as_shapes(
 ) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
     """The seeds without the tracks of which a person corrected a shape on these frames.
 
+    A shape with another label is no part of a track.
+
     more: objects may be found besides.
     """
     wanted = set(frames)
-    corrected: dict[int, set[int]] = {}
+    corrected: dict[tuple[int, int], set[int]] = {}
     for k in snapshot.shapes.values():
         if k.mark and not k.auto and k.frame in wanted:
-            corrected.setdefault(k.mark.number, set()).add(k.frame)
+            corrected.setdefault((k.mark.number, k.kind[0]), set()).add(k.frame)
     both = {
         s.ref: "a person corrected results of it that are shapes, on frame "
-        f"{listed(corrected[s.number])}; delete these in CVAT, or write beside them with "
-        "--keep-earlier"
+        f"{listed(corrected[s.number, s.label_id])}; delete these in CVAT, or write beside them "
+        "with --keep-earlier"
         for s in seeds
-        if s.is_track and s.number in corrected
+        if s.is_track and (s.number, s.label_id) in corrected
     }
     return _without(seeds, both, more=more)
 
@@ -416,6 +437,7 @@ def seed_as_json(seed: Seed) -> Wire:
         "points": list(seed.points),
         "keyframes": list(seed.keyframes.items()),
         "removed": sorted(seed.removed),
+        "relabelled": sorted(seed.relabelled),
         "corrections": [
             {**asdict(c), "points": None if c.points is None else list(c.points)}
             for c in seed.corrections
@@ -436,6 +458,7 @@ def seed_from_json(data: Wire) -> Seed:
             "corrections": corrections,
             "keyframes": {frame: content for frame, content in data["keyframes"]},
             "removed": frozenset(data["removed"]),
+            "relabelled": frozenset(data.get("relabelled", ())),
         }
     )
 

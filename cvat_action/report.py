@@ -55,6 +55,7 @@ def summary(job: Job, objects: Sequence[TrackedObject]) -> list[dict[str, Any]]:
                 "by_hand": tally.by_hand,
                 "lowest_score": lowest[0],
                 "lowest_score_frame": lowest[1],
+                "relabelled_frames": sorted(o.seed.relabelled),
                 "stopped": o.stopped,
                 "hidden_from": (
                     nearest.frame if nearest and stays_hidden and not tally.frames else None
@@ -75,7 +76,7 @@ def summary_table(entries: Sequence[dict[str, Any]], *, with_unsure: bool = Fals
                 *(e[name] for name in ("object", "label", "type")),
                 *(str(e[name]) for name in ("frames", "lost", *unsure)),
                 "-" if score is None else f"{score:.2f} on frame {e['lowest_score_frame']}",
-                e["stopped"] or _why_nothing(e),
+                "; ".join(filter(None, (e["stopped"] or _why_nothing(e), _relabelled(e)))),
             )
         )
     return table(rows)
@@ -85,6 +86,11 @@ def _why_nothing(entry: dict[str, Any]) -> str:
     """Why an object has no result although nothing went wrong, for a person."""
     frame = entry["hidden_from"]
     return "" if frame is None else f"hidden (outside) from frame {frame} on"
+
+
+def _relabelled(entry: dict[str, Any]) -> str:
+    frames = entry["relabelled_frames"]
+    return f"kept with another label on frame {listed(frames)}" if frames else ""
 
 
 def without_scores(objects: Sequence[TrackedObject]) -> list[str]:

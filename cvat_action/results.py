@@ -18,16 +18,11 @@ from functools import cached_property
 
 from cvat_action.geometry import TRACKABLE, Box, bounding_box, box_of, boxes_iou
 from cvat_action.job import Wire
+from cvat_action.kinds import compared_kind_of, kind_of, same_kind
 from cvat_action.plan import Plan
 from cvat_action.selection import Seed, counting_keyframes, position_among
 from cvat_action.signature import is_signed
-from cvat_action.snapshot import (
-    Kind,
-    Known,
-    Snapshot,
-    keyframe_content,
-    kind_of,
-)
+from cvat_action.snapshot import Known, Snapshot, keyframe_content
 from cvat_action.sparse import Thinning
 from cvat_action.tracking import Tracked
 
@@ -93,7 +88,8 @@ class Ownership:
         """(number, frame) to the shapes that this run wrote there"""
         self.marked: dict[tuple[int, int], list[Known]] = {}
         """(number, frame) to what others wrote or changed there: persons and other runs"""
-        self._others: dict[tuple[int, Kind], list[Known]] = {}
+        self._others: dict[int, list[Known]] = {}
+        """frame to the shapes without a mark that persons drew, or that appeared"""
         self._not_ours: dict[int, list[Known]] = {}
         """frame to all shapes that this run did not write"""
         self._snapshot = snapshot
@@ -118,7 +114,7 @@ class Ownership:
                 if new or not k.auto:
                     self.marked.setdefault((mark.number, k.frame), []).append(k)
             elif mark is None and (new or not k.auto):
-                self._others.setdefault((k.frame, k.kind), []).append(k)
+                self._others.setdefault(k.frame, []).append(k)
 
     def is_taken(self, seed: Seed, frame: int, t: Tracked) -> bool:
         """Whether something that this run did not write lies in the place of what was found."""
@@ -148,20 +144,26 @@ class Ownership:
 
     def holder(self, seed: Seed, frame: int, t: Tracked) -> Known | None:
         """A shape of this object on the frame that this run did not write."""
-        marked = self.marked.get((seed.number, frame))
+        marked = self.marked.get((seed.number, frame), [])
+        if self._plan.becomes_track(seed):  # it has one label; others are no part of it
+            marked = [k for k in marked if k.kind[0] == seed.label_id]
         if marked:
             return marked[0]
         # Of what a detector found, anything in its place may be the same object.
-        others = (
-            self._not_ours.get(frame)
-            if seed.found
-            else self._others.get((frame, kind_of(seed.wire)))
-        )
+        others = self._not_ours.get(frame) if seed.found else self._others_like(seed, frame)
         if not others or t.points is None:
             return None
         overlap = boxes_iou([bounding_box(seed.type, t.points)], [k.box for k in others])[0]
         best = int(overlap.argmax())
         return others[best] if overlap[best] >= SAME_PLACE else None
+
+    def _others_like(self, seed: Seed, frame: int) -> list[Known]:
+        kind, compared = kind_of(seed.wire), compared_kind_of(seed.wire)
+        return [
+            k
+            for k in self._others.get(frame, ())
+            if k.kind == kind or (not k.auto and same_kind(k.compared_kind, compared))
+        ]
 
 
 def own_tracks(plan: Plan, seed: Seed, snapshot: Snapshot, written: Written) -> list[Wire]:

@@ -12,8 +12,9 @@ from cvat_action.geometry import TRACKABLE, points_fault, upright
 from cvat_action.identity import mark_of, number_of
 from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
 from cvat_action.job import Annotations, Job, Wire
+from cvat_action.kinds import ANY_GROUP, Kind, compared_kind_of, same_kind
 from cvat_action.signature import is_signed
-from cvat_action.snapshot import Kind, keyframe_content, kind_of
+from cvat_action.snapshot import keyframe_content
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Seed:
     """of a track: frame to a hash of the keyframe as it was, on the frames of the run"""
     removed: frozenset[int] = frozenset()
     """of a track: frames whose keyframe a person deleted; they are left to CVAT's interpolation"""
+    relabelled: frozenset[int] = frozenset()
+    """frames on which a person gave its result another label: it stays, and is no drawing that the
+    object stands on"""
     found: bool = False
     """found by a detector: it does not lie in the job yet, and its wire has no id"""
     score: float | None = None
@@ -198,16 +202,16 @@ def with_corrections(
     count too: keyframes without it that an older version may have made, and shapes without a mark
     that are not a tracker's (`source` other than `auto`) where label, type and group are the seed's
     and neither another object of the seed's frame nor another shape of their frame can be meant.
-    In group 0 such a shape counts only if the tracked result is in the same place.
+    A drawing in group 0 may be of any group, and counts only if the tracked result is in the same
+    place.
 
     numbers: of objects by the id of a shape; a drawing that was edited is known by it.
     """
     wanted = set(frames)
-    alike = Counter(
-        (s["frame"], kind_of(s))
-        for s in (*annotations.shapes, *(seed.wire for seed in seeds if seed.found))
-        if s["frame"] not in wanted
-    )
+    present: dict[int, Counter[Kind]] = {}
+    for s in (*annotations.shapes, *(seed.wire for seed in seeds if seed.found)):
+        if s["frame"] not in wanted:
+            present.setdefault(s["frame"], Counter())[compared_kind_of(s)] += 1
     drawings = [s for s in annotations.shapes if s["frame"] in wanted and s["source"] != "auto"]
     marked, others = _by_object(drawings, seeds, numbers)
     drawn_on = others if unmarked else {}
@@ -216,13 +220,14 @@ def with_corrections(
     for seed in seeds:
         found: list[Correction] = []
         for frame in () if seed.is_track else frames:
-            own, kind = marked.get((seed.number, frame)), kind_of(seed.wire)
-            drawn = drawn_on.get((frame, kind), [])
+            own = marked.get((seed.number, frame))
             if own:
                 found.append(Correction(frame, _upright(own), own))
-            elif len(drawn) == 1 and alike[seed.frame, kind] == 1:
-                points, sure = _upright(drawn[0]), kind[2] != 0
-                found.append(Correction(frame, points, drawn[0], sure))
+                continue
+            objects = present.get(seed.frame, Counter())
+            drawn, meant, sure = _meant(seed, drawn_on.get(frame, {}), objects)
+            if len(drawn) == meant == 1:
+                found.append(Correction(frame, _upright(drawn[0]), drawn[0], sure))
             elif drawn:
                 warnings.append(
                     f"Frame {frame}: more than one object could be object {seed.ref} "
@@ -238,25 +243,65 @@ def with_corrections(
     return tuple(corrected), tuple(dict.fromkeys(warnings))
 
 
+def becomes_track(seed: Seed, *, convert: bool) -> bool:
+    return seed.is_track or (convert and seed.type == "polygon")
+
+
+def with_relabelled(seed: Seed, *, convert: bool) -> Seed:
+    """The seed with the frames on which a person gave a result of it another label.
+
+    The result stays, and the run starts again from it. But a track has one label: there the result
+    is no correction, and the track goes on over it. convert: polygons become tracks.
+    """
+    frames = frozenset(
+        c.frame for c in seed.corrections if c.shape and int(c.shape["label_id"]) != seed.label_id
+    )
+    kept = seed.corrections
+    if becomes_track(seed, convert=convert):
+        kept = tuple(c for c in kept if c.frame not in frames)
+    return replace(seed, corrections=kept, relabelled=frames)
+
+
 def _by_object(
     drawings: Sequence[Wire], seeds: Sequence[Seed], known: Mapping[int, int]
-) -> tuple[dict[tuple[int, int], Wire], dict[tuple[int, Kind], list[Wire]]]:
-    """What a person drew: of the seeds, by number and frame; the rest without a mark, by frame and
-    kind.
+) -> tuple[dict[tuple[int, int], Wire], dict[int, dict[Kind, list[Wire]]]]:
+    """What a person drew: of the seeds, by number and frame; the rest without a mark, by frame,
+    then by kind.
 
     known: numbers of objects by the id of a shape.
     """
     numbers = {s.number for s in seeds if not s.is_track}
     types = {s.type for s in seeds if not s.is_track}
     marked: dict[tuple[int, int], Wire] = {}
-    others: dict[tuple[int, Kind], list[Wire]] = {}
+    others: dict[int, dict[Kind, list[Wire]]] = {}
     for s in drawings:
         number = number_of(s, known) if s["type"] in types else 0
         if number in numbers:
             marked[number, s["frame"]] = s
         elif not mark_of(s.get("score"), s["frame"]):
-            others.setdefault((s["frame"], kind_of(s)), []).append(s)
+            others.setdefault(s["frame"], {}).setdefault(compared_kind_of(s), []).append(s)
     return marked, others
+
+
+def _meant(
+    seed: Seed, drawings: Mapping[Kind, list[Wire]], objects: Mapping[Kind, int]
+) -> tuple[list[Wire], int, bool]:
+    """The drawings of a frame that may show the object of a seed, of how many objects they may be,
+    and whether its group says that they are its own.
+
+    drawings: without a mark, by kind; objects: how many the frame of the seed has, by kind. What is
+    drawn in the group of an object is no other's.
+    """
+    kind = compared_kind_of(seed.wire)
+    if kind[2] > 0 and kind in drawings:
+        return drawings[kind], objects.get(kind, 0), True
+    fitting = {
+        other: drawn
+        for other, drawn in drawings.items()
+        if same_kind(kind, other) and (other[2] == ANY_GROUP or other not in objects)
+    }
+    meant = sum(n for other, n in objects.items() if any(same_kind(other, f) for f in fitting))
+    return [s for drawn in fitting.values() for s in drawn], meant, False
 
 
 def _upright(shape: Wire) -> tuple[float, ...]:

@@ -16,9 +16,7 @@ from typing import Any
 from cvat_action.geometry import TRACKABLE, Box, box_of
 from cvat_action.identity import Mark, mark_of
 from cvat_action.job import Annotations, Wire
-
-Kind = tuple[int, str, int]
-"""label id, type and group: what the results of one object have in common"""
+from cvat_action.kinds import Kind, compared_kind, kind_of
 
 Whole = Callable[[Wire], bool]
 """says of which shapes everything is kept"""
@@ -40,6 +38,10 @@ class Known:
     """a hash of all that a person can change but the attributes"""
     attributes: int
     """a hash of the attributes, which CVAT fills up with default values"""
+
+    @property
+    def compared_kind(self) -> Kind:
+        return compared_kind(self.kind, auto=self.auto)
 
     def same(self, other: "Known | None") -> bool:
         return other is not None and (self.content, self.attributes) == (
@@ -114,10 +116,6 @@ def known_from_wire(shape: Wire, kinds: dict[Kind, Kind] | None = None) -> Known
         content=content_of(shape),
         attributes=attributes_hash(_by_spec(shape)),
     )
-
-
-def kind_of(shape: Wire) -> Kind:
-    return int(shape["label_id"]), str(shape["type"]), int(shape.get("group") or 0)
 
 
 def content_of(shape: Wire) -> int:

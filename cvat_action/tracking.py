@@ -489,7 +489,8 @@ class Loop:
                 continue
             if correction and correction.sure:
                 results[index_of[id(o)]] = Tracked(correction.points, by_hand=True)
-                o.state_before = None if o.asleep else o.state
+                alone = o.asleep or frame in o.seed.relabelled
+                o.state_before = None if alone else o.state
                 o.asleep = correction.points is None
                 if correction.points is not None:
                     o.last_good = (frame, correction.points)

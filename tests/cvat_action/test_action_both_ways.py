@@ -55,6 +55,7 @@ def run(
     drawn: dict[int, int | None],
     frames: Sequence[int],
     unsure: Sequence[int] = (),
+    relabelled: frozenset[int] = frozenset(),
     **options: Any,
 ) -> tuple[Any, TrackedObject, list[int]]:
     """drawn: x of the mask by frame; None: marked as outside. The first is the seed."""
@@ -63,7 +64,10 @@ def run(
         Correction(frame, None if at is None else tuple(mask(at)), sure=frame not in unsure)
         for frame, at in later
     )
-    seed = Seed("1", "mask", first, mask(x or 0), {"label_id": 1}, False, 0, corrections)
+    seed = Seed(
+        *("1", "mask", first, mask(x or 0), {"label_id": 1}, False, 0, corrections),
+        relabelled=relabelled,
+    )
     object_ = TrackedObject(seed)
     kept: list[int] = []
     done = track_both_ways(tracker, JOB, [object_], frames, keep=kept.append, **options)

@@ -156,7 +156,7 @@ def test_tracks_are_refused_beforehand_where_the_task_takes_none(cvat, job, act,
 
 def test_an_earlier_runs_shapes_stop_the_run_unless_replaced_or_kept(cvat, job, act, function):
     job.shapes = [
-        shape("mask", MASK, id=900),
+        shape("mask", MASK, id=900, group=5),
         shape("mask", [0, 1, 40, 20, 40, 20], id=901, frame=11, source="semi-auto"),
         shape("mask", MASK, id=902, frame=11, group=6, source="auto"),
     ]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""A result that a person deleted to draw the object anew where it really is: too far from the wrong
+results for an overlap to tell whose they are (docs/identity.md)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cvat_action.earlier import Found, owners_of, under_new_numbers
+from cvat_action.geometry import boxes_iou
+from cvat_action.identity import number_of
+from cvat_action.job import Job
+from cvat_action.kinds import same_kind
+from cvat_action.selection import Seed
+from cvat_action.snapshot import Known, Snapshot
+from cvat_action.tracking import SAME_OBJECT
+
+
+@dataclass(frozen=True)
+class _Hole:
+    """What drawings of the first frame may stand for."""
+
+    drawings: dict[str, Known]
+    """by what `--object` calls them, those to which nothing belongs so far"""
+    results: list[Known]
+    """on the next frame, of objects with a shape on the frame before, but none on the first; those
+    that overlap a drawing are left out"""
+
+    def fitting(self, drawing: Known) -> list[Known]:
+        return [k for k in self.results if same_kind(k.compared_kind, drawing.compared_kind)]
+
+    def number_for(self, drawing: Known) -> int | None:
+        """The number of the one object that can be meant; None: it cannot be told which one."""
+        meant = self.fitting(drawing)
+        rivals = [d for d in self.drawings.values() if any(k in meant for k in self.fitting(d))]
+        mark = meant[0].mark
+        return mark.number if mark and len(meant) == len(rivals) == 1 else None
+
+
+def fill_holes(
+    job: Job,
+    snapshot: Snapshot,
+    seeds: Sequence[Seed],
+    found: Found,
+    start: int,
+    frames: Sequence[int],
+    numbers: Mapping[int, int],
+    tracks: Mapping[int, int],
+) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
+    """What `earlier_results` gives, with the results of the one object that a seed stands for.
+
+    start: the frame before `frames`. The other arguments are those of `earlier_results`, and what
+    it gave. A number that a person's drawing or a track has is taken over by no seed.
+    """
+    hole = _hole(job, snapshot, found, start, frames, numbers, tracks)
+    renamed: dict[int, int] = {}
+    warnings = []
+    for seed in seeds:
+        drawing = hole.drawings.get(seed.ref)
+        if drawing is None or not hole.fitting(drawing):
+            continue
+        number = hole.number_for(drawing)
+        owner = number and owners_of(snapshot, numbers, tracks).get(number)
+        if number is None:
+            told = (
+                f"More than one object there has no shape on frame {start}, or more than one "
+                "drawing may be meant, so all stay. If it is one of them, delete the wrong results."
+            )
+        elif owner:
+            told = (
+                f"Those of object {owner} stay, which has no shape on frame {start}. If both are "
+                "one object, delete the wrong results."
+            )
+        else:
+            renamed[seed.number] = number
+            told = (
+                f"It is taken for the one object there that has no shape on frame {start}. If it "
+                "is another one, write beside the results with --keep-earlier."
+            )
+        where = f"Object {seed.ref} lies far from the results on frame {frames[0]}."
+        warnings.append(f"{where} {told}")
+    return (
+        tuple(replace(s, number=renamed.get(s.number, s.number)) for s in seeds),
+        under_new_numbers(found, renamed, snapshot, set(frames)),
+        tuple(warnings),
+    )
+
+
+def _hole(
+    job: Job,
+    snapshot: Snapshot,
+    found: Found,
+    start: int,
+    frames: Sequence[int],
+    numbers: Mapping[int, int],
+    tracks: Mapping[int, int],
+) -> _Hole:
+    after = frames[0]
+    other_end = job.start_frame if after > start else job.stop_frame
+    before = next(iter(job.frames_between(start, other_end)), None)
+    on: dict[int | None, list[Known]] = {start: [], before: [], after: []}
+    for k in snapshot.shapes.values():
+        if k.frame in on:
+            on[k.frame].append(k)
+
+    def number(k: Known) -> int:
+        if k.mark:
+            return k.mark.number
+        whole = snapshot.whole.get(k.id)
+        return number_of(whole, numbers) if whole else 0
+
+    here = {number(k) for k in on[start]} | {n for i, n in tracks.items() if i in snapshot.tracks}
+    earlier = {number(k) for k in on[before]}
+    marked = [k for k in on[after] if k.mark and k.auto and k.mark.number not in here]
+    known = {k.mark.number for k in snapshot.shapes.values() if k.mark}
+    known |= {n for n, on_frame in found.items() if on_frame}
+    lone = [k for k in on[start] if not k.auto and not k.mark and number(k) not in known]
+    taken = {k.id for pair in _near(lone, marked) for k in pair}
+    return _Hole(
+        {str(d.id): d for d in lone if d.id not in taken},
+        [k for k in marked if k.mark and k.mark.number in earlier and k.id not in taken],
+    )
+
+
+def _near(drawings: Sequence[Known], results: Sequence[Known]) -> list[tuple[Known, Known]]:
+    """The pairs of which the overlap may tell that they are one object."""
+    if not (drawings and results):
+        return []
+    overlap = boxes_iou([d.box for d in drawings], [k.box for k in results])
+    pairs = ((drawings[i], results[j]) for i, j in np.argwhere(overlap >= SAME_OBJECT).tolist())
+    return [(d, k) for d, k in pairs if same_kind(d.compared_kind, k.compared_kind)]
