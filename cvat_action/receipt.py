@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class Receipt:
 
     @classmethod
     def begin(cls, plan: Plan) -> "Receipt":
-        stamp = time.strftime("%Y%m%d-%H%M%S")
+        # Names in the order of the runs, and never one twice.
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         name = f"{file_name(plan.server)}-job-{plan.job.id}-{stamp}-{os.getpid()}-{plan.run:02}"
         in_job = [s for s in plan.seeds if not s.found]
         head = {
