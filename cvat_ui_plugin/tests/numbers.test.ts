@@ -144,16 +144,19 @@ test('results of an object of the start frame are not told after its drawing was
     expect(bench.reports.at(-1)!.title).toBe('Tracking is done');
 });
 
-/** A polygon tracked from frame 2 to 10, and converted: the session ends on frame 6. */
-async function stoppedConversion(): Promise<Bench> {
+/** A polygon tracked from frame 2 to 10, changed, and converted: the session ends on frame 6. */
+async function stoppedConversion(
+    change: (bench: Bench, seed: number) => void = () => {},
+): Promise<Bench> {
     let ended = false;
     const bench = createBench({
         invoke: moving(),
         intercept: (call, next) =>
             ended && call.frame === 6 ? { status: 401, body: { detail: 'x' } } : next(),
     });
-    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
     await bench.runAll(2, 10);
+    change(bench, seed);
     ended = true;
     await bench.runAll(2, 10, { convert: true });
     ended = false;
@@ -221,4 +224,32 @@ test('a result with another label is not made a part of a track', async () => {
     expect(shapes).toEqual([kept]);
     expect(tracks[0].shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 7, 8, 9]);
     expect(bench.reports.at(-1)!.lines.join()).toMatch(/other label .*: car \d+ on 5\./);
+});
+
+/** The shape on this frame; there is one. */
+function on({ store }: Bench, frame: number): SerializedShape {
+    return store.export().shapes.find((one) => one.frame === frame)!;
+}
+
+test('a locked result stays in a conversion after the label of its object was corrected', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 8);
+    const locked = on(bench, 5);
+    bench.store.set(locked.clientID!, { lock: true });
+    bench.store.set(seed, { label_id: 2 });
+    await bench.runOn([seed], 2, 8, { convert: true });
+    expect(bench.store.export().shapes).toEqual([locked]);
+    expect(bench.store.export().tracks).toHaveLength(1);
+    expect(bench.reports.at(-1)!.lines.join()).toMatch(/Kept as a person made it.*: dog \d+ on 5\./);
+});
+
+test('a track does not go over a locked result that has the former label of its object', async () => {
+    const bench = await stoppedConversion(({ store }, seed) =>
+        store.set(seed, { label_id: 2 }),
+    );
+    bench.store.set(on(bench, 8).clientID!, { lock: true });
+    const before = JSON.stringify(bench.store.export());
+    await expect(bench.runAll(5, 10)).rejects.toThrow('on frame 8');
+    expect(JSON.stringify(bench.store.export())).toBe(before);
 });

@@ -244,8 +244,9 @@ async function framesInTheWay(
     const frames: number[] = [];
     for (const frame of order) {
         const there = [...drawn.filter((one) => one.frame === frame), ...shapes.of(number, frame)];
-        for (const own of there.filter((one) => one.type === type && one.label_id === labelID)) {
-            if (own.source === 'auto' && !(await isLocked(own))) continue;
+        for (const own of there.filter((one) => one.type === type)) {
+            const isOwn = own.source === 'auto' ? await isLocked(own) : own.label_id === labelID;
+            if (!isOwn) continue;
             frames.push(frame);
             break;
         }

@@ -241,11 +241,13 @@ export class Running {
         }
     }
 
-    /** A track has one label: shapes with another one are no part of it, and do not stop it. */
+    /** A track has one label: shapes to which a person gave another one are no part of it, and do not
+     * stop it. A locked result with another label stops it, for nothing else keeps it. */
     private passRelabelled(source: Source): void {
         if (!this.becomesTrack(source)) return;
         const own = [...source.byHand].filter(
-            ([, { shape }]) => shape === null || shape.label_id === source.labelID,
+            ([, { shape }]) =>
+                shape === null || shape.source === 'auto' || shape.label_id === source.labelID,
         );
         source.byHand = new Map(own);
     }
