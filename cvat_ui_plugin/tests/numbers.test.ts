@@ -144,15 +144,20 @@ test('results of an object of the start frame are not told after its drawing was
     expect(bench.reports.at(-1)!.title).toBe('Tracking is done');
 });
 
-/** A polygon tracked from frame 2 to 10, changed, and converted: the session ends on frame 6. */
+/** A polygon tracked from frame 2 to 10, changed, and converted: the session ends on frame 6. `meddle`
+ * is called on frame 6 of a later run. */
 async function stoppedConversion(
     change: (bench: Bench, seed: number) => void = () => {},
+    meddle: (bench: Bench) => void = () => {},
 ): Promise<Bench> {
     let ended = false;
-    const bench = createBench({
+    const bench: Bench = createBench({
         invoke: moving(),
-        intercept: (call, next) =>
-            ended && call.frame === 6 ? { status: 401, body: { detail: 'x' } } : next(),
+        intercept: (call, next) => {
+            if (ended && call.frame === 6) return { status: 401, body: { detail: 'x' } };
+            if (call.frame === 6 && bench.reports.length === 2) meddle(bench);
+            return next();
+        },
     });
     const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
     await bench.runAll(2, 10);
@@ -241,15 +246,34 @@ test('a locked result stays in a conversion after the label of its object was co
     await bench.runOn([seed], 2, 8, { convert: true });
     expect(bench.store.export().shapes).toEqual([locked]);
     expect(bench.store.export().tracks).toHaveLength(1);
-    expect(bench.reports.at(-1)!.lines.join()).toMatch(/Kept as a person made it.*: dog \d+ on 5\./);
+    expect(bench.reports.at(-1)!.lines.join()).toMatch(
+        /Kept as a person made it.*: dog \d+ on 5\./,
+    );
 });
 
 test('a track does not go over a locked result that has the former label of its object', async () => {
-    const bench = await stoppedConversion(({ store }, seed) =>
-        store.set(seed, { label_id: 2 }),
-    );
+    const bench = await stoppedConversion(({ store }, seed) => store.set(seed, { label_id: 2 }));
     bench.store.set(on(bench, 8).clientID!, { lock: true });
     const before = JSON.stringify(bench.store.export());
     await expect(bench.runAll(5, 10)).rejects.toThrow('on frame 8');
     expect(JSON.stringify(bench.store.export())).toBe(before);
+});
+
+test('what changes on the way of a track while it is tracked stays, and the track is hidden there', async () => {
+    const attributes = [{ spec_id: 32, value: 'dirty' }];
+    const bench = await stoppedConversion(undefined, (changing) => {
+        changing.store.draw(on(changing, 8).clientID!, 8, shifted('polygon', SQUARE, 7));
+        changing.store.set(on(changing, 9).clientID!, { attributes });
+    });
+    await bench.runAll(5, 10);
+    const { shapes, tracks } = bench.store.export();
+    expect(shapes).toMatchObject([
+        { frame: 8, source: 'semi-auto', points: shifted('polygon', SQUARE, 7) },
+        { frame: 9, source: 'auto', attributes },
+    ]);
+    const keyframes = tracks[0].shapes.map(({ frame, outside }) => `${frame}${outside ? '-' : ''}`);
+    expect(keyframes).toEqual(['2', '3', '4', '5', '6', '7', '8-', '10', '11-']);
+    const { title, lines } = bench.reports.at(-1)!;
+    expect(title).toBe('Tracking ended with warnings');
+    expect(lines.join()).toMatch(/drew a shape in its place: car \d+ on 8; 9\./);
 });

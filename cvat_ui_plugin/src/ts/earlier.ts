@@ -10,7 +10,7 @@ import { isSameKind } from './kinds';
 import { KnownNumbers } from './known';
 import { markedNumber, Numbers } from './numbers';
 import { ByHand, Source } from './objects';
-import { Tracked } from './track';
+import { FrameResult, Tracked } from './track';
 
 /** Below this overlap of their boxes, two shapes are not taken for one object. */
 export const LEAST_OVERLAP = 0.3;
@@ -312,7 +312,10 @@ export function replacedShapes(objects: Tracked[], shapes: SerializedShape[]): S
     const byNumber = new Map<number, ReadonlySet<number>>();
     const claimed = new Set<number | undefined>();
     for (const { source, results } of objects) {
-        const answered = new Set(results.filter(({ byHand }) => !byHand).map(({ frame }) => frame));
+        const isAnswered = ({ byHand, inPlace }: FrameResult): boolean =>
+            // a track is hidden where a shape of its object changed meanwhile
+            !byHand && !(inPlace && source.track);
+        const answered = new Set(results.filter(isAnswered).map(({ frame }) => frame));
         if (source.mark) byNumber.set(source.mark.number, answered);
         for (const { clientID, frame } of source.claimed) {
             if (answered.has(frame)) claimed.add(clientID);

@@ -31,6 +31,14 @@ function keep(object: Tracked, frames: ReadonlySet<number>): void {
     }
 }
 
+/** The track of the object is hidden on these frames: a shape of the same object lies there. */
+function hide(object: Tracked, frames: ReadonlySet<number>): void {
+    object.changed ||= frames.size > 0;
+    for (const result of object.results) {
+        if (frames.has(result.frame) && !result.byHand) result.inPlace = true;
+    }
+}
+
 /** Take over what became of the shapes that a person drew of an object, and of those that are its
  * results, and find the frames on which something changed. `changed`: shapes with its mark. */
 function withChangedShapes(
@@ -72,6 +80,7 @@ export function withChanges({ objects }: Run, before: Collection, now: Collectio
     }
     for (const object of objects) {
         const { source, results } = object;
+        const own = changed.get(source.mark?.number ?? 0) ?? [];
         const there = source.track ? tracks.get(source.clientID) : shapes.get(source.clientID);
         if (!there) {
             object.failure = {
@@ -88,9 +97,9 @@ export function withChanges({ objects }: Run, before: Collection, now: Collectio
             );
             source.track = tracks.get(source.clientID)!;
             keep(object, new Set(edited));
+            hide(object, new Set(own.map(({ frame }) => frame)));
         } else {
             source.shape = shapes.get(source.clientID)!;
-            const own = changed.get(source.mark?.number ?? 0) ?? [];
             keep(object, withChangedShapes(source, known, shapes, own));
         }
     }

@@ -242,7 +242,7 @@ export class Running {
     }
 
     /** A track has one label: shapes to which a person gave another one are no part of it, and do not
-     * stop it. A locked result with another label stops it, for nothing else keeps it. */
+     * stop it. A locked result counts as drawn, whatever its label is. */
     private passRelabelled(source: Source): void {
         if (!this.becomesTrack(source)) return;
         const own = [...source.byHand].filter(
