@@ -4,6 +4,7 @@
 
 import { Box, boxAround, iouOf, uprightOf } from './boxes';
 import { SerializedShape } from './cvat';
+import { addTo } from './groups';
 import { holesFor } from './holes';
 import { freeNumber, freeRun, markOf } from './identity';
 import { isSameKind } from './kinds';
@@ -28,18 +29,13 @@ class Shapes {
     private readonly marked = new Map<string, SerializedShape[]>();
 
     public constructor(shapes: SerializedShape[]) {
-        const add = <T>(to: Map<T, SerializedShape[]>, key: T, shape: SerializedShape): void => {
-            const list = to.get(key);
-            if (list) list.push(shape);
-            else to.set(key, [shape]);
-        };
         for (const shape of shapes) {
-            add(this.byFrame, shape.frame, shape);
+            addTo(this.byFrame, shape.frame, shape);
             const mark = markOf(shape.score, shape.frame);
             if (!mark) continue;
             this.runs.add(mark.run);
             this.numbers.add(mark.number);
-            add(this.marked, `${shape.frame} ${mark.number}`, shape);
+            addTo(this.marked, `${shape.frame} ${mark.number}`, shape);
         }
     }
 
@@ -207,10 +203,8 @@ function drawingsOf(all: SerializedShape[], start: number, numbers: Numbers) {
     for (const shape of all) {
         if (shape.source === 'auto' && shape.frame !== start) continue;
         const number = numbers.of(shape);
-        const own = drawings.get(number);
         if (shape.frame === start) owned.add(number);
-        else if (own) own.push(shape);
-        else drawings.set(number, [shape]);
+        else addTo(drawings, number, shape);
     }
     return { drawings, owned };
 }

@@ -4,6 +4,7 @@
 
 import { Collection, SerializedKeyframe, SerializedShape } from './cvat';
 import { byHandOf } from './earlier';
+import { addTo } from './groups';
 import { markOf } from './identity';
 import { Source } from './objects';
 import { Run, Tracked } from './track';
@@ -76,7 +77,7 @@ export function withChanges({ objects }: Run, before: Collection, now: Collectio
     for (const shape of now.shapes) {
         const mark = markOf(shape.score, shape.frame);
         if (!mark || contentOf(known.get(shape.clientID)) === contentOf(shape)) continue;
-        changed.set(mark.number, [...(changed.get(mark.number) ?? []), shape]);
+        addTo(changed, mark.number, shape);
     }
     for (const object of objects) {
         const { source, results } = object;

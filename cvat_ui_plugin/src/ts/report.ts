@@ -2,6 +2,7 @@
 // What the user is told at the end of a run.
 
 import { Beside } from './beside';
+import { addTo } from './groups';
 import { FRAMES_LISTED, LeftOut } from './objects';
 import { FrameResult, Run, Tracked } from './track';
 
@@ -101,7 +102,7 @@ export function adviceOf(
     for (const object of objects.filter(({ failure }) => !failure)) {
         const visible = object.results.filter(({ points, inPlace }) => points && !inPlace);
         const last = visible.at(-1)?.frame ?? start;
-        from.set(last, [...(from.get(last) ?? []), nameOf(object)]);
+        addTo(from, last, nameOf(object));
     }
     const each = [...from].map(([frame, names]) => `from frame ${frame} for ${listed(names)}`);
     return [

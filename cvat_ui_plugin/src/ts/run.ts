@@ -119,7 +119,7 @@ export class Running {
         checkDirection(this.start.number, target, this.chosen.backwards);
         const plan = await this.plan(target);
         const run = await this.track(plan);
-        const sparse = await this.choose(run, plan.route);
+        const sparse = await this.choose(run, plan);
         this.input.onProgress('Every frame is tracked. Adding the results to the page', 99);
         await this.page.sleep(DRAWN_MS);
         this.checkOpen();
@@ -327,10 +327,11 @@ export class Running {
     }
 
     /** The keyframes of tracks that do not get one on every frame. */
-    private async choose(run: Run, route: Route): Promise<Map<Tracked, Sparse>> {
+    private async choose(run: Run, { before, route }: Plan): Promise<Map<Tracked, Sparse>> {
         const { page } = this;
         const { settings, convert } = this.chosen;
         if (settings.sparse === null) return new Map();
+        passDrawn(ofShapes(run), before.shapes);
         let drawn = page.now();
         const pause = async (): Promise<void> => {
             this.checkOpen();
@@ -368,8 +369,7 @@ export class Running {
         try {
             now = await this.job.annotations.export();
             withChanges(run, before, now);
-            const drawn = run.objects.filter(({ source }) => source.shape);
-            passDrawn(drawn, now.shapes);
+            for (const object of passDrawn(ofShapes(run), now.shapes)) object.changed = true;
             const replaced = replacedShapes(run.objects, now.shapes);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
@@ -427,11 +427,7 @@ export class Running {
         const start = this.start.number;
         const { replaced, beside, former } = await this.around(run, plan);
         // what a person drew or changed is not what the keyframes were chosen for
-        for (const object of run.objects) {
-            if (object.changed || object.results.some(({ inPlace }) => inPlace)) {
-                sparse.delete(object);
-            }
-        }
+        for (const object of run.objects) if (object.changed) sparse.delete(object);
         const outcome = outcomeOf(
             run.objects,
             this.start,
@@ -493,6 +489,11 @@ export class Running {
             return reportOf({ ...told, nameOn, warnings: [unseen, ...told.warnings] });
         }
     }
+}
+
+/** The objects of a run that were shapes when it began. */
+function ofShapes({ objects }: Run): Tracked[] {
+    return objects.filter(({ source }) => source.shape);
 }
 
 /** The clientIDs of all objects of a job. */
