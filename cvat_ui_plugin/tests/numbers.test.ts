@@ -3,6 +3,9 @@
 
 import { expect, test } from 'vitest';
 import { SerializedShape } from '../src/ts/cvat';
+import { Look, recognise } from '../src/ts/earlier';
+import { KnownNumbers } from '../src/ts/known';
+import { Source } from '../src/ts/objects';
 import { createJob, shape, StandInJob } from '../standin/core';
 import { Bench, createBench, framesFrom, LABELS, moving, shifted } from './bench';
 
@@ -276,4 +279,57 @@ test('what changes on the way of a track while it is tracked stays, and the trac
     const { title, lines } = bench.reports.at(-1)!;
     expect(title).toBe('Tracking ended with warnings');
     expect(lines.join()).toMatch(/drew a shape in its place: car \d+ on 8; 9\./);
+});
+
+/** How often the page is asked for the objects of each frame from now on. */
+function countLooks(bench: Bench): Map<number, number> {
+    const looks = new Map<number, number>();
+    const { get } = bench.job.annotations;
+    bench.job.annotations.get = (frame, ...rest) => {
+        looks.set(frame, (looks.get(frame) ?? 0) + 1);
+        return get(frame, ...rest);
+    };
+    return looks;
+}
+
+test('the locks of a frame are looked up once for all tracks', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE), shape('polygon', 2, BELOW)] });
+    await bench.runAll(2, 10);
+    await bench.runAll(2, 5, { convert: true });
+    const looks = countLooks(bench);
+    await bench.runAll(5, 10);
+    expect(bench.reports.at(-1)!.lines).toContain('Replaced 10 shapes of an earlier run.');
+    expect([7, 8, 9].map((frame) => looks.get(frame))).toEqual([1, 1, 1]);
+});
+
+test('the locks of a frame are looked up once for all objects that take over results', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.answer = true;
+    const seeds = bench.store.import({
+        shapes: [shape('polygon', 2, SQUARE), shape('polygon', 2, BELOW)],
+    });
+    await bench.runAll(2, 8);
+    for (const seed of seeds) bench.store.remove(seed);
+    bench.store.import({
+        shapes: [SQUARE, BELOW].map((points) => shape('polygon', 2, shifted('polygon', points, 1))),
+    });
+    const looks = countLooks(bench);
+    await bench.runAll(2, 8);
+    expect(bench.reports.at(-1)!.lines).toContain('Replaced 12 shapes of an earlier run.');
+    expect([4, 5, 6, 7].map((frame) => looks.get(frame))).toEqual([1, 1, 1, 1]);
+});
+
+test('a run of tracks alone does not look at the outlines of drawn shapes', async () => {
+    const untouched = new Proxy(shape('mask', 5, []), {
+        get: (target, name) => {
+            if (name === 'points') throw new Error('It was looked at.');
+            return Reflect.get(target, name);
+        },
+    });
+    const track = { frame: 2, shapes: [{ type: 'polygon', frame: 2 }] };
+    const source = { shape: null, track } as unknown as Source;
+    const look = { start: 2, order: [3], known: new KnownNumbers(), random: () => 0 };
+    const done = recognise([source], [untouched], look as unknown as Look);
+    await expect(done).resolves.toBeFalsy();
 });

@@ -209,43 +209,50 @@ function drawingsOf(all: SerializedShape[], start: number, numbers: Numbers) {
     return { drawings, owned };
 }
 
-/** Keep what is locked of the results of these shapes, frame by frame: the page is asked for the locks
- * of one frame at a time. */
-async function keepLocked(sources: Source[], shapes: Shapes, look: Look): Promise<void> {
-    const byHand = new Map(sources.map((source) => [source, new Map(source.byHand)]));
-    for (const frame of look.order) {
-        await look.pause();
-        for (const [source, kept] of byHand) {
-            for (const own of shapes.of(source.mark!.number, frame)) {
-                const isAutomatic = own.source === 'auto' && own.type === source.type;
-                if (isAutomatic && !kept.has(frame) && (await look.isLocked(own))) {
-                    kept.set(frame, byHandOf(own));
-                }
-            }
-        }
+/** Those of these shapes that are locked. The page is asked for the locks of one frame at a time. */
+export async function lockedOf(
+    shapes: SerializedShape[],
+    { pause, isLocked }: Look,
+): Promise<ReadonlySet<SerializedShape>> {
+    const locked = new Set<SerializedShape>();
+    for (const shape of [...shapes].sort((a, b) => a.frame - b.frame)) {
+        await pause();
+        if (await isLocked(shape)) locked.add(shape);
     }
-    for (const [source, kept] of byHand) source.byHand = kept;
+    return locked;
 }
 
-/** The frames of the run with shapes of a track's object that a person drew, corrected or locked. */
-async function framesInTheWay(
-    { type, labelID }: Source,
-    number: number,
-    drawn: SerializedShape[],
-    shapes: Shapes,
-    { order, isLocked }: Look,
-): Promise<number[]> {
-    const frames: number[] = [];
-    for (const frame of order) {
-        const there = [...drawn.filter((one) => one.frame === frame), ...shapes.of(number, frame)];
-        for (const own of there.filter((one) => one.type === type)) {
-            const isOwn = own.source === 'auto' ? await isLocked(own) : own.label_id === labelID;
-            if (!isOwn) continue;
-            frames.push(frame);
-            break;
-        }
+/** The automatic shapes of an object on the frames of the run. */
+function resultsOf({ mark, type }: Source, shapes: Shapes, order: number[]): SerializedShape[] {
+    return order
+        .flatMap((frame) => shapes.of(mark!.number, frame))
+        .filter((shape) => shape.source === 'auto' && shape.type === type);
+}
+
+/** Keep what is locked of an object's results, where no person drew it. */
+export function keepLocked(
+    source: Source,
+    results: SerializedShape[],
+    locked: ReadonlySet<SerializedShape>,
+): void {
+    const byHand = new Map(source.byHand);
+    for (const shape of results) {
+        if (locked.has(shape) && !byHand.has(shape.frame)) byHand.set(shape.frame, byHandOf(shape));
     }
-    return frames;
+    source.byHand = byHand;
+}
+
+/** The frames of the run with shapes of a track's object that a person drew, corrected or locked.
+ * `drawn`: what a person drew or corrected of the object; with another label it is in no track's way. */
+function framesInTheWay(
+    { type, labelID }: Source,
+    drawn: SerializedShape[],
+    locked: SerializedShape[],
+    order: number[],
+): number[] {
+    const own = drawn.filter((shape) => shape.type === type && shape.label_id === labelID);
+    const frames = new Set([...own, ...locked].map(({ frame }) => frame));
+    return order.filter((frame) => frames.has(frame));
 }
 
 /**
@@ -262,13 +269,16 @@ export async function recognise(
     look: Look,
 ): Promise<number> {
     const { start, known } = look;
+    const ofShapes = sources.filter(({ shape }) => shape !== null);
+    const ofTracks = sources.filter((source) => source.track && known.ofTrack(source.track));
+    // the drawings of a large job are looked at only where something may depend on them
+    if (!ofShapes.length && !ofTracks.length) return 0;
     const shapes = new Shapes(all);
     const numbers = new Numbers(all, known);
     const run = freeRun(shapes.runs, look.random);
     const byID = new Map(shapes.on(start).map((shape) => [shape.clientID, shape]));
     const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
     const { drawings, owned } = drawingsOf(all, start, numbers);
-    const ofShapes = sources.filter(({ shape }) => shape !== null);
     const claims = await claimsOf(ofShapes.map(seedOf), look, shapes, numbers, owned);
     const taken = new Set<number>();
     for (const source of ofShapes) {
@@ -284,15 +294,23 @@ export async function recognise(
             own.filter(({ type }) => type === source.type),
         );
     }
-    for (const source of sources) {
-        const number = source.track && known.ofTrack(source.track);
-        if (number === null || taken.has(number)) continue;
+    const tracks = ofTracks.filter((source) => {
+        const number = known.ofTrack(source.track!)!;
+        if (taken.has(number)) return false;
         taken.add(number);
         source.mark = { number, run };
-        const drawn = drawings.get(number) ?? [];
-        source.inTheWay = await framesInTheWay(source, number, drawn, shapes, look);
+        return true;
+    });
+    const results = new Map(
+        [...ofShapes, ...tracks].map((source) => [source, resultsOf(source, shapes, look.order)]),
+    );
+    const locked = await lockedOf([...results.values()].flat(), look);
+    for (const source of ofShapes) keepLocked(source, results.get(source)!, locked);
+    for (const source of tracks) {
+        const drawn = drawings.get(source.mark!.number) ?? [];
+        const own = results.get(source)!.filter((shape) => locked.has(shape));
+        source.inTheWay = framesInTheWay(source, drawn, own, look.order);
     }
-    await keepLocked(ofShapes, shapes, look);
     return claims.unclear;
 }
 

@@ -3,7 +3,7 @@
 // its own from then on (docs/identity.md).
 
 import { SerializedShape } from './cvat';
-import { byHandOf, Look, takeOwn } from './earlier';
+import { keepLocked, lockedOf, Look, takeOwn } from './earlier';
 import { markedNumber, Numbers } from './numbers';
 import { Source } from './objects';
 
@@ -28,11 +28,12 @@ function numberTakenOver(source: Source, taken: ReadonlySet<number>): number | n
 export async function takeClaimed(
     sources: Source[],
     all: SerializedShape[],
-    { start, isLocked, known }: Look,
+    look: Look,
 ): Promise<void> {
-    const ofJob = new Numbers(all, known);
+    const ofJob = new Numbers(all, look.known);
     const taken = new Set(sources.flatMap(({ mark }) => mark?.number ?? []));
-    for (const source of sources.filter(({ claimed }) => claimed.length)) {
+    const claiming = sources.filter(({ claimed }) => claimed.length);
+    for (const source of claiming) {
         const numbers = new Set(source.claimed.map(markedNumber));
         numbers.delete(null);
         const taking = numberTakenOver(source, taken);
@@ -44,18 +45,16 @@ export async function takeClaimed(
             numbers.has(markedNumber(shape)) || ofJob.of(shape) === taking;
         const there = all.filter(
             ({ frame, type }) =>
-                frame !== start && type === source.type && !source.byHand.has(frame),
+                frame !== look.start && type === source.type && !source.byHand.has(frame),
         );
         takeOwn(
             source,
             there.filter((shape) => shape.source !== 'auto' && isOwn(shape)),
         );
-        const claimed = new Set(source.claimed);
-        const byHand = new Map(source.byHand);
-        for (const shape of there) {
-            if (byHand.has(shape.frame) || !claimed.has(shape)) continue;
-            if (await isLocked(shape)) byHand.set(shape.frame, byHandOf(shape));
-        }
-        source.byHand = byHand;
     }
+    const open = claiming.flatMap(({ claimed, byHand }) =>
+        claimed.filter(({ frame }) => !byHand.has(frame)),
+    );
+    const locked = await lockedOf(open, look);
+    for (const source of claiming) keepLocked(source, source.claimed, locked);
 }
