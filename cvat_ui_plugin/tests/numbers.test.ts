@@ -189,9 +189,11 @@ test('a track does not go over shapes of its object that a person made', async (
     bench.store.draw(eight, 8, shifted('polygon', SQUARE, 9));
     const before = JSON.stringify(bench.store.export());
     await expect(bench.runAll(5, 10)).rejects.toThrow(
-        'a person made or locked shapes of the same object, on frame 8; delete these, or undo',
+        'a person made or locked shapes of the same object, on frame 8; unlock or delete these, or undo',
     );
     expect(JSON.stringify(bench.store.export())).toBe(before);
+    bench.store.set(on(bench, 9).clientID!, { lock: true });
+    await expect(bench.runAll(5, 10)).rejects.toThrow('the same object, on frames 8, 9; unlock or');
     await bench.runAll(5, 7);
     expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([8, 9, 10]);
 });
@@ -218,7 +220,7 @@ test('a result with another label stays, and is no drawing of the object', async
     expect(bench.store.export().shapes).toContainEqual(kept);
     expect(bench.store.export().shapes).toHaveLength(7);
     expect(bench.reports.at(-1)!.lines).toContain(
-        `Kept with the other label that a person gave it: car ${seed} on 5.`,
+        `Kept with its label, which is not that of the object: car ${seed} on 5.`,
     );
     // it is no drawing that the object stands on before the run comes there
     const frames = bench.calls.map(({ frame }) => frame);
@@ -231,13 +233,27 @@ test('a result with another label is not made a part of a track', async () => {
     const { shapes, tracks } = bench.store.export();
     expect(shapes).toEqual([kept]);
     expect(tracks[0].shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 7, 8, 9]);
-    expect(bench.reports.at(-1)!.lines.join()).toMatch(/other label .*: car \d+ on 5\./);
+    expect(bench.reports.at(-1)!.lines.join()).toMatch(/with its label, .*: car \d+ on 5\./);
 });
 
 /** The shape on this frame; there is one. */
 function on({ store }: Bench, frame: number): SerializedShape {
     return store.export().shapes.find((one) => one.frame === frame)!;
 }
+
+test('a corrected result keeps its label after that of its object was corrected', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 8);
+    bench.store.draw(on(bench, 5).clientID!, 5, shifted('polygon', SQUARE, 5));
+    const kept = on(bench, 5);
+    bench.store.set(seed, { label_id: 2 });
+    await bench.runAll(2, 8);
+    expect(on(bench, 5)).toEqual(kept);
+    expect(bench.reports.at(-1)!.lines).toContain(
+        `Kept with its label, which is not that of the object: dog ${seed} on 5.`,
+    );
+});
 
 test('a locked result stays in a conversion after the label of its object was corrected', async () => {
     const bench = createBench({ invoke: moving() });

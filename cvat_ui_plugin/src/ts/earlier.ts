@@ -103,8 +103,10 @@ export interface Look {
 interface Claims {
     /** By the seed. */
     shapes: Map<SerializedShape, SerializedShape[]>;
-    /** How many objects there are that a seed may stand for, where it cannot be told for which. */
-    unclear: number;
+    /** The seeds that claim the results of an object without a shape on the start frame. */
+    inHoles: ReadonlySet<SerializedShape>;
+    /** Whether a seed may stand for such an object, and it cannot be told for which. */
+    unclear: boolean;
 }
 
 /**
@@ -174,10 +176,10 @@ async function claimsOf(
         const number = holes.numbers.get(chain.seed);
         if (number !== undefined) claim(chain, number);
     }
-    const isAsked = lone.some(({ seed }) => seeds.includes(seed));
     return {
         shapes: new Map(chains.map(({ seed, claimed }) => [seed, claimed])),
-        unclear: isAsked ? holes.unclear.size : 0,
+        inHoles: new Set(holes.numbers.keys()),
+        unclear: holes.unclear.some((drawing) => seeds.includes(drawing)),
     };
 }
 
@@ -261,18 +263,19 @@ function framesInTheWay(
  * be their earlier results although nothing proves it. A track has a number where a run of this page
  * has made it of a shape. `all`: all shapes of the job.
  *
- * Answers how many objects without a shape on the start frame may be meant by a new drawing there.
+ * Answers whether a source may stand for an object without a shape on the start frame, and it cannot be
+ * told for which.
  */
 export async function recognise(
     sources: Source[],
     all: SerializedShape[],
     look: Look,
-): Promise<number> {
+): Promise<boolean> {
     const { start, known } = look;
     const ofShapes = sources.filter(({ shape }) => shape !== null);
     const ofTracks = sources.filter((source) => source.track && known.ofTrack(source.track));
     // the drawings of a large job are looked at only where something may depend on them
-    if (!ofShapes.length && !ofTracks.length) return 0;
+    if (!ofShapes.length && !ofTracks.length) return false;
     const shapes = new Shapes(all);
     const numbers = new Numbers(all, known);
     const run = freeRun(shapes.runs, look.random);
@@ -288,6 +291,7 @@ export async function recognise(
         known.keepShape(seed, number);
         source.mark = { number, run };
         source.claimed = claims.shapes.get(seed) ?? [];
+        source.inHole = claims.inHoles.has(seed);
         const own = drawings.get(number) ?? [];
         takeOwn(
             source,
@@ -372,9 +376,9 @@ export function leftAsShapes(
 ): SerializedShape[] {
     return shapes.filter(
         (shape) =>
-            numbers.of(shape) === mark?.number &&
             shape.label_id === labelID &&
             shape.clientID !== clientID &&
-            !frames.has(shape.frame),
+            !frames.has(shape.frame) &&
+            numbers.of(shape) === mark?.number,
     );
 }

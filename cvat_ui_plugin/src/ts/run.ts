@@ -182,7 +182,7 @@ export class Running {
         }
         checkAny(sources, leftOut, number);
         const claiming = sources.filter(({ claimed }) => claimed.length);
-        if (claiming.length && (await this.askAbout(claiming))) {
+        if (claiming.length && (await this.askAbout(claiming, route))) {
             await takeClaimed(sources, before.shapes, this.look(route));
             for (const source of claiming) source.drawn = await undeleted(job, source.drawn);
         } else {
@@ -210,7 +210,10 @@ export class Running {
             this.mayGoOn();
         };
         return {
-            ...{ start, order, pause, random: page.random },
+            start,
+            order,
+            pause,
+            random: page.random,
             before: beside.find((frame) => frame !== order[0]),
             isLocked: isLockedIn(job),
             known: this.known.numbers,
@@ -225,11 +228,11 @@ export class Running {
     ): Promise<void> {
         const { job, start } = this;
         const look = this.look(route);
-        const unclear = await recognise(sources, shapes, look);
-        if (unclear) {
+        if (await recognise(sources, shapes, look)) {
             this.hints.push(
-                `Objects with results on frame ${look.order[0]} have no shape on frame ` +
-                    `${start.number}. If a new drawing is one of them, delete its wrong results.`,
+                `An object that has results on frame ${look.order[0]} has no shape on frame ` +
+                    `${start.number}. If you drew it anew, delete its results from frame ` +
+                    `${onFrom(look)}; if it is only hidden there, leave them.`,
             );
         }
         for (const source of sources) {
@@ -253,13 +256,28 @@ export class Running {
     }
 
     /** Whether shapes that only seem to be earlier results of these objects are replaced. */
-    private askAbout(sources: Source[]): Promise<boolean> {
-        const list = sources.map(({ name, claimed }) => `${name}: ${claimed.length}`);
+    private askAbout(sources: Source[], route: Route): Promise<boolean> {
+        const listOf = (some: Source[]): string =>
+            firstOf(some.map(({ name, claimed }) => `${name}: ${claimed.length}`));
+        const linked = sources.filter(({ inHole }) => !inHole);
+        const inHole = sources.filter((source) => source.inHole);
+        const from = onFrom(this.look(route));
+        const start = this.start.number;
+        const text = [
+            linked.length &&
+                'Automatic shapes on the frames of this run seem to belong to these objects, ' +
+                    `but do not say so (${listOf(linked)}).`,
+            inHole.length === 1 &&
+                `The object with results from frame ${from} has no shape on frame ${start}: is ` +
+                    `the drawing this object (${listOf(inHole)})?`,
+            inHole.length > 1 &&
+                `Objects with results from frame ${from} have no shape on frame ${start}: are ` +
+                    `the drawings these objects (${listOf(inHole)})?`,
+            'Kept, they lie beside the new results.',
+        ];
         return this.page.ask({
             title: 'Replace the results of an earlier run?',
-            text:
-                'Automatic shapes on the frames of this run seem to belong to these objects, ' +
-                `but do not say so (${firstOf(list)}). Kept, they lie beside the new results.`,
+            text: text.filter(Boolean).join(' '),
             yes: 'Replace them',
             no: 'Keep them',
         });
@@ -508,6 +526,11 @@ function checkAny(sources: Source[], leftOut: LeftOut[], frame: number): void {
     throw new Error(
         `There is no mask, polygon or rectangle to track on frame ${frame}${why ? ` (${why})` : ''}.`,
     );
+}
+
+/** The first frame of a run and its direction, as a message says it. */
+function onFrom({ start, order }: Look): string {
+    return `${order[0]} ${order[0] < start ? 'back' : 'on'}`;
 }
 
 /** The first five of a list, for a question. */
