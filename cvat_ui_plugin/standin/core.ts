@@ -211,7 +211,8 @@ export class Annotations {
     public set(
         clientID: number,
         change: Partial<Pick<Stored, 'lock' | 'hidden'>> &
-            Partial<Pick<SerializedShape, 'points' | 'source' | 'label_id' | 'attributes'>>,
+            Partial<Pick<SerializedShape, 'points' | 'source' | 'label_id' | 'attributes'>> &
+            Partial<Pick<SerializedTrack, 'shapes'>>,
     ): void {
         const { lock, hidden, ...data } = change;
         const object = this.objects.get(clientID)!;

@@ -28,6 +28,11 @@ function saved(bench: Bench): SerializedShape[] {
     return shapes.sort((a, b) => a.frame - b.frame).map(({ clientID: _, ...rest }) => rest);
 }
 
+/** The shape on this frame; there is one. */
+function on({ store }: Bench, frame: number): SerializedShape {
+    return store.export().shapes.find((one) => one.frame === frame)!;
+}
+
 async function runIn(
     { core, action }: Bench,
     job: StandInJob,
@@ -78,6 +83,42 @@ test('after "Remove annotations" nothing is known of the objects that were there
     expect(after.filter((one) => before.includes(one))).toEqual(before);
     expect(after).toHaveLength(before.length + 10);
     expect(bench.asked).toEqual([]);
+});
+
+test('after "Remove annotations" another track has no number', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [far] = bench.store.import({ shapes: [shape('polygon', 2, BELOW)] });
+    await bench.runOn([far], 2, 10);
+    await bench.runOn([far], 2, 4, { convert: true });
+    const { shapes, tracks } = bench.store.export();
+    bench.store.clear();
+    const left = shapes.map(({ clientID: _, ...rest }) => rest);
+    const fill = Array.from({ length: tracks[0].clientID! - 1 }, () => shape('mask', 0, [0, 4, 1, 1, 2, 2])); // prettier-ignore
+    bench.store.import({ shapes: fill });
+    const box = { type: 'rectangle', frame: 4, points: BOX, occluded: false, outside: false };
+    const track = { label_id: 1, frame: 4, group: 0, source: 'manual', attributes: [] };
+    const shown = [{ ...box, z_order: 0, rotation: 0, attributes: [] }];
+    const [other] = bench.store.import({ tracks: [{ ...track, elements: [], shapes: shown }] });
+    expect(other).toBe(tracks[0].clientID);
+    bench.store.import({ shapes: left });
+    await bench.runOn([other], 4, 10);
+    expect(bench.store.export().shapes).toHaveLength(fill.length + left.length);
+});
+
+test('after "Remove annotations" the message names the objects that are there', async () => {
+    const bench = createBench({
+        invoke: moving((frame) => (frame === 4 ? { shape: null } : null)),
+    });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 3, { convert: true });
+    const former = bench.store.export().tracks[0].clientID!;
+    bench.store.clear();
+    const boxes = Array.from({ length: former }, (_, n) =>
+        shape('rectangle', 2, shifted('rectangle', [0, 0, 5, 5], 6 * n)),
+    );
+    bench.store.import({ shapes: boxes });
+    await bench.runAll(2, 5, { filter: (id) => id === 1 });
+    expect(bench.reports.at(-1)!.lines).toContain('Not visible: car 1 on 1 frame, first on 4.');
 });
 
 test('after "Remove annotations" no object stands in the place of one that was there', async () => {
@@ -133,6 +174,21 @@ test('results of an object that was drawn elsewhere are not told as doubled', as
         false,
     ]);
     expect(bench.store.export().shapes).toHaveLength(1 + 5 + 1 + 10);
+});
+
+test('results of an object that a person drew in this place, too, are told', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [later] = bench.store.import({
+        shapes: [shape('polygon', 4, shifted('polygon', SQUARE, 2))],
+    });
+    await bench.runOn([later], 4, 8);
+    bench.store.draw(on(bench, 6).clientID!, 6, BELOW);
+    bench.store.draw(on(bench, 7).clientID!, 7, shifted('polygon', SQUARE, 6));
+    const [first] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runOn([first], 2, 8);
+    expect(bench.reports.at(-1)!.lines.join()).toContain(
+        'Kept 2 automatic shapes that may be of the same objects, first on frame 5.',
+    );
 });
 
 test('results of an object of the start frame are not told after its drawing was edited', async () => {
@@ -235,11 +291,6 @@ test('a result with another label is not made a part of a track', async () => {
     expect(tracks[0].shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 7, 8, 9]);
     expect(bench.reports.at(-1)!.lines.join()).toMatch(/with its label, .*: car \d+ on 5\./);
 });
-
-/** The shape on this frame; there is one. */
-function on({ store }: Bench, frame: number): SerializedShape {
-    return store.export().shapes.find((one) => one.frame === frame)!;
-}
 
 test('a corrected result keeps its label after that of its object was corrected', async () => {
     const bench = createBench({ invoke: moving() });
@@ -348,4 +399,39 @@ test('a run of tracks alone does not look at the outlines of drawn shapes', asyn
     const look = { start: 2, order: [3], known: new KnownNumbers(), random: () => 0 };
     const done = recognise([source], [untouched], look as unknown as Look);
     await expect(done).resolves.toBeFalsy();
+});
+
+/** A track, shown again on frame 6 where the next run begins, where its object has a shape, too. */
+async function trackAndShape(): Promise<{ bench: Bench; track: number }> {
+    const bench = await stoppedConversion();
+    const [{ clientID, shapes }] = bench.store.export().tracks;
+    const shown = shapes.map((keyframe) => ({ ...keyframe, outside: false }));
+    bench.store.set(clientID!, { shapes: shown });
+    return { bench, track: clientID! };
+}
+
+test('a shape of a number goes before a track of it', async () => {
+    const { bench, track } = await trackAndShape();
+    bench.store.draw(track, 8, shifted('polygon', SQUARE, 6));
+    await bench.runAll(6, 10);
+    expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([6, 7, 8, 9, 10]);
+});
+
+test('a drawing in the place of a track does not take over its results', async () => {
+    const { bench, track } = await trackAndShape();
+    bench.answer = true;
+    bench.store.remove(on(bench, 6).clientID!);
+    const [drawn] = bench.store.import({
+        shapes: [shape('polygon', 6, shifted('polygon', SQUARE, 5))],
+    });
+    await bench.runOn([track, drawn], 6, 10);
+    expect(bench.asked).toEqual([]);
+});
+
+test('a result with another label does not stop a track', async () => {
+    const bench = await stoppedConversion();
+    bench.store.set(on(bench, 8).clientID!, { label_id: 2, source: 'semi-auto' });
+    const kept = on(bench, 8);
+    await bench.runAll(5, 10);
+    expect(bench.store.export().shapes).toEqual([kept]);
 });

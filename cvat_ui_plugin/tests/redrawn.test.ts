@@ -110,7 +110,7 @@ test('of two drawings only one takes over the number of an earlier object', asyn
     const mine = (frame: number) => shape('mask', frame, shifted('mask', MASK, frame - 2));
     const { shapes } = bench.store.export();
     const other = shapes.map(({ clientID: _, ...rest }) => ({ ...rest, score: 1 }));
-    for (const frame of [6]) bench.store.remove(on(bench, frame));
+    bench.store.remove(on(bench, 6));
     bench.store.import({
         shapes: [
             mine(6),
@@ -174,6 +174,23 @@ test('far from the results the page asks about those of the one object without a
     expect(shapesOf(bench).slice(4)).toEqual([
         ...['6 manual 50', '7 auto 51', '8 auto 52', '9 auto 53', '10 auto 54'],
     ]);
+});
+
+test('backwards and far from the results the first drawing of the object stays, and nothing is doubled', async () => {
+    const { bench, seed, drawn } = await drawnAnew(FAR);
+    await bench.runOn([drawn], 6, 0);
+    expect(framesOf(bench)).toEqual([0, 1, ...EACH]);
+    const first = bench.store.export().shapes.find(({ clientID }) => clientID === seed);
+    expect(first?.points).toEqual(MASK);
+});
+
+test('an object that was not there before the drawing is another one', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [later] = bench.store.import({ shapes: [shape('mask', 8, MASK)] });
+    await bench.runOn([later], 8, 7);
+    const [drawn] = bench.store.import({ shapes: [shape('mask', 6, FAR)] });
+    await bench.runOn([drawn], 6, 10);
+    expect(bench.asked).toEqual([]);
 });
 
 test('far from the results they stay where the user keeps them', async () => {

@@ -247,12 +247,12 @@ export function keepLocked(
 /** The frames of the run with shapes of a track's object that a person drew, corrected or locked.
  * `drawn`: what a person drew or corrected of the object; with another label it is in no track's way. */
 function framesInTheWay(
-    { type, labelID }: Source,
+    { labelID }: Source,
     drawn: SerializedShape[],
     locked: SerializedShape[],
     order: number[],
 ): number[] {
-    const own = drawn.filter((shape) => shape.type === type && shape.label_id === labelID);
+    const own = drawn.filter((shape) => shape.label_id === labelID);
     const frames = new Set([...own, ...locked].map(({ frame }) => frame));
     return order.filter((frame) => frames.has(frame));
 }
@@ -282,6 +282,7 @@ export async function recognise(
     const byID = new Map(shapes.on(start).map((shape) => [shape.clientID, shape]));
     const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
     const { drawings, owned } = drawingsOf(all, start, numbers);
+    for (const { track } of ofTracks) owned.add(known.ofTrack(track!)!);
     const claims = await claimsOf(ofShapes.map(seedOf), look, shapes, numbers, owned);
     const taken = new Set<number>();
     for (const source of ofShapes) {
