@@ -348,6 +348,19 @@ test('what changes on the way of a track while it is tracked stays, and the trac
     expect(lines.join()).toMatch(/drew a shape in its place: car \d+ on 8; 9\./);
 });
 
+test('a keyframe that a person made is not hidden by a shape that changes on its frame', async () => {
+    const bench = await stoppedConversion(undefined, ({ store }) => {
+        store.set(store.export().shapes.find(({ frame }) => frame === 8)!.clientID!, {
+            attributes: [{ spec_id: 32, value: 'dirty' }],
+        });
+    });
+    bench.store.draw(bench.store.export().tracks[0].clientID!, 8, shifted('polygon', SQUARE, 7));
+    await bench.runAll(5, 10);
+    const lines = bench.reports.at(-1)!.lines.join();
+    expect(lines).toMatch(/Kept as a person made it.*: car \d+ on 8;/);
+    expect(lines).not.toContain('in its place');
+});
+
 /** How often the page is asked for the objects of each frame from now on. */
 function countLooks(bench: Bench): Map<number, number> {
     const looks = new Map<number, number>();

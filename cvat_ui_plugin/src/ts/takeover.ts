@@ -32,7 +32,6 @@ export async function takeClaimed(
         const isDrawn = (shape: SerializedShape): boolean =>
             shape.source !== 'auto' &&
             shape.type === source.type &&
-            shape.frame !== look.start &&
             !source.byHand.has(shape.frame) &&
             ofJob.of(shape) === number;
         takeOwn(source, all.filter(isDrawn));
