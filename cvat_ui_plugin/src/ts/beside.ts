@@ -30,9 +30,12 @@ interface Drawn {
     box: Box;
 }
 
-function drawnByFrame(shapes: SerializedShape[]): ReadonlyMap<number, Drawn[]> {
+/** What a person drew of the types of these objects, by frame. */
+function drawnByFrame(objects: Tracked[], shapes: SerializedShape[]): Map<number, Drawn[]> {
+    const types = new Set(objects.map(({ source }) => source.type));
     const byFrame = new Map<number, Drawn[]>();
-    for (const shape of shapes.filter(isDrawn)) {
+    for (const shape of shapes) {
+        if (!types.has(shape.type) || !isDrawn(shape)) continue;
         addTo(byFrame, shape.frame, { shape, box: boxAround(shape) });
     }
     return byFrame;
@@ -41,17 +44,19 @@ function drawnByFrame(shapes: SerializedShape[]): ReadonlyMap<number, Drawn[]> {
 /** Mark the results of these objects in whose place a person drew a shape of the same kind. `shapes`:
  * all shapes of the job. Answers the objects of which that is not what it was. */
 export function passDrawn(objects: Tracked[], shapes: SerializedShape[]): Tracked[] {
-    const drawn = drawnByFrame(shapes);
+    const drawn = drawnByFrame(objects, shapes);
     return objects.filter((object) => {
-        const { type } = object.source;
         const kind = kindOfResults(object);
         let differs = false;
         for (const result of object.results) {
             const { frame, points, byHand, inPlace = false } = result;
-            const there = points && !byHand ? drawn.get(frame) : undefined;
-            const isSame = ({ shape, box }: Drawn): boolean =>
-                isSameKind(shape, kind) && iouOf(boxOf(type, points!), box) >= SAME_PLACE;
-            result.inPlace = there?.some(isSame) ?? false;
+            const there = byHand ? [] : (drawn.get(frame) ?? []);
+            const own = points && there.length ? boxOf(object.source.type, points) : null;
+            result.inPlace =
+                own !== null &&
+                there.some(
+                    ({ shape, box }) => isSameKind(shape, kind) && iouOf(own, box) >= SAME_PLACE,
+                );
             differs ||= result.inPlace !== inPlace;
         }
         return differs;
