@@ -448,3 +448,16 @@ test('a result with another label does not stop a track', async () => {
     await bench.runAll(5, 10);
     expect(bench.store.export().shapes).toEqual([kept]);
 });
+
+test('Cancel ends the look at the locks on the way of a track', async () => {
+    const frames = framesFrom(0, 200, { width: 400, height: 80 });
+    const bench = createBench({ frames, invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 0, SQUARE)] });
+    await bench.runAll(0, 200);
+    await bench.runAll(0, 5, { convert: true });
+    const looks = countLooks(bench);
+    bench.calls.length = 0;
+    await bench.runAll(5, 200, { cancelled: () => looks.size > 10 }).catch(() => {});
+    expect(bench.calls).toEqual([]);
+    expect(looks.size).toBeLessThan(100);
+});
