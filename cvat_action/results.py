@@ -70,7 +70,6 @@ IN_ITS_PLACE = (
     "there; with --keyframes a drawn shape becomes a part of the track"
 )
 EDITED = "changed by a person while it was tracked; it was kept"
-EDITED_IN_ITS_PLACE = f"{EDITED}, so the track is hidden there"
 
 
 class Ownership:

@@ -12,7 +12,6 @@ from cvat_action.plan import Plan
 from cvat_action.results import (
     DELETED_MEANWHILE,
     EDITED,
-    EDITED_IN_ITS_PLACE,
     IN_ITS_PLACE,
     THERE_ALREADY,
     Ownership,
@@ -111,7 +110,7 @@ def _why_hidden(
 ) -> str | None:
     if t.by_hand or t.points is None:
         return None
-    for why in (THERE_ALREADY, IN_ITS_PLACE, EDITED_IN_ITS_PLACE):
+    for why in (THERE_ALREADY, IN_ITS_PLACE):
         # what was in its place may have become a part of another object's track since
         if frame in written.left_out.get((seed.ref, why), ()):
             return why
@@ -121,7 +120,7 @@ def _why_hidden(
     if holder is None:
         return None
     replaced = plan.earlier.get(seed.number, {}).get(frame, ())
-    return EDITED_IN_ITS_PLACE if any(k.id == holder.id for k in replaced) else IN_ITS_PLACE
+    return EDITED if any(k.id == holder.id for k in replaced) else IN_ITS_PLACE
 
 
 def _new_track(

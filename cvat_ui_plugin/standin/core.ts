@@ -210,13 +210,15 @@ export class Annotations {
 
     public set(
         clientID: number,
-        change: Partial<Pick<Stored, 'lock' | 'hidden'>> & { points?: number[]; source?: string },
+        change: Partial<Pick<Stored, 'lock' | 'hidden'>> &
+            Partial<Pick<SerializedShape, 'points' | 'source' | 'label_id' | 'attributes'>> &
+            Partial<Pick<SerializedTrack, 'shapes'>>,
     ): void {
-        const { points, source, ...flags } = change;
+        const { lock, hidden, ...data } = change;
         const object = this.objects.get(clientID)!;
-        Object.assign(object, flags);
-        if (points) (object.data as SerializedShape).points = points;
-        if (source) object.data.source = source;
+        if (lock !== undefined) object.lock = lock;
+        if (hidden !== undefined) object.hidden = hidden;
+        Object.assign(object.data, data);
     }
 
     /** Draw an object's outline anew on a frame, as the page saves such an edit. */

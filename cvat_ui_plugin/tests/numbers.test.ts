@@ -3,6 +3,9 @@
 
 import { expect, test } from 'vitest';
 import { SerializedShape } from '../src/ts/cvat';
+import { Look, recognise } from '../src/ts/earlier';
+import { KnownNumbers } from '../src/ts/known';
+import { Source } from '../src/ts/objects';
 import { createJob, shape, StandInJob } from '../standin/core';
 import { Bench, createBench, framesFrom, LABELS, moving, shifted } from './bench';
 
@@ -23,6 +26,11 @@ function shapesOf(job: StandInJob): string[] {
 function saved(bench: Bench): SerializedShape[] {
     const { shapes } = bench.store.export();
     return shapes.sort((a, b) => a.frame - b.frame).map(({ clientID: _, ...rest }) => rest);
+}
+
+/** The shape on this frame; there is one. */
+function on({ store }: Bench, frame: number): SerializedShape {
+    return store.export().shapes.find((one) => one.frame === frame)!;
 }
 
 async function runIn(
@@ -75,6 +83,42 @@ test('after "Remove annotations" nothing is known of the objects that were there
     expect(after.filter((one) => before.includes(one))).toEqual(before);
     expect(after).toHaveLength(before.length + 10);
     expect(bench.asked).toEqual([]);
+});
+
+test('after "Remove annotations" another track has no number', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [far] = bench.store.import({ shapes: [shape('polygon', 2, BELOW)] });
+    await bench.runOn([far], 2, 10);
+    await bench.runOn([far], 2, 4, { convert: true });
+    const { shapes, tracks } = bench.store.export();
+    bench.store.clear();
+    const left = shapes.map(({ clientID: _, ...rest }) => rest);
+    const fill = Array.from({ length: tracks[0].clientID! - 1 }, () => shape('mask', 0, [0, 4, 1, 1, 2, 2])); // prettier-ignore
+    bench.store.import({ shapes: fill });
+    const box = { type: 'rectangle', frame: 4, points: BOX, occluded: false, outside: false };
+    const track = { label_id: 1, frame: 4, group: 0, source: 'manual', attributes: [] };
+    const shown = [{ ...box, z_order: 0, rotation: 0, attributes: [] }];
+    const [other] = bench.store.import({ tracks: [{ ...track, elements: [], shapes: shown }] });
+    expect(other).toBe(tracks[0].clientID);
+    bench.store.import({ shapes: left });
+    await bench.runOn([other], 4, 10);
+    expect(bench.store.export().shapes).toHaveLength(fill.length + left.length);
+});
+
+test('after "Remove annotations" the message names the objects that are there', async () => {
+    const bench = createBench({
+        invoke: moving((frame) => (frame === 4 ? { shape: null } : null)),
+    });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 3, { convert: true });
+    const former = bench.store.export().tracks[0].clientID!;
+    bench.store.clear();
+    const boxes = Array.from({ length: former }, (_, n) =>
+        shape('rectangle', 2, shifted('rectangle', [0, 0, 5, 5], 6 * n)),
+    );
+    bench.store.import({ shapes: boxes });
+    await bench.runAll(2, 5, { filter: (id) => id === 1 });
+    expect(bench.reports.at(-1)!.lines).toContain('Not visible: car 1 on 1 frame, first on 4.');
 });
 
 test('after "Remove annotations" no object stands in the place of one that was there', async () => {
@@ -132,6 +176,21 @@ test('results of an object that was drawn elsewhere are not told as doubled', as
     expect(bench.store.export().shapes).toHaveLength(1 + 5 + 1 + 10);
 });
 
+test('results of an object that a person drew in this place, too, are told', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [later] = bench.store.import({
+        shapes: [shape('polygon', 4, shifted('polygon', SQUARE, 2))],
+    });
+    await bench.runOn([later], 4, 8);
+    bench.store.draw(on(bench, 6).clientID!, 6, BELOW);
+    bench.store.draw(on(bench, 7).clientID!, 7, shifted('polygon', SQUARE, 6));
+    const [first] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runOn([first], 2, 8);
+    expect(bench.reports.at(-1)!.lines.join()).toContain(
+        'Kept 2 automatic shapes that may be of the same objects, first on frame 5.',
+    );
+});
+
 test('results of an object of the start frame are not told after its drawing was edited', async () => {
     const frames = framesFrom(0, 12, { width: 640, height: 480 });
     const bench = createBench({ frames, invoke: moving() });
@@ -144,16 +203,24 @@ test('results of an object of the start frame are not told after its drawing was
     expect(bench.reports.at(-1)!.title).toBe('Tracking is done');
 });
 
-/** A polygon tracked from frame 2 to 10, and converted: the session ends on frame 6. */
-async function stoppedConversion(): Promise<Bench> {
+/** A polygon tracked from frame 2 to 10, changed, and converted: the session ends on frame 6. `meddle`
+ * is called on frame 6 of a later run. */
+async function stoppedConversion(
+    change: (bench: Bench, seed: number) => void = () => {},
+    meddle: (bench: Bench) => void = () => {},
+): Promise<Bench> {
     let ended = false;
-    const bench = createBench({
+    const bench: Bench = createBench({
         invoke: moving(),
-        intercept: (call, next) =>
-            ended && call.frame === 6 ? { status: 401, body: { detail: 'x' } } : next(),
+        intercept: (call, next) => {
+            if (ended && call.frame === 6) return { status: 401, body: { detail: 'x' } };
+            if (call.frame === 6 && bench.reports.length === 2) meddle(bench);
+            return next();
+        },
     });
-    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
     await bench.runAll(2, 10);
+    change(bench, seed);
     ended = true;
     await bench.runAll(2, 10, { convert: true });
     ended = false;
@@ -178,9 +245,11 @@ test('a track does not go over shapes of its object that a person made', async (
     bench.store.draw(eight, 8, shifted('polygon', SQUARE, 9));
     const before = JSON.stringify(bench.store.export());
     await expect(bench.runAll(5, 10)).rejects.toThrow(
-        'a person made or locked shapes of the same object, on frame 8; delete these, or undo',
+        'a person made or locked shapes of the same object, on frame 8; unlock or delete these, or undo',
     );
     expect(JSON.stringify(bench.store.export())).toBe(before);
+    bench.store.set(on(bench, 9).clientID!, { lock: true });
+    await expect(bench.runAll(5, 10)).rejects.toThrow('the same object, on frames 8, 9; unlock or');
     await bench.runAll(5, 7);
     expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([8, 9, 10]);
 });
@@ -207,7 +276,7 @@ test('a result with another label stays, and is no drawing of the object', async
     expect(bench.store.export().shapes).toContainEqual(kept);
     expect(bench.store.export().shapes).toHaveLength(7);
     expect(bench.reports.at(-1)!.lines).toContain(
-        `Kept with the other label that a person gave it: car ${seed} on 5.`,
+        `Kept with its label, which is not that of the object: car ${seed} on 5.`,
     );
     // it is no drawing that the object stands on before the run comes there
     const frames = bench.calls.map(({ frame }) => frame);
@@ -220,5 +289,175 @@ test('a result with another label is not made a part of a track', async () => {
     const { shapes, tracks } = bench.store.export();
     expect(shapes).toEqual([kept]);
     expect(tracks[0].shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 7, 8, 9]);
-    expect(bench.reports.at(-1)!.lines.join()).toMatch(/other label .*: car \d+ on 5\./);
+    expect(bench.reports.at(-1)!.lines.join()).toMatch(/with its label, .*: car \d+ on 5\./);
+});
+
+test('a corrected result keeps its label after that of its object was corrected', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 8);
+    bench.store.draw(on(bench, 5).clientID!, 5, shifted('polygon', SQUARE, 5));
+    const kept = on(bench, 5);
+    bench.store.set(seed, { label_id: 2 });
+    await bench.runAll(2, 8);
+    expect(on(bench, 5)).toEqual(kept);
+    expect(bench.reports.at(-1)!.lines).toContain(
+        `Kept with its label, which is not that of the object: dog ${seed} on 5.`,
+    );
+});
+
+test('a locked result stays in a conversion after the label of its object was corrected', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    await bench.runAll(2, 8);
+    const locked = on(bench, 5);
+    bench.store.set(locked.clientID!, { lock: true });
+    bench.store.set(seed, { label_id: 2 });
+    await bench.runOn([seed], 2, 8, { convert: true });
+    expect(bench.store.export().shapes).toEqual([locked]);
+    expect(bench.store.export().tracks).toHaveLength(1);
+    expect(bench.reports.at(-1)!.lines.join()).toMatch(
+        /Kept as a person made it.*: dog \d+ on 5\./,
+    );
+});
+
+test('a track does not go over a locked result that has the former label of its object', async () => {
+    const bench = await stoppedConversion(({ store }, seed) => store.set(seed, { label_id: 2 }));
+    bench.store.set(on(bench, 8).clientID!, { lock: true });
+    const before = JSON.stringify(bench.store.export());
+    await expect(bench.runAll(5, 10)).rejects.toThrow('on frame 8');
+    expect(JSON.stringify(bench.store.export())).toBe(before);
+});
+
+test('what changes on the way of a track while it is tracked stays, and the track is hidden there', async () => {
+    const attributes = [{ spec_id: 32, value: 'dirty' }];
+    const bench = await stoppedConversion(undefined, (changing) => {
+        changing.store.draw(on(changing, 8).clientID!, 8, shifted('polygon', SQUARE, 7));
+        changing.store.set(on(changing, 9).clientID!, { attributes });
+    });
+    await bench.runAll(5, 10);
+    const { shapes, tracks } = bench.store.export();
+    expect(shapes).toMatchObject([
+        { frame: 8, source: 'semi-auto', points: shifted('polygon', SQUARE, 7) },
+        { frame: 9, source: 'auto', attributes },
+    ]);
+    const keyframes = tracks[0].shapes.map(({ frame, outside }) => `${frame}${outside ? '-' : ''}`);
+    expect(keyframes).toEqual(['2', '3', '4', '5', '6', '7', '8-', '10', '11-']);
+    const { title, lines } = bench.reports.at(-1)!;
+    expect(title).toBe('Tracking ended with warnings');
+    expect(lines.join()).toMatch(/drew a shape in its place: car \d+ on 8; 9\./);
+});
+
+test('a keyframe that a person made is not hidden by a shape that changes on its frame', async () => {
+    const bench = await stoppedConversion(undefined, ({ store }) => {
+        store.set(store.export().shapes.find(({ frame }) => frame === 8)!.clientID!, {
+            attributes: [{ spec_id: 32, value: 'dirty' }],
+        });
+    });
+    bench.store.draw(bench.store.export().tracks[0].clientID!, 8, shifted('polygon', SQUARE, 7));
+    await bench.runAll(5, 10);
+    const lines = bench.reports.at(-1)!.lines.join();
+    expect(lines).toMatch(/Kept as a person made it.*: car \d+ on 8;/);
+    expect(lines).not.toContain('in its place');
+});
+
+/** How often the page is asked for the objects of each frame from now on. */
+function countLooks(bench: Bench): Map<number, number> {
+    const looks = new Map<number, number>();
+    const { get } = bench.job.annotations;
+    bench.job.annotations.get = (frame, ...rest) => {
+        looks.set(frame, (looks.get(frame) ?? 0) + 1);
+        return get(frame, ...rest);
+    };
+    return looks;
+}
+
+test('the locks of a frame are looked up once for all tracks', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 2, SQUARE), shape('polygon', 2, BELOW)] });
+    await bench.runAll(2, 10);
+    await bench.runAll(2, 5, { convert: true });
+    const looks = countLooks(bench);
+    await bench.runAll(5, 10);
+    expect(bench.reports.at(-1)!.lines).toContain('Replaced 10 shapes of an earlier run.');
+    expect([7, 8, 9].map((frame) => looks.get(frame))).toEqual([1, 1, 1]);
+});
+
+test('the locks of a frame are looked up once for all objects that take over results', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.answer = true;
+    const seeds = bench.store.import({
+        shapes: [shape('polygon', 2, SQUARE), shape('polygon', 2, BELOW)],
+    });
+    await bench.runAll(2, 8);
+    for (const seed of seeds) bench.store.remove(seed);
+    bench.store.import({
+        shapes: [SQUARE, BELOW].map((points) => shape('polygon', 2, shifted('polygon', points, 1))),
+    });
+    const looks = countLooks(bench);
+    await bench.runAll(2, 8);
+    expect(bench.reports.at(-1)!.lines).toContain('Replaced 12 shapes of an earlier run.');
+    expect([4, 5, 6, 7].map((frame) => looks.get(frame))).toEqual([1, 1, 1, 1]);
+});
+
+test('a run of tracks alone does not look at the outlines of drawn shapes', async () => {
+    const untouched = new Proxy(shape('mask', 5, []), {
+        get: (target, name) => {
+            if (name === 'points') throw new Error('It was looked at.');
+            return Reflect.get(target, name);
+        },
+    });
+    const track = { frame: 2, shapes: [{ type: 'polygon', frame: 2 }] };
+    const source = { shape: null, track } as unknown as Source;
+    const look = { start: 2, order: [3], known: new KnownNumbers(), random: () => 0 };
+    const done = recognise([source], [untouched], look as unknown as Look);
+    await expect(done).resolves.toBeFalsy();
+});
+
+/** A track, shown again on frame 6 where the next run begins, where its object has a shape, too. */
+async function trackAndShape(): Promise<{ bench: Bench; track: number }> {
+    const bench = await stoppedConversion();
+    const [{ clientID, shapes }] = bench.store.export().tracks;
+    const shown = shapes.map((keyframe) => ({ ...keyframe, outside: false }));
+    bench.store.set(clientID!, { shapes: shown });
+    return { bench, track: clientID! };
+}
+
+test('a shape of a number goes before a track of it', async () => {
+    const { bench, track } = await trackAndShape();
+    bench.store.draw(track, 8, shifted('polygon', SQUARE, 6));
+    await bench.runAll(6, 10);
+    expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([6, 7, 8, 9, 10]);
+});
+
+test('a drawing in the place of a track does not take over its results', async () => {
+    const { bench, track } = await trackAndShape();
+    bench.answer = true;
+    bench.store.remove(on(bench, 6).clientID!);
+    const [drawn] = bench.store.import({
+        shapes: [shape('polygon', 6, shifted('polygon', SQUARE, 5))],
+    });
+    await bench.runOn([track, drawn], 6, 10);
+    expect(bench.asked).toEqual([]);
+});
+
+test('a result with another label does not stop a track', async () => {
+    const bench = await stoppedConversion();
+    bench.store.set(on(bench, 8).clientID!, { label_id: 2, source: 'semi-auto' });
+    const kept = on(bench, 8);
+    await bench.runAll(5, 10);
+    expect(bench.store.export().shapes).toEqual([kept]);
+});
+
+test('Cancel ends the look at the locks on the way of a track', async () => {
+    const frames = framesFrom(0, 200, { width: 400, height: 80 });
+    const bench = createBench({ frames, invoke: moving() });
+    bench.store.import({ shapes: [shape('polygon', 0, SQUARE)] });
+    await bench.runAll(0, 200);
+    await bench.runAll(0, 5, { convert: true });
+    const looks = countLooks(bench);
+    bench.calls.length = 0;
+    await bench.runAll(5, 200, { cancelled: () => looks.size > 10 }).catch(() => {});
+    expect(bench.calls).toEqual([]);
+    expect(looks.size).toBeLessThan(100);
 });

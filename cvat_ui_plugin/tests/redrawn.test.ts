@@ -110,7 +110,7 @@ test('of two drawings only one takes over the number of an earlier object', asyn
     const mine = (frame: number) => shape('mask', frame, shifted('mask', MASK, frame - 2));
     const { shapes } = bench.store.export();
     const other = shapes.map(({ clientID: _, ...rest }) => ({ ...rest, score: 1 }));
-    for (const frame of [6]) bench.store.remove(on(bench, frame));
+    bench.store.remove(on(bench, 6));
     bench.store.import({
         shapes: [
             mine(6),
@@ -166,11 +166,31 @@ test('far from the results the page asks about those of the one object without a
     const { bench, drawn } = await drawnAnew(FAR);
     await bench.runOn([drawn], 6, 10);
     expect(bench.asked).toHaveLength(1);
-    expect(bench.asked[0]).toContain(`car ${drawn}: 4`);
+    expect(bench.asked[0]).toBe(
+        'The object with results from frame 7 on has no shape on frame 6: is the drawing this object ' +
+            `(car ${drawn}: 4)? Kept, they lie beside the new results.`,
+    );
     expect(framesOf(bench)).toEqual(EACH);
     expect(shapesOf(bench).slice(4)).toEqual([
         ...['6 manual 50', '7 auto 51', '8 auto 52', '9 auto 53', '10 auto 54'],
     ]);
+});
+
+test('backwards and far from the results the first drawing of the object stays, and nothing is doubled', async () => {
+    const { bench, seed, drawn } = await drawnAnew(FAR);
+    await bench.runOn([drawn], 6, 0);
+    expect(framesOf(bench)).toEqual([0, 1, ...EACH]);
+    const first = bench.store.export().shapes.find(({ clientID }) => clientID === seed);
+    expect(first?.points).toEqual(MASK);
+});
+
+test('an object that was not there before the drawing is another one', async () => {
+    const bench = createBench({ invoke: moving() });
+    const [later] = bench.store.import({ shapes: [shape('mask', 8, MASK)] });
+    await bench.runOn([later], 8, 7);
+    const [drawn] = bench.store.import({ shapes: [shape('mask', 6, FAR)] });
+    await bench.runOn([drawn], 6, 10);
+    expect(bench.asked).toEqual([]);
 });
 
 test('far from the results they stay where the user keeps them', async () => {
@@ -201,8 +221,8 @@ test('where two objects or two drawings may be meant the page tells it and does 
     const drawings = [shape('mask', 6, FAR), shape('mask', 6, shifted('mask', FAR, 20))];
     const [one, other] = bench.store.import({ shapes: drawings });
     const told =
-        'Objects with results on frame 7 have no shape on frame 6. If a new drawing is one of them, ' +
-        'delete its wrong results.';
+        'An object that has results on frame 7 has no shape on frame 6. If you drew it anew, delete ' +
+        'its results from frame 7 on; if it is only hidden there, leave them.';
     await bench.runOn([one], 6, 10); // the other drawing may be meant
     expect(bench.reports.at(-1)!.lines).toContain(told);
     bench.store.undo();
@@ -211,6 +231,65 @@ test('where two objects or two drawings may be meant the page tells it and does 
     await bench.runOn([one], 6, 10); // two objects have no shape there
     expect(bench.reports.at(-1)!.lines).toContain(told);
     expect(bench.asked).toEqual([]);
+});
+
+test('of other drawings that an object without a shape may be nothing is told', async () => {
+    const bench = createBench({ invoke: moving() });
+    const second = shape('mask', 2, shifted('mask', MASK, 30), { group: 3 });
+    bench.store.import({ shapes: [shape('mask', 2, MASK, { group: 3 }), second] });
+    await bench.runAll(2, 10);
+    bench.store.remove(on(bench, 6));
+    bench.store.remove(on(bench, 6));
+    const [, other] = bench.store.import({
+        shapes: [shape('mask', 6, FAR), shape('mask', 6, FAR, { group: 5 })],
+    });
+    await bench.runOn([other], 6, 10); // it is in a group of its own
+    expect(bench.reports.at(-1)!.lines.join()).not.toContain('no shape on frame 6');
+});
+
+test('backwards the page names the frames in their order', async () => {
+    const bench = createBench({ invoke: moving() });
+    bench.store.import({ shapes: [shape('mask', 8, MASK)] });
+    await bench.runAll(8, 0);
+    bench.store.remove(on(bench, 4));
+    const [drawn] = bench.store.import({ shapes: [shape('mask', 4, FAR)] });
+    await bench.runOn([drawn], 4, 0);
+    expect(bench.asked[0]).toContain('The object with results from frame 3 back has no shape');
+});
+
+test('the page asks at once about results that overlap and results that do not', async () => {
+    const bench = createBench({ invoke: moving() });
+    const second = shifted('mask', MASK, 30);
+    bench.store.import({ shapes: [shape('mask', 2, MASK), shape('mask', 2, second)] });
+    await bench.runAll(2, 10);
+    bench.store.remove(on(bench, 6));
+    bench.store.remove(on(bench, 6));
+    const [near, far] = bench.store.import({
+        shapes: [shape('mask', 6, shifted('mask', REDRAWN, 4)), shape('mask', 6, FAR)],
+    });
+    await bench.runOn([near, far], 6, 10);
+    expect(bench.asked).toEqual([
+        'Automatic shapes on the frames of this run seem to belong to these objects, but do not say ' +
+            `so (car ${near}: 4). The object with results from frame 7 on has no shape on frame ` +
+            `6: is the drawing this object (car ${far}: 4)? Kept, they lie beside the new results.`,
+    ]);
+});
+
+test('of each label one drawing may be the object that has no shape there', async () => {
+    const bench = createBench({ invoke: moving() });
+    const second = shape('mask', 2, shifted('mask', MASK, 30), { label_id: 2 });
+    bench.store.import({ shapes: [shape('mask', 2, MASK), second] });
+    await bench.runAll(2, 10);
+    bench.store.remove(on(bench, 6));
+    bench.store.remove(on(bench, 6));
+    const [car, dog] = bench.store.import({
+        shapes: [shape('mask', 6, FAR), shape('mask', 6, FAR, { label_id: 2 })],
+    });
+    await bench.runOn([car, dog], 6, 10);
+    expect(bench.asked[0]).toBe(
+        'Objects with results from frame 7 on have no shape on frame 6: are the drawings these ' +
+            `objects (car ${car}: 4, dog ${dog}: 4)? Kept, they lie beside the new results.`,
+    );
 });
 
 const GROUPED = { group: 3 };

@@ -158,7 +158,16 @@ async function becomes(one: Written): Promise<SerializedTrack | null> {
     const [track, shape] = 'shapes' in one.object ? [one.object, null] : [null, one.object];
     const size = { width: 100, height: 80, deleted: false };
     const source = {
-        ...{ clientID: 1, name: 'car 1', labelID: 7, mark: null, shape, track, claimed: [] },
+        ...{
+            clientID: 1,
+            name: 'car 1',
+            labelID: 7,
+            mark: null,
+            shape,
+            track,
+            claimed: [],
+            inHole: false,
+        },
         ...{ type: shape?.type ?? track!.shapes[0].type, points: one.points },
         ...{ occluded: one.flags[0], zOrder: one.flags[1] },
         ...{ byHand: new Map(), drawn: new Map(), removed: new Set<number>() },

@@ -240,3 +240,49 @@ test('more points than a call takes arguments may belong to one corner of the ne
     expect(moved.slice(0, 2)).toEqual([250, 200]);
     expect(moved.length).toBeGreaterThan(600_000);
 });
+
+/** The outline drawn by hand where the object is on a frame. */
+const drawnOn = (frame: number) => shape('polygon', frame, shifted('polygon', OUTLINE, frame));
+
+test('where a person drew a shape in its place a track is hidden, and stays sparse', async () => {
+    const bench = open(() => null);
+    bench.store.import({ shapes: [drawnOn(10)] });
+    await bench.runOn([1], 0, LAST, { convert: true });
+    expect(framesOf(bench)).toEqual([0, 9, 10, 11, LAST, LAST + 1]);
+    expect(bench.reports[0].lines.join()).toMatch(/Sparse: 3 keyframes .* stand for 19 frames/);
+});
+
+test('a track whose place was drawn on during the run has a keyframe on every frame', async () => {
+    const bench: Bench = createBench({
+        frames: framesFrom(0, 30, SIZE),
+        invoke: moving(),
+        intercept: (call, next) => {
+            if (call.frame === 9) bench.store.import({ shapes: [drawnOn(5)] });
+            return next();
+        },
+    });
+    bench.kept = SPARSE;
+    bench.store.import({ shapes: [shape('polygon', 0, OUTLINE)] });
+    await bench.runAll(0, LAST, { convert: true });
+    expect(framesOf(bench)).toHaveLength(LAST + 2);
+    expect(own(bench).shapes.find(({ frame }) => frame === 5)!.outside).toBe(true);
+});
+
+test('a shape in the place of a track that is deleted during the run does not hide it', async () => {
+    const bench: Bench = createBench({
+        frames: framesFrom(0, 30, SIZE),
+        invoke: moving(),
+        intercept: (call, next) => {
+            if (call.frame === 9) bench.store.remove(2);
+            return next();
+        },
+    });
+    bench.kept = SPARSE;
+    bench.store.import({ shapes: [shape('polygon', 0, OUTLINE), drawnOn(5)] });
+    await bench.runAll(0, LAST, { convert: true });
+    expect(
+        own(bench)
+            .shapes.map(({ outside }) => outside)
+            .indexOf(true),
+    ).toBe(LAST + 1);
+});

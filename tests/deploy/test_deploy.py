@@ -273,6 +273,7 @@ def test_cpu_and_gpu_yaml_differ_only_in_the_device() -> None:
     assert set(steps[0]) ^ set(steps[1]) == {
         "ENV NVIDIA_VISIBLE_DEVICES=all",
         "ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+        "ENV SAM2_DEVICE=cuda",
         "RUN pip install -r requirements-torch.txt",
         "RUN pip install -r requirements-torch.txt --index-url https://download.pytorch.org/whl/cpu",
     }
@@ -1306,8 +1307,10 @@ def test_everything_selects_the_pods_of_the_function_and_of_redis() -> None:
     function = {"nuclio.io/function-name": NAME}
     budget = documents("disruption-budget.yaml")[0]
     assert budget["spec"]["selector"]["matchLabels"] == function
-    monitor = documents("pod-monitor.yaml")[0]
-    assert monitor["spec"]["selector"]["matchLabels"] == function
+    monitored = documents("pod-monitor.yaml")[0]["spec"]["selector"]["matchExpressions"][0]
+    interactors = yaml.safe_load((ROOT / "function-interactor.yaml").read_text())["metadata"]
+    assert (monitored["key"], monitored["operator"]) == (*function, "In")
+    assert monitored["values"] == [NAME, interactors["name"]]
     labels = documents("redis.yaml")[0]["spec"]["template"]["metadata"]["labels"]
     policies = [policy["spec"] for policy in documents("network-policies.yaml")]
     assert [policy["podSelector"]["matchLabels"] for policy in policies] == [function, labels]
@@ -1316,8 +1319,8 @@ def test_everything_selects_the_pods_of_the_function_and_of_redis() -> None:
     assert stores[6379] == [{"podSelector": {"matchLabels": labels}}]
     assert 6666 in stores, "CVAT's Kvrocks"
     interactor = documents("interactor-network-policy.yaml")[0]["spec"]
-    name = yaml.safe_load((ROOT / "function-interactor.yaml").read_text())["metadata"]["name"]
-    assert interactor["podSelector"]["matchLabels"] == {"nuclio.io/function-name": name}
+    name = {"nuclio.io/function-name": interactors["name"]}
+    assert interactor["podSelector"]["matchLabels"] == name
     assert interactor["ingress"] == policies[0]["ingress"]
     assert interactor["egress"] == [], "it needs no store"
 

@@ -5,6 +5,7 @@
 import { Box, boxAround, boxOf, iouOf } from './boxes';
 import { Collection, SerializedShape, SerializedTrack } from './cvat';
 import { LEAST_OVERLAP } from './earlier';
+import { addTo } from './groups';
 import { isSameKind, Kind } from './kinds';
 import { markedNumber, Numbers } from './numbers';
 import { endsOf } from './removed';
@@ -23,25 +24,43 @@ function isDrawn(shape: SerializedShape): boolean {
     return shape.source !== 'auto' && markedNumber(shape) === null;
 }
 
+/** A shape that a person drew, with the box around it. */
+interface Drawn {
+    shape: SerializedShape;
+    box: Box;
+}
+
+/** What a person drew of the types of these objects, by frame. */
+function drawnByFrame(objects: Tracked[], shapes: SerializedShape[]): Map<number, Drawn[]> {
+    const types = new Set(objects.map(({ source }) => source.type));
+    const byFrame = new Map<number, Drawn[]>();
+    for (const shape of shapes) {
+        if (!types.has(shape.type) || !isDrawn(shape)) continue;
+        addTo(byFrame, shape.frame, { shape, box: boxAround(shape) });
+    }
+    return byFrame;
+}
+
 /** Mark the results of these objects in whose place a person drew a shape of the same kind. `shapes`:
- * all shapes of the job. */
-export function passDrawn(objects: Tracked[], shapes: SerializedShape[]): void {
-    const drawn = new Map<number, SerializedShape[]>();
-    for (const shape of shapes.filter(isDrawn)) {
-        drawn.set(shape.frame, [...(drawn.get(shape.frame) ?? []), shape]);
-    }
-    for (const object of objects) {
+ * all shapes of the job. Answers the objects of which that is not what it was. */
+export function passDrawn(objects: Tracked[], shapes: SerializedShape[]): Tracked[] {
+    const drawn = drawnByFrame(objects, shapes);
+    return objects.filter((object) => {
         const kind = kindOfResults(object);
+        let differs = false;
         for (const result of object.results) {
-            const { frame, points, byHand } = result;
-            const there = drawn.get(frame);
-            if (!there || !points || byHand) continue;
-            const box = boxOf(object.source.type, points);
-            result.inPlace = there.some(
-                (shape) => isSameKind(shape, kind) && iouOf(box, boxAround(shape)) >= SAME_PLACE,
-            );
+            const { frame, points, byHand, inPlace = false } = result;
+            const there = byHand ? [] : (drawn.get(frame) ?? []);
+            const own = points && there.length ? boxOf(object.source.type, points) : null;
+            result.inPlace =
+                own !== null &&
+                there.some(
+                    ({ shape, box }) => isSameKind(shape, kind) && iouOf(own, box) >= SAME_PLACE,
+                );
+            differs ||= result.inPlace !== inPlace;
         }
-    }
+        return differs;
+    });
 }
 
 /** What lies where this run has written a result of the same kind. */
@@ -65,7 +84,7 @@ function placesOf(objects: Tracked[]): Map<number, Place[]> {
         for (const { frame, points, byHand, inPlace } of object.results) {
             if (!points || inPlace) continue;
             const place = { kind, box: boxOf(object.source.type, points), byHand };
-            places.set(frame, [...(places.get(frame) ?? []), place]);
+            addTo(places, frame, place);
         }
     }
     return places;

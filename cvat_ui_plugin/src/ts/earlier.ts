@@ -4,13 +4,14 @@
 
 import { Box, boxAround, iouOf, uprightOf } from './boxes';
 import { SerializedShape } from './cvat';
+import { addTo } from './groups';
 import { holesFor } from './holes';
 import { freeNumber, freeRun, markOf } from './identity';
 import { isSameKind } from './kinds';
 import { KnownNumbers } from './known';
 import { markedNumber, Numbers } from './numbers';
 import { ByHand, Source } from './objects';
-import { Tracked } from './track';
+import { FrameResult, Tracked } from './track';
 
 /** Below this overlap of their boxes, two shapes are not taken for one object. */
 export const LEAST_OVERLAP = 0.3;
@@ -28,18 +29,13 @@ class Shapes {
     private readonly marked = new Map<string, SerializedShape[]>();
 
     public constructor(shapes: SerializedShape[]) {
-        const add = <T>(to: Map<T, SerializedShape[]>, key: T, shape: SerializedShape): void => {
-            const list = to.get(key);
-            if (list) list.push(shape);
-            else to.set(key, [shape]);
-        };
         for (const shape of shapes) {
-            add(this.byFrame, shape.frame, shape);
+            addTo(this.byFrame, shape.frame, shape);
             const mark = markOf(shape.score, shape.frame);
             if (!mark) continue;
             this.runs.add(mark.run);
             this.numbers.add(mark.number);
-            add(this.marked, `${shape.frame} ${mark.number}`, shape);
+            addTo(this.marked, `${shape.frame} ${mark.number}`, shape);
         }
     }
 
@@ -107,8 +103,10 @@ export interface Look {
 interface Claims {
     /** By the seed. */
     shapes: Map<SerializedShape, SerializedShape[]>;
-    /** How many objects there are that a seed may stand for, where it cannot be told for which. */
-    unclear: number;
+    /** The seeds that claim the results of an object without a shape on the start frame. */
+    inHoles: ReadonlySet<SerializedShape>;
+    /** Whether a seed may stand for such an object, and it cannot be told for which. */
+    unclear: boolean;
 }
 
 /**
@@ -178,10 +176,10 @@ async function claimsOf(
         const number = holes.numbers.get(chain.seed);
         if (number !== undefined) claim(chain, number);
     }
-    const isAsked = lone.some(({ seed }) => seeds.includes(seed));
     return {
         shapes: new Map(chains.map(({ seed, claimed }) => [seed, claimed])),
-        unclear: isAsked ? holes.unclear.size : 0,
+        inHoles: new Set(holes.numbers.keys()),
+        unclear: holes.unclear.some((drawing) => seeds.includes(drawing)),
     };
 }
 
@@ -207,50 +205,56 @@ function drawingsOf(all: SerializedShape[], start: number, numbers: Numbers) {
     for (const shape of all) {
         if (shape.source === 'auto' && shape.frame !== start) continue;
         const number = numbers.of(shape);
-        const own = drawings.get(number);
         if (shape.frame === start) owned.add(number);
-        else if (own) own.push(shape);
-        else drawings.set(number, [shape]);
+        else addTo(drawings, number, shape);
     }
     return { drawings, owned };
 }
 
-/** Keep what is locked of the results of these shapes, frame by frame: the page is asked for the locks
- * of one frame at a time. */
-async function keepLocked(sources: Source[], shapes: Shapes, look: Look): Promise<void> {
-    const byHand = new Map(sources.map((source) => [source, new Map(source.byHand)]));
-    for (const frame of look.order) {
-        await look.pause();
-        for (const [source, kept] of byHand) {
-            for (const own of shapes.of(source.mark!.number, frame)) {
-                const isAutomatic = own.source === 'auto' && own.type === source.type;
-                if (isAutomatic && !kept.has(frame) && (await look.isLocked(own))) {
-                    kept.set(frame, byHandOf(own));
-                }
-            }
-        }
+/** Those of these shapes that are locked. The page is asked for the locks of one frame at a time. */
+export async function lockedOf(
+    shapes: SerializedShape[],
+    { pause, isLocked }: Look,
+): Promise<ReadonlySet<SerializedShape>> {
+    const locked = new Set<SerializedShape>();
+    for (const shape of [...shapes].sort((a, b) => a.frame - b.frame)) {
+        await pause();
+        if (await isLocked(shape)) locked.add(shape);
     }
-    for (const [source, kept] of byHand) source.byHand = kept;
+    return locked;
 }
 
-/** The frames of the run with shapes of a track's object that a person drew, corrected or locked. */
-async function framesInTheWay(
-    { type, labelID }: Source,
-    number: number,
-    drawn: SerializedShape[],
-    shapes: Shapes,
-    { order, isLocked }: Look,
-): Promise<number[]> {
-    const frames: number[] = [];
-    for (const frame of order) {
-        const there = [...drawn.filter((one) => one.frame === frame), ...shapes.of(number, frame)];
-        for (const own of there.filter((one) => one.type === type && one.label_id === labelID)) {
-            if (own.source === 'auto' && !(await isLocked(own))) continue;
-            frames.push(frame);
-            break;
-        }
+/** The automatic shapes of an object on the frames of the run. */
+function resultsOf({ mark, type }: Source, shapes: Shapes, order: number[]): SerializedShape[] {
+    return order
+        .flatMap((frame) => shapes.of(mark!.number, frame))
+        .filter((shape) => shape.source === 'auto' && shape.type === type);
+}
+
+/** Keep what is locked of an object's results, where no person drew it. */
+export function keepLocked(
+    source: Source,
+    results: SerializedShape[],
+    locked: ReadonlySet<SerializedShape>,
+): void {
+    const byHand = new Map(source.byHand);
+    for (const shape of results) {
+        if (locked.has(shape) && !byHand.has(shape.frame)) byHand.set(shape.frame, byHandOf(shape));
     }
-    return frames;
+    source.byHand = byHand;
+}
+
+/** The frames of the run with shapes of a track's object that a person drew, corrected or locked.
+ * `drawn`: what a person drew or corrected of the object; with another label it is in no track's way. */
+function framesInTheWay(
+    { labelID }: Source,
+    drawn: SerializedShape[],
+    locked: SerializedShape[],
+    order: number[],
+): number[] {
+    const own = drawn.filter((shape) => shape.label_id === labelID);
+    const frames = new Set([...own, ...locked].map(({ frame }) => frame));
+    return order.filter((frame) => frames.has(frame));
 }
 
 /**
@@ -259,21 +263,26 @@ async function framesInTheWay(
  * be their earlier results although nothing proves it. A track has a number where a run of this page
  * has made it of a shape. `all`: all shapes of the job.
  *
- * Answers how many objects without a shape on the start frame may be meant by a new drawing there.
+ * Answers whether a source may stand for an object without a shape on the start frame, and it cannot be
+ * told for which.
  */
 export async function recognise(
     sources: Source[],
     all: SerializedShape[],
     look: Look,
-): Promise<number> {
+): Promise<boolean> {
     const { start, known } = look;
+    const ofShapes = sources.filter(({ shape }) => shape !== null);
+    const ofTracks = sources.filter((source) => source.track && known.ofTrack(source.track));
+    // the drawings of a large job are looked at only where something may depend on them
+    if (!ofShapes.length && !ofTracks.length) return false;
     const shapes = new Shapes(all);
     const numbers = new Numbers(all, known);
     const run = freeRun(shapes.runs, look.random);
     const byID = new Map(shapes.on(start).map((shape) => [shape.clientID, shape]));
     const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
     const { drawings, owned } = drawingsOf(all, start, numbers);
-    const ofShapes = sources.filter(({ shape }) => shape !== null);
+    for (const { track } of ofTracks) owned.add(known.ofTrack(track!)!);
     const claims = await claimsOf(ofShapes.map(seedOf), look, shapes, numbers, owned);
     const taken = new Set<number>();
     for (const source of ofShapes) {
@@ -283,21 +292,30 @@ export async function recognise(
         known.keepShape(seed, number);
         source.mark = { number, run };
         source.claimed = claims.shapes.get(seed) ?? [];
+        source.inHole = claims.inHoles.has(seed);
         const own = drawings.get(number) ?? [];
         takeOwn(
             source,
             own.filter(({ type }) => type === source.type),
         );
     }
-    for (const source of sources) {
-        const number = source.track && known.ofTrack(source.track);
-        if (number === null || taken.has(number)) continue;
+    const tracks = ofTracks.filter((source) => {
+        const number = known.ofTrack(source.track!)!;
+        if (taken.has(number)) return false;
         taken.add(number);
         source.mark = { number, run };
-        const drawn = drawings.get(number) ?? [];
-        source.inTheWay = await framesInTheWay(source, number, drawn, shapes, look);
+        return true;
+    });
+    const results = new Map(
+        [...ofShapes, ...tracks].map((source) => [source, resultsOf(source, shapes, look.order)]),
+    );
+    const locked = await lockedOf([...results.values()].flat(), look);
+    for (const source of ofShapes) keepLocked(source, results.get(source)!, locked);
+    for (const source of tracks) {
+        const drawn = drawings.get(source.mark!.number) ?? [];
+        const own = results.get(source)!.filter((shape) => locked.has(shape));
+        source.inTheWay = framesInTheWay(source, drawn, own, look.order);
     }
-    await keepLocked(ofShapes, shapes, look);
     return claims.unclear;
 }
 
@@ -311,7 +329,10 @@ export function replacedShapes(objects: Tracked[], shapes: SerializedShape[]): S
     const byNumber = new Map<number, ReadonlySet<number>>();
     const claimed = new Set<number | undefined>();
     for (const { source, results } of objects) {
-        const answered = new Set(results.filter(({ byHand }) => !byHand).map(({ frame }) => frame));
+        const isAnswered = ({ byHand, inPlace }: FrameResult): boolean =>
+            // a track is hidden where a shape of its object changed meanwhile
+            !byHand && !(inPlace && source.track);
+        const answered = new Set(results.filter(isAnswered).map(({ frame }) => frame));
         if (source.mark) byNumber.set(source.mark.number, answered);
         for (const { clientID, frame } of source.claimed) {
             if (answered.has(frame)) claimed.add(clientID);
@@ -356,9 +377,9 @@ export function leftAsShapes(
 ): SerializedShape[] {
     return shapes.filter(
         (shape) =>
-            numbers.of(shape) === mark?.number &&
             shape.label_id === labelID &&
             shape.clientID !== clientID &&
-            !frames.has(shape.frame),
+            !frames.has(shape.frame) &&
+            numbers.of(shape) === mark?.number,
     );
 }

@@ -3,6 +3,15 @@
 
 import { Frame, Job } from './cvat';
 
+/** Frames are named up to this many; the command line names as many. */
+const FRAMES_NAMED = 10;
+
+/** The first ones of a list of frames, for a message. */
+export function firstFrames(frames: number[]): string {
+    const more = frames.length > FRAMES_NAMED ? ' …' : '';
+    return frames.slice(0, FRAMES_NAMED).join(', ') + more;
+}
+
 /** CVAT remembers parameters across jobs: a target frame may come from another one, or be no
  * number at all. */
 export function clampTarget(target: unknown, job: Job): number {

@@ -4,6 +4,7 @@
 
 import { Collection, SerializedKeyframe, SerializedShape } from './cvat';
 import { byHandOf } from './earlier';
+import { addTo } from './groups';
 import { markOf } from './identity';
 import { Source } from './objects';
 import { Run, Tracked } from './track';
@@ -28,6 +29,14 @@ function keep(object: Tracked, frames: ReadonlySet<number>): void {
     object.changed ||= frames.size > 0;
     for (const result of object.results) {
         if (frames.has(result.frame)) result.byHand = true;
+    }
+}
+
+/** The track of the object is hidden on these frames: a shape of the same object lies there. */
+function hide(object: Tracked, frames: ReadonlySet<number>): void {
+    object.changed ||= frames.size > 0;
+    for (const result of object.results) {
+        if (frames.has(result.frame) && !result.byHand) result.inPlace = true;
     }
 }
 
@@ -68,10 +77,11 @@ export function withChanges({ objects }: Run, before: Collection, now: Collectio
     for (const shape of now.shapes) {
         const mark = markOf(shape.score, shape.frame);
         if (!mark || contentOf(known.get(shape.clientID)) === contentOf(shape)) continue;
-        changed.set(mark.number, [...(changed.get(mark.number) ?? []), shape]);
+        addTo(changed, mark.number, shape);
     }
     for (const object of objects) {
         const { source, results } = object;
+        const own = changed.get(source.mark?.number ?? 0) ?? [];
         const there = source.track ? tracks.get(source.clientID) : shapes.get(source.clientID);
         if (!there) {
             object.failure = {
@@ -88,9 +98,9 @@ export function withChanges({ objects }: Run, before: Collection, now: Collectio
             );
             source.track = tracks.get(source.clientID)!;
             keep(object, new Set(edited));
+            hide(object, new Set(own.map(({ frame }) => frame)));
         } else {
             source.shape = shapes.get(source.clientID)!;
-            const own = changed.get(source.mark?.number ?? 0) ?? [];
             keep(object, withChangedShapes(source, known, shapes, own));
         }
     }

@@ -9,8 +9,8 @@ import { markedNumber, Numbers } from './numbers';
 export interface Holes {
     /** The number of the object that a drawing stands for, where only one can be meant. */
     numbers: Map<SerializedShape, number>;
-    /** The results on the next frame of objects of which one may be meant by a drawing. */
-    unclear: Set<SerializedShape>;
+    /** The drawings that may stand for one, where it cannot be told for which. */
+    unclear: SerializedShape[];
 }
 
 /**
@@ -33,14 +33,14 @@ export function holesFor(
         const isOpen = number !== null && !owned.has(number) && earlier.has(number);
         return isOpen && shape.source === 'auto';
     });
-    const holes: Holes = { numbers: new Map(), unclear: new Set() };
+    const holes: Holes = { numbers: new Map(), unclear: [] };
     for (const drawing of drawings) {
         const fitting = results.filter((result) => isSameKind(drawing, result));
         const rivals = drawings.filter((other) => fitting.some((one) => isSameKind(other, one)));
         if (fitting.length === 1 && rivals.length === 1) {
             holes.numbers.set(drawing, markedNumber(fitting[0])!);
-        } else {
-            for (const result of fitting) holes.unclear.add(result);
+        } else if (fitting.length) {
+            holes.unclear.push(drawing);
         }
     }
     return holes;

@@ -3,6 +3,7 @@
 // used, or that the drawing itself gives (docs/identity.md).
 
 import { SerializedShape } from './cvat';
+import { addTo } from './groups';
 import { markOf, numbersOf } from './identity';
 import { KnownNumbers } from './known';
 
@@ -24,11 +25,7 @@ export class Numbers {
         private readonly known: KnownNumbers,
     ) {
         this.there = new Set(shapes.map(({ clientID }) => clientID));
-        for (const shape of shapes) {
-            const list = this.byFrame.get(shape.frame);
-            if (list) list.push(shape);
-            else this.byFrame.set(shape.frame, [shape]);
-        }
+        for (const shape of shapes) addTo(this.byFrame, shape.frame, shape);
     }
 
     public of(shape: SerializedShape): number {

@@ -2,12 +2,10 @@
 // Which objects of the current frame can be tracked, and why the others cannot.
 
 import { Collection, ObjectState, SerializedShape, SerializedTrack } from './cvat';
+import { firstFrames } from './frames';
 import { Mark } from './identity';
 
 export const SHAPE_TYPES: readonly string[] = ['mask', 'polygon', 'rectangle'];
-
-/** Frames are named up to this many; the command line names as many. */
-export const FRAMES_LISTED = 10;
 
 /** What a person made of an object on one frame. */
 export interface ByHand {
@@ -44,6 +42,9 @@ export interface Source {
     /** Automatic shapes that seem to be its earlier results, without proof; none where the user keeps
      * them. */
     claimed: SerializedShape[];
+    /** Whether these are of the one object that has no shape on the frame it is tracked from: nothing
+     * overlaps. */
+    inHole: boolean;
 }
 
 /** Why a track is left alone that has nothing to track. */
@@ -53,11 +54,10 @@ export const ALL_BY_HAND =
 
 /** Why a track is left alone that would double what a person made of it as shapes. */
 export function shapesInTheWay(frames: number[]): string {
-    const more = frames.length > FRAMES_LISTED ? ' …' : '';
     return (
-        'a person made or locked shapes of the same object, on frame ' +
-        `${frames.slice(0, FRAMES_LISTED).join(', ')}${more}; delete these, or undo the conversion ` +
-        'and convert from the first frame to the last'
+        `a person made or locked shapes of the same object, on frame${frames.length > 1 ? 's' : ''} ` +
+        `${firstFrames(frames)}; unlock or delete these, or undo the conversion and convert from ` +
+        'the first frame to the last'
     );
 }
 
@@ -148,6 +148,7 @@ export function sourcesOf(
                 inTheWay: [],
                 removed: new Set(),
                 claimed: [],
+                inHole: false,
             });
         }
     };

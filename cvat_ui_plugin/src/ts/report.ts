@@ -2,7 +2,9 @@
 // What the user is told at the end of a run.
 
 import { Beside } from './beside';
-import { FRAMES_LISTED, LeftOut } from './objects';
+import { firstFrames } from './frames';
+import { addTo } from './groups';
+import { LeftOut } from './objects';
 import { FrameResult, Run, Tracked } from './track';
 
 export interface Report {
@@ -101,7 +103,7 @@ export function adviceOf(
     for (const object of objects.filter(({ failure }) => !failure)) {
         const visible = object.results.filter(({ points, inPlace }) => points && !inPlace);
         const last = visible.at(-1)?.frame ?? start;
-        from.set(last, [...(from.get(last) ?? []), nameOf(object)]);
+        addTo(from, last, nameOf(object));
     }
     const each = [...from].map(([frame, names]) => `from frame ${frame} for ${listed(names)}`);
     return [
@@ -130,7 +132,7 @@ function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
             ? [`Kept as a person made it, and tracked on from there: ${listed(kept)}.`]
             : []),
         ...(relabelled.length
-            ? [`Kept with the other label that a person gave it: ${listed(relabelled)}.`]
+            ? [`Kept with its label, which is not that of the object: ${listed(relabelled)}.`]
             : []),
         ...(inPlace.length
             ? [
@@ -146,8 +148,7 @@ function removed(objects: Tracked[], names: Map<Tracked, string>): string[] {
     const left = objects.flatMap((object) => {
         const frames = [...object.source.removed].sort((a, b) => a - b);
         if (!frames.length) return [];
-        const more = frames.length > FRAMES_LISTED ? ' …' : '';
-        return [`${names.get(object)} on ${frames.slice(0, FRAMES_LISTED).join(', ')}${more}`];
+        return [`${names.get(object)} on ${firstFrames(frames)}`];
     });
     return left.length
         ? [

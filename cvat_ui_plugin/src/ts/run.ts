@@ -119,7 +119,7 @@ export class Running {
         checkDirection(this.start.number, target, this.chosen.backwards);
         const plan = await this.plan(target);
         const run = await this.track(plan);
-        const sparse = await this.choose(run, plan.route);
+        const sparse = await this.choose(run, plan);
         this.input.onProgress('Every frame is tracked. Adding the results to the page', 99);
         await this.page.sleep(DRAWN_MS);
         this.checkOpen();
@@ -182,7 +182,7 @@ export class Running {
         }
         checkAny(sources, leftOut, number);
         const claiming = sources.filter(({ claimed }) => claimed.length);
-        if (claiming.length && (await this.askAbout(claiming))) {
+        if (claiming.length && (await this.askAbout(claiming, route))) {
             await takeClaimed(sources, before.shapes, this.look(route));
             for (const source of claiming) source.drawn = await undeleted(job, source.drawn);
         } else {
@@ -210,7 +210,10 @@ export class Running {
             this.mayGoOn();
         };
         return {
-            ...{ start, order, pause, random: page.random },
+            start,
+            order,
+            pause,
+            random: page.random,
             before: beside.find((frame) => frame !== order[0]),
             isLocked: isLockedIn(job),
             known: this.known.numbers,
@@ -225,11 +228,11 @@ export class Running {
     ): Promise<void> {
         const { job, start } = this;
         const look = this.look(route);
-        const unclear = await recognise(sources, shapes, look);
-        if (unclear) {
+        if (await recognise(sources, shapes, look)) {
             this.hints.push(
-                `Objects with results on frame ${look.order[0]} have no shape on frame ` +
-                    `${start.number}. If a new drawing is one of them, delete its wrong results.`,
+                `An object that has results on frame ${look.order[0]} has no shape on frame ` +
+                    `${start.number}. If you drew it anew, delete its results from frame ` +
+                    `${onFrom(look)}; if it is only hidden there, leave them.`,
             );
         }
         for (const source of sources) {
@@ -241,23 +244,40 @@ export class Running {
         }
     }
 
-    /** A track has one label: shapes with another one are no part of it, and do not stop it. */
+    /** A track has one label: shapes to which a person gave another one are no part of it, and do not
+     * stop it. A locked result counts as drawn, whatever its label is. */
     private passRelabelled(source: Source): void {
         if (!this.becomesTrack(source)) return;
         const own = [...source.byHand].filter(
-            ([, { shape }]) => shape === null || shape.label_id === source.labelID,
+            ([, { shape }]) =>
+                shape === null || shape.source === 'auto' || shape.label_id === source.labelID,
         );
         source.byHand = new Map(own);
     }
 
     /** Whether shapes that only seem to be earlier results of these objects are replaced. */
-    private askAbout(sources: Source[]): Promise<boolean> {
-        const list = sources.map(({ name, claimed }) => `${name}: ${claimed.length}`);
+    private askAbout(sources: Source[], route: Route): Promise<boolean> {
+        const listOf = (some: Source[]): string =>
+            firstOf(some.map(({ name, claimed }) => `${name}: ${claimed.length}`));
+        const linked = sources.filter(({ inHole }) => !inHole);
+        const inHole = sources.filter((source) => source.inHole);
+        const from = onFrom(this.look(route));
+        const start = this.start.number;
+        const text = [
+            linked.length &&
+                'Automatic shapes on the frames of this run seem to belong to these objects, ' +
+                    `but do not say so (${listOf(linked)}).`,
+            inHole.length === 1 &&
+                `The object with results from frame ${from} has no shape on frame ${start}: is ` +
+                    `the drawing this object (${listOf(inHole)})?`,
+            inHole.length > 1 &&
+                `Objects with results from frame ${from} have no shape on frame ${start}: are ` +
+                    `the drawings these objects (${listOf(inHole)})?`,
+            'Kept, they lie beside the new results.',
+        ];
         return this.page.ask({
             title: 'Replace the results of an earlier run?',
-            text:
-                'Automatic shapes on the frames of this run seem to belong to these objects, ' +
-                `but do not say so (${firstOf(list)}). Kept, they lie beside the new results.`,
+            text: text.filter(Boolean).join(' '),
             yes: 'Replace them',
             no: 'Keep them',
         });
@@ -325,10 +345,11 @@ export class Running {
     }
 
     /** The keyframes of tracks that do not get one on every frame. */
-    private async choose(run: Run, route: Route): Promise<Map<Tracked, Sparse>> {
+    private async choose(run: Run, { before, route }: Plan): Promise<Map<Tracked, Sparse>> {
         const { page } = this;
         const { settings, convert } = this.chosen;
         if (settings.sparse === null) return new Map();
+        passDrawn(ofShapes(run), before.shapes);
         let drawn = page.now();
         const pause = async (): Promise<void> => {
             this.checkOpen();
@@ -366,8 +387,7 @@ export class Running {
         try {
             now = await this.job.annotations.export();
             withChanges(run, before, now);
-            const drawn = run.objects.filter(({ source }) => source.shape);
-            passDrawn(drawn, now.shapes);
+            for (const object of passDrawn(ofShapes(run), now.shapes)) object.changed = true;
             const replaced = replacedShapes(run.objects, now.shapes);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
@@ -425,11 +445,7 @@ export class Running {
         const start = this.start.number;
         const { replaced, beside, former } = await this.around(run, plan);
         // what a person drew or changed is not what the keyframes were chosen for
-        for (const object of run.objects) {
-            if (object.changed || object.results.some(({ inPlace }) => inPlace)) {
-                sparse.delete(object);
-            }
-        }
+        for (const object of run.objects) if (object.changed) sparse.delete(object);
         const outcome = outcomeOf(
             run.objects,
             this.start,
@@ -493,6 +509,11 @@ export class Running {
     }
 }
 
+/** The objects of a run that were shapes when it began. */
+function ofShapes({ objects }: Run): Tracked[] {
+    return objects.filter(({ source }) => source.shape);
+}
+
 /** The clientIDs of all objects of a job. */
 function idsOf({ shapes, tracks }: Collection): ReadonlySet<number | null> {
     return new Set([...shapes, ...tracks].map(({ clientID }) => clientID ?? null));
@@ -505,6 +526,11 @@ function checkAny(sources: Source[], leftOut: LeftOut[], frame: number): void {
     throw new Error(
         `There is no mask, polygon or rectangle to track on frame ${frame}${why ? ` (${why})` : ''}.`,
     );
+}
+
+/** The first frame of a run and its direction, as a message says it. */
+function onFrom({ start, order }: Look): string {
+    return `${order[0]} ${order[0] < start ? 'back' : 'on'}`;
 }
 
 /** The first five of a list, for a question. */

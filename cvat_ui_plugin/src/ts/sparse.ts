@@ -6,7 +6,7 @@ import { Frame, Label, SerializedKeyframe } from './cvat';
 import { Route } from './frames';
 import { Pause, Position, sparseKeyframes } from './keyframes';
 import { trackBefore } from './results';
-import { Tracked } from './track';
+import { FrameResult, Tracked } from './track';
 
 /** The points of the keyframes that a run writes for a track, by frame. */
 export type Sparse = ReadonlyMap<number, readonly number[]>;
@@ -27,6 +27,11 @@ function attributeChanges(keyframes: SerializedKeyframe[]): Set<number> {
         }
     });
     return changes;
+}
+
+/** Whether the object is visible there, and no person drew a shape in its place. */
+function isWritten({ points, inPlace }: FrameResult): boolean {
+    return points !== null && !inPlace;
 }
 
 /** The frames, ascending, in stretches without a gap. */
@@ -92,7 +97,7 @@ async function thinned(
 
     const frames = [...new Set([...tracked, ...still])].sort((a, b) => a - b);
     const isVisible = (frame: number): boolean =>
-        still.has(frame) ? before.get(frame)?.outside === false : own.get(frame)!.points !== null;
+        still.has(frame) ? before.get(frame)?.outside === false : isWritten(own.get(frame)!);
     const forced = new Set([...attributeChanges(keyframes), ...turned]);
     const points = new Map<number, readonly number[]>();
     for (const run of runsOf(frames.filter(isVisible), timeline)) {
@@ -115,7 +120,7 @@ async function thinned(
 export function countedSparse(sparse: ReadonlyMap<Tracked, Sparse>) {
     const thinned = { frames: 0, keyframes: 0, points: 0 };
     for (const [{ results }, keyframes] of sparse) {
-        thinned.frames += results.filter(({ points, byHand }) => points && !byHand).length;
+        thinned.frames += results.filter((one) => isWritten(one) && !one.byHand).length;
         thinned.keyframes += keyframes.size;
         for (const points of keyframes.values()) thinned.points += points.length / 2;
     }

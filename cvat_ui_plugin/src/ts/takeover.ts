@@ -3,21 +3,14 @@
 // its own from then on (docs/identity.md).
 
 import { SerializedShape } from './cvat';
-import { byHandOf, Look, takeOwn } from './earlier';
+import { keepLocked, lockedOf, Look, takeOwn } from './earlier';
 import { markedNumber, Numbers } from './numbers';
 import { Source } from './objects';
 
-/** The most frequent number of what a source claims; null where there is none that it may take over.
- * `taken`: numbers of the other objects of the run. */
-function numberTakenOver(source: Source, taken: ReadonlySet<number>): number | null {
-    const counts = new Map<number, number>();
-    for (const shape of source.claimed) {
-        const number = markedNumber(shape);
-        if (number !== null) counts.set(number, (counts.get(number) ?? 0) + 1);
-    }
-    const free = [...counts].filter(([number]) => !taken.has(number));
-    const [most] = free.sort((a, b) => b[1] - a[1]);
-    return most?.[0] ?? null;
+/** The number of what a source claims; null where nothing of it has one. All of it that has one has the
+ * same: a source claims marked results through one shape of the next frame. */
+function numberTakenOver({ claimed }: Source): number | null {
+    return claimed.map(markedNumber).find((number) => number !== null) ?? null;
 }
 
 /**
@@ -28,34 +21,24 @@ function numberTakenOver(source: Source, taken: ReadonlySet<number>): number | n
 export async function takeClaimed(
     sources: Source[],
     all: SerializedShape[],
-    { start, isLocked, known }: Look,
+    look: Look,
 ): Promise<void> {
-    const ofJob = new Numbers(all, known);
-    const taken = new Set(sources.flatMap(({ mark }) => mark?.number ?? []));
-    for (const source of sources.filter(({ claimed }) => claimed.length)) {
-        const numbers = new Set(source.claimed.map(markedNumber));
-        numbers.delete(null);
-        const taking = numberTakenOver(source, taken);
-        if (taking !== null) {
-            taken.add(taking);
-            source.mark = { ...source.mark!, number: taking };
-        }
-        const isOwn = (shape: SerializedShape): boolean =>
-            numbers.has(markedNumber(shape)) || ofJob.of(shape) === taking;
-        const there = all.filter(
-            ({ frame, type }) =>
-                frame !== start && type === source.type && !source.byHand.has(frame),
-        );
-        takeOwn(
-            source,
-            there.filter((shape) => shape.source !== 'auto' && isOwn(shape)),
-        );
-        const claimed = new Set(source.claimed);
-        const byHand = new Map(source.byHand);
-        for (const shape of there) {
-            if (byHand.has(shape.frame) || !claimed.has(shape)) continue;
-            if (await isLocked(shape)) byHand.set(shape.frame, byHandOf(shape));
-        }
-        source.byHand = byHand;
+    const ofJob = new Numbers(all, look.known);
+    const claiming = sources.filter(({ claimed }) => claimed.length);
+    for (const source of claiming) {
+        const number = numberTakenOver(source);
+        if (number === null) continue;
+        source.mark = { ...source.mark!, number };
+        const isDrawn = (shape: SerializedShape): boolean =>
+            shape.source !== 'auto' &&
+            shape.type === source.type &&
+            !source.byHand.has(shape.frame) &&
+            ofJob.of(shape) === number;
+        takeOwn(source, all.filter(isDrawn));
     }
+    const open = claiming.flatMap(({ claimed, byHand }) =>
+        claimed.filter(({ frame }) => !byHand.has(frame)),
+    );
+    const locked = await lockedOf(open, look);
+    for (const source of claiming) keepLocked(source, source.claimed, locked);
 }

@@ -31,7 +31,7 @@ export interface Tracked {
     results: FrameResult[];
     /** Why it was given up before the end of the run, and on which frame. */
     failure: { frame: number; reason: string } | null;
-    /** Whether it was changed in the job while it was tracked. */
+    /** Whether it, or what a person drew in its place, was changed in the job while it was tracked. */
     changed: boolean;
     /** Why what a person drew of it on other frames did not join. */
     notJoined: string | null;
