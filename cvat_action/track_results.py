@@ -74,8 +74,10 @@ def tracks_to_update(
     here = Ownership(plan, snapshot, written)
     for o in objects:
         number = o.seed.wire["id"] if o.seed.is_track else written.tracks.get(o.seed.ref)
+        if number is None:
+            continue
         results = _results(plan, o, frames, here, written)
-        if number is None or not results:
+        if not results:
             continue
         fresh = snapshot.tracks.get(number)
         if fresh is None:

@@ -253,8 +253,10 @@ def test_the_summary_has_the_same_order_whatever_cvats(job, act):
     assert rows == ["900", "902", "track:5", "track:6"]
 
 
-def test_of_two_runs_at_once_the_first_results_stay(cvat, job, act):
+@pytest.mark.parametrize("fresh", [True, False], ids=["", "looking again before each step"])
+def test_of_two_runs_at_once_the_first_results_stay(cvat, job, act, monkeypatch, fresh):
     """The other run writes between our snapshot and our request, and may have drawn our number."""
+    monkeypatch.setattr("cvat_action.sinks.CvatSink._is_fresh", lambda sink: fresh)
     job.shapes = [at(4, id=900)]
     patch = cvat._patch
 
