@@ -97,8 +97,9 @@ def test_other_errors_stay_what_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("precision", "least"),
-    [("float32", 0.9999), pytest.param("bfloat16", 0.99, marks=pytest.mark.slow)],
+    [("float32", 0.9999), ("bfloat16", 0.99)],
 )
+@pytest.mark.slow
 def test_what_an_object_is_batched_with_changes_its_masks_by_rounding_alone(
     precision: str, least: float
 ) -> None:

@@ -138,6 +138,7 @@ def test_any_content_type(context: Any, content_type: str) -> None:
     assert main.handler(context, event).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_worker_whose_gpu_failed_ends_after_its_answer(repository: Path) -> None:
     program = "import main, time; main._end_after_the_answer(); print('answered', flush=True)"
     program += "; time.sleep(60)"

@@ -56,12 +56,13 @@ def hiding_files(family_files: ModelFiles, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize(
     ("policy", "family_files"),
     [
-        pytest.param("quality", "micro_files", marks=pytest.mark.slow),
-        pytest.param("anchors", "micro_files", marks=pytest.mark.slow),
+        ("quality", "micro_files"),
+        ("anchors", "micro_files"),
         ("quality", "efficienttam_files"),
     ],
     indirect=["family_files"],
 )
+@pytest.mark.slow
 def test_over_hidden_stretches_as_the_oracle_remembers(
     policy: str,
     clip: Clip,

@@ -81,6 +81,7 @@ def test_all_seeds_take_an_object_and_what_it_was_drawn_as_for_one(act, cvat, jo
     assert [frame for frame, _, _ in left_edges(job)] == [10, 11, 12, 13, 14]
 
 
+@pytest.mark.slow
 def test_both_ways_goes_on_from_what_was_drawn_on_frames_that_are_done(act, cvat, long_job):
     def draw():
         long_job.shapes = [
