@@ -385,6 +385,7 @@ def test_a_turned_box_that_is_lost_at_the_end_is_shown_again_as_it_was(act, cvat
 # --- both ways -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_resume_with_both_ways_that_fails_keeps_its_journal(
     act, cvat, long_job, function  # noqa: F811
 ):  # fmt: skip
@@ -409,6 +410,7 @@ def test_both_ways_a_drawing_that_cannot_be_started_is_told(act, cvat, job, func
     assert "not started on frame 14: The function refused it: " in done.out
 
 
+@pytest.mark.slow
 def test_both_ways_an_object_that_stopped_in_one_gap_goes_on_in_the_next_after_a_resume(
     act, cvat, long_job, function  # noqa: F811
 ):  # fmt: skip
@@ -454,6 +456,7 @@ def test_a_resume_leaves_what_would_be_written_again_as_it_is(act, cvat, job, fu
     assert sorted(s["id"] for s in job.shapes) == ids
 
 
+@pytest.mark.slow
 def test_the_exit_code_of_a_resume_knows_what_was_left_out_before(
     act, cvat, long_job, function  # noqa: F811
 ):  # fmt: skip
@@ -512,6 +515,7 @@ def test_a_label_that_the_terminal_cannot_show_ends_no_run(act, cvat, job, monke
     assert waiting(act) == []
 
 
+@pytest.mark.slow
 def test_a_pipe_that_was_closed_leaves_no_journal(cvat, job, tmp_path):
     job.shapes = [shape("mask", MASK, id=900, score=1.0)]
     process = command(cvat, tmp_path, *TO_13)
@@ -536,6 +540,7 @@ def test_an_object_that_is_named_and_left_alone_counts_by_any_of_its_names(act, 
 # --- tasks ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_last_frames_of_a_job_are_written_ends_the_task(cvat, job, tmp_path):
     job.shapes = [shape("mask", MASK, id=900)]
     other = cvat.add_job(replace(job, id=44, shapes=[shape("mask", MASK, id=944)], tracks=[]))

@@ -266,6 +266,7 @@ def test_whatever_happens_nothing_of_a_persons_changes_and_nothing_is_doubled(sh
     course(data, persons=True, faults=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(7200)
 @COURSES_OF_EVENTS
 @given(data=st.data())
