@@ -119,7 +119,6 @@ def test_a_gpus_way_to_bitmaps_gives_what_the_cpus_gives(size: tuple[int, int]) 
         assert (one == other).all()
 
 
-@pytest.mark.slow
 def test_32_objects_go_through_the_model_together(micro_model: ModelHandler) -> None:
     calls: list[int] = []
     hook = micro_model.network.sam_mask_decoder.register_forward_hook(
