@@ -115,16 +115,14 @@ def handler(context: Any, event: Any) -> Any:
         # Nuclio would answer with the traceback; it belongs into the log.
         status = 500
         body = error_to_json("internal", "Internal error; the function's log has the cause.", [])
-        failed = context.user_data.function.device_failed()
-        if failed:
+        if context.user_data.function.device_failed():
             status = DeviceFailed.status
             body = error_to_json(DeviceFailed.code, DeviceFailed.MESSAGE, [])
+            context.logger.error("The GPU takes no more work of this process, so it ends.")
+            _end_after_the_answer()
         context.logger.error_with(
             "request failed", status=status, traceback=traceback.format_exc(), **watch.fields()
         )
-        if failed:
-            context.logger.error("The GPU takes no more work of this process, so it ends.")
-            _end_after_the_answer()
     context.user_data.metrics.count(status, watch)
     return context.Response(
         body=body, headers={}, content_type="application/json", status_code=status

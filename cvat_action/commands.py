@@ -93,11 +93,7 @@ def run_track(
             output.tell({"job": job.id, "frames": [], "complete": True, "written": {}})
         return COMPLETE
     check_range(job, options.frame, target, backward=options.backward)
-    if options.points and "points" not in chosen.shape_types:
-        raise ActionError(
-            f"Function {chosen.id} takes no clicks, which --points needs. Deploy this project's "
-            "tracker anew, or click on the objects in CVAT with an interactor."
-        )
+    _check_takes_clicks(chosen, options)
     _check_joins(chosen, options)
     finder = _finder(server, job, options, chosen, pace)
     snapshot = server.first_snapshot(job.id, wants(options))
@@ -129,6 +125,14 @@ def run_track(
     kept = {"path": str(receipt.path), "head": receipt.head}
     journal = Journal.begin(path, plan_as_json(plan), kept)
     return _run(server, plan, chosen, journal, receipt, None, pace, output, finder)
+
+
+def _check_takes_clicks(function: Function, options: Options) -> None:
+    if options.points and "points" not in function.shape_types:
+        raise ActionError(
+            f"Function {function.id} takes no clicks, which --points needs. Deploy this project's "
+            "tracker anew, or click on the objects in CVAT with an interactor."
+        )
 
 
 def _check_joins(function: Function, options: Options) -> None:

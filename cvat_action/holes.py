@@ -4,6 +4,7 @@ results for an overlap to tell whose they are (docs/identity.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 
@@ -54,6 +55,7 @@ def fill_holes(
     it gave. A number that a person's drawing or a track has is taken over by no seed.
     """
     hole = _hole(job, snapshot, found, start, frames, numbers, tracks)
+    owners = cache(partial(owners_of, snapshot, numbers, tracks))  # takes long in a large job
     renamed: dict[int, int] = {}
     warnings = []
     for seed in seeds:
@@ -61,7 +63,7 @@ def fill_holes(
         if drawing is None or not hole.fitting(drawing):
             continue
         number = hole.number_for(drawing)
-        owner = number and owners_of(snapshot, numbers, tracks).get(number)
+        owner = number and owners().get(number)
         if number is None:
             told = (
                 f"More than one object there has no shape on frame {start}, or more than one "

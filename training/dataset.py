@@ -39,7 +39,7 @@ class Kind:
 
     frames: of each. clips: how many. hidden_share, longest_hidden: how often something hides, and
     for how many frames at most. composite: cut-outs over photographs, else drawn shapes.
-    area: pixels of a frame, whatever its aspect. pictures: the textures of drawn shapes.
+    area: pixels of a frame of any aspect. pictures: the textures of drawn shapes.
     """
 
     frames: int

@@ -260,7 +260,7 @@ class Tracker:
         self.bank[kind][time] = outcome
 
     def track(self, plan: Plan, told: bool = False) -> list[Answer]:
-        """told: frame 0 is remembered by its true mask, whatever the prompt was answered with."""
+        """told: frame 0 is remembered by its true mask, not by the answer to the prompt."""
         self.visit(
             0, prompt=plan.prompt, first=True, corrections=plan.corrections, told=told
         )  # fmt: skip

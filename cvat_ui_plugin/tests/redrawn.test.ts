@@ -76,13 +76,19 @@ test('a run from before it goes on from it, and nothing is doubled', async () =>
     expect(bench.reports.at(-1)!.lines.join()).toContain('tracked on from there: car');
 });
 
-test('backwards from it the first drawing of the object stays, and nothing is doubled', async () => {
-    const { bench, seed, drawn } = await drawnAnew();
-    await bench.runOn([drawn], 6, 0);
-    expect(framesOf(bench)).toEqual([0, 1, ...EACH]);
-    const first = bench.store.export().shapes.find(({ clientID }) => clientID === seed);
-    expect(first?.points).toEqual(MASK);
-});
+test.each([
+    ['from it', undefined],
+    ['and far from the results', FAR],
+])(
+    'backwards %s the first drawing of the object stays, and nothing is doubled',
+    async (_, place) => {
+        const { bench, seed, drawn } = await drawnAnew(place);
+        await bench.runOn([drawn], 6, 0);
+        expect(framesOf(bench)).toEqual([0, 1, ...EACH]);
+        const first = bench.store.export().shapes.find(({ clientID }) => clientID === seed);
+        expect(first?.points).toEqual(MASK);
+    },
+);
 
 test('a seed that was edited and saved knows its corrections in every later run', async () => {
     const bench = createBench({ invoke: moving() });
@@ -174,14 +180,6 @@ test('far from the results the page asks about those of the one object without a
     expect(shapesOf(bench).slice(4)).toEqual([
         ...['6 manual 50', '7 auto 51', '8 auto 52', '9 auto 53', '10 auto 54'],
     ]);
-});
-
-test('backwards and far from the results the first drawing of the object stays, and nothing is doubled', async () => {
-    const { bench, seed, drawn } = await drawnAnew(FAR);
-    await bench.runOn([drawn], 6, 0);
-    expect(framesOf(bench)).toEqual([0, 1, ...EACH]);
-    const first = bench.store.export().shapes.find(({ clientID }) => clientID === seed);
-    expect(first?.points).toEqual(MASK);
 });
 
 test('an object that was not there before the drawing is another one', async () => {

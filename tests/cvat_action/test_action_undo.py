@@ -235,16 +235,21 @@ def left_edges(job):
 FIRST = [(10, 4), (11, 5), (12, 6), (13, 7)]
 
 
+def assert_both_are_undone(act, job, first, second):
+    """The second run can be taken back, and then the first one."""
+    assert act("undo", second).code == 0
+    assert left_edges(job) == FIRST
+    assert act("undo", first).code == 0
+    assert left_edges(job) == FIRST[:1]
+
+
 def test_an_undo_that_is_refused_half_way_and_repeated_leaves_the_earlier_one_possible(
     act, cvat, job, function
 ):
     first, second = two_runs(act, job, function)
     cvat.faults = [Fault("PATCH", ".*", 403, "no", skip=1)]
     assert act("undo", second).code == 1
-    assert act("undo", second).code == 0
-    assert left_edges(job) == FIRST
-    assert act("undo", first).code == 0
-    assert left_edges(job) == FIRST[:1]
+    assert_both_are_undone(act, job, first, second)
 
 
 def test_an_undo_that_is_stopped_before_it_notes_the_new_ids_can_be_repeated(
@@ -258,10 +263,7 @@ def test_an_undo_that_is_stopped_before_it_notes_the_new_ids_can_be_repeated(
     with monkeypatch.context() as patched:
         patched.setattr("cvat_action.undo.tell_restored", stopped)
         assert act("undo", second).code == 130
-    assert act("undo", second).code == 0
-    assert left_edges(job) == FIRST
-    assert act("undo", first).code == 0
-    assert left_edges(job) == FIRST[:1]
+    assert_both_are_undone(act, job, first, second)
 
 
 @pytest.mark.parametrize("after", [True, False], ids=["carried out", "not carried out"])
@@ -269,10 +271,7 @@ def test_an_undo_that_is_stopped_before_it_notes_the_new_ids_can_be_repeated(
 def test_undo_waits_for_a_cvat_that_restarts(act, cvat, job, function, skip, after):
     first, second = two_runs(act, job, function)
     cvat.faults = [Fault("PATCH", ".*", 502, "<html>", skip=skip, after=after)]
-    assert act("undo", second).code == 0
-    assert left_edges(job) == FIRST
-    assert act("undo", first).code == 0
-    assert left_edges(job) == FIRST[:1]
+    assert_both_are_undone(act, job, first, second)
 
 
 def test_an_undo_that_breaks_off_between_two_requests_restores_all_when_repeated(

@@ -245,7 +245,7 @@ export class Running {
     }
 
     /** A track has one label: shapes to which a person gave another one are no part of it, and do not
-     * stop it. A locked result counts as drawn, whatever its label is. */
+     * stop it. A locked result counts as drawn, with any label. */
     private passRelabelled(source: Source): void {
         if (!this.becomesTrack(source)) return;
         const own = [...source.byHand].filter(
