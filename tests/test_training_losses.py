@@ -20,7 +20,7 @@ def square(side: int = 32) -> torch.Tensor:
 
 def answer(
     truth: torch.Tensor, masks: list[torch.Tensor], *, ious: list[float] | None = None,
-    visibility: float = 5.0, single: bool = False,
+    visibility: float = 5.0, points: int = 0,
 ) -> Answer:  # fmt: skip
     """One object; masks: the four that the decoder gives, as bool."""
     logits = torch.stack([torch.where(mask, 8.0, -8.0) for mask in masks])[None]
@@ -31,7 +31,7 @@ def answer(
         decoded=torch.zeros(1, 4, 8),
         remembered=None,
         truth=truth[None],
-        single=single,
+        points=points,
     )
 
 
@@ -78,19 +78,26 @@ def test_a_mask_costs_its_focal_and_its_dice_loss_together() -> None:
     focal = focal_loss(one.logits[:, :1], target).item()
     dice = dice_loss(one.logits[:, :1], target).item()
     assert dice > 0.1
-    # The best of three and half of the single mask.
+    # The three masks of a frame and the single one.
     cost = float(losses_of([one], 0, 32).mask)
-    assert cost == pytest.approx(1.5 * (20 * focal + dice), rel=1e-4)
+    assert cost == pytest.approx(2 * (20 * focal + dice), rel=1e-4)
 
 
-def test_one_good_mask_of_three_is_enough_unless_the_single_mask_is_used() -> None:
+def test_after_one_click_the_best_of_three_masks_counts_most_and_otherwise_all_count_the_same() -> (
+    None
+):
     truth = square()
-    best = float(losses_of([answer(truth, [truth, ~truth, truth, ~truth])], 0, 32).mask)
-    assert best < 0.01
-    wrong_single = [~truth, truth, truth, truth]
-    tracked = float(losses_of([answer(truth, wrong_single)], 0, 32).mask)
-    boxed = float(losses_of([answer(truth, wrong_single, single=True)], 0, 32).mask)
-    assert boxed == pytest.approx(2 * tracked, rel=1e-3)
+
+    def cost(masks: list[torch.Tensor], points: int) -> float:
+        return float(losses_of([answer(truth, masks, points=points)], 0, 32).mask)
+
+    one_wrong, all_wrong = [truth, ~truth, truth, truth], [truth, ~truth, ~truth, ~truth]
+    whole = cost(all_wrong, points=0)
+    for points in (0, 2, 5):  # tracked, a box, five clicks
+        assert cost(all_wrong, points) == pytest.approx(whole)
+        assert cost(one_wrong, points) == pytest.approx(whole / 3, rel=1e-3)
+    assert cost(one_wrong, points=1) == pytest.approx(whole / 6, rel=1e-3)
+    assert cost(all_wrong, points=1) == pytest.approx(1.5 * whole, rel=1e-3)
 
 
 def test_the_predicted_iou_is_compared_with_the_real_one() -> None:

@@ -141,7 +141,7 @@ def test_every_correction_click_is_in_the_loss(clip) -> None:
     with torch.no_grad():
         answers = tracker.track(Plan("click", corrections=2, second=2, joined=True))
     # Frame 0: a click and two corrections. Frame 1: tracked. Frame 2: tracked, two corrections.
-    assert [answer.single for answer in answers] == [False, True, True, False, False, False, True]
+    assert [answer.points for answer in answers] == [1, 2, 3, 0, 0, 1, 2]
     assert set(tracker.bank["cond_frame_outputs"]) == {0, 2}
 
 

@@ -56,6 +56,8 @@ Wire = dict[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class Clip:
     frames: Sequence[Picture]
+    frame_names: Sequence[str]
+    """What CVAT calls them: its import finds an image by its name."""
     frames_per_second: float
     seeds: dict[int, list[Wire]]
     """By frame: the shapes that start there, as CVAT sends them."""
@@ -85,6 +87,7 @@ def drawn_clip() -> Clip:
     first = clip.masks[0]
     return Clip(
         frames=[np.ascontiguousarray(frame[..., ::-1]) for frame in clip.frames],
+        frame_names=[f"frame_{n:06d}.PNG" for n in range(CLIP_FRAMES)],
         frames_per_second=10.0,
         seeds={
             0: [
@@ -146,6 +149,7 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
         raise ActionError(f"{annotations} has no mask, polygon or upright box to start from.")
     return Clip(
         frames=_DecodedOnDemand(media),
+        frame_names=media.frame_names,
         frames_per_second=media.fps,
         seeds=seeds,
         names=list(names.values()),
@@ -271,8 +275,8 @@ def write_coco(clip: Clip, results: list[list[Result]], path: Path) -> None:
             )
     content = {
         "images": [
-            {"id": i + 1, "file_name": f"frame_{i:06}.png", "width": width, "height": height}
-            for i in range(len(clip.frames))
+            {"id": i + 1, "file_name": name, "width": width, "height": height}
+            for i, name in enumerate(clip.frame_names)
         ],
         "categories": [{"id": i + 1, "name": name} for i, name in enumerate(clip.names)],
         "annotations": annotations,

@@ -71,8 +71,8 @@ def losses_of(answers: Sequence[Answer], balance: float, side: int) -> Losses:
     ious = torch.cat([answer.ious for answer in answers]).float()
     visibility = torch.cat([answer.visibility for answer in answers]).float().flatten()
     truth = torch.cat([answer.truth for answer in answers])
-    single = torch.cat(
-        [torch.full((len(answer.truth),), answer.single) for answer in answers]
+    points = torch.cat(
+        [torch.full((len(answer.truth),), answer.points) for answer in answers]
     ).to(truth.device)  # fmt: skip
     area = truth.sum((1, 2))
     shown, hidden = area > SLIVER * (truth.shape[-1] / 256) ** 2, area == 0
@@ -86,23 +86,26 @@ def losses_of(answers: Sequence[Answer], balance: float, side: int) -> Losses:
     )  # fmt: skip
     silence = float((visibility[hidden] <= 0).float().mean()) if hidden.any() else math.nan
     covered = F.adaptive_avg_pool2d(truth[shown, None].float(), side)
-    logits, ious, single = logits[shown], ious[shown], single[shown]
+    logits, ious, points = logits[shown], ious[shown], points[shown]
     if side != logits.shape[-1]:
         logits = F.interpolate(logits, (side, side), mode="bilinear")
     target = covered.expand_as(logits)
     per_mask = FOCAL_WEIGHT * focal_loss(logits, target) + dice_loss(logits, target)
     if balance:
         per_mask = per_mask + balance * balanced_loss(logits, target)
-    best, _ = per_mask[:, 1:].min(1)
+    alone, three = per_mask[:, 0], per_mask[:, 1:]
+    # One click may mean several things: the best of the three masks has to be right, the others
+    # count half. All else means one thing, and whichever mask is chosen has to be right. (SAM 2
+    # trains the best one always. Then small models often choose a worse one while they track.)
+    three = torch.where(points == 1, three.min(1).values + 0.5 * three.mean(1), three.mean(1))
     with torch.no_grad():
         said, real = logits > 0, target > 0.5
         union = (said | real).sum((2, 3)).clamp(min=1)
         actual = (said & real).sum((2, 3)) / union
         chosen = actual[:, 1:].gather(1, ious[:, 1:].argmax(1, keepdim=True)).flatten()
-        chosen = torch.where(single, actual[:, 0], chosen)
-    alone = per_mask[:, 0]
+        chosen = torch.where(points > 1, actual[:, 0], chosen)
     return Losses(
-        mask=mean_of(best) + 0.5 * mean_of(alone) + 0.5 * mean_of(alone * single),
+        mask=mean_of(three) + mean_of(alone),
         iou=mean_of((ious - actual).abs()),
         visibility=seen_loss,
         mean_iou=float(chosen.mean()) if len(chosen) else math.nan,

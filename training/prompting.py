@@ -58,7 +58,7 @@ class Answer:
 
     logits: (M, 4, s, s), the single mask first. ious: (M, 4). visibility: (M, 1) logits.
     decoded: (M, HW, C) and remembered: (HW, M, C) or None, features for the guides.
-    truth: bool (M, S, S). single: tracking uses the single mask, not the best of three.
+    truth: bool (M, S, S). points: of the prompt, 0 of a tracked frame.
     """
 
     logits: torch.Tensor
@@ -67,7 +67,7 @@ class Answer:
     decoded: torch.Tensor
     remembered: torch.Tensor | None
     truth: torch.Tensor
-    single: bool
+    points: int
 
 
 class Tap:
@@ -98,7 +98,7 @@ class Tap:
         """The last answer. truth: bool (M, S, S). points: how many the prompt had."""
         if self._decoder is None or self._decoded is None:
             raise RuntimeError("the mask decoder has not been asked since the last answer")
-        answer = Answer(*self._decoder, self._decoded, self._remembered, truth, points > 1)
+        answer = Answer(*self._decoder, self._decoded, self._remembered, truth, points)
         self.forget()
         return answer
 

@@ -17,7 +17,9 @@ from training.dataset import DRAWN_KINDS, SIDE
 DECAY_SHARE, CONTINUED_DECAY_SHARE = 0.3, 0.8
 SMALL_UNTIL, LONG_FROM = 0.35, 0.6  # shares of a training from nothing
 MEDIUM, MEDIUM_UNTIL = 320, 0.35  # pixels of a side until this share of the steps; then SIDE
-ALONE_SHARE = 0.25
+# Of the batches those in which every frame is segmented by itself, from clicks and boxes. A decoder
+# trained alone gets more: clicks need few of the frames and many of the steps.
+ALONE_SHARE, DECODER_ALONE_SHARE = 0.25, 0.5
 # Stocks by share of the batches.
 MIXTURE = {
     "composite": 0.42,
@@ -59,10 +61,10 @@ def stock_at(rng: np.random.Generator, drawn_only: bool, long: bool | None = Non
 
 def serving_at(
     progress: float, continued: bool, rng: np.random.Generator, drawn_only: bool = False,
-    alone_share: float = ALONE_SHARE,
+    decoder_only: bool = False,
 ) -> Serving:  # fmt: skip
     """progress: 0..1 of the steps. continued: the weights could track already at the start.
-    alone_share: of the batches in which every frame is segmented by itself, from clicks and boxes.
+    decoder_only: nothing but the mask decoder and the prompt encoder is trained.
 
     A training from nothing begins with small pictures, at a quarter of the cost, and without
     clicks.
@@ -72,8 +74,8 @@ def serving_at(
         if rng.random() < 0.3:
             return Serving(stock, 4, 4, 2, 2, SIDE // 2, alone=True, clicks=progress > 0.2)
         return Serving(stock, 4, 4, 2, 2, SIDE // 2, clicks=progress > 0.2)
-    side = MEDIUM if progress < MEDIUM_UNTIL else SIDE
-    if rng.random() < alone_share:
+    side = MEDIUM if progress < MEDIUM_UNTIL and not decoder_only else SIDE
+    if rng.random() < (DECODER_ALONE_SHARE if decoder_only else ALONE_SHARE):
         return Serving(stock_at(rng, drawn_only, long=False), 4, 2, 3, 3, side, alone=True)
     stock = stock_at(rng, drawn_only)
     if stock.endswith("_long"):

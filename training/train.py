@@ -38,7 +38,7 @@ from training.model import (
 )
 from training.predict import MEAN, STD
 from training.prompting import Tap, Tracker, draw_plan, resize_input
-from training.schedule import ALONE_SHARE, CONTINUED_DECAY_SHARE, rate_at, serving_at
+from training.schedule import CONTINUED_DECAY_SHARE, rate_at, serving_at
 from training.validate import score_of
 
 PEAK_RATE = {"Muon": 3e-3, "AdamW": 1e-3}
@@ -51,7 +51,6 @@ MOST_NORM = 1.0
 # What --decoder-only trains, and which part of it belongs to the features of a picture.
 DECODER = ("sam_mask_decoder.", "sam_prompt_encoder.")
 ENCODED = ("sam_mask_decoder.conv_s0.", "sam_mask_decoder.conv_s1.")
-DECODER_ALONE_SHARE = 0.5  # of the batches, for clicks need few of the frames and many of the steps
 EXPORT = FOLDER / "best.safetensors"
 SECONDS_PER_CHECKPOINT = 180
 STEPS_PER_LINE = 20
@@ -233,7 +232,7 @@ class Training:
         serving = serving_at(
             self.step / self.steps, bool(self.origin),
             np.random.default_rng((self.seed, self.step)), self.drawn_only,
-            DECODER_ALONE_SHARE if self.decoder_only else ALONE_SHARE,
+            self.decoder_only,
         )  # fmt: skip
         torch.manual_seed(hash((self.seed, self.step, rank)))
         batch = stocks[serving.stock].sample(
