@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conftest import LABELS, keyframe, shape, track
+from conftest import LABELS
 from standin_cvat import StandinCvat, StandinJob
+from wire import keyframe, shape, track
 
 from cvat_action import commands
 from cvat_action.identity import Mark, mark_of, marked_score

@@ -124,8 +124,8 @@ class StandinCvat(LocalServer):
         """False: a server before 2.56"""
         self.sessions: set[str] = set()
         self.headers: list[dict[str, str]] = []
-        self.state_age = 0
-        """seconds that every state is older than it is"""
+        self.expired_on: set[int] = set()
+        """frames on which the states that come next have expired"""
         self._next_id = 1000
         self._lock = threading.Lock()
         super().__init__(type("Handler", (_Handler,), {"cvat": self}))
@@ -282,7 +282,9 @@ class StandinCvat(LocalServer):
             )
         if "shapes" not in body and "states" not in body:
             raise Refused(400, "`shapes` or `states` is required")
-        states = [self._unsign(function_id, s) for s in body.get("states", [])]
+        expired = body["frame"] in self.expired_on
+        self.expired_on.discard(body["frame"])
+        states = [self._unsign(function_id, s, expired) for s in body.get("states", [])]
         shapes = body.get("shapes", [None] * len(states))
         for shape in shapes:
             if shape is not None and shape["type"] not in function.shape_types:
@@ -311,11 +313,11 @@ class StandinCvat(LocalServer):
         except (LookupError, TypeError, ValueError, AttributeError):
             raise Refused(500, None) from None
 
-    def _unsign(self, function: str, state: str | None) -> Any:
+    def _unsign(self, function: str, state: str | None, expired: bool) -> Any:
         if state is None:
             return None
         try:
-            text = self.signer(function).unsign(state, max_age=STATE_SECONDS - self.state_age)
+            text = self.signer(function).unsign(state, max_age=-1 if expired else STATE_SECONDS)
         except BadSignature:
             raise Refused(400, "Invalid or expired tracker state") from None
         return json.loads(text)
