@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripted_function import HEIGHT, WIDTH, ScriptedFunction, frame_picture
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
-from wire import mask_at, shape
+from wire import MASK, POLYGON, mask_at, shape
 
 from cvat_action.cli import main
 from cvat_action.errors import ActionError
@@ -76,6 +76,16 @@ def job(cvat: StandinCvat) -> StandinJob:
             stop_frame=29,
         )
     )
+
+
+@pytest.fixture
+def one_mask(job: StandinJob) -> None:
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+
+
+@pytest.fixture
+def one_polygon(job: StandinJob) -> None:
+    job.shapes = [shape("polygon", POLYGON, id=900, score=1.0)]
 
 
 @pytest.fixture
@@ -159,6 +169,19 @@ def resume(act: Callable[..., Result]) -> Callable[..., Result]:
     return lambda ended, *options, code=0: act(
         "track", "--resume", ended.journal, *options, code=code
     )
+
+
+@pytest.fixture
+def cut_off(track_to: Callable[..., Result], function: ScriptedFunction) -> Callable[..., Result]:
+    """Tracks until the function is away on a frame. Afterwards it is there again."""
+
+    def cut_off(away_on: int, target: int, *options: object, start: int = 10) -> Result:
+        function.refuse = lambda frame, count: 503 if frame == away_on else None
+        ended = track_to(target, *options, "--wait", 0, start=start, code=4)
+        function.refuse = lambda frame, count: None
+        return ended
+
+    return cut_off
 
 
 @pytest.fixture

@@ -49,8 +49,6 @@ class ScriptedFunction(JsonServer):
         self.answers: dict[tuple[int, int], Any] = {}
         """(object, frame): this shape instead"""
         self.scores: dict[tuple[int, int], float] = {}
-        self.busy_on: int | None = None
-        """a frame that it answers with 503"""
         self.meanwhile: dict[int, Callable[[], object]] = {}
         """what happens when it is asked for a frame, once each"""
         self.refuse: Callable[[int, int], int | None] = lambda frame, count: None
@@ -69,7 +67,7 @@ class ScriptedFunction(JsonServer):
         self.bodies.append({"shapes": shapes, "states": states})
         count = max(len(shapes), len(states))
         self.meanwhile.pop(frame, lambda: None)()
-        status = 503 if frame == self.busy_on else self.refuse(frame, count)
+        status = self.refuse(frame, count)
         time.sleep(self.seconds(frame, count))
         if status:
             return status, {"error": {"code": "scripted", "message": "", "indexes": []}}

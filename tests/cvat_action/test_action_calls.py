@@ -53,14 +53,14 @@ def test_what_may_succeed_later_is_repeated(
 def test_a_call_is_not_repeated_for_ever_and_what_is_done_is_kept(
     job, track_to, resume, masks, function
 ):
-    function.busy_on = 13
+    function.refuse = lambda frame, count: 503 if frame == 13 else None
     ended = track_to(14, "--wait", 0.025, code=4)
     assert ended.log.count("Trying again") == 3
     assert ended.log.count("CRITICAL") == 1
     assert "2 of 4 frames are tracked and written" in ended.log
     assert frames_of(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
 
-    function.busy_on = None
+    function.refuse = lambda frame, count: None
     resume(ended)
     assert frames_of(job.shapes) == sorted(ALL_FRAMES * 3)
     assert places(s for s in job.shapes if s["group"] == 20) == [(10 + n, 4 + n) for n in range(5)]

@@ -11,14 +11,8 @@ from io import BytesIO, TextIOWrapper
 import pytest
 from conftest import LABELS
 from processes import ROOT
-from wire import MASK, shape
 
 from cvat_action.server import OUR_DESCRIPTION
-
-
-@pytest.fixture
-def one_mask(job):
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
 
 
 def test_the_summary_names_the_frame_to_look_at_first_and_ends_with_a_link(

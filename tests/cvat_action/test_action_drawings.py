@@ -160,12 +160,10 @@ def test_the_run_starts_again_from_a_result_with_another_label(job, track_to, fu
 
 
 def test_a_result_with_another_label_is_not_made_a_part_of_a_track_also_by_a_resume(
-    job, track_to, resume, function
+    job, track_to, cut_off, resume
 ):
     kept = relabelled(job, track_to, "polygon", POLYGON)
-    function.busy_on = 13
-    ended = track_to(14, "--object", 900, "--replace", CONVERT, "--wait", 0, code=4)
-    function.busy_on = None
+    ended = cut_off(13, 14, "--object", 900, "--replace", CONVERT)
     assert KEPT in resume(ended).out
     assert job.shapes == [kept]
     made = job.tracks[0]["shapes"]
@@ -365,16 +363,6 @@ def test_one_outline_with_two_labels_is_two_objects_in_two_runs(job, track_to, r
             track_to(13, "--label", label, *options)
         both = [(frame, label) for frame in (10, 11, 12, 13) for label in (7, 8)]
         assert labels_by_frame(job) == both
-
-
-def test_a_drawing_keeps_its_number_when_its_outline_is_drawn_again(job, track_to):
-    job.shapes = [shape("rectangle", RECTANGLE, id=901)]
-    track_to(13)
-    first = [s for s in job.shapes if s["frame"] > 10]
-    # an id that CVAT gave before; of the two only the later one has results
-    job.shapes = [*job.shapes, shape("rectangle", RECTANGLE, id=900, label_id=8)]
-    track_to(13, "--label", "person", "--replace")
-    assert all(s in job.shapes for s in first)
 
 
 def test_a_run_over_one_outline_with_two_labels_starts_each_again_from_its_own(

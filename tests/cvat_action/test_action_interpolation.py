@@ -53,18 +53,6 @@ def test_matching_in_chunks_changes_nothing(monkeypatch):
     assert polygon_between(case["left"], case["right"], case["share"]) == case["points"]
 
 
-def test_a_moved_polygon_moves_evenly():
-    square = [0.0, 0.0, 8.0, 0.0, 8.0, 8.0, 0.0, 8.0]
-    moved = [value + 4 for value in square]
-    assert polygon_between(square, moved, 0.25) == [value + 1 for value in square]
-
-
-def test_a_start_elsewhere_on_the_outline_turns_the_polygon_through_itself():
-    square = [0.0, 0.0, 8.0, 0.0, 8.0, 8.0, 0.0, 8.0]
-    other_start = [*square[4:], *square[:4]]
-    assert np.ptp(polygon_between(square, other_start, 0.5)) == 0
-
-
 def test_a_polygon_without_length_is_no_error():
     point = [3.0, 4.0] * 3
     square = [0.0, 0.0, 8.0, 0.0, 8.0, 8.0, 0.0, 8.0]
@@ -96,14 +84,3 @@ def test_between_two_equal_polygons_nothing_moves(points, share):
     ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]  # no point twice in a row
     if len(ring) >= 3:
         assert (PolygonPair(ring, ring).at(share) == ring).all()
-
-
-@given(polygons, polygons, shares, st.integers(-100, 100), st.integers(-100, 100))
-@settings(deadline=None, max_examples=100)
-def test_moving_both_keyframes_moves_what_is_between(left, right, share, dx, dy):
-    way = np.array([dx, dy], dtype=float)
-    here = PolygonPair(points_to_ring(left), points_to_ring(right)).at(share)
-    there = PolygonPair(points_to_ring(left) + way, points_to_ring(right) + way).at(share)
-    # Rounding can decide otherwise whether a point is near enough to another to go.
-    if here.shape == there.shape:
-        assert np.allclose(here + way, there)

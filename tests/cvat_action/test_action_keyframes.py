@@ -122,28 +122,6 @@ def test_a_persons_keyframe_stays_and_its_start_and_direction_are_taken_over():
     assert outside_of_the_limit("polygon", results, keyframes) == []
 
 
-def test_what_must_be_a_keyframe_is_one():
-    results = tracked("polygon", MOVES["translation"], range(FRAMES))
-    for n in range(7, 12):
-        results[n] = Result(results[n].points, occluded=True)
-    for n in range(30, FRAMES):
-        results[n] = Result(results[n].points, z_order=2)
-    keyframes = sparse("polygon", results, forced={25})
-    assert sorted(keyframes) == [0, 7, 12, 25, 30, 40]
-    assert is_signed(
-        {"type": "polygon", "points": list(keyframes[7]), "frame": 7, "occluded": True}
-    )
-
-
-def test_deleted_frames_count_in_time_and_are_no_keyframes():
-    results = tracked("polygon", MOVES["growth"], range(FRAMES))
-    for deleted in (5, 6, 7, 20, 39):
-        del results[deleted]
-    keyframes = sparse("polygon", results)
-    assert outside_of_the_limit("polygon", results, keyframes) == []
-    assert len(keyframes) <= 10
-
-
 def test_one_frame_two_frames_and_what_covers_no_pixel():
     results = tracked("polygon", MOVES["growth"], range(2))
     assert list(sparse("polygon", {3: results[0]})) == [3]

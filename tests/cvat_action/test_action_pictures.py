@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-import pytest
 from cvat_sdk.masks import encode_mask
 from standin_cvat import Fault
-from wire import MASK, shape
+from wire import MASK
 
 from cvat_action import preview
 from cvat_action.job import Job, Label
@@ -20,11 +19,6 @@ from cvat_action.tracking import Tracked, TrackedObject
 from sam2_tracker.shapes import polygon_to_bitmap
 
 PICTURE = "/api/jobs/42/data/?"
-
-
-@pytest.fixture
-def one_mask(job):
-    job.shapes = [shape("mask", MASK, id=900)]
 
 
 def test_a_video_and_a_sheet_show_the_objects(track_to, one_mask, tmp_path):

@@ -27,11 +27,6 @@ def test_a_blob_moved_and_grown_begins_where_it_began(start, way, growth, backwa
     assert np.array_equal(found, later)
 
 
-def test_a_direction_once_taken_is_kept():
-    anticlockwise = BLOB[::-1]
-    assert np.array_equal(aligned_ring(np.roll(BLOB, 5, axis=0) + 3, anticlockwise), BLOB[::-1] + 3)
-
-
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=3, max_size=20))
 @settings(deadline=None)
 def test_only_the_order_of_the_points_changes(points):

@@ -159,15 +159,6 @@ def test_deleted_frames_are_neither_called_nor_written(job, track_to, function):
     assert frames_of(job.tracks[0]["shapes"]) == [10, 12, 13, 15]
 
 
-def test_backward_extends_a_track_to_the_front_with_its_attributes(job, track_to):
-    job.tracks = [track(keyframe(10, POLYGON, attributes=[MOVING]), id=5)]
-    track_to(9, start=12)
-    (t,) = job.tracks
-    assert course(t) == "9:1 10:0 11:1 12:0"
-    assert t["frame"] == 9
-    assert [k["attributes"] for k in t["shapes"]] == [[MOVING], [MOVING], [], []]
-
-
 def test_frame_step_and_job_range_count_relative_frames(job, act, function):
     job.source_start, job.frame_step, job.source = 4, 2, job.source * 3
     job.stop_frame = 12

@@ -15,7 +15,7 @@ from conftest import CONVERT
 from look import course, frames_of
 from processes import WAIT, command, read_until
 from standin_cvat import Fault
-from wire import MASK, POLYGON, RECTANGLE, keyframe, mask_at, shape, track
+from wire import POLYGON, RECTANGLE, keyframe, mask_at, shape, track
 
 from cvat_action.errors import ActionError
 from cvat_action.journal import Journal, name_of_path, read
@@ -27,11 +27,6 @@ UNTIL_12 = [10] * 3 + [11] * 3 + [12] * 3
 PLAN = {"seeds": [], "frames": []}
 
 
-@pytest.fixture
-def one_mask(job):
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-
-
 def waiting(act):
     return act("runs", "--json").json["waiting"]
 
@@ -39,42 +34,34 @@ def waiting(act):
 # --- a run that goes on --------------------------------------------------------------------------
 
 
-def test_a_resume_goes_on_with_tracks_made_by_the_first_part(job, track_to, resume, function):
+def test_a_resume_goes_on_with_tracks_made_by_the_first_part(job, cut_off, resume):
     job.shapes = [shape("polygon", POLYGON, id=900)]
     job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
-    function.busy_on = 13
-    ended = track_to(14, CONVERT, "--wait", 0, code=4)
+    ended = cut_off(13, 14, CONVERT)
     (number,) = [t["id"] for t in job.tracks if t["id"] != 5]
     made = lambda: next(t for t in job.tracks if t["id"] == number)  # noqa: E731
     assert course(made()) == "10:0 11:1 12:2 (13:2)"
     assert job.shapes == []
-    function.busy_on = None
     resume(ended)
     assert course(made()) == "10:0 11:1 12:2 13:3 14:4 (15:4)"
     (other,) = [t for t in job.tracks if t["id"] != number]
     assert course(other, RECTANGLE) == "10:0 11:1 12:2 13:3 14:4 (15:4)"
 
 
-def test_a_resume_goes_on_replacing(job, track_to, resume, masks, function):
+def test_a_resume_goes_on_replacing(job, track_to, cut_off, resume, masks):
     track_to(14)
     job.shapes = [s if s["id"] != 20 else {**s, "points": [0, 8, 4, 20, 7, 21]} for s in job.shapes]
-    function.busy_on = 13
-    ended = track_to(14, "--replace", "--object", "20", "--wait", 0, code=4)
-    function.busy_on = None
-    resume(ended)
+    resume(cut_off(13, 14, "--replace", "--object", "20"))
     assert frames_of(job.shapes) == ALL_FRAMES
     assert {tuple(s["points"][:2]) for s in job.shapes if s["group"] == 20} == {(0, 8)}
 
 
 def test_a_resume_leaves_what_would_be_written_again_as_it_is(
-    job, track_to, resume, one_mask, function
+    job, track_to, cut_off, resume, one_mask
 ):
     track_to(13)
     ids = sorted(s["id"] for s in job.shapes)
-    function.busy_on = 12
-    ended = track_to(13, "--replace", "--wait", 0, code=4)
-    function.busy_on = None
-    resume(ended)
+    resume(cut_off(12, 13, "--replace"))
     assert sorted(s["id"] for s in job.shapes) == ids
 
 
@@ -89,35 +76,30 @@ def test_a_resume_with_nothing_left_to_track_is_told_as_json(cvat, job, track_to
 
 
 def test_a_resume_that_fails_at_once_keeps_its_journal(job, track_to, resume, one_mask, function):
-    function.busy_on = 13
+    function.refuse = lambda frame, count: 503 if frame == 13 else None
     ended = track_to(13, "--wait", 0, code=4)
     for _ in range(2):
         ended = resume(ended, "--wait", 0, code=4)
         assert ended.journal.exists()
-    function.busy_on = None
+    function.refuse = lambda frame, count: None
     resume(ended)
     assert frames_of(job.shapes) == [10, 11, 12, 13]
 
 
 @pytest.mark.slow
 def test_the_exit_code_of_a_resume_knows_what_was_left_out_before(
-    long_job, track_to, resume, function
+    long_job, cut_off, resume, function
 ):
     long_job.shapes = [shape("mask", mask_at(10), id=900, frame=0)]
     drawn = shape("mask", mask_at(160), id=5000, frame=150)
     function.meanwhile[100] = lambda: long_job.shapes.append(drawn)
-    function.busy_on = 230
-    ended = track_to(240, "--wait", 0, start=0, code=4)
-    function.busy_on = None
-    done = resume(ended, "--json", code=3)
+    done = resume(cut_off(230, 240, start=0), "--json", code=3)
     assert [left["frames"] for left in done.json["left_out"]] == [[150]]
 
 
-def test_what_a_resumed_run_would_pass_over_is_refused(job, track_to, resume, masks, function):
-    function.busy_on = 13
-    ended = track_to(14, "--wait", 0, code=4)
+def test_what_a_resumed_run_would_pass_over_is_refused(job, cut_off, resume, masks):
+    ended = cut_off(13, 14)
     kept = ended.journal.read_bytes()
-    function.busy_on = None
     for more in (["--dry-run"], ["--job", 42, "--frame", 0], ["--replace"]):
         refused = resume(ended, *more, code=2)
         assert f"leave out {', '.join(str(m) for m in more if str(m)[0] == '-')}." in refused.log
@@ -129,14 +111,12 @@ def test_what_a_resumed_run_would_pass_over_is_refused(job, track_to, resume, ma
 # --- journals ------------------------------------------------------------------------------------
 
 
-def test_runs_lists_what_waits_and_discard_drops_it(job, act, track_to, one_mask, function):
+def test_runs_lists_what_waits_and_discard_drops_it(job, act, track_to, cut_off, one_mask):
     assert "There are no journals and no receipts." in act("runs").out
-    function.busy_on = 12
-    track_to(13, "--wait", 0, code=4)
+    cut_off(12, 13)
     (there,) = waiting(act)
     assert (there["job"], there["frames"], there["tracked"]) == (42, 3, 1)
     assert not there["going_on"]
-    function.busy_on = None
     assert "was cut off" in track_to(13, code=1).log, "the journal that waits is named first"
     act("discard", there["journal"])
     assert waiting(act) == []
@@ -144,9 +124,8 @@ def test_runs_lists_what_waits_and_discard_drops_it(job, act, track_to, one_mask
     assert frames_of(job.shapes) == [10, 11, 12, 13]
 
 
-def test_a_journal_of_another_version_can_be_dropped(act, track_to, resume, one_mask, function):
-    function.busy_on = 12
-    ended = track_to(13, "--wait", 0, code=4)
+def test_a_journal_of_another_version_can_be_dropped(act, cut_off, resume, one_mask):
+    ended = cut_off(12, 13)
     text = ended.journal.read_text()
     ended.journal.write_text(re.sub(r'"journal": \d+', '"journal": 1', text, count=1))
     assert f"drop it: discard {ended.journal}" in resume(ended, code=1).log

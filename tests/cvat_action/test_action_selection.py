@@ -12,11 +12,6 @@ from cvat_action.server import OURS
 ELLIPSE = [9.0, 9.0, 12.0, 5.0]
 
 
-@pytest.fixture
-def one_mask(job):
-    job.shapes = [shape("mask", MASK, id=900)]
-
-
 def test_every_object_that_cannot_be_tracked_is_left_alone_with_a_reason(job, track_to):
     job.shapes = [
         shape("polygon", POLYGON, id=1),
@@ -200,11 +195,8 @@ def test_results_that_are_less_sure_are_not_written(job, track_to, doubtful):
     assert again["objects"][0]["unsure_frames"] == [12, 14]
 
 
-def test_a_resumed_run_leaves_out_the_same_results(job, track_to, resume, doubtful, function):
-    function.busy_on = 13
-    ended = track_to(14, "--min-score", 0.5, "--wait", 0, code=4)
-    function.busy_on = None
-    done = resume(ended, "--json").json
+def test_a_resumed_run_leaves_out_the_same_results(job, cut_off, resume, doubtful):
+    done = resume(cut_off(13, 14, "--min-score", 0.5), "--json").json
     assert [o["unsure_frames"] for o in done["objects"]] == [[12, 14], [12, 14]]
     assert frames_of(job.shapes) == [10, 11, 13]
 

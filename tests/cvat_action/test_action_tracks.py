@@ -52,14 +52,6 @@ def assert_shown(job, frames, start, points):
         assert_near(position(job.tracks[0], frame)["points"], shifted(points, frame - start))
 
 
-def test_automatic_keyframes_are_signed_and_the_persons_is_not(job, track_to):
-    made = converted(job, track_to)
-    assert hand_made_frames(made) == {10}
-    assert by_frame(made)[10]["points"] == HEXAGON
-    assert by_frame(made)[21]["outside"]
-    assert made["source"] == "auto"
-
-
 @pytest.mark.parametrize("options", [(), ("--keyframes",), ("--both-ways",)])
 def test_a_second_run_changes_nothing(cvat, job, track_to, options):
     before = copy.deepcopy(converted(job, track_to, *options))
@@ -175,15 +167,6 @@ def test_a_run_over_nothing_but_deleted_keyframes_changes_nothing(job, track_to)
     assert frames(job) == [10, 11, 12, *range(15, 22)]
 
 
-def test_what_was_never_tracked_or_left_out_as_sparse_is_not_taken_for_deleted(job, track_to):
-    job.tracks = [track(keyframe(10, HEXAGON), keyframe(29, shifted(HEXAGON, 9)), id=5)]
-    track_to(13)
-    dense, sparse = [*range(10, 21), 29], [10, 20, 29]
-    for options, left in (((), dense), (("--sparse",), sparse), ((), dense)):
-        track_to(20, *options)
-        assert frames(job) == left
-
-
 def test_a_track_of_an_older_version_is_written_over_if_nobody_edited_it(job, track_to):
     old = [keyframe(f, shifted(HEXAGON, 2 * (f - 10))) for f in range(10, 21)]
     job.tracks = [track(*old, id=5, source="auto")]
@@ -193,18 +176,6 @@ def test_a_track_of_an_older_version_is_written_over_if_nobody_edited_it(job, tr
     job.tracks = [track(*copy.deepcopy(old), id=5, source="semi-auto")]
     assert "an older version" in track_to(20, code=1).log
     assert job.tracks[0]["shapes"] == old
-
-
-def test_a_drawn_track_keeps_its_keyframes_and_is_filled_between(job, track_to):
-    other = shifted(HEXAGON, 30)
-    hand_drawn = [keyframe(10, HEXAGON), keyframe(15, other), keyframe(29, other)]
-    job.tracks = [track(*copy.deepcopy(hand_drawn), id=5)]
-    track_to(20)
-    found = by_frame(job.tracks[0])
-    assert [drawn(found[k["frame"]]) for k in hand_drawn] == [drawn(k) for k in hand_drawn]
-    assert hand_made_frames(job.tracks[0]) == {10, 15, 29}
-    assert_near(found[14]["points"], shifted(HEXAGON, 4))
-    assert_near(found[16]["points"], shifted(other, 1))
 
 
 def test_a_track_that_is_edited_in_several_stages_is_counted_once(cvat, job, track_to, monkeypatch):
@@ -236,13 +207,11 @@ def test_a_track_that_ends_on_a_drawn_frame_is_closed_however_long_it_is(
 
 
 def test_backwards_an_object_that_is_lost_where_a_run_broke_is_not_shown(
-    job, track_to, resume, function
+    job, cut_off, resume, function
 ):
     job.shapes = [shape("polygon", POLYGON, id=900, frame=20)]
-    function.lost, function.busy_on = {(2, 15)}, 14
-    ended = track_to(10, CONVERT, "--wait", 0, start=20, code=4)
-    function.busy_on = None
-    resume(ended)
+    function.lost = {(2, 15)}
+    resume(cut_off(14, 10, CONVERT, start=20))
     assert hidden(job.tracks[0], [14, 15, 16]) == [15]
 
 

@@ -5,7 +5,7 @@ import pytest
 from conftest import CONVERT
 from look import by_frame, correct, frames_of, on_frame, places
 from standin_cvat import Fault
-from wire import MASK, POLYGON, keyframe, mask_at, shape, shifted, track
+from wire import POLYGON, keyframe, mask_at, shape, shifted, track
 
 from cvat_action.snapshot import track_attributes
 
@@ -16,16 +16,6 @@ BLUE = [{"spec_id": 31, "value": "blue"}]
 def undo(act, receipts):
     """Takes back the run of a receipt, without one the last run."""
     return lambda path=None, code=0: act("undo", path or receipts()[-1], code=code)
-
-
-@pytest.fixture
-def one_mask(job):
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-
-
-@pytest.fixture
-def one_polygon(job):
-    job.shapes = [shape("polygon", POLYGON, id=901, score=1.0)]
 
 
 def plain(objects):
@@ -62,13 +52,11 @@ def test_undo_knows_what_was_created_though_the_answer_was_lost(
 
 
 def test_half_a_line_in_a_receipt_does_not_spoil_the_next_one(
-    job, track_to, resume, undo, receipts, one_mask, function
+    job, cut_off, resume, undo, receipts, one_mask
 ):
-    function.busy_on = 12
-    ended = track_to(13, "--wait", 0, code=4)
+    ended = cut_off(12, 13)
     with receipts()[-1].open("ab") as file:
         file.write(b'{"deleted": [{"type": "ma')  # the process was killed here
-    function.busy_on = None
     resume(ended)
     undo()
     assert frames_of(job.shapes) == [10]
