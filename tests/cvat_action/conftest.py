@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from scripted_function import HEIGHT, WIDTH, ScriptedFunction, frame_picture
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
@@ -34,6 +36,11 @@ COLOUR = {"spec_id": 31, "value": "red"}
 MOVING = {"spec_id": 32, "value": "true"}
 
 
+def recorded(name: str) -> Any:
+    """Cases that the plugin is tested with too."""
+    return json.loads((Path(__file__).parents[1] / "action_cases" / f"{name}.json").read_text())
+
+
 @contextmanager
 def unreadable_from(first: int) -> Iterator[None]:
     """Meanwhile no picture from this frame on can be read."""
@@ -47,6 +54,24 @@ def unreadable_from(first: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageFolder, "encoded", broken)
         yield
+
+
+def write_clip(path: Path, pictures: Iterable[Any]) -> Path:
+    """A video of these pictures."""
+    pictures = list(pictures)
+    height, width, _ = pictures[0].shape
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (width, height))
+    for picture in pictures:
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def grey_clip(tmp_path: Path) -> Path:
+    """50 frames, on which each pixel is five times the frame's number."""
+    pictures = (np.full((30, 40, 3), n * 5, np.uint8) for n in range(50))
+    return write_clip(tmp_path / "clip.mp4", pictures)
 
 
 @pytest.fixture

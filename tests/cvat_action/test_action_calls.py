@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import LABELS
-from look import frames_of, frames_of_group, places
+from look import by_frame, frames_of, frames_of_group, places
 from standin_cvat import Fault, StandinFunction
 from standin_detector import ScriptedDetector
 from wire import MASK, POLYGON, keyframe, shape, shifted, track
@@ -202,11 +202,15 @@ def test_a_broken_result_is_never_written(job, track_to, masks, function, answer
 
 
 @pytest.fixture
-def drawn_again(job):
-    """Two tracks, of which a person drew one again on frame 13."""
-    lower = [4.0, 20.0, 10.0, 20.0, 10.0, 26.0, 4.0, 26.0]
-    upper = track(keyframe(10, POLYGON), keyframe(13, shifted(POLYGON, 3)), id=1)
-    job.tracks = [upper, track(keyframe(10, lower), id=2)]
+def drawn_again(job, one_mask):
+    """Beside a mask a track, which a person drew again on frame 13."""
+    job.tracks = [track(keyframe(10, POLYGON), keyframe(13, shifted(POLYGON, 3)), id=1)]
+
+
+@pytest.fixture
+def drawn_late(job, one_mask):
+    """Beside a mask a polygon, which a person drew on frame 13."""
+    job.shapes.append(shape("polygon", POLYGON, id=901, frame=13))
 
 
 def refuse_the_drawing(function, frame):
@@ -224,22 +228,18 @@ def refuse_the_drawing(function, frame):
     function.answer = answer_or_refuse
 
 
-def test_one_correction_that_covers_no_pixel_does_not_end_the_run_for_others(
-    job, track_to, drawn_again, function
+@pytest.mark.parametrize(
+    ("drawing", "options"), [("drawn_again", ()), ("drawn_late", ("--all-seeds",))]
+)
+def test_one_drawing_that_covers_no_pixel_does_not_end_the_run_for_others(
+    job, track_to, function, request, drawing, options
 ):
+    request.getfixturevalue(drawing)
     refuse_the_drawing(function, 13)
-    done = track_to(16, code=3)
+    done = track_to(16, *options, code=3)
     assert "not started on frame 13: The function refused it" in done.out
-    held = {t["id"]: frames_of(t["shapes"]) for t in job.tracks}
-    assert held[2] == [10, 11, 12, 13, 14, 15, 16, 17]
-    assert 13 in held[1]
-
-
-def test_a_late_drawing_that_covers_no_pixel_does_not_end_the_run(job, track_to, function):
-    job.shapes = [shape("mask", MASK, id=900), shape("polygon", POLYGON, id=901, frame=13)]
-    refuse_the_drawing(function, 13)
-    track_to(16, "--all-seeds", code=3)
     assert frames_of(s for s in job.shapes if s["type"] == "mask") == list(range(10, 17))
+    assert all(13 in by_frame(t) for t in job.tracks)
 
 
 def test_a_correction_that_cannot_be_joined_starts_the_object_anew(
@@ -280,8 +280,9 @@ def test_a_frame_that_every_object_is_refused_on_ends_the_run_and_names_the_fram
     assert frames_of(job.shapes) == sorted(ALL_FRAMES * 3)
 
 
-def test_the_only_object_that_is_refused_may_be_refused_for_its_picture(job, track_to, function):
-    job.shapes = [shape("mask", MASK, id=900)]
+def test_the_only_object_that_is_refused_may_be_refused_for_its_picture(
+    track_to, one_mask, function
+):
     function.refuse = lambda frame, count: 400
     assert "picture of this frame cannot be decoded" in track_to(16, code=1).log
 

@@ -189,8 +189,7 @@ def test_all_seeds_take_an_object_and_what_it_was_drawn_as_for_one(job, track_to
     assert frames_of(job.shapes) == [10, 11, 12, 13, 14]
 
 
-def test_a_correction_goes_backwards_over_what_the_object_was_drawn_as(job, track_to):
-    job.shapes = [shape("mask", MASK, id=900)]
+def test_a_correction_goes_backwards_over_what_the_object_was_drawn_as(job, track_to, one_mask):
     track_to(13)
     twelve = correct(job, 12, mask_at(20))
     track_to(10, "--object", twelve["id"], "--replace", start=12)

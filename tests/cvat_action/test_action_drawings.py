@@ -105,21 +105,20 @@ def test_far_away_a_shape_without_a_group_is_not_taken_for_a_correction(job, tra
     assert [s["points"][-4:] for s in job.shapes if s["frame"] == 13] == [[7, 20, 10, 21]]
 
 
-def test_a_drawing_without_a_group_is_asked_about_with_results_that_have_one(job, track_to):
-    later = [a_result(frame, RECTANGLE, 77, **GROUPED) for frame in (11, 12, 13, 14)]
+@pytest.mark.parametrize(
+    ("score", "said"), [({}, "are an earlier run's"), ({"score": 1.0}, "or look like it")]
+)
+def test_a_drawing_without_a_group_is_asked_about_with_results_that_have_one(
+    job, track_to, score, said
+):
+    """Those without a mark are followed from the drawing."""
+    later = [a_result(f, RECTANGLE, 77) | GROUPED | score for f in (11, 12, 13, 14)]
     job.shapes = [shape("rectangle", RECTANGLE, id=900), *later]
     stopped = track_to(14, code=1)
     assert "4 shapes on frames 11 to 14 are an earlier run's" in stopped.log
+    assert said in stopped.log
     track_to(14, "--replace")
     assert frames_of(job.shapes) == [10, 11, 12, 13, 14]
-
-
-def test_shapes_without_a_mark_and_with_a_group_are_followed_from_a_drawing(job, track_to):
-    auto = {**UNMARKED, **GROUPED}
-    later = [shape("rectangle", RECTANGLE, id=2000 + f, frame=f, **auto) for f in (11, 12)]
-    job.shapes = [shape("rectangle", RECTANGLE, id=900), *later]
-    stopped = track_to(14, code=1)
-    assert "2 shapes on frames 11 to 12 are an earlier run's, or look like it" in stopped.log
 
 
 def test_automatic_shapes_of_another_group_are_not_asked_about(job, track_to):
@@ -210,6 +209,9 @@ def test_far_from_the_results_the_command_asks_about_those_of_the_one_object(job
     assert places(later) == [(12, 44), (13, 45), (14, 46)]
     assert {mark_of(s["score"], s["frame"]).number for s in later if s["frame"] > 12} == {77}
     assert STOPPED in track_to(14, start=12, code=1).log, "it is known again"
+    drifted(job, 77)  # backwards the frame after is the one before
+    stopped = track_to(10, start=12, code=1)
+    assert "2 shapes on frames 10 to 11 are an earlier run's" in stopped.log
 
 
 def test_far_from_the_results_they_stay_where_they_are_kept(job, track_to):
@@ -219,12 +221,6 @@ def test_far_from_the_results_they_stay_where_they_are_kept(job, track_to):
     assert frames_of(job.shapes) == [10, 11, 12, 13, 13, 14, 14]
     marks = [mark_of(s["score"], 13) for s in job.shapes if s["frame"] == 13]
     assert len({mark.number for mark in marks}) == 2
-
-
-def test_far_from_the_results_backwards_the_frame_after_is_the_one_before(job, track_to):
-    drifted(job, 77)
-    stopped = track_to(10, start=12, code=1)
-    assert "2 shapes on frames 10 to 11 are an earlier run's" in stopped.log
 
 
 def two_objects(job):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
-from conftest import CONVERT, LABELS, unreadable_from
+from conftest import CONVERT, LABELS, unreadable_from, write_clip
 from cvat_sdk.masks import decode_mask, encode_mask
 from look import by_frame, frames_of
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
@@ -294,11 +294,9 @@ def test_everything_is_the_same_by_the_interactor_and_without_a_server(
 
 
 def test_without_a_server_backwards_over_a_video(act, written, tmp_path):
-    clip = tmp_path / "clip.mp4"
-    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 12, (WIDTH, HEIGHT))
-    for n in range(FRAMES):
-        writer.write(cv2.imdecode(np.frombuffer(picture(n), np.uint8), cv2.IMREAD_COLOR))
-    writer.release()
+    encoded = [np.frombuffer(picture(n), np.uint8) for n in range(FRAMES)]
+    pictures = (cv2.imdecode(each, cv2.IMREAD_COLOR) for each in encoded)
+    clip = write_clip(tmp_path / "clip.mp4", pictures)
     content = as_coco([{**seeds()[0], "points": encode_mask(truth(5)[0])}])
     content["images"][0]["file_name"] = "frame_000005.PNG"
     (tmp_path / "seeds.json").write_text(json.dumps(content))

@@ -7,7 +7,6 @@ import re
 import zipfile
 from xml.etree import ElementTree
 
-import cv2
 import numpy as np
 import pytest
 from cvat_sdk.masks import decode_mask, encode_mask
@@ -32,10 +31,8 @@ VIDEO_XML = """<?xml version="1.0" encoding="utf-8"?>
       <labels>
         <label><name>car</name><color>#fff</color><type>any</type>
           <attributes>
-            <attribute><name>colour</name><mutable>False</mutable><input_type>text</input_type>
-              <default_value></default_value><values></values></attribute>
-            <attribute><name>moving</name><mutable>True</mutable><input_type>checkbox</input_type>
-              <default_value>false</default_value><values>false</values></attribute>
+            <attribute><name>colour</name><mutable>False</mutable><input_type>text</input_type><default_value></default_value><values></values></attribute>
+            <attribute><name>moving</name><mutable>True</mutable><input_type>checkbox</input_type><default_value>false</default_value><values>false</values></attribute>
           </attributes>
         </label>
         <label><name>bone</name><type>skeleton</type></label>
@@ -96,38 +93,18 @@ def media(folder):
     return open_media(folder)
 
 
-@pytest.fixture
-def video(tmp_path):
-    path = tmp_path / "clip.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (WIDTH, HEIGHT))
-    for n in range(50):
-        writer.write(np.full((HEIGHT, WIDTH, 3), n * 5, np.uint8))
-    writer.release()
-    return path
-
-
-@pytest.fixture
-def read(tmp_path, request):
+def read(folder, content, media):
     """The document of a text or of COCO's content, and the frames that belong to it."""
-
-    def read(content, pictures=None):
-        text = content if isinstance(content, str) else json.dumps(content)
-        path = tmp_path / ("a.xml" if text.startswith("<") else "a.json")
-        path.write_text(text)
-        return read_document(path, open_media(pictures or request.getfixturevalue("folder")))
-
-    return read
+    text = content if isinstance(content, str) else json.dumps(content)
+    path = folder / ("a.xml" if text.startswith("<") else "a.json")
+    path.write_text(text)
+    return read_document(path, media)
 
 
-@pytest.fixture
-def through(tmp_path, media):
-    """Writes a document to a file and reads it back."""
-
-    def through(document, name, frames=media):
-        write_document(tmp_path / name, document, frames)
-        return read_document(tmp_path / name, frames)[0]
-
-    return through
+def through(path, document, media):
+    """Written and read back."""
+    write_document(path, document, media)
+    return read_document(path, media)[0]
 
 
 def bitmap():
@@ -176,8 +153,8 @@ def _runs(mask):
 # --- CVAT for video ------------------------------------------------------------------------------
 
 
-def test_cvat_xml_is_read_as_cvat_holds_it(read):
-    document, _ = read(VIDEO_XML)
+def test_cvat_xml_is_read_as_cvat_holds_it(tmp_path, media):
+    document, _ = read(tmp_path, VIDEO_XML, media)
     polygon, box = document.annotations.tracks
     (mask,) = document.annotations.shapes
     assert [(k["frame"], k["outside"], k["occluded"], k["z_order"]) for k in polygon["shapes"]] == [
@@ -194,9 +171,9 @@ def test_cvat_xml_is_read_as_cvat_holds_it(read):
     decode_mask(mask["points"], image_width=WIDTH, image_height=HEIGHT)
 
 
-def test_cvat_xml_comes_back_the_same(read, through, tmp_path):
-    document, _ = read(VIDEO_XML)
-    again = through(document, "b.xml")
+def test_cvat_xml_comes_back_the_same(tmp_path, media):
+    document, _ = read(tmp_path, VIDEO_XML, media)
+    again = through(tmp_path / "b.xml", document, media)
     assert again.annotations == document.annotations
     assert again.labels == document.labels
     root = ElementTree.parse(tmp_path / "b.xml").getroot()
@@ -234,11 +211,11 @@ def task_xml(start, stop, step):
     ],
 )
 def test_frames_of_a_task_with_start_frame_and_step(
-    read, through, folder_of, tmp_path, names, of_frame_4, tracked
+    tmp_path, folder_of, names, of_frame_4, tracked
 ):
     """Frame numbers in the file are the source's; what CVAT's task leaves out is not tracked."""
     folder = folder_of(*names)
-    document, media = read(task_xml(2, 12, 2), folder)
+    document, media = read(tmp_path, task_xml(2, 12, 2), open_media(folder))
     assert document.annotations.shapes[0]["frame"] == 4
     assert media.encoded(4) == (folder / names[of_frame_4]).read_bytes()
     job = local_job(document, media)
@@ -251,8 +228,8 @@ def test_frames_of_a_task_with_start_frame_and_step(
     assert {int(e.get("frame")) for e in root.findall("track/*")} == {2, 4, 6, 8}
 
 
-def test_a_source_video_is_tracked_on_the_frames_of_its_task(read, video):
-    document, media = read(task_xml(2, 40, 2), video)
+def test_a_source_video_is_tracked_on_the_frames_of_its_task(tmp_path, grey_clip):
+    document, media = read(tmp_path, task_xml(2, 40, 2), open_media(grey_clip))
     assert local_job(document, media).frames_between(4, 40) == list(range(6, 41, 2))
     assert abs(int(media.picture(8).mean()) - 8 * 5) <= 3
 
@@ -268,15 +245,15 @@ def test_a_source_video_is_tracked_on_the_frames_of_its_task(read, video):
     ],
     ids=["too few", "other numbers", "no step", "a huge end", "a number of 5000 digits"],
 )
-def test_pictures_that_are_not_those_of_the_task_are_refused(read, folder_of, text, said):
+def test_pictures_that_are_not_those_of_the_task_are_refused(tmp_path, folder_of, text, said):
     names = [f"pic_{n}" for n in range(5)] if "step" in text else ["frame_000000", "frame_000001"]
     with pytest.raises(ActionError, match=said):
-        read(text, folder_of(*(f"{name}.png" for name in names)))
+        read(tmp_path, text, open_media(folder_of(*(f"{name}.png" for name in names))))
 
 
-def test_cvats_import_would_find_one_mask_per_track(read, media, tmp_path):
+def test_cvats_import_would_find_one_mask_per_track(tmp_path, media):
     """Of a track of masks CVAT's import keeps the first only; see formats/cvat_video.py."""
-    document, _ = read(VIDEO_XML)
+    document, _ = read(tmp_path, VIDEO_XML, media)
     (mask,) = document.annotations.shapes
     new = [{**mask, "frame": 2, "id": 50}, {**mask, "frame": FRAMES - 1, "id": 51}]
     write_document(tmp_path / "b.xml", edited(document, Edit(shapes=new)), media)
@@ -290,8 +267,8 @@ def test_cvats_import_would_find_one_mask_per_track(read, media, tmp_path):
 # --- COCO ----------------------------------------------------------------------------------------
 
 
-def test_coco_is_read_by_what_an_annotation_holds(read):
-    document, _ = read(coco())
+def test_coco_is_read_by_what_an_annotation_holds(tmp_path, media):
+    document, _ = read(tmp_path, coco(), media)
     polygon, counted, compressed, box, parts = document.annotations.shapes
     assert (polygon["type"], polygon["frame"], polygon["occluded"]) == ("polygon", 1, True)
     assert {a["value"] for a in polygon["attributes"]} == {"red", "3"}
@@ -306,9 +283,9 @@ def test_coco_is_read_by_what_an_annotation_holds(read):
 
 # pycocotools 2.0.11 uses what numpy 2 deprecates
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_coco_comes_back_the_same_and_pycocotools_reads_it(read, through, tmp_path):
-    document, _ = read(coco())
-    again = through(document, "b.json")
+def test_coco_comes_back_the_same_and_pycocotools_reads_it(tmp_path, media):
+    document, _ = read(tmp_path, coco(), media)
+    again = through(tmp_path / "b.json", document, media)
     for kind in ("shapes", "tracks"):
         left, right = (
             sorted(({**o, "id": 0} for o in getattr(d.annotations, kind)), key=json.dumps)
@@ -338,8 +315,8 @@ UNUSUAL = """{ "type":"instances","info":{"year" : 2024.10},
  ], "categories":[{"id":9,"name":"car","supercategory":"vehicle","x":[]}], "split" : "train"}"""
 
 
-def test_what_was_not_tracked_comes_back_byte_for_byte(read, media, tmp_path):
-    document, _ = read(UNUSUAL)
+def test_what_was_not_tracked_comes_back_byte_for_byte(tmp_path, media):
+    document, _ = read(tmp_path, UNUSUAL, media)
     box, mask, second_on_its_frame = document.annotations.shapes
     assert second_on_its_frame["points"] == [3, 2, 7, 7]
     (moved,) = document.annotations.tracks
@@ -364,18 +341,18 @@ def test_what_was_not_tracked_comes_back_byte_for_byte(read, media, tmp_path):
     assert new_mask["area"] == 2.0
 
 
-def test_from_one_format_to_the_other(read, through):
-    document, _ = read(coco())
-    there = through(document, "b.xml")
+def test_from_one_format_to_the_other(tmp_path, media):
+    document, _ = read(tmp_path, coco(), media)
+    there = through(tmp_path / "b.xml", document, media)
     assert there.annotations.tracks[0]["shapes"][0]["points"] == [2, 2, 6, 2, 6, 6]
     assert there.labels[0].name == "car"
     masks = [s["points"] for s in there.annotations.shapes]
     assert masks[0] == encode_mask(bitmap())
-    back = through(there, "c.json")
+    back = through(tmp_path / "c.json", there, media)
     assert [s["points"] for s in back.annotations.shapes if s["type"] == "mask"] == masks
 
 
-def test_slivers_beside_the_rest_are_left_out(read):
+def test_slivers_beside_the_rest_are_left_out(tmp_path, media):
     content = coco()
     ring = [2, 2, 20, 2, 20, 20]
     kinds = {
@@ -387,16 +364,16 @@ def test_slivers_beside_the_rest_are_left_out(read):
     content["annotations"] = [
         {**one, "id": i, "segmentation": parts} for i, parts in enumerate(kinds.values())
     ]
-    shapes = read(content)[0].annotations.shapes
+    shapes = read(tmp_path, content, media)[0].annotations.shapes
     assert [s["type"] for s in shapes] == list(kinds)
     assert shapes[1]["points"] == ring
 
 
-def test_keypoints_without_a_number_are_written_again(read, through, tmp_path):
+def test_keypoints_without_a_number_are_written_again(tmp_path, media):
     content = coco()
     (keypoints,) = (a for a in content["annotations"] if a.get("keypoints"))
     del keypoints["id"]
-    through(read(content)[0], "b.json")
+    through(tmp_path / "b.json", read(tmp_path, content, media)[0], media)
     written = json.loads((tmp_path / "b.json").read_text())["annotations"]
     assert [a["keypoints"] for a in written if "keypoints" in a] == [keypoints["keypoints"]]
 
@@ -411,20 +388,22 @@ def small(*file_names):
     }
 
 
-def test_an_image_is_found_by_its_whole_name_first(read, folder_of):
+def test_an_image_is_found_by_its_whole_name_first(tmp_path, folder_of):
     folder = folder_of("1.jpg", "1.png", "2.jpg")
-    shapes = read(small("x/1.png", "1.jpg", "2.png"), folder)[0].annotations.shapes
+    shapes = read(tmp_path, small("x/1.png", "1.jpg", "2.png"), open_media(folder))[
+        0
+    ].annotations.shapes
     assert [s["frame"] for s in shapes] == [1, 0, 2]
 
 
-def test_an_unknown_image_name_is_not_read_as_a_frame_number(read, folder_of):
+def test_an_unknown_image_name_is_not_read_as_a_frame_number(tmp_path, folder_of):
     """A name that is not there is an error, not the number of a frame."""
     folder = folder_of(*(f"frame_{n:06d}.png" for n in (0, 2, 4)), folder="export")
     with pytest.raises(ActionError, match="is not a frame of export"):
-        read(small("frame_000001.png"), folder)
+        read(tmp_path, small("frame_000001.png"), open_media(folder))
 
 
-def test_two_images_of_equal_name_are_refused(read):
+def test_two_images_of_equal_name_are_refused():
     """Else the annotation of one would be written back to the other (two folders)."""
     with pytest.raises(ActionError, match="are both frame"):
         read(small("sub/pic_1.png", "other/sub/pic_1.png"))
@@ -513,50 +492,10 @@ def test_a_wrong_file_is_named(tmp_path, media, name, text, said):
         read_document(tmp_path / name, media)
 
 
-def test_a_result_that_cannot_be_written_leaves_the_file_that_was_there(read, media, tmp_path):
-    document, _ = read(coco())
+def test_a_result_that_cannot_be_written_leaves_the_file_that_was_there(tmp_path, media):
+    document, _ = read(tmp_path, coco(), media)
     (tmp_path / "b.json.part").mkdir()  # stands in the way
     (tmp_path / "b.json").write_text("kept")
     with pytest.raises(ActionError, match="b.json cannot be written"):
         write_document(tmp_path / "b.json", document, media)
     assert (tmp_path / "b.json").read_text() == "kept"
-
-
-# --- frames --------------------------------------------------------------------------------------
-
-
-def test_an_image_that_disappears_is_named(folder, media):
-    (folder / "pic_3.png").unlink()
-    with pytest.raises(ActionError, match=r"pic_3.png cannot be read"):
-        media.encoded(3)
-
-
-def test_a_video_is_read_forwards_and_backwards(video):
-    media = open_media(video)
-    assert len(media.frame_names) == 50
-    assert media.sizes == ((WIDTH, HEIGHT),)
-    assert media.fps == 12
-    for frame in (0, 1, 7, 49, 48, 12, 11, 49, 0):
-        assert abs(int(media.picture(frame).mean()) - frame * 5) <= 3
-    encoded = cv2.imdecode(np.frombuffer(media.encoded(9), np.uint8), cv2.IMREAD_COLOR)
-    assert np.array_equal(encoded, media.picture(9))
-
-
-def test_images_keep_their_bytes_and_turned_ones_their_size(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
-    media = open_media(tmp_path)
-    assert media.sizes == ((10, 20),)
-    assert media.picture(0).shape == (20, 10, 3)
-    assert media.encoded(0) == (tmp_path / "a.jpg").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("name", "said"), [("a.mp4", "not a video"), ("b.mp4", "no video"), ("empty", "no images")]
-)
-def test_what_is_no_video_is_said(tmp_path, name, said):
-    (tmp_path / "a.mp4").write_bytes(b"not a video")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ActionError, match=said):
-        open_media(tmp_path / name)

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: MIT
 """CVAT's positions between keyframes, against recorded answers of CVAT 2.73's server and page."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
+from conftest import recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +16,7 @@ from cvat_action.interpolation import (
     rotation_between,
 )
 
-CASES = Path(__file__).parents[1] / "action_cases" / "interpolation.json"
-RECORDED: list[dict[str, Any]] = json.loads(CASES.read_text())
+RECORDED = recorded("interpolation")
 
 coordinates = st.integers(-400, 2000).map(lambda quarter: quarter / 4)
 polygons = st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=30).map(

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Sparse keyframes: every frame inside the limit by CVAT's rule, and as few as that allows."""
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import recorded
 
 from cvat_action.interpolation import points_to_ring, polygon_between, rectangle_between
 from cvat_action.keyframes import Result, fewest_keyframes, limit_for, sparse_keyframes
@@ -87,7 +86,7 @@ def test_every_frame_is_inside_the_limit(kind, move):
         assert len(keyframes) == 2
 
 
-CASES = json.loads((Path(__file__).parents[1] / "action_cases" / "keyframes.json").read_text())
+CASES = recorded("keyframes")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])

@@ -105,16 +105,16 @@ def test_what_others_changed_meanwhile_is_kept(job, track_to, function):
 
 @pytest.mark.parametrize("options", [(), (CONVERT,)], ids=["plain", "convert"])
 def test_nothing_is_written_for_an_object_that_is_deleted_meanwhile(
-    job, track_to, function, options
+    job, track_to, one_polygon, function, options
 ):
-    job.shapes = [shape("polygon", POLYGON, id=900)]
     function.meanwhile[12] = lambda: setattr(job, "shapes", [])
     assert "deleted in CVAT while it was tracked" in track_to(14, *options, code=3).out
     assert (job.shapes, job.tracks) == ([], [])
 
 
-def test_earlier_results_of_an_object_that_is_deleted_meanwhile_stay(job, track_to, function):
-    job.shapes = [shape("mask", MASK, id=900)]
+def test_earlier_results_of_an_object_that_is_deleted_meanwhile_stay(
+    job, track_to, one_mask, function
+):
     track_to(13)
     before = job.shapes[1:]
     function.answers[20, 12] = {"type": "mask", "points": mask_at(9)}
@@ -123,8 +123,9 @@ def test_earlier_results_of_an_object_that_is_deleted_meanwhile_stay(job, track_
     assert job.shapes == before
 
 
-def test_a_result_that_a_person_edits_meanwhile_stays_and_is_told_once(job, track_to, function):
-    job.shapes = [shape("mask", MASK, id=900)]
+def test_a_result_that_a_person_edits_meanwhile_stays_and_is_told_once(
+    job, track_to, one_mask, function
+):
     track_to(12)
     function.answers = {(20, f): {"type": "mask", "points": mask_at(30)} for f in (11, 12)}
     function.meanwhile[11] = lambda: correct(job, 11, mask_at(7))
@@ -134,9 +135,8 @@ def test_a_result_that_a_person_edits_meanwhile_stays_and_is_told_once(job, trac
 
 
 def test_a_new_track_is_hidden_where_a_person_corrects_its_earlier_result_meanwhile(
-    job, track_to, function
+    job, track_to, one_polygon, function
 ):
-    job.shapes = [shape("polygon", POLYGON, id=900)]
     track_to(13)
     twelve = on_frame(job, 12)
     function.meanwhile[12] = lambda: correct(job, 12, shifted(POLYGON, 7))

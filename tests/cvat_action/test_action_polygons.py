@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Polygons of a track begin at the same place and run in the same direction."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
+from conftest import recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,8 +37,7 @@ def test_only_the_order_of_the_points_changes(points):
 
 def test_the_recorded_starts():
     """The plugin gives the same."""
-    cases = Path(__file__).parents[1] / "action_cases" / "polygons.json"
-    for case in json.loads(cases.read_text()):
+    for case in recorded("polygons"):
         assert aligned_points(case["points"], case["reference"]) == case["aligned"]
 
 

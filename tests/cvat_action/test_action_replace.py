@@ -138,8 +138,9 @@ def test_over_a_gap_another_objects_shapes_are_not_taken_for_earlier_ones(job, t
 # --- shapes and tracks of one object -------------------------------------------------------------
 
 
-def test_a_track_replaces_the_shapes_of_an_earlier_run_also_where_they_are_equal(job, track_to):
-    job.shapes = [shape("polygon", POLYGON, id=900)]
+def test_a_track_replaces_the_shapes_of_an_earlier_run_also_where_they_are_equal(
+    job, track_to, one_polygon
+):
     track_to(13)
     track_to(13, CONVERT, "--replace")
     assert (len(job.tracks), job.shapes) == (1, [])

@@ -35,13 +35,18 @@ def test_a_mask_gives_a_mask_per_frame_and_is_kept(job, track_to, options):
     assert job.tracks == []
 
 
-def test_a_polygon_gives_polygons_and_is_kept(job, track_to):
-    job.shapes = [shape("polygon", POLYGON, id=900, group=4)]
-    track_to(13)
-    assert [(s["frame"], s["points"], s["group"]) for s in job.shapes] == [
-        (10 + i, shifted(POLYGON, i), 4) for i in range(4)
+@pytest.mark.parametrize(
+    ("kind", "points", "options"),
+    [("polygon", POLYGON, ()), ("rectangle", RECTANGLE, ()), ("rectangle", RECTANGLE, (CONVERT,))],
+)
+def test_a_polygon_and_a_rectangle_stay_what_they_are(job, track_to, kind, points, options):
+    job.shapes = [shape(kind, points, id=900, group=4)]
+    job.tracks = [track(keyframe(10, [24.0, 40.0, 40.0, 46.0]), id=5)]
+    track_to(13, *options)
+    assert [(s["type"], s["frame"], s["points"], s["group"]) for s in job.shapes] == [
+        (kind, 10 + i, shifted(points, i), 4) for i in range(4)
     ]
-    assert job.tracks == []
+    assert [frames_of(t["shapes"]) for t in job.tracks] == [[10, 11, 12, 13, 14]]
 
 
 def test_a_converted_polygon_becomes_a_closed_track_with_its_attributes_split(job, track_to):
@@ -94,49 +99,11 @@ def test_a_polygon_track_gets_its_start_and_results_and_keeps_later_keyframes(cv
     assert all("id" not in k for k in sent["shapes"])
 
 
-@pytest.mark.parametrize(
-    ("keyframes", "lost", "deleted", "becomes"),
-    [
-        pytest.param({10: 0}, (), (), "10:0 11:1 12:2 13:3 14:4 15:5 16:6 (17:6)", id="closed"),
-        pytest.param(
-            *({10: 0, 14: "auto"}, (12, 13, 14, 16), (), "10:0 11:1 (12:1) 15:5 (16:5)"),
-            id="one outside keyframe per gap",
-        ),
-        pytest.param(
-            *({8: 0, 9: 9, 20: 0}, (), (9, 20)),
-            "8:0 9:9 10:0 11:1 12:2 13:3 14:4 15:5 16:6 (17:6) 20:0",
-            id="a keyframe on a deleted frame does not count",
-        ),
-    ],
-)
-def test_a_track_after_a_run(job, track_to, function, keyframes, lost, deleted, becomes):
-    made = [
-        automatic(f, POLYGON) if by == "auto" else keyframe(f, shifted(POLYGON, by))
-        for f, by in keyframes.items()
-    ]
-    job.tracks, job.deleted_frames = [track(*made, id=5)], list(deleted)
-    function.lost = {(2, frame) for frame in lost}
+def test_a_lost_track_has_one_outside_keyframe_per_gap(job, track_to, function):
+    job.tracks = [track(keyframe(10, POLYGON), automatic(14, POLYGON), id=5)]
+    function.lost = {(2, 12), (2, 13), (2, 14), (2, 16)}
     track_to(16)
-    assert course(job.tracks[0]) == becomes
-
-
-def test_rectangles_stay_what_they_are(job, track_to):
-    job.shapes = [shape("rectangle", RECTANGLE, id=900)]
-    job.tracks = [track(keyframe(10, [24.0, 40.0, 40.0, 46.0]), id=5)]
-    track_to(13, CONVERT)
-    assert [(s["frame"], s["points"]) for s in job.shapes] == [
-        (10 + i, shifted(RECTANGLE, i)) for i in range(4)
-    ]
-    assert frames_of(job.tracks[0]["shapes"]) == [10, 11, 12, 13, 14]
-
-
-def test_all_objects_go_in_one_call_per_frame(job, track_to, function):
-    job.shapes = [shape("mask", MASK, id=900), shape("rectangle", RECTANGLE, id=901)]
-    job.tracks = [track(keyframe(10, POLYGON), id=5)]
-    track_to(13)
-    assert function.calls == [
-        ("start", 10, [20, 30, 2]), *(("step", f, [20, 30, 2]) for f in (11, 12, 13)),
-    ]  # fmt: skip
+    assert course(job.tracks[0]) == "10:0 11:1 (12:1) 15:5 (16:5)"
 
 
 def test_a_lost_object_leaves_no_shape_and_comes_back(job, track_to, function):
@@ -196,8 +163,9 @@ def test_a_polygon_takes_over_the_start_and_direction_of_the_drawn_one(job, trac
         ([], [None, None]),
     ],
 )
-def test_the_tolerance_goes_to_the_function(job, track_to, function, options, tolerances):
-    job.shapes = [shape("polygon", POLYGON, id=900)]
+def test_the_tolerance_goes_to_the_function(
+    job, track_to, one_polygon, function, options, tolerances
+):
     job.tracks = [track(keyframe(10, shifted(POLYGON, 20)), id=5)]
     track_to(11, *options)
     assert [s.get("tolerance") for s in function.bodies[0]["shapes"]] == tolerances

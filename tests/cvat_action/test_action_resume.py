@@ -15,7 +15,7 @@ from conftest import CONVERT
 from look import course, frames_of
 from processes import WAIT, command, read_until
 from standin_cvat import Fault
-from wire import POLYGON, RECTANGLE, keyframe, mask_at, shape, track
+from wire import RECTANGLE, keyframe, mask_at, shape, track
 
 from cvat_action.errors import ActionError
 from cvat_action.journal import Journal, name_of_path, read
@@ -34,8 +34,7 @@ def waiting(act):
 # --- a run that goes on --------------------------------------------------------------------------
 
 
-def test_a_resume_goes_on_with_tracks_made_by_the_first_part(job, cut_off, resume):
-    job.shapes = [shape("polygon", POLYGON, id=900)]
+def test_a_resume_goes_on_with_tracks_made_by_the_first_part(job, cut_off, resume, one_polygon):
     job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
     ended = cut_off(13, 14, CONVERT)
     (number,) = [t["id"] for t in job.tracks if t["id"] != 5]

@@ -2,11 +2,11 @@
 """Automatic keyframes are known by the digits of their coordinates, and every edit shows."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import recorded
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +14,7 @@ from cvat_action.interpolation import polygon_between
 from cvat_action.signature import is_signed, sign
 from sam2_tracker.shapes import bitmap_to_polygon, polygon_to_bitmap
 
-CASES: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "action_cases" / "signatures.json").read_text()
-)
+CASES: list[dict[str, Any]] = recorded("signatures")
 WIDTH, HEIGHT = 64, 48
 
 numbers = st.floats(0, 48)

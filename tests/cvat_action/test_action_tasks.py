@@ -26,8 +26,7 @@ def another(cvat, job):
     return another
 
 
-def test_a_task_stands_for_its_jobs_that_hold_the_frame(job, act, another):
-    job.shapes = [shape("mask", MASK, id=900)]
+def test_a_task_stands_for_its_jobs_that_hold_the_frame(job, act, another, one_mask):
     later = {"start_frame": 8, "stop_frame": 20}
     other = another(43, start_frame=0, stop_frame=8)
     third, truth = another(44, **later), another(46, **later, type="ground_truth")
@@ -54,9 +53,8 @@ def test_a_job_that_cannot_be_read_does_not_stop_the_others(cvat, job, act, anot
 
 @pytest.mark.slow
 def test_ctrl_c_while_the_last_frames_of_a_job_are_written_ends_the_task(
-    cvat, job, another, tmp_path
+    cvat, job, another, tmp_path, one_mask
 ):
-    job.shapes = [shape("mask", MASK, id=900)]
     other = another(44)
     hold = threading.Event()
     cvat.faults = [Fault("PATCH", ".*", 503, "busy", hold=hold)]

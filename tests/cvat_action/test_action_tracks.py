@@ -2,11 +2,9 @@
 """Tracks that a person edits between two runs: what is a person's stays, the rest follows."""
 
 import copy
-import json
-from pathlib import Path
 
 import pytest
-from conftest import CONVERT, MOVING
+from conftest import CONVERT, MOVING, recorded
 from look import by_frame, course, frames_of, hidden, position
 from wire import POLYGON, RECTANGLE, keyframe, shape, shifted, track
 
@@ -128,7 +126,7 @@ def test_a_persons_keyframe_that_was_deleted_does_not_come_back(job, track_to):
     assert_shown(job, range(11, 21), 10, HEXAGON)
 
 
-CASES = json.loads((Path(__file__).parents[1] / "action_cases" / "tracks.json").read_text())
+CASES = recorded("tracks")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])

@@ -2,7 +2,7 @@
 """`undo` takes a run back by its receipt, except what a person changed since."""
 
 import pytest
-from conftest import CONVERT
+from conftest import CONVERT, MOVING
 from look import by_frame, correct, frames_of, on_frame, places
 from standin_cvat import Fault
 from wire import POLYGON, keyframe, mask_at, shape, shifted, track
@@ -82,19 +82,17 @@ def test_undo_keeps_what_a_person_changed_since(job, track_to, undo, one_mask, c
     assert frames_of(job.shapes) == [10, 12]
 
 
-def test_undo_keeps_a_track_of_which_a_person_set_an_attribute(job, track_to, undo, one_polygon):
+@pytest.mark.parametrize("made", [True, False], ids=["made by the run", "edited by it"])
+def test_undo_leaves_a_track_of_which_a_person_set_an_attribute(
+    job, track_to, undo, one_polygon, made
+):
+    if not made:
+        job.shapes, job.tracks = [], [track(keyframe(10, POLYGON), id=5)]
     track_to(13, CONVERT)
-    job.tracks[0]["attributes"] = BLUE
+    named = job.tracks[0] if made else job.tracks[0]["shapes"][1]
+    named["attributes"] = BLUE if made else [MOVING]
     undo(code=3)
-    assert len(job.tracks) == 1
-
-
-def test_undo_leaves_a_track_as_it_is_of_which_a_person_set_an_attribute(job, track_to, undo):
-    job.tracks = [track(keyframe(10, POLYGON), id=5)]
-    track_to(13)
-    job.tracks[0]["shapes"][1]["attributes"] = [{"spec_id": 32, "value": "true"}]
-    undo(code=3)
-    assert len(job.tracks[0]["shapes"]) == 5
+    assert frames_of(job.tracks[0]["shapes"]) == [10, 11, 12, 13, 14]
 
 
 def test_attributes_of_a_track_that_cvat_fills_up_are_no_change():
@@ -175,25 +173,19 @@ def both_are_undone(job, undo, two_runs):
     return both_are_undone
 
 
-def test_two_runs_are_taken_back_one_after_the_other(both_are_undone):
-    both_are_undone()
-
-
-def test_an_undo_that_is_refused_half_way_can_be_repeated(cvat, undo, two_runs, both_are_undone):
-    cvat.faults = [Fault("PATCH", ".*", 403, "no", skip=1)]
-    undo(code=1)
-    both_are_undone()
-
-
-def test_an_undo_that_is_stopped_before_it_notes_the_new_ids_can_be_repeated(
-    undo, two_runs, both_are_undone, monkeypatch
+@pytest.mark.parametrize("how", ["refused half way", "stopped before it notes the new ids"])
+def test_an_undo_that_breaks_off_can_be_repeated(
+    cvat, undo, two_runs, both_are_undone, monkeypatch, how
 ):
     def stopped(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("cvat_action.undo.tell_restored", stopped)
-        undo(code=130)
+        if how == "refused half way":
+            cvat.faults = [Fault("PATCH", ".*", 403, "no", skip=1)]
+        else:
+            patched.setattr("cvat_action.undo.tell_restored", stopped)
+        undo(code=1 if cvat.faults else 130)
     both_are_undone()
 
 
