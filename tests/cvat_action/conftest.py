@@ -20,16 +20,10 @@ from cvat_action.server import OURS
 
 CONVERT = "--convert-polygon-shapes-to-tracks"
 
+SPECS = ((31, "colour", False), (32, "moving", True))
+ATTRIBUTES = [{"id": spec, "name": name, "mutable": mutable} for spec, name, mutable in SPECS]
 LABELS = [
-    {
-        "id": 7,
-        "name": "car",
-        "type": "any",
-        "attributes": [
-            {"id": 31, "name": "colour", "mutable": False},
-            {"id": 32, "name": "moving", "mutable": True},
-        ],
-    },
+    {"id": 7, "name": "car", "type": "any", "attributes": ATTRIBUTES},
     {"id": 8, "name": "person", "type": "any", "attributes": []},
 ]
 COLOUR = {"spec_id": 31, "value": "red"}
@@ -130,7 +124,6 @@ def long_job(cvat: StandinCvat) -> StandinJob:
 
 @dataclass
 class Result:
-    code: int
     out: str
     log: str
 
@@ -171,7 +164,7 @@ def act(
             ended = int(str(usage.code))
         captured = capsys.readouterr()
         assert ended == code, captured.err
-        return Result(ended, captured.out, captured.err)
+        return Result(captured.out, captured.err)
 
     return run
 

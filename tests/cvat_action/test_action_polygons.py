@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 from conftest import recorded
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cvat_action.interpolation import PolygonPair, points_to_ring
@@ -17,7 +17,6 @@ BLOB = np.stack((100 + (40 + 12 * np.sin(turns)) * np.cos(turns), 90 + 25 * np.s
 
 
 @given(st.integers(0, 23), st.floats(-90, 90), st.floats(0.5, 2), st.booleans())
-@settings(deadline=None)
 def test_a_blob_moved_and_grown_begins_where_it_began(start, way, growth, backwards):
     later = BLOB * growth + way
     other = np.roll(later, start, axis=0)
@@ -26,7 +25,6 @@ def test_a_blob_moved_and_grown_begins_where_it_began(start, way, growth, backwa
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=3, max_size=20))
-@settings(deadline=None)
 def test_only_the_order_of_the_points_changes(points):
     flat = [float(value) for point in points for value in point]
     found = aligned_points(flat, BLOB.ravel().tolist())

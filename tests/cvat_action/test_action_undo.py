@@ -121,7 +121,7 @@ def test_undo_restores_no_drawing_beside_its_track_that_a_person_corrected(
 ):
     if also_drawn:
         job.shapes.append(shape("polygon", shifted(POLYGON, 2), id=902, frame=12, score=1.0))
-    track_to(14, "--keyframes", CONVERT, "--object", 901)
+    track_to(14, "--keyframes", CONVERT, "--object", 900)
     assert job.shapes == []
     by_frame(job.tracks[0])[13]["points"] = shifted(POLYGON, 7)
     assert "0 shapes restored" in undo(code=3).out
