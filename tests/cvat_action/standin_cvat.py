@@ -53,10 +53,8 @@ class StandinJob:
     media_type: str = "video"
     type: str = "annotation"
     validation_mode: str | None = None
-    organization: str | None = None
     shapes: list[dict[str, Any]] = field(default_factory=list)
     tracks: list[dict[str, Any]] = field(default_factory=list)
-
     page_pictures: list[bytes] | None = None
     """what the page shows, by frame, where it is another picture (of half the size, say)"""
 
@@ -131,10 +129,8 @@ class StandinCvat(LocalServer):
         super().__init__(type("Handler", (_Handler,), {"cvat": self}))
 
     def add_job(self, job: StandinJob) -> StandinJob:
-        for shape in job.shapes:
-            self.give_ids(shape)
-        for track in job.tracks:
-            self.give_ids(track)
+        for o in (*job.shapes, *job.tracks):
+            self.give_ids(o)
         self.jobs[job.id] = job
         return job
 
@@ -173,11 +169,8 @@ class StandinCvat(LocalServer):
         raise Refused(404, {"detail": "Not found."})
 
     def _about(self, query: Any, body: Any) -> Any:
-        return {
-            "name": "Computer Vision Annotation Tool",
-            "description": "",
-            "version": self.version,
-        }
+        name = "Computer Vision Annotation Tool"
+        return {"name": name, "description": "", "version": self.version}
 
     def _job_of(self, number: str | int) -> StandinJob:
         if int(number) not in self.jobs:
@@ -206,12 +199,12 @@ class StandinCvat(LocalServer):
 
     def _meta(self, number: str, query: Any, body: Any) -> Any:
         job = self._job_of(number)
-        absolute = [
+        first, last = (
             job.source_start + f * job.frame_step for f in (job.start_frame, job.stop_frame)
-        ]
+        )
         return {
             "chunk_size": 36, "size": job.stop_frame - job.start_frame + 1,
-            "start_frame": absolute[0], "stop_frame": absolute[1],
+            "start_frame": first, "stop_frame": last,
             "frame_filter": f"step={job.frame_step}" if job.frame_step > 1 else "",
             "deleted_frames": job.deleted_frames, "included_frames": None,
             "frames": [{"width": w, "height": h, "name": ""} for w, h in job.sizes],
@@ -243,13 +236,8 @@ class StandinCvat(LocalServer):
 
     def _annotations(self, number: str, query: Any, body: Any) -> Any:
         job = self._job_of(number)
-        return {
-            "version": 1,
-            "tags": [],
-            "shapes": job.shapes,
-            "tracks": job.tracks,
-            "intervals": [],
-        }
+        held = {"shapes": job.shapes, "tracks": job.tracks}
+        return {"version": 1, "tags": [], "intervals": [], **held}
 
     # --- functions -------------------------------------------------------------------------
 

@@ -18,6 +18,18 @@ WRITE = "/api/jobs/42/annotations/"
 # --- answers that are lost, and what CVAT refuses ------------------------------------------------
 
 
+@pytest.mark.parametrize("after", [True, False], ids=["carried out", "not carried out"])
+def test_a_lost_answer_in_a_rerun_loses_nothing(cvat, job, track_to, one_mask, function, after):
+    track_to(13)
+    before = {s["id"] for s in job.shapes} - {900}
+    other = {"type": "mask", "points": [0, 8, 40, 20, 43, 21]}
+    function.answers = {(20, frame): other for frame in (11, 12)}
+    cvat.faults = [Fault("PATCH", ".*", 503, "busy", after=after)]
+    track_to(13, "--replace")
+    assert places(job.shapes) == [(10, 4), (11, 40), (12, 40), (13, 7)]
+    assert [s["frame"] for s in job.shapes if s["id"] in before] == [13]
+
+
 def test_writing_in_batches_says_how_much_is_written_and_goes_on(
     cvat, job, track_to, resume, masks, monkeypatch
 ):
