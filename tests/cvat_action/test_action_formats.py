@@ -403,10 +403,10 @@ def test_an_unknown_image_name_is_not_read_as_a_frame_number(tmp_path, folder_of
         read(tmp_path, small("frame_000001.png"), open_media(folder))
 
 
-def test_two_images_of_equal_name_are_refused():
+def test_two_images_of_equal_name_are_refused(tmp_path, media):
     """Else the annotation of one would be written back to the other (two folders)."""
     with pytest.raises(ActionError, match="are both frame"):
-        read(small("sub/pic_1.png", "other/sub/pic_1.png"))
+        read(tmp_path, small("sub/pic_1.png", "other/sub/pic_1.png"), media)
 
 
 # --- files ---------------------------------------------------------------------------------------

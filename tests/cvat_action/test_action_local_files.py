@@ -316,7 +316,9 @@ def test_a_resume_writes_over_nothing_that_a_person_corrected(act, tmp_path, cut
 @pytest.mark.parametrize("changed", [False, True], ids=["as it was", "changed"])
 @pytest.mark.parametrize("out", ["a.xml", "b.xml"], ids=["over its annotations", "beside"])
 def test_a_resume_needs_the_annotations_as_they_were(act, run, tmp_path, tracks_of, out, changed):
-    annotations, held = tmp_path / "a.xml", as_cvat_exports(MASK_AND_BOX)
+    """Also where the header of the file does not name the label of its tracks."""
+    annotations = tmp_path / "a.xml"
+    held = as_cvat_exports(MASK_AND_BOX).replace("<name>car<", "<name>bus<")
     annotations.write_text(held)
     with unreadable_from(4):
         ended = run("a.xml", out, "--type", "rectangle", code=4)
