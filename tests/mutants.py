@@ -225,7 +225,7 @@ MUTANTS = (
         "cvat_action/clicked.py",
         "if place.iou(other) >= SAME",
         "if place.iou(other) > SAME + 1",
-        "tests/cvat_action/test_action_newcomers.py",
+        "tests/cvat_action/test_action_clicks.py",
     ),
     python(
         "interactor: what clicks found on one image counts for another",

@@ -1,95 +1,71 @@
 # SPDX-License-Identifier: MIT
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from scripted_function import HEIGHT, WIDTH, ScriptedFunction, frame_picture
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
+from wire import MASK, POLYGON, mask_at, shape
 
 from cvat_action.cli import main
-from cvat_action.signature import sign
+from cvat_action.errors import ActionError
+from cvat_action.media import ImageFolder
+from cvat_action.server import OURS
 
+CONVERT = "--convert-polygon-shapes-to-tracks"
+
+SPECS = ((31, "colour", False), (32, "moving", True))
+ATTRIBUTES = [{"id": spec, "name": name, "mutable": mutable} for spec, name, mutable in SPECS]
 LABELS = [
-    {
-        "id": 7,
-        "name": "car",
-        "type": "any",
-        "attributes": [
-            {"id": 31, "name": "colour", "mutable": False},
-            {"id": 32, "name": "moving", "mutable": True},
-        ],
-    },
+    {"id": 7, "name": "car", "type": "any", "attributes": ATTRIBUTES},
     {"id": 8, "name": "person", "type": "any", "attributes": []},
 ]
 COLOUR = {"spec_id": 31, "value": "red"}
 MOVING = {"spec_id": 32, "value": "true"}
 
-POLYGON = [4.0, 2.0, 10.0, 2.0, 10.0, 6.0, 4.0, 6.0]
-MASK = [0, 3, 1, 4, 4, 20, 7, 21]  # 1110 over 1111 at (4, 20)
-RECTANGLE = [4.0, 30.0, 12.0, 38.0]
+
+def recorded(name: str) -> Any:
+    """Cases that the plugin is tested with too."""
+    return json.loads((Path(__file__).parents[1] / "action_cases" / f"{name}.json").read_text())
 
 
-def shape(kind: str, points: list[float], **more: Any) -> dict[str, Any]:
-    return {
-        "type": kind,
-        "frame": 10,
-        "label_id": 7,
-        "group": 0,
-        "source": "manual",
-        "points": points,
-        "occluded": False,
-        "outside": False,
-        "z_order": 0,
-        "rotation": 0.0,
-        "attributes": [],
-        "elements": [],
-        **more,
-    }
+@contextmanager
+def unreadable_from(first: int) -> Iterator[None]:
+    """Meanwhile no picture from this frame on can be read."""
+    encoded = ImageFolder.encoded
+
+    def broken(media: ImageFolder, frame: int) -> bytes:
+        if frame >= first:
+            raise ActionError("The disk is away.")
+        return encoded(media, frame)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageFolder, "encoded", broken)
+        yield
 
 
-def keyframe(frame: int, points: list[float], **more: Any) -> dict[str, Any]:
-    kind = "rectangle" if len(points) == 4 else "polygon"
-    return {
-        "type": kind,
-        "frame": frame,
-        "points": points,
-        "outside": False,
-        "occluded": False,
-        "z_order": 0,
-        "rotation": 0.0,
-        "attributes": [],
-        **more,
-    }
+def write_clip(path: Path, pictures: Iterable[Any]) -> Path:
+    """A video of these pictures."""
+    pictures = list(pictures)
+    height, width, _ = pictures[0].shape
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (width, height))
+    for picture in pictures:
+        writer.write(picture)
+    writer.release()
+    return path
 
 
-def automatic(
-    frame: int, points: list[float], size: tuple[int, int] = (WIDTH, HEIGHT), **more: Any
-) -> dict[str, Any]:
-    """A keyframe as an earlier run wrote it: signed."""
-    k = keyframe(frame, points, **more)
-    flags = {name: k[name] for name in ("outside", "occluded", "z_order")}
-    return {**k, "points": sign(k["type"], points, frame, width=size[0], height=size[1], **flags)}
-
-
-def track(*keyframes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {
-        "label_id": 7,
-        "frame": keyframes[0]["frame"],
-        "group": 0,
-        "source": "manual",
-        "attributes": [],
-        "elements": [],
-        "shapes": list(keyframes),
-        **more,
-    }
-
-
-def shifted(points: list[float], by: float) -> list[float]:
-    """A polygon or rectangle, `by` pixels to the right, as the scripted function moves it."""
-    return [p + by if i % 2 == 0 else p for i, p in enumerate(points)]
+@pytest.fixture
+def grey_clip(tmp_path: Path) -> Path:
+    """50 frames, on which each pixel is five times the frame's number."""
+    pictures = (np.full((30, 40, 3), n * 5, np.uint8) for n in range(50))
+    return write_clip(tmp_path / "clip.mp4", pictures)
 
 
 @pytest.fixture
@@ -102,7 +78,7 @@ def function() -> Iterator[ScriptedFunction]:
 @pytest.fixture
 def cvat(function: ScriptedFunction) -> Iterator[StandinCvat]:
     cvat = StandinCvat()
-    cvat.functions["pth-facebookresearch-sam2-tracker"] = StandinFunction(function.url)
+    cvat.functions[OURS] = StandinFunction(function.url)
     yield cvat
     cvat.close()
 
@@ -121,15 +97,49 @@ def job(cvat: StandinCvat) -> StandinJob:
     )
 
 
+@pytest.fixture
+def one_mask(job: StandinJob) -> None:
+    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
+
+
+@pytest.fixture
+def one_polygon(job: StandinJob) -> None:
+    job.shapes = [shape("polygon", POLYGON, id=900, score=1.0)]
+
+
+@pytest.fixture
+def masks(job: StandinJob) -> list[dict[str, Any]]:
+    """Three masks that the scripted function and the groups call 20, 30 and 40."""
+    job.shapes = [shape("mask", mask_at(4, y), id=y, group=y) for y in (20, 30, 40)]
+    return job.shapes
+
+
+@pytest.fixture
+def long_job(cvat: StandinCvat) -> StandinJob:
+    """256 frames, more than are written at once."""
+    size = (640, HEIGHT)
+    pictures = [frame_picture(n, size) for n in range(256)]
+    return cvat.add_job(StandinJob(pictures, [size], LABELS, stop_frame=255))
+
+
 @dataclass
 class Result:
-    code: int
     out: str
     log: str
 
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+    @property
+    def journal(self) -> Path:
+        """Of a run that can go on."""
+        return Path(self.log.split("--resume ")[-1].split()[0].rstrip(","))
+
+
+def objects_of(result: Result) -> list[str]:
+    """What was tracked, by the summary in JSON."""
+    return [o["object"] for o in result.json["objects"]]
 
 
 @pytest.fixture
@@ -139,7 +149,7 @@ def act(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., Result]:
-    """Runs the command with a token that may write."""
+    """Runs the command with a token that may write, and checks its exit code."""
     monkeypatch.setenv("CVAT_ACCESS_TOKEN", "may-write")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -147,12 +157,57 @@ def act(
 
     monkeypatch.setattr("cvat_action.tracking.LONGEST_PAUSE", 0.01)
 
-    def run(*arguments: object) -> Result:
+    def run(*arguments: object, code: int = 0) -> Result:
         try:
-            code = main(["--server-host", cvat.url, *map(str, arguments)])
+            ended = main(["--server-host", cvat.url, *map(str, arguments)])
         except SystemExit as usage:
-            code = int(str(usage.code))
+            ended = int(str(usage.code))
         captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
+        assert ended == code, captured.err
+        return Result(captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def track_to(act: Callable[..., Result]) -> Callable[..., Result]:
+    """Tracks what is on a frame of job 42 to a target frame, also backwards."""
+
+    def run(target: int, *options: object, start: int = 10, code: int = 0) -> Result:
+        back = ("--backward",) if target < start else ()
+        frames = ("--frame", start, "--target-frame", target, *back)
+        return act("track", "--job", 42, *frames, *options, code=code)
+
+    return run
+
+
+@pytest.fixture
+def resume(act: Callable[..., Result]) -> Callable[..., Result]:
+    """Goes on with a run that ended early."""
+    return lambda ended, *options, code=0: act(
+        "track", "--resume", ended.journal, *options, code=code
+    )
+
+
+@pytest.fixture
+def cut_off(track_to: Callable[..., Result], function: ScriptedFunction) -> Callable[..., Result]:
+    """Tracks until the function is away on a frame. Afterwards it is there again."""
+
+    def cut_off(away_on: int, target: int, *options: object, start: int = 10) -> Result:
+        function.refuse = lambda frame, count: 503 if frame == away_on else None
+        ended = track_to(target, *options, "--wait", 0, start=start, code=4)
+        function.refuse = lambda frame, count: None
+        return ended
+
+    return cut_off
+
+
+@pytest.fixture
+def receipts(act: Callable[..., Result]) -> Callable[[], list[Path]]:
+    """Of all runs, oldest first."""
+
+    def receipts() -> list[Path]:
+        paths = [Path(r["receipt"]) for r in act("runs", "--json").json["receipts"]]
+        return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+
+    return receipts

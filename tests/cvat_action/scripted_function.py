@@ -49,6 +49,8 @@ class ScriptedFunction(JsonServer):
         self.answers: dict[tuple[int, int], Any] = {}
         """(object, frame): this shape instead"""
         self.scores: dict[tuple[int, int], float] = {}
+        self.meanwhile: dict[int, Callable[[], object]] = {}
+        """what happens when it is asked for a frame, once each"""
         self.refuse: Callable[[int, int], int | None] = lambda frame, count: None
         """(frame, number of objects) to a status instead of an answer"""
         self.seconds: Callable[[int, int], float] = lambda frame, count: 0.0
@@ -64,6 +66,7 @@ class ScriptedFunction(JsonServer):
         shapes, states = request["shapes"], request["states"]
         self.bodies.append({"shapes": shapes, "states": states})
         count = max(len(shapes), len(states))
+        self.meanwhile.pop(frame, lambda: None)()
         status = self.refuse(frame, count)
         time.sleep(self.seconds(frame, count))
         if status:

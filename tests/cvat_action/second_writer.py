@@ -7,11 +7,14 @@ the journal and the receipt on disk. `world` decides at every request what happe
 
 import copy
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
-from conftest import LABELS, keyframe, shape, track
+from conftest import LABELS
+from scripted_function import moved, object_at
 from standin_cvat import StandinCvat, StandinJob
+from wire import POLYGON, keyframe, mask_at, shape, track
 
 from cvat_action import commands
 from cvat_action.identity import Mark, mark_of, marked_score
@@ -37,10 +40,6 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-def mask_at(y: int, x: int) -> list[float]:
-    return [0.0, 8.0, float(x), float(y), x + 3.0, y + 1.0]
-
-
 class ScriptedTracker:
     """Every object moves one pixel to the right per frame."""
 
@@ -51,20 +50,9 @@ class ScriptedTracker:
         return Answer([None] * count, shapes, [None] * count, [None] * count)
 
     def step(self, frame: int, states: list[Any]) -> Answer:
-        moved = [self._moved(s) for s in states]
-        seen = [None if (self._name(s), frame) in LOST else s for s in moved]
-        return Answer(seen, moved, [0.75] * len(states), [None] * len(states))
-
-    def _name(self, s: dict[str, Any]) -> int:
-        points = s["points"]
-        return int(points[-3] if s["type"] == "mask" else min(points[1::2]))
-
-    def _moved(self, s: dict[str, Any]) -> dict[str, Any]:
-        points = list(s["points"])
-        along = range(len(points) - 4, len(points), 2) if s["type"] == "mask" else None
-        for i in along or range(0, len(points), 2):
-            points[i] += 1
-        return {"type": s["type"], "points": points}
+        new = [moved(s) for s in states]
+        seen = [None if (object_at(s), frame) in LOST else s for s in new]
+        return Answer(seen, new, [0.75] * len(new), [None] * len(new))
 
 
 class World:
@@ -88,8 +76,6 @@ class DirectServer:
         self.rules = StandinCvat.__new__(StandinCvat)
         self.rules.jobs = {job.id: job}
         self.rules.keeps_scores = True
-        import threading
-
         self.rules._lock = threading.Lock()
         self.rules._next_id = 5000
         self.world: World = World()
@@ -130,16 +116,15 @@ def new_job(*, earlier: bool) -> StandinJob:
     """Two masks, a polygon that becomes a track, and a polygon track; with `earlier` also the
     results of a run before, which this one replaces."""
     job = StandinJob([], [(64, 48)], LABELS, start_frame=5, stop_frame=29)
-    polygon = [4.0, 2.0, 10.0, 2.0, 10.0, 6.0, 4.0, 6.0]
     job.shapes = [
-        shape("mask", mask_at(20, 4), id=100, group=1, score=1.0),
-        shape("mask", mask_at(30, 4), id=101, group=2, score=1.0),
-        shape("polygon", polygon, id=102, group=3, score=1.0),
+        shape("mask", mask_at(4, 20), id=100, group=1, score=1.0),
+        shape("mask", mask_at(4, 30), id=101, group=2, score=1.0),
+        shape("polygon", POLYGON, id=102, group=3, score=1.0),
         # not part of the run: a person's, and another program's
-        shape("mask", mask_at(40, 50), id=103, frame=12, group=9, score=1.0),
-        shape("mask", mask_at(44, 50), id=104, frame=12, group=9, source="auto", score=1.0),
+        shape("mask", mask_at(50, 40), id=103, frame=12, group=9, score=1.0),
+        shape("mask", mask_at(50, 44), id=104, frame=12, group=9, source="auto", score=1.0),
     ]
-    other = [p + 8 if i % 2 else p for i, p in enumerate(polygon)]
+    other = [p + 8 if i % 2 else p for i, p in enumerate(POLYGON)]
     later = [p + 3 for p in other]
     job.tracks = [
         track(keyframe(8, other, id=1), keyframe(14, later, id=2), keyframe(20, other, id=3), id=50)
@@ -152,7 +137,7 @@ def new_job(*, earlier: bool) -> StandinJob:
                 job.shapes.append(
                     shape(
                         "mask",
-                        mask_at(y, frame - 5),
+                        mask_at(frame - 5, y),
                         id=1000 + 100 * y + frame,
                         frame=frame,
                         group=1 if y == 20 else 2,

@@ -53,10 +53,8 @@ class StandinJob:
     media_type: str = "video"
     type: str = "annotation"
     validation_mode: str | None = None
-    organization: str | None = None
     shapes: list[dict[str, Any]] = field(default_factory=list)
     tracks: list[dict[str, Any]] = field(default_factory=list)
-
     page_pictures: list[bytes] | None = None
     """what the page shows, by frame, where it is another picture (of half the size, say)"""
 
@@ -124,17 +122,15 @@ class StandinCvat(LocalServer):
         """False: a server before 2.56"""
         self.sessions: set[str] = set()
         self.headers: list[dict[str, str]] = []
-        self.state_age = 0
-        """seconds that every state is older than it is"""
+        self.expired_on: set[int] = set()
+        """frames on which the states that come next have expired"""
         self._next_id = 1000
         self._lock = threading.Lock()
         super().__init__(type("Handler", (_Handler,), {"cvat": self}))
 
     def add_job(self, job: StandinJob) -> StandinJob:
-        for shape in job.shapes:
-            self.give_ids(shape)
-        for track in job.tracks:
-            self.give_ids(track)
+        for o in (*job.shapes, *job.tracks):
+            self.give_ids(o)
         self.jobs[job.id] = job
         return job
 
@@ -173,11 +169,8 @@ class StandinCvat(LocalServer):
         raise Refused(404, {"detail": "Not found."})
 
     def _about(self, query: Any, body: Any) -> Any:
-        return {
-            "name": "Computer Vision Annotation Tool",
-            "description": "",
-            "version": self.version,
-        }
+        name = "Computer Vision Annotation Tool"
+        return {"name": name, "description": "", "version": self.version}
 
     def _job_of(self, number: str | int) -> StandinJob:
         if int(number) not in self.jobs:
@@ -206,12 +199,12 @@ class StandinCvat(LocalServer):
 
     def _meta(self, number: str, query: Any, body: Any) -> Any:
         job = self._job_of(number)
-        absolute = [
+        first, last = (
             job.source_start + f * job.frame_step for f in (job.start_frame, job.stop_frame)
-        ]
+        )
         return {
             "chunk_size": 36, "size": job.stop_frame - job.start_frame + 1,
-            "start_frame": absolute[0], "stop_frame": absolute[1],
+            "start_frame": first, "stop_frame": last,
             "frame_filter": f"step={job.frame_step}" if job.frame_step > 1 else "",
             "deleted_frames": job.deleted_frames, "included_frames": None,
             "frames": [{"width": w, "height": h, "name": ""} for w, h in job.sizes],
@@ -243,13 +236,8 @@ class StandinCvat(LocalServer):
 
     def _annotations(self, number: str, query: Any, body: Any) -> Any:
         job = self._job_of(number)
-        return {
-            "version": 1,
-            "tags": [],
-            "shapes": job.shapes,
-            "tracks": job.tracks,
-            "intervals": [],
-        }
+        held = {"shapes": job.shapes, "tracks": job.tracks}
+        return {"version": 1, "tags": [], "intervals": [], **held}
 
     # --- functions -------------------------------------------------------------------------
 
@@ -282,7 +270,9 @@ class StandinCvat(LocalServer):
             )
         if "shapes" not in body and "states" not in body:
             raise Refused(400, "`shapes` or `states` is required")
-        states = [self._unsign(function_id, s) for s in body.get("states", [])]
+        expired = body["frame"] in self.expired_on
+        self.expired_on.discard(body["frame"])
+        states = [self._unsign(function_id, s, expired) for s in body.get("states", [])]
         shapes = body.get("shapes", [None] * len(states))
         for shape in shapes:
             if shape is not None and shape["type"] not in function.shape_types:
@@ -311,11 +301,11 @@ class StandinCvat(LocalServer):
         except (LookupError, TypeError, ValueError, AttributeError):
             raise Refused(500, None) from None
 
-    def _unsign(self, function: str, state: str | None) -> Any:
+    def _unsign(self, function: str, state: str | None, expired: bool) -> Any:
         if state is None:
             return None
         try:
-            text = self.signer(function).unsign(state, max_age=STATE_SECONDS - self.state_age)
+            text = self.signer(function).unsign(state, max_age=-1 if expired else STATE_SECONDS)
         except BadSignature:
             raise Refused(400, "Invalid or expired tracker state") from None
         return json.loads(text)

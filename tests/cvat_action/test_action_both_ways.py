@@ -5,13 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from look import frames_of, places
+from standin_cvat import Fault, StandinFunction
+from wire import MASK, RECTANGLE, mask_at, shape, shifted
 
 from cvat_action.both_ways import track_both_ways
 from cvat_action.job import Job, Label
 from cvat_action.selection import Correction, Seed
+from cvat_action.server import OUR_DESCRIPTION
 from cvat_action.tracking import Answer, CallFailed, Cure, TrackedObject
 
 JOB = Job(1, 1, 0, 30, (Label(1, "thing"),), ((640, 48),))
+REFUSED = {"code": "empty_shape", "message": "The shape covers no pixel."}
 
 
 def mask(x: int) -> list[int]:
@@ -55,7 +60,7 @@ def run(
     drawn: dict[int, int | None],
     frames: Sequence[int],
     unsure: Sequence[int] = (),
-    relabelled: frozenset[int] = frozenset(),
+    relabelled: Sequence[int] = (),
     **options: Any,
 ) -> tuple[Any, TrackedObject, list[int]]:
     """drawn: x of the mask by frame; None: marked as outside. The first is the seed."""
@@ -64,69 +69,83 @@ def run(
         Correction(frame, None if at is None else tuple(mask(at)), sure=frame not in unsure)
         for frame, at in later
     )
-    seed = Seed(
-        *("1", "mask", first, mask(x or 0), {"label_id": 1}, False, 0, corrections),
-        relabelled=relabelled,
+    how: dict[str, Any] = {"corrections": corrections, "relabelled": frozenset(relabelled)}
+    object_ = TrackedObject(
+        Seed("1", "mask", first, mask(x or 0), {"label_id": 1}, False, 0, **how)
     )
-    object_ = TrackedObject(seed)
     kept: list[int] = []
     done = track_both_ways(tracker, JOB, [object_], frames, keep=kept.append, **options)
     return done, object_, kept
 
 
-def places(object_: TrackedObject) -> dict[int, int | None]:
+def lefts(object_: TrackedObject) -> dict[int, int | None]:
     return {f: t.points and t.points[-4] for f, t in sorted(object_.frames.items())}
 
 
-@pytest.mark.parametrize("parallel", [1, 3])
-def test_each_half_of_a_gap_comes_from_its_nearer_end(parallel: int) -> None:
-    done, object_, kept = run(Mover(), {0: 100, 6: 300}, range(1, 9), parallel=parallel)
+def by_hand(object_: TrackedObject) -> list[int]:
+    return sorted(f for f, t in object_.frames.items() if t.by_hand)
+
+
+HALVES = {1: 101, 2: 102, 3: 303, 4: 302, 5: 301, 6: 300, 7: 301, 8: 302}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "frames", "parallel", "found", "state"),
+    [
+        ({0: 100, 6: 300}, range(1, 9), 1, HALVES, (6, 302, 2)),
+        ({0: 100, 6: 300}, range(1, 9), 3, HALVES, (6, 302, 2)),
+        (
+            *({9: 100, 5: 300}, range(8, 2, -1), 1),
+            *({3: 302, 4: 301, 5: 300, 6: 301, 7: 302, 8: 101}, (5, 302, 2)),
+        ),
+        (
+            *({0: 100, 2: None, 5: 300}, range(1, 7), 1),
+            *({1: 101, 2: None, 5: 300, 6: 301}, (5, 301, 1)),
+        ),
+        ({0: 100}, range(1, 4), 1, {1: 101, 2: 102, 3: 103}, (0, 103, 3)),
+    ],
+    ids=["forwards", "three gaps at once", "backwards", "marked as outside", "one drawing"],
+)
+def test_each_half_of_a_gap_comes_from_its_nearer_end(drawn, frames, parallel, found, state):
+    """After a mark as outside there is nothing up to the next drawing."""
+    done, object_, kept = run(Mover(), drawn, frames, parallel=parallel)
     assert done.broken is None
-    assert places(object_) == {1: 101, 2: 102, 3: 303, 4: 302, 5: 301, 6: 300, 7: 301, 8: 302}
-    assert object_.frames[6].by_hand
-    assert kept == list(range(1, 9))
+    assert lefts(object_) == found
+    assert by_hand(object_) == sorted([*drawn][1:])
+    assert kept == list(frames)
+    assert object_.state == state
 
 
-def test_every_drawing_stands_on_the_others_at_their_true_distances() -> None:
+@pytest.mark.parametrize(
+    ("frames", "relabelled", "adopted"),
+    [
+        pytest.param(
+            [1, 2, 5, 6, 7, 8, 9],  # 3 and 4 are deleted: a distance counts tracked frames
+            [],
+            [{2: 2, 8: 6}, {0: 2, 8: -4}, {0: -2, 8: 4}, {2: 4, 0: 6}, {2: -4, 0: -6}],
+            id="at their true distances",
+        ),
+        pytest.param(
+            *(range(1, 10), [2], [{8: 8}, {0: 2, 8: -6}, {0: -2, 8: 6}, {0: 8}, {0: -8}]),
+            id="but not on a result with another label",
+        ),
+    ],
+)
+def test_every_drawing_stands_on_the_others(frames, relabelled, adopted):
     tracker = Mover()
-    # Frames 3 and 4 are deleted: a distance counts tracked frames.
-    run(tracker, {0: 0, 2: 20, 8: 80}, [1, 2, 5, 6, 7, 8, 9])
-    assert tracker.adopted == [
-        (0, {2: 2, 8: 6}),
-        (2, {0: 2, 8: -4}),  # backwards
-        (2, {0: -2, 8: 4}),
-        (8, {2: 4, 0: 6}),  # backwards
-        (8, {2: -4, 0: -6}),
-    ]
+    run(tracker, {0: 0, 2: 20, 8: 80}, frames, relabelled=relabelled)
+    # each drawing but the first is tracked backwards, then forwards
+    assert tracker.adopted == list(zip((0, 2, 2, 8, 8), adopted, strict=True))
 
 
 def test_a_drawing_without_a_mark_counts_where_tracking_leads_to_it() -> None:
     tracker = Mover()
     _, object_, _ = run(tracker, {0: 100, 4: 108, 6: 300}, range(1, 8), unsure=[4, 6])
-    assert places(object_) == {1: 101, 2: 110, 3: 109, 4: 108, 5: 109, 6: 110, 7: 111}
-    assert [f for f, t in object_.frames.items() if t.by_hand] == [4]
-    assert tracker.corrected == [4]
+    assert lefts(object_) == {1: 101, 2: 110, 3: 109, 4: 108, 5: 109, 6: 110, 7: 111}
+    assert by_hand(object_) == tracker.corrected == [4]
     tracker = Mover()
     run(tracker, {0: 100, 6: 300}, range(1, 8))
     assert tracker.corrected == []
-
-
-def test_backwards_runs_have_their_gaps_too() -> None:
-    done, object_, _ = run(Mover(), {9: 100, 5: 300}, range(8, 2, -1))
-    assert done.broken is None
-    assert places(object_) == {3: 302, 4: 301, 5: 300, 6: 301, 7: 302, 8: 101}
-
-
-def test_after_a_mark_as_outside_there_is_nothing_up_to_the_next_drawing() -> None:
-    _, object_, _ = run(Mover(), {0: 100, 2: None, 5: 300}, range(1, 7))
-    assert places(object_) == {1: 101, 2: None, 5: 300, 6: 301}
-
-
-def test_one_drawing_is_tracked_as_ever() -> None:
-    done, object_, _ = run(Mover(), {0: 100}, range(1, 4))
-    assert done.broken is None
-    assert places(object_) == {1: 101, 2: 102, 3: 103}
-    assert object_.state == (0, 103, 3)
 
 
 def test_at_most_8_drawings_count_at_once() -> None:
@@ -138,7 +157,102 @@ def test_at_most_8_drawings_count_at_once() -> None:
 def test_of_a_run_that_breaks_nothing_is_kept() -> None:
     tracker = Mover()
     tracker.fails_on = 4
-    done, object_, kept = run(tracker, {0: 100, 6: 300}, range(1, 9))
-    assert done.broken == "It broke."
-    assert kept == []
-    assert done.done == ()
+    done, _, kept = run(tracker, {0: 100, 6: 300}, range(1, 9))
+    assert (done.broken, done.done, kept) == ("It broke.", (), [])
+
+
+# --- through a server ----------------------------------------------------------------------------
+
+
+def test_one_object_that_cannot_be_tracked_leaves_the_others_alone(job, track_to, function):
+    job.shapes = [
+        *(shape("mask", MASK, id=900 + n, frame=f, group=1) for n, f in enumerate((10, 14))),
+        shape("mask", mask_at(4, 5), id=910, group=2),
+        shape("mask", mask_at(8, 5), id=911, frame=16, group=2),
+    ]
+    function.errors[20, 12] = [{"code": "state_gone", "message": "It is not known."}] * 9
+    done = track_to(18, "--both-ways", code=3)
+    assert "lost its state twice on frame 12" in done.out
+    assert frames_of(s for s in job.shapes if s["points"][-3] == 5) == list(range(10, 19))
+
+
+def test_a_drawing_that_is_refused_leaves_the_rest_and_is_told(job, track_to, function):
+    job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14, 18)]
+    function.errors[20, 14] = [REFUSED]
+    done = track_to(24, "--both-ways", "--object", 910, code=3)
+    assert "not started on frame 14: The function refused it: " in done.out
+    assert "every object was refused" not in done.log
+    assert {11, 12, 13, 19, 24} <= set(frames_of(job.shapes))
+
+
+BOTH_WAYS = ("--object", 900, "--both-ways")
+
+
+@pytest.mark.slow
+def test_a_resume_goes_on_from_what_was_drawn_on_frames_that_are_done(
+    cvat, long_job, track_to, resume, function
+):
+    def draw():
+        first, second = mask_at(300), mask_at(10)
+        long_job.shapes = [
+            shape("mask", first, id=900, frame=0, group=3),
+            shape("mask", second, id=1050, frame=150, group=3),
+        ]
+
+    draw()
+    track_to(240, *BOTH_WAYS, start=0)
+    whole = places(long_job.shapes)
+    draw()
+    cvat.faults = [Fault("PATCH", ".*", 503, "away", times=1)]  # the first 200 are not written
+    ended = track_to(240, *BOTH_WAYS, "--wait", 0, start=0, code=4)
+    assert "200 of 240 frames are tracked, and not all of it is written." in ended.log
+    function.refuse = lambda frame, count: 503
+    resume(ended, "--wait", 0, code=4)
+    assert ended.journal.is_file()
+    function.refuse = lambda frame, count: None
+    resume(ended)
+    assert places(long_job.shapes) == whole
+
+
+@pytest.mark.slow
+def test_an_object_that_stopped_in_one_gap_goes_on_in_the_next_after_a_resume(
+    cvat, long_job, track_to, resume, function
+):
+    drawn_on = (0, 150, 220)
+    long_job.shapes = [shape("mask", mask_at(9), id=900 + f, frame=f, group=3) for f in drawn_on]
+    function.errors[20, 150] = [REFUSED] * 2
+    cvat.faults = [Fault("PATCH", ".*", 503, "away", times=1)]
+    ended = track_to(240, *BOTH_WAYS, "--wait", 0, start=0, code=4)
+    resume(ended, code=3)
+    assert set(frames_of(long_job.shapes)) == {*range(151), *range(220, 241)}
+
+
+# --- functions that are not known ----------------------------------------------------------------
+
+
+@pytest.fixture
+def second(cvat, job, function):
+    """Another tracker of the same CVAT; an object is drawn on two frames."""
+    cvat.functions["sam2-large"] = StandinFunction(function.url, "sam2-large")
+    job.shapes = [
+        shape("rectangle", RECTANGLE, id=900, group=3),
+        shape("rectangle", shifted(RECTANGLE, 9), id=901, frame=20, group=3),
+    ]
+    return cvat.functions["sam2-large"]
+
+
+def test_a_function_that_cannot_do_it_is_refused(job, track_to, second):
+    refused = track_to(24, "--both-ways", "--function", "sam2-large", code=1)
+    assert "sam2-large is not known as this project's tracker" in refused.log
+    assert len(job.shapes) == 2
+
+
+def test_our_tracker_is_known_by_its_description_under_any_id(track_to, second, function):
+    second.description = OUR_DESCRIPTION
+    track_to(24, *BOTH_WAYS, "--function", "sam2-large")
+    assert "adopt" in str(function.bodies)
+
+
+def test_a_function_that_starts_anew_from_corrections_is_told(track_to, second):
+    done = track_to(29, "--keyframes", "--object", 900, "--function", "sam2-large")
+    assert "starts anew from every correction" in done.log

@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""A correction joins what is known of the object, where the function can do that."""
+"""What a person drew again: an object starts from it, and joins it where the function can."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from look import by_frame, correct, frames_of, on_frame, places
+from wire import MASK, keyframe, mask_at, shape, track
 
 from cvat_action.job import Job, Label
+from cvat_action.journal import Journal, fill
+from cvat_action.plan import Options, make_plan, plan_as_json
 from cvat_action.selection import Correction, Seed
-from cvat_action.tracking import Answer, Corrected, TrackedObject, shape_to_start_from, track
+from cvat_action.shape_results import result_shape
+from cvat_action.snapshot import Snapshot, take_snapshot
+from cvat_action.tracking import Answer, Corrected, Tracked, TrackedObject, shape_to_start_from
+from cvat_action.tracking import track as track_frames
 
-MASK = [0, 100, 10, 10, 19, 19]
+SEED = [0, 100, 10, 10, 19, 19]
+NEAR = [0, 100, 12, 10, 21, 19]
 DRAWN = [0, 100, 20, 10, 29, 19]
+JOB = Job(1, 1, 0, 9, (Label(7, "thing"),), ((64, 48),))
 
 
 class Recorder:
@@ -28,7 +37,7 @@ class Recorder:
 
     def step(self, frame: int, states: list[Any]) -> Answer:
         self.calls.append(("step", frame, list(states)))
-        return self._answer(f"stepped {frame}", [{"type": "mask", "points": MASK}] * len(states))
+        return self._answer(f"stepped {frame}", [{"type": "mask", "points": SEED}] * len(states))
 
     def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
         self.calls.append(("correct", frame, [shape["points"] for shape in shapes], list(states)))
@@ -43,48 +52,37 @@ class Recorder:
 
 
 def run(
-    tracker: Recorder, *, sure: bool = True, drawn_on: int | None = 3, **options: Any
+    tracker: Recorder, drawn: list[int] | None = DRAWN, *, sure: bool = True, **options: Any
 ) -> list[tuple[Any, ...]]:
-    """The calls for frames 0 to 5 of one object that a person drew again on one of them."""
-    drawn = () if drawn_on is None else (Correction(drawn_on, tuple(DRAWN), None, sure),)
-    seed = Seed("1", "mask", 0, tuple(MASK), {"label_id": 1}, False, 0, corrections=drawn)
-    job = Job(1, 1, 0, 9, (Label(1, "thing"),), ((64, 48),))
-    done = track(tracker, job, [TrackedObject(seed)], range(1, 6), **options)
+    """The calls for frames 0 to 5 of one object, of which a person drew `drawn` on frame 3."""
+    corrections = () if drawn is None else (Correction(3, tuple(drawn), None, sure),)
+    seed = Seed("1", "mask", 0, tuple(SEED), {"label_id": 1}, False, 0, corrections=corrections)
+    done = track_frames(tracker, JOB, [TrackedObject(seed)], range(1, 6), **options)
     assert done.broken is None
     return tracker.calls
 
 
-def test_a_track_s_keyframe_joins_from_the_state_of_the_frame_before() -> None:
-    assert run(Recorder()) == [
-        ("start", 0, [MASK]),
-        ("step", 1, ["started 0"]),
-        ("step", 2, ["stepped 1"]),
-        ("correct", 3, [DRAWN], ["stepped 2"]),
-        ("step", 4, ["corrected 3"]),
-        ("step", 5, ["stepped 4"]),
-    ]
+BEFORE = [("start", 0, [SEED]), ("step", 1, ["started 0"]), ("step", 2, ["stepped 1"])]
+AFTER = [("step", 4, ["corrected 3"]), ("step", 5, ["stepped 4"])]
 
 
-def test_a_shape_in_the_same_place_joins_from_the_state_of_the_frame_before() -> None:
-    near = [0, 100, 12, 10, 21, 19]
-    drawn = (Correction(3, tuple(near), None, False),)
-    seed = Seed("1", "mask", 0, tuple(MASK), {"label_id": 1}, False, 0, corrections=drawn)
-    job = Job(1, 1, 0, 9, (Label(1, "thing"),), ((64, 48),))
-    tracker = Recorder()
-    track(tracker, job, [TrackedObject(seed)], range(1, 5))
-    assert tracker.calls[3:] == [
-        ("step", 3, ["stepped 2"]),
-        ("correct", 3, [near], ["stepped 2"]),
-        ("step", 4, ["corrected 3"]),
-    ]
+@pytest.mark.parametrize(
+    ("drawn", "sure", "calls"),
+    [
+        (DRAWN, True, [("correct", 3, [DRAWN], ["stepped 2"])]),
+        (NEAR, False, [("step", 3, ["stepped 2"]), ("correct", 3, [NEAR], ["stepped 2"])]),
+    ],
+    ids=["a track's keyframe", "a shape in the same place"],
+)
+def test_a_drawing_joins_from_the_state_of_the_frame_before(drawn, sure, calls) -> None:
+    assert run(Recorder(), drawn, sure=sure) == [*BEFORE, *calls, *AFTER]
 
 
 def test_what_is_corrected_while_stepping_joins() -> None:
     def on_frame(frame: int, objects: Sequence[TrackedObject]) -> list[Corrected]:
         return [Corrected(0, DRAWN)] if frame == 2 else []
 
-    calls = run(Recorder(), drawn_on=None, on_frame=on_frame)
-    assert calls[2:5] == [
+    assert run(Recorder(), None, on_frame=on_frame)[2:5] == [
         ("step", 2, ["stepped 1"]),
         ("correct", 2, [DRAWN], ["stepped 1"]),
         ("step", 3, ["corrected 2"]),
@@ -111,7 +109,114 @@ def test_a_correction_that_cannot_join_starts_anew_and_says_so(
 
 
 def test_the_memory_policy_is_asked_for_where_an_object_starts() -> None:
-    shape = shape_to_start_from(
-        TrackedObject(Seed("1", "mask", 0, MASK, {"label_id": 1}, False, 0), memory="anchors")
-    )
-    assert shape == {"type": "mask", "points": MASK, "memory": "anchors"}
+    seed = Seed("1", "mask", 0, MASK, {"label_id": 1}, False, 0)
+    asked = shape_to_start_from(TrackedObject(seed, memory="anchors"))
+    assert asked == {"type": "mask", "points": MASK, "memory": "anchors"}
+
+
+# --- while stepping ------------------------------------------------------------------------------
+
+
+def stepping(folder):
+    """A plan of one mask from frame 0 to 8, and its journal."""
+    seed = shape("mask", SEED, id=5, frame=0)
+    plan = make_plan(JOB, take_snapshot([("shapes", seed)], lambda s: True), Options(0, 8))
+    return seed, plan, Journal.begin(folder / "journal", plan_as_json(plan))
+
+
+def test_what_is_drawn_while_stepping_is_a_persons_in_the_next_run(tmp_path):
+    seed, plan, journal = stepping(tmp_path)
+    journal.close()
+    drawn = result_shape(plan, plan.seeds[0], 4, Tracked(DRAWN, drawn=True), Snapshot())
+    both = [("shapes", s) for s in (seed, {**drawn, "id": 9})]
+    again = make_plan(JOB, take_snapshot(both, lambda s: True), Options(0, 8, replace=True))
+    assert [(c.frame, list(c.points)) for c in again.seeds[0].corrections] == [(4, DRAWN)]
+    assert not any(again.earlier.values())  # nothing of it is to be replaced
+
+
+def test_what_is_hidden_while_stepping_is_still_hidden_when_the_run_goes_on(tmp_path):
+    _, plan, journal = stepping(tmp_path)
+
+    def ask(frame, objects):
+        return [Corrected(0, None)] if frame == 3 else None
+
+    def keep(frame):
+        journal.frame(frame, objects)
+        if frame == 5:
+            raise KeyboardInterrupt
+
+    objects = [TrackedObject(s) for s in plan.seeds]
+    track_frames(Recorder(), JOB, objects, plan.frames, on_frame=ask, keep=keep)
+    journal.close()
+    journal, record = Journal.go_on(tmp_path / "journal")
+    objects = [TrackedObject(s) for s in plan.seeds]
+    record.states = [None] * len(record.states)  # as without a server
+    fill(record, tmp_path / "journal", objects, TrackedObject)
+    track_frames(Recorder(), JOB, objects, plan.frames[len(record.done) :])
+    journal.close()
+    assert {f for f, t in objects[0].frames.items() if t.points is not None} == {1, 2}
+
+
+# --- through a server ----------------------------------------------------------------------------
+
+
+def drawn_in_the_middle(job, track_to):
+    """Drawn on frame 12 and tracked from there to 14 and back to 10."""
+    job.shapes = [shape("mask", MASK, id=900, frame=12)]
+    track_to(14, start=12)
+    track_to(10, start=12)
+
+
+def test_a_run_over_the_frame_that_the_object_was_drawn_on_starts_again_from_there(job, track_to):
+    drawn_in_the_middle(job, track_to)
+    correct(job, 10, mask_at(14))
+    track_to(14, "--replace")
+    assert places(job.shapes) == [(10, 14), (11, 15), (12, 4), (13, 5), (14, 6)]
+    by_hand = {s["frame"]: s["source"] for s in job.shapes if s["source"] != "auto"}
+    assert by_hand == {10: "semi-auto", 12: "manual"}
+
+
+def test_a_drawing_that_was_edited_is_still_the_objects_when_a_run_goes_over_it(job, track_to):
+    drawn_in_the_middle(job, track_to)
+    on_frame(job, 12)["points"] = mask_at(30)
+    track_to(14, "--replace")
+    assert places(job.shapes) == [(10, 6), (11, 7), (12, 30), (13, 31), (14, 32)]
+
+
+def test_all_seeds_take_an_object_and_what_it_was_drawn_as_for_one(job, track_to):
+    drawn_in_the_middle(job, track_to)
+    track_to(14, "--replace", "--all-seeds")
+    assert frames_of(job.shapes) == [10, 11, 12, 13, 14]
+
+
+def test_a_correction_goes_backwards_over_what_the_object_was_drawn_as(job, track_to, one_mask):
+    track_to(13)
+    twelve = correct(job, 12, mask_at(20))
+    track_to(10, "--object", twelve["id"], "--replace", start=12)
+    assert places(s for s in job.shapes if s["frame"] == 10) == [(10, 4)]
+
+
+def prompts(function):
+    return [s["points"] for body in function.bodies for s in body["shapes"] if s]
+
+
+def test_from_a_box_that_was_turned_the_object_goes_on_in_the_box_around_it(
+    job, track_to, function
+):
+    job.shapes = [shape("rectangle", [10.0, 10.0, 40.0, 16.0], id=900)]
+    track_to(13)
+    turned = correct(job, 12, on_frame(job, 12)["points"], rotation=90.0)
+    as_turned = dict(turned)
+    function.bodies.clear()
+    track_to(13, "--replace")
+    assert pytest.approx([24.0, -2.0, 30.0, 28.0]) in prompts(function)  # it had moved by 2
+    assert as_turned in job.shapes
+
+
+def test_the_box_of_a_keyframe_that_was_turned_is_upright_too(job, track_to, function):
+    box = [10.0, 10.0, 40.0, 16.0]
+    job.tracks = [track(keyframe(10, box), keyframe(12, box, rotation=90.0), id=5)]
+    track_to(13)
+    assert pytest.approx([22.0, -2.0, 28.0, 28.0]) in prompts(function)
+    kept = by_frame(job.tracks[0])[12]
+    assert (kept["points"], kept["rotation"]) == (box, 90.0)

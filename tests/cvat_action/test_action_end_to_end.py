@@ -5,29 +5,25 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import LABELS, keyframe, shape, track
+from conftest import CONVERT, LABELS, unreadable_from, write_clip
 from cvat_sdk.masks import decode_mask, encode_mask
+from look import by_frame, frames_of
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
 from standin_detector import ScriptedDetector
+from wire import keyframe, shape, track
 
 from cvat_action.detectors import OUR_INTERACTOR
-from cvat_action.errors import ActionError
 from cvat_action.formats import read_document
 from cvat_action.geometry import points_to_bitmap
-from cvat_action.local import LocalTracker
-from cvat_action.media import ImageFolder, open_media
+from cvat_action.media import open_media
 from cvat_action.server import OURS
-from cvat_action.tracking import CallFailed, Cure
 from tools.function_process import FunctionProcess
 
-ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT, FRAMES = 160, 120, 7
-CONVERT = "--convert-polygon-shapes-to-tracks"
 
 
 def truth(frame):
@@ -74,30 +70,41 @@ def real_function() -> Iterator[str]:
 @pytest.fixture
 def cvat(real_function) -> Iterator[StandinCvat]:
     cvat = StandinCvat()
-    cvat.functions["sam2"] = StandinFunction(real_function, "sam2")
+    cvat.functions[OURS] = StandinFunction(real_function)
     yield cvat
     cvat.close()
 
 
 @pytest.fixture
 def job(cvat):
-    return cvat.add_job(
-        StandinJob(
-            source=[picture(n) for n in range(FRAMES)],
-            sizes=[(WIDTH, HEIGHT)],
-            labels=LABELS,
-            stop_frame=FRAMES - 1,
-        )
-    )
+    pictures = [picture(n) for n in range(FRAMES)]
+    return cvat.add_job(StandinJob(pictures, [(WIDTH, HEIGHT)], LABELS, stop_frame=FRAMES - 1))
 
 
 @pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "pictures"
-    path.mkdir()
+def local(act, tmp_path):
+    """Tracks what is drawn in a folder of pictures, without a server."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     for n in range(FRAMES):
-        (path / f"frame_{n}.png").write_bytes(picture(n))
-    return path
+        (folder / f"frame_{n}.png").write_bytes(picture(n))
+
+    def local(content, *options, out="out.json", code=0):
+        (tmp_path / "seeds.json").write_text(json.dumps(content))
+        files = ("--annotations", tmp_path / "seeds.json", "--out", tmp_path / out)
+        return act("local", "--video", folder, *files, *options, code=code)
+
+    return local
+
+
+@pytest.fixture
+def written(tmp_path):
+    """The annotations that a run without a server wrote."""
+
+    def written(out="out.json", video="pictures"):
+        return read_document(tmp_path / out, open_media(tmp_path / video))[0].annotations
+
+    return written
 
 
 def seeds():
@@ -130,118 +137,93 @@ def as_coco(shapes):
     }
 
 
+NO_OBJECTS = {**as_coco([]), "images": []}
+
+
+def assert_on(shapes, kind, truths, least=0.7):
+    """These are the object on all frames in order."""
+    assert [s["frame"] for s in shapes] == list(range(FRAMES))
+    for s, mask in zip(shapes, truths, strict=True):
+        assert overlap(kind, s["points"], mask) > least
+
+
+TRUTHS = list(zip(*map(truth, range(FRAMES)), strict=True))
+"""the three objects, each on all frames"""
+
+
 @pytest.mark.parametrize("option", ["--keyframes", "--both-ways"])
-def test_what_was_drawn_on_two_frames_joins_through_cvat(cvat, job, act, real_function, option):
+def test_what_was_drawn_on_two_frames_joins_through_cvat(job, track_to, option):
     """Through CVAT's rules for shapes and states, as its server has them."""
-    cvat.functions = {OURS: StandinFunction(real_function, OURS)}
     drawn_on = FRAMES - 2
     first, second = (keyframe(frame, outline(truth(frame)[1])) for frame in (0, drawn_on))
     job.tracks = [track(first, second, id=5)]
-    result = act("track", "--job", 42, "--frame", 0, option, "--json")
-    assert result.code == 0, result.log
+    result = track_to(FRAMES - 1, option, start=0)
     assert "anew" not in result.log
     assert "do not count" not in result.log
-    keyframes = {k["frame"]: k for k in job.tracks[0]["shapes"]}
-    assert sorted(keyframes) == list(range(FRAMES))
-    assert keyframes[drawn_on]["points"] == second["points"]
-    for frame in range(FRAMES):
-        assert overlap("polygon", keyframes[frame]["points"], truth(frame)[1]) > 0.7
+    assert by_frame(job.tracks[0])[drawn_on]["points"] == second["points"]
+    assert_on(job.tracks[0]["shapes"], "polygon", TRUTHS[1])
 
 
-def test_objects_are_tracked_through_cvat_and_the_real_function(cvat, job, act):
+def test_objects_are_tracked_through_cvat_and_the_real_function(job, track_to):
     job.shapes = seeds()
-    result = act("track", "--job", 42, "--frame", 0, CONVERT, "--json")
-    assert result.code == 0, result.log
+    result = track_to(FRAMES - 1, CONVERT, "--json", start=0)
     assert result.json["complete"]
-    (made,) = job.tracks
-    masks = [s for s in job.shapes if s["type"] == "mask"]
-    boxes = [s for s in job.shapes if s["type"] == "rectangle"]
-    assert [s["frame"] for s in masks] == [s["frame"] for s in boxes] == list(range(FRAMES))
-    assert [k["frame"] for k in made["shapes"]] == list(range(FRAMES))
-    for frame in range(FRAMES):
-        disc, other, box = truth(frame)
-        assert overlap("mask", masks[frame]["points"], disc) > 0.7
-        assert overlap("polygon", made["shapes"][frame]["points"], other) > 0.7
-        assert overlap("rectangle", boxes[frame]["points"], box) > 0.6
+    masks, boxes = ([s for s in job.shapes if s["type"] == kind] for kind in ("mask", "rectangle"))
+    assert_on(masks, "mask", TRUTHS[0])
+    assert_on(job.tracks[0]["shapes"], "polygon", TRUTHS[1])
+    assert_on(boxes, "rectangle", TRUTHS[2], least=0.6)
     assert all(0 <= o["lowest_score"] <= 1 for o in result.json["objects"])
 
 
-def test_without_a_server_the_same_comes_out(cvat, job, act, folder, tmp_path):
+def test_without_a_server_the_same_comes_out(job, track_to, local, written):
     job.shapes = seeds()
-    assert act("track", "--job", 42, "--frame", 0).code == 0
-    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds())))
+    track_to(FRAMES - 1, start=0)
     for name in ("out.json", "out.xml"):
-        result = act(
-            "local", "--video", folder, "--annotations", tmp_path / "seeds.json",
-            "--out", tmp_path / name,
-        )  # fmt: skip
-        assert result.code == 0, result.log
-        assert "bundled micro model" in result.log
-        document, _ = read_document(tmp_path / name, open_media(folder))
-        for kind in ("mask", "polygon", "rectangle"):
-            expected = {s["frame"]: s["points"] for s in job.shapes if s["type"] == kind}
-            found = {
-                s["frame"]: s["points"] for s in document.annotations.shapes if s["type"] == kind
-            }
-            for t in document.annotations.tracks:  # what has no shape of its own in CVAT's XML
-                if t["shapes"][0]["type"] == kind:
-                    found |= {k["frame"]: k["points"] for k in t["shapes"] if not k["outside"]}
-            assert sorted(found) == sorted(expected)
-            for frame, points in expected.items():
-                assert found[frame] == pytest.approx(points, abs=0.006)
+        assert "bundled micro model" in local(as_coco(seeds()), out=name).log
+        made = written(name)
+        # what has no shape of its own in CVAT's XML is a track
+        keyframes = (k for t in made.tracks for k in t["shapes"] if not k["outside"])
+        found = {(s["type"], s["frame"]): s["points"] for s in (*made.shapes, *keyframes)}
+        expected = {(s["type"], s["frame"]): s["points"] for s in job.shapes}
+        assert found.keys() == expected.keys()
+        for key, points in expected.items():
+            assert found[key] == pytest.approx(points, abs=0.006)
 
 
 @pytest.mark.parametrize("kind", ["mask", "polygon"])
-def test_an_object_is_clicked_on_and_tracked(act, cvat, job, folder, tmp_path, monkeypatch, kind):
+def test_an_object_is_clicked_on_and_tracked(
+    act, cvat, job, track_to, local, written, tmp_path, kind
+):
     """Beside what is drawn, which stays as it is; also if the run breaks and is resumed.
 
     On files and on a server alike.
     """
-    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[:1])))
+    drawn = as_coco(seeds()[:1])
     y, x = np.argwhere(truth(0)[1])[truth(0)[1].sum() // 2]
-    label = LABELS[0]["name"]
-    out = tmp_path / "out.json"
-    common = (
-        "local", "--video", folder, "--annotations", tmp_path / "seeds.json", "--out", out,
-        "--target-frame", 2,
-    )  # fmt: skip
-    clicks = f"{label} {x},{y}.5 -2,2"
+    clicks = f"car {x},{y}.5 -2,2"
     for wrong, said in (
         ((clicks,), "--frame"),
         (("none 5,5", "--frame", 0), "no label 'none'"),
-        ((f"{label} -5,5", "--frame", 0), "minus"),
-        ((f"{label} 5,x", "--frame", 0), "minus"),
-        ((f"{label} 99999,5", "--frame", 0), "does not lie on the image"),
+        (("car 99999,5", "--frame", 0), "does not lie on the image"),
     ):
-        refused = act(*common, "--points", *wrong)
-        assert (refused.code != 0, said in refused.log, out.exists()) == (True, True, False), said
-    step, journal = LocalTracker.step, tmp_path / "run.jsonl"
-
-    def broken(self, frame, states):
-        if frame == 2 and kind == "mask":
-            raise CallFailed(Cure.NONE, "broken")
-        return step(self, frame, states)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(LocalTracker, "step", broken)
-        arguments = ("--points", clicks, "--points-as", kind, "--frame", 0, "--journal", journal)
-        result = act(*common, *arguments)
-    assert (result.code == 0) == (kind == "polygon"), result.log
+        assert said in local(drawn, "--target-frame", 2, "--points", *wrong, code=1).log
+        assert not (tmp_path / "out.json").exists()
+    click = ("--points", clicks, "--points-as", kind)
+    run = ("--target-frame", 2, "--frame", 0, *click)
     if kind == "mask":
-        result = act("local", "--resume", journal)
-        assert result.code == 0, result.log
-    document, _ = read_document(out, open_media(folder))
-    shapes = document.annotations.shapes
-    drawn = next(s for s in shapes if s["frame"] == 0 and s["points"] == seeds()[0]["points"])
-    assert drawn["type"] == "mask"
-    frames = [s["frame"] for s in shapes if s["type"] == kind]
-    assert sorted(set(frames)) == [0, 1, 2]
-    assert len(shapes) == 6  # two objects on three frames
+        with unreadable_from(2):
+            ended = local(drawn, *run, code=4)
+        act("local", "--resume", ended.journal)
+    else:
+        local(drawn, *run)
+    shapes = written().shapes
+    (kept,) = [s for s in shapes if s["frame"] == 0 and s["points"] == seeds()[0]["points"]]
+    assert kept["type"] == "mask"
+    assert frames_of(shapes) == [0, 0, 1, 1, 2, 2]
+    assert {s["frame"] for s in shapes if s["type"] == kind} == {0, 1, 2}
     job.shapes = seeds()[:1]
-    cvat.functions["sam2"].shape_types = ("mask", "polygon", "rectangle", "points")
-    track = ("track", "--job", 42, "--frame", 0, "--target-frame", 2, "--function", "sam2")
-    result = act(*track, "--points", clicks, "--points-as", kind)
-    assert result.code == 0, result.log
+    cvat.functions[OURS].shape_types = ("mask", "polygon", "rectangle", "points")
+    track_to(2, *click, start=0)
     for frame in range(2):  # on frame 2 the resumed run began anew
         here, there = (
             sorted(s["points"] for s in held if (s["frame"], s["type"]) == (frame, kind))
@@ -255,227 +237,112 @@ def box_of(mask):
     return [float(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)]
 
 
+def points_by_frame(shapes):
+    return {n: sorted(s["points"] for s in shapes if s["frame"] == n) for n in range(FRAMES)}
+
+
 def test_what_a_detector_finds_is_tracked_on_a_server_and_without_one(
-    cvat, job, act, folder, tmp_path, monkeypatch
+    act, cvat, job, track_to, local, written, tmp_path
 ):
     """Boxes of two objects, of which one enters on frame 3, become masks; also in a resumed run."""
     boxes = {0: [box_of(truth(0)[0])], 3: [box_of(m) for m in truth(3)[:2]]}
     detector = ScriptedDetector()
-    detector.frame_of = [picture(n) for n in range(FRAMES)].index
+    detector.frame_of = job.source.index
     detector.on_frame = {
         frame: [{"label": "car", "type": "rectangle", "points": box} for box in found]
         for frame, found in boxes.items()
     }
     cvat.functions["det"] = StandinFunction(detector.url, "det", "detector", labels=(LABELS[0],))
     find = ("--every", 3, "--boxes-to-masks")
-    result = act("track", "--job", 42, "--frame", 0, "--function", "sam2", "--detect", "det", *find)
+    track_to(FRAMES - 1, "--detect", "det", *find, start=0)
     detector.close()
-    assert result.code == 0, result.log
-    masks = {}
-    for s in job.shapes:
-        masks.setdefault(s["frame"], []).append(s["points"])
-    assert {frame: len(here) for frame, here in masks.items()} == {
-        n: 1 if n < 3 else 2 for n in range(FRAMES)
-    }
+    masks = points_by_frame(job.shapes)
+    assert [len(here) for here in masks.values()] == [1, 1, 1, 2, 2, 2, 2]
     for frame, here in masks.items():
         for number in range(len(here)):
             assert max(overlap("mask", points, truth(frame)[number]) for points in here) > 0.7
 
     results = [
-        {
-            "image_id": frame + 1, "category_id": 1, "score": 0.9,
-            "bbox": [left, top, right - left, bottom - top],
-        }
-        for frame, found in boxes.items() for left, top, right, bottom in found
-    ]  # fmt: skip
+        {"image_id": frame + 1, "category_id": 1, "score": 0.9, "bbox": [x, y, right - x, low - y]}
+        for frame, found in boxes.items()
+        for x, y, right, low in found
+    ]
     (tmp_path / "found.json").write_text(json.dumps(results))
-    (tmp_path / "labels.json").write_text(json.dumps(as_coco([]) | {"images": []}))
-    step, journal = LocalTracker.step, tmp_path / "run.jsonl"
-
-    def broken(self, frame, states):
-        if frame == 5:
-            raise CallFailed(Cure.NONE, "broken")
-        return step(self, frame, states)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(LocalTracker, "step", broken)
-        result = act(
-            "local", "--video", folder, "--annotations", tmp_path / "labels.json", "--out",
-            tmp_path / "out.json", "--detect", tmp_path / "found.json", "--journal", journal, *find,
-        )  # fmt: skip
-    assert result.code == 4, result.log
-    result = act("local", "--resume", journal)
-    assert result.code == 0, result.log
-    document, _ = read_document(tmp_path / "out.json", open_media(folder))
-    local = {}
-    for s in document.annotations.shapes:
-        local.setdefault(s["frame"], []).append(s["points"])
-    assert {f: len(here) for f, here in local.items()} == {f: len(m) for f, m in masks.items()}
+    with unreadable_from(5):
+        ended = local(NO_OBJECTS, "--detect", tmp_path / "found.json", *find, code=4)
+    act("local", "--resume", ended.journal)
+    here = points_by_frame(written().shapes)
+    assert [len(found) for found in here.values()] == [1, 1, 1, 2, 2, 2, 2]
     for frame in range(5):  # then it was started again from its last result
-        assert sorted(local[frame]) == sorted(masks[frame])
+        assert here[frame] == masks[frame]
 
 
 def test_everything_is_the_same_by_the_interactor_and_without_a_server(
-    cvat, job, act, folder, tmp_path
+    cvat, job, track_to, local, written
 ):
     job.labels = [{"id": 1, "name": "car", "type": "any", "attributes": []}]
-    find = (
-        "--everything", "points_per_side=4 pred_iou_thresh=0.1 stability_score_thresh=0.01",
-        "--max-objects", 2, "--target-frame", 2,
-    )  # fmt: skip
+    parameters = "points_per_side=4 pred_iou_thresh=0.1 stability_score_thresh=0.01"
+    find = ("--everything", parameters, "--max-objects", 2)
     with FunctionProcess({**os.environ, "SAM2_FUNCTION": "interactor"}) as interactor:
         function = StandinFunction(interactor.url, OUR_INTERACTOR, "interactor")
         cvat.functions[OUR_INTERACTOR] = function
-        result = act("track", "--job", 42, "--frame", 0, "--function", "sam2", *find)
-    assert result.code == 0, result.log
-    assert "because --max-objects is reached" in result.log
-    (tmp_path / "labels.json").write_text(json.dumps(as_coco([]) | {"images": []}))
-    result = act(
-        "local", "--video", folder, "--annotations", tmp_path / "labels.json", "--out",
-        tmp_path / "out.json", *find,
-    )  # fmt: skip
-    assert result.code == 0, result.log
-    document, _ = read_document(tmp_path / "out.json", open_media(folder))
-    ours, theirs = (
-        sorted((s["frame"], list(s["points"])) for s in shapes)
-        for shapes in (document.annotations.shapes, job.shapes)
-    )
-    assert [frame for frame, _ in theirs].count(0) == 2
-    assert ours == theirs
+        assert "because --max-objects is reached" in track_to(2, *find, start=0).log
+    local(NO_OBJECTS, "--target-frame", 2, *find)
+    theirs = points_by_frame(job.shapes)
+    assert len(theirs[0]) == 2
+    assert points_by_frame(written().shapes) == theirs
 
 
-def test_without_a_server_backwards_over_a_video(act, tmp_path):
-    writer = cv2.VideoWriter(
-        str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 12, (WIDTH, HEIGHT)
-    )
-    for n in range(FRAMES):
-        writer.write(cv2.imdecode(np.frombuffer(picture(n), np.uint8), cv2.IMREAD_COLOR))
-    writer.release()
+def test_without_a_server_backwards_over_a_video(act, written, tmp_path):
+    encoded = [np.frombuffer(picture(n), np.uint8) for n in range(FRAMES)]
+    pictures = (cv2.imdecode(each, cv2.IMREAD_COLOR) for each in encoded)
+    clip = write_clip(tmp_path / "clip.mp4", pictures)
     content = as_coco([{**seeds()[0], "points": encode_mask(truth(5)[0])}])
     content["images"][0]["file_name"] = "frame_000005.PNG"
     (tmp_path / "seeds.json").write_text(json.dumps(content))
     video, sheet = tmp_path / "seen.mp4", tmp_path / "seen.png"
     result = act(
-        "local", "--video", tmp_path / "clip.mp4", "--annotations", tmp_path / "seeds.json",
+        "local", "--video", clip, "--annotations", tmp_path / "seeds.json",
         "--target-frame", 2, "--backward", "--out", tmp_path / "out.json", "--preview", video,
         "--contact-sheet", sheet, "--json",
     )  # fmt: skip
-    assert result.code == 0, result.log
     assert result.json["frames"] == [4, 3, 2]
-    document, _ = read_document(tmp_path / "out.json", open_media(tmp_path / "clip.mp4"))
-    found = {s["frame"]: s["points"] for s in document.annotations.shapes}
+    found = {s["frame"]: s["points"] for s in written(video="clip.mp4").shapes}
     assert sorted(found) == [2, 3, 4, 5]
     assert all(overlap("mask", points, truth(f)[0]) > 0.7 for f, points in found.items())
     assert cv2.imread(str(sheet)).shape[1] == 1600
     assert video.stat().st_size > 0
 
 
-def test_a_local_run_that_breaks_keeps_what_is_done_and_goes_on(act, folder, tmp_path, monkeypatch):
-    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[1:])))
-    encoded = ImageFolder.encoded
-
-    def without_the_disk(media, frame):
-        if frame == 4:
-            raise ActionError("frame_4.png cannot be read: Input/output error.")
-        return encoded(media, frame)
-
-    monkeypatch.setattr(ImageFolder, "encoded", without_the_disk)
-    out = tmp_path / "out.json"
-    ended = act(
-        "local", "--video", folder, "--annotations", tmp_path / "seeds.json", "--out", out, "--json"
-    )
-    assert ended.code == 4, ended.log
-    frames = [s["frame"] for s in read_document(out, open_media(folder))[0].annotations.shapes]
-    assert sorted(set(frames)) == [0, 1, 2, 3]
-    monkeypatch.setattr(ImageFolder, "encoded", encoded)
-    again = act("local", "--resume", ended.json["resume"].split()[-1], "--json")
-    assert again.code == 0, again.log
-    assert again.json["frames"] == list(range(1, FRAMES))
-    frames = [s["frame"] for s in read_document(out, open_media(folder))[0].annotations.shapes]
-    assert sorted(frames) == sorted([*range(FRAMES)] * 2)
-
-
-def test_without_a_server_the_same_objects_and_results_are_chosen(act, folder, tmp_path):
+def test_without_a_server_the_same_objects_and_results_are_chosen(local, written):
     drawn = as_coco(seeds())
     drawn["images"].append({**drawn["images"][0], "id": 2, "file_name": "frame_3.png"})
     drawn["annotations"][2]["image_id"] = 2
-    (tmp_path / "seeds.json").write_text(json.dumps(drawn))
-    out = tmp_path / "out.json"
     wishes = ("--all-seeds", "--type", "rectangle", "--type", "polygon", "--min-score", 0.9999)
-    done = act(
-        "local", "--video", folder, "--annotations", tmp_path / "seeds.json", "--out", out,
-        *wishes, "--json",
-    )  # fmt: skip
-    assert done.code == 0, done.log
+    done = local(drawn, *wishes, "--json")
     assert [(o["type"], o["unsure_frames"]) for o in done.json["objects"]] == [
         ("polygon", list(range(1, FRAMES))), ("rectangle", list(range(4, FRAMES))),
     ]  # fmt: skip
-    written = read_document(out, open_media(folder))[0].annotations.shapes
-    assert sorted((s["type"], s["frame"]) for s in written) == [
+    assert sorted((s["type"], s["frame"]) for s in written().shapes) == [
         ("mask", 0), ("polygon", 0), ("rectangle", 3),
     ]  # fmt: skip
 
 
-def test_step_shows_asks_corrects_and_stops(act, folder, tmp_path, monkeypatch):
-    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds()[1:])))
+def test_step_shows_asks_corrects_and_stops(local, written, tmp_path, monkeypatch):
     answers = (
         "c 2 100,110 60,-5\n\n"  # corners in any order, and a little off the image
         "c 9 1,1 2,2\nc 1 5,5\nc 1 20,20 40,20 40,40 20,40\nc 2 outside\n\nwhat\ns\n"
     )
     monkeypatch.setattr("sys.stdin", io.StringIO(answers))
-    result = act(
-        "local", "--video", folder, "--annotations", tmp_path / "seeds.json", CONVERT,
-        "--out", tmp_path / "out.json", "--step", "--json",
-    )  # fmt: skip
-    assert result.code == 0, result.log
+    result = local(as_coco(seeds()[1:]), CONVERT, "--step", "--json")
     assert "There is no object 9" in result.log
     assert "a polygon of 2 numbers" in result.log
     assert result.json["frames"] == [1, 2, 3]
     assert (tmp_path / "out.step.png").exists()
-    document, _ = read_document(tmp_path / "out.json", open_media(folder))
-    (made,) = document.annotations.tracks
-    corrected = next(k for k in made["shapes"] if k["frame"] == 2)
-    assert corrected["points"] == [20, 20, 40, 20, 40, 40, 20, 40]
-    boxes = [s["frame"] for s in document.annotations.shapes]
-    assert boxes == [0, 1]
-    assert document.annotations.shapes[1]["points"] == [60, 0, 100, 110]
-
-
-def test_a_cvat_export_goes_in_and_comes_out_with_its_tracks_edited(act, folder, tmp_path):
-    from cvat_action.formats import write_document
-    from cvat_action.formats.document import AttributeSpec, Document, LabelSpec
-    from cvat_action.job import Annotations
-
-    points = outline(truth(0)[1])
-    spec = AttributeSpec(0, "colour", False)
-    document = Document(
-        (LabelSpec(0, "car", (spec,)),),
-        Annotations(
-            (),
-            (
-                track(
-                    keyframe(0, points),
-                    keyframe(1, points, outside=True),
-                    label_id=0,
-                    id=0,
-                    attributes=[{"spec_id": 0, "value": "red"}],
-                ),
-            ),
-        ),
-        "cvat",
-    )
-    media = open_media(folder)
-    write_document(tmp_path / "in.xml", document, media)
-    result = act(
-        "local", "--video", folder, "--annotations", tmp_path / "in.xml", "--target-frame", 3,
-        "--out", tmp_path / "out.xml",
-    )  # fmt: skip
-    assert result.code == 0, result.log
-    (edited,) = read_document(tmp_path / "out.xml", media)[0].annotations.tracks
-    assert edited["attributes"] == [{"spec_id": 0, "value": "red"}]
-    assert [(k["frame"], k["outside"]) for k in edited["shapes"]] == [
-        (0, False), (1, False), (2, False), (3, False), (4, True),
-    ]  # fmt: skip
+    (made,) = written().tracks
+    assert by_frame(made)[2]["points"] == [20, 20, 40, 20, 40, 40, 20, 40]
+    boxes = [(s["frame"], s["points"]) for s in written().shapes]
+    assert boxes == [(0, [60, 80, 100, 110]), (1, [60, 0, 100, 110])]
 
 
 @pytest.mark.parametrize(
@@ -488,72 +355,7 @@ def test_a_cvat_export_goes_in_and_comes_out_with_its_tracks_edited(act, folder,
         (("--label", "dog"), "no label 'dog'"),
     ],
 )
-def test_wrong_arguments_without_a_server(act, folder, tmp_path, monkeypatch, arguments, said):
+def test_wrong_arguments_without_a_server(local, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "seeds.json").write_text(json.dumps(as_coco(seeds())))
-    result = act(
-        "local", "--video", folder, "--annotations", tmp_path / "seeds.json",
-        "--out", tmp_path / "out.json", *arguments,
-    )  # fmt: skip
-    assert result.code == 1
-    assert said in result.log
+    assert said in local(as_coco(seeds()), *arguments, code=1).log
     assert not (tmp_path / "out.json").exists()
-
-
-def on_the_next_frame(element):
-    return element.replace(' frame="0"', ' frame="1"').replace('outside="0"', 'outside="1"')
-
-
-def two_boxes():
-    """As CVAT exports a mask and two boxes: each a track of its own, in the order of drawing, with
-    an `outside` element on the next frame."""
-    *runs, left, top, right, bottom = encode_mask(truth(0)[1])
-    flags = 'frame="0" keyframe="1" outside="0" occluded="0" z_order="0"'
-    rle = ", ".join(str(int(run)) for run in runs)
-    size = f'left="{left}" top="{top}" width="{right - left + 1}" height="{bottom - top + 1}"'
-    elements = [
-        f'<mask {flags} rle="{rle}" {size}/>',
-        f'<box {flags} xtl="17" ytl="22" xbr="53" ybr="58"/>',
-        f'<box {flags} xtl="60" ytl="80" xbr="100" ybr="110"/>',
-    ]
-    tracks = (
-        f'<track id="{n}" label="thing" source="manual">{each}{on_the_next_frame(each)}</track>'
-        for n, each in enumerate(elements)
-    )
-    return f"<annotations><version>1.1</version>{''.join(tracks)}</annotations>"
-
-
-@pytest.mark.parametrize("changed", [False, True])
-@pytest.mark.parametrize("same", [False, True])
-def test_a_local_run_that_writes_over_its_own_annotations_goes_on(
-    act, folder, tmp_path, monkeypatch, same, changed
-):
-    annotations = tmp_path / "labels.xml"
-    annotations.write_text(two_boxes())
-    out = annotations if same else tmp_path / "out.xml"
-    encoded = ImageFolder.encoded
-
-    def without_the_disk(media, frame):
-        if frame == 4:
-            raise ActionError("frame_4.png cannot be read: Input/output error.")
-        return encoded(media, frame)
-
-    run = ("local", "--video", folder, "--annotations", annotations, "--out", out, "--json")
-    with monkeypatch.context() as patched:
-        patched.setattr(ImageFolder, "encoded", without_the_disk)
-        ended = act(*run, "--type", "rectangle")
-    assert ended.code == 4
-    assert annotations.read_text() == two_boxes(), "the run goes on from this file"
-    resume = ("local", "--resume", ended.json["resume"].split()[-1])
-    if changed:
-        annotations.write_text(two_boxes().replace("manual", "semi-auto"))
-        left = annotations.read_text()
-        refused = act(*resume)
-        assert (refused.code, annotations.read_text()) == (1, left)
-        assert f"{annotations} is not as it was when this run began" in refused.log
-        return
-    assert act(*resume).code == 0
-    for each in read_document(out, open_media(folder))[0].annotations.tracks:
-        tops = [k["points"][1] for k in each["shapes"]]
-        assert max(tops) - min(tops) < 15, "it stays the same object"
-    assert out.read_text().count('keyframe="1"') > 2 * FRAMES

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Annotation files and frames, without a tracker."""
 
+import itertools
 import json
 import re
 import zipfile
 from xml.etree import ElementTree
 
-import cv2
 import numpy as np
 import pytest
 from cvat_sdk.masks import decode_mask, encode_mask
@@ -31,10 +31,8 @@ VIDEO_XML = """<?xml version="1.0" encoding="utf-8"?>
       <labels>
         <label><name>car</name><color>#fff</color><type>any</type>
           <attributes>
-            <attribute><name>colour</name><mutable>False</mutable><input_type>text</input_type>
-              <default_value></default_value><values></values></attribute>
-            <attribute><name>moving</name><mutable>True</mutable><input_type>checkbox</input_type>
-              <default_value>false</default_value><values>false</values></attribute>
+            <attribute><name>colour</name><mutable>False</mutable><input_type>text</input_type><default_value></default_value><values></values></attribute>
+            <attribute><name>moving</name><mutable>True</mutable><input_type>checkbox</input_type><default_value>false</default_value><values>false</values></attribute>
           </attributes>
         </label>
         <label><name>bone</name><type>skeleton</type></label>
@@ -73,12 +71,21 @@ VIDEO_XML = """<?xml version="1.0" encoding="utf-8"?>
 
 
 @pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "pictures"
-    path.mkdir()
-    for n in range(FRAMES):
-        Image.new("RGB", (WIDTH, HEIGHT), (n, 0, 0)).save(path / f"pic_{n}.png")
-    return path
+def folder_of(tmp_path):
+    """A folder with pictures of these names."""
+
+    def folder_of(*names, folder="f"):
+        (tmp_path / folder).mkdir()
+        for n, name in enumerate(names):
+            Image.new("RGB", (WIDTH, HEIGHT), (n, 0, 0)).save(tmp_path / folder / name)
+        return tmp_path / folder
+
+    return folder_of
+
+
+@pytest.fixture
+def folder(folder_of):
+    return folder_of(*(f"pic_{n}.png" for n in range(FRAMES)), folder="pictures")
 
 
 @pytest.fixture
@@ -86,19 +93,18 @@ def media(folder):
     return open_media(folder)
 
 
-@pytest.fixture
-def video(tmp_path):
-    path = tmp_path / "clip.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (WIDTH, HEIGHT))
-    for n in range(50):
-        writer.write(np.full((HEIGHT, WIDTH, 3), n * 5, np.uint8))
-    writer.release()
-    return path
+def read(folder, content, media):
+    """The document of a text or of COCO's content, and the frames that belong to it."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    path = folder / ("a.xml" if text.startswith("<") else "a.json")
+    path.write_text(text)
+    return read_document(path, media)
 
 
-def read_xml(tmp_path, media, text=VIDEO_XML):
-    (tmp_path / "a.xml").write_text(text)
-    return read_document(tmp_path / "a.xml", media)[0]
+def through(path, document, media):
+    """Written and read back."""
+    write_document(path, document, media)
+    return read_document(path, media)[0]
 
 
 def bitmap():
@@ -112,12 +118,11 @@ def bitmap():
 def coco():
     mask = bitmap()
     compressed = rle_tools.encode(np.asfortranarray(mask.astype(np.uint8)))
-    counts = [len(list(run)) for run in _runs(mask)]
     marked = {"occluded": True, "colour": "red", "age": 3}
     tracked = {"track_id": 0, "keyframe": True}
     annotations = [
         {"segmentation": [[3.5, 2.0, 9.5, 2.0, 9.0, 7.0]], "attributes": marked},
-        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}, "iscrowd": 1},
+        {"segmentation": {"size": [HEIGHT, WIDTH], "counts": _runs(mask)}, "iscrowd": 1},
         {"segmentation": {"size": [HEIGHT, WIDTH], "counts": compressed["counts"].decode()}},
         {"segmentation": [], "bbox": [5.0, 6.0, 10.0, 8.0]},
         {"segmentation": [[1, 1, 5, 1, 5, 5, 1, 5], [20, 20, 25, 20, 25, 25]]},
@@ -140,20 +145,16 @@ def coco():
 
 
 def _runs(mask):
-    import itertools
-
     flat = mask.ravel(order="F").tolist()
-    runs = [list(g) for _, g in itertools.groupby(flat)]
-    return runs if not flat[0] else [[], *runs]
+    runs = [len(list(run)) for _, run in itertools.groupby(flat)]
+    return runs if not flat[0] else [0, *runs]
 
 
-def read_coco(tmp_path, media, content):
-    (tmp_path / "a.json").write_text(json.dumps(content))
-    return read_document(tmp_path / "a.json", media)[0]
+# --- CVAT for video ------------------------------------------------------------------------------
 
 
 def test_cvat_xml_is_read_as_cvat_holds_it(tmp_path, media):
-    document = read_xml(tmp_path, media)
+    document, _ = read(tmp_path, VIDEO_XML, media)
     polygon, box = document.annotations.tracks
     (mask,) = document.annotations.shapes
     assert [(k["frame"], k["outside"], k["occluded"], k["z_order"]) for k in polygon["shapes"]] == [
@@ -171,9 +172,8 @@ def test_cvat_xml_is_read_as_cvat_holds_it(tmp_path, media):
 
 
 def test_cvat_xml_comes_back_the_same(tmp_path, media):
-    document = read_xml(tmp_path, media)
-    write_document(tmp_path / "b.xml", document, media)
-    again = read_document(tmp_path / "b.xml", media)[0]
+    document, _ = read(tmp_path, VIDEO_XML, media)
+    again = through(tmp_path / "b.xml", document, media)
     assert again.annotations == document.annotations
     assert again.labels == document.labels
     root = ElementTree.parse(tmp_path / "b.xml").getroot()
@@ -195,41 +195,41 @@ def task_xml(start, stop, step):
 
 
 @pytest.mark.parametrize(
-    ("names", "first"),
+    ("names", "of_frame_4", "tracked"),
     [
-        (["frame_000002", "frame_000004", "frame_000008", "frame_000010", "frame_000012"], 0),
-        ([f"pic_{n}" for n in range(6)], 0),
-        ([f"pic_{n:02}" for n in range(14)], 2),
+        pytest.param(
+            *([f"frame_{n:06}.png" for n in (2, 4, 8, 10, 12)], 1, [4, 8, 10, 12]),
+            id="exported pictures, frame 6 deleted",
+        ),
+        pytest.param(
+            *([f"pic_{n}.png" for n in range(6)], 1, [4, 6, 8, 10, 12]), id="pictures of the task"
+        ),
+        pytest.param(
+            *([f"pic_{n:02}.png" for n in range(14)], 4, [4, 6, 8, 10, 12]),
+            id="pictures of the source",
+        ),
     ],
-    ids=["exported pictures, frame 6 deleted", "pictures of the task", "pictures of the source"],
 )
-def test_frames_of_a_task_with_start_frame_and_step(tmp_path, names, first):
+def test_frames_of_a_task_with_start_frame_and_step(
+    tmp_path, folder_of, names, of_frame_4, tracked
+):
     """Frame numbers in the file are the source's; what CVAT's task leaves out is not tracked."""
-    folder = tmp_path / "f"
-    folder.mkdir()
-    for n, name in enumerate(names):
-        Image.new("RGB", (WIDTH, HEIGHT), (n, 0, 0)).save(folder / f"{name}.png")
-    (tmp_path / "a.xml").write_text(task_xml(2, 12, 2))
-    document, media = read_document(tmp_path / "a.xml", open_media(folder))
-    (mask,) = document.annotations.shapes
-    assert mask["frame"] == 4
-    second = first + 2 if first else 1
-    assert media.encoded(4) == (folder / f"{names[second]}.png").read_bytes()
+    folder = folder_of(*names)
+    document, media = read(tmp_path, task_xml(2, 12, 2), open_media(folder))
+    assert document.annotations.shapes[0]["frame"] == 4
+    assert media.encoded(4) == (folder / names[of_frame_4]).read_bytes()
     job = local_job(document, media)
-    tracked = [f for f in (4, 6, 8, 10, 12) if f not in (6,) or "frame" not in names[0]]
     assert job.frames_between(2, 12) == tracked
     assert job.next_frame(2) == 4
     write_document(tmp_path / "b.xml", document, media)
-    assert read_document(tmp_path / "b.xml", open_media(folder))[0].annotations == (
-        document.annotations
-    )
+    again, _ = read_document(tmp_path / "b.xml", open_media(folder))
+    assert again.annotations == document.annotations
     root = ElementTree.parse(tmp_path / "b.xml")
     assert {int(e.get("frame")) for e in root.findall("track/*")} == {2, 4, 6, 8}
 
 
-def test_a_source_video_is_tracked_on_the_frames_of_its_task(tmp_path, video):
-    (tmp_path / "a.xml").write_text(task_xml(2, 40, 2))
-    document, media = read_document(tmp_path / "a.xml", open_media(video))
+def test_a_source_video_is_tracked_on_the_frames_of_its_task(tmp_path, grey_clip):
+    document, media = read(tmp_path, task_xml(2, 40, 2), open_media(grey_clip))
     assert local_job(document, media).frames_between(4, 40) == list(range(6, 41, 2))
     assert abs(int(media.picture(8).mean()) - 8 * 5) <= 3
 
@@ -245,39 +245,34 @@ def test_a_source_video_is_tracked_on_the_frames_of_its_task(tmp_path, video):
     ],
     ids=["too few", "other numbers", "no step", "a huge end", "a number of 5000 digits"],
 )
-def test_pictures_that_are_not_those_of_the_task_are_refused(tmp_path, text, said):
-    folder = tmp_path / "f"
-    folder.mkdir()
+def test_pictures_that_are_not_those_of_the_task_are_refused(tmp_path, folder_of, text, said):
     names = [f"pic_{n}" for n in range(5)] if "step" in text else ["frame_000000", "frame_000001"]
-    for name in names:
-        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{name}.png")
     with pytest.raises(ActionError, match=said):
-        read_xml(tmp_path, open_media(folder), text)
+        read(tmp_path, text, open_media(folder_of(*(f"{name}.png" for name in names))))
 
 
 def test_cvats_import_would_find_one_mask_per_track(tmp_path, media):
     """Of a track of masks CVAT's import keeps the first only; see formats/cvat_video.py."""
-    document = read_xml(tmp_path, media)
+    document, _ = read(tmp_path, VIDEO_XML, media)
     (mask,) = document.annotations.shapes
-    last = {**mask, "frame": FRAMES - 1}
-    new = [{**mask, "frame": 2, "id": 50}, {**last, "id": 51}]
-    document = edited(document, Edit(shapes=new))
-    write_document(tmp_path / "b.xml", document, media)
-    tracks = [
-        t for t in ElementTree.parse(tmp_path / "b.xml").iter("track") if t.find("mask") is not None
-    ]
-    assert [[(m.get("frame"), m.get("outside")) for m in t] for t in tracks] == [
+    new = [{**mask, "frame": 2, "id": 50}, {**mask, "frame": FRAMES - 1, "id": 51}]
+    write_document(tmp_path / "b.xml", edited(document, Edit(shapes=new)), media)
+    tracks = ElementTree.parse(tmp_path / "b.xml").iter("track")
+    masks = [t for t in tracks if t.find("mask") is not None]
+    assert [[(m.get("frame"), m.get("outside")) for m in t] for t in masks] == [
         [("1", "0"), ("2", "1")], [("2", "0"), ("3", "1")], [("5", "0")],
     ]  # fmt: skip
 
 
+# --- COCO ----------------------------------------------------------------------------------------
+
+
 def test_coco_is_read_by_what_an_annotation_holds(tmp_path, media):
-    document = read_coco(tmp_path, media, coco())
+    document, _ = read(tmp_path, coco(), media)
     polygon, counted, compressed, box, parts = document.annotations.shapes
     assert (polygon["type"], polygon["frame"], polygon["occluded"]) == ("polygon", 1, True)
     assert {a["value"] for a in polygon["attributes"]} == {"red", "3"}
-    expected = encode_mask(bitmap())
-    assert counted["points"] == compressed["points"] == expected
+    assert counted["points"] == compressed["points"] == encode_mask(bitmap())
     assert box["points"] == [5.0, 6.0, 15.0, 14.0]
     assert parts["type"] == "mask"
     (track,) = document.annotations.tracks
@@ -289,9 +284,8 @@ def test_coco_is_read_by_what_an_annotation_holds(tmp_path, media):
 # pycocotools 2.0.11 uses what numpy 2 deprecates
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_coco_comes_back_the_same_and_pycocotools_reads_it(tmp_path, media):
-    document = read_coco(tmp_path, media, coco())
-    write_document(tmp_path / "b.json", document, media)
-    again = read_document(tmp_path / "b.json", media)[0]
+    document, _ = read(tmp_path, coco(), media)
+    again = through(tmp_path / "b.json", document, media)
     for kind in ("shapes", "tracks"):
         left, right = (
             sorted(({**o, "id": 0} for o in getattr(d.annotations, kind)), key=json.dumps)
@@ -322,8 +316,7 @@ UNUSUAL = """{ "type":"instances","info":{"year" : 2024.10},
 
 
 def test_what_was_not_tracked_comes_back_byte_for_byte(tmp_path, media):
-    (tmp_path / "a.json").write_text(UNUSUAL)
-    document, _ = read_document(tmp_path / "a.json", media)
+    document, _ = read(tmp_path, UNUSUAL, media)
     box, mask, second_on_its_frame = document.annotations.shapes
     assert second_on_its_frame["points"] == [3, 2, 7, 7]
     (moved,) = document.annotations.tracks
@@ -331,11 +324,10 @@ def test_what_was_not_tracked_comes_back_byte_for_byte(tmp_path, media):
     new = [{**box, "frame": 2, "id": 50, "rotation": 0.0}, {**mask, "frame": 2, "id": 51}]
     changed = edited(document, Edit(new, updated={moved["id"]: {**moved, "shapes": keyframes}}))
     write_document(tmp_path / "b.json", changed, media)
-    text = (tmp_path / "b.json").read_text()
-    before, after = members(UNUSUAL), members(text)
-    assert {k: v for k, v in after.items() if k not in ("annotations", "images")} == {
-        k: v for k, v in before.items() if k not in ("annotations", "images")
-    }
+    before, after = members(UNUSUAL), members((tmp_path / "b.json").read_text())
+    assert after.keys() == before.keys()
+    same = after.keys() - {"annotations", "images"}
+    assert {k: after[k] for k in same} == {k: before[k] for k in same}
     assert elements(after["images"]) == elements(before["images"])
     old, written = (elements(each["annotations"]) for each in (before, after))
     assert written[:4] == old[:4]
@@ -350,26 +342,105 @@ def test_what_was_not_tracked_comes_back_byte_for_byte(tmp_path, media):
 
 
 def test_from_one_format_to_the_other(tmp_path, media):
-    document = read_coco(tmp_path, media, coco())
-    write_document(tmp_path / "b.xml", document, media)
-    through = read_document(tmp_path / "b.xml", media)[0]
-    assert [t["shapes"][0]["points"] for t in through.annotations.tracks][0] == [2, 2, 6, 2, 6, 6]
-    assert through.labels[0].name == "car"
-    masks = [s["points"] for s in through.annotations.shapes]
+    document, _ = read(tmp_path, coco(), media)
+    there = through(tmp_path / "b.xml", document, media)
+    assert there.annotations.tracks[0]["shapes"][0]["points"] == [2, 2, 6, 2, 6, 6]
+    assert there.labels[0].name == "car"
+    masks = [s["points"] for s in there.annotations.shapes]
     assert masks[0] == encode_mask(bitmap())
-    write_document(tmp_path / "c.json", through, media)
-    back = read_document(tmp_path / "c.json", media)[0]
+    back = through(tmp_path / "c.json", there, media)
     assert [s["points"] for s in back.annotations.shapes if s["type"] == "mask"] == masks
 
 
-def test_the_zip_of_an_export_is_read(tmp_path, media):
+def test_slivers_beside_the_rest_are_left_out(tmp_path, media):
+    content = coco()
+    ring = [2, 2, 20, 2, 20, 20]
+    kinds = {
+        "mask": [ring, [30, 1, 35, 1, 35, 9], [1, 2, 3, 4]],
+        "polygon": [[1, 2, 3, 4], ring],
+        "rectangle": [[]],
+    }
+    one = {"image_id": 11, "category_id": 9, "bbox": [2, 2, 18, 18]}
+    content["annotations"] = [
+        {**one, "id": i, "segmentation": parts} for i, parts in enumerate(kinds.values())
+    ]
+    shapes = read(tmp_path, content, media)[0].annotations.shapes
+    assert [s["type"] for s in shapes] == list(kinds)
+    assert shapes[1]["points"] == ring
+
+
+def test_keypoints_without_a_number_are_written_again(tmp_path, media):
+    content = coco()
+    (keypoints,) = (a for a in content["annotations"] if a.get("keypoints"))
+    del keypoints["id"]
+    through(tmp_path / "b.json", read(tmp_path, content, media)[0], media)
+    written = json.loads((tmp_path / "b.json").read_text())["annotations"]
+    assert [a["keypoints"] for a in written if "keypoints" in a] == [keypoints["keypoints"]]
+
+
+def small(*file_names):
+    """COCO with these images and a box on each."""
+    one = {"category_id": 1, "bbox": [1, 1, 5, 5]}
+    return {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(file_names)],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [{**one, "id": i, "image_id": i} for i in range(len(file_names))],
+    }
+
+
+def test_an_image_is_found_by_its_whole_name_first(tmp_path, folder_of):
+    folder = folder_of("1.jpg", "1.png", "2.jpg")
+    shapes = read(tmp_path, small("x/1.png", "1.jpg", "2.png"), open_media(folder))[
+        0
+    ].annotations.shapes
+    assert [s["frame"] for s in shapes] == [1, 0, 2]
+
+
+def test_an_unknown_image_name_is_not_read_as_a_frame_number(tmp_path, folder_of):
+    """A name that is not there is an error, not the number of a frame."""
+    folder = folder_of(*(f"frame_{n:06d}.png" for n in (0, 2, 4)), folder="export")
+    with pytest.raises(ActionError, match="is not a frame of export"):
+        read(tmp_path, small("frame_000001.png"), open_media(folder))
+
+
+def test_two_images_of_equal_name_are_refused(tmp_path, media):
+    """Else the annotation of one would be written back to the other (two folders)."""
+    with pytest.raises(ActionError, match="are both frame"):
+        read(tmp_path, small("sub/pic_1.png", "other/sub/pic_1.png"), media)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shapes", "tracks"),
+    [
+        ("annotations/instances_default.json", json.dumps(coco()), 5, 1),
+        ("annotations.xml", VIDEO_XML, 1, 2),
+    ],
+)
+def test_the_zip_of_an_export_is_read(tmp_path, media, name, text, shapes, tracks):
     with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
-        archive.writestr("annotations/instances_default.json", json.dumps(coco()))
+        archive.writestr(name, text)
         archive.writestr("images/pic_1.png", b"")
-    assert len(read_document(tmp_path / "export.zip", media)[0].annotations.shapes) == 5
-    with zipfile.ZipFile(tmp_path / "video.zip", "w") as archive:
+    found = read_document(tmp_path / "export.zip", media)[0].annotations
+    assert (len(found.shapes), len(found.tracks)) == (shapes, tracks)
+
+
+def test_an_encrypted_or_damaged_zip_is_named(tmp_path, media):
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("annotations.xml", VIDEO_XML)
-    assert len(read_document(tmp_path / "video.zip", media)[0].annotations.tracks) == 2
+    whole = path.read_bytes()
+    local, central = whole.index(b"PK\x03\x04"), whole.index(b"PK\x01\x02")
+    encrypted, damaged = bytearray(whole), bytearray(whole)
+    encrypted[local + 6] |= 1
+    encrypted[central + 8] |= 1
+    damaged[60:90] = b"x" * 30
+    for data in (encrypted, damaged):
+        path.write_bytes(data)
+        with pytest.raises(ActionError, match="cannot be read"):
+            read_document(path, media)
 
 
 def with_segmentation(segmentation):
@@ -421,136 +492,10 @@ def test_a_wrong_file_is_named(tmp_path, media, name, text, said):
         read_document(tmp_path / name, media)
 
 
-def test_slivers_beside_the_rest_are_left_out(tmp_path, media):
-    content = coco()
-    ring = [2, 2, 20, 2, 20, 20]
-    kinds = {
-        "mask": [ring, [30, 1, 35, 1, 35, 9], [1, 2, 3, 4]],
-        "polygon": [[1, 2, 3, 4], ring],
-        "rectangle": [[]],
-    }
-    one = {"image_id": content["images"][0]["id"], "category_id": content["categories"][0]["id"]}
-    content["annotations"] = [
-        {**one, "id": i, "segmentation": parts, "bbox": [2, 2, 18, 18]}
-        for i, parts in enumerate(kinds.values())
-    ]
-    shapes = read_coco(tmp_path, media, content).annotations.shapes
-    assert [s["type"] for s in shapes] == list(kinds)
-    assert shapes[1]["points"] == ring
-
-
-def test_an_encrypted_or_damaged_zip_is_named(tmp_path, media):
-    path = tmp_path / "export.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("annotations.xml", VIDEO_XML)
-    whole = path.read_bytes()
-    local, central = whole.index(b"PK\x03\x04"), whole.index(b"PK\x01\x02")
-    encrypted, damaged = bytearray(whole), bytearray(whole)
-    encrypted[local + 6] |= 1
-    encrypted[central + 8] |= 1
-    damaged[60:90] = b"x" * 30
-    for data in (encrypted, damaged):
-        path.write_bytes(data)
-        with pytest.raises(ActionError, match="cannot be read"):
-            read_document(path, media)
-
-
-def test_an_image_is_found_by_its_whole_name_first(tmp_path):
-    folder = tmp_path / "mixed"
-    folder.mkdir()
-    for name in ("1.jpg", "1.png", "2.jpg"):
-        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / name)
-    media = open_media(folder)
-    content = {
-        "images": [
-            {"id": i, "file_name": name} for i, name in enumerate(("x/1.png", "1.jpg", "2.png"))
-        ],
-        "categories": [{"id": 1, "name": "car"}],
-        "annotations": [
-            {"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 5, 5]} for i in range(3)
-        ],
-    }
-    shapes = read_coco(tmp_path, media, content).annotations.shapes
-    assert [s["frame"] for s in shapes] == [1, 0, 2]
-
-
 def test_a_result_that_cannot_be_written_leaves_the_file_that_was_there(tmp_path, media):
-    document = read_coco(tmp_path, media, coco())
+    document, _ = read(tmp_path, coco(), media)
     (tmp_path / "b.json.part").mkdir()  # stands in the way
     (tmp_path / "b.json").write_text("kept")
     with pytest.raises(ActionError, match="b.json cannot be written"):
         write_document(tmp_path / "b.json", document, media)
     assert (tmp_path / "b.json").read_text() == "kept"
-
-
-def test_keypoints_without_a_number_are_written_again(tmp_path, media):
-    content = coco()
-    keypoints = next(a for a in content["annotations"] if a.get("keypoints"))
-    del keypoints["id"]
-    document = read_coco(tmp_path, media, content)
-    write_document(tmp_path / "b.json", document, media)
-    written = json.loads((tmp_path / "b.json").read_text())["annotations"]
-    assert [a["keypoints"] for a in written if "keypoints" in a] == [keypoints["keypoints"]]
-
-
-def test_an_image_that_disappears_is_named(folder):
-    media = open_media(folder)
-    (folder / "pic_3.png").unlink()
-    with pytest.raises(ActionError, match=r"pic_3.png cannot be read"):
-        media.encoded(3)
-
-
-def test_a_video_is_read_forwards_and_backwards(video):
-    media = open_media(video)
-    assert len(media.frame_names) == 50
-    assert media.sizes == ((WIDTH, HEIGHT),)
-    assert media.fps == 12
-    for frame in (0, 1, 7, 49, 48, 12, 11, 49, 0):
-        assert abs(int(media.picture(frame).mean()) - frame * 5) <= 3
-    encoded = cv2.imdecode(np.frombuffer(media.encoded(9), np.uint8), cv2.IMREAD_COLOR)
-    assert np.array_equal(encoded, media.picture(9))
-
-
-def test_images_keep_their_bytes_and_turned_ones_their_size(tmp_path):
-    folder = tmp_path / "f"
-    folder.mkdir()
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (20, 10)).save(folder / "a.jpg", exif=exif)
-    media = open_media(folder)
-    assert media.sizes == ((10, 20),)
-    assert media.picture(0).shape == (20, 10, 3)
-    assert media.encoded(0) == (folder / "a.jpg").read_bytes()
-
-
-def test_what_is_no_video_is_said(tmp_path):
-    (tmp_path / "a.mp4").write_bytes(b"not a video")
-    (tmp_path / "empty").mkdir()
-    for name, said in (("a.mp4", "not a video"), ("b.mp4", "no video"), ("empty", "no images")):
-        with pytest.raises(ActionError, match=said):
-            open_media(tmp_path / name)
-
-
-def test_two_images_of_equal_name_are_refused(tmp_path, media):
-    """Else the annotation of one would be written back to the other (two folders)."""
-    content = coco()
-    first = content["images"][0]
-    other = {**first, "id": 99, "file_name": f"other/{first['file_name']}"}
-    content["images"].append(other)
-    with pytest.raises(ActionError, match="are both frame"):
-        read_coco(tmp_path, media, content)
-
-
-def test_an_unknown_image_name_is_not_read_as_a_frame_number(tmp_path):
-    """A name that is not there is an error, not the number of a frame."""
-    folder = tmp_path / "export"
-    folder.mkdir()
-    for n in (0, 2, 4):
-        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"frame_{n:06d}.png")
-    content = {
-        "images": [{"id": 1, "file_name": "frame_000001.png"}],
-        "categories": [{"id": 1, "name": "car"}],
-        "annotations": [],
-    }
-    with pytest.raises(ActionError, match="is not a frame of export"):
-        read_coco(tmp_path, open_media(folder), content)

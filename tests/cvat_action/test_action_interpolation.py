@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: MIT
 """CVAT's positions between keyframes, against recorded answers of CVAT 2.73's server and page."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
+from conftest import recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +16,7 @@ from cvat_action.interpolation import (
     rotation_between,
 )
 
-CASES = Path(__file__).parents[1] / "action_cases" / "interpolation.json"
-RECORDED: list[dict[str, Any]] = json.loads(CASES.read_text())
+RECORDED = recorded("interpolation")
 
 coordinates = st.integers(-400, 2000).map(lambda quarter: quarter / 4)
 polygons = st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=30).map(
@@ -53,18 +49,6 @@ def test_matching_in_chunks_changes_nothing(monkeypatch):
     assert polygon_between(case["left"], case["right"], case["share"]) == case["points"]
 
 
-def test_a_moved_polygon_moves_evenly():
-    square = [0.0, 0.0, 8.0, 0.0, 8.0, 8.0, 0.0, 8.0]
-    moved = [value + 4 for value in square]
-    assert polygon_between(square, moved, 0.25) == [value + 1 for value in square]
-
-
-def test_a_start_elsewhere_on_the_outline_turns_the_polygon_through_itself():
-    square = [0.0, 0.0, 8.0, 0.0, 8.0, 8.0, 0.0, 8.0]
-    other_start = [*square[4:], *square[:4]]
-    assert np.ptp(polygon_between(square, other_start, 0.5)) == 0
-
-
 def test_a_polygon_without_length_is_no_error():
     point = [3.0, 4.0] * 3
     square = [0.0, 0.0, 8.0, 0.0, 8.0, 8.0, 0.0, 8.0]
@@ -80,7 +64,7 @@ def test_rotation_takes_the_shorter_way(left, right, middle):
 
 
 @given(polygons, polygons, shares)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_polygon_between_two_lies_in_the_box_of_both(left, right, share):
     between = np.array(polygon_between(left, right, share)).reshape(-1, 2)
     both = np.array([*left, *right]).reshape(-1, 2)
@@ -90,20 +74,9 @@ def test_a_polygon_between_two_lies_in_the_box_of_both(left, right, share):
 
 
 @given(polygons, shares)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_between_two_equal_polygons_nothing_moves(points, share):
     ring = points_to_ring(points)
     ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]  # no point twice in a row
     if len(ring) >= 3:
         assert (PolygonPair(ring, ring).at(share) == ring).all()
-
-
-@given(polygons, polygons, shares, st.integers(-100, 100), st.integers(-100, 100))
-@settings(deadline=None, max_examples=100)
-def test_moving_both_keyframes_moves_what_is_between(left, right, share, dx, dy):
-    way = np.array([dx, dy], dtype=float)
-    here = PolygonPair(points_to_ring(left), points_to_ring(right)).at(share)
-    there = PolygonPair(points_to_ring(left) + way, points_to_ring(right) + way).at(share)
-    # Rounding can decide otherwise whether a point is near enough to another to go.
-    if here.shape == there.shape:
-        assert np.allclose(here + way, there)

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Sparse keyframes: every frame inside the limit by CVAT's rule, and as few as that allows."""
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import recorded
 
 from cvat_action.interpolation import points_to_ring, polygon_between, rectangle_between
 from cvat_action.keyframes import Result, fewest_keyframes, limit_for, sparse_keyframes
@@ -87,7 +86,7 @@ def test_every_frame_is_inside_the_limit(kind, move):
         assert len(keyframes) == 2
 
 
-CASES = json.loads((Path(__file__).parents[1] / "action_cases" / "keyframes.json").read_text())
+CASES = recorded("keyframes")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])
@@ -120,28 +119,6 @@ def test_a_persons_keyframe_stays_and_its_start_and_direction_are_taken_over():
         first = np.array(keyframes[frame][:2]) - MOVES["translation"](frame)[-1]
         assert np.abs(first).max() < 3
     assert outside_of_the_limit("polygon", results, keyframes) == []
-
-
-def test_what_must_be_a_keyframe_is_one():
-    results = tracked("polygon", MOVES["translation"], range(FRAMES))
-    for n in range(7, 12):
-        results[n] = Result(results[n].points, occluded=True)
-    for n in range(30, FRAMES):
-        results[n] = Result(results[n].points, z_order=2)
-    keyframes = sparse("polygon", results, forced={25})
-    assert sorted(keyframes) == [0, 7, 12, 25, 30, 40]
-    assert is_signed(
-        {"type": "polygon", "points": list(keyframes[7]), "frame": 7, "occluded": True}
-    )
-
-
-def test_deleted_frames_count_in_time_and_are_no_keyframes():
-    results = tracked("polygon", MOVES["growth"], range(FRAMES))
-    for deleted in (5, 6, 7, 20, 39):
-        del results[deleted]
-    keyframes = sparse("polygon", results)
-    assert outside_of_the_limit("polygon", results, keyframes) == []
-    assert len(keyframes) <= 10
 
 
 def test_one_frame_two_frames_and_what_covers_no_pixel():

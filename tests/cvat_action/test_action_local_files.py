@@ -9,18 +9,17 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from conftest import POLYGON
+from conftest import CONVERT, unreadable_from
 from PIL import Image
 from scripted_function import HEIGHT, WIDTH, moved
+from wire import POLYGON
 
 from cvat_action import local
-from cvat_action.errors import ActionError
 from cvat_action.formats import read_document
-from cvat_action.media import ImageFolder, open_media
+from cvat_action.media import open_media
 from cvat_action.tracking import Answer
 
 FRAMES = 8
-CONVERT = "--convert-polygon-shapes-to-tracks"
 
 
 class MovingTracker:
@@ -58,152 +57,58 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def run(act, pictures):
-    """Tracks from one file to another."""
-    return lambda source, out, *more: act(
-        "local", "--video", pictures, "--annotations", source, "--out", out, *more
-    )
+def run(act, pictures, tmp_path):
+    """Tracks from one file to another; both are named without their folder."""
+
+    def run(source, out, *more, code=0):
+        files = ("--annotations", tmp_path / source, "--out", tmp_path / out)
+        return act("local", "--video", pictures, *files, *more, code=code)
+
+    return run
+
+
+def annotation(frame, bbox, segmentation=(), **more):
+    common = {"image_id": frame + 1, "category_id": 1, "segmentation": [*segmentation]}
+    return {**common, "bbox": bbox, **more}
 
 
 def box(frame, left, **more):
-    return {
-        "image_id": frame + 1,
-        "category_id": 1,
-        "segmentation": [],
-        "bbox": [left, 30, 8, 8],
-        **more,
-    }
+    return annotation(frame, [left, 30, 8, 8], **more)
 
 
 def polygon(frame, points=POLYGON, **more):
-    return {
-        "image_id": frame + 1,
-        "category_id": 1,
-        "bbox": [4, 2, 6, 4],
-        "segmentation": [points],
-        **more,
-    }
+    return annotation(frame, [4, 2, 6, 4], [points], **more)
 
 
-def coco(path, *annotations):
-    images = [
-        {"id": n + 1, "file_name": f"frame_{n:06d}.png", "width": WIDTH, "height": HEIGHT}
-        for n in range(FRAMES)
-    ]
-    content = {
-        "images": images,
-        "categories": [{"id": 1, "name": "car"}],
-        "annotations": [{"id": n, **a} for n, a in enumerate(annotations, 1)],
-    }
-    path.write_text(json.dumps(content))
-    return path
+@pytest.fixture
+def coco(tmp_path):
+    """Writes a.json with these annotations."""
+
+    def coco(*annotations, name="a.json"):
+        images = [
+            {"id": n + 1, "file_name": f"frame_{n:06d}.png", "width": WIDTH, "height": HEIGHT}
+            for n in range(FRAMES)
+        ]
+        content = {
+            "images": images,
+            "categories": [{"id": 1, "name": "car"}],
+            "annotations": [{"id": n, **a} for n, a in enumerate(annotations, 1)],
+        }
+        (tmp_path / name).write_text(json.dumps(content))
+
+    return coco
+
+
+@pytest.fixture
+def lefts(tmp_path):
+    """(frame, left edge) of all boxes in a file, in order."""
+    return lambda name: sorted(
+        (a["image_id"] - 1, a["bbox"][0]) for a in annotations_of(tmp_path / name)
+    )
 
 
 def annotations_of(path):
     return json.loads(path.read_text())["annotations"]
-
-
-def lefts(path):
-    """(frame, left edge) of all boxes, in order."""
-    return sorted((a["image_id"] - 1, a["bbox"][0]) for a in annotations_of(path))
-
-
-# --- CVAT's own export ---------------------------------------------------------------------------
-
-AS_CVAT_EXPORTS = """<annotations><version>1.1</version><meta><task><id>1</id><size>8</size>
-<start_frame>0</start_frame><stop_frame>7</stop_frame><frame_filter></frame_filter>
-<labels><label><name>car</name><attributes></attributes></label></labels></task></meta>
-<track id="0" label="car" source="manual">
-<polygon frame="0" keyframe="1" outside="0" occluded="0" points="4.13,2.00;10.00,2.00;10.00,6.00"
- z_order="0"></polygon>
-<polygon frame="1" keyframe="1" outside="1" occluded="0" points="4.13,2.00;10.00,2.00;10.00,6.00"
- z_order="0"></polygon>
-</track>
-<track id="1" label="car" source="manual">
-<box frame="0" keyframe="1" outside="0" occluded="0" xtl="4.13" ytl="30.0" xbr="12.0" ybr="38.0"
- z_order="0"></box>
-<box frame="1" keyframe="1" outside="1" occluded="0" xtl="4.13" ytl="30.0" xbr="12.0" ybr="38.0"
- z_order="0"></box>
-</track></annotations>"""
-
-
-def keyframes_of(path, pictures):
-    document, _ = read_document(path, open_media(pictures))
-    return [[(k["frame"], k["outside"]) for k in t["shapes"]] for t in document.annotations.tracks]
-
-
-def test_shapes_of_cvats_export_are_tracked(run, tmp_path, pictures):
-    """Their export ends on the next frame, which no person drew."""
-    (tmp_path / "a.xml").write_text(AS_CVAT_EXPORTS)
-    assert run(tmp_path / "a.xml", tmp_path / "b.xml", "--target-frame", 5).code == 0
-    whole = [*((frame, False) for frame in range(6)), (6, True)]
-    assert keyframes_of(tmp_path / "b.xml", pictures) == [whole, whole]
-
-
-def test_a_shape_of_cvats_export_that_is_not_tracked_keeps_its_end(run, tmp_path):
-    (tmp_path / "a.xml").write_text(AS_CVAT_EXPORTS)
-    assert run(tmp_path / "a.xml", tmp_path / "b.xml", "--type", "polygon").code == 0
-    untouched = ElementTree.parse(tmp_path / "b.xml").findall("track")[1]
-    assert [(e.get("frame"), e.get("outside"), e.get("xtl")) for e in untouched] == [
-        ("0", "0", "4.13"), ("1", "1", "4.13"),
-    ]  # fmt: skip
-
-
-def test_an_object_that_a_person_hid_later_sleeps_there(run, tmp_path, pictures):
-    hidden = AS_CVAT_EXPORTS.replace(' frame="1"', ' frame="3"')
-    (tmp_path / "a.xml").write_text(hidden)
-    assert run(tmp_path / "a.xml", tmp_path / "b.xml").code == 0
-    kept = [(0, False), (1, False), (2, False), (3, True)]
-    assert keyframes_of(tmp_path / "b.xml", pictures) == [kept, kept]
-
-
-def test_results_that_are_tracks_of_one_frame_each_are_not_doubled(run, tmp_path, pictures):
-    source = coco(tmp_path / "a.json", box(0, 4))
-    assert run(source, tmp_path / "b.xml", "--target-frame", 5).code == 0
-    again = run(tmp_path / "b.xml", tmp_path / "c.xml", "--frame", 0)
-    assert "results of an earlier run as tracks of one frame each" in again.log
-    assert keyframes_of(tmp_path / "c.xml", pictures) == keyframes_of(tmp_path / "b.xml", pictures)
-    assert run(tmp_path / "b.xml", tmp_path / "d.xml", "--frame", 5).code == 0
-    assert keyframes_of(tmp_path / "d.xml", pictures)[5] == [(5, False), (6, False), (7, False)]
-
-
-# --- tracks in COCO ------------------------------------------------------------------------------
-
-
-def test_a_track_in_coco_goes_on(run, tmp_path):
-    tracked = {"attributes": {"track_id": 0, "keyframe": True}}
-    source = coco(tmp_path / "a.json", *(box(n, 4 + n, **tracked) for n in range(4)))
-    assert run(source, tmp_path / "b.json", "--frame", 3).code == 0
-    assert [frame for frame, _ in lefts(tmp_path / "b.json")] == list(range(FRAMES))
-
-
-@pytest.mark.parametrize("drawn", [box(0, 4.0), polygon(0)], ids=["box", "polygon"])
-def test_a_track_of_an_earlier_run_in_coco_goes_on_and_is_not_a_persons(run, tmp_path, drawn):
-    drawn = {**drawn, "attributes": {"track_id": 0}}
-    source = coco(tmp_path / "a.json", drawn)
-    assert run(source, tmp_path / "b.json", "--target-frame", 3).code == 0
-    assert run(tmp_path / "b.json", tmp_path / "c.json", "--frame", 1).code == 0
-    assert [frame for frame, _ in lefts(tmp_path / "c.json")] == list(range(FRAMES))
-    told = run(tmp_path / "c.json", tmp_path / "d.json", "--frame", 1, "--dry-run").out
-    assert "corrected on" not in told
-
-
-def test_a_polygon_that_became_a_track_in_coco_goes_on(run, tmp_path):
-    source = coco(tmp_path / "a.json", polygon(0))
-    assert run(source, tmp_path / "b.json", "--target-frame", 3, CONVERT).code == 0
-    assert run(tmp_path / "b.json", tmp_path / "c.json", "--frame", 3).code == 0
-    assert [frame for frame, _ in lefts(tmp_path / "c.json")] == list(range(FRAMES))
-
-
-# --- shapes in COCO ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tracked(run, tmp_path):
-    """A box that a first run tracked over all frames."""
-    source = coco(tmp_path / "a.json", box(0, 4))
-    assert run(source, tmp_path / "b.json").code == 0
-    return tmp_path / "b.json"
 
 
 def change(path, frame, **keys):
@@ -215,46 +120,164 @@ def change(path, frame, **keys):
     path.write_text(json.dumps(content))
 
 
-def test_a_box_that_is_corrected_in_the_file_is_not_doubled(run, tmp_path, tracked):
-    change(tracked, 3, bbox=[30, 30, 8, 8])
-    out = tmp_path / "c.json"
-    stopped = run(tracked, out, "--frame", 3)
-    assert stopped.code == 1
+MOVED = {"bbox": [30, 30, 8, 8]}
+FROM_4 = [(n, 4 + n) for n in range(FRAMES)]
+
+
+# --- CVAT's own export ---------------------------------------------------------------------------
+
+ATTRIBUTE = '<attribute name="colour">red</attribute>'
+FLAGS = 'keyframe="1" occluded="0" z_order="0"'
+POLYGON_AND_BOX = {
+    "polygon": f'{FLAGS} points="4.13,2.00;10.00,2.00;10.00,6.00"',
+    "box": f'{FLAGS} xtl="4.13" ytl="30.0" xbr="12.0" ybr="38.0"',
+}
+MASK_AND_BOX = {
+    "mask": f'{FLAGS} rle="0, 8" left="30" top="9" width="4" height="2"',
+    "box": POLYGON_AND_BOX["box"],
+}
+
+
+def as_cvat_exports(shapes=POLYGON_AND_BOX, ends=1):
+    """Each shape a track of its own, with an `outside` element on another frame."""
+    tracks = "".join(
+        f'<track id="{n}" label="car" source="manual">'
+        f'<{kind} frame="0" outside="0" {more}>{ATTRIBUTE}</{kind}>'
+        f'<{kind} frame="{ends}" outside="1" {more}>{ATTRIBUTE}</{kind}></track>'
+        for n, (kind, more) in enumerate(shapes.items())
+    )
+    return f"""<annotations><version>1.1</version><meta><task><id>1</id><size>8</size>
+<start_frame>0</start_frame><stop_frame>7</stop_frame><frame_filter></frame_filter><labels><label>
+<name>car</name><attributes><attribute><name>colour</name><mutable>False</mutable>
+<input_type>text</input_type></attribute></attributes></label></labels></task></meta>
+{tracks}</annotations>"""
+
+
+@pytest.fixture
+def tracks_of(tmp_path, pictures):
+    return lambda name: read_document(tmp_path / name, open_media(pictures))[0].annotations.tracks
+
+
+def keyframes_of(tracks):
+    return [[(k["frame"], k["outside"]) for k in t["shapes"]] for t in tracks]
+
+
+def test_shapes_of_cvats_export_are_tracked_and_keep_their_attributes(run, tmp_path, tracks_of):
+    """Their export ends on the next frame, which no person drew."""
+    (tmp_path / "a.xml").write_text(as_cvat_exports())
+    run("a.xml", "b.xml", "--target-frame", 5)
+    whole = [*((frame, False) for frame in range(6)), (6, True)]
+    assert keyframes_of(tracks_of("b.xml")) == [whole, whole]
+    assert [[a["value"] for a in t["attributes"]] for t in tracks_of("b.xml")] == [["red"]] * 2
+
+
+def test_a_shape_of_cvats_export_that_is_not_tracked_keeps_its_end(run, tmp_path):
+    (tmp_path / "a.xml").write_text(as_cvat_exports())
+    run("a.xml", "b.xml", "--type", "polygon")
+    untouched = ElementTree.parse(tmp_path / "b.xml").findall("track")[1]
+    assert [(e.get("frame"), e.get("outside"), e.get("xtl")) for e in untouched] == [
+        ("0", "0", "4.13"), ("1", "1", "4.13"),
+    ]  # fmt: skip
+
+
+def test_an_object_that_a_person_hid_later_sleeps_there(run, tmp_path, tracks_of):
+    (tmp_path / "a.xml").write_text(as_cvat_exports(ends=3))
+    run("a.xml", "b.xml")
+    kept = [(0, False), (1, False), (2, False), (3, True)]
+    assert keyframes_of(tracks_of("b.xml")) == [kept, kept]
+
+
+def test_results_that_are_tracks_of_one_frame_each_are_not_doubled(run, coco, tracks_of):
+    coco(box(0, 4))
+    run("a.json", "b.xml", "--target-frame", 5)
+    again = run("b.xml", "c.xml", "--frame", 0)
+    assert "results of an earlier run as tracks of one frame each" in again.log
+    assert keyframes_of(tracks_of("c.xml")) == keyframes_of(tracks_of("b.xml"))
+    run("b.xml", "d.xml", "--frame", 5)
+    assert keyframes_of(tracks_of("d.xml"))[5] == [(5, False), (6, False), (7, False)]
+
+
+# --- tracks in COCO ------------------------------------------------------------------------------
+
+
+def test_a_track_in_coco_goes_on(run, coco, lefts):
+    tracked = {"attributes": {"track_id": 0, "keyframe": True}}
+    coco(*(box(n, 4 + n, **tracked) for n in range(4)))
+    run("a.json", "b.json", "--frame", 3)
+    assert [frame for frame, _ in lefts("b.json")] == list(range(FRAMES))
+
+
+@pytest.mark.parametrize("drawn", [box(0, 4.0), polygon(0)], ids=["box", "polygon"])
+def test_a_track_of_an_earlier_run_in_coco_goes_on_and_is_not_a_persons(run, coco, lefts, drawn):
+    coco({**drawn, "attributes": {"track_id": 0}})
+    run("a.json", "b.json", "--target-frame", 3)
+    run("b.json", "c.json", "--frame", 1)
+    assert [frame for frame, _ in lefts("c.json")] == list(range(FRAMES))
+    assert "corrected on" not in run("c.json", "d.json", "--frame", 1, "--dry-run").out
+
+
+def test_a_polygon_that_became_a_track_in_coco_goes_on(run, coco, lefts):
+    coco(polygon(0))
+    run("a.json", "b.json", "--target-frame", 3, CONVERT)
+    run("b.json", "c.json", "--frame", 3)
+    assert [frame for frame, _ in lefts("c.json")] == list(range(FRAMES))
+
+
+# --- shapes in COCO ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tracked(run, coco, tmp_path):
+    """A box that a first run tracked over all frames."""
+    coco(box(0, 4))
+    run("a.json", "b.json")
+    return tmp_path / "b.json"
+
+
+def test_a_box_that_is_corrected_in_the_file_is_not_doubled(run, tracked, lefts):
+    change(tracked, 3, **MOVED)
+    stopped = run("b.json", "c.json", "--frame", 3, code=1)
     assert "4 shapes on frames 4 to 7 are an earlier run's" in stopped.log
-    done = run(tracked, out, "--frame", 3, "--replace")
-    assert done.code == 0
+    done = run("b.json", "c.json", "--frame", 3, "--replace")
     assert "4 shapes created, 4 shapes deleted" in done.out
-    assert lefts(out) == [(0, 4), (1, 5), (2, 6), *((n, 27 + n) for n in range(3, 8))]
+    assert lefts("c.json") == [*FROM_4[:3], *((n, 27 + n) for n in range(3, 8))]
 
 
 @pytest.mark.parametrize(
     "keys",
-    [{"bbox": [30, 30, 8, 8]}, {"attributes": {"occluded": True}}, {"content_hash": None}],
+    [MOVED, {"attributes": {"occluded": True}}, {"content_hash": None}],
     ids=["moved", "occluded", "without its hash"],
 )
 def test_what_a_person_changed_in_the_file_stays(run, tmp_path, tracked, keys):
     change(tracked, 5, **keys)
-    corrected = next(a for a in annotations_of(tracked) if a["image_id"] == 6)
-    out = tmp_path / "c.json"
-    assert run(tracked, out, "--frame", 0, "--replace").code == 0
-    assert [a for a in annotations_of(out) if a["image_id"] == 6] == [corrected]
-    assert len(annotations_of(out)) == FRAMES
+    run("b.json", "c.json", "--frame", 0, "--replace")
+    before, after = (
+        [a for a in annotations_of(path) if a["image_id"] == 6]
+        for path in (tracked, tmp_path / "c.json")
+    )
+    assert after == before
+    assert len(annotations_of(tmp_path / "c.json")) == FRAMES
 
 
-def test_the_same_run_over_its_own_results_changes_nothing(run, tmp_path, tracked):
-    assert run(tracked, tmp_path / "c.json", "--frame", 0, "--replace").code == 0
+@pytest.mark.parametrize("category", ["car", "vehicle"], ids=["the same", "renamed"])
+def test_the_same_run_over_its_own_results_changes_nothing(run, tmp_path, tracked, category):
+    """A category with another name makes no results a person's."""
+    content = json.loads(tracked.read_text())
+    content["categories"][0]["name"] = category
+    (tmp_path / "named.json").write_text(json.dumps(content))
+    run("named.json", "c.json", "--frame", 0, "--replace")
     assert annotations_of(tmp_path / "c.json") == annotations_of(tracked)
 
 
-def test_results_of_each_type_are_known_again_in_coco(run, tmp_path, pictures):
+def test_results_of_each_type_are_known_again_in_coco(run, coco, tmp_path, pictures):
     counts = [5 * HEIGHT + 3, 4, WIDTH * HEIGHT - 5 * HEIGHT - 7]
     rle = {"size": [HEIGHT, WIDTH], "counts": counts}
     mask = {"image_id": 1, "category_id": 1, "segmentation": rle}
     sloping = [4.1, 2.7, 10.3, 2.2, 10.9, 6.6]
-    box_of_thirds = box(0, 4 / 3, bbox=[4 / 3, 91 / 3, 25 / 3, 22 / 3])
+    box_of_thirds = annotation(0, [4 / 3, 91 / 3, 25 / 3, 22 / 3])
     named = {"attributes": {"colour": "red", "age": 3, "moving": True}}
-    source = coco(tmp_path / "a.json", mask, polygon(0, sloping, **named), box_of_thirds)
-    assert run(source, tmp_path / "b.json").code == 0
+    coco(mask, polygon(0, sloping, **named), box_of_thirds)
+    run("a.json", "b.json")
     document, _ = read_document(tmp_path / "b.json", open_media(pictures))
     sources = {(s["frame"] > 0, s["source"]) for s in document.annotations.shapes}
     assert sources == {(False, "file"), (True, "auto")}
@@ -264,106 +287,102 @@ def test_results_of_each_type_are_known_again_in_coco(run, tmp_path, pictures):
 
 
 @pytest.fixture
-def without_the_disk(monkeypatch):
-    """Pictures from frame 5 on cannot be read, until it is called."""
-    encoded = ImageFolder.encoded
-
-    def broken(media, frame):
-        if frame >= 5:
-            raise ActionError("The disk is away.")
-        return encoded(media, frame)
-
-    monkeypatch.setattr(ImageFolder, "encoded", broken)
-    return lambda: monkeypatch.setattr(ImageFolder, "encoded", encoded)
+def cut_off(run, coco):
+    """A run from a.json to b.json from which frame 5 on is missing."""
+    coco(box(0, 4))
+    with unreadable_from(5):
+        return run("a.json", "b.json", "--json", code=4)
 
 
-def resume_of(ended):
-    return ("local", "--resume", ended.log.split("--resume ")[-1].split()[0])
+def test_a_resume_goes_on_with_what_it_wrote_itself(act, cut_off, lefts):
+    assert lefts("b.json") == FROM_4[:5]
+    again = act("local", "--resume", cut_off.journal, "--json")
+    assert again.json["frames"] == list(range(1, FRAMES))
+    assert lefts("b.json") == FROM_4
 
 
-def test_a_resume_writes_over_nothing_that_a_person_corrected(act, run, tmp_path, without_the_disk):
-    source, out = coco(tmp_path / "a.json", box(0, 4)), tmp_path / "b.json"
-    ended = run(source, out)
-    assert ended.code == 4
-    change(out, 3, bbox=[30, 30, 8, 8])
+def test_a_resume_writes_over_nothing_that_a_person_corrected(act, tmp_path, cut_off, lefts):
+    out = tmp_path / "b.json"
+    change(out, 3, **MOVED)
     corrected = out.read_text()
-    without_the_disk()
-    refused = act(*resume_of(ended))
-    assert (refused.code, out.read_text()) == (1, corrected)
+    refused = act("local", "--resume", cut_off.journal, code=1)
+    assert out.read_text() == corrected
     assert "is not a file of results as this command wrote it" in refused.log
     out.rename(tmp_path / "corrected.json")
-    assert act(*resume_of(ended)).code == 0
-    assert len(annotations_of(out)) == FRAMES
+    act("local", "--resume", cut_off.journal)
+    assert lefts("b.json") == FROM_4
 
 
-def test_a_resume_goes_on_with_what_it_wrote_itself(act, run, tmp_path, without_the_disk):
-    source, out = coco(tmp_path / "a.json", box(0, 4)), tmp_path / "b.json"
-    ended = run(source, out)
-    without_the_disk()
-    assert act(*resume_of(ended)).code == 0
-    assert len(annotations_of(out)) == FRAMES
+@pytest.mark.parametrize("changed", [False, True], ids=["as it was", "changed"])
+@pytest.mark.parametrize("out", ["a.xml", "b.xml"], ids=["over its annotations", "beside"])
+def test_a_resume_needs_the_annotations_as_they_were(act, run, tmp_path, tracks_of, out, changed):
+    """Also where the header of the file does not name the label of its tracks."""
+    annotations = tmp_path / "a.xml"
+    held = as_cvat_exports(MASK_AND_BOX).replace("<name>car<", "<name>bus<")
+    annotations.write_text(held)
+    with unreadable_from(4):
+        ended = run("a.xml", out, "--type", "rectangle", code=4)
+    assert annotations.read_text() == held, "the run goes on from this file"
+    if changed:
+        held = held.replace("manual", "semi-auto")
+        annotations.write_text(held)
+        refused = act("local", "--resume", ended.journal, code=1)
+        assert f"{annotations} is not as it was when this run began" in refused.log
+        assert annotations.read_text() == held
+        return
+    act("local", "--resume", ended.journal)
+    (t,) = tracks_of(out)
+    assert [k["frame"] for k in t["shapes"]] == list(range(FRAMES))
+    assert {round(k["points"][1]) for k in t["shapes"]} == {30}, "it stays the same object"
 
 
-def test_the_same_command_given_twice_writes_the_same(run, tmp_path):
-    source, out = coco(tmp_path / "a.json", box(0, 4)), tmp_path / "b.json"
-    out.touch()  # an empty file holds nothing
-    assert run(source, out).code == 0
-    first = lefts(out)
-    assert run(source, out).code == 0
-    assert lefts(out) == first
+def test_the_same_command_given_twice_writes_the_same(run, coco, tmp_path, lefts):
+    coco(box(0, 4))
+    (tmp_path / "b.json").touch()  # an empty file holds nothing
+    for _ in range(2):
+        run("a.json", "b.json")
+        assert lefts("b.json") == FROM_4
 
 
 @pytest.mark.parametrize("corrected", [False, True], ids=["another program's", "corrected"])
-def test_a_file_that_is_not_as_this_command_wrote_it_is_not_written_over(run, tmp_path, corrected):
-    source, out = coco(tmp_path / "a.json", box(0, 4)), tmp_path / "b.json"
+def test_a_file_that_is_not_as_this_command_wrote_it_is_not_written_over(
+    run, coco, tmp_path, corrected
+):
+    coco(box(0, 4))
+    out = tmp_path / "b.json"
     if corrected:
-        assert run(source, out).code == 0
-        change(out, 3, bbox=[30, 30, 8, 8])
+        run("a.json", "b.json")
+        change(out, 3, **MOVED)
     else:
         out.write_text("a thesis")
     held = out.read_text()
-    refused = run(source, out)
-    assert (refused.code, out.read_text()) == (1, held)
-    assert "move it away first" in refused.log
-    assert run(source, out, "--dry-run").code == 0
+    assert "move it away first" in run("a.json", "b.json", code=1).log
+    assert out.read_text() == held
+    run("a.json", "b.json", "--dry-run")
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("out", ["a.json", "b.json"], ids=["in place", "beside"])
 def test_a_file_that_a_person_changed_during_the_run_is_not_written_over(
-    run, tmp_path, monkeypatch, in_place
+    run, coco, tmp_path, monkeypatch, out
 ):
-    source = coco(tmp_path / "a.json", box(0, 4))
-    out = source if in_place else tmp_path / "b.json"
+    coco(box(0, 4))
     step = MovingTracker.step
 
     def meanwhile(self, frame, states):
         if frame == 4:
-            out.write_text('{"by": "a person"}')
+            (tmp_path / out).write_text('{"by": "a person"}')
         return step(self, frame, states)
 
     monkeypatch.setattr(MovingTracker, "step", meanwhile)
-    ended = run(source, out)
-    assert ended.code == 4
-    assert out.read_text() == '{"by": "a person"}'
+    ended = run("a.json", out, code=4)
+    assert (tmp_path / out).read_text() == '{"by": "a person"}'
     assert "was changed while this ran" in ended.log
 
 
-def test_the_annotations_themselves_may_be_written_over(run, tmp_path):
-    source = coco(tmp_path / "a.json", box(0, 4))
-    assert run(source, source).code == 0
-    assert len(annotations_of(source)) == FRAMES
-    assert run(source, source, "--frame", 0, "--replace").code == 0
-    assert len(annotations_of(source)) == FRAMES
-    other = coco(tmp_path / "other.json", box(0, 20))
-    assert run(other, source).code == 1
-
-
-def test_a_category_with_another_name_makes_no_results_a_persons(run, tracked, tmp_path):
-    content = json.loads(tracked.read_text())
-    content["categories"][0]["name"] = "vehicle"
-    renamed = tmp_path / "renamed.json"
-    renamed.write_text(json.dumps(content))
-    out = tmp_path / "c.json"
-    done = run(renamed, out, "--frame", 0, "--replace")
-    assert done.code == 0
-    assert annotations_of(out) == annotations_of(tracked)
+def test_the_annotations_themselves_may_be_written_over(run, coco, lefts):
+    coco(box(0, 4))
+    for options in ((), ("--frame", 0, "--replace")):
+        run("a.json", "a.json", *options)
+        assert lefts("a.json") == FROM_4
+    coco(box(0, 20), name="other.json")
+    run("other.json", "a.json", code=1)

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Polygons of a track begin at the same place and run in the same direction."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from conftest import recorded
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cvat_action.interpolation import PolygonPair, points_to_ring
@@ -19,7 +17,6 @@ BLOB = np.stack((100 + (40 + 12 * np.sin(turns)) * np.cos(turns), 90 + 25 * np.s
 
 
 @given(st.integers(0, 23), st.floats(-90, 90), st.floats(0.5, 2), st.booleans())
-@settings(deadline=None)
 def test_a_blob_moved_and_grown_begins_where_it_began(start, way, growth, backwards):
     later = BLOB * growth + way
     other = np.roll(later, start, axis=0)
@@ -27,13 +24,7 @@ def test_a_blob_moved_and_grown_begins_where_it_began(start, way, growth, backwa
     assert np.array_equal(found, later)
 
 
-def test_a_direction_once_taken_is_kept():
-    anticlockwise = BLOB[::-1]
-    assert np.array_equal(aligned_ring(np.roll(BLOB, 5, axis=0) + 3, anticlockwise), BLOB[::-1] + 3)
-
-
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=3, max_size=20))
-@settings(deadline=None)
 def test_only_the_order_of_the_points_changes(points):
     flat = [float(value) for point in points for value in point]
     found = aligned_points(flat, BLOB.ravel().tolist())
@@ -44,8 +35,7 @@ def test_only_the_order_of_the_points_changes(points):
 
 def test_the_recorded_starts():
     """The plugin gives the same."""
-    cases = Path(__file__).parents[1] / "action_cases" / "polygons.json"
-    for case in json.loads(cases.read_text()):
+    for case in recorded("polygons"):
         assert aligned_points(case["points"], case["reference"]) == case["aligned"]
 
 

@@ -1,38 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Which objects are tracked, which are left alone, and what is refused before anything is done."""
+"""Which objects and results are taken, and what is refused before anything is done."""
 
 import pytest
-from conftest import (
-    COLOUR,
-    MASK,
-    MOVING,
-    POLYGON,
-    RECTANGLE,
-    keyframe,
-    shape,
-    shifted,
-    track,
-)
+from conftest import COLOUR, CONVERT, MOVING, objects_of
+from look import by_frame, correct, course, frames_of, frames_of_group, places
 from standin_cvat import StandinFunction
+from wire import MASK, POLYGON, RECTANGLE, automatic, keyframe, mask_at, shape, shifted, track
 
-from cvat_action.identity import Mark, mark_of, marked_score
+from cvat_action.server import OURS
 
-TO_12 = ("track", "--job", 42, "--frame", 10, "--target-frame", 12)
-
-
-def frames(shapes):
-    return sorted(s["frame"] for s in shapes)
+ELLIPSE = [9.0, 9.0, 12.0, 5.0]
 
 
-def test_every_object_that_cannot_be_tracked_is_left_alone_with_a_reason(cvat, job, act, function):
-    cuboid = [float(i) for i in range(16)]
+def test_every_object_that_cannot_be_tracked_is_left_alone_with_a_reason(job, track_to):
     job.shapes = [
         shape("polygon", POLYGON, id=1),
         shape("points", [1.0, 1.0], id=2),
-        shape("ellipse", [9.0, 9.0, 12.0, 5.0], id=3),
+        shape("ellipse", ELLIPSE, id=3),
         shape("rectangle", RECTANGLE, rotation=30.0, id=4),
         shape("polyline", [1.0, 1.0, 2.0, 2.0], id=5),
-        shape("cuboid", cuboid, id=6),
+        shape("cuboid", [float(i) for i in range(16)], id=6),
         shape("skeleton", [], elements=[shape("points", [1.0, 1.0])], id=7),
         shape("polygon", POLYGON, frame=9, id=8),
         shape("mask", [0, 9, 4, 20, 7, 21], id=9),
@@ -44,33 +31,185 @@ def test_every_object_that_cannot_be_tracked_is_left_alone_with_a_reason(cvat, j
         track(keyframe(8, RECTANGLE), keyframe(12, RECTANGLE, rotation=5.0), id=14),
     ]
     before = list(job.tracks)
-    result = act(*TO_12, "--json")
-    assert result.code == 0
+    result = track_to(12, "--json")
     reasons = {x["object"]: x["reason"] for x in result.json["left_alone"]}
-    assert set(reasons) == {"2", "3", "4", "5", "6", "7", "9", "track:11", "track:13", "track:14"}
-    assert "points" in reasons["2"]
-    assert "ellipse" in reasons["3"]
-    assert "rotated" in reasons["4"]
-    assert "rotated" in reasons["track:14"]
-    assert "skeleton" in reasons["7"]
-    assert "runs do not fill its box" in reasons["9"]
-    assert "outside" in reasons["track:11"]
-    assert "mask" in reasons["track:13"]
+    said = {
+        "2": "points", "3": "ellipse", "4": "rotated", "5": "", "6": "", "7": "skeleton",
+        "9": "runs do not fill its box", "track:11": "outside", "track:13": "mask",
+        "track:14": "rotated",
+    }  # fmt: skip
+    assert reasons.keys() == said.keys()
+    assert all(said[ref] in reason for ref, reason in reasons.items())
     assert all(f"Object {ref} is left alone" in result.log for ref in reasons)
-    assert [o["object"] for o in result.json["objects"]] == ["1"]
+    assert objects_of(result) == ["1"]
     assert job.tracks == before
 
 
-def test_object_and_label_choose(cvat, job, act, function):
+def test_an_object_that_is_named_and_left_alone_counts_by_any_of_its_names(job, track_to, one_mask):
+    job.shapes = [*job.shapes, shape("ellipse", ELLIPSE, id=901)]
+    track_to(13, "--object", "900", "--object", "shape:901", code=3)
+
+
+def test_an_object_that_a_person_hid_from_the_first_frame_on_is_told(job, track_to, one_mask):
+    hidden = keyframe(11, POLYGON, outside=True)
+    job.tracks = [track(keyframe(10, POLYGON), hidden, id=5)]
+    assert "hidden (outside) from frame 11 on" in track_to(14).out
+    told = {o["object"]: o for o in track_to(29, "--replace", "--json").json["objects"]}
+    assert (told["track:5"]["hidden_from"], told["900"]["hidden_from"]) == (11, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        (("--object", "900", "--object", "track:5"), ["900", "track:5"]),
+        (("--label", "person"), ["901", "track:6"]),
+        (("--type", "polygon", "--type", "mask"), ["900", "902", "track:5"]),
+        (("--type", "rectangle"), ["901", "track:6"]),
+        (("--exclude", "901", "--exclude", "shape:902"), ["900", "track:5", "track:6"]),
+        ((), ["900", "901", "902", "track:5", "track:6"]),  # in this order, whatever CVAT's
+    ],
+)
+def test_options_choose_the_objects(job, track_to, options, chosen):
     job.shapes = [
-        shape("mask", MASK, id=900),
+        shape("polygon", shifted(POLYGON, 40), id=902),
         shape("rectangle", RECTANGLE, id=901, label_id=8),
+        shape("mask", MASK, id=900),
     ]
-    job.tracks = [track(keyframe(10, POLYGON), id=5)]
-    assert act(*TO_12, "--object", "900", "--object", "track:5").code == 0
-    assert function.calls[0] == ("start", 10, [20, 2])
-    assert act(*TO_12, "--label", "person").code == 0
-    assert function.calls[3] == ("start", 10, [30])
+    lower = track(keyframe(10, [24.0, 40.0, 40.0, 46.0]), id=6, label_id=8)
+    job.tracks = [lower, track(keyframe(10, POLYGON), id=5)]
+    assert objects_of(track_to(12, *options, "--json")) == chosen
+    on_12 = {s["type"] for s in job.shapes if s["frame"] == 12}
+    assert on_12 == {s["type"] for s in job.shapes if str(s["id"]) in chosen}
+
+
+# --- drawn on later frames -----------------------------------------------------------------------
+
+
+def test_all_seeds_are_tracked_each_from_its_frame_on(job, track_to, one_mask):
+    job.shapes = [
+        shape("mask", MASK, id=900, group=1),
+        shape("mask", mask_at(30, 30), id=901, frame=12, group=2),
+        shape("mask", [0, 8, 40, 40, 43, 41], id=902, frame=12, group=3),
+        shape("mask", mask_at(30, 30), id=903, frame=13, group=4, source="auto"),
+    ]
+    job.tracks = [track(keyframe(13, POLYGON), id=5)]
+    done = track_to(14, "--all-seeds", "--exclude", "shape:902", "--json")
+    assert objects_of(done) == ["900", "901", "track:5"]
+    assert [frames_of_group(job, group) for group in (1, 2, 3, 4)] == [
+        [10, 11, 12, 13, 14], [12, 13, 14], [12], [13],
+    ]  # fmt: skip
+    assert frames_of(job.tracks[0]["shapes"]) == [13, 14, 15]
+
+
+def test_a_corrected_result_is_no_seed_of_its_own(job, track_to, one_mask):
+    track_to(14)
+    correct(job, 12, [0, 8, 30, 20, 33, 21])
+    assert objects_of(track_to(14, "--all-seeds", "--replace", "--json")) == ["900"]
+    assert places(job.shapes) == [(10, 4), (11, 5), (12, 30), (13, 31), (14, 32)]
+
+
+def test_a_polygon_of_a_later_frame_becomes_a_track_from_there_on(job, track_to, one_mask):
+    later = shape("polygon", POLYGON, id=901, frame=12, attributes=[MOVING])
+    job.shapes = [*job.shapes, later]
+    track_to(14, "--all-seeds", CONVERT)
+    (made,) = job.tracks
+    assert course(made) == "12:0 13:1 14:2 (15:2)"
+    assert [k["attributes"] for k in made["shapes"]] == [[MOVING], [], [], []]
+    assert 901 not in [s["id"] for s in job.shapes]
+
+
+def test_keyframes_start_a_track_again_from_what_was_drawn(job, track_to, function):
+    drawn = shifted(POLYGON, 21)
+    job.tracks = [
+        track(
+            keyframe(10, POLYGON),
+            keyframe(12, drawn, attributes=[MOVING]),
+            keyframe(14, drawn, outside=True),
+            keyframe(16, POLYGON),
+            id=5,
+        )
+    ]
+    track_to(17, "--keyframes")
+    assert course(job.tracks[0]) == "10:0 11:1 12:21 13:22 (14:21) 16:0 17:1 (18:1)"
+    assert [(kind, f) for kind, f, _ in function.calls] == [
+        ("start", 10), ("step", 11), ("correct", 12), ("step", 13), ("start", 16), ("step", 17),
+    ]  # fmt: skip
+
+
+def test_keyframes_of_shapes_go_by_label_type_and_group(job, track_to):
+    drawn = [0, 2, 30, 20, 31, 20]
+    mine = [shape("mask", MASK, id=900, group=1)]
+    mine += [shape("mask", drawn, id=901, frame=12, group=1)]
+    job.shapes = [*mine, shape("mask", drawn, id=902, frame=12, group=2)]
+    track_to(13, "--keyframes")
+    found = {s["frame"]: s["points"][-4:] for s in job.shapes if s["group"] == 1}
+    assert found == {10: MASK[-4:], 11: [5, 20, 8, 21], 12: drawn[-4:], 13: [31, 20, 32, 20]}
+    assert len(job.shapes) == 5
+
+    job.shapes = [*mine, shape("mask", MASK, id=903, frame=12, group=1)]
+    assert "more than one object could be object 900" in track_to(13, "--keyframes").log
+
+
+@pytest.mark.parametrize("stage", [1, 200])
+def test_converting_with_keyframes_takes_the_drawn_shapes_into_the_track(
+    job, track_to, monkeypatch, stage
+):
+    monkeypatch.setattr("cvat_action.run.STAGE_FRAMES", stage)
+    fixed = shifted(POLYGON, 20)
+    said = {"occluded": True, "z_order": 4, "attributes": [COLOUR, MOVING]}
+    job.shapes = [
+        shape("polygon", POLYGON, id=900, group=1),
+        shape("polygon", fixed, id=901, frame=12, group=1, **said),
+    ]
+    track_to(13, "--keyframes", CONVERT)
+    assert job.shapes == []
+    assert course(job.tracks[0]) == "10:0 11:1 12:20 13:21 (14:21)"
+    drawn = by_frame(job.tracks[0])[12]
+    assert drawn["points"] == fixed
+    assert {name: drawn[name] for name in said} == {**said, "attributes": [MOVING]}
+
+
+# --- results that are not sure -------------------------------------------------------------------
+
+
+@pytest.fixture
+def doubtful(job, function, one_mask):
+    """A mask and a track of which the frames 12 and 14 are doubtful."""
+    job.tracks = [track(keyframe(10, POLYGON), automatic(20, POLYGON), id=5)]
+    for y in (20, 2):
+        function.scores |= {(y, 12): 0.49, (y, 14): 0.2, (y, 11): 0.5}
+
+
+def test_results_that_are_less_sure_are_not_written(job, track_to, doubtful):
+    assert "confidence below 0.5" in track_to(14, "--min-score", 0.5, "--dry-run").out
+    done = track_to(14, "--min-score", 0.5)
+    row = done.out.splitlines()[1].split()
+    assert row[:8] == ["900", "car", "mask", "4", "0", "2", "0.50", "on"]
+    # the tracker went on from what was not written
+    assert places(job.shapes) == [(10, 4), (11, 5), (13, 7)]
+    assert course(job.tracks[0]) == "10:0 11:1 (12:1) 13:3 (14:3) 15:0 20:0"
+
+    track_to(14, "--object", 900, "--replace")
+    again = track_to(14, "--object", 900, "--replace", "--min-score", 0.5, "--json").json
+    assert frames_of(job.shapes) == [10, 11, 13]
+    assert again["objects"][0]["unsure_frames"] == [12, 14]
+
+
+def test_a_resumed_run_leaves_out_the_same_results(job, cut_off, resume, doubtful):
+    done = resume(cut_off(13, 14, "--min-score", 0.5), "--json").json
+    assert [o["unsure_frames"] for o in done["objects"]] == [[12, 14], [12, 14]]
+    assert frames_of(job.shapes) == [10, 11, 13]
+
+
+def test_a_function_without_confidences_is_told(job, track_to, one_mask, function):
+    function.scores = {(20, frame): None for frame in range(10, 15)}
+    assert "gives no confidence for object 900" in track_to(14, "--min-score", 0.5).log
+    assert frames_of(job.shapes) == [10, 11, 12, 13, 14]
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+TO_12 = ("track", "--job", 42, "--frame", 10, "--target-frame", 12)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +218,10 @@ def test_object_and_label_choose(cvat, job, act, function):
         (("--object", "5"), "There is no object 5 on frame 10"),
         (("--object", "track:900"), "Objects there: 900"),
         (("--object", "car"), "write 17 or track:5"),
+        (("--exclude", "999"), "There is no object 999 on frame 10"),
+        (("--all-seeds", "--exclude", "999"), "no object 999 drawn on frames 10 to 12"),
+        (("--all-seeds", "--object", "car"), "write 17 or track:5"),
+        (("--type", "polygon"), "nothing to track on frame 10"),
         (("--label", "cat"), "Its labels: car, person"),
         (("--target-frame", "30"), "job 42 holds frames 5 to 29"),
         (("--target-frame", "8"), "add --backward"),
@@ -91,14 +234,19 @@ def test_object_and_label_choose(cvat, job, act, function):
         (("--contact-sheet", "sheet.jpg"), "must end in .png"),
     ],
 )
-def test_a_wrong_argument_is_one_clear_line_and_nothing_is_written(cvat, job, act, arguments, said):
-    job.shapes = [shape("mask", MASK, id=900)]
-    result = act(*TO_12, *arguments)
-    assert result.code == 1
+def test_a_wrong_argument_is_one_clear_line_and_nothing_is_written(
+    cvat, act, one_mask, arguments, said
+):
+    result = act(*TO_12, *arguments, "--json", code=1)
     assert said in result.log
+    assert said in result.json["error"], "for scripts, too"
+    assert result.json["resume"] is None
     assert result.log.count("CRITICAL") == 1
     assert "Traceback" not in result.log
     assert cvat.calls("PATCH", ".*") == cvat.calls("POST", ".*") == []
+
+
+LOCAL = ("local", "--video", "clip.mp4")
 
 
 @pytest.mark.parametrize(
@@ -108,316 +256,83 @@ def test_a_wrong_argument_is_one_clear_line_and_nothing_is_written(cvat, job, ac
         (("track", "--job", 42), "track needs --job (or --task) and --frame"),
         (("track", "--job", 42, "--frame", "ten"), "is not a number from 0 on"),
         ((*TO_12, "--wait", "-1"), "is not a number of seconds"),
-        (("local", "--video", "clip.mp4"), "local needs --video, --annotations and --out"),
+        (LOCAL, "local needs --video, --annotations and --out"),
+        ((*LOCAL, "--annotations", "a.json", "--out", "b.json", "--step", "--both-ways"), "--step"),
+        ((*TO_12, "--type", "points"), "invalid choice: 'points'"),
+        ((*TO_12, "--min-score", "50"), "'50' is not a number from 0 to 1"),
+        ((*TO_12, "--all-seeds", "--keyframes"), "give one of them"),
+        ((*TO_12, "--task", "7"), "--job and --task contradict each other"),
+        ((*TO_12, "--every", "5"), "--every is for --detect or --everything"),
+        ((*TO_12, "--map", "a=b"), "--map is for --detect."),
+        ((*TO_12, "--everything", "--threshold", 0.9), "pred_iou_thresh=0.9"),
     ],
 )
-def test_a_wrong_use_is_a_usage_error(cvat, job, act, arguments, said):
-    result = act(*arguments)
-    assert result.code == 2
-    assert said in result.log
+def test_a_wrong_use_is_a_usage_error(cvat, act, arguments, said):
+    assert said in act(*arguments, code=2).log.splitlines()[-1]
     assert cvat.requests == []
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("name", "value", "said"),
     [
-        ({"dimension": "3d"}, "3D job"),
-        ({"media_type": "audio"}, "audio job"),
-        ({"type": "ground_truth"}, "ground truth job"),
-        ({"deleted_frames": [10]}, "Frame 10 is deleted"),
+        ("dimension", "3d", "3D job"),
+        ("media_type", "audio", "audio job"),
+        ("type", "ground_truth", "ground truth job"),
+        ("deleted_frames", [10], "Frame 10 is deleted"),
     ],
 )
-def test_jobs_that_cannot_be_tracked_in_are_refused(cvat, job, act, change, said):
-    job.shapes = [shape("mask", MASK, id=900)]
-    for name, value in change.items():
-        setattr(job, name, value)
-    result = act(*TO_12)
-    assert result.code == 1
-    assert said in result.log
+def test_jobs_that_cannot_be_tracked_in_are_refused(
+    cvat, job, track_to, one_mask, name, value, said
+):
+    setattr(job, name, value)
+    assert said in track_to(12, code=1).log
     assert cvat.calls("POST", ".*") == []
 
 
-def test_the_target_on_the_frame_itself_does_nothing(cvat, job, act):
-    job.shapes = [shape("mask", MASK, id=900)]
-    assert act("track", "--job", 42, "--frame", 10, "--target-frame", 10).code == 0
+def test_the_target_on_the_frame_itself_does_nothing(cvat, track_to, one_mask):
+    track_to(10)
     assert cvat.calls("POST|PATCH", ".*") == []
 
 
-def test_tracks_are_refused_beforehand_where_the_task_takes_none(cvat, job, act, function):
+def test_tracks_are_refused_beforehand_where_the_task_takes_none(job, track_to, function):
     job.validation_mode = "gt_pool"
     job.shapes = [shape("polygon", POLYGON, id=900)]
-    result = act(*TO_12, "--convert-polygon-shapes-to-tracks")
-    assert result.code == 1
-    assert "pool of ground truth frames" in result.log
+    assert "pool of ground truth frames" in track_to(12, CONVERT, code=1).log
     assert function.calls == []
-    assert act(*TO_12).code == 0
-    assert frames(job.shapes) == [10, 11, 12]
+    track_to(12)
+    assert frames_of(job.shapes) == [10, 11, 12]
 
 
-def test_an_earlier_runs_shapes_stop_the_run_unless_replaced_or_kept(cvat, job, act, function):
-    job.shapes = [
-        shape("mask", MASK, id=900, group=5),
-        shape("mask", [0, 1, 40, 20, 40, 20], id=901, frame=11, source="semi-auto"),
-        shape("mask", MASK, id=902, frame=11, group=6, source="auto"),
-    ]
-    assert act(*TO_12).code == 0
-    calls = len(function.calls)
-    again = act(*TO_12)
-    assert again.code == 1
-    assert "2 shapes on frames 11 to 12 are an earlier run's, or look like it" in again.log
-    assert len(function.calls) == calls
-    first = {s["id"] for s in job.shapes}
-
-    assert act(*TO_12, "--replace").code == 0
-    assert {s["id"] for s in job.shapes} == first, "what would be written again as it is stays"
-    as_another_model_had_it(job)
-    assert act(*TO_12, "--replace").code == 0
-    assert frames(job.shapes) == [10, 11, 11, 11, 12]
-    assert {900, 901, 902} <= {s["id"] for s in job.shapes}
-    assert len(first & {s["id"] for s in job.shapes}) == 3
-
-    assert act(*TO_12, "--keep-earlier").code == 0
-    assert frames(job.shapes) == [10, 11, 11, 11, 11, 12, 12]
-
-    assert act(*TO_12, "--replace").code == 0, "both chains are the object's"
-    assert frames(job.shapes) == [10, 11, 11, 11, 12]
-
-
-def as_another_model_had_it(job):
-    """Moves the results of earlier runs, which are marked, by a pixel."""
-    for s in job.shapes:
-        if s["source"] == "auto" and s.get("score", 1) < 1:
-            s["points"] = [
-                *s["points"][:-3],
-                s["points"][-3] + 1,
-                s["points"][-2],
-                s["points"][-1] + 1,
-            ]
-
-
-def at(x, y=20, **more):
-    return shape("mask", [0, 25, x, y, x + 4, y + 4], **more)
-
-
-def test_replace_leaves_neighbours_of_the_same_kind_alone(cvat, job, act):
-    job.shapes = [at(4, id=900), at(20, id=901), at(4, 30, id=902)]
-    assert act(*TO_12).code == 0
-    made = {s["id"] for s in job.shapes}
-    as_another_model_had_it(job)
-    assert act(*TO_12, "--replace", "--object", "900").code == 0
-    assert len(made & {s["id"] for s in job.shapes}) == len(made) - 2
-    assert len(job.shapes) == 9
-    assert len({(s["frame"], *s["points"]) for s in job.shapes}) == 9
-
-
-def test_replace_keeps_what_a_person_set_without_touching_the_shape(cvat, job, act):
-    """CVAT's page leaves the source `auto` when only label, group or attributes change."""
-    job.shapes = [at(4, id=900)]
-    assert act(*TO_12).code == 0
-    for attributes in ([COLOUR], [MOVING]):  # all alike: the new ones are as the seed is now
-        job.shapes[0] = {**job.shapes[0], "attributes": attributes}
-        assert act(*TO_12, "--replace").code == 0
-        assert [s["attributes"] for s in job.shapes] == [attributes] * 3
-    edited = next(s for s in job.shapes if s["frame"] == 12)
-    edited |= {"label_id": 8, "group": 3, "attributes": []}
-    as_another_model_had_it(job)
-    assert act(*TO_12, "--replace").code == 0
-    found = {s["frame"]: s for s in job.shapes}
-    assert found[12]["id"] != edited["id"]
-    said = [(s["label_id"], s["group"], s["attributes"]) for _, s in sorted(found.items())]
-    assert said == [(7, 0, [MOVING]), (7, 0, [MOVING]), (8, 3, [])]
-
-
-def test_what_a_person_edits_meanwhile_is_told_once(cvat, job, act, function):
-    job.shapes = [at(4, id=900)]
-    assert act(*TO_12).code == 0
-    as_another_model_had_it(job)
-    theirs = next(s for s in job.shapes if s["frame"] == 11)
-    step = function.answer
-
-    def meanwhile(request):
-        theirs.update(source="semi-auto", points=shifted(theirs["points"], 2))
-        return step(request)
-
-    function.answer = meanwhile
-    result = act(*TO_12, "--replace", "--json")
-    assert result.code == 3
-    assert [(x["frames"], x["reason"][:7]) for x in result.json["left_out"]] == [([11], "changed")]
-    assert [s for s in job.shapes if s["frame"] == 11] == [theirs]
-
-
-def test_the_summary_has_the_same_order_whatever_cvats(job, act):
-    job.shapes = [at(30, id=902), at(4, id=900)]
-    job.tracks = [track(keyframe(10, POLYGON), id=6), track(keyframe(10, RECTANGLE), id=5)]
-    rows = [o["object"] for o in act(*TO_12, "--json").json["objects"]]
-    assert rows == ["900", "902", "track:5", "track:6"]
-
-
-@pytest.mark.parametrize("fresh", [True, False], ids=["", "looking again before each step"])
-def test_of_two_runs_at_once_the_first_results_stay(cvat, job, act, monkeypatch, fresh):
-    """The other run writes between our snapshot and our request, and may have drawn our number."""
-    monkeypatch.setattr("cvat_action.sinks.CvatSink._is_fresh", lambda sink: fresh)
-    job.shapes = [at(4, id=900)]
-    patch = cvat._patch
-
-    def both(number, query, body):
-        if query["action"] == "create" and len(job.shapes) == 1:
-            mine = mark_of(body["shapes"][0]["score"], 11)
-            for run in (mine.run, (mine.run + 1) % 100):
-                frame = 11 + (run != mine.run)
-                score = marked_score(0.5, Mark(mine.number, run), frame)
-                there = at(frame - 6, frame=frame, source="auto", score=score)
-                patch(number, {"action": "create"}, {"shapes": [there]})
-        return patch(number, query, body)
-
-    cvat._patch = both
-    assert act("track", "--job", 42, "--frame", 10, "--target-frame", 13).code == 0
-    confidence = {s["frame"]: round(s["score"], 2) for s in job.shapes[1:]}
-    assert confidence == {11: 0.5, 12: 0.5, 13: 0.9}
-    assert len(job.shapes) == 4
-
-
-def test_replace_after_a_correction_finds_what_is_left_over(cvat, job, act):
-    job.shapes = [at(4, id=900), at(20, id=901)]
-    assert act(*TO_12).code == 0
-    job.shapes = [at(50, id=900), *job.shapes[1:]]
-    assert act(*TO_12, "--replace", "--object", "900").code == 0
-    assert sorted((s["frame"], s["points"][2]) for s in job.shapes) == [
-        (10, 20), (10, 50), (11, 21), (11, 51), (12, 22), (12, 52),
-    ]  # fmt: skip
-
-
-def test_replace_refuses_to_guess_whose_shapes_they_are(cvat, job, act, function, monkeypatch):
-    cvat.keeps_scores = False
-    monkeypatch.setattr("cvat_action.commands.numbers_of_seeds", lambda server, job: {})
-    job.shapes = [at(4, id=900), at(20, id=901)]
-    assert act(*TO_12).code == 0
-    calls = len(function.calls)
-    # both have moved away from their earlier results, and only one is tracked again
-    job.shapes = [at(50, id=900), at(50, 30, id=901), *job.shapes[2:]]
-    result = act(*TO_12, "--replace", "--object", "900")
-    assert result.code == 1
-    assert "it cannot be told whose they are" in result.log
-    assert len(function.calls) == calls
-    assert act(*TO_12, "--keep-earlier").code == 0
-    assert len(job.shapes) == 10
-
-
-def test_keyframes_start_a_track_again_from_what_was_drawn(cvat, job, act, function):
-    fixed = [p + 1 if i % 2 == 0 else p for i, p in enumerate(shifted(POLYGON, 20))]
-    job.tracks = [
-        track(
-            keyframe(10, POLYGON),
-            keyframe(12, fixed, attributes=[MOVING]),
-            keyframe(14, fixed, outside=True),
-            keyframe(16, POLYGON),
-            id=5,
-        )
-    ]
-    to_18 = ("track", "--job", 42, "--frame", 10, "--target-frame", 17, "--keyframes")
-    assert act(*to_18).code == 0
-    assert [
-        (k["frame"], None if k["outside"] else [float(round(p)) for p in k["points"]])
-        for k in job.tracks[0]["shapes"]
-    ] == [
-        (10, POLYGON),
-        (11, shifted(POLYGON, 1)),
-        (12, fixed),
-        (13, shifted(fixed, 1)),
-        (14, None),
-        (16, POLYGON),
-        (17, shifted(POLYGON, 1)),
-        (18, None),
-    ]
-    assert [(kind, f) for kind, f, _ in function.calls] == [
-        ("start", 10), ("step", 11), ("correct", 12), ("step", 13), ("start", 16), ("step", 17),
-    ]  # fmt: skip
-
-
-def test_keyframes_of_shapes_go_by_label_type_and_group(cvat, job, act, function):
-    fixed = [0, 2, 30, 20, 31, 20]
-    job.shapes = [
-        shape("mask", MASK, id=900, group=1),
-        shape("mask", fixed, id=901, frame=12, group=1),
-        shape("mask", fixed, id=902, frame=12, group=2),
-    ]
-    to_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13, "--keyframes")
-    assert act(*to_13).code == 0
-    mine = {s["frame"]: s["points"][-4:] for s in job.shapes if s["group"] == 1}
-    assert mine == {
-        10: MASK[-4:],
-        11: [5, 20, 8, 21],
-        12: fixed[-4:],
-        13: [31, 20, 32, 20],
-    }
-    assert len(job.shapes) == 5
-
-    job.shapes = [*job.shapes[:2], shape("mask", MASK, id=903, frame=12, group=1)]
-    result = act(*to_13)
-    assert "more than one object could be object 900" in result.log
-
-
-@pytest.mark.parametrize("stage", [1, 200])
-def test_converting_with_keyframes_takes_the_drawn_shapes_into_the_track(
-    cvat, job, act, monkeypatch, stage
-):
-    monkeypatch.setattr("cvat_action.run.STAGE_FRAMES", stage)
-    fixed = shifted(POLYGON, 20)
-    said = {"occluded": True, "z_order": 4, "attributes": [COLOUR, MOVING]}
-    job.shapes = [
-        shape("polygon", POLYGON, id=900, group=1),
-        shape("polygon", fixed, id=901, frame=12, group=1, **said),
-    ]
-    convert = "--convert-polygon-shapes-to-tracks"
-    to_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13, "--keyframes", convert)
-    assert act(*to_13).code == 0
-    assert job.shapes == []
-    assert [[float(round(p)) for p in k["points"]] for k in job.tracks[0]["shapes"][:4]] == [
-        POLYGON, shifted(POLYGON, 1), fixed, shifted(fixed, 1),
-    ]  # fmt: skip
-    drawn = job.tracks[0]["shapes"][2]
-    assert drawn["points"] == fixed
-    assert {name: drawn[name] for name in said} == {**said, "attributes": [MOVING]}
-
-
-def test_dry_run_shows_the_plan_and_does_nothing(cvat, job, act):
+def test_dry_run_shows_the_plan_and_does_nothing(cvat, job, track_to, one_mask):
     job.deleted_frames = [11]
-    job.shapes = [
-        shape("mask", MASK, id=900),
-        shape("polygon", POLYGON, id=901),
-        shape("ellipse", [9.0, 9.0, 12.0, 5.0], id=902),
-    ]
+    ellipse = shape("ellipse", ELLIPSE, id=902)
+    job.shapes = [*job.shapes, shape("polygon", POLYGON, id=901), ellipse]
     job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
-    convert = "--convert-polygon-shapes-to-tracks"
-    result = act(*TO_12, "--dry-run", convert)
-    assert result.code == 0
-    assert "1 frame (deleted ones skipped: [11])" in result.out
-    assert "a mask shape per frame" in result.out
-    assert "a new track; the shape is deleted" in result.out
-    assert "keyframes of this track" in result.out
-    assert "ellipse cannot be tracked" in result.out
-    plan = act(*TO_12, "--dry-run", "--json").json
-    assert plan["frames"] == [12]
-    assert [o["object"] for o in plan["objects"]] == ["900", "901", "track:5"]
+    shown = track_to(12, "--dry-run", CONVERT).out
+    assert "1 frame (deleted ones skipped: [11])" in shown
+    assert "a mask shape per frame" in shown
+    assert "a new track; the shape is deleted" in shown
+    assert "keyframes of this track" in shown
+    assert "ellipse cannot be tracked" in shown
+    plan = track_to(12, "--dry-run", "--json")
+    assert plan.json["frames"] == [12]
+    assert objects_of(plan) == ["900", "901", "track:5"]
     assert cvat.calls("POST|PATCH", ".*") == []
 
 
-def test_functions_lists_trackers_and_says_why_not(cvat, job, act):
+def test_functions_lists_trackers_and_says_why_not(cvat, act, track_to, one_mask):
     cvat.functions["boxes"] = StandinFunction(None, "boxes", shape_types=("rectangle",), name="B")
     cvat.functions["lines"] = StandinFunction(None, "lines", shape_types=("polyline",), name="L")
     cvat.functions["yolo"] = StandinFunction(None, "yolo", kind="detector", shape_types=())
-    result = act("functions")
-    assert result.code == 0
-    rows = {line.split()[0]: line for line in result.out.splitlines() if line}
-    assert rows["pth-facebookresearch-sam2-tracker"].endswith("yes")
+    rows = {line.split()[0]: line for line in act("functions").out.splitlines() if line}
+    assert rows[OURS].endswith("yes")
     assert rows["boxes"].split()[-2:] == ["rectangle", "yes"]
     assert "no: tracks neither masks, polygons nor rectangles" in rows["lines"]
     assert rows["yolo"].endswith("does not say")
     assert [f["usable"] for f in act("functions", "--json").json] == [True, True, False, False]
 
-    job.shapes = [shape("mask", MASK, id=900)]
-    refused = act(*TO_12, "--function", "boxes")
+    refused = track_to(12, "--function", "boxes", code=1)
     assert "the function does not track objects of type mask" in refused.log
-    del cvat.functions["pth-facebookresearch-sam2-tracker"]
+    del cvat.functions[OURS]
     cvat.functions["more"] = StandinFunction(None, "more")
-    assert "Choose one with --function" in act(*TO_12).log
+    assert "Choose one with --function" in track_to(12, code=1).log

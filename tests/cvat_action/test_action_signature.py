@@ -2,21 +2,19 @@
 """Automatic keyframes are known by the digits of their coordinates, and every edit shows."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from conftest import recorded
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvat_action.interpolation import polygon_between
 from cvat_action.signature import is_signed, sign
 from sam2_tracker.shapes import bitmap_to_polygon, polygon_to_bitmap
 
-CASES: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "action_cases" / "signatures.json").read_text()
-)
+CASES: list[dict[str, Any]] = recorded("signatures")
 WIDTH, HEIGHT = 64, 48
 
 numbers = st.floats(0, 48)
@@ -52,7 +50,6 @@ def test_the_recorded_cases(case):
 
 
 @given(drawn, st.integers(0, 10**6), flags)
-@settings(deadline=None)
 def test_a_signature_survives_json_and_the_hundredths_of_cvats_xml(shape, frame, flags):
     found = signed(*shape, frame, **flags)
     assert is_signed(found)
@@ -61,7 +58,6 @@ def test_a_signature_survives_json_and_the_hundredths_of_cvats_xml(shape, frame,
 
 
 @given(drawn, flags)
-@settings(deadline=None)
 def test_signing_stays_in_the_image_and_near(shape, flags):
     kind, points = shape
     after = np.array(sign(kind, points, 5, width=WIDTH, height=HEIGHT, **flags)).reshape(-1, 2)
@@ -73,48 +69,20 @@ def test_signing_stays_in_the_image_and_near(shape, flags):
 
 
 @given(polygons.filter(lambda points: len(points) >= 12), flags)
-@settings(deadline=None)
 def test_signing_again_changes_nothing(points, flags):
     once = signed("polygon", points, **flags)
     assert signed("polygon", once["points"], **flags) == once
 
 
-@given(drawn, st.data())
-@settings(deadline=None)
-def test_a_number_that_is_changed_breaks_it(shape, data):
-    found = signed(*shape)
+@given(drawn, flags, st.data())
+def test_another_number_frame_or_flag_breaks_it(shape, flags, data):
+    found = signed(*shape, **flags)
     index = data.draw(st.integers(0, len(found["points"]) - 1))
     hundredths = data.draw(st.integers(-500, 500).filter(bool))
     points = list(found["points"])
     points[index] = round(points[index] + hundredths / 100, 2)
     assert not is_signed({**found, "points": points})
-
-
-@given(polygons, st.floats(-5, 5), st.floats(-5, 5))
-@settings(deadline=None)
-def test_a_drag_breaks_it(points, dx, dy):
-    found = signed("polygon", points)
-    moved = [value + (dx, dy)[index % 2] for index, value in enumerate(found["points"])]
-    assume(moved != found["points"])
-    assert not is_signed({**found, "points": moved})
-
-
-@given(polygons, st.data())
-@settings(deadline=None)
-def test_a_point_added_or_removed_or_another_start_breaks_it(points, data):
-    found = signed("polygon", points)
-    ring = found["points"]
-    at = 2 * data.draw(st.integers(0, len(ring) // 2 - 1))
-    assert not is_signed({**found, "points": ring[:at] + ring[at : at + 2] + ring[at:]})
-    assert not is_signed({**found, "points": ring[:at] + ring[at + 2 :]})
-    if ring[at:] + ring[:at] != ring:
-        assert not is_signed({**found, "points": ring[at:] + ring[:at]})
-
-
-@given(drawn, flags, st.integers(1, 10**6))
-@settings(deadline=None)
-def test_another_frame_and_every_flag_break_it(shape, flags, frames_on):
-    found = signed(*shape, **flags)
+    frames_on = data.draw(st.integers(1, 10**6))
     assert not is_signed({**found, "frame": found["frame"] + frames_on})
     assert not is_signed({**found, "outside": not found["outside"]})
     assert not is_signed({**found, "occluded": not found["occluded"]})
@@ -122,8 +90,19 @@ def test_another_frame_and_every_flag_break_it(shape, flags, frames_on):
     assert not is_signed({**found, "rotation": 10.0})
 
 
+@given(polygons, st.floats(-5, 5), st.floats(-5, 5), st.data())
+def test_a_drag_a_point_added_or_removed_or_another_start_breaks_it(points, dx, dy, data):
+    found = signed("polygon", points)
+    ring = found["points"]
+    at = 2 * data.draw(st.integers(0, len(ring) // 2 - 1))
+    dragged = [value + (dx, dy)[index % 2] for index, value in enumerate(ring)]
+    changed = [ring[:at] + ring[at : at + 2] + ring[at:], ring[:at] + ring[at + 2 :]]
+    changed += [other for other in (dragged, ring[at:] + ring[:at]) if other != ring]
+    for points in changed:
+        assert not is_signed({**found, "points": points})
+
+
 @given(polygons, polygons, st.integers(1, 9))
-@settings(deadline=None)
 def test_a_keyframe_born_of_interpolation_does_not_carry_it(left, right, frame):
     before, after = signed("polygon", left, 0), signed("polygon", right, 10)
     born = polygon_between(before["points"], after["points"], frame / 10)
@@ -139,7 +118,7 @@ def test_what_is_drawn_on_whole_pixels_and_strange_numbers_are_not_signed():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 1000))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_signing_an_exact_outline_changes_no_pixel(seed, frame):
     random = np.random.default_rng(seed)
     bitmap = np.zeros((HEIGHT, WIDTH), dtype=bool)

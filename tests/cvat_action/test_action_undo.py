@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Receipts: `undo` takes a run back, `runs` lists, `discard` drops."""
-
-from pathlib import Path
+"""`undo` takes a run back by its receipt, except what a person changed since."""
 
 import pytest
-from conftest import MASK, POLYGON, keyframe, shape, shifted, track
+from conftest import CONVERT, MOVING
+from look import by_frame, correct, frames_of, on_frame, places
 from standin_cvat import Fault
+from wire import POLYGON, keyframe, mask_at, shape, shifted, track
 
 from cvat_action.snapshot import track_attributes
 
-TO_13 = ("track", "--job", 42, "--frame", 10, "--target-frame", 13)
-CONVERT = "--convert-polygon-shapes-to-tracks"
+BLUE = [{"spec_id": 31, "value": "blue"}]
+
+
+@pytest.fixture
+def undo(act, receipts):
+    """Takes back the run of a receipt, without one the last run."""
+    return lambda path=None, code=0: act("undo", path or receipts()[-1], code=code)
 
 
 def plain(objects):
@@ -22,157 +27,72 @@ def plain(objects):
     )  # fmt: skip
 
 
-def receipts(act):
-    """Oldest first."""
-    paths = [Path(r["receipt"]) for r in act("runs", "--json").json["receipts"]]
-    return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
-
-
-def receipt(act):
-    return receipts(act)[-1]
-
-
-def test_undo_restores_what_was_there_before(cvat, job, act, function):
-    job.shapes = [
-        shape("mask", MASK, id=900, score=1.0),
-        shape("polygon", POLYGON, id=901, score=1.0),
-    ]
+def test_undo_restores_what_was_there_before(job, track_to, undo, receipts, one_mask):
+    job.shapes.append(shape("polygon", POLYGON, id=901, score=1.0))
     job.tracks = [track(keyframe(8, shifted(POLYGON, 9)), keyframe(20, POLYGON), id=5)]
     before = plain(job.shapes), plain(job.tracks)
-    assert act(*TO_13, CONVERT).code == 0
-    assert len(job.shapes) == 1 + 3
-    assert len(job.tracks) == 2
-    assert receipt(act).stat().st_mode & 0o777 == 0o600
-    undone = act("undo", receipt(act))
-    assert undone.code == 0
-    assert (plain(job.shapes), plain(job.tracks)) == before
-    again = act("undo", receipt(act))
-    assert (again.code, again.log) == (0, ""), "it takes nothing of its own for a person's"
-    assert (plain(job.shapes), plain(job.tracks)) == before
+    track_to(13, CONVERT)
+    assert (len(job.shapes), len(job.tracks)) == (1 + 3, 2)
+    assert receipts()[-1].stat().st_mode & 0o777 == 0o600
+    for _ in range(2):
+        assert undo().log == "", "it takes nothing of its own for a person's"
+        assert (plain(job.shapes), plain(job.tracks)) == before
 
 
-def test_undo_knows_what_was_created_though_the_answer_was_lost(cvat, job, act):
-    job.shapes = [
-        shape("mask", MASK, id=900, score=1.0),
-        shape("polygon", POLYGON, id=901, score=1.0),
-    ]
+def test_undo_knows_what_was_created_though_the_answer_was_lost(
+    cvat, job, track_to, undo, one_mask
+):
+    job.shapes.append(shape("polygon", POLYGON, id=901, score=1.0))
     before = plain(job.shapes), []
     cvat.faults = [Fault("PATCH", ".*", 504, "<html>", after=True, skip=n) for n in (0, 1)]
-    assert act(*TO_13, CONVERT).code == 0
-    assert len(job.shapes) == 1 + 3
-    assert act("undo", receipt(act)).code == 0
+    track_to(13, CONVERT)
+    assert len(job.shapes) == 1 + 3, "nothing is written twice"
+    undo()
     assert (plain(job.shapes), plain(job.tracks)) == before
 
 
-def test_undo_keeps_what_a_person_changed_since(cvat, job, act, function):
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-    assert act(*TO_13).code == 0
-    edited = next(s for s in job.shapes if s["frame"] == 12)
-    edited["points"], edited["source"] = [0.0, 1.0, 3.0, 3.0, 3.0, 3.0], "semi-auto"
-    undone = act("undo", receipt(act))
-    assert undone.code == 3
-    assert f"A person or a later run changed shape {edited['id']} since; it was kept." in undone.log
-    assert sorted(s["frame"] for s in job.shapes) == [10, 12]
+def test_half_a_line_in_a_receipt_does_not_spoil_the_next_one(
+    job, cut_off, resume, undo, receipts, one_mask
+):
+    ended = cut_off(12, 13)
+    with receipts()[-1].open("ab") as file:
+        file.write(b'{"deleted": [{"type": "ma')  # the process was killed here
+    resume(ended)
+    undo()
+    assert frames_of(job.shapes) == [10]
 
 
-def test_runs_lists_what_waits_and_discard_drops_it(cvat, job, act, function):
-    assert "There are no journals and no receipts." in act("runs").out
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-    function.refuse = lambda frame, count: 503 if frame == 12 else None
-    assert act(*TO_13, "--wait", 0).code == 4
-    (waiting,) = act("runs", "--json").json["waiting"]
-    assert (waiting["job"], waiting["frames"], waiting["tracked"]) == (42, 3, 1)
-    assert not waiting["going_on"]
-    function.refuse = lambda frame, count: None
-    assert "was cut off" in act(*TO_13).log, "the journal that waits is named first"
-    assert act("discard", waiting["journal"]).code == 0
-    assert act("runs", "--json").json["waiting"] == []
-    assert act(*TO_13, "--replace").code == 0
-    assert sorted(s["frame"] for s in job.shapes) == [10, 11, 12, 13]
+# --- what a person changed since -----------------------------------------------------------------
 
 
-def test_undo_restores_nothing_beside_what_a_person_corrected(act, cvat, job, function):
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-    assert act(*TO_13).code == 0
-    elsewhere = {"type": "mask", "points": [0, 3, 1, 4, 9, 20, 12, 21]}
-    function.answers = {(20, 12): elsewhere, (20, 13): elsewhere}
-    assert act(*TO_13, "--replace").code == 0
-    replacing = receipt(act)
-    corrected = next(s for s in job.shapes if s["frame"] == 12)
-    corrected["points"], corrected["source"] = [0, 3, 1, 4, 30, 20, 33, 21], "semi-auto"
-    undone = act("undo", replacing)
-    assert undone.code == 3
-    assert f"A person or a later run changed shape {corrected['id']} since" in undone.log
-    assert [s["frame"] for s in job.shapes].count(12) == 1
-    assert corrected in job.shapes
-    # on 13 nobody changed anything: what the run replaced is back
-    assert [s["points"][-4] for s in job.shapes if s["frame"] == 13] == [7]
+def moved(job):
+    return correct(job, 12, [0.0, 1.0, 3.0, 3.0, 3.0, 3.0])
 
 
-def test_undo_restores_no_polygon_beside_its_track_that_a_person_corrected(act, cvat, job):
-    job.shapes = [shape("polygon", POLYGON, id=901, score=1.0)]
-    assert act(*TO_13, CONVERT).code == 0
-    job.tracks[0]["shapes"][2]["points"] = shifted(POLYGON, 7)
-    undone = act("undo", receipt(act))
-    assert undone.code == 3
-    assert "0 shapes restored" in undone.out
-    assert job.shapes == []
-    assert len(job.tracks) == 1
+def named(job):
+    on_frame(job, 12)["attributes"] = BLUE  # CVAT's page leaves the source
+    return on_frame(job, 12)
 
 
-def test_undo_keeps_a_result_of_which_a_person_set_an_attribute(act, cvat, job):
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-    assert act(*TO_13).code == 0
-    named = next(s for s in job.shapes if s["frame"] == 12)
-    named["attributes"] = [{"spec_id": 31, "value": "blue"}]  # CVAT's page leaves the source
-    assert act("undo", receipt(act)).code == 3
-    assert sorted(s["frame"] for s in job.shapes) == [10, 12]
+@pytest.mark.parametrize("change", [moved, named])
+def test_undo_keeps_what_a_person_changed_since(job, track_to, undo, one_mask, change):
+    track_to(13)
+    number = change(job)["id"]
+    assert f"A person or a later run changed shape {number} since; it was kept." in undo(code=3).log
+    assert frames_of(job.shapes) == [10, 12]
 
 
-def test_undo_restores_results_whose_place_is_that_of_the_new_ones(act, cvat, job):
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-    assert act(*TO_13).code == 0
-    job.shapes[0]["attributes"] = [{"spec_id": 31, "value": "blue"}]  # only the drawing's
-    assert act(*TO_13, "--replace").code == 0
-    assert act("undo", receipt(act)).code == 0
-    assert sorted(s["frame"] for s in job.shapes) == [10, 11, 12, 13]
-
-
-def test_undo_restores_results_on_a_server_that_keeps_no_scores(act, cvat, job):
-    cvat.keeps_scores = False
-    job.shapes = [shape("mask", MASK, id=900)]
-    assert act(*TO_13).code == 0
-    assert act(*TO_13, "--replace").code == 0
-    assert act("undo", receipt(act)).code == 0
-    assert sorted(s["frame"] for s in job.shapes) == [10, 11, 12, 13]
-
-
-def test_two_runs_are_taken_back_one_after_the_other(act, cvat, job, function):
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-    assert act(*TO_13).code == 0
-    elsewhere = {"type": "mask", "points": [0, 3, 1, 4, 9, 20, 12, 21]}
-    function.answers = {(20, f): elsewhere for f in (11, 12, 13)}
-    assert act(*TO_13, "--replace").code == 0
-    first, second = receipts(act)
-    for path, left in ((second, [10, 11, 12, 13]), (first, [10])):
-        assert act("undo", path).code == 0
-        assert sorted(s["frame"] for s in job.shapes) == left
-
-
-def test_undo_keeps_a_track_of_which_a_person_set_an_attribute(act, cvat, job):
-    job.shapes = [shape("polygon", POLYGON, id=901, score=1.0)]
-    assert act(*TO_13, CONVERT).code == 0
-    job.tracks[0]["attributes"] = [{"spec_id": 31, "value": "blue"}]
-    assert act("undo", receipt(act)).code == 3
-    assert len(job.tracks) == 1
-
-
-def test_undo_leaves_a_track_as_it_is_of_which_a_person_set_an_attribute(act, cvat, job):
-    job.tracks = [track(keyframe(10, POLYGON), id=5)]
-    assert act(*TO_13).code == 0
-    job.tracks[0]["shapes"][1]["attributes"] = [{"spec_id": 32, "value": "true"}]
-    assert act("undo", receipt(act)).code == 3
-    assert len(job.tracks[0]["shapes"]) == 5
+@pytest.mark.parametrize("made", [True, False], ids=["made by the run", "edited by it"])
+def test_undo_leaves_a_track_of_which_a_person_set_an_attribute(
+    job, track_to, undo, one_polygon, made
+):
+    if not made:
+        job.shapes, job.tracks = [], [track(keyframe(10, POLYGON), id=5)]
+    track_to(13, CONVERT)
+    named = job.tracks[0] if made else job.tracks[0]["shapes"][1]
+    named["attributes"] = BLUE if made else [MOVING]
+    undo(code=3)
+    assert frames_of(job.tracks[0]["shapes"]) == [10, 11, 12, 13, 14]
 
 
 def test_attributes_of_a_track_that_cvat_fills_up_are_no_change():
@@ -183,156 +103,155 @@ def test_attributes_of_a_track_that_cvat_fills_up_are_no_change():
     assert track_attributes(sent, {31: "blue"}) != track_attributes(filled)
 
 
-def test_undo_restores_no_drawing_beside_the_track_that_holds_it(act, cvat, job):
-    job.shapes = [
-        shape("polygon", POLYGON, id=901, group=3, score=1.0),
-        shape("polygon", shifted(POLYGON, 2), id=902, frame=12, group=3, score=1.0),
-    ]
-    run = ("track", "--job", 42, "--frame", 10, "--target-frame", 14, "--object", 901)
-    assert act(*run, "--keyframes", CONVERT).code == 0
+def test_undo_restores_nothing_beside_what_a_person_corrected(
+    job, track_to, undo, one_mask, function
+):
+    track_to(13)
+    moves(function, 9, (12, 13))
+    track_to(13, "--replace")
+    corrected = correct(job, 12, mask_at(30))
+    assert f"A person or a later run changed shape {corrected['id']} since" in undo(code=3).log
+    # on 13 nobody changed anything: what the run replaced is back
+    assert places(s for s in job.shapes if s["frame"] > 11) == [(12, 30), (13, 7)]
+
+
+@pytest.mark.parametrize("also_drawn", [False, True], ids=["the polygon", "and a later drawing"])
+def test_undo_restores_no_drawing_beside_its_track_that_a_person_corrected(
+    job, track_to, undo, one_polygon, also_drawn
+):
+    if also_drawn:
+        job.shapes.append(shape("polygon", shifted(POLYGON, 2), id=902, frame=12, score=1.0))
+    track_to(14, "--keyframes", CONVERT, "--object", 900)
     assert job.shapes == []
-    thirteen = next(k for k in job.tracks[0]["shapes"] if k["frame"] == 13)
-    thirteen["points"] = shifted(POLYGON, 7)
-    assert act("undo", receipt(act)).code == 3
+    by_frame(job.tracks[0])[13]["points"] = shifted(POLYGON, 7)
+    assert "0 shapes restored" in undo(code=3).out
     assert (len(job.tracks), job.shapes) == (1, [])
 
 
-def test_half_a_line_in_a_receipt_does_not_spoil_the_next_one(act, cvat, job, function):
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-    function.refuse = lambda frame, count: 503 if frame == 12 else None
-    ended = act(*TO_13, "--wait", 0)
-    assert ended.code == 4
-    with receipt(act).open("ab") as file:
-        file.write(b'{"deleted": [{"type": "ma')  # the process was killed here
-    function.refuse = lambda frame, count: None
-    assert act("track", "--resume", ended.log.split("--resume ")[-1].split()[0]).code == 0
-    assert act("undo", receipt(act)).code == 0
-    assert [s["frame"] for s in job.shapes] == [10]
+# --- several runs --------------------------------------------------------------------------------
 
 
-# --- an undo that breaks off, and the order of several -------------------------------------------
+def moves(function, left, frames=(11, 12, 13)):
+    """Where the function finds the mask from now on."""
+    function.answers = {(20, f): {"type": "mask", "points": mask_at(left)} for f in frames}
 
 
-def moves(function, by):
-    """What the function answers from now on, `by` pixels to the right."""
-    points = [0, 3, 1, 4, by, 20, by + 3, 21]
-    function.answers = {(20, f): {"type": "mask", "points": points} for f in (11, 12, 13)}
+@pytest.mark.parametrize("scores", [True, False], ids=["scores", "a server that keeps no scores"])
+def test_undo_restores_results_whose_place_is_that_of_the_new_ones(
+    cvat, job, track_to, undo, one_mask, scores
+):
+    cvat.keeps_scores = scores
+    track_to(13)
+    if scores:
+        job.shapes[0]["attributes"] = BLUE  # only the drawing's
+    track_to(13, "--replace")
+    undo()
+    assert frames_of(job.shapes) == [10, 11, 12, 13]
 
 
-def two_runs(act, job, function):
+@pytest.fixture
+def two_runs(track_to, receipts, one_mask, function):
     """Their receipts; the second one replaced what the first one had written."""
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-    assert act(*TO_13).code == 0
+    track_to(13)
     moves(function, 30)
-    assert act(*TO_13, "--replace").code == 0
-    return receipts(act)
-
-
-def left_edges(job):
-    return sorted((s["frame"], s["points"][-4]) for s in job.shapes)
+    track_to(13, "--replace")
+    return receipts()
 
 
 FIRST = [(10, 4), (11, 5), (12, 6), (13, 7)]
 
 
-def assert_both_are_undone(act, job, first, second):
-    """The second run can be taken back, and then the first one."""
-    assert act("undo", second).code == 0
-    assert left_edges(job) == FIRST
-    assert act("undo", first).code == 0
-    assert left_edges(job) == FIRST[:1]
+@pytest.fixture
+def both_are_undone(job, undo, two_runs):
+    """Takes the second run back, and then the first one."""
+
+    def both_are_undone():
+        for path, left in zip(two_runs[::-1], (FIRST, FIRST[:1]), strict=True):
+            undo(path)
+            assert places(job.shapes) == left
+
+    return both_are_undone
 
 
-def test_an_undo_that_is_refused_half_way_and_repeated_leaves_the_earlier_one_possible(
-    act, cvat, job, function
+@pytest.mark.parametrize("how", ["refused half way", "stopped before it notes the new ids"])
+def test_an_undo_that_breaks_off_can_be_repeated(
+    cvat, undo, two_runs, both_are_undone, monkeypatch, how
 ):
-    first, second = two_runs(act, job, function)
-    cvat.faults = [Fault("PATCH", ".*", 403, "no", skip=1)]
-    assert act("undo", second).code == 1
-    assert_both_are_undone(act, job, first, second)
-
-
-def test_an_undo_that_is_stopped_before_it_notes_the_new_ids_can_be_repeated(
-    act, cvat, job, function, monkeypatch
-):
-    first, second = two_runs(act, job, function)
-
     def stopped(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("cvat_action.undo.tell_restored", stopped)
-        assert act("undo", second).code == 130
-    assert_both_are_undone(act, job, first, second)
+        if how == "refused half way":
+            cvat.faults = [Fault("PATCH", ".*", 403, "no", skip=1)]
+        else:
+            patched.setattr("cvat_action.undo.tell_restored", stopped)
+        undo(code=1 if cvat.faults else 130)
+    both_are_undone()
 
 
 @pytest.mark.parametrize("after", [True, False], ids=["carried out", "not carried out"])
 @pytest.mark.parametrize("skip", [0, 1])
-def test_undo_waits_for_a_cvat_that_restarts(act, cvat, job, function, skip, after):
-    first, second = two_runs(act, job, function)
+def test_undo_waits_for_a_cvat_that_restarts(cvat, two_runs, both_are_undone, skip, after):
     cvat.faults = [Fault("PATCH", ".*", 502, "<html>", skip=skip, after=after)]
-    assert_both_are_undone(act, job, first, second)
+    both_are_undone()
 
 
 def test_an_undo_that_breaks_off_between_two_requests_restores_all_when_repeated(
-    act, cvat, job, function, monkeypatch
+    cvat, job, track_to, undo, one_mask, function, monkeypatch
 ):
     monkeypatch.setattr("cvat_action.undo.MOST_OBJECTS", 1)
-    job.shapes = [shape("mask", MASK, id=900, score=1.0)]
-    assert act(*TO_13).code == 0
+    track_to(13)
     moves(function, 20)
-    assert act(*TO_13, "--keep-earlier").code == 0
-    both = left_edges(job)
+    track_to(13, "--keep-earlier")
+    both = places(job.shapes)
     function.answers = {}
     function.lost = {(20, f) for f in (11, 12, 13)}
-    assert act(*TO_13, "--replace").code == 0
-    assert left_edges(job) == FIRST[:1]
+    track_to(13, "--replace")
+    assert places(job.shapes) == FIRST[:1]
     cvat.faults = [Fault("PATCH", ".*", 403, "no", skip=2)]
-    last = receipt(act)
-    assert act("undo", last).code == 1
-    assert act("undo", last).code == 0
-    assert left_edges(job) == both
+    undo(code=1)
+    undo()
+    assert places(job.shapes) == both
 
 
-def test_undo_restores_nothing_beside_the_results_of_a_later_run(act, cvat, job, function):
-    first, second = two_runs(act, job, function)
+def test_undo_restores_nothing_beside_the_results_of_a_later_run(
+    job, track_to, undo, receipts, two_runs, function
+):
     moves(function, 40)
-    assert act(*TO_13, "--replace").code == 0
-    third = receipt(act)
-    before = left_edges(job)
-    undone = act("undo", second)
-    assert undone.code == 3
+    track_to(13, "--replace")
+    first, second, third = receipts()
+    before = places(job.shapes)
+    undone = undo(second, code=3)
     assert "on frame 11, 12, 13 is not restored: a later run's results are there" in undone.log
     assert f"undo {third}" in undone.log
-    assert left_edges(job) == before
-    for path, left in ((third, (11, 30)), (second, (11, 5)), (first, None)):
-        assert act("undo", path).code == 0
-        assert [edge for edge in left_edges(job) if edge[0] == 11] == ([left] if left else [])
-    assert left_edges(job) == FIRST[:1]
+    assert places(job.shapes) == before
+    for path, left in ((third, [(11, 30)]), (second, [(11, 5)]), (first, [])):
+        undo(path)
+        assert places(s for s in job.shapes if s["frame"] == 11) == left
+    assert places(job.shapes) == FIRST[:1]
 
 
-def test_undo_restores_nothing_beside_the_track_of_a_later_run(act, cvat, job, function):
-    job.shapes = [shape("polygon", POLYGON, id=901, score=1.0)]
-    assert act(*TO_13).code == 0
-    moved = {"type": "polygon", "points": shifted(POLYGON, 20)}
-    function.answers = {(2, f): moved for f in (11, 12, 13)}
-    assert act(*TO_13, "--replace").code == 0
-    second = receipt(act)
-    assert act(*TO_13, CONVERT, "--replace").code == 0
-    assert act("undo", second).code == 3
-    assert job.shapes == []
-    assert len(job.tracks) == 1
-    for path in receipts(act)[::-1]:
-        assert act("undo", path).code == 0
-    assert [s["frame"] for s in job.shapes] == [10]
+def test_undo_restores_nothing_beside_the_track_of_a_later_run(
+    job, track_to, undo, receipts, one_polygon, function
+):
+    track_to(13)
+    elsewhere = {"type": "polygon", "points": shifted(POLYGON, 20)}
+    function.answers = {(2, f): elsewhere for f in (11, 12, 13)}
+    track_to(13, "--replace")
+    track_to(13, CONVERT, "--replace")
+    undo(receipts()[1], code=3)
+    assert (len(job.tracks), job.shapes) == (1, [])
+    for path in receipts()[::-1]:
+        undo(path)
+    assert frames_of(job.shapes) == [10]
     assert job.tracks == []
 
 
-def test_undo_once_more_restores_nothing_that_a_person_deleted_since(act, job, function):
-    first, second = two_runs(act, job, function)
-    assert act("undo", second).code == 0
+def test_undo_once_more_restores_nothing_that_a_person_deleted_since(job, undo, two_runs):
+    first, second = two_runs
+    undo(second)
     job.shapes = [s for s in job.shapes if s["frame"] in (10, 11)]
-    assert act("undo", second).code == 0
-    assert left_edges(job) == FIRST[:2]
-    assert act("undo", first).code == 0
-    assert left_edges(job) == FIRST[:1]
+    undo(second)
+    assert places(job.shapes) == FIRST[:2]
+    undo(first)
+    assert places(job.shapes) == FIRST[:1]

@@ -2,9 +2,9 @@
 """The mark in the score: docs/identity.md, held by the table that the plugin is tested with too."""
 
 import json
-from pathlib import Path
 
 import pytest
+from conftest import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from cvat_action.identity import (
     numbers_of,
 )
 
-CASES = json.loads((Path(__file__).parents[1] / "action_cases" / "identity.json").read_text())
+CASES = recorded("identity")
 
 
 @pytest.mark.parametrize("case", CASES["marks"], ids=lambda c: str(c["number"]))

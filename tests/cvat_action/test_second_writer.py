@@ -25,12 +25,12 @@ from second_writer import (
     World,
     contents,
     mark,
-    mask_at,
     new_job,
     plan_of,
     run_until_done,
     undisturbed,
 )
+from wire import mask_at
 
 from cvat_action.duplicates import duplicate_shapes
 from cvat_action.identity import Mark, marked_score
@@ -171,7 +171,7 @@ class Events(World):
         if s is None:
             return
         s |= {
-            "type": "mask", "frame": frame, "points": mask_at(y, frame - 6), "group": group,
+            "type": "mask", "frame": frame, "points": mask_at(frame - 6, y), "group": group,
             "source": "manual", "score": 1.0, "label_id": 7, "attributes": [], "id": None,
         } | more  # fmt: skip
         self._server.rules.give_ids(s)
@@ -283,6 +283,6 @@ def test_a_duplicate_is_deleted_even_beside_another_runs_result(short_stages):
     score = marked_score(0.75, Mark(plan.seeds[0].number, plan.run), 12)
     like = {**job.shapes[0], "frame": 12, "source": "auto", "score": score}
     for number, x in ((6000, 6), (6001, 7), (6002, 7)):
-        job.shapes.append({**like, "id": number, "points": mask_at(20, x)})
+        job.shapes.append({**like, "id": number, "points": mask_at(x, 20)})
     snapshot = take_snapshot([("shapes", s) for s in job.shapes], lambda s: False)
     assert duplicate_shapes(plan, snapshot, Written(uncertain=True)) == [6002]

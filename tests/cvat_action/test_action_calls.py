@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: MIT
+"""Answers of the function that are slow, broken, refused or missing."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from conftest import LABELS
+from look import by_frame, frames_of, frames_of_group, places
+from standin_cvat import Fault, StandinFunction
+from standin_detector import ScriptedDetector
+from wire import MASK, POLYGON, keyframe, shape, shifted, track
+
+from cvat_action import tracking
+from cvat_action.errors import ActionError
+from cvat_action.job import Job
+from cvat_action.selection import Seed
+
+CALL = r"/api/lambda/functions/.*"
+ANNOTATIONS = "/api/jobs/42/annotations/"
+EMPTY = {"code": "empty_shape", "message": "The shape is empty."}
+GONE = {"code": "state_gone", "message": "The state is no longer known."}
+ALL_FRAMES = [10, 11, 12, 13, 14]
+
+AWAY = [
+    {"status": 503, "body": "503 Server Error: Service Unavailable for url: http://x/"},
+    {"status": 502, "body": "<html>bad gateway</html>"},
+    {"drop": True},
+]
+BROKEN = [
+    {"status": 500, "body": "<h1>Server Error (500)</h1>"},
+    {"status": 500, "body": '"500 Server Error: Internal Server Error for url: http://x/"'},
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fault"),
+    [
+        *(("POST", CALL, fault) for fault in AWAY + BROKEN),
+        *(("GET", ANNOTATIONS, fault) for fault in AWAY),
+    ],
+)
+def test_what_may_succeed_later_is_repeated(
+    cvat, job, track_to, masks, function, method, path, fault
+):
+    cvat.faults = [Fault(method, path, times=2, **fault)]
+    result = track_to(14)
+    assert result.log.count("Trying again") == 2
+    assert len(job.shapes) == 3 + 3 * 4
+    assert [c for _, _, c in function.calls] == [[20, 30, 40]] * 5
+
+
+def test_a_call_is_not_repeated_for_ever_and_what_is_done_is_kept(
+    job, track_to, resume, masks, function
+):
+    function.refuse = lambda frame, count: 503 if frame == 13 else None
+    ended = track_to(14, "--wait", 0.025, code=4)
+    assert ended.log.count("Trying again") == 3
+    assert ended.log.count("CRITICAL") == 1
+    assert "2 of 4 frames are tracked and written" in ended.log
+    assert frames_of(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
+
+    function.refuse = lambda frame, count: None
+    resume(ended)
+    assert frames_of(job.shapes) == sorted(ALL_FRAMES * 3)
+    assert places(s for s in job.shapes if s["group"] == 20) == [(10 + n, 4 + n) for n in range(5)]
+    assert not ended.journal.exists()
+
+
+# 400: the body is over Nuclio's limit
+@pytest.mark.parametrize(("status", "most"), [(408, 2), (413, 2), (504, 2), (400, 1)])
+def test_too_much_for_one_call_is_sent_in_parts(job, track_to, masks, function, status, most):
+    function.refuse = lambda frame, count: status if count > most else None
+    track_to(14)
+    assert len(job.shapes) == 3 + 3 * 4
+    assert all(len(objects) <= most for _, _, objects in function.calls)
+
+
+def test_slow_calls_are_split_and_joined_again(job, track_to, masks, function, monkeypatch):
+    clock = SimpleNamespace(now=0.0, sleep=time.sleep)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("cvat_action.tracking.time", clock)
+
+    def takes(frame, count):
+        clock.now += 9.0 * count if frame == 11 else 1.0
+        return 0.0
+
+    function.seconds = takes
+    track_to(14, "--seconds-per-call", 25)
+    sizes = [(frame, len(objects)) for _, frame, objects in function.calls]
+    assert sizes[:5] == [(10, 3), (11, 3), (12, 1), (12, 2), (13, 3)]
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_objects_per_call_is_kept_to(track_to, masks, function):
+    track_to(14, "--objects-per-call", 2)
+    assert [len(objects) for _, _, objects in function.calls] == [2, 1] * 5
+
+
+# --- one object ----------------------------------------------------------------------------------
+
+
+def too_large(function):
+    answer = function.answer
+
+    def answer_or_refuse(request):
+        tops = [s["points"][-3] if s else 0 for s in request["shapes"]]
+        return (413, {}) if len(tops) == 3 or 30 in tops else answer(request)
+
+    function.answer = answer_or_refuse
+
+
+def without_a_state(function):
+    """A function that knows no `errors` gives null, which CVAT signs as `null:...`."""
+    answer = function.answer
+
+    def answer_without(request):
+        status, columns = answer(request)
+        del columns["errors"], columns["scores"]
+        if not request["states"]:
+            columns["states"][1] = None
+        return status, columns
+
+    function.answer = answer_without
+
+
+def empty(function):
+    function.errors = {(30, 10): [EMPTY]}
+
+
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        (too_large, "The function refused it: too many"),
+        (without_a_state, "the function gave no state for it"),
+        (empty, "The shape is empty."),
+    ],
+)
+def test_an_object_that_cannot_be_started_is_told_and_the_others_go_on(
+    job, track_to, masks, function, breaks, said
+):
+    breaks(function)
+    result = track_to(14, code=3)
+    assert f"Object 30: not started on frame 10: {said}" in result.log
+    assert frames_of_group(job, 30) == [10]
+    assert frames_of_group(job, 20) == frames_of_group(job, 40) == ALL_FRAMES
+
+
+def one_is_gone(cvat, function):
+    function.errors = {(30, 13): [GONE]}
+
+
+def all_are_gone(cvat, function):
+    cvat.faults = [Fault("POST", CALL, 410, "410 Client Error: Gone for url: http://x/", skip=3)]
+
+
+def all_are_expired(cvat, function):
+    cvat.expired_on = {13}
+
+
+@pytest.mark.parametrize(
+    ("happens", "again", "said"),
+    [
+        (one_is_gone, [30], "Frame 13, object 30: The state is no longer known."),
+        (all_are_gone, [20, 30, 40], "no longer know"),
+        (all_are_expired, [20, 30, 40], "expired"),
+    ],
+)
+def test_objects_whose_states_are_gone_start_again_from_their_last_good_results(
+    cvat, job, track_to, masks, function, happens, again, said
+):
+    happens(cvat, function)
+    assert said in track_to(14).log
+    assert ("start", 12, again) in function.calls
+    assert places(s for s in job.shapes if s["group"] == 30) == [(10 + n, 4 + n) for n in range(5)]
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_an_object_that_fails_twice_is_stopped_and_the_others_go_on(job, track_to, masks, function):
+    function.errors = {(30, 13): [GONE, GONE]}
+    told = {o["object"]: o for o in track_to(14, "--json", code=3).json["objects"]}
+    assert told["30"]["frames"] == 2
+    assert "frame 13" in told["30"]["stopped"]
+    assert told["20"]["frames"] == told["40"]["frames"] == 4
+    assert frames_of_group(job, 30) == [10, 11, 12]
+
+
+@pytest.mark.parametrize(
+    ("answered", "said"),
+    [
+        ({"type": "mask", "points": [0, 9, 4, 20, 7, 21]}, "whose runs do not fill its box"),
+        ({"type": "mask", "points": [0, 8, 62, 20, 65, 21]}, "in a 64x48 image"),
+        ({"type": "polygon", "points": POLYGON}, "a polygon for a mask"),
+        ({"type": "mask", "points": "no"}, "not a list of numbers"),
+    ],
+)
+def test_a_broken_result_is_never_written(job, track_to, masks, function, answered, said):
+    function.answers = {(30, 12): answered}
+    assert said in track_to(14, code=3).log
+    assert frames_of_group(job, 30) == [10, 11]
+    assert frames_of_group(job, 40) == ALL_FRAMES
+
+
+@pytest.fixture
+def drawn_again(job, one_mask):
+    """Beside a mask a track, which a person drew again on frame 13."""
+    job.tracks = [track(keyframe(10, POLYGON), keyframe(13, shifted(POLYGON, 3)), id=1)]
+
+
+@pytest.fixture
+def drawn_late(job, one_mask):
+    """Beside a mask a polygon, which a person drew on frame 13."""
+    job.shapes.append(shape("polygon", POLYGON, id=901, frame=13))
+
+
+def refuse_the_drawing(function, frame):
+    """The upper polygon can be stepped to this frame, but not be drawn on it."""
+    answer = function.answer
+
+    def answer_or_refuse(request):
+        shapes = request["shapes"]
+        if shapes and all(s and s["points"][1] == 2 for s in shapes):
+            function.errors[2, frame] = [EMPTY]
+        answered = answer(request)
+        function.errors.clear()
+        return answered
+
+    function.answer = answer_or_refuse
+
+
+@pytest.mark.parametrize(
+    ("drawing", "options"), [("drawn_again", ()), ("drawn_late", ("--all-seeds",))]
+)
+def test_one_drawing_that_covers_no_pixel_does_not_end_the_run_for_others(
+    job, track_to, function, request, drawing, options
+):
+    request.getfixturevalue(drawing)
+    refuse_the_drawing(function, 13)
+    done = track_to(16, *options, code=3)
+    assert "not started on frame 13: The function refused it" in done.out
+    assert frames_of(s for s in job.shapes if s["type"] == "mask") == list(range(10, 17))
+    assert all(13 in by_frame(t) for t in job.tracks)
+
+
+def test_a_correction_that_cannot_be_joined_starts_the_object_anew(
+    job, track_to, drawn_again, function
+):
+    function.errors[2, 13] = [{"code": "too_many_keyframes", "message": "It holds 8 already."}]
+    track_to(16)
+    assert ("start", 13, [2]) in function.calls
+    assert frames_of(job.tracks[0]["shapes"]) == [10, 11, 12, 13, 14, 15, 16, 17]
+
+
+def test_a_found_box_that_is_refused_alone_does_not_end_the_run(cvat, job, track_to, function):
+    detector = ScriptedDetector()
+    box = {"label": "car", "type": "rectangle", "points": [30.0, 10.0, 40.0, 20.0]}
+    detector.on_frame = {12: [box]}
+    cvat.functions["det"] = StandinFunction(detector.url, "det", "detector", labels=(LABELS[0],))
+    job.shapes = [shape("mask", MASK, id=900)]
+    function.errors[10, 12] = [EMPTY]
+    done = track_to(16, "--detect", "det", "--every", 2, "--boxes-to-masks")
+    detector.close()
+    assert "Frame 12: a box gives no mask: The function refused it" in done.log
+    assert frames_of(job.shapes) == list(range(10, 17))
+
+
+# --- what ends the run ---------------------------------------------------------------------------
+
+
+def test_a_frame_that_every_object_is_refused_on_ends_the_run_and_names_the_frame(
+    job, track_to, resume, masks, function
+):
+    """A picture that cannot be decoded must not stop all objects for good."""
+    function.refuse = lambda frame, count: 400 if frame == 13 else None
+    ended = track_to(14, code=4)
+    assert "Frame 13: every object was refused, each one alone." in ended.log
+    assert frames_of(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
+    function.refuse = lambda frame, count: None
+    resume(ended)
+    assert frames_of(job.shapes) == sorted(ALL_FRAMES * 3)
+
+
+def test_the_only_object_that_is_refused_may_be_refused_for_its_picture(
+    track_to, one_mask, function
+):
+    function.refuse = lambda frame, count: 400
+    assert "picture of this frame cannot be decoded" in track_to(16, code=1).log
+
+
+def test_lists_of_another_length_end_the_run(job, track_to, masks, function):
+    answer = function.answer
+    function.answer = lambda request: (200, {**answer(request)[1], "states": [1]})
+    assert "The function answered 1 states for 3 objects" in track_to(14, code=1).log
+    assert frames_of(job.shapes) == [10, 10, 10]
+
+
+def test_another_image_size_ends_the_run_with_what_is_done(job, track_to, masks):
+    job.sizes = [(64, 48)] * 8 + [(32, 48)] * 17
+    assert "Frame 13 is 32x48, the frames before it 64x48" in track_to(14, code=1).log
+    assert frames_of(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
+
+
+class Disappearing:
+    """A tracker whose pictures are gone from frame 12 on."""
+
+    joins = True
+
+    def start(self, frame, shapes):
+        return tracking.Answer([None], ["state"], [1.0], [None])
+
+    def step(self, frame, states):
+        if frame == 12:
+            raise ActionError("pic_12.png cannot be read: No such file or directory.")
+        shape = {"type": "rectangle", "points": [1, 2, 3, 4]}
+        return tracking.Answer([shape], ["state"], [0.5], [None])
+
+
+def not_on_frame_11(frame):
+    if frame == 11:
+        raise tracking.NotOnRecord("The journal cannot be written.")
+
+
+@pytest.mark.parametrize(
+    ("keep", "done", "broken"),
+    [
+        (None, [10, 11], "pic_12.png cannot be read: No such file or directory."),
+        # else a frame that is on no record would be written, and again
+        (not_on_frame_11, [10], "The journal cannot be written."),
+    ],
+)
+def test_where_nothing_can_be_read_or_noted_any_more_what_is_done_comes_back(keep, done, broken):
+    seed = Seed("1", "rectangle", 9, (1, 2, 3, 4), {"id": 1}, False, 0)
+    job = Job(1, 1, 0, 20, (), ((40, 30),))
+    objects = [tracking.TrackedObject(seed)]
+    options = {"keep": keep} if keep else {}
+    run = tracking.track(Disappearing(), job, objects, [10, 11, 12, 13], **options)
+    assert (list(run.done), run.broken) == (done, broken)
+    assert [*objects[0].frames] == done

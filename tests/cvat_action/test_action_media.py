@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Videos and folders of images as frames."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvat_action.errors import ActionError
+from cvat_action.media import open_media
+
+
+def test_an_image_that_disappears_is_named(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "pic_3.png")
+    media = open_media(tmp_path)
+    (tmp_path / "pic_3.png").unlink()
+    with pytest.raises(ActionError, match=r"pic_3.png cannot be read"):
+        media.encoded(0)
+
+
+def test_a_video_is_read_forwards_and_backwards(grey_clip):
+    media = open_media(grey_clip)
+    assert len(media.frame_names) == 50
+    assert media.sizes == ((40, 30),)
+    assert media.fps == 12
+    for frame in (0, 1, 7, 49, 48, 12, 11, 49, 0):
+        assert abs(int(media.picture(frame).mean()) - frame * 5) <= 3
+    encoded = cv2.imdecode(np.frombuffer(media.encoded(9), np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(encoded, media.picture(9))
+
+
+def test_images_keep_their_bytes_and_turned_ones_their_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
+    media = open_media(tmp_path)
+    assert media.sizes == ((10, 20),)
+    assert media.picture(0).shape == (20, 10, 3)
+    assert media.encoded(0) == (tmp_path / "a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a.mp4", "not a video"), ("b.mp4", "no video"), ("empty", "no images")]
+)
+def test_what_is_no_video_is_said(tmp_path, name, said):
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ActionError, match=said):
+        open_media(tmp_path / name)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""`--preview` and `--contact-sheet`, and what is drawn during `--step`."""
+
+import io
+import tracemalloc
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+from cvat_sdk.masks import encode_mask
+from standin_cvat import Fault
+from wire import MASK
+
+from cvat_action import preview
+from cvat_action.job import Job, Label
+from cvat_action.selection import Seed
+from cvat_action.stepper import Stepper
+from cvat_action.tracking import Tracked, TrackedObject
+from sam2_tracker.shapes import polygon_to_bitmap
+
+PICTURE = "/api/jobs/42/data/?"
+
+
+def test_a_video_and_a_sheet_show_the_objects(track_to, one_mask, tmp_path):
+    video, sheet = tmp_path / "out.mp4", tmp_path / "out.png"
+    track_to(14, "--preview", video, "--contact-sheet", sheet)
+    capture = cv2.VideoCapture(str(video))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
+    capture.release()
+    picture = cv2.imread(str(sheet))
+    assert picture.shape == (600, 1600, 3)
+    # the last frame's mask, rows 20 and 21 at x 8 to 11, in a cell 400 px wide, in the second row
+    inside, beside = picture[300 + 131, 62], picture[300 + 131, 150]
+    assert int(inside.max()) - int(inside.min()) > 60
+    assert int(beside.max()) - int(beside.min()) < 10
+
+
+def test_pictures_of_half_the_size_show_the_objects_in_their_place(
+    job, track_to, one_mask, tmp_path
+):
+    """CVAT halves what its page shows of some videos."""
+
+    def halved(data):
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        return cv2.imencode(".png", cv2.resize(picture, None, fx=0.5, fy=0.5))[1].tobytes()
+
+    whole, half = tmp_path / "whole.png", tmp_path / "half.png"
+    track_to(14, "--contact-sheet", whole)
+    job.page_pictures = [halved(data) for data in job.source]
+    track_to(14, "--replace", "--contact-sheet", half)
+    expected, found = cv2.imread(str(whole)), cv2.imread(str(half))
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 10
+
+
+def test_a_picture_that_fails_does_not_hide_what_is_written(cvat, job, track_to, masks, tmp_path):
+    cvat.faults = [Fault("GET", PICTURE, 200, "not a picture")]
+    result = track_to(14, "--contact-sheet", tmp_path / "out.png", code=1)
+    assert "could not be decoded as a picture. The annotations are complete." in result.log
+    assert "written: 12 shapes created" in result.out
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_ctrl_c_while_drawing_hides_nothing_of_what_is_written(
+    job, track_to, masks, tmp_path, monkeypatch
+):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cvat_action.preview.decode_picture", stop)
+    result = track_to(14, "--contact-sheet", tmp_path / "out.png", "--json", code=130)
+    assert "Stopped by Ctrl+C while drawing. The annotations are complete." in result.log
+    assert (result.json["complete"], result.json["resume"]) == (True, None)
+    assert len(job.shapes) == 3 + 3 * 4
+
+
+def test_a_picture_that_cvat_is_still_making_is_waited_for_as_long_as_it_says(
+    cvat, track_to, one_mask, tmp_path, monkeypatch
+):
+    waited = []
+    monkeypatch.setattr("cvat_action.tracking.time.sleep", waited.append)
+    cvat.faults = [
+        Fault("GET", PICTURE, 429, skip=skip, retry_after=after)
+        for skip, after in ((0, "10"), (1, "0"))
+    ]
+    sheet = tmp_path / "sheet.png"
+    track_to(13, "--contact-sheet", sheet)
+    assert [seconds for seconds in waited if seconds] == [10, 0.01]
+    assert sheet.is_file()
+
+
+def test_the_contact_sheet_has_the_least_certain_frame():
+    one = Seed("1", "mask", 0, tuple(MASK), {"id": 1}, False, 0)
+    results = {
+        f: [Tracked(tuple(MASK), 0.16 if (f, n) == (50, 8) else 0.5 + n / 100) for n in range(9)]
+        for f in range(1, 90)
+    }
+    assert 50 in preview._frames_worth_seeing([one] * 9, results)
+
+
+def test_a_picture_of_many_objects_takes_little_memory():
+    box = (10.0, 10.0, 60.0, 60.0)
+    seeds = [Seed(str(n), "rectangle", 0, box, {"id": n}, False, 0) for n in range(40)]
+    picture = np.zeros((1000, 1000, 3), np.uint8)
+    tracemalloc.start()
+    drawn = preview.draw(picture, 1, seeds, [Tracked(box, 0.9)] * len(seeds))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert drawn[30, 30].any()
+    assert peak < 20 << 20  # one bitmap has 1 MB, the picture 3
+
+
+def test_what_is_drawn_during_step_is_filled_exactly(tmp_path, monkeypatch):
+    job = Job(1, 1, 0, 9, (Label(1, "thing"),), ((64, 48),))
+    media = SimpleNamespace(picture=lambda frame: np.zeros((48, 64, 3), np.uint8))
+    seed = Seed("1", "mask", 0, tuple(MASK), {"label_id": 1}, False, 0)
+    monkeypatch.setattr("sys.stdin", io.StringIO("c 1 5.4,5.6 20.7,6.2 9.1,18.9\n\n"))
+    (drawn,) = Stepper(job, media, tmp_path / "out.json").ask(1, [TrackedObject(seed)])
+    ring = [5.4, 5.6, 20.7, 6.2, 9.1, 18.9]
+    assert list(drawn.points) == encode_mask(polygon_to_bitmap(ring, width=64, height=48))
