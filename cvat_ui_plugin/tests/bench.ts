@@ -119,24 +119,16 @@ export interface Bench {
     /** The last message. */
     said(): string;
     /** Ctrl+E with nothing active. */
-    runAll(frame: number, target: number | string, options?: RunOptions): Promise<void>;
+    runAll(...way: Way): Promise<void>;
     /** The action on chosen objects. */
-    runOn(
-        clientIDs: number[],
-        frame: number,
-        target: number | string,
-        options?: RunOptions,
-    ): Promise<void>;
+    runOn(clientIDs: number[], ...way: Way): Promise<void>;
     /** The action for the settings; what is not named is as the function is set. */
     choose(parameters: Record<string, string>): Promise<void>;
     /** The action in a dialog that was opened for these objects. */
-    runHeld(
-        states: ObjectState[],
-        frame: number,
-        target: number | string,
-        options?: RunOptions,
-    ): Promise<void>;
+    runHeld(states: ObjectState[], ...way: Way): Promise<void>;
 }
+
+type Way = [frame: number, target: number | string, options?: RunOptions];
 
 export interface RunOptions {
     convert?: boolean;
@@ -262,15 +254,12 @@ export function createBench({
         bench.outcome = { created, deleted };
         commit(created, deleted);
     };
-    const parametersOf = (
-        frame: number,
-        target: number | string,
-        { convert = false, backwards = Number(target) < frame }: RunOptions,
-    ): Record<string, string> => ({
+    const parametersOf = (...[frame, target, options = {}]: Way): Record<string, string> => ({
         'Target frame': `${target}`,
-        'Convert polygon shapes to tracks': `${convert}`,
-        'Track backwards': `${backwards}`,
+        'Convert polygon shapes to tracks': `${options.convert ?? false}`,
+        'Track backwards': `${options.backwards ?? Number(target) < frame}`,
     });
+    const never = (): boolean => false;
     const onProgress = (message: string, percent: number): void => {
         bench.progress.push({ message, percent });
     };
@@ -281,50 +270,35 @@ export function createBench({
     };
     bench.choose = async (parameters) => {
         const action = await find(SETTINGS_NAME);
-        const shown = Object.entries(action.parameters!).map(([name, { values }]) => [
-            name,
-            (values as string[])[0],
-        ]);
-        const chosen = { ...(Object.fromEntries(shown) as Record<string, string>), ...parameters };
-        const never = (): boolean => false;
+        const chosen: Record<string, string> = {};
+        for (const [name, { values }] of Object.entries(action.parameters!)) {
+            chosen[name] = parameters[name] ?? (values as string[])[0];
+        }
         await core.actions.run(job, action, chosen, job.startFrame, never, onProgress, never);
     };
-    bench.runAll = async (
-        frame,
-        target,
-        { cancelled = () => false, filter = () => true, ...options } = {},
-    ) =>
-        core.actions.run(
-            job,
-            await find(),
-            parametersOf(frame, target, options),
-            frame,
-            filter,
-            onProgress,
-            cancelled,
-        );
-    bench.runOn = async (
-        clientIDs,
-        frame,
-        target,
-        { cancelled = () => false, ...options } = {},
-    ) => {
-        const states = (await job.annotations.get(frame, false, [])).filter(({ clientID }) =>
-            clientIDs.includes(clientID!),
-        );
-        return bench.runHeld(states, frame, target, { cancelled, ...options });
+    bench.runAll = async (...way) => {
+        const [frame, , { cancelled = never, filter = () => true } = {}] = way;
+        const [action, chosen] = [await find(), parametersOf(...way)];
+        await core.actions.run(job, action, chosen, frame, filter, onProgress, cancelled);
     };
-    bench.runHeld = async (states, frame, target, { cancelled = () => false, ...options } = {}) =>
-        core.actions.call(
-            job,
-            await find(),
-            parametersOf(frame, target, options),
-            frame,
-            states,
-            onProgress,
-            cancelled,
-        );
+    bench.runOn = async (clientIDs, ...way) => {
+        const states = await job.annotations.get(way[0], false, []);
+        const own = states.filter(({ clientID }) => clientIDs.includes(clientID!));
+        await bench.runHeld(own, ...way);
+    };
+    bench.runHeld = async (states, ...way) => {
+        const [frame, , { cancelled = never } = {}] = way;
+        const [action, chosen] = [await find(), parametersOf(...way)];
+        await core.actions.call(job, action, chosen, frame, states, onProgress, cancelled);
+    };
     return bench;
+}
+
+interface Answer {
+    shape: unknown;
+    state: unknown;
+    score: number;
+    error: { code: string; message: string };
 }
 
 export interface Memory {
@@ -347,15 +321,7 @@ export function shifted(type: string, points: number[], by: number): number[] {
 /** A function whose objects move one pixel to the right per frame. `per` may replace what it says
  * of one object on one frame. */
 export function moving(
-    per: (
-        frame: number,
-        memory: Memory,
-    ) => Partial<{
-        shape: unknown;
-        state: unknown;
-        score: number;
-        error: { code: string; message: string };
-    }> | null = () => null,
+    per: (frame: number, memory: Memory) => Partial<Answer> | null = () => null,
 ): Invoke {
     return async (frame: number, { shapes, states }: FunctionRequest) => {
         const said = shapes.map((given, index) => {

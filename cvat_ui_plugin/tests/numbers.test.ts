@@ -44,23 +44,6 @@ function boxes(count: number): SerializedShape[] {
     return Array.from({ length: count }, (_, n) => small(2, 6 * n));
 }
 
-async function runIn(
-    { core, action }: Bench,
-    job: StandInJob,
-    clientID: number,
-    [frame, target]: [number, number],
-): Promise<void> {
-    const parameters = {
-        'Target frame': `${target}`,
-        'Convert polygon shapes to tracks': 'false',
-        'Track backwards': 'false',
-    };
-    const states = await job.annotations.get(frame, false, []);
-    const own = states.filter((state) => state.clientID === clientID);
-    const no = (): boolean => false;
-    await core.actions.call(job, action, parameters, frame, own, () => {}, no);
-}
-
 /** A polygon tracked from frame 5 to 10. */
 async function firstObject(): Promise<{ bench: Bench; seed: number }> {
     const { bench, seed } = await tracked(polygon(5), 10);
@@ -77,7 +60,11 @@ test('in the next job nothing is known of the objects of the last one', async ()
     const [again] = opened.annotations.store.import({ shapes: saved(bench) });
     expect(again).toBe(seed);
     const before = shapesOf(opened);
-    await runIn(bench, opened, again, [0, 10]);
+    const states = await opened.annotations.get(0, false, []);
+    expect(states).toMatchObject([{ clientID: again }]);
+    const not = (): boolean => false;
+    const chosen = { 'Target frame': '10' };
+    await bench.core.actions.call(opened, bench.action, chosen, 0, states, () => {}, not);
     expect(shapesOf(opened)).toEqual(before);
     expect(bench.asked).toEqual([]);
 });

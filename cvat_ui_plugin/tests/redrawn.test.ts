@@ -25,9 +25,7 @@ function on(bench: Bench, frame: number): number {
     return bench.on(frame)[0].clientID!;
 }
 
-function redraw(frame: number, points: number[], more = {}) {
-    return shape('mask', frame, points, more);
-}
+const redraw = (frame: number, points: number[], more = {}) => shape('mask', frame, points, more);
 
 /** A mask tracked from frame 2 to 10, its result on frame 6 deleted and drawn anew. */
 async function drawnAnew(
@@ -42,8 +40,7 @@ async function drawnAnew(
 }
 
 /** Masks tracked from frame 2 to 10; on frame 6 their results are deleted. */
-async function twoWithoutSix(...seconds: object[]): Promise<Bench> {
-    const [more, second = more] = seconds;
+async function twoWithoutSix(more: object, second = more): Promise<Bench> {
     const bench = createBench();
     bench.add(mask(2, 0, more), mask(2, 30, second));
     await bench.runAll(2, 10);

@@ -30,7 +30,13 @@ function casesOf<T>(name: string): T {
 }
 
 interface Identity {
-    marks: { confidence: number | null; number: number; run: number; frame: number; score: number }[];
+    marks: {
+        confidence: number | null;
+        number: number;
+        run: number;
+        frame: number;
+        score: number;
+    }[];
     no_mark: { score: number | null; frame: number; why: string }[];
     numbers: (Shape & { number: number })[];
     objects: {

@@ -147,9 +147,7 @@ test('a run that goes on in a job that was left ends when another one begins', a
 
 test('leaving the job ends the run, and says that nothing is left of it', async () => {
     vi.useFakeTimers();
-    const bench = createBench({
-        intercept: ({ frame }, next) => (frame === 5 ? never() : next()),
-    });
+    const bench = createBench({ intercept: ({ frame }, next) => (frame === 5 ? never() : next()) });
     bench.add(mask(2));
     const running = expect(bench.runAll(2, 9)).rejects.toThrow(
         /stopped because the job was closed, and nothing of it is left/,
