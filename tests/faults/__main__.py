@@ -27,7 +27,7 @@ from faults.campaign_leak import leak_campaign
 from faults.campaign_records import records_campaign
 from faults.disk import disk_line
 from faults.fleet import Fleet
-from faults.kill_points import KillRun, untidy
+from faults.kill_points import kill_run
 from faults.machine import TrackersOnOneStore
 from faults.worker import KILL_POINTS
 
@@ -71,9 +71,8 @@ def kills(scale: float, seed: int) -> Result:
     with Fleet(workers=2) as fleet:
         for number in range(times):
             for point in KILL_POINTS:
-                run = KillRun(fleet, f"{seed}/{point}/{number}")
-                troubles = [run.trouble(point), *untidy(fleet, run.tokens)]
-                broken += [f"killed when {point}, {number}: {each}" for each in troubles if each]
+                troubles = kill_run(fleet, f"{seed}/{point}/{number}", point)
+                broken += [f"killed when {point}, {number}: {each}" for each in troubles]
     return Result(f"{times * len(KILL_POINTS)} workers killed", broken)
 
 
