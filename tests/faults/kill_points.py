@@ -73,7 +73,8 @@ def _untidy(fleet: Fleet, tokens: list[str]) -> list[str]:
     prefix = f"{PREFIX}:{StandinModel.fingerprint}"
     with fleet.redis.client() as admin:
         keys = {key.decode() for key in admin.scan_iter(count=1000)}
-        found = [f"{key} has no time to live" for key in sorted(keys) if admin.ttl(key) < 0]
+        # -2: it came to its end since
+        found = [f"{key} has no time to live" for key in sorted(keys) if admin.ttl(key) == -1]
         for token in tokens:
             record = admin.get(f"{prefix}:h:{hash_id(token)}")
             head = read_head(token, record, TINY) if isinstance(record, bytes) else None
