@@ -45,19 +45,19 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 
 
-# What `make test-fast` leaves out: HTTP servers, kills, long comparisons. Other slow tests are
-# marked where they stand.
+# Files and folders that `make test-fast` leaves out: HTTP servers, kills, long comparisons. Other
+# slow tests are marked where they stand.
 SLOW = (
     *("test_benchmarks", "test_demo", "test_efficienttam", "test_fidelity", "test_http"),
     *("test_inexact_options", "test_image_encoder", "test_memory_attention", "test_operations"),
-    *("test_training_model", "test_ui_plugin_recording", "test_action_end_to_end", "test_deploy"),
-    *("test_logs", "test_tls"),
+    *("test_training_model", "test_ui_plugin_recording", "test_action_end_to_end"),
+    *("deploy", "test_logs", "test_tls"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem in SLOW:
+        if {item.path.stem, item.path.parent.name} & {*SLOW}:
             item.add_marker(pytest.mark.slow)
 
 

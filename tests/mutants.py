@@ -275,14 +275,14 @@ MUTANTS = (
         "cvat_ui_plugin/src/ts/fresh.ts",
         "if (frames.has(result.frame)) result.byHand = true;",
         "if (frames.has(-1)) result.byHand = true;",
-        "vitest tests/faults.test.ts",
+        "vitest tests/corrections.test.ts",
     ),
     python(
         "plugin: keyframes that a person deleted come back",
         "cvat_ui_plugin/src/ts/run.ts",
         "({ frame }) => !removed.has(frame)",
         "({ frame }) => !removed.has(-frame)",
-        "vitest tests/earlier.test.ts",
+        "vitest tests/corrections.test.ts",
     ),
     python(
         "plugin: frames between two keyframes are not checked",
@@ -303,7 +303,7 @@ MUTANTS = (
         "cvat_ui_plugin/src/ts/waiting.ts",
         "                mayGoOn();\n",
         "",
-        "vitest tests/faults.test.ts",
+        "vitest tests/waiting.test.ts",
     ),
 )
 

@@ -9,7 +9,7 @@ import { markOf } from '../src/ts/identity';
 import { isSigned } from '../src/ts/signature';
 import { shape } from '../standin/core';
 import { HttpAnswer } from '../standin/server';
-import { Bench, Call, createBench, framesFrom, moving, shifted } from './bench';
+import { Bench, Call, createBench, framesFrom, moving, shifted, track } from './bench';
 
 const LAST = 11;
 /** Random jobs; `make faults` tries more. */
@@ -68,6 +68,13 @@ interface Column {
     isTrack: boolean;
 }
 
+function columnsOf(dice: Dice): Column[] {
+    return Array.from({ length: 1 + dice.upTo(3) }, () => {
+        const type = dice.oneOf(['mask', 'polygon', 'rectangle']);
+        return { type, isTrack: type !== 'mask' && dice.chance(0.5) };
+    });
+}
+
 type Intercept = (call: Call, next: () => Promise<HttpAnswer>) => Promise<HttpAnswer>;
 
 /** What happens on the way: failing calls, forgotten states, and what `meddle` does. */
@@ -99,27 +106,24 @@ function build(dice: Dice, columns: Column[], meddle: () => void): Bench {
     columns.forEach(({ type, isTrack }, column) => {
         const points = pointsFor(type, column);
         if (!isTrack) {
-            bench.store.import({ shapes: [shape(type, 0, points)] });
+            bench.add(shape(type, 0, points));
             return;
         }
         const frames = [0, ...[5, LAST].filter(() => dice.chance(0.4))];
         const keyframes = frames.map((frame) => ({
-            ...{ type, frame, points: shifted(type, points, frame) },
-            ...{ occluded: dice.chance(0.2), outside: false, z_order: dice.upTo(2), rotation: 0 },
+            ...{ type, points: shifted(type, points, frame) },
+            ...{ occluded: dice.chance(0.2), z_order: dice.upTo(2) },
             attributes: dice.chance(0.3) ? [{ spec_id: 32, value: `${frame}` }] : [],
         }));
-        const track = { label_id: 1, frame: 0, group: 0, source: 'manual', attributes: [] };
-        bench.store.import({ tracks: [{ ...track, elements: [], shapes: keyframes }] });
+        bench.addTracks(track(Object.fromEntries(frames.map((f, index) => [f, keyframes[index]]))));
     });
     // what another program and another person left: of another label
-    bench.store.import({
-        shapes: Array.from({ length: 4 }, () =>
-            shape('rectangle', dice.upTo(LAST), pointsFor('rectangle', dice.upTo(columns.length)), {
-                label_id: 2,
-                source: dice.oneOf(['auto', 'manual', 'semi-auto']),
-            }),
-        ),
-    });
+    for (let number = 0; number < 4; number += 1) {
+        const frame = dice.upTo(LAST);
+        const place = pointsFor('rectangle', dice.upTo(columns.length));
+        const more = { label_id: 2, source: dice.oneOf(['auto', 'manual', 'semi-auto']) };
+        bench.add(shape('rectangle', frame, place, more));
+    }
     return bench;
 }
 
@@ -166,19 +170,13 @@ function kept(bench: Bench): string[] {
     const byHand = shapes.filter(
         (one) => one.label_id === 2 || one.source !== 'auto' || locked.has(one.clientID!),
     );
-    const keyframes = tracks.flatMap((track) =>
-        track.shapes
+    const keyframes = tracks.flatMap((own) =>
+        own.shapes
             .filter((keyframe) => !isSigned(keyframe))
-            .map(({ frame, points, outside, occluded, z_order }) =>
-                JSON.stringify([
-                    columnOf(track.shapes[0]),
-                    frame,
-                    points,
-                    outside,
-                    occluded,
-                    z_order,
-                ]),
-            ),
+            .map(({ frame, points, outside, occluded, z_order }) => {
+                const column = columnOf(own.shapes[0]);
+                return JSON.stringify([column, frame, points, outside, occluded, z_order]);
+            }),
     );
     return [...byHand.map(bare), ...keyframes].sort();
 }
@@ -219,10 +217,7 @@ test(
         for (let seed = FIRST_SEED; seed < FIRST_SEED + JOBS; seed += 1) {
             await breathe();
             const dice = new Dice(randomFrom(seed));
-            const columns = Array.from({ length: 1 + dice.upTo(3) }, () => {
-                const type = dice.oneOf(['mask', 'polygon', 'rectangle']);
-                return { type, isTrack: type !== 'mask' && dice.chance(0.5) };
-            });
+            const columns = columnsOf(dice);
             let before: string[] = [];
             let everything: string[] = [];
             let mayHaveGaps = false;
@@ -294,9 +289,9 @@ test(
         for (let seed = FIRST_SEED; seed < FIRST_SEED + JOBS / 4; seed += 1) {
             await breathe();
             const dice = new Dice(randomFrom(seed));
-            const columns = Array.from({ length: 1 + dice.upTo(3) }, () => {
-                const type = dice.oneOf(['mask', 'polygon', 'rectangle']);
-                return { type, isTrack: type !== 'mask' && dice.chance(0.5) };
+            // tracks come of conversion here
+            const columns = columnsOf(dice).map(({ type, isTrack }) => {
+                return { type: isTrack ? 'polygon' : type, isTrack };
             });
             const hidden = new Set(Array.from({ length: 2 }, () => dice.upTo(LAST)));
             const bench = createBench({
@@ -304,24 +299,10 @@ test(
                 invoke: moving((frame) => (hidden.has(frame) ? { shape: null } : null)),
             });
             bench.kept = dice.chance(0.4) ? '{"sparse":0.97}' : null;
-            columns.forEach(({ type, isTrack }, column) => {
-                bench.store.import({
-                    shapes: [
-                        shape(
-                            isTrack ? 'polygon' : type,
-                            0,
-                            pointsFor(isTrack ? 'polygon' : type, column),
-                        ),
-                    ],
-                });
-            });
+            bench.add(...columns.map(({ type }, n) => shape(type, 0, pointsFor(type, n))));
             const convert = dice.chance(0.5);
             await bench.runAll(0, LAST, { convert });
-            correct(
-                bench,
-                dice,
-                columns.map(({ type, isTrack }) => ({ type: isTrack ? 'polygon' : type, isTrack })),
-            );
+            correct(bench, dice, columns);
             await bench.runAll(0, LAST, { convert });
             const second = contents(bench);
             await bench.runAll(0, LAST, { convert });

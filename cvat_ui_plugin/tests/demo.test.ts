@@ -5,10 +5,10 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect, test, vi } from 'vitest';
 import { shape } from '../standin/core';
 import { realFunction } from '../standin/function';
-import { createBench, framesFrom } from './bench';
+import { Bench, createBench, framesFrom, Surroundings } from './bench';
 import { boxOf, iou, pixelsOf } from './raster';
 import { Recorded, recording, replaying } from './recorded';
 
@@ -40,13 +40,14 @@ afterAll(() => {
 });
 
 const LAST = clip.frames - 1;
-const TIMEOUT_MS = url ? 1_800_000 : 120_000;
+vi.setConfig({ testTimeout: url ? 1_800_000 : 120_000 });
 
-function openJob() {
-    return createBench({
-        frames: framesFrom(0, LAST, { width: clip.width, height: clip.height }),
-        invoke,
-    });
+/** The clip, with the objects that are drawn on its first frame. */
+function openJob(more: Surroundings = {}, seeds = clip.seeds): Bench {
+    const size = { width: clip.width, height: clip.height };
+    const bench = createBench({ frames: framesFrom(0, LAST, size), invoke, ...more });
+    bench.add(...seeds.map(({ type, points }) => shape(type, 0, points)));
+    return bench;
 }
 
 function truthOf(frame: number, object: number): Set<number> | null {
@@ -68,108 +69,70 @@ function agreement(
     return scores.reduce((sum, score) => sum + score, 0) / scores.length;
 }
 
-test(
-    'all objects of the first frame, forwards',
-    async () => {
-        const bench = openJob();
-        bench.store.import({
-            shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)),
-        });
-        await bench.runAll(0, LAST);
-        expect(bench.calls).toHaveLength(1 + LAST);
-        const { shapes } = bench.store.export();
-        clip.seeds.forEach(({ type }, object) => {
-            const results = shapes.filter((one) => one.type === type && one.source === 'auto');
-            expect(agreement(results, object)).toBeGreaterThan(0.5);
-        });
-        const hidden = clip.truth.flatMap((masks, frame) => (masks[0] === null ? [frame] : []));
-        const found = shapes
-            .filter(({ type, source }) => type === 'mask' && source === 'auto')
-            .map(({ frame }) => frame);
-        expect(found.filter((frame) => hidden.includes(frame)).length).toBeLessThan(hidden.length);
-        expect(found.some((frame) => frame > Math.max(...hidden))).toBe(true);
-        expect(bench.reports[0].lines.join('\n')).toMatch(/Not visible: car \d+ on \d+ frames/);
-        expect(bench.reports[0].lines.join('\n')).toMatch(/Look here first/);
-        expect(bench.reports[0].jumps[0].text).toMatch(/Frame \d+: car \d+, confidence 0\.\d\d/);
-    },
-    TIMEOUT_MS,
-);
+test('all objects of the first frame, forwards', async () => {
+    const bench = openJob();
+    await bench.runAll(0, LAST);
+    expect(bench.calls).toHaveLength(1 + LAST);
+    const shapes = bench.shapes();
+    clip.seeds.forEach(({ type }, object) => {
+        const results = shapes.filter((one) => one.type === type && one.source === 'auto');
+        expect(agreement(results, object)).toBeGreaterThan(0.5);
+    });
+    const hidden = clip.truth.flatMap((masks, frame) => (masks[0] === null ? [frame] : []));
+    const found = shapes
+        .filter(({ type, source }) => type === 'mask' && source === 'auto')
+        .map(({ frame }) => frame);
+    expect(found.filter((frame) => hidden.includes(frame)).length).toBeLessThan(hidden.length);
+    expect(found.some((frame) => frame > Math.max(...hidden))).toBe(true);
+    expect(bench.said()).toMatch(/Not visible: car \d+ on \d+ frames/);
+    expect(bench.said()).toMatch(/Look here first/);
+    expect(bench.reports[0].jumps[0].text).toMatch(/Frame \d+: car \d+, confidence 0\.\d\d/);
+});
 
-test(
-    'the polygon as a track',
-    async () => {
-        const bench = openJob();
-        bench.store.import({
-            shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)),
-        });
-        await bench.runAll(0, LAST, { convert: true });
-        const [track] = bench.store.export().tracks;
-        expect(track.shapes).toHaveLength(clip.frames);
-        expect(agreement(track.shapes.slice(1), 1)).toBeGreaterThan(0.5);
-    },
-    TIMEOUT_MS,
-);
+test('the polygon as a track', async () => {
+    const bench = openJob();
+    await bench.runAll(0, LAST, { convert: true });
+    const keyframes = bench.track().shapes;
+    expect(keyframes).toHaveLength(clip.frames);
+    expect(agreement(keyframes.slice(1), 1)).toBeGreaterThan(0.5);
+});
 
-test(
-    'a correction on the way and a run from there: the polygon is not doubled',
-    async () => {
-        const bench = openJob();
-        bench.store.import({
-            shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)),
-        });
-        await bench.runAll(0, LAST);
-        const middle = Math.floor(clip.frames / 2);
-        const found = bench.store
-            .export()
-            .shapes.find(({ type, frame }) => type === 'polygon' && frame === middle)!;
-        const [x, y, ...rest] = found.points;
-        bench.store.set(found.clientID!, { points: [x + 1, y, ...rest], source: 'semi-auto' });
-        await bench.runOn([found.clientID!], middle, LAST);
-        const polygons = bench.store.export().shapes.filter(({ type }) => type === 'polygon');
-        expect(polygons.map(({ frame }) => frame).sort((a, b) => a - b)).toEqual(
-            Array.from({ length: clip.frames }, (_, frame) => frame),
-        );
-        expect(agreement(polygons, 1)).toBeGreaterThan(0.5);
-    },
-    TIMEOUT_MS,
-);
+test('a correction on the way and a run from there: the polygon is not doubled', async () => {
+    const bench = openJob();
+    await bench.runAll(0, LAST);
+    const middle = Math.floor(clip.frames / 2);
+    const found = bench.on(middle).find(({ type }) => type === 'polygon')!;
+    const [x, y, ...rest] = found.points;
+    bench.store.set(found.clientID!, { points: [x + 1, y, ...rest], source: 'semi-auto' });
+    await bench.runOn([found.clientID!], middle, LAST);
+    const polygons = bench.shapes().filter(({ type }) => type === 'polygon');
+    expect(polygons.map(({ frame }) => frame)).toEqual(
+        Array.from({ length: clip.frames }, (_, frame) => frame),
+    );
+    expect(agreement(polygons, 1)).toBeGreaterThan(0.5);
+});
 
-test(
-    'from the last frame backwards',
-    async () => {
-        const bench = openJob();
-        bench.store.import({ shapes: [shape('mask', LAST, clip.truth[LAST][1]!)] });
-        await bench.runAll(LAST, LAST - 6);
-        const results = bench.store.export().shapes.filter(({ source }) => source === 'auto');
-        expect(results).toHaveLength(6);
-        expect(agreement(results, 1)).toBeGreaterThan(0.5);
-    },
-    TIMEOUT_MS,
-);
+test('from the last frame backwards', async () => {
+    const bench = openJob({}, []);
+    bench.add(shape('mask', LAST, clip.truth[LAST][1]!));
+    await bench.runAll(LAST, LAST - 6);
+    const results = bench.shapes().filter(({ source }) => source === 'auto');
+    expect(results).toHaveLength(6);
+    expect(agreement(results, 1)).toBeGreaterThan(0.5);
+});
 
-test(
-    'states that are forgotten half way are started again from the last result',
-    async () => {
-        let forgotten = false;
-        const bench = createBench({
-            frames: framesFrom(0, LAST, { width: clip.width, height: clip.height }),
-            invoke,
-            intercept: (call, next) => {
-                if (call.type !== 'track' || call.frame !== 3 || forgotten) return next();
-                forgotten = true;
-                return { status: 400, body: 'Invalid or expired tracker state' };
-            },
-        });
-        bench.store.import({
-            shapes: clip.seeds.map(({ type, points }) => shape(type, 0, points)),
-        });
-        await bench.runAll(0, 5);
-        expect(bench.calls.map(({ type, frame }) => `${type} ${frame}`)).toContain(
-            'init_tracking 2',
-        );
-        const polygons = bench.store.export().shapes.filter(({ type }) => type === 'polygon');
-        expect(polygons).toHaveLength(6);
-        expect(agreement(polygons, 1)).toBeGreaterThan(0.5);
-    },
-    TIMEOUT_MS,
-);
+test('states that are forgotten half way are started again from the last result', async () => {
+    let forgotten = false;
+    const bench = openJob({
+        intercept: (call, next) => {
+            if (call.type !== 'track' || call.frame !== 3 || forgotten) return next();
+            forgotten = true;
+            return { status: 400, body: 'Invalid or expired tracker state' };
+        },
+    });
+    await bench.runAll(0, 5);
+    expect(bench.calls.map(({ type, frame }) => `${type} ${frame}`)).toContain('init_tracking 2');
+    const polygons = bench.shapes().filter(({ type }) => type === 'polygon');
+    expect(polygons).toHaveLength(6);
+    expect(agreement(polygons, 1)).toBeGreaterThan(0.5);
+});

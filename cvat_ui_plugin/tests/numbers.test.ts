@@ -7,11 +7,16 @@ import { Look, recognise } from '../src/ts/earlier';
 import { KnownNumbers } from '../src/ts/known';
 import { Source } from '../src/ts/objects';
 import { createJob, shape, StandInJob } from '../standin/core';
-import { Bench, createBench, framesFrom, LABELS, moving, shifted } from './bench';
+import { Bench, createBench, drawing, framesFrom, LABELS, mask, moving } from './bench';
+import { shifted, timelineOf, track, tracked } from './bench';
 
 const SQUARE = [10, 10, 30, 10, 30, 30, 10, 30];
 const BELOW = [10, 50, 30, 50, 30, 70, 10, 70];
 const BOX = [10, 10, 50, 50];
+const polygon = drawing('polygon', SQUARE);
+const below = drawing('polygon', BELOW);
+const box = drawing('rectangle', BOX);
+const LARGE = { frames: framesFrom(0, 12, { width: 640, height: 480 }) };
 
 /** Frame, source, top edge and label of every shape, in order. */
 function shapesOf(job: StandInJob): string[] {
@@ -23,59 +28,53 @@ function shapesOf(job: StandInJob): string[] {
         .sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
 }
 
+/** The shapes as the server keeps them. */
 function saved(bench: Bench): SerializedShape[] {
-    const { shapes } = bench.store.export();
-    return shapes.sort((a, b) => a.frame - b.frame).map(({ clientID: _, ...rest }) => rest);
+    return bench.shapes().map(({ clientID: _, ...rest }) => rest);
 }
 
 /** The shape on this frame; there is one. */
-function on({ store }: Bench, frame: number): SerializedShape {
-    return store.export().shapes.find((one) => one.frame === frame)!;
+function on(bench: Bench, frame: number): SerializedShape & { clientID: number } {
+    return bench.on(frame)[0] as SerializedShape & { clientID: number };
 }
 
-async function runIn(
-    { core, action }: Bench,
-    job: StandInJob,
-    clientID: number,
-    [frame, target]: [number, number],
-): Promise<void> {
-    const parameters = {
-        'Target frame': `${target}`,
-        'Convert polygon shapes to tracks': 'false',
-        'Track backwards': 'false',
-    };
-    const states = await job.annotations.get(frame, false, []);
-    const own = states.filter((state) => state.clientID === clientID);
-    const no = (): boolean => false;
-    await core.actions.call(job, action, parameters, frame, own, () => {}, no);
+/** Small boxes on frame 2, one beside the other. */
+function boxes(count: number): SerializedShape[] {
+    const small = drawing('rectangle', [0, 0, 5, 5]);
+    return Array.from({ length: count }, (_, n) => small(2, 6 * n));
+}
+
+/** A polygon tracked from frame 5 to 10. */
+async function firstObject(): Promise<{ bench: Bench; seed: number }> {
+    const { bench, seed } = await tracked(polygon(5), 10);
+    bench.answer = true;
+    return { bench, seed };
 }
 
 test('in the next job nothing is known of the objects of the last one', async () => {
-    const bench = createBench({ invoke: moving() });
-    bench.answer = true;
-    const [first] = bench.store.import({ shapes: [shape('polygon', 5, SQUARE)] });
-    await bench.runOn([first], 5, 10);
-    const [second] = bench.store.import({ shapes: [shape('polygon', 0, BELOW)] });
+    const { bench, seed } = await firstObject();
+    const [second] = bench.add(below(0));
     await bench.runOn([second], 0, 10);
     // opened again without a reload of the page: clientIDs begin with 1, in the order of the frames
     const opened = createJob({ frames: framesFrom(0, 20), labels: LABELS });
     const [again] = opened.annotations.store.import({ shapes: saved(bench) });
-    expect(again).toBe(first);
+    expect(again).toBe(seed);
     const before = shapesOf(opened);
-    await runIn(bench, opened, again, [0, 10]);
+    const states = await opened.annotations.get(0, false, []);
+    expect(states).toMatchObject([{ clientID: again }]);
+    const not = (): boolean => false;
+    const chosen = { 'Target frame': '10' };
+    await bench.core.actions.call(opened, bench.action, chosen, 0, states, () => {}, not);
     expect(shapesOf(opened)).toEqual(before);
     expect(bench.asked).toEqual([]);
 });
 
 test('after "Remove annotations" nothing is known of the objects that were there', async () => {
-    const bench = createBench({ invoke: moving() });
-    bench.answer = true;
-    const [first] = bench.store.import({ shapes: [shape('polygon', 5, SQUARE)] });
-    await bench.runOn([first], 5, 10);
+    const { bench, seed } = await firstObject();
     const shapes = saved(bench);
     bench.store.clear();
-    const [other] = bench.store.import({ shapes: [shape('polygon', 0, BELOW), ...shapes] });
-    expect(other).toBe(first);
+    const [other] = bench.add(below(0), ...shapes);
+    expect(other).toBe(seed);
     const before = shapesOf(bench.job);
     await bench.runOn([other], 0, 4);
     await bench.runOn([other], 0, 10);
@@ -86,122 +85,84 @@ test('after "Remove annotations" nothing is known of the objects that were there
 });
 
 test('after "Remove annotations" another track has no number', async () => {
-    const bench = createBench({ invoke: moving() });
-    const [far] = bench.store.import({ shapes: [shape('polygon', 2, BELOW)] });
-    await bench.runOn([far], 2, 10);
-    await bench.runOn([far], 2, 4, { convert: true });
-    const { shapes, tracks } = bench.store.export();
+    const { bench, seed } = await tracked(below(2), 10);
+    await bench.runOn([seed], 2, 4, { convert: true });
+    const [left, former] = [saved(bench), bench.track().clientID!];
     bench.store.clear();
-    const left = shapes.map(({ clientID: _, ...rest }) => rest);
-    const fill = Array.from({ length: tracks[0].clientID! - 1 }, () => shape('mask', 0, [0, 4, 1, 1, 2, 2])); // prettier-ignore
-    bench.store.import({ shapes: fill });
-    const box = { type: 'rectangle', frame: 4, points: BOX, occluded: false, outside: false };
-    const track = { label_id: 1, frame: 4, group: 0, source: 'manual', attributes: [] };
-    const shown = [{ ...box, z_order: 0, rotation: 0, attributes: [] }];
-    const [other] = bench.store.import({ tracks: [{ ...track, elements: [], shapes: shown }] });
-    expect(other).toBe(tracks[0].clientID);
-    bench.store.import({ shapes: left });
+    bench.add(...Array.from({ length: former - 1 }, () => mask(0)));
+    const [other] = bench.addTracks(track({ 4: BOX }));
+    expect(other).toBe(former);
+    bench.add(...left);
     await bench.runOn([other], 4, 10);
-    expect(bench.store.export().shapes).toHaveLength(fill.length + left.length);
+    expect(bench.shapes()).toHaveLength(former - 1 + left.length);
 });
 
 test('after "Remove annotations" the message names the objects that are there', async () => {
-    const bench = createBench({
-        invoke: moving((frame) => (frame === 4 ? { shape: null } : null)),
-    });
-    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
-    await bench.runAll(2, 3, { convert: true });
-    const former = bench.store.export().tracks[0].clientID!;
+    const invoke = moving((frame) => (frame === 4 ? { shape: null } : null));
+    const { bench } = await tracked(polygon(2), 3, { invoke, convert: true });
+    const former = bench.track().clientID!;
     bench.store.clear();
-    const boxes = Array.from({ length: former }, (_, n) =>
-        shape('rectangle', 2, shifted('rectangle', [0, 0, 5, 5], 6 * n)),
-    );
-    bench.store.import({ shapes: boxes });
+    bench.add(...boxes(former));
     await bench.runAll(2, 5, { filter: (id) => id === 1 });
     expect(bench.reports.at(-1)!.lines).toContain('Not visible: car 1 on 1 frame, first on 4.');
 });
 
 test('after "Remove annotations" no object stands in the place of one that was there', async () => {
-    const bench = createBench({ invoke: moving() });
-    bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
-    await bench.runAll(2, 6, { convert: true });
-    const former = bench.store.export().tracks[0].clientID!;
+    const { bench } = await tracked(polygon(2), 6, { convert: true });
+    const former = bench.track().clientID!;
     bench.store.clear();
-    const hidden = [0, 1].map((frame) => ({
-        ...{ type: 'polygon', frame, points: SQUARE, occluded: false, outside: frame === 1 },
-        ...{ z_order: 0, rotation: 0, attributes: [] },
-    }));
-    const track = { label_id: 1, frame: 0, group: 0, source: 'manual', attributes: [] };
-    bench.store.import({ tracks: [{ ...track, elements: [], shapes: hidden }] });
-    const boxes = Array.from({ length: former - 1 }, (_, n) =>
-        shape('rectangle', 2, shifted('rectangle', [0, 0, 5, 5], 6 * n)),
-    );
-    const ids = bench.store.import({ shapes: boxes });
+    bench.addTracks(track({ 0: SQUARE, 1: null }));
+    const ids = bench.add(...boxes(former - 1));
     expect(ids.at(-1)).toBe(former);
     await bench.runAll(2, 4, { filter: (id) => id <= 2 });
-    expect(bench.store.export().shapes).toHaveLength(boxes.length + 2);
+    expect(bench.shapes()).toHaveLength(former - 1 + 2);
 });
 
 test('of two equal drawings with different labels each keeps its results', async () => {
-    const bench = createBench({ invoke: moving() });
-    bench.store.import({
-        shapes: [shape('polygon', 2, SQUARE), shape('polygon', 2, SQUARE, { label_id: 2 })],
-    });
+    const bench = createBench();
+    bench.add(polygon(2), polygon(2, 0, { label_id: 2 }));
     await bench.runAll(2, 5);
     const both = shapesOf(bench.job);
-    const reloaded = createBench({ invoke: moving() });
-    const ids = reloaded.store.import({ shapes: saved(bench) });
-    const dog = reloaded.store
-        .export()
-        .shapes.find((one) => one.label_id === 2 && ids.includes(one.clientID!))!;
+    const reloaded = createBench();
+    reloaded.add(...saved(bench));
+    const dog = reloaded.on(2).find(({ label_id }) => label_id === 2)!;
     await reloaded.runOn([dog.clientID!], 2, 5);
     expect(shapesOf(reloaded.job)).toEqual(both);
     expect(reloaded.reports[0].lines).toContain('Replaced 3 shapes of an earlier run.');
 });
 
+// What is told of other objects
+
 test('results of an object that was drawn elsewhere are not told as doubled', async () => {
-    const frames = framesFrom(0, 12, { width: 640, height: 480 });
-    const bench = createBench({ frames, invoke: moving() });
-    const [far] = bench.store.import({
-        shapes: [shape('rectangle', 5, shifted('rectangle', BOX, 25))],
-    });
-    await bench.runOn([far], 5, 10);
-    const [near] = bench.store.import({ shapes: [shape('rectangle', 0, BOX)] });
+    const { bench } = await tracked(box(5, 25), 10, LARGE);
+    const [near] = bench.add(box(0));
     await bench.runOn([near], 0, 10);
-    const { title, lines } = bench.reports.at(-1)!;
-    expect([title, lines.join().includes('may be of the same')]).toEqual([
-        'Tracking is done',
-        false,
-    ]);
-    expect(bench.store.export().shapes).toHaveLength(1 + 5 + 1 + 10);
+    expect(bench.reports.at(-1)!.title).toBe('Tracking is done');
+    expect(bench.said()).not.toContain('may be of the same');
+    expect(bench.shapes()).toHaveLength(1 + 5 + 1 + 10);
 });
 
 test('results of an object that a person drew in this place, too, are told', async () => {
-    const bench = createBench({ invoke: moving() });
-    const [later] = bench.store.import({
-        shapes: [shape('polygon', 4, shifted('polygon', SQUARE, 2))],
-    });
-    await bench.runOn([later], 4, 8);
-    bench.store.draw(on(bench, 6).clientID!, 6, BELOW);
-    bench.store.draw(on(bench, 7).clientID!, 7, shifted('polygon', SQUARE, 6));
-    const [first] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    const { bench } = await tracked(polygon(4, 2), 8);
+    bench.store.draw(on(bench, 6).clientID, 6, BELOW);
+    bench.store.draw(on(bench, 7).clientID, 7, shifted('polygon', SQUARE, 6));
+    const [first] = bench.add(polygon(2));
     await bench.runOn([first], 2, 8);
-    expect(bench.reports.at(-1)!.lines.join()).toContain(
+    expect(bench.said()).toContain(
         'Kept 2 automatic shapes that may be of the same objects, first on frame 5.',
     );
 });
 
 test('results of an object of the start frame are not told after its drawing was edited', async () => {
-    const frames = framesFrom(0, 12, { width: 640, height: 480 });
-    const bench = createBench({ frames, invoke: moving() });
-    const [one, other] = bench.store.import({
-        shapes: [shape('rectangle', 0, BOX), shape('rectangle', 0, shifted('rectangle', BOX, 15))],
-    });
+    const bench = createBench(LARGE);
+    const [one, other] = bench.add(box(0), box(0, 15));
     await bench.runAll(0, 6);
     bench.store.draw(other, 0, shifted('rectangle', BOX, 18));
     await bench.runOn([one], 0, 6);
     expect(bench.reports.at(-1)!.title).toBe('Tracking is done');
 });
+
+// The way of a track
 
 /** A polygon tracked from frame 2 to 10, changed, and converted: the session ends on frame 6. `meddle`
  * is called on frame 6 of a later run. */
@@ -211,14 +172,13 @@ async function stoppedConversion(
 ): Promise<Bench> {
     let ended = false;
     const bench: Bench = createBench({
-        invoke: moving(),
         intercept: (call, next) => {
             if (ended && call.frame === 6) return { status: 401, body: { detail: 'x' } };
             if (call.frame === 6 && bench.reports.length === 2) meddle(bench);
             return next();
         },
     });
-    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
+    const [seed] = bench.add(polygon(2));
     await bench.runAll(2, 10);
     change(bench, seed);
     ended = true;
@@ -229,52 +189,45 @@ async function stoppedConversion(
 
 test('a conversion that stopped goes on as its message says, and nothing is doubled', async () => {
     const bench = await stoppedConversion();
-    const said = bench.reports.at(-1)!.lines.join();
-    expect(said).toContain('To go on, open frame 5 and run the action again.');
-    expect(said).not.toContain('undo this run');
+    expect(bench.said()).toContain('To go on, open frame 5 and run the action again.');
+    expect(bench.said()).not.toContain('undo this run');
     await bench.runAll(5, 10, { convert: true });
-    const { shapes, tracks } = bench.store.export();
-    expect(shapes).toEqual([]);
-    expect(tracks[0].shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    expect(bench.shapes()).toEqual([]);
+    expect(timelineOf(bench.track())).toBe('2 3 4 5 6 7 8 9 10 11-');
     expect(bench.reports.at(-1)!.lines).toContain('Replaced 5 shapes of an earlier run.');
 });
 
 test('a track does not go over shapes of its object that a person made', async () => {
     const bench = await stoppedConversion();
-    const eight = bench.store.export().shapes.find(({ frame }) => frame === 8)!.clientID!;
-    bench.store.draw(eight, 8, shifted('polygon', SQUARE, 9));
+    bench.store.draw(on(bench, 8).clientID, 8, shifted('polygon', SQUARE, 9));
     const before = JSON.stringify(bench.store.export());
     await expect(bench.runAll(5, 10)).rejects.toThrow(
         'a person made or locked shapes of the same object, on frame 8; unlock or delete these, or undo',
     );
     expect(JSON.stringify(bench.store.export())).toBe(before);
-    bench.store.set(on(bench, 9).clientID!, { lock: true });
+    bench.store.set(on(bench, 9).clientID, { lock: true });
     await expect(bench.runAll(5, 10)).rejects.toThrow('the same object, on frames 8, 9; unlock or');
     await bench.runAll(5, 7);
-    expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([8, 9, 10]);
+    expect(bench.frames()).toEqual([8, 9, 10]);
 });
 
 /** A polygon tracked from frame 2 to 8; a person gave its result on frame 5 another label. */
 async function relabelled(): Promise<{ bench: Bench; seed: number; kept: SerializedShape }> {
-    const bench = createBench({ invoke: moving() });
-    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
-    await bench.runAll(2, 8);
-    const { shapes } = bench.store.export();
-    const five = shapes.find(({ frame }) => frame === 5)!;
+    const { bench, seed } = await tracked(polygon(2), 8);
+    const five = on(bench, 5);
     // as CVAT's page saves it
     const dog = { ...five, label_id: 2, source: 'semi-auto', attributes: [] };
     const only = (one: SerializedShape) => ({ shapes: [one], tags: [], tracks: [] });
     bench.store.commit(only(dog), only(five));
-    const kept = bench.store.export().shapes.find(({ label_id }) => label_id === 2)!;
-    return { bench, seed, kept };
+    return { bench, seed, kept: on(bench, 5) };
 }
 
 test('a result with another label stays, and is no drawing of the object', async () => {
     const { bench, seed, kept } = await relabelled();
     bench.calls.length = 0;
     await bench.runOn([seed], 2, 8);
-    expect(bench.store.export().shapes).toContainEqual(kept);
-    expect(bench.store.export().shapes).toHaveLength(7);
+    expect(bench.shapes()).toContainEqual(kept);
+    expect(bench.shapes()).toHaveLength(7);
     expect(bench.reports.at(-1)!.lines).toContain(
         `Kept with its label, which is not that of the object: car ${seed} on 5.`,
     );
@@ -286,17 +239,14 @@ test('a result with another label stays, and is no drawing of the object', async
 test('a result with another label is not made a part of a track', async () => {
     const { bench, seed, kept } = await relabelled();
     await bench.runOn([seed], 2, 8, { convert: true });
-    const { shapes, tracks } = bench.store.export();
-    expect(shapes).toEqual([kept]);
-    expect(tracks[0].shapes.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6, 7, 8, 9]);
-    expect(bench.reports.at(-1)!.lines.join()).toMatch(/with its label, .*: car \d+ on 5\./);
+    expect(bench.shapes()).toEqual([kept]);
+    expect(timelineOf(bench.track())).toBe('2 3 4 5 6 7 8 9-');
+    expect(bench.said()).toMatch(/with its label, .*: car \d+ on 5\./);
 });
 
 test('a corrected result keeps its label after that of its object was corrected', async () => {
-    const bench = createBench({ invoke: moving() });
-    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
-    await bench.runAll(2, 8);
-    bench.store.draw(on(bench, 5).clientID!, 5, shifted('polygon', SQUARE, 5));
+    const { bench, seed } = await tracked(polygon(2), 8);
+    bench.store.draw(on(bench, 5).clientID, 5, shifted('polygon', SQUARE, 5));
     const kept = on(bench, 5);
     bench.store.set(seed, { label_id: 2 });
     await bench.runAll(2, 8);
@@ -307,23 +257,19 @@ test('a corrected result keeps its label after that of its object was corrected'
 });
 
 test('a locked result stays in a conversion after the label of its object was corrected', async () => {
-    const bench = createBench({ invoke: moving() });
-    const [seed] = bench.store.import({ shapes: [shape('polygon', 2, SQUARE)] });
-    await bench.runAll(2, 8);
+    const { bench, seed } = await tracked(polygon(2), 8);
     const locked = on(bench, 5);
-    bench.store.set(locked.clientID!, { lock: true });
+    bench.store.set(locked.clientID, { lock: true });
     bench.store.set(seed, { label_id: 2 });
     await bench.runOn([seed], 2, 8, { convert: true });
-    expect(bench.store.export().shapes).toEqual([locked]);
+    expect(bench.shapes()).toEqual([locked]);
     expect(bench.store.export().tracks).toHaveLength(1);
-    expect(bench.reports.at(-1)!.lines.join()).toMatch(
-        /Kept as a person made it.*: dog \d+ on 5\./,
-    );
+    expect(bench.said()).toMatch(/Kept as a person made it.*: dog \d+ on 5\./);
 });
 
 test('a track does not go over a locked result that has the former label of its object', async () => {
     const bench = await stoppedConversion(({ store }, seed) => store.set(seed, { label_id: 2 }));
-    bench.store.set(on(bench, 8).clientID!, { lock: true });
+    bench.store.set(on(bench, 8).clientID, { lock: true });
     const before = JSON.stringify(bench.store.export());
     await expect(bench.runAll(5, 10)).rejects.toThrow('on frame 8');
     expect(JSON.stringify(bench.store.export())).toBe(before);
@@ -332,33 +278,28 @@ test('a track does not go over a locked result that has the former label of its 
 test('what changes on the way of a track while it is tracked stays, and the track is hidden there', async () => {
     const attributes = [{ spec_id: 32, value: 'dirty' }];
     const bench = await stoppedConversion(undefined, (changing) => {
-        changing.store.draw(on(changing, 8).clientID!, 8, shifted('polygon', SQUARE, 7));
-        changing.store.set(on(changing, 9).clientID!, { attributes });
+        changing.store.draw(on(changing, 8).clientID, 8, shifted('polygon', SQUARE, 7));
+        changing.store.set(on(changing, 9).clientID, { attributes });
     });
     await bench.runAll(5, 10);
-    const { shapes, tracks } = bench.store.export();
-    expect(shapes).toMatchObject([
+    expect(bench.shapes()).toMatchObject([
         { frame: 8, source: 'semi-auto', points: shifted('polygon', SQUARE, 7) },
         { frame: 9, source: 'auto', attributes },
     ]);
-    const keyframes = tracks[0].shapes.map(({ frame, outside }) => `${frame}${outside ? '-' : ''}`);
-    expect(keyframes).toEqual(['2', '3', '4', '5', '6', '7', '8-', '10', '11-']);
-    const { title, lines } = bench.reports.at(-1)!;
-    expect(title).toBe('Tracking ended with warnings');
-    expect(lines.join()).toMatch(/drew a shape in its place: car \d+ on 8; 9\./);
+    expect(timelineOf(bench.track())).toBe('2 3 4 5 6 7 8- 10 11-');
+    expect(bench.reports.at(-1)!.title).toBe('Tracking ended with warnings');
+    expect(bench.said()).toMatch(/drew a shape in its place: car \d+ on 8; 9\./);
 });
 
 test('a keyframe that a person made is not hidden by a shape that changes on its frame', async () => {
-    const bench = await stoppedConversion(undefined, ({ store }) => {
-        store.set(store.export().shapes.find(({ frame }) => frame === 8)!.clientID!, {
-            attributes: [{ spec_id: 32, value: 'dirty' }],
-        });
-    });
-    bench.store.draw(bench.store.export().tracks[0].clientID!, 8, shifted('polygon', SQUARE, 7));
+    const attributes = [{ spec_id: 32, value: 'dirty' }];
+    const bench = await stoppedConversion(undefined, (changed) =>
+        changed.store.set(on(changed, 8).clientID, { attributes }),
+    );
+    bench.store.draw(bench.track().clientID!, 8, shifted('polygon', SQUARE, 7));
     await bench.runAll(5, 10);
-    const lines = bench.reports.at(-1)!.lines.join();
-    expect(lines).toMatch(/Kept as a person made it.*: car \d+ on 8;/);
-    expect(lines).not.toContain('in its place');
+    expect(bench.said()).toMatch(/Kept as a person made it.*: car \d+ on 8;/);
+    expect(bench.said()).not.toContain('in its place');
 });
 
 /** How often the page is asked for the objects of each frame from now on. */
@@ -373,8 +314,8 @@ function countLooks(bench: Bench): Map<number, number> {
 }
 
 test('the locks of a frame are looked up once for all tracks', async () => {
-    const bench = createBench({ invoke: moving() });
-    bench.store.import({ shapes: [shape('polygon', 2, SQUARE), shape('polygon', 2, BELOW)] });
+    const bench = createBench();
+    bench.add(polygon(2), below(2));
     await bench.runAll(2, 10);
     await bench.runAll(2, 5, { convert: true });
     const looks = countLooks(bench);
@@ -384,16 +325,12 @@ test('the locks of a frame are looked up once for all tracks', async () => {
 });
 
 test('the locks of a frame are looked up once for all objects that take over results', async () => {
-    const bench = createBench({ invoke: moving() });
+    const bench = createBench();
     bench.answer = true;
-    const seeds = bench.store.import({
-        shapes: [shape('polygon', 2, SQUARE), shape('polygon', 2, BELOW)],
-    });
+    const seeds = bench.add(polygon(2), below(2));
     await bench.runAll(2, 8);
     for (const seed of seeds) bench.store.remove(seed);
-    bench.store.import({
-        shapes: [SQUARE, BELOW].map((points) => shape('polygon', 2, shifted('polygon', points, 1))),
-    });
+    bench.add(polygon(2, 1), below(2, 1));
     const looks = countLooks(bench);
     await bench.runAll(2, 8);
     expect(bench.reports.at(-1)!.lines).toContain('Replaced 12 shapes of an earlier run.');
@@ -407,53 +344,48 @@ test('a run of tracks alone does not look at the outlines of drawn shapes', asyn
             return Reflect.get(target, name);
         },
     });
-    const track = { frame: 2, shapes: [{ type: 'polygon', frame: 2 }] };
-    const source = { shape: null, track } as unknown as Source;
+    const source = { shape: null, track: track({ 2: SQUARE }) } as unknown as Source;
     const look = { start: 2, order: [3], known: new KnownNumbers(), random: () => 0 };
     const done = recognise([source], [untouched], look as unknown as Look);
     await expect(done).resolves.toBeFalsy();
 });
 
 /** A track, shown again on frame 6 where the next run begins, where its object has a shape, too. */
-async function trackAndShape(): Promise<{ bench: Bench; track: number }> {
+async function trackAndShape(): Promise<{ bench: Bench; own: number }> {
     const bench = await stoppedConversion();
-    const [{ clientID, shapes }] = bench.store.export().tracks;
+    const { clientID, shapes } = bench.track();
     const shown = shapes.map((keyframe) => ({ ...keyframe, outside: false }));
     bench.store.set(clientID!, { shapes: shown });
-    return { bench, track: clientID! };
+    return { bench, own: clientID! };
 }
 
 test('a shape of a number goes before a track of it', async () => {
-    const { bench, track } = await trackAndShape();
-    bench.store.draw(track, 8, shifted('polygon', SQUARE, 6));
+    const { bench, own } = await trackAndShape();
+    bench.store.draw(own, 8, shifted('polygon', SQUARE, 6));
     await bench.runAll(6, 10);
-    expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([6, 7, 8, 9, 10]);
+    expect(bench.frames()).toEqual([6, 7, 8, 9, 10]);
 });
 
 test('a drawing in the place of a track does not take over its results', async () => {
-    const { bench, track } = await trackAndShape();
+    const { bench, own } = await trackAndShape();
     bench.answer = true;
-    bench.store.remove(on(bench, 6).clientID!);
-    const [drawn] = bench.store.import({
-        shapes: [shape('polygon', 6, shifted('polygon', SQUARE, 5))],
-    });
-    await bench.runOn([track, drawn], 6, 10);
+    bench.store.remove(on(bench, 6).clientID);
+    const [drawn] = bench.add(polygon(6, 5));
+    await bench.runOn([own, drawn], 6, 10);
     expect(bench.asked).toEqual([]);
 });
 
 test('a result with another label does not stop a track', async () => {
     const bench = await stoppedConversion();
-    bench.store.set(on(bench, 8).clientID!, { label_id: 2, source: 'semi-auto' });
+    bench.store.set(on(bench, 8).clientID, { label_id: 2, source: 'semi-auto' });
     const kept = on(bench, 8);
     await bench.runAll(5, 10);
-    expect(bench.store.export().shapes).toEqual([kept]);
+    expect(bench.shapes()).toEqual([kept]);
 });
 
 test('Cancel ends the look at the locks on the way of a track', async () => {
     const frames = framesFrom(0, 200, { width: 400, height: 80 });
-    const bench = createBench({ frames, invoke: moving() });
-    bench.store.import({ shapes: [shape('polygon', 0, SQUARE)] });
-    await bench.runAll(0, 200);
+    const { bench } = await tracked(polygon(0), 200, { frames });
     await bench.runAll(0, 5, { convert: true });
     const looks = countLooks(bench);
     bench.calls.length = 0;

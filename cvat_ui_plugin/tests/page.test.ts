@@ -2,10 +2,8 @@
 // What CVAT's page is given to show: messages and questions.
 
 import { afterEach, expect, test, vi } from 'vitest';
-import { shape } from '../standin/core';
-import { Bench, createBench, framesFrom, moving, shifted } from './bench';
+import { Bench, createBench, framesFrom, mask } from './bench';
 
-const MASK = [0, 16, 10, 10, 13, 13];
 const WIDE = { width: 400, height: 80 };
 
 const { notices, questions } = vi.hoisted(() => ({
@@ -80,8 +78,8 @@ test.each([
     ['a tab that is seen', false, 2, 30],
     ['a tab that is seen where it names frames', false, 90, 0],
 ])('how long a message stays in %s', async (_where, hidden, target, seconds) => {
-    const bench = createBench({ frames: framesFrom(0, 90, WIDE), invoke: moving() });
-    bench.store.import({ shapes: [shape('mask', 2, MASK)] });
+    const bench = createBench({ frames: framesFrom(0, 90, WIDE) });
+    bench.add(mask(2));
     const run = await load(bench, hidden);
     await run(target);
     await run(target);
@@ -90,9 +88,8 @@ test.each([
 
 /** A run that asks whether to replace an earlier result on frame 3, up to the question. */
 async function untilAsked(): Promise<{ bench: Bench; running: Promise<void> }> {
-    const bench = createBench({ invoke: moving() });
-    const older = shape('mask', 3, shifted('mask', MASK, 1), { source: 'auto' });
-    bench.store.import({ shapes: [shape('mask', 2, MASK), older] });
+    const bench = createBench();
+    bench.add(mask(2), mask(3, 1, { source: 'auto' }));
     const running = (await load(bench, false))(5);
     await vi.waitFor(() => expect(questions).toHaveLength(1));
     return { bench, running };

@@ -21,40 +21,22 @@ export function pixelsOf(
         });
         return pixels;
     }
-    const ring =
-        type === 'rectangle'
-            ? [
-                  points[0],
-                  points[1],
-                  points[2],
-                  points[1],
-                  points[2],
-                  points[3],
-                  points[0],
-                  points[3],
-              ]
-            : points;
+    const [left, top, right, bottom] = points;
+    const box = [left, top, right, top, right, bottom, left, bottom];
+    const ring = type === 'rectangle' ? box : points;
     for (let y = 0; y < height; y += 1) {
         const crossings: number[] = [];
         for (let i = 0; i < ring.length; i += 2) {
-            const [x0, y0, x1, y1] = [
-                ring[i],
-                ring[i + 1],
-                ring[(i + 2) % ring.length],
-                ring[(i + 3) % ring.length],
-            ];
+            const [x0, y0] = [ring[i], ring[i + 1]];
+            const [x1, y1] = [ring[(i + 2) % ring.length], ring[(i + 3) % ring.length]];
             if (y0 <= y + 0.5 !== y1 <= y + 0.5)
                 crossings.push(x0 + ((y + 0.5 - y0) / (y1 - y0)) * (x1 - x0));
         }
         crossings.sort((a, b) => a - b);
         for (let i = 0; i + 1 < crossings.length; i += 2) {
-            for (
-                let x = Math.max(0, Math.ceil(crossings[i] - 0.5));
-                x < width && x + 0.5 < crossings[i + 1];
-                x += 1
-            ) {
-                pixels.add(y * width + x);
-            }
+            const first = Math.max(0, Math.ceil(crossings[i] - 0.5));
+            const end = Math.min(width, crossings[i + 1] - 0.5);
+            for (let x = first; x < end; x += 1) pixels.add(y * width + x);
         }
     }
     return pixels;

@@ -14,12 +14,7 @@ function keyOf({ frame, shape, state }: Recorded['ask']): string {
     return JSON.stringify([frame, state === null ? shape : null, state]);
 }
 
-interface Body {
-    shapes: unknown[];
-    states: unknown[];
-    scores: unknown[];
-    errors: unknown[];
-}
+type Body = Record<'shapes' | 'states' | 'scores' | 'errors', unknown[]>;
 
 function answerOf(
     known: Map<string, Recorded['answer']>,
@@ -33,17 +28,10 @@ function answerOf(
         .slice(said.length)
         .map((shape) => known.get(keyOf({ frame, shape, state: null })));
     const answers = [...said, ...seeds];
-    return answers.some((answer) => !answer)
-        ? null
-        : {
-              status: 200,
-              body: {
-                  shapes: answers.map((answer) => answer!.shape),
-                  states: answers.map((answer) => answer!.state),
-                  scores: answers.map((answer) => answer!.score),
-                  errors: answers.map((answer) => answer!.error),
-              },
-          };
+    if (answers.some((answer) => !answer)) return null;
+    const all = (of: 'shape' | 'state' | 'score' | 'error') => answers.map((each) => each![of]);
+    const body = { shapes: all('shape'), states: all('state') };
+    return { status: 200, body: { ...body, scores: all('score'), errors: all('error') } };
 }
 
 /** Ask the real function what was not asked before, and keep what it says in `into`. */

@@ -4,80 +4,42 @@
 import { afterEach, expect, test, vi } from 'vitest';
 import { CollectionAction, ComponentBuilder, Model } from '../src/ts/cvat';
 import { chooseTracker } from '../src/ts/server';
-import { createCore, ServerError, shape } from '../standin/core';
-import { createBench, framesFrom, moving } from './bench';
+import { createCore, ServerError } from '../standin/core';
+import { Bench, box, createBench, framesFrom, mask } from './bench';
 
-const all = ['mask', 'polygon', 'rectangle'];
+const ALL = ['mask', 'polygon', 'rectangle'];
+const NAME = 'Segment Anything 2: Tracker';
 
-test.each([
-    [
-        'by its name',
-        [
-            { id: 'a', name: 'Other', kind: 'tracker', supportedShapeTypes: all },
-            {
-                id: 'b',
-                name: 'Segment Anything 2: Tracker',
-                kind: 'tracker',
-                supportedShapeTypes: all,
-            },
-        ],
-        'b',
-    ],
-    [
-        'by its id',
-        [
-            { id: 'a', name: 'Other', kind: 'tracker', supportedShapeTypes: all },
-            { id: 'my-sam2-large', name: 'mine', kind: 'tracker', supportedShapeTypes: ['mask'] },
-        ],
-        'my-sam2-large',
-    ],
+function tracker(id: string, name: string, supportedShapeTypes?: string[]): Model {
+    return { id, name, kind: 'tracker', supportedShapeTypes };
+}
+
+test.each<[string, Model[], string | undefined]>([
+    ['by its name', [tracker('a', 'Other', ALL), tracker('b', NAME, ALL)], 'b'],
+    ['by its id', [tracker('a', 'Other', ALL), tracker('my-sam2', 'mine', ['mask'])], 'my-sam2'],
     [
         'else any for masks or polygons',
-        [
-            { id: 'a', name: 'TransT', kind: 'tracker', supportedShapeTypes: ['rectangle'] },
-            { id: 'b', name: 'XMem', kind: 'tracker', supportedShapeTypes: ['polygon'] },
-        ],
+        [tracker('a', 'TransT', ['rectangle']), tracker('b', 'XMem', ['polygon'])],
         'b',
     ],
-    [
-        'none for boxes only',
-        [{ id: 'a', name: 'SiamMask', kind: 'tracker', supportedShapeTypes: ['rectangle'] }],
-        undefined,
-    ],
-    [
-        'no interactor',
-        [{ id: 'a', name: 'Segment Anything 2', kind: 'interactor', supportedShapeTypes: all }],
-        undefined,
-    ],
-    [
-        'by its id where the page tells no types',
-        [
-            { id: 'other', name: 'x', kind: 'tracker' },
-            { id: 'sam2', name: 'x', kind: 'tracker' },
-        ],
-        'sam2',
-    ],
-    [
-        'none by name with boxes only',
-        [
-            {
-                id: 'sam2',
-                name: 'Segment Anything 2: Tracker',
-                kind: 'tracker',
-                supportedShapeTypes: ['rectangle'],
-            },
-        ],
-        undefined,
-    ],
-])('the function is chosen %s', (_name, models: Model[], id) => {
+    ['none for boxes only', [tracker('a', 'SiamMask', ['rectangle'])], undefined],
+    ['no interactor', [{ ...tracker('a', NAME, ALL), kind: 'interactor' }], undefined],
+    ['by its id where no types are told', [tracker('a', 'x'), tracker('sam2', 'x')], 'sam2'],
+    ['none by name with boxes only', [tracker('sam2', NAME, ['rectangle'])], undefined],
+])('the function is chosen %s', (_name, models, id) => {
     expect(chooseTracker(models)?.id).toBe(id);
 });
 
+/** A bench whose server lists these functions, with a mask to track. */
+function listing(...models: Model[]): Bench {
+    const bench = createBench({ frames: framesFrom(0, 5) });
+    bench.add(mask(2));
+    bench.core.lambda.list = async () => ({ models, count: models.length });
+    return bench;
+}
+
 test('clear words where there is no function, or no list of them', async () => {
-    const bench = createBench({ frames: framesFrom(0, 5), invoke: moving() });
-    bench.store.import({ shapes: [shape('mask', 2, [0, 4, 30, 30, 31, 31])] });
-    const box = { id: 'a', name: 'SiamMask', kind: 'tracker', supportedShapeTypes: ['rectangle'] };
-    bench.core.lambda.list = async () => ({ models: [box], count: 1 });
+    const bench = listing(tracker('a', 'SiamMask', ['rectangle']));
     await expect(bench.runAll(2, 4)).rejects.toThrow('has no tracker for masks or polygons');
     // the page makes an empty list of a 503
     bench.core.lambda.list = async () => ({ models: [], count: 0 });
@@ -95,24 +57,11 @@ test('clear words where there is no function, or no list of them', async () => {
 });
 
 test('a type the function does not take is left alone, with the reason', async () => {
-    const bench = createBench({ frames: framesFrom(0, 5), invoke: moving() });
-    const [, box] = bench.store.import({
-        shapes: [shape('mask', 2, [0, 4, 30, 30, 31, 31]), shape('rectangle', 2, [1, 1, 9, 9])],
-    });
-    bench.core.lambda.list = async () => ({
-        models: [
-            {
-                id: 'pth-facebookresearch-sam2-tracker',
-                name: 'x',
-                kind: 'tracker',
-                supportedShapeTypes: ['mask'],
-            },
-        ],
-        count: 1,
-    });
+    const bench = listing(tracker('pth-facebookresearch-sam2-tracker', 'x', ['mask']));
+    const [left] = bench.add(box(2));
     await bench.runAll(2, 4);
     expect(bench.reports[0].lines).toContain(
-        `Left alone: car ${box} (the deployed function takes no rectangles).`,
+        `Left alone: car ${left} (the deployed function takes no rectangles).`,
     );
 });
 

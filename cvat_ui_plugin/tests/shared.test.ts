@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The plugin answers the shared cases as the command line does.
 
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { SerializedKeyframe, SerializedShape, SerializedTrack } from '../src/ts/cvat';
 import {
@@ -19,7 +21,13 @@ import { outcomeOf } from '../src/ts/results';
 import { alignedPoints } from '../src/ts/rings';
 import { handmade, isSigned, signedPoints } from '../src/ts/signature';
 import { sparseTracks } from '../src/ts/sparse';
-import { casesOf } from './cases';
+import { LABELS } from './bench';
+
+/** What a file of cases holds, which the plugin and the command line share. */
+function casesOf<T>(name: string): T {
+    const path = fileURLToPath(new URL(`../../tests/action_cases/${name}`, import.meta.url));
+    return JSON.parse(readFileSync(path, 'utf8')) as T;
+}
 
 interface Identity {
     marks: {
@@ -30,14 +38,20 @@ interface Identity {
         score: number;
     }[];
     no_mark: { score: number | null; frame: number; why: string }[];
-    numbers: { type: string; frame: number; points: number[]; number: number }[];
+    numbers: (Shape & { number: number })[];
     objects: {
         why: string;
-        shapes: { id: number; type: string; frame: number; points: number[]; score?: number }[];
+        shapes: (Shape & { id: number; score?: number })[];
         receipts: [id: number, number: number][];
         numbers: [id: number, number: number][];
     }[];
     fnv1a32: { text: string; hash: number }[];
+}
+
+interface Shape {
+    type: string;
+    frame: number;
+    points: number[];
 }
 
 const identity = casesOf<Identity>('identity.json');
@@ -79,27 +93,17 @@ test('numbers and runs that are taken are passed over', () => {
     expect(freeRun(all, () => 0.5)).toBe(50);
 });
 
-interface Interpolated {
-    type: string;
-    left: number[];
-    right: number[];
-    share: number;
-    points: number[];
-}
-
 test("the positions that CVAT's server and page gave", () => {
-    const cases = casesOf<Interpolated[]>('interpolation.json');
+    type Case = { type: string; share: number } & Record<'left' | 'right' | 'points', number[]>;
+    const cases = casesOf<Case[]>('interpolation.json');
     expect(cases.length).toBeGreaterThan(100);
     for (const { type, left, right, share, points } of cases) {
         expect(betweenKeyframes(type, left, right)(share)).toEqual(points);
     }
 });
 
-interface Signature {
+interface Signature extends Shape {
     why: string;
-    type: string;
-    points: number[];
-    frame: number;
     width: number;
     height: number;
     outside: boolean;
@@ -158,16 +162,8 @@ async function becomes(one: Written): Promise<SerializedTrack | null> {
     const [track, shape] = 'shapes' in one.object ? [one.object, null] : [null, one.object];
     const size = { width: 100, height: 80, deleted: false };
     const source = {
-        ...{
-            clientID: 1,
-            name: 'car 1',
-            labelID: 7,
-            mark: null,
-            shape,
-            track,
-            claimed: [],
-            inHole: false,
-        },
+        ...{ clientID: 1, name: 'car 1', labelID: 7, mark: null, shape, track },
+        ...{ claimed: [], inHole: false },
         ...{ type: shape?.type ?? track!.shapes[0].type, points: one.points },
         ...{ occluded: one.flags[0], zOrder: one.flags[1] },
         ...{ byHand: new Map(), drawn: new Map(), removed: new Set<number>() },
@@ -181,15 +177,7 @@ async function becomes(one: Written): Promise<SerializedTrack | null> {
     const timeline = Array.from({ length: 12 }, (_, frame) => frame).filter((f) => !deleted.has(f));
     const route = { frames: [], timeline, steps: () => 0, deleted };
     const start = { number: one.start, ...size };
-    const labels = [
-        {
-            ...{ id: 7, name: 'car' },
-            attributes: [
-                { id: 31, mutable: false },
-                { id: 32, mutable: true },
-            ],
-        },
-    ];
+    const labels = [{ ...LABELS[0], id: 7 }];
     const pause = async (): Promise<void> => {};
     const sparse = one.sparse
         ? await sparseTracks(one.sparse, [tracked], start, route, labels, true, pause)
@@ -214,14 +202,9 @@ test('what a run makes of a track', async () => {
     }
 });
 
-interface Aligned {
-    points: number[];
-    reference: number[];
-    aligned: number[];
-}
-
 test('polygons begin and run like another one', () => {
-    for (const { points, reference, aligned } of casesOf<Aligned[]>('polygons.json')) {
+    type Case = Record<'points' | 'reference' | 'aligned', number[]>;
+    for (const { points, reference, aligned } of casesOf<Case[]>('polygons.json')) {
         expect(alignedPoints(points, reference)).toEqual(aligned);
     }
 });
@@ -233,13 +216,7 @@ interface Sparse {
     width: number;
     height: number;
     forced: number[];
-    positions: {
-        frame: number;
-        points: number[];
-        fixed: boolean;
-        occluded: boolean;
-        z_order: number;
-    }[];
+    positions: (Omit<Shape, 'type'> & { fixed: boolean; occluded: boolean; z_order: number })[];
     keyframes: { frame: number; points: number[] }[];
 }
 

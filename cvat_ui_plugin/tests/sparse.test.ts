@@ -2,14 +2,13 @@
 // The plugin's settings: few keyframes, the memory policy, the tolerance of polygons.
 
 import { expect, test } from 'vitest';
-import { SerializedTrack } from '../src/ts/cvat';
 import { betweenKeyframes } from '../src/ts/interpolation';
 import { sparseKeyframes } from '../src/ts/keyframes';
 import { PolygonTruth } from '../src/ts/limits';
 import { isSigned } from '../src/ts/signature';
 import { SETTINGS_NAME, settingsFrom } from '../src/ts/settings';
-import { shape } from '../standin/core';
-import { Bench, createBench, framesFrom, Memory, moving, shifted } from './bench';
+import { Bench, createBench, drawing, framesFrom, mask, Memory, moving } from './bench';
+import { polygon, Surroundings, track } from './bench';
 
 const SIZE = { width: 640, height: 480 };
 const OUTLINE = [100, 100, 180, 110, 190, 170, 140, 150, 110, 190];
@@ -31,19 +30,39 @@ function turning(frame: number, { points, at }: Memory) {
     return { shape: { type: 'polygon', points: turned(frame).map((value) => value + shift) } };
 }
 
-function open(per: Parameters<typeof moving>[0] = turning): Bench {
-    const bench = createBench({ frames: framesFrom(0, 30, SIZE), invoke: moving(per) });
+const outline = drawing('polygon', OUTLINE);
+
+/** A job with sparse keyframes, and what more stands around it; the object turns. */
+function open(more: Surroundings = {}): Bench {
+    const bench = createBench({
+        frames: framesFrom(0, 30, SIZE),
+        invoke: moving(turning),
+        ...more,
+    });
     bench.kept = SPARSE;
-    bench.store.import({ shapes: [shape('polygon', 0, OUTLINE)] });
+    bench.add(outline(0));
     return bench;
 }
 
-const own = (bench: Bench): SerializedTrack => bench.store.export().tracks[0];
 const bare = (bench: Bench): string => {
-    const { clientID: _, ...track } = own(bench);
-    return JSON.stringify(track);
+    const { clientID: _, ...own } = bench.track();
+    return JSON.stringify(own);
 };
-const framesOf = (bench: Bench): number[] => own(bench).shapes.map(({ frame }) => frame);
+const framesOf = (bench: Bench): number[] => bench.track().shapes.map(({ frame }) => frame);
+const at = (bench: Bench, wanted: number) =>
+    bench.track().shapes.find(({ frame }) => frame === wanted)!;
+
+/** `meddle` when frame 9 is tracked. */
+function onFrame9(meddle: (bench: Bench) => void, more: Surroundings = {}): Bench {
+    const bench: Bench = open({
+        ...more,
+        intercept: (call, next) => {
+            if (call.frame === 9) meddle(bench);
+            return next();
+        },
+    });
+    return bench;
+}
 
 /** Every frame as the page shows it is inside the limit. */
 function checkShown(bench: Bench, from: number, to: number, by = 0): void {
@@ -70,13 +89,9 @@ test('a track gets the keyframes that are needed, and the message counts them', 
 });
 
 test.each(['polygon', 'rectangle'])('a %s that only moves gets two keyframes', async (type) => {
-    const bench = createBench({ frames: framesFrom(0, 30, SIZE), invoke: moving() });
+    const bench = createBench({ frames: framesFrom(0, 30, SIZE) });
     bench.kept = SPARSE;
-    const points = type === 'polygon' ? OUTLINE : [100, 100, 180, 160];
-    const keyframe = { type, frame: 0, points, occluded: false, outside: false, z_order: 0 };
-    const track = { label_id: 1, frame: 0, group: 0, source: 'manual', attributes: [] };
-    const shapes = [{ ...keyframe, rotation: 0, attributes: [] }];
-    bench.store.import({ tracks: [{ ...track, elements: [], shapes }] });
+    bench.addTracks(track({ 0: type === 'polygon' ? OUTLINE : [100, 100, 180, 160] }));
     await bench.runAll(0, LAST);
     expect(framesOf(bench)).toEqual([0, LAST, LAST + 1]);
 });
@@ -84,18 +99,16 @@ test.each(['polygon', 'rectangle'])('a %s that only moves gets two keyframes', a
 test('keyframes that a person made stay; the third run changes nothing', async () => {
     const bench = open();
     await bench.runAll(0, LAST, { convert: true });
-    const moved = turned(7).map((value) => value + 30);
-    bench.store.draw(own(bench).clientID!, 7, moved);
-    bench.store.draw(own(bench).clientID!, LAST, turned(LAST).map((value) => value + 50)); // prettier-ignore
-    const byHand = (): string =>
-        JSON.stringify(
-            own(bench)
-                .shapes.filter((keyframe) => !isSigned(keyframe))
-                .sort((a, b) => a.frame - b.frame),
-        );
+    const moved = (frame: number, by: number) => turned(frame).map((value) => value + by);
+    bench.store.draw(bench.track().clientID!, 7, moved(7, 30));
+    bench.store.draw(bench.track().clientID!, LAST, moved(LAST, 50));
+    const byHand = () => {
+        const keyframes = bench.track().shapes.filter((keyframe) => !isSigned(keyframe));
+        return keyframes.sort((a, b) => a.frame - b.frame);
+    };
     const kept = byHand();
     await bench.runAll(0, LAST);
-    expect(byHand()).toBe(kept);
+    expect(byHand()).toEqual(kept);
     checkShown(bench, 0, 6);
     checkShown(bench, 7, LAST - 1, 30);
     const second = bare(bench);
@@ -104,27 +117,27 @@ test('keyframes that a person made stay; the third run changes nothing', async (
 });
 
 test('lost frames are ends of stretches, attributes and flags hold on every frame', async () => {
-    const bench = open((frame, memory) =>
+    const invoke = moving((frame, memory) =>
         frame === 10 || frame === 11 ? { shape: null } : turning(frame, memory),
     );
+    const bench = open({ invoke });
     await bench.runAll(0, LAST, { convert: true });
-    const track = own(bench);
+    const own = bench.track();
     expect(framesOf(bench)).toEqual(expect.arrayContaining([9, 10, 12, LAST]));
-    expect(track.shapes.find(({ frame }) => frame === 10)!.outside).toBe(true);
+    expect(at(bench, 10).outside).toBe(true);
     expect(bench.store.get(11)).toEqual([]);
-    const change = track.shapes.find(({ frame }) => frame === 12)!;
-    change.attributes = [{ spec_id: 32, value: 'dirty' }];
-    change.occluded = true;
-    bench.store.remove(track.clientID!);
-    bench.store.import({ tracks: [track] });
+    const change = own.shapes.find(({ frame }) => frame === 12)!;
+    Object.assign(change, { attributes: [{ spec_id: 32, value: 'dirty' }], occluded: true });
+    bench.store.remove(own.clientID!);
+    bench.addTracks(own);
     const occluded = (): (boolean | undefined)[] =>
         Array.from({ length: LAST + 1 }, (_, frame) => bench.store.get(frame)[0]?.occluded);
     const before = occluded();
     expect(new Set(before)).toEqual(new Set([false, true, undefined]));
     await bench.runAll(0, LAST);
-    expect(own(bench).shapes.find(({ frame }) => frame === 12)).toEqual(change);
+    expect(at(bench, 12)).toEqual(change);
     expect(occluded()).toEqual(before);
-    expect(own(bench).shapes.filter(({ attributes }) => attributes.length)).toHaveLength(1);
+    expect(bench.track().shapes.filter(({ attributes }) => attributes.length)).toHaveLength(1);
 });
 
 test('cancelled while keyframes are chosen: every frame has one, nothing is lost', async () => {
@@ -137,28 +150,19 @@ test('cancelled while keyframes are chosen: every frame has one, nothing is lost
 });
 
 test('a track that changes during the run gets a keyframe on every frame', async () => {
-    const bench: Bench = createBench({
-        frames: framesFrom(0, 30, SIZE),
-        invoke: moving(turning),
-        intercept: (call, next) => {
-            const [track] = bench.store.export().tracks;
-            if (track && call.frame === 9) bench.store.draw(track.clientID!, 5, OUTLINE);
-            return next();
-        },
+    const bench = onFrame9(({ store }) => {
+        const [own] = store.export().tracks;
+        if (own) store.draw(own.clientID!, 5, OUTLINE);
     });
-    bench.kept = SPARSE;
-    bench.store.import({ shapes: [shape('polygon', 0, OUTLINE)] });
     await bench.runAll(0, LAST, { convert: true });
     await bench.runAll(0, LAST);
     expect(framesOf(bench)).toHaveLength(LAST + 2);
-    expect(own(bench).shapes.find(({ frame }) => frame === 5)!.points).toEqual(OUTLINE);
+    expect(at(bench, 5).points).toEqual(OUTLINE);
 });
 
 test('the settings are an action of their own, are kept, and reach the function', async () => {
-    const bench = createBench({ invoke: moving() });
-    bench.store.import({
-        shapes: [shape('polygon', 2, [10, 10, 30, 10, 30, 30]), shape('mask', 2, [0, 4, 5, 5, 6, 6])],
-    }); // prettier-ignore
+    const bench = createBench();
+    bench.add(polygon(2), mask(2));
     const undoSteps = bench.store.undoSteps;
     await bench.choose({
         'Memory policy': 'anchors',
@@ -176,7 +180,7 @@ test('the settings are an action of their own, are kept, and reach the function'
     await bench.runAll(2, 4);
     expect(bench.calls[0].shapes).toEqual([
         expect.objectContaining({ type: 'polygon', memory: 'anchors', tolerance: 0.05 }),
-        { type: 'mask', points: [0, 4, 5, 5, 6, 6], memory: 'anchors' },
+        { type: 'mask', points: mask(2).points, memory: 'anchors' },
     ]);
     // sparse keyframes are made of exact outlines
     await bench.runAll(2, 4, { convert: true });
@@ -196,13 +200,6 @@ test.each([
     ['values that do not exist', '{"memory":"all","tolerance":7,"sparse":"0.9"}'],
 ])('settings that hold %s are as the function is set', (_what, text) => {
     expect(settingsFrom(text)).toEqual({ memory: null, tolerance: null, sparse: null });
-});
-
-test('shapes stay a shape per frame with every setting', async () => {
-    const bench = open();
-    await bench.runAll(0, 6);
-    expect(bench.store.export().shapes.map(({ frame }) => frame)).toEqual([0, 1, 2, 3, 4, 5, 6]);
-    expect(shifted('polygon', OUTLINE, 0)).toEqual(bench.store.export().shapes[0].points);
 });
 
 /** A circle of so many points. */
@@ -241,48 +238,29 @@ test('more points than a call takes arguments may belong to one corner of the ne
     expect(moved.length).toBeGreaterThan(600_000);
 });
 
-/** The outline drawn by hand where the object is on a frame. */
-const drawnOn = (frame: number) => shape('polygon', frame, shifted('polygon', OUTLINE, frame));
+// A shape in the place of a track, which here moves by a pixel a frame
+
+const MOVING = { invoke: moving() };
 
 test('where a person drew a shape in its place a track is hidden, and stays sparse', async () => {
-    const bench = open(() => null);
-    bench.store.import({ shapes: [drawnOn(10)] });
+    const bench = open(MOVING);
+    bench.add(outline(10, 10));
     await bench.runOn([1], 0, LAST, { convert: true });
     expect(framesOf(bench)).toEqual([0, 9, 10, 11, LAST, LAST + 1]);
-    expect(bench.reports[0].lines.join()).toMatch(/Sparse: 3 keyframes .* stand for 19 frames/);
+    expect(bench.said()).toMatch(/Sparse: 3 keyframes .* stand for 19 frames/);
 });
 
 test('a track whose place was drawn on during the run has a keyframe on every frame', async () => {
-    const bench: Bench = createBench({
-        frames: framesFrom(0, 30, SIZE),
-        invoke: moving(),
-        intercept: (call, next) => {
-            if (call.frame === 9) bench.store.import({ shapes: [drawnOn(5)] });
-            return next();
-        },
-    });
-    bench.kept = SPARSE;
-    bench.store.import({ shapes: [shape('polygon', 0, OUTLINE)] });
+    const bench = onFrame9(({ add }) => add(outline(5, 5)), MOVING);
     await bench.runAll(0, LAST, { convert: true });
     expect(framesOf(bench)).toHaveLength(LAST + 2);
-    expect(own(bench).shapes.find(({ frame }) => frame === 5)!.outside).toBe(true);
+    expect(at(bench, 5).outside).toBe(true);
 });
 
 test('a shape in the place of a track that is deleted during the run does not hide it', async () => {
-    const bench: Bench = createBench({
-        frames: framesFrom(0, 30, SIZE),
-        invoke: moving(),
-        intercept: (call, next) => {
-            if (call.frame === 9) bench.store.remove(2);
-            return next();
-        },
-    });
-    bench.kept = SPARSE;
-    bench.store.import({ shapes: [shape('polygon', 0, OUTLINE), drawnOn(5)] });
+    const bench = onFrame9(({ store }) => store.remove(2), MOVING);
+    bench.add(outline(5, 5));
     await bench.runAll(0, LAST, { convert: true });
-    expect(
-        own(bench)
-            .shapes.map(({ outside }) => outside)
-            .indexOf(true),
-    ).toBe(LAST + 1);
+    const hidden = bench.track().shapes.filter(({ outside }) => outside);
+    expect(hidden.map(({ frame }) => frame)).toEqual([LAST + 1]);
 });

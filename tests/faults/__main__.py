@@ -27,7 +27,7 @@ from faults.campaign_leak import leak_campaign
 from faults.campaign_records import records_campaign
 from faults.disk import disk_line
 from faults.fleet import Fleet
-from faults.kill_points import KillRun, untidy
+from faults.kill_points import kill_run
 from faults.machine import TrackersOnOneStore
 from faults.worker import KILL_POINTS
 
@@ -37,7 +37,7 @@ MACHINE_RUNS = 6000
 MACHINE_STEPS = 25
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Result:
     line: str
     broken: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ def machine(scale: float, seed: int) -> Result:
         broken = ["\n".join([repr(each), *getattr(each, "__notes__", [])]) for each in found]
     met = sorted(TrackersOnOneStore.met.items())
     told = "; ".join(f"{name} {count:,} x" for name, count in met)
-    return Result(line=f"{runs:,} runs: {told}", broken=broken)
+    return Result(f"{runs:,} runs: {told}", broken)
 
 
 def kills(scale: float, seed: int) -> Result:
@@ -71,10 +71,9 @@ def kills(scale: float, seed: int) -> Result:
     with Fleet(workers=2) as fleet:
         for number in range(times):
             for point in KILL_POINTS:
-                run = KillRun(fleet, f"{seed}/{point}/{number}")
-                troubles = [run.trouble(point), *untidy(fleet, run.tokens)]
-                broken += [f"killed when {point}, {number}: {each}" for each in troubles if each]
-    return Result(line=f"{times * len(KILL_POINTS)} workers killed", broken=broken)
+                troubles = kill_run(fleet, f"{seed}/{point}/{number}", point)
+                broken += [f"killed when {point}, {number}: {each}" for each in troubles]
+    return Result(f"{times * len(KILL_POINTS)} workers killed", broken)
 
 
 def bodies(scale: float, seed: int) -> Result:
@@ -90,22 +89,22 @@ def bodies(scale: float, seed: int) -> Result:
         broken.append(f"{tally.slowest_cpu} s for {tally.slowest_body[:200]!r}")
     if tally.growth_mib > 300 or tally.deaths:
         broken.append("memory, or a worker died")
-    return Result(line=tally.line(), broken=broken)
+    return Result(tally.line(), broken)
 
 
 def records(scale: float, seed: int) -> Result:
     tally = records_campaign(max(2, round(10_000 * scale)), seed=seed)
-    return Result(line=tally.line(), broken=tally.wrong)
+    return Result(tally.line(), tally.wrong)
 
 
 def leaks(scale: float, seed: int) -> Result:
     tally = leak_campaign(max(1, round(10_000 * scale)))
     grows = tally.mib > 20 or tally.handles > 1 or tally.connections > 1
-    return Result(line=tally.line(), broken=["it grows"] if grows else [])
+    return Result(tally.line(), ["it grows"] if grows else [])
 
 
 def disk(scale: float, seed: int) -> Result:
-    return Result(line=disk_line())
+    return Result(disk_line())
 
 
 def writing(scale: float, seed: int) -> Result:
@@ -129,19 +128,11 @@ def _run(line: str, command: list[str], folder: Path, **environment: int) -> Res
     run = subprocess.run(
         command, cwd=folder, env={**os.environ, **told}, capture_output=True, text=True
     )
-    return Result(line=line, broken=[(run.stdout + run.stderr)[-4000:]] if run.returncode else [])
+    return Result(line, [(run.stdout + run.stderr)[-4000:]] if run.returncode else [])
 
 
-CAMPAIGNS: dict[str, Callable[[float, int], Result]] = {
-    "machine": machine,
-    "kills": kills,
-    "bodies": bodies,
-    "records": records,
-    "leaks": leaks,
-    "disk": disk,
-    "writing": writing,
-    "plugin": plugin,
-}
+ALL = (machine, kills, bodies, records, leaks, disk, writing, plugin)
+CAMPAIGNS: dict[str, Callable[[float, int], Result]] = {each.__name__: each for each in ALL}
 
 
 def commit() -> str:

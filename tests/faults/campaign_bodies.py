@@ -7,9 +7,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
-from faults.fleet import Fleet, Reply
+from faults.fleet import Fleet, Reply, memory_mib
 from faults.hostile_bodies import hostile_body, live_pool
 
 # What a body alone can provoke; the others need a fault of the store or of the model.
@@ -99,12 +98,6 @@ def judge(reply: Reply) -> str | None:
     return None
 
 
-def peak_mib(pid: str) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
 def bodies_campaign(fleet: Fleet, count: int, *, seed: int, large_images: bool) -> BodiesTally:
     """Splits the bodies over the workers of the fleet; worker n gets those of seed `seed` + n."""
     workers = len(fleet.ports)
@@ -131,10 +124,10 @@ def _throw_all(
     pool = live_pool(partial(fleet.post, worker=worker), large_images=large_images)
     pid = fleet.send("GET", worker=worker).headers["X-Worker"]
     tally.workers.add(pid)
-    before = peak_mib(pid)
+    before = memory_mib(pid, "VmHWM")
     for _ in range(count):
         throw(fleet, hostile_body(rng, pool), tally, rng, worker=worker)
     tally.deaths = len(tally.workers) - 1
     if tally.deaths == 0:
-        tally.growth_mib = peak_mib(pid) - before
+        tally.growth_mib = memory_mib(pid, "VmHWM") - before
     return tally

@@ -3,13 +3,11 @@
 
 import base64
 import os
-import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from faults.fleet import Fleet
-from faults.reference import image_to_png, noise_images
+from faults.fleet import Fleet, memory_mib
+from faults.reference import noise_png
 
 WARM_UP = 300  # requests in which caches fill and the allocator settles
 TRACK_FRAMES = 50
@@ -33,8 +31,7 @@ class LeakTally:
 
 
 def leak_campaign(requests: int) -> LeakTally:
-    picture = image_to_png(noise_images(random.Random(0), 1, width=40, height=30)[0])
-    image = base64.b64encode(picture).decode()
+    image = base64.b64encode(noise_png()).decode()
     shapes = [{"type": "rectangle", "points": [2, 2, 20, 20]}] * 3
     # The second worker of a fleet caches nothing. A cache is bounded by its tensors' bytes: as
     # small as the stand-in's are, it would go on filling for longer than this takes.
@@ -58,22 +55,16 @@ def leak_campaign(requests: int) -> LeakTally:
             return worker
 
         worker = play(WARM_UP)
-        mib, handles = _resident_mib(worker), _handles(worker)
+        mib, handles = memory_mib(worker, "VmRSS"), _handles(worker)
         assert play(requests) == worker, "the worker died"
         with fleet.redis.client() as admin:
             connections = len(admin.client_list()) - 1
         return LeakTally(
             requests=requests,
-            mib=_resident_mib(worker) - mib,
+            mib=memory_mib(worker, "VmRSS") - mib,
             handles=_handles(worker) - handles,
             connections=connections,
         )
-
-
-def _resident_mib(pid: str) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
 
 
 def _handles(pid: str) -> int:

@@ -20,7 +20,7 @@ from faults.local import PREFIX, DictRecords, make_tracker
 from faults.reference import Node, Reference, image_to_png, noise_images, random_shapes
 from faults.standin_model import StandinModel
 from sam2_tracker.errors import AllObjectsFailed
-from sam2_tracker.protocol import Token, TrackRequest
+from sam2_tracker.protocol import Seed, Token, TrackRequest
 from sam2_tracker.record_format import SEAL_BYTES, hash_id, seal
 
 WIDTH, HEIGHT, IMAGES = 40, 30, 8
@@ -112,8 +112,6 @@ class Victim:
         return "no error"
 
     def _send(self, image: int, shapes: Any = ()) -> None:
-        from sam2_tracker.protocol import Seed
-
         entries: Any = [Seed(type=shape["type"], points=shape["points"]) for shape in shapes]
         entries = entries or [Token(id=id_) for id_ in self.ids]
         request = TrackRequest(image=self._pictures[image], entries=tuple(entries))
@@ -176,15 +174,17 @@ GIANTS = (2**63, 2**64 - 1, 100 << 20, (100 << 20) + 1, 1 << 32)
 
 
 def alter(rng: random.Random, victim: Victim) -> str:
-    return rng.choice((_alter_content, _alter_pointers, _alter_head_record, _alter_frame))(
-        rng, victim
-    )
+    ways = (_alter_content, _alter_pointers, _alter_head_record, _alter_frame)
+    return rng.choice(ways)(rng, victim)
 
 
 def _write_content(victim: Victim, content: Any, pointers: torch.Tensor) -> None:
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
-    head = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
-    victim.write_head(0, save({"head": head, "pointers": pointers.contiguous()}))
+    victim.write_head(0, save({"head": _as_tensor(text), "pointers": pointers.contiguous()}))
+
+
+def _as_tensor(text: bytes) -> torch.Tensor:
+    return torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
 
 
 NOT_WHOLE = (-1, 1.5, "3", True, None, [], 1 << 50, float("nan"))
@@ -195,49 +195,40 @@ def _alter_content(rng: random.Random, victim: Victim) -> str:
     content, pointers = victim.head(0)
     other, _ = victim.head(1)
     place = rng.choice(rows_with_frames(content))
+    step, drawn, tracked = content["step"], content["conditioning"], content["tracked"]
+
+    def value(key: str, *values: Any) -> Callable[[], Any]:
+        return lambda: content.update({key: rng.choice(values)})
+
+    def cell(index: int, *values: Any) -> Callable[[], Any]:
+        return lambda: place.__setitem__(index, rng.choice(values))
+
+    far = ["b" * 43, 1]
     kinds: dict[str, Callable[[], Any]] = {
-        "version": lambda: content.update(version=rng.choice((0, 1, 3, "2", None, [2]))),
+        "version": value("version", 0, 1, 3, "2", None, [2]),
         "a key missing": lambda: content.pop(rng.choice(sorted(content))),
-        "step": lambda: content.update(step=rng.choice(NOT_WHOLE)),
-        "policy": lambda: content.update(policy=rng.choice(("", "best", None, 1, []))),
-        "areas": lambda: content.update(
-            areas=rng.choice((None, "1", [0], [-1], [1.5], [True], [1] * 11))
-        ),
-        "leaving": lambda: content.update(
-            leaving=rng.choice(
-                (None, [1], [["b" * 43]], [["b" * 43, -1]], [["*", 1]], [["b" * 43, 1]] * 33)
-            )
-        ),
-        "step of a frame": lambda: place.__setitem__(0, rng.choice((*NOT_WHOLE[1:], 1 << 41))),
-        "a flag": lambda: content["tracked"].append(
-            [content["step"] + 1, rng.choice((0, 1, None, "true")), False]
-        ),
-        "frames out of order": lambda: content["tracked"].extend(
-            [[content["step"], True, False], [content["step"], True, False]]
-        ),
-        "no drawn frame": lambda: content["conditioning"].clear(),
-        "a frame drawn and tracked": lambda: content["tracked"].append(
-            [content["conditioning"][0][0], True, False]
-        ),
-        "size": lambda: content.update(
-            {rng.choice(("width", "height")): rng.choice((0, *NOT_WHOLE))}
-        ),
-        "shape type": lambda: content.update(
-            shape_type=rng.choice(("ellipse", "", None, 1, [], {}))
-        ),
-        "box": lambda: content.update(
-            box=rng.choice(([1, 2, 3], [1, 2, 3, float("nan")], "abcd", None, [1, 2, 3, 1e400]))
-        ),
+        "step": value("step", *NOT_WHOLE),
+        "policy": value("policy", "", "best", None, 1, []),
+        "areas": value("areas", None, "1", [0], [-1], [1.5], [True], [1] * 11),
+        "leaving": value("leaving", None, [1], [far[:1]], [["b" * 43, -1]], [["*", 1]], [far] * 33),
+        "step of a frame": cell(0, *NOT_WHOLE[1:], 1 << 41),
+        "a flag": lambda: tracked.append([step + 1, rng.choice((0, 1, None, "true")), False]),
+        "frames out of order": lambda: tracked.extend([[step, True, False]] * 2),
+        "no drawn frame": drawn.clear,
+        "a frame drawn and tracked": lambda: tracked.append([drawn[0][0], True, False]),
+        "size": value(rng.choice(("width", "height")), 0, *NOT_WHOLE),
+        "shape type": value("shape_type", "ellipse", "", None, 1, [], {}),
+        "box": value("box", [1, 2, 3], [1, 2, 3, float("nan")], "abcd", None, [1, 2, 3, 1e400]),
         "last head": lambda: content["heads"].__setitem__(-1, other["heads"][-1]),
         "head count": lambda: content.update(heads=other["heads"][:1] * 9 + content["heads"][-1:]),
         "head id": lambda: content["heads"].__setitem__(0, rng.choice(BAD_IDS)),
-        "frame id": lambda: place.__setitem__(-3, rng.choice(BAD_IDS)),
-        "unknown frame": lambda: place.__setitem__(-3, "b" * 43),
-        "frame digest": lambda: place.__setitem__(-2, rng.choice((*BAD_IDS, "0" * 64, "g" * 64))),
-        "frame expiry": lambda: place.__setitem__(-1, rng.choice(NOT_WHOLE)),
-        "another's frame": lambda: place.__setitem__(-3, other["conditioning"][0][-3]),
-        "reference": lambda: place.pop(),
-        "frame count": lambda: content["conditioning"].extend(content["conditioning"] * 8),
+        "frame id": cell(-3, *BAD_IDS),
+        "unknown frame": cell(-3, "b" * 43),
+        "frame digest": cell(-2, *BAD_IDS, "0" * 64, "g" * 64),
+        "frame expiry": cell(-1, *NOT_WHOLE),
+        "another's frame": cell(-3, other["conditioning"][0][-3]),
+        "reference": place.pop,
+        "frame count": lambda: drawn.extend(drawn * 8),
     }
     name = rng.choice(list(kinds))
     kinds[name]()
@@ -271,44 +262,35 @@ def _alter_pointers(rng: random.Random, victim: Victim) -> str:
 
 def _alter_head_record(rng: random.Random, victim: Victim) -> str:
     content, pointers = victim.head(0)
-    text = json.dumps(content).encode()
-    head = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
-    whole = save({"head": head, "pointers": pointers.contiguous()})
-    other = victim.records.values[victim.head_key(1)][SEAL_BYTES:]
-    frame = victim.records.values[victim.frame_key(victim.frames_in_use(0)[0])]
-    name = rng.choice(
-        ["another's head", "a frame", "pickle", "nothing", "giant header", "names", "one more"]
-        + ["signed bytes", "too long", "not json", "deep json", "a list", "a long number", "cut"]
-        + ["latin", "longer", "lying offsets"]
-    )
-    if name in ("not json", "deep json", "a list", "a long number", "latin"):
-        texts = {
-            "not json": text[:-1],
-            "deep json": b"[" * 100_000,
-            "a list": b"[1]",
-            "a long number": b'{"version":' + b"1" * 10_000 + b"}",
-            "latin": text.replace(b"version", b"\xff\xfe"),
-        }
-        _write_content(victim, texts[name], pointers)
-        return f"head: {name}"
+    text, pointers = json.dumps(content).encode(), pointers.contiguous()
+    head = _as_tensor(text)
+    whole = save({"head": head, "pointers": pointers})
     size = int.from_bytes(whole[:8], "little")
     lying = whole[8 : 8 + size].replace(b'"data_offsets":[0,', b'"data_offsets":[1,')
+
+    def told(text: bytes) -> bytes:
+        return save({"head": _as_tensor(text), "pointers": pointers})
+
     records = {
-        "another's head": other,
-        "a frame": frame,
+        "not json": told(text[:-1]),
+        "deep json": told(b"[" * 100_000),
+        "a list": told(b"[1]"),
+        "a long number": told(b'{"version":' + b"1" * 10_000 + b"}"),
+        "latin": told(text.replace(b"version", b"\xff\xfe")),
+        "another's head": victim.records.values[victim.head_key(1)][SEAL_BYTES:],
+        "a frame": victim.records.values[victim.frame_key(victim.frames_in_use(0)[0])],
         "pickle": PICKLE,
         "nothing": b"",
         "giant header": struct.pack("<Q", rng.choice(GIANTS)) + whole[8:],
-        "names": save({"head": head, "pointer": pointers.contiguous()}),
-        "one more": save({"head": head, "pointers": pointers.contiguous(), "x": head.clone()}),
-        "signed bytes": save({"head": head.view(torch.int8), "pointers": pointers.contiguous()}),
-        "too long": save(
-            {"head": head, "pointers": pointers.contiguous()}, metadata={"x": "x" * (1 << 20)}
-        ),
+        "names": save({"head": head, "pointer": pointers}),
+        "one more": save({"head": head, "pointers": pointers, "x": head.clone()}),
+        "signed bytes": save({"head": head.view(torch.int8), "pointers": pointers}),
+        "too long": save({"head": head, "pointers": pointers}, metadata={"x": "x" * (1 << 20)}),
         "cut": whole[: rng.randrange(len(whole))],
         "longer": whole + rng.randbytes(rng.randint(1, 9)),
         "lying offsets": whole[:8] + lying + whole[8 + size :],
     }
+    name = rng.choice(list(records))
     victim.write_head(0, records[name])
     return f"head: {name}"
 

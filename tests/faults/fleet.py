@@ -30,6 +30,13 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+def memory_mib(pid: str, what: str) -> float:
+    """what: VmRSS, or VmHWM for the most that it was."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(what))
+    return int(line.split()[1]) / 1024
+
+
 class Fleet:
     def __init__(self, *, workers: int, redis: RedisServer | None = None) -> None:
         """redis: a server that is running; None: one of its own."""

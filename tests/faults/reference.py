@@ -228,6 +228,11 @@ def image_to_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def noise_png(seed: int = 0) -> bytes:
+    """A file with a picture that a test does not look at."""
+    return image_to_png(noise_images(random.Random(seed), 1, width=40, height=30)[0])
+
+
 def random_shapes(rng: random.Random, count: int, *, width: int, height: int) -> list[Any]:
     """Masks, polygons and rectangles that cover something."""
     shapes: list[Any] = []

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Waits that end, space that is bounded, requests that recover. The clocks are handed in."""
 
-import random
 import socket
 import threading
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from PIL import Image
 from faults.campaign_leak import leak_campaign
 from faults.local import DictRecords, make_tracker
 from faults.proxy import Proxy
-from faults.reference import image_to_png, noise_images
+from faults.reference import image_to_png, noise_png
 from faults.standin_model import HashedFrame, StandinModel
 from model_handler import Prediction
 from sam2_tracker.errors import BadRequest, EmptyShape, OutOfMemory, StoreUnavailable, TooLarge
@@ -33,10 +33,7 @@ from tracker import Tracker
 SEED = Seed(type="rectangle", points=[2, 2, 20, 20])
 SOON = 0.5  # the least that SAM2_REDIS_TIMEOUT_SECONDS allows
 LATE = 20.0  # the most
-
-
-def png(seed: int = 0) -> bytes:
-    return image_to_png(noise_images(random.Random(seed), 1, width=40, height=30)[0])
+START = TrackRequest(image=noise_png(), entries=(SEED,))
 
 
 class CountingModel(StandinModel):
@@ -63,9 +60,8 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def proxy(server: RedisServer) -> Iterator[Proxy]:
-    between = Proxy(server.port)
-    yield between
-    between.close()
+    with closing(Proxy(server.port)) as between:
+        yield between
 
 
 @pytest.fixture
@@ -82,58 +78,51 @@ def connect(port: int, seconds: float, model: StandinModel | None = None, **more
 @pytest.fixture
 def patient(proxy: Proxy, model: CountingModel) -> Iterator[Tracker]:
     """Waits for the store as long as is allowed."""
-    tracker = connect(proxy.port, LATE, model)
-    yield tracker
-    tracker.close()
+    with closing(connect(proxy.port, LATE, model)) as tracker:
+        yield tracker
 
 
 @pytest.fixture
 def impatient(proxy: Proxy, model: CountingModel) -> Iterator[Tracker]:
     """Another worker on the same store, which gives up soon."""
-    tracker = connect(proxy.port, SOON, model)
-    yield tracker
-    tracker.close()
+    with closing(connect(proxy.port, SOON, model)) as tracker:
+        yield tracker
 
 
 def start(tracker: Tracker) -> TrackRequest:
     """A request that continues an object on the same image."""
-    answer = tracker.track(TrackRequest(image=png(), entries=(SEED,)))[0]
+    answer = tracker.track(START)[0]
     assert answer.token is not None
-    return TrackRequest(image=png(), entries=(answer.token,))
+    return TrackRequest(image=START.image, entries=(answer.token,))
 
 
 # ---- the store ----
 
 
-@pytest.mark.parametrize("what", ["gone", "frozen", "silent"])
+@pytest.mark.parametrize("silent", [False, True], ids=["frozen", "silent"])
 def test_without_a_store_no_frame_is_encoded(
-    what: str,
+    silent: bool,
     server: RedisServer,
     proxy: Proxy,
     patient: Tracker,
     impatient: Tracker,
     model: CountingModel,
 ) -> None:
+    """test_what_happens_when.py holds it where the server is gone."""
     known = start(patient)
     encoded = model.encoded
-    if what == "gone":
-        server.kill()
-    elif what == "frozen":
+    proxy.silent = silent
+    if not silent:
         server.freeze()
-    else:
-        proxy.silent = True
     try:
-        for request in (known, TrackRequest(image=png(), entries=(SEED,))):
+        for request in (known, START):
             with pytest.raises(StoreUnavailable):
                 impatient.track(request)
         with pytest.raises(BadRequest):  # a bad image is told, though the store is dead
             impatient.track(TrackRequest(image=b"no image", entries=known.entries))
     finally:
-        if what == "gone":
-            server.start()
-        else:
-            server.thaw()
         proxy.silent = False
+        server.thaw()
     assert model.encoded == encoded
     assert patient.track(known)[0].token is not None  # it recovers by itself
 
@@ -165,10 +154,9 @@ def test_a_name_server_that_hangs_is_not_waited_for(
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     settings = Settings(redis_host="redis.test", redis_port=server.port)
     tracker = make_tracker(RedisRecords(settings), redis_timeout_seconds=SOON)
-    request = TrackRequest(image=png(), entries=(SEED,))
     for _ in range(2):  # the second waits behind the first
         with pytest.raises(StoreUnavailable, match="in time"):
-            tracker.track(request)
+            tracker.track(START)
     hanging.set()
     tracker.close()
 
@@ -222,11 +210,11 @@ def test_a_request_takes_three_round_trips_for_any_number_of_objects(
     proxy: Proxy, objects: int, cached: bool
 ) -> None:
     patient = connect(proxy.port, LATE, cache=MemoryCache(MIB if cached else 0))
-    answers = patient.track(TrackRequest(image=png(), entries=(SEED,) * objects))
+    answers = patient.track(TrackRequest(image=START.image, entries=(SEED,) * objects))
     tokens = tuple(answer.token for answer in answers)
     proxy.delay_seconds = 0.05  # a client that asks twice without waiting is seen to do so
     before = proxy.round_trips
-    patient.track(TrackRequest(image=png(), entries=tokens))
+    patient.track(TrackRequest(image=START.image, entries=tokens))
     assert proxy.round_trips == before + 3
     patient.close()
 
@@ -326,8 +314,8 @@ def test_shapes_that_take_too_long_to_prepare_are_refused(
     tracker.budget = TimeBudget(1.0, clock=lambda: now[0])
     seed = Seed(type="polygon", points=[1, 1, 30, 1, 30, 20])
     with pytest.raises(TooLarge, match=r"After 1 s only 4 of 100 new shapes"):
-        tracker.track(TrackRequest(image=png(), entries=(seed,) * 100))
+        tracker.track(TrackRequest(image=START.image, entries=(seed,) * 100))
     if not fails:
-        answers = tracker.track(TrackRequest(image=png(), entries=(seed,) * 2))
+        answers = tracker.track(TrackRequest(image=START.image, entries=(seed,) * 2))
         assert all(answer.token for answer in answers)
     tracker.close()

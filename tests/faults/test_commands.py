@@ -2,21 +2,22 @@
 """Which commands really go to the store: those that every Kvrocks since 2.7 knows, on our keys."""
 
 import os
-import random
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from faults.local import BY_NO_CLOCK, make_store, make_tracker
 from faults.proxy import Proxy
-from faults.reference import image_to_png, noise_images
-from faults.resp import commands
+from faults.reference import noise_png
 from faults.standin_model import StandinModel
 from sam2_tracker.protocol import Seed, Token, TrackRequest
 from sam2_tracker.records import RedisRecords
@@ -39,8 +40,17 @@ KEY = r"cvat-sam2:standin-for-tests:[hm]:[A-Za-z0-9_-]{43}"
 READY = "cvat-sam2:standin-for-tests:ready"
 
 
-def image(seed: int) -> bytes:
-    return image_to_png(noise_images(random.Random(seed), 1, width=40, height=30)[0])
+def commands(stream: bytes) -> Iterator[list[bytes]]:
+    """The commands in what a client sent to Redis: RESP arrays of bulk strings."""
+    while stream:
+        header, _, stream = stream.partition(b"\r\n")
+        assert header[:1] == b"*", header[:50]
+        command = []
+        for _ in range(int(header[1:])):
+            size, _, stream = stream.partition(b"\r\n")
+            command.append(stream[: int(size[1:])])
+            stream = stream[int(size[1:]) + 2 :]
+        yield command
 
 
 def play(tracker: Tracker, frames: int, now: list[float] | None = None) -> list[Any]:
@@ -49,35 +59,33 @@ def play(tracker: Tracker, frames: int, now: list[float] | None = None) -> list[
     now: the store's clock, which then moves so that frames in use are renewed.
     """
     seeds = tuple(Seed(type="rectangle", points=[2, 2, 9 + n, 20]) for n in range(2))
-    answers = tracker.track(TrackRequest(image=image(0), entries=seeds))
+    answers = tracker.track(TrackRequest(image=noise_png(0), entries=seeds))
     seen = [answers]
     for number in range(frames):
         if now is not None:
             now[0] += 500
         entries = tuple(answer.token for answer in answers)
-        request = TrackRequest(image=image(number % 5), entries=entries)
+        request = TrackRequest(image=noise_png(number % 5), entries=entries)
         answers = tracker.track(request)
         seen += [answers, tracker.track(request)]
-    unknown = Token(id="x" * 43)
-    seen.append(tracker.track(TrackRequest(image=image(1), entries=(answers[0].token, unknown))))
+    entries = (answers[0].token, Token(id="x" * 43))
+    seen.append(tracker.track(TrackRequest(image=noise_png(1), entries=entries)))
     return [[(a.shape, a.score, a.error and a.error.code) for a in answers] for answers in seen]
 
 
 def test_only_known_commands_are_sent_and_only_for_our_keys(empty_redis: RedisServer) -> None:
-    proxy = Proxy(empty_redis.port)
-    proxy.sent = []
-    records = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=proxy.port))
     now = [1e9]
-    tracker = Tracker(
-        StandinModel(),  # type: ignore[arg-type]
-        make_store(records, StandinModel().layout, clock=lambda: now[0]),
-        Settings(threads=1, redis_timeout_seconds=BY_NO_CLOCK),
-    )
-    play(tracker, 20, now)
-    assert tracker.store_answers()
-    tracker.close()
-    proxy.close()
-
+    with closing(Proxy(empty_redis.port)) as proxy:
+        proxy.sent = []
+        records = RedisRecords(Settings(redis_host="127.0.0.1", redis_port=proxy.port))
+        tracker = Tracker(
+            StandinModel(),  # type: ignore[arg-type]
+            make_store(records, StandinModel().layout, clock=lambda: now[0]),
+            Settings(threads=1, redis_timeout_seconds=BY_NO_CLOCK),
+        )
+        with closing(tracker):
+            play(tracker, 20, now)
+            assert tracker.store_answers()
     met = set()
     for command in commands(b"".join(proxy.sent)):
         name = command[0].upper()
@@ -93,8 +101,8 @@ def test_only_known_commands_are_sent_and_only_for_our_keys(empty_redis: RedisSe
 # --- Kvrocks itself, where there is one
 
 
-@pytest.fixture(scope="module")
-def kvrocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+@pytest.fixture
+def kvrocks(tmp_path: Path) -> Iterator[tuple[str, int]]:
     """KVROCKS_ADDRESS=host:port, or the server named by KVROCKS (default: `kvrocks` in PATH)."""
     if address := os.environ.get("KVROCKS_ADDRESS"):
         host, _, port = address.rpartition(":")
@@ -103,21 +111,11 @@ def kvrocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
     executable = os.environ.get("KVROCKS") or shutil.which("kvrocks")
     if executable is None:
         pytest.skip("NOT RUN: no KVROCKS_ADDRESS=host:port and no kvrocks binary")
-    directory = tmp_path_factory.mktemp("kvrocks")
-    port = free_port()
-    config = directory / "kvrocks.conf"
-    config.write_text(f"bind 127.0.0.1\nport {port}\ndir {directory}\n")
+    own, config = free_port(), tmp_path / "kvrocks.conf"
+    config.write_text(f"bind 127.0.0.1\nport {own}\ndir {tmp_path}\n")
     process = subprocess.Popen([executable, "-c", str(config)], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            redis.Redis(port=port, protocol=2).ping()
-            break
-        except redis.exceptions.ConnectionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-    yield "127.0.0.1", port
+    redis.Redis(port=own, protocol=2, retry=Retry(ConstantBackoff(0.05), 600)).ping()
+    yield "127.0.0.1", own
     process.terminate()
     process.wait(30)
 
@@ -125,17 +123,14 @@ def kvrocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
 def test_kvrocks_gives_what_redis_gives(kvrocks: tuple[str, int], empty_redis: RedisServer) -> None:
     host, port = kvrocks
     password = os.environ.get("KVROCKS_PASSWORD")
-    settings = Settings(redis_host=host, redis_port=port, redis_password=password)
-    tracker = make_tracker(RedisRecords(settings))
-    found = play(tracker, 20)
-    tracker.close()
-    ours = Settings(redis_host="127.0.0.1", redis_port=empty_redis.port)
-    tracker = make_tracker(RedisRecords(ours))
-    expected = play(tracker, 20)
-    tracker.close()
-    assert found == expected
-    client = redis.Redis(host=host, port=port, password=password, protocol=2)
-    keys = list(client.scan_iter(match="cvat-sam2:standin-for-tests:*", count=1000))
-    assert keys
-    assert all(0 < client.ttl(key) <= 30_000 for key in keys)
-    client.close()
+    found = _played(Settings(redis_host=host, redis_port=port, redis_password=password))
+    assert found == _played(Settings(redis_host="127.0.0.1", redis_port=empty_redis.port))
+    with closing(redis.Redis(host=host, port=port, password=password, protocol=2)) as client:
+        keys = list(client.scan_iter(match="cvat-sam2:standin-for-tests:*", count=1000))
+        assert keys
+        assert all(0 < client.ttl(key) <= 30_000 for key in keys)
+
+
+def _played(settings: Settings) -> list[Any]:
+    with closing(make_tracker(RedisRecords(settings))) as tracker:
+        return play(tracker, 20)

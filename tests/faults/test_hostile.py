@@ -15,7 +15,7 @@ from faults.campaign_bodies import CODES, bodies_campaign, judge
 from faults.campaign_records import records_campaign
 from faults.fleet import Fleet, Reply
 from faults.hostile_bodies import Pool, hostile_body, live_pool
-from faults.kill_points import KillRun, untidy
+from faults.kill_points import kill_run
 from faults.local import DictRecords, local_function, make_tracker
 from faults.worker import KILL_POINTS
 from tools.redis_server import RedisServer
@@ -65,9 +65,7 @@ def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
 def test_a_worker_may_die_in_the_middle_of_a_step_a_correction_and_an_adoption(
     fleet: Fleet, point: str
 ) -> None:
-    run = KillRun(fleet, f"{SEED}/{point}")
-    assert run.trouble(point) is None
-    assert untidy(fleet, run.tokens) == []
+    assert kill_run(fleet, f"{SEED}/{point}", point) == []
 
 
 @pytest.mark.slow

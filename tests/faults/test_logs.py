@@ -3,7 +3,6 @@
 
 import base64
 import json
-import random
 import re
 import time
 from collections.abc import Iterator
@@ -12,10 +11,8 @@ from typing import Any
 import pytest
 
 from faults.fleet import Fleet
-from faults.reference import image_to_png, noise_images
+from faults.reference import noise_png
 from tools.redis_server import RedisServer
-
-pytestmark = pytest.mark.slow
 
 MARKER = 1234.5678
 """A coordinate that no other number of a log line resembles."""
@@ -23,6 +20,7 @@ FIELDS = (
     *("status", "objects", "started", "continued", "failed", "failed_codes", "image_bytes"),
     *("store_read_bytes", "store_written_bytes", "cache_hits", "cache_misses"),
 )
+IMAGE = base64.b64encode(noise_png()).decode()
 PHASES = ("read_ms", "decode_ms", "load_ms", "encode_ms", "start_ms", "step_ms", "save_ms")
 
 
@@ -30,12 +28,6 @@ PHASES = ("read_ms", "decode_ms", "load_ms", "encode_ms", "start_ms", "step_ms",
 def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
     with Fleet(workers=1, redis=redis_server) as one:
         yield one
-
-
-@pytest.fixture(scope="module")
-def image() -> str:
-    picture = noise_images(random.Random(0), 1, width=40, height=30)[0]
-    return base64.b64encode(image_to_png(picture)).decode()
 
 
 def lines_of(fleet: Fleet, send: Any) -> tuple[Any, list[str]]:
@@ -70,12 +62,12 @@ def test_the_start_is_described(fleet: Fleet) -> None:
         assert f"'{word}'" in line
 
 
-def test_one_structured_line_per_request(fleet: Fleet, image: str) -> None:
-    first, lines = lines_of(fleet, lambda: fleet.post({"image": image, "shapes": [GOOD, GOOD]}))
+def test_one_structured_line_per_request(fleet: Fleet) -> None:
+    first, lines = lines_of(fleet, lambda: fleet.post({"image": IMAGE, "shapes": [GOOD, GOOD]}))
     assert len(lines) == 1
     assert "'objects': 2, 'started': 2, 'continued': 0, 'failed': 0" in lines[0]
     assert re.search(r"'store_written_bytes': [1-9]", lines[0])
-    _, lines = lines_of(fleet, lambda: fleet.post({"image": image, "states": first.body["states"]}))
+    _, lines = lines_of(fleet, lambda: fleet.post({"image": IMAGE, "states": first.body["states"]}))
     assert len(lines) == 1
     for name in (*FIELDS, *PHASES):
         assert f"'{name}'" in lines[0]
@@ -84,30 +76,30 @@ def test_one_structured_line_per_request(fleet: Fleet, image: str) -> None:
     assert re.search(r"'store_read_bytes': [1-9]", lines[0])
 
 
-def test_the_log_has_the_error_code_of_each_object_that_failed(fleet: Fleet, image: str) -> None:
-    body = {"image": image, "shapes": [GOOD, polygon(1, 2)], "states": [None, None, {"v": 2}]}
+def test_the_log_has_the_error_code_of_each_object_that_failed(fleet: Fleet) -> None:
+    body = {"image": IMAGE, "shapes": [GOOD, polygon(1, 2)], "states": [None, None, {"v": 2}]}
     _, lines = lines_of(fleet, lambda: fleet.post(body))
     assert "'failed': 2, 'failed_codes': 'bad_shape,bad_state'" in lines[0]
 
 
-def test_the_cause_of_a_503_is_logged(fleet: Fleet, image: str) -> None:
+def test_the_cause_of_a_503_is_logged(fleet: Fleet) -> None:
     fleet.redis.fill()
     try:
-        reply, lines = lines_of(fleet, lambda: fleet.post({"image": image, "shapes": [GOOD]}))
+        reply, lines = lines_of(fleet, lambda: fleet.post({"image": IMAGE, "shapes": [GOOD]}))
     finally:
         fleet.redis.empty()
     assert reply.status == 503
     assert any("'status': 503" in line and "maxmemory" in line for line in lines)
     fleet.redis.lock()
     try:
-        reply, lines = lines_of(fleet, lambda: fleet.post({"image": image, "shapes": [GOOD]}))
+        reply, lines = lines_of(fleet, lambda: fleet.post({"image": IMAGE, "shapes": [GOOD]}))
     finally:
         fleet.redis.unlock()
     assert reply.status == 503
     assert any("CVAT_FUNCTIONS_REDIS_PASSWORD" in line for line in lines)
 
 
-def test_no_token_no_point_and_no_image_byte_is_logged(fleet: Fleet, image: str) -> None:
+def test_no_token_no_point_and_no_image_byte_is_logged(fleet: Fleet) -> None:
     number = int(MARKER)
     before = len(fleet.log.read_text())
     shapes: list[Any] = [
@@ -122,30 +114,30 @@ def test_no_token_no_point_and_no_image_byte_is_logged(fleet: Fleet, image: str)
         {"type": f"{MARKER}", "points": [MARKER] * 6},
     ]
     for shape in shapes:
-        fleet.post({"image": image, "shapes": [shape]})
-        fleet.post({"image": image, "shapes": [shape, GOOD]})
-    states = fleet.post({"image": image, "shapes": [GOOD] * 2}).body["states"]
+        fleet.post({"image": IMAGE, "shapes": [shape]})
+        fleet.post({"image": IMAGE, "shapes": [shape, GOOD]})
+    states = fleet.post({"image": IMAGE, "shapes": [GOOD] * 2}).body["states"]
     forged = {"v": 1, "id": "MARKER" + "a" * 37}
-    fleet.post({"image": image, "states": states})
-    fleet.post({"image": image, "states": [*states, forged]})
-    fleet.post({"image": image, "states": [forged]})
-    fleet.post({"image": image, "states": [{"v": 1, "id": "MARKER"}]})
-    fleet.post({"image": image, "shapes": GOOD, "states": states})
+    fleet.post({"image": IMAGE, "states": states})
+    fleet.post({"image": IMAGE, "states": [*states, forged]})
+    fleet.post({"image": IMAGE, "states": [forged]})
+    fleet.post({"image": IMAGE, "states": [{"v": 1, "id": "MARKER"}]})
+    fleet.post({"image": IMAGE, "shapes": GOOD, "states": states})
     marked = b"MARKER-of-an-image" * 10
     fleet.post({"image": base64.b64encode(marked).decode(), "shapes": [GOOD]})
-    picture = bytearray(base64.b64decode(image))
+    picture = bytearray(base64.b64decode(IMAGE))
     place = picture.index(b"IDAT")
     picture[place + 40 : place + 46] = b"MARKER"
     picture[place : place + 4] = b"MARK"
     fleet.post({"image": base64.b64encode(picture).decode(), "shapes": [GOOD]})
-    fleet.post(json.dumps({"image": image, "MARKER": 1}).encode()[:-1])
+    fleet.post(json.dumps({"image": IMAGE, "MARKER": 1}).encode()[:-1])
     fleet.redis.fill()
-    fleet.post({"image": image, "states": states})
+    fleet.post({"image": IMAGE, "states": states})
     fleet.redis.empty()
     with fleet.redis.client() as admin:
         for key in admin.scan_iter(match="*:h:*"):
             admin.set(key, b"MARKER", keepttl=True)
-    fleet.post({"image": image, "states": states})
+    fleet.post({"image": IMAGE, "states": states})
     log = logged_since(fleet, before)
     assert log.count("'status': 4") >= 12
     assert "'status': 503" in log
@@ -153,4 +145,4 @@ def test_no_token_no_point_and_no_image_byte_is_logged(fleet: Fleet, image: str)
     assert "MARK" not in log
     assert str(number) not in log
     assert all(state["id"] not in log for state in states)
-    assert image[:24] not in log
+    assert IMAGE[:24] not in log

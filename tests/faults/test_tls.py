@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """TLS to a Redis (SAM2_REDIS_TLS=1): who is trusted, what is refused, and what the log says."""
 
-import random
 import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import trustme
 
 from faults.local import make_tracker
 from faults.proxy import Proxy
-from faults.reference import image_to_png, noise_images
+from faults.reference import noise_png
 from sam2_tracker.errors import StoreUnavailable
 from sam2_tracker.protocol import Seed, TrackRequest
 from sam2_tracker.records import open_records
@@ -18,13 +19,27 @@ from sam2_tracker.settings import settings_from_environment
 from tools.redis_server import RedisServer
 from tracker import Tracker
 
-PICTURE = image_to_png(noise_images(random.Random(0), 1, width=40, height=30)[0])
-START = TrackRequest(image=PICTURE, entries=(Seed(type="rectangle", points=[2, 2, 20, 20]),))
+START = TrackRequest(image=noise_png(), entries=(Seed(type="rectangle", points=[2, 2, 20, 20]),))
+Connect = Callable[[ssl.SSLContext | None], tuple[Proxy, Tracker]]
 
 
 @pytest.fixture
-def server(redis_server: RedisServer) -> RedisServer:
-    return redis_server
+def connect(redis_server: RedisServer) -> Iterator[Connect]:
+    """A proxy with this side of TLS, or without any, before Redis, and a tracker that uses it."""
+    with ExitStack() as stack:
+
+        def connected(tls: ssl.SSLContext | None) -> tuple[Proxy, Tracker]:
+            proxy = stack.enter_context(closing(Proxy(redis_server.port, tls=tls)))
+            proxy.sent = []
+            environment = {
+                "CVAT_FUNCTIONS_REDIS_HOST": "localhost",
+                "CVAT_FUNCTIONS_REDIS_PORT": str(proxy.port),
+                "SAM2_REDIS_TLS": "1",
+            }
+            tracker = make_tracker(open_records(settings_from_environment(environment)))
+            return proxy, stack.enter_context(closing(tracker))
+
+        yield connected
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +47,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def trusted(tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of the authorities that the function trusts."""
     path = tmp_path / "authorities.pem"
@@ -48,20 +63,11 @@ def certified(authority: trustme.CA, host: str) -> ssl.SSLContext:
     return context
 
 
-def tls_tracker(port: int) -> Tracker:
-    environment = {
-        "CVAT_FUNCTIONS_REDIS_HOST": "localhost",
-        "CVAT_FUNCTIONS_REDIS_PORT": str(port),
-        "SAM2_REDIS_TLS": "1",
-    }
-    return make_tracker(open_records(settings_from_environment(environment)))
-
-
 def follow(tracker: Tracker) -> None:
     """Starts an object and continues it."""
     token = tracker.track(START)[0].token
     assert token is not None
-    assert tracker.track(TrackRequest(image=PICTURE, entries=(token,)))[0].token is not None
+    assert tracker.track(TrackRequest(image=START.image, entries=(token,)))[0].token is not None
 
 
 def refuse(tracker: Tracker) -> None:
@@ -69,58 +75,43 @@ def refuse(tracker: Tracker) -> None:
         tracker.track(START)
 
 
-def test_a_track_goes_over_tls(server: RedisServer, authority: trustme.CA, trusted: Path) -> None:
-    proxy = Proxy(server.port, tls=certified(authority, "localhost"))
-    proxy.sent = []
-    tracker = tls_tracker(proxy.port)
+def test_a_track_goes_over_tls(connect: Connect, authority: trustme.CA) -> None:
+    proxy, tracker = connect(certified(authority, "localhost"))
     follow(tracker)
-    tracker.close()
-    proxy.close()
     assert proxy.handshakes == 1
-    assert b"cvat-sam2:" in b"".join(proxy.sent)  # it all went through here
+    assert b"cvat-sam2:" in b"".join(proxy.sent or [])  # it all went through here
 
 
 def test_an_unknown_authority_is_refused_until_it_is_known(
-    server: RedisServer, authority: trustme.CA, trusted: Path, caplog: pytest.LogCaptureFixture
+    connect: Connect, trusted: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = trustme.CA()
-    proxy = Proxy(server.port, tls=certified(other, "localhost"))
-    proxy.sent = []
-    tracker = tls_tracker(proxy.port)
+    proxy, tracker = connect(certified(other, "localhost"))
     refuse(tracker)
     assert "the certificate of Redis is not trusted: unable to get local issuer" in caplog.text
     assert proxy.handshakes == 1  # it would be the same a moment later
     assert proxy.sent == []
     other.cert_pem.write_to_path(str(trusted))
     follow(tracker)  # without a restart
-    tracker.close()
-    proxy.close()
 
 
 def test_the_certificate_of_another_host_is_refused(
-    server: RedisServer, authority: trustme.CA, trusted: Path, caplog: pytest.LogCaptureFixture
+    connect: Connect, authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
-    proxy = Proxy(server.port, tls=certified(authority, "redis.test"))
-    proxy.sent = []
-    tracker = tls_tracker(proxy.port)
+    proxy, tracker = connect(certified(authority, "redis.test"))
     refuse(tracker)
     assert "the certificate of Redis is not trusted: Hostname mismatch" in caplog.text
     assert "localhost" in caplog.text
     assert proxy.handshakes == 1
     assert proxy.sent == []
-    tracker.close()
-    proxy.close()
 
 
 @pytest.mark.parametrize("answer", [None, b"-ERR unknown command\r\n"])
 def test_a_server_without_tls_is_refused(
-    server: RedisServer, answer: bytes | None, trusted: Path, caplog: pytest.LogCaptureFixture
+    connect: Connect, answer: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Redis waits for the rest of what it takes for a command; another may complain at once."""
-    proxy = Proxy(server.port)
+    proxy, tracker = connect(None)
     proxy.stub_answer = answer
-    tracker = tls_tracker(proxy.port)
     refuse(tracker)
     assert "TLS to Redis failed; check SAM2_REDIS_TLS and the port:" in caplog.text
-    tracker.close()
-    proxy.close()

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""A machine whose docker, nuctl and other programs are stand-ins, with a copy of the repository."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from names import CONTAINER, INFO, ROOT
+from nuclio_schema import check_config
+
+STANDINS = ("docker", "nuctl", "kubectl", "nvidia-smi", "make", "git", "curl")
+# What the scripts and recipes may use besides the stand-ins.
+PROGRAMS = [
+    *("awk", "bash", "cat", "chmod", "cp", "df", "dirname", "env", "find", "head", "mkdir", "mv"),
+    *("printf", "rm", "sed", "seq", "sh", "sleep", "sort", "tail", "tee", "tr", "true"),
+]
+STATE = {
+    "docker": True,
+    "docker_root": "/",
+    "runtimes": ["runc", "nvidia"],
+    "driver": "580.95.05",
+    "networks": ["cvat_cvat"],
+    "images": {},
+    "registry": [],
+    "ports_taken": [],
+    "images_running": ["cvat/server:v2.73.0", "quay.io/nuclio/dashboard:1.16.3-amd64"],
+    "containers": {
+        "cvat_server": {"running": True, "env": ["DJANGO=1", "CVAT_SERVERLESS=1"]},
+        "cvat_redis_ondisk": {"running": True, "env": []},
+    },
+    "nuctl": "1.16.3",
+    "projects": [],
+    "function_answers": INFO,
+    "function_log": "Init context...  0%",
+}
+
+
+@dataclass
+class Machine:
+    folder: Path
+    name: str = "repository"
+    python: bool = True
+    """Whether it has a python3 that is new enough."""
+    state: dict[str, Any] = field(default_factory=lambda: json.loads(json.dumps(STATE)))
+    programs: tuple[str, ...] = STANDINS
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def copy(self) -> Path:
+        return self.repository / "out" / "function"
+
+    def run(
+        self, command: str, *, status: int = 0, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """What a shell does with the command; fails unless it ends with this status."""
+        tools = self.folder / "tools"
+        # The stand-ins themselves start with the path of their file.
+        old = "" if self.python else 'case "$1" in -*) exit 1 ;; esac\n'
+        shutil.rmtree(tools, ignore_errors=True)
+        tools.mkdir()
+        for program in self.programs:
+            (tools / program).symlink_to(ROOT / "tests/deploy/standins/standin.py")
+        for program in PROGRAMS:  # and none of this machine's own docker or nvidia-smi
+            (tools / program).symlink_to(shutil.which(program, path="/usr/bin:/bin") or "missing")
+        (tools / "python3").write_text(f'#!/bin/sh\n{old}exec {sys.executable} "$@"\n')
+        (tools / "python3").chmod(0o755)
+        state, log = self.folder / "state.json", self.folder / "log"
+        state.write_text(json.dumps(self.state))
+        log.write_text("")
+        own = {"PATH": str(tools), "STANDIN_STATE": str(state), "STANDIN_LOG": str(log)}
+        done = subprocess.run(
+            ["/bin/bash", "-c", command],
+            cwd=self.repository,
+            env=own | environment,
+            capture_output=True,
+            text=True,
+        )
+        self.state = json.loads(state.read_text())
+        assert done.returncode == status, done.stderr
+        return done
+
+    def stage(self, options: str = "", device: str = "cpu", **environment: str) -> str:
+        """Makes the clean copy; what the script says."""
+        command = f"./deploy_{device}.sh --stage out/function {options}"
+        return self.run(command, **environment).stdout
+
+    def refuses(self, options: str = "", device: str = "cpu", **environment: str) -> str:
+        """The script ends with an error, and nothing was built or deployed; what it says."""
+        done = self.run(f"./deploy_{device}.sh {options}", status=1, **environment)
+        assert self.calls("nuctl", "build") + self.calls("nuctl", "deploy") == []
+        return done.stderr
+
+    def runs(self) -> str:
+        """The image whose container is running, or nothing."""
+        container = self.state["containers"].get(CONTAINER)
+        return str(container["image"]) if container and container["running"] else ""
+
+    def set_in_script(self, name: str, value: int) -> None:
+        script = self.repository / "deploy_common.sh"
+        script.write_text(re.sub(rf"{name}=\d+", f"{name}={value}", script.read_text()))
+
+    def calls(self, *beginning: str) -> list[list[str]]:
+        calls = [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
+        return [c for c in calls if c[: len(beginning)] == list(beginning)]
+
+    def config(self, name: str = "function.yaml") -> dict[str, Any]:
+        config = yaml.safe_load((self.copy / name).read_text())
+        check_config(config)
+        return config  # type: ignore[no-any-return]
+
+    def spec(self, name: str = "function.yaml") -> dict[str, Any]:
+        return self.config(name)["spec"]  # type: ignore[no-any-return]
+
+    def port(self) -> int:
+        return int(trigger_of(self.spec())["attributes"]["port"])
+
+    def directives(self, name: str = "function.yaml") -> list[str]:
+        return steps(all_directives(self.spec(name)["build"]))
+
+
+def yaml_of(device: str) -> str:
+    return "function.yaml" if device == "cpu" else "function-gpu.yaml"
+
+
+def original(name: str = "function.yaml") -> dict[str, Any]:
+    """The repository's own configuration."""
+    return yaml.safe_load((ROOT / name).read_text())  # type: ignore[no-any-return]
+
+
+def trigger_of(spec: dict[str, Any]) -> dict[str, Any]:
+    return spec["triggers"]["myHttpTrigger"]  # type: ignore[no-any-return]
+
+
+def all_directives(build: dict[str, Any]) -> list[dict[str, str]]:
+    return [*build["directives"]["preCopy"], *build["directives"]["postCopy"]]
+
+
+def steps(directives: list[dict[str, str]]) -> list[str]:
+    return [f"{d['kind']} {d['value']}" for d in directives]
+
+
+def settings(spec: dict[str, Any]) -> dict[str, str]:
+    """The function's environment in a configuration; a secret as <its name>/<its key>."""
+    found = {}
+    for item in spec.get("env", []):
+        secret = item.get("valueFrom", {}).get("secretKeyRef")
+        found[item["name"]] = f"{secret['name']}/{secret['key']}" if secret else item["value"]
+    return found
+
+
+def in_shell(command: str) -> str:
+    """What a command says after deploy_common.sh was read."""
+    words = ["bash", "-c", f"source ./deploy_common.sh; {command}"]
+    return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def scripts_list(name: str) -> list[str]:
+    return in_shell(f'printf "%s\\n" "${{{name}[@]}}"').split()
+
+
+FILES, CONFIGS = scripts_list("FILES"), scripts_list("CONFIGS")
+EVERYTHING = {*FILES, *CONFIGS, "weights"}
+"""What the clean copy holds."""
