@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What CVAT shows on the frames between two keyframes of a track.
 
-CVAT's page and its server compute the same numbers; `tests/cvat_action/cvat_interpolation.json`
+CVAT's page and its server compute the same numbers; `tests/action_cases/interpolation.json`
 holds answers of both, and this module gives exactly these. Sums are added in CVAT's order, because
 ties between equally near points decide which points are matched.
 
