@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_fidelity import SAM2_CONFIGS
+from tracking import SAM2_CONFIGS
 
 from model_handler import Candidates, FrameFeatures, ModelHandler
 from sam2_tracker.clicks import Clicks

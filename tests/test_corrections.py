@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_fidelity import LOGIT_TOLERANCE, images, step, tight_box
 from torch import Tensor
+from tracking import LOGIT_TOLERANCE, images, step, tight_box
 
 from model_handler import ModelHandler, Prediction, prediction_of
 from sam2_tracker.clicks import Clicks

@@ -18,6 +18,7 @@ import torch
 from cvat_requests import follow, init
 from cvat_sdk.masks import decode_mask, encode_mask
 from PIL import Image
+from running import FRAME, POLYGON, environment
 
 from sam2_tracker.models import ModelFiles
 from tools.function_process import FunctionProcess
@@ -28,34 +29,12 @@ from training.clips import Clip, draw_clip
 WIDTH, HEIGHT = 320, 240
 # Nearer to 0 than this a logit's sign may be decided by rounding.
 UNDECIDED = 1e-2
-POLYGON = {"type": "polygon", "points": [20, 10, 70, 12, 60, 50, 25, 45]}
-FRAME = Image.effect_noise((96, 64), 80).convert("RGB")
 
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     """26 frames of three objects of different size; the last one leaves and returns."""
     return draw_clip(3, frames=26, width=WIDTH, height=HEIGHT, objects=3, leaving=True)
-
-
-def environment(
-    files: ModelFiles, server: RedisServer | None = None, **more: str
-) -> dict[str, str]:
-    found = {
-        **os.environ,
-        "SAM2_CONFIG": str(files.config),
-        "SAM2_CHECKPOINT": str(files.checkpoint),
-        "SAM2_DEVICE": "cpu",
-        "SAM2_PRECISION": "float32",
-        "SAM2_MEMORY_POLICY": "official",
-        "SAM2_THREADS": "1",
-        "SAM2_TIME_BUDGET_SECONDS": "3600",  # no answer depends on how busy the machine is
-        **more,
-    }
-    if server is not None:
-        found["CVAT_FUNCTIONS_REDIS_HOST"] = server.host
-        found["CVAT_FUNCTIONS_REDIS_PORT"] = str(server.port)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -135,19 +114,6 @@ def test_equal_to_the_official_predictor(
     assert np.min(overlaps) >= 0.999
 
 
-def test_the_masks_are_those_of_the_objects(
-    tracked: list[list[dict[str, Any] | None]], clip: Clip
-) -> None:
-    """The bundled model does track: against what was drawn."""
-    overlaps = [
-        (bitmap(shape) & truth).sum() / max((bitmap(shape) | truth).sum(), 1)
-        for shapes, truths in zip(tracked, clip.masks[1:], strict=True)
-        for shape, truth in zip(shapes, truths, strict=True)
-        if truth.any()
-    ]
-    assert np.mean(overlaps) > 0.5
-
-
 def test_two_processes_in_turn_give_the_same_masks_as_one(
     function: FunctionProcess,
     other_function: FunctionProcess,
@@ -155,19 +121,6 @@ def test_two_processes_in_turn_give_the_same_masks_as_one(
     clip: Clip,
 ) -> None:
     assert track([other_function, function], images(clip), mask_seeds(clip)) == tracked
-
-
-def test_a_track_whose_redis_was_lost_is_gone(micro_files: ModelFiles, tmp_path: Any) -> None:
-    with RedisServer() as redis, FunctionProcess(environment(micro_files, redis)) as server:
-        _, answer = server.post(init(FRAME, [POLYGON]))
-        redis.kill()
-        status, failure = server.post(follow(FRAME, answer["states"]))
-        assert (status, failure["error"]["code"]) == (503, "store_unavailable")
-        assert server.get()["store"] == {"kind": "redis", "answers": False}
-        redis.start()
-        status, failure = server.post(follow(FRAME, answer["states"]))
-        assert (status, failure["error"]["code"]) == (410, "state_gone")
-        assert server.post(init(FRAME, [POLYGON]))[0] == 200
 
 
 # ---- HTTP ----

@@ -8,7 +8,7 @@ import pytest
 import torch
 from memory_oracle import MemoryOracle
 from PIL import Image
-from test_fidelity import LOGIT_TOLERANCE, images, largest_difference, our_logits, tight_box
+from tracking import LOGIT_TOLERANCE, images, largest_difference, our_logits, tight_box
 
 from sam2_tracker.models import ModelFiles, model_files
 from sam2_tracker.settings import Settings
