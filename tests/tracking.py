@@ -100,12 +100,11 @@ def largest_difference(ours: Logits, official: Logits) -> float:
 
 def mean_overlap(ours: Logits, others: Logits) -> float:
     """The mean IoU of the masks; it is 1 where both are hidden."""
-    pairs = [
-        (one[n] > 0, other[n] > 0) for one, other in zip(ours, others, strict=True) for n in one
-    ]
-    return float(
-        np.mean([float((a & b).sum() / (a | b).sum()) if (a | b).any() else 1.0 for a, b in pairs])
-    )
+    overlaps = []
+    for one, other in zip(ours, others, strict=True):
+        for a, b in ((one[index] > 0, other[index] > 0) for index in one):
+            overlaps.append(float((a & b).sum() / (a | b).sum()) if (a | b).any() else 1.0)
+    return float(np.mean(overlaps))
 
 
 def hide_all_objects(checkpoint: Path) -> None:
