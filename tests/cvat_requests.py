@@ -13,9 +13,9 @@ from PIL import Image
 from sam2_tracker.shapes import polygon_to_bitmap
 
 
-def image_to_base64(image: Image.Image) -> str:
+def image_to_base64(image: Image.Image, kind: str = "PNG") -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, kind)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
