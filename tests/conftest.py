@@ -51,9 +51,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 # marked where they stand.
 SLOW = (
     *("test_benchmarks", "test_demo", "test_efficienttam", "test_fidelity", "test_http"),
-    *("test_inexact_options", "test_image_encoder", "test_memory_attention", "test_monitoring"),
-    *("test_training_model", "test_ui_plugin_recording", "test_action_end_to_end", "test_deploy"),
-    *("test_logs", "test_tls"),
+    *("test_inexact_options", "test_monitoring", "test_training_model"),
+    *("test_ui_plugin_recording", "test_action_end_to_end", "test_deploy", "test_logs", "test_tls"),
 )
 
 
