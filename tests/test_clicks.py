@@ -10,7 +10,6 @@ import pytest
 import torch
 from clicking import SIZE
 from PIL import Image
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 from tracking import SAM2_CONFIGS
 
 from model_handler import Candidates, FrameFeatures, ModelHandler
@@ -20,7 +19,8 @@ from sam2_tracker.models import ModelFiles
 from tools.official import official_image_predictor
 from tools.sam2_models import load_model, random_model
 
-Both = tuple[ModelHandler, SAM2ImagePredictor]
+Both = tuple[ModelHandler, Any]
+"""ours, and sam2's predictor for images"""
 BOX = (60.5, 40.25, 200.0, 180.0)
 POINTS = ((120.0, 90.5), (150.25, 130.0), (20.0, 200.0))
 PROMPTS = {

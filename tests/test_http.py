@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from cvat_requests import follow, init
-from cvat_sdk.masks import decode_mask, encode_mask
-from PIL import Image
+from cvat_requests import follow, init, shape_to_bitmap
+from cvat_sdk.masks import encode_mask
 from running import FRAME, POLYGON, environment
+from tracking import images, threads
 
 from sam2_tracker.models import ModelFiles
 from tools.function_process import FunctionProcess
@@ -53,18 +52,16 @@ def other_function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterat
         yield server
 
 
-def images(clip: Clip) -> list[Image.Image]:
-    return [Image.fromarray(frame) for frame in clip.frames]
+Shapes = list[list[dict[str, Any] | None]]
 
 
-def mask_seeds(clip: Clip, frame: int = 0) -> list[dict[str, Any]]:
-    return [{"type": "mask", "points": encode_mask(mask)} for mask in clip.masks[frame]]
+def mask_seeds(clip: Clip) -> list[dict[str, Any]]:
+    return [{"type": "mask", "points": encode_mask(mask)} for mask in clip.masks[0]]
 
 
-def track(
-    servers: list[FunctionProcess], frames: list[Image.Image], seeds: list[dict[str, Any]]
-) -> list[list[dict[str, Any] | None]]:
+def track(servers: list[FunctionProcess], clip: Clip) -> Shapes:
     """The shapes by frame from the second frame on; the servers take turns."""
+    frames, seeds = images(clip), mask_seeds(clip)
     status, answer = servers[0].post(init(frames[0], seeds))
     assert status == 200
     found = []
@@ -76,33 +73,26 @@ def track(
     return found
 
 
-def bitmap(shape: dict[str, Any] | None) -> np.ndarray:
-    if shape is None:
-        return np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
-    return decode_mask(shape["points"], image_width=WIDTH, image_height=HEIGHT)
-
-
 # ---- tracking ----
 
 
 @pytest.fixture(scope="module")
-def tracked(function: FunctionProcess, clip: Clip) -> list[list[dict[str, Any] | None]]:
-    return track([function], images(clip), mask_seeds(clip))
+def tracked(function: FunctionProcess, clip: Clip) -> Shapes:
+    return track([function], clip)
 
 
 def test_equal_to_the_official_predictor(
-    tracked: list[list[dict[str, Any] | None]], clip: Clip, micro_files: ModelFiles, tmp_path: Any
+    tracked: Shapes, clip: Clip, micro_files: ModelFiles, tmp_path: Path
 ) -> None:
     """HTTP, state in Redis, HTTP: over 25 steps of 3 objects."""
-    torch.set_num_threads(1)  # as the server: rounding depends on it
-    official = official_logits(
-        official_predictor(micro_files), images(clip), list(clip.masks[0]), tmp_path
-    )
+    predictor = official_predictor(micro_files)
+    with threads(1):  # as the server: rounding depends on it
+        official = official_logits(predictor, images(clip), list(clip.masks[0]), tmp_path)
     overlaps, visible = [], []
     for number, by_frame in enumerate(official):
         for index in range(1, len(clip.frames)):
             logits = by_frame[index].numpy()
-            ours, truth = bitmap(tracked[index - 1][number]), logits > 0
+            ours, truth = shape_to_bitmap(tracked[index - 1][number], WIDTH, HEIGHT), logits > 0
             decided = np.abs(logits) > UNDECIDED
             assert (ours[decided] == truth[decided]).all()
             visible.append(truth.any())
@@ -115,12 +105,9 @@ def test_equal_to_the_official_predictor(
 
 
 def test_two_processes_in_turn_give_the_same_masks_as_one(
-    function: FunctionProcess,
-    other_function: FunctionProcess,
-    tracked: list[list[dict[str, Any] | None]],
-    clip: Clip,
+    function: FunctionProcess, other_function: FunctionProcess, tracked: Shapes, clip: Clip
 ) -> None:
-    assert track([other_function, function], images(clip), mask_seeds(clip)) == tracked
+    assert track([other_function, function], clip) == tracked
 
 
 # ---- HTTP ----

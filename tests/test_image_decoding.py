@@ -59,24 +59,24 @@ def test_the_first_of_several_pictures_counts(kind: str) -> None:
 
 def two_colours() -> Image.Image:
     image = Image.new("P", (2, 1))
-    image.putpalette([0, 0, 0, 250, 100, 50])
+    image.putpalette([9, 8, 7, 250, 100, 50])
     image.putpixel((1, 0), 1)
     return image
 
 
 @pytest.mark.parametrize(
-    ("data", "light"),
+    ("data", "expected"),
     [
-        (b"P2 2 1 255\n0 255\n", [255, 255, 255]),
-        (b"P5 2 1 1023\n" + struct.pack(">HH", 0, 1023), [255, 255, 255]),
-        (b"P3 2 1 255\n0 0 0 255 255 255\n", [255, 255, 255]),
-        (encoded(two_colours()), [250, 100, 50]),
-        (encoded(two_colours(), transparency=b"\x00\xff"), [250, 100, 50]),
+        (b"P2 2 1 255\n0 255\n", [[0] * 3, [255] * 3]),
+        (b"P5 2 1 1023\n" + struct.pack(">HH", 0, 1023), [[0] * 3, [255] * 3]),
+        (b"P3 2 1 255\n0 0 0 255 255 255\n", [[0] * 3, [255] * 3]),
+        (encoded(two_colours()), [[9, 8, 7], [250, 100, 50]]),
+        (encoded(two_colours(), transparency=b"\x00\xff"), [[9, 8, 7], [250, 100, 50]]),
     ],
     ids=["PGM plain", "PGM of 10 bits", "PPM plain", "palette", "transparent palette"],
 )
-def test_a_black_and_a_light_pixel(data: bytes, light: list[int]) -> None:
-    assert pixels(data).tolist() == [[[0, 0, 0], light]]
+def test_rarer_forms_and_palettes(data: bytes, expected: list[list[int]]) -> None:
+    assert pixels(data).tolist() == [expected]
 
 
 @pytest.mark.parametrize(

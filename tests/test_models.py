@@ -109,21 +109,21 @@ def test_paths_take_precedence_over_the_table(tmp_path: Path) -> None:
     config.write_text("model: {}\n")
     checkpoint.write_bytes(CONTENT)
     files = model_files(Settings(model="nonsense", config=config, checkpoint=checkpoint))
-    assert files == models.ModelFiles(
-        name="mine", config=config, checkpoint=checkpoint, sha256=SHA256
-    )
+    expected = models.ModelFiles(name="mine", config=config, checkpoint=checkpoint, sha256=SHA256)
+    assert files == expected
 
 
 def test_paths_without_a_file_are_refused(tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.write_text("")
     nowhere = tmp_path / "nowhere"
-    with pytest.raises(ConfigurationError, match="SAM2_CONFIG is .*nowhere"):
-        model_files(Settings(config=nowhere, checkpoint=there))
-    with pytest.raises(ConfigurationError, match="SAM2_CHECKPOINT is .*nowhere"):
-        model_files(Settings(config=there, checkpoint=nowhere))
-    with pytest.raises(ConfigurationError, match="belong together; only SAM2_CONFIG is set"):
-        model_files(Settings(config=there))
+    for paths, said in (
+        ({"config": nowhere, "checkpoint": there}, "SAM2_CONFIG is .*nowhere"),
+        ({"config": there, "checkpoint": nowhere}, "SAM2_CHECKPOINT is .*nowhere"),
+        ({"config": there}, "belong together; only SAM2_CONFIG is set"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            model_files(Settings(**paths))
 
 
 # ---- reading checkpoints ----
@@ -136,11 +136,12 @@ class Evil:
 
 def test_checkpoints_are_read_in_all_their_forms(tmp_path: Path) -> None:
     state = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1, dtype=torch.bfloat16)}
-    torch.save({"model": state}, tmp_path / "meta.pt")
-    torch.save(state, tmp_path / "flat.pt")
-    save_file(state, tmp_path / "safe.safetensors")
-    for name in ("meta.pt", "flat.pt", "safe.safetensors"):
-        read = load_weights(tmp_path / name)
+    paths = [tmp_path / name for name in ("meta.pt", "flat.pt", "safe.safetensors")]
+    torch.save({"model": state}, paths[0])
+    torch.save(state, paths[1])
+    save_file(state, paths[2])
+    for path in paths:
+        read = load_weights(path)
         assert read.keys() == state.keys()
         assert all(torch.equal(read[key], state[key]) for key in state)
 
