@@ -196,6 +196,16 @@ CLICK = {"type": "points", "points": [80.5, 60.25], "neg_points": [[5, 5]]}
 BOX = {"type": "rectangle", "points": [40.0, 30.0, 120.0, 90.0], "pos_points": [[80, 60]]}
 
 
+@pytest.mark.parametrize(
+    ("seed", "kind"),
+    [
+        (CLICK, "mask"),
+        ({**CLICK, "answer": "polygon"}, "polygon"),
+        ({**CLICK, "answer": "rectangle"}, "rectangle"),
+        ({**BOX, "answer": "mask"}, "mask"),
+        (BOX, "rectangle"),
+    ],
+)
 def test_clicks_are_answered_in_the_type_that_is_asked_for(
     tracker: Tracker, clip: Clip, seed: dict[str, Any], kind: str
 ) -> None:
