@@ -35,9 +35,6 @@ def cells(*values: object) -> str:
     return f"| {' | '.join(map(str, values))} |"
 
 
-# ---- README and docs/benchmarks.md quote the committed results ----
-
-
 def memory_lines() -> Iterator[tuple[str, str]]:
     rows = result("memory")["rows"]
     names = {

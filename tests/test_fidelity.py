@@ -39,9 +39,6 @@ def clip() -> Clip:
     return draw_clip(3, frames=26, width=320, height=240, objects=3, leaving=True)
 
 
-# ---- the micro model, over many frames ----
-
-
 @pytest.mark.parametrize(("fill_hole_area", "thread_count"), [(0, 1), (8, 1), (8, 2)])
 def test_masks_and_boxes_over_many_frames(
     clip: Clip, micro_files: ModelFiles, tmp_path: Path, fill_hole_area: int, thread_count: int
@@ -124,9 +121,6 @@ def test_a_one_pixel_mask_starts_a_visible_object(micro_model: ModelHandler) -> 
     assert started.seen.object_score > 0
 
 
-# ---- other models ----
-
-
 @pytest.mark.parametrize(
     ("config", "image_size", "frames"),
     [
@@ -161,9 +155,6 @@ def test_a_model_whose_objects_are_hidden(clip: Clip, tmp_path: Path, repository
     ours = our_logits(load_model(files), pictures, prompts)
     assert max(float(official[0][index].max()) for index in range(1, 5)) < -100  # hidden
     assert largest_difference(ours, official) < LOGIT_TOLERANCE
-
-
-# ---- batches, and what they hold ----
 
 
 def banks_of(model: ModelHandler, clip: Clip, ages: Sequence[int]) -> list[MemoryBank]:

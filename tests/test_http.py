@@ -73,9 +73,6 @@ def track(servers: list[FunctionProcess], clip: Clip) -> Shapes:
     return found
 
 
-# ---- tracking ----
-
-
 @pytest.fixture(scope="module")
 def tracked(function: FunctionProcess, clip: Clip) -> Shapes:
     return track([function], clip)
@@ -108,9 +105,6 @@ def test_two_processes_in_turn_give_the_same_masks_as_one(
     function: FunctionProcess, other_function: FunctionProcess, tracked: Shapes, clip: Clip
 ) -> None:
     assert track([other_function, function], clip) == tracked
-
-
-# ---- HTTP ----
 
 
 def test_head_has_no_body(function: FunctionProcess) -> None:
@@ -180,9 +174,6 @@ def test_a_connection_is_not_kept_from_the_others(function: FunctionProcess) -> 
     assert response.getheader("Connection") == "close"
     assert function.get()
     connection.close()
-
-
-# ---- start and stop ----
 
 
 def test_a_stop_lets_the_running_request_finish(micro_files: ModelFiles, clip: Clip) -> None:

@@ -30,9 +30,6 @@ POSITIVE, NEGATIVE = [[120.0, 90.5], [150.25, 130.0]], [[20.0, 200.0], [300.0, 2
 BOX = [[60.5, 40.25], [200.0, 180.0]]
 
 
-# ---- the masks ----
-
-
 def notebook(
     files: ModelFiles, image: Image.Image, clicks: Clicks, fill_hole_area: int
 ) -> tuple[np.ndarray, float]:
@@ -148,9 +145,6 @@ def test_too_little_memory_is_cured_once(micro_model: ModelHandler, picture: Ima
     assert counting.encoded == 2
 
 
-# ---- the contract ----
-
-
 @pytest.mark.parametrize("agent", [NEW, "CVAT/2.73.0 python-requests/2.32", "curl/8", None])
 def test_a_new_cvat_gets_a_mask_with_its_confidence(ask: Ask, agent: str | None) -> None:
     status, answer = ask(pos_points=POSITIVE, neg_points=NEGATIVE, agent=agent)
@@ -258,9 +252,6 @@ def test_several_interactors_need_no_redis() -> None:
     check_workers(Settings(function="interactor", workers=4), worker_id=3)
     with pytest.raises(ConfigurationError, match="Redis"):
         check_workers(Settings(workers=4), worker_id=3)
-
-
-# ---- over HTTP ----
 
 
 @pytest.mark.slow

@@ -145,9 +145,6 @@ def test_whatever_else_is_drawn_an_object_in_sight_is_followed_from_its_last_fra
         assert len(found) <= 2 + 6
 
 
-# ---- anchors ----
-
-
 def test_an_anchor_stands_beside_the_drawn_frame_from_the_step_after_the_next() -> None:
     bank = seen_on(bank_of("anchors", [True] * 8), [9], distractor=True)
     assert attended(bank)[:1] == [(0, 6)]

@@ -20,8 +20,6 @@ ROOT = Path(models.__file__).parents[1]
 CONTENT = bytes(range(256)) * 4
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
-# ---- the table ----
-
 
 def test_a_model_is_found_by_metas_name_and_by_its_hugging_face_id() -> None:
     for version in ("sam2", "sam2.1"):
@@ -54,9 +52,6 @@ def test_the_table_is_imported_without_a_model_library() -> None:
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-# ---- the files that the function loads ----
 
 
 def test_the_error_of_missing_weights_names_the_command(tmp_path: Path) -> None:
@@ -124,9 +119,6 @@ def test_paths_without_a_file_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=said):
             model_files(Settings(**paths))
-
-
-# ---- reading checkpoints ----
 
 
 class Evil:

@@ -87,9 +87,6 @@ def test_one_pipeline_gives_every_key_a_time_to_live(
     ]
 
 
-# ---- Redis fails, or refuses ----
-
-
 def test_a_server_that_is_gone_is_an_error_of_every_call_until_it_is_back(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,9 +202,6 @@ def test_after_a_failover_the_address_is_asked_for_the_new_primary(
             opened.close()
         with new.client() as client:
             assert client.get("a") == b"2"
-
-
-# ---- this process's memory ----
 
 
 def test_a_full_embedded_store_drops_its_oldest_records(caplog: pytest.LogCaptureFixture) -> None:

@@ -108,9 +108,6 @@ def kinds(answer: dict[str, list[Any]]) -> list[str | None]:
     return [shape and shape["type"] for shape in answer["shapes"]]
 
 
-# ---- results ----
-
-
 def test_each_object_keeps_its_type_and_its_place(
     tracker: Tracker, clip: Clip, seeds: list[Any]
 ) -> None:
@@ -187,9 +184,6 @@ def test_shapes_at_the_limits_start(
     answer = track(tracker, clip.frames[1], [], states)
     assert answer["errors"] == [None]
     assert answer["states"] != [None]
-
-
-# ---- clicks ----
 
 
 CLICK = {"type": "points", "points": [80.5, 60.25], "neg_points": [[5, 5]]}
@@ -335,9 +329,6 @@ def test_clicks_that_make_no_sense(
     assert (caught.value.status, caught.value.code) == (400, "bad_shape")
 
 
-# ---- errors of the request ----
-
-
 def test_a_model_that_fails_saves_nothing_and_its_features_are_not_kept(
     open_tracker: Open, family_model: ModelHandler, clip: Clip, seeds: list[Any],
     empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch,
@@ -359,9 +350,6 @@ def test_a_model_that_fails_saves_nothing_and_its_features_are_not_kept(
         assert (caught.value.status, caught.value.code) == (500, "model_failure")
         assert client.dbsize() == before
     assert track(tracker, *wanted)["errors"] == [None] * 4
-
-
-# ---- the store ----
 
 
 def test_a_seed_says_how_far_its_polygons_may_be_from_its_masks(

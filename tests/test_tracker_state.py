@@ -122,9 +122,6 @@ def is_gone(store: StateStore, id_: str) -> bool:
     return False
 
 
-# ---- what comes back ----
-
-
 def test_states_come_back_bit_for_bit(any_store: StateStore) -> None:
     ids, states = walk(any_store, 40)
     assert same(load(any_store, ids[-1]), states[-1])
@@ -143,9 +140,6 @@ def test_ids_are_43_url_safe_characters_that_the_store_does_not_know(
     with empty_redis.client() as client:
         everything = b"".join(key + client.get(key) for key in client.keys("*"))
     assert not [id_ for id_ in ids if id_.encode() in everything]
-
-
-# ---- nothing stored is ever changed ----
 
 
 def test_an_object_can_be_tracked_from_its_drawing_again_and_be_adopted(
@@ -171,9 +165,6 @@ def branch(store: StateStore, id_: str, steps: int, seed: int) -> str:
     for number in range(steps):
         (id_,) = store.save([stepped(load(store, id_), seed + number)])
     return id_
-
-
-# ---- corrections and keyframes ----
 
 
 def test_adopted_frames_are_shared_and_outlive_their_first_track(any_store: StateStore) -> None:
@@ -220,9 +211,6 @@ def test_a_track_corrected_50_times_stays_bounded(
     # 8 drawn ones, 43 that were replaced and live to the end of their time, 6 recent, 8 retained.
     assert kinds.count(b"m") <= 8 + 43 + 6 + 8
     assert kinds.count(b"h") == 1 + 9  # the start, and the last ones
-
-
-# ---- round trips, commands, bytes ----
 
 
 @pytest.mark.parametrize("side", [64, 32])  # at 1024 px, and EfficientTAM's at 512
@@ -279,9 +267,6 @@ def test_a_good_frame_is_kept_as_long_as_the_object_hides(any_store: StateStore)
     assert kept == [5, 6, 7, 8, 9, 199]
 
 
-# ---- lives ----
-
-
 def test_expire_is_sent_only_for_frames_with_less_than_8_hours(empty_redis: RedisServer) -> None:
     clock = SimpleNamespace(seconds=1_700_000_000.0)
     store = open_store(empty_redis, clock=lambda: clock.seconds)
@@ -308,9 +293,6 @@ def test_expire_is_sent_only_for_frames_with_less_than_8_hours(empty_redis: Redi
     store.close()
 
 
-# ---- states of others ----
-
-
 def test_states_of_another_layout_are_gone(empty_redis: RedisServer, store: StateStore) -> None:
     """Should two models ever share a fingerprint."""
     ids, _ = walk(store, 3)
@@ -318,9 +300,6 @@ def test_states_of_another_layout_are_gone(empty_redis: RedisServer, store: Stat
         other = open_store(empty_redis, layout=replace(SMALL, **change))
         assert is_gone(other, ids[-1]), change
         other.close()
-
-
-# ---- damage ----
 
 
 def change_a_bit(client: Any, key: bytes, place: int) -> None:
