@@ -120,9 +120,8 @@ def test_other_words_are_refused_with_what_is_taken(words: object) -> None:
         words_to_everything(words)
 
 
-def test_everything_beside_clicks_is_refused(interactor_context: Any, picture: Image.Image) -> None:
-    asked = body(picture, text_prompts=["everything"], pos_points=[[5.0, 5.0]])
-    status, answer = call(interactor_context, asked)
+def test_everything_beside_clicks_is_refused(ask: Ask) -> None:
+    status, answer = ask(text_prompts=["everything"], pos_points=[[5.0, 5.0]])
     assert status == 400
     assert answer["error"]["message"] == "Everything is looked for without clicks and boxes."
 
