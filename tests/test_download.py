@@ -162,20 +162,24 @@ def test_a_refusal_is_not_repeated(server: Server, settings: Settings, model: Mo
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("{server}/mirror/", "/mirror/"),
+        ("{server}/a/" + NAME, "/a/"),
+        ("{folder}", None),
+        ("file://{folder}", None),
+        ("file://{folder}/other%20name", None),
+    ],
+)
 def test_mirrors_folders_and_files(
-    tmp_path: Path, server: Server, settings: Settings, model: Model
+    tmp_path: Path, server: Server, settings: Settings, model: Model, url: str, asked: str | None
 ) -> None:
-    (tmp_path / NAME).write_bytes(CONTENT)
-    (tmp_path / "other name").write_bytes(CONTENT)
-    wanted = {f"{server.url}{url}": [(f"{path}{NAME}", 0)] for url, path in (
-        ("/mirror/", "/mirror/"), (f"/a/{NAME}", "/a/"))}  # fmt: skip
-    folders = (str(tmp_path), tmp_path.as_uri(), (tmp_path / "other name").as_uri())
-    for number, (url, asked) in enumerate([*wanted.items(), *((url, []) for url in folders)]):
-        server.asked.clear()
-        folder = tmp_path / str(number)
-        path = fetch(model, dataclasses.replace(settings, weights_dir=folder, weights_url=url))
-        assert path.read_bytes() == CONTENT
-        assert server.asked == asked
+    (tmp_path / ("other name" if "other" in url else NAME)).write_bytes(CONTENT)
+    url = url.format(server=server.url, folder=tmp_path)
+    path = fetch(model, dataclasses.replace(settings, weights_url=url))
+    assert path.read_bytes() == CONTENT
+    assert server.asked == ([(asked + NAME, 0)] if asked else [])
 
 
 @pytest.mark.parametrize("url", ["ftp://example.org/weights", "/nowhere/at/all", str(ROOT)])
