@@ -43,7 +43,7 @@ def end(context: Any) -> None:
 
 
 def error_of_start(worker_id: int = 0) -> str:
-    """What is raised, and is one line of the log: Nuclio does not log what the function raises."""
+    """What is raised and logged: Nuclio does not log what the function raises."""
     context = new_context(worker_id)
     with pytest.raises(ConfigurationError) as caught:
         main.init_context(context)
