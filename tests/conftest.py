@@ -15,14 +15,16 @@ for _name in list(os.environ):
     if _name.startswith(("SAM2_", "CVAT_FUNCTIONS_REDIS_")):
         del os.environ[_name]
 
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 if TYPE_CHECKING:  # the tests of protocol and geometry run without torch and Redis
+    import PIL.Image
+
     from model_handler import ModelHandler
     from sam2_tracker.models import ModelFiles
     from tools.redis_server import RedisServer
@@ -49,9 +51,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 # slow tests are marked where they stand.
 SLOW = (
     *("test_benchmarks", "test_demo", "test_efficienttam", "test_fidelity", "test_http"),
-    *("test_inexact_options", "test_image_encoder", "test_memory_attention", "test_operations"),
-    *("test_training_model", "test_ui_plugin_recording", "test_action_end_to_end"),
-    *("deploy", "test_logs", "test_tls"),
+    *("test_inexact_options", "test_monitoring", "test_training_model"),
+    *("test_ui_plugin_recording", "test_action_end_to_end", "deploy", "test_logs", "test_tls"),
 )
 
 
@@ -120,6 +121,40 @@ def family_files(request: pytest.FixtureRequest) -> "ModelFiles":
     """A small model of each family: SAM 2 and EfficientTAM."""
     files: ModelFiles = request.getfixturevalue(request.param)
     return files
+
+
+@pytest.fixture(scope="module")
+def interactor_context(micro_files: "ModelFiles") -> Any:
+    """Of a running interactor, without a Redis."""
+    from running import environment, new_context
+
+    import main
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in environment(micro_files, SAM2_FUNCTION="interactor").items():
+            patched.setenv(name, value)
+        context = new_context()
+        main.init_context(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def picture() -> "PIL.Image.Image":
+    """Three drawn objects, to click on."""
+    from clicking import pictures
+
+    return pictures(1)[0]
+
+
+@pytest.fixture
+def ask(interactor_context: Any, picture: "PIL.Image.Image") -> "Callable[..., tuple[int, Any]]":
+    """Asks the interactor about the picture: the keys of CVAT's body, and CVAT's version."""
+    from clicking import NEW, body, call
+
+    def ask(*, agent: str | None = NEW, **keys: Any) -> tuple[int, Any]:
+        return call(interactor_context, body(picture, **keys), agent)
+
+    return ask
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Made-up observations for memory banks, each unlike any other."""
+"""Made-up observations, each unlike any other, and memory banks of them."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 
-from sam2_tracker.memory_bank import MemoryLayout, Observation, name_memory
+from sam2_tracker.memory_bank import (
+    MemoryBank,
+    MemoryLayout,
+    Observation,
+    name_memory,
+    start_bank,
+)
+from sam2_tracker.memory_policy import remember
 
 SMALL = MemoryLayout(tokens=16, channels=4, recent=6, pointer_channels=8, pointers=15)
 # SAM 2's at 1024 px.
@@ -31,3 +41,16 @@ def observation(
         area=area if seen else 0,
         distractor=distractor,
     )
+
+
+def started(number: int, policy: str = "official") -> MemoryBank:
+    return start_bank(policy, observation(number))
+
+
+def seen_on(
+    bank: MemoryBank, numbers: Iterable[int], layout: MemoryLayout = SMALL, **seen: Any
+) -> MemoryBank:
+    """The bank after a step with each of the observations."""
+    for number in numbers:
+        bank = remember(bank, observation(number, layout, **seen), layout)
+    return bank

@@ -96,22 +96,14 @@ sys.exit(pytest.main(options + sys.argv[1:]))
 def test_protocol_and_geometry_are_tested_without_torch() -> None:
     tests = ["test_shapes.py", "test_protocol.py", "test_settings.py"]
     command = [sys.executable, "-c", WITHOUT_TORCH]
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 240}
     done = subprocess.run(  # but for the many cycles over large objects, which take long
         [*command, *(str(ROOT / "tests" / name) for name in tests), "-k", "not stay_true"],
-        cwd=ROOT,
         env={**os.environ, "HYPOTHESIS_PROFILE": "quick"},
-        capture_output=True,
-        text=True,
-        timeout=240,
+        **options,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "skipped" not in done.stdout
-    blocked = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(ROOT / "tests" / "test_memory_bank.py")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    blocked = subprocess.run([*command, str(ROOT / "tests" / "test_memory_bank.py")], **options)
     assert blocked.returncode != 0  # the hook does stand in the way
     assert "No module named 'torch'" in blocked.stdout

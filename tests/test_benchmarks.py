@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -31,20 +32,23 @@ from sam2_tracker.models import ModelFiles
 from tools.official import official_predictor
 from training.evaluation_set import SUBSETS
 
-SMALL = Plan(
-    device="cpu",
-    models=(MICRO,),
-    objects=(1,),
-    precisions=("float32",),
-    width=160,
-    height=120,
-    rounds=1,
-    track_frames=3,
-)
+SIZE = {"width": 160, "height": 120}
+OF_MICRO = {"models": (MICRO,), "objects": (1,), "precisions": ("float32",)}
+SMALL = Plan(device="cpu", **OF_MICRO, **SIZE, rounds=1, track_frames=3)
 
 
 def quiet(text: str) -> None:
     pass
+
+
+def part_alone(name: str, part: Any, **more: Any) -> Results:
+    return {"parts": {name: part}, "failed": {}, "plan": OF_MICRO, **more}
+
+
+def verdicts(results: Results, *words: str) -> list[bool | None]:
+    """Of the goals whose text has one of the words."""
+    found = goals(results)
+    return [goal.passed for goal in found if any(word in goal.text for word in words)]
 
 
 # ---- statistics ----
@@ -60,8 +64,7 @@ def test_a_ratio_is_taken_within_rounds() -> None:
 
 
 def test_an_interval_knows_what_it_does_not_know() -> None:
-    one = median_interval([0.5])
-    assert (one.median, one.low, one.high) == (0.5, -math.inf, math.inf)
+    assert median_interval([0.5]) == Interval(median=0.5, low=-math.inf, high=math.inf, rounds=1)
     few, many = median_interval([0.8, 1.0, 1.2]), median_interval([0.8, 1.0, 1.2] * 50)
     assert few.low < many.low <= 1.0 <= many.high < few.high
     assert few == median_interval([0.8, 1.0, 1.2])  # the same every time
@@ -102,7 +105,7 @@ def test_the_agents_way_and_ours_track_as_the_official_predictor_does(
 
 
 def test_the_agents_memory_is_full_and_stays_so(micro_files: ModelFiles) -> None:
-    clip = encoded_clip(width=160, height=120, objects=2, image_format="JPEG")
+    clip = encoded_clip(**SIZE, objects=2, image_format="JPEG")
     runner = AgentRunner(official_predictor(micro_files), clip, "float32")
     runner.start()
     for frame in range(3):
@@ -115,7 +118,7 @@ def test_the_agents_memory_is_full_and_stays_so(micro_files: ModelFiles) -> None
 
 def test_every_image_has_other_bytes_and_the_same_pixels() -> None:
     for image_format in ("JPEG", "PNG"):
-        clip = encoded_clip(width=160, height=120, objects=6, image_format=image_format)
+        clip = encoded_clip(**SIZE, objects=6, image_format=image_format)
         one, same = clip.image(0), clip.image(len(clip.images))
         assert one != same
         pixels = [decode_image(data, max_megapixels=1).tobytes() for data in (one, same)]
@@ -126,7 +129,7 @@ def test_every_image_has_other_bytes_and_the_same_pixels() -> None:
 def test_those_that_share_a_function_do_not_find_each_others_frames_in_its_cache(
     micro_files: ModelFiles,
 ) -> None:
-    clip = encoded_clip(width=160, height=120, objects=1, image_format="JPEG")
+    clip = encoded_clip(**SIZE, objects=1, image_format="JPEG")
     tracker = parts._tracker(micro_files, "cpu", "float32")
     runners = [InProcessRunner(tracker, clip) for _ in range(2)]
     calls: list[object] = []
@@ -155,15 +158,11 @@ def test_random_weights_answer_a_blob(tmp_path: Path, repository: Path) -> None:
 def test_a_second_action_neither_decodes_nor_encodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded = []
-
-    def decode(data: bytes, **options: Any) -> Any:
-        decoded.append(data)
-        return decode_image(data, **options)
-
+    decode = mock.Mock(side_effect=decode_image)
     monkeypatch.setattr("sam2_tracker.frame_cache.decode_image", decode)
     first, second = parts.second_action(SMALL, Clock(60), tmp_path, quiet)["actions"]
     assert (first["encoder_calls"], second["encoder_calls"]) == (20, 0)  # counted on the module
+    decoded = [call.args[0] for call in decode.call_args_list]
     assert len(decoded) == len(set(decoded)) == 20
 
 
@@ -173,13 +172,9 @@ def test_a_second_action_neither_decodes_nor_encodes(
 def test_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "MEASUREMENTS_EACH", 1)  # and else by --rounds, not by the clock
     out = tmp_path / "results.json"
-    results: Results = {
-        "parts": {},
-        "failed": {},
-        "plan": {"models": [MICRO], "objects": [1], "precisions": ["float32"]},
-    }
+    failed = {"track_length": "RuntimeError: an earlier run"}
+    results: Results = {"parts": {}, "failed": failed, "plan": OF_MICRO}
     words = ["--part", "track_length"]
-    results["failed"]["track_length"] = "RuntimeError: an earlier run"
     named = [f"speed_{MICRO}", "track_length"]
     monkeypatch.setattr(parts, "ROUNDS_OF_ALL", 1)
     measure(replace(SMALL, rounds=2), 60, out, results, words=[], only=named)
@@ -209,27 +204,16 @@ def test_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert all(command in text for command in of_part.values())
     digest = benchmark_files(MICRO, tmp_path).sha256[:12]
     assert all(part["weights_digest"] == digest for part in results["parts"].values())
-    flat = [goal for goal in goals(results) if "bytes of frame 20" in goal.text]
-    assert [goal.passed for goal in flat] == [True]
+    assert verdicts(results, "bytes of frame 20") == [True]
     plot(results, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
 def test_what_is_missing_is_said() -> None:
-    missing = [asdict(case) for case in parts.speed_cases(SMALL, MICRO)]
-    part = {
-        "weights": "random",
-        "resize_seconds": 0.0,
-        "matrix_rates": [],
-        "server_peak_bytes": {},
-        "cases": [],
-        "not_measured": missing,
-    }
-    results: Results = {
-        "parts": {f"speed_{MICRO}": part},
-        "failed": {"machine": "RuntimeError: no"},
-        "plan": {"models": [MICRO], "objects": [1], "precisions": ["float32"]},
-    }
+    part = {"weights": "random", "resize_seconds": 0.0, "matrix_rates": [], "cases": []}
+    part |= {"server_peak_bytes": {}}
+    part |= {"not_measured": [asdict(case) for case in parts.speed_cases(SMALL, MICRO)]}
+    results = part_alone(f"speed_{MICRO}", part, failed={"machine": "RuntimeError: no"})
     text = report_markdown(results)
     assert "Not measured, because the time was over: a float32 1 JPEG, b float32 1 JPEG" in text
     assert "Part machine failed" in text
@@ -240,32 +224,29 @@ def test_a_missed_goal_is_seen() -> None:
     def cold(seconds: list[float], first: list[float]) -> list[bool | None]:
         runs = {"starts": [[f, 1.0, 1.0] for f in first], "steps": [], "seconds": seconds}
         part = {"model": MICRO, "precision": "float32", **runs}
-        plan = {"models": [MICRO], "objects": [1], "precisions": ["float32"]}
-        found = goals({"parts": {"cold_start": part}, "plan": plan})
-        return [goal.passed for goal in found if "cold" in goal.text or "2x the" in goal.text]
+        return verdicts(part_alone("cold_start", part), "cold", "2x the")
 
     assert cold([14.8, 14.9], [1.8, 1.9]) == [True, True]
     assert cold([15.1, 15.2], [2.1, 2.2]) == [False, False]
     assert cold([14.9, 15.1], [1.9, 2.1]) == [None, None]  # nobody knows yet
 
-    def agreeing(iou: float) -> bool | None:
+    for iou, passed in ((0.9995, True), (0.99, False)):
         part = {"model": MICRO, "frames": 8, "mean_iou": {"in_process": iou, "agent": 0.9}}
-        plan = {"models": [MICRO], "objects": [1], "precisions": ["float32"]}
-        found = goals({"parts": {"agreement": part}, "plan": plan})
-        return next(goal.passed for goal in found if "official" in goal.text)
-
-    assert agreeing(0.9995) is True
-    assert agreeing(0.99) is False
+        assert verdicts(part_alone("agreement", part), "official")[0] is passed
 
 
-def test_results_of_other_weights_are_not_mixed(
+def test_results_of_other_weights_are_not_mixed_and_unknown_parts_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "results.json"
     out.write_text(json.dumps({"parts": {"machine": {}}, "failed": {}, "weights": "others"}))
-    with pytest.raises(SystemExit):
-        main(["--resume", "--out", str(out), "--part", "agreement"])
-    assert "other weights" in capsys.readouterr().err
+    for words, said in (
+        (["--resume", "--out", str(out), "--part", "agreement"], "other weights"),
+        (["--part", "sped_tiny"], "no such part: sped_tiny"),
+    ):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert said in capsys.readouterr().err
 
 
 def test_variants_take_turns() -> None:
@@ -302,12 +283,6 @@ def test_the_parts_share_the_time() -> None:
     assert shares[0] > shares[1]
 
 
-def test_a_part_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--part", "sped_tiny"])
-    assert "no such part: sped_tiny" in capsys.readouterr().err
-
-
 def test_all_models_are_measured_round_by_round(tmp_path: Path) -> None:
     out = tmp_path / "models.json"
     words = ["--model", MICRO, "--size", "160", "120", "--precision", "float32", "--out", str(out)]
@@ -335,7 +310,7 @@ def test_all_models_are_measured_round_by_round(tmp_path: Path) -> None:
 def test_goals_of_the_fast_model_are_reached_missed_or_open() -> None:
     """Tiny takes 10 s of 1 TFLOP a frame at 1 TFLOP/s; the fast model what is given."""
 
-    def verdicts(of_one: list[float]) -> dict[str, bool | None]:
+    def verdicts_of(of_one: list[float]) -> dict[str, bool | None]:
         def measured(seconds: float) -> Results:
             frame = {"seconds": seconds, "in_model_s": 0.9 * seconds, "peak_bytes": 1}
             return {"objects": {"1": frame, "4": frame}, "cold_start_s": 5 * seconds}
@@ -345,16 +320,13 @@ def test_goals_of_the_fast_model_are_reached_missed_or_open() -> None:
             "plan": {"models": [tiny, fast], "precision": "float32"},
             "models": {name: {"encode": 0.5e12, "step": 0.125e12} for name in (tiny, fast)},
             "rounds": [
-                {
-                    "matrix_rate": {"float32": 1e12},
-                    "models": {tiny: slow, fast: measured(s)},
-                }
+                {"matrix_rate": {"float32": 1e12}, "models": {tiny: slow, fast: measured(s)}}
                 for s in of_one
             ],
         }
         return {text: found for text, _, found in all_models.goals(results)}
 
-    good, bad = verdicts([0.9, 0.95]), verdicts([2.3, 2.4])
+    good, bad = verdicts_of([0.9, 0.95]), verdicts_of([2.3, 2.4])
     assert set(good.values()) == {True}
     missed = [text for text, found in bad.items() if found is False]
     assert [text.split(": ")[1].split(" <=")[0] for text in missed] == [
@@ -364,30 +336,22 @@ def test_goals_of_the_fast_model_are_reached_missed_or_open() -> None:
         "the model, of its matrix products, 4 objects",
         "cold start, s",
     ]
-    assert (
-        verdicts([1.1, 1.3])["efficienttam_ti_512: a frame with 1 object, of tiny's <= 0.12"]
-        is None
-    )
-    assert set(verdicts([0.9]).values()) == {None}  # one round decides nothing
+    nearly = verdicts_of([1.1, 1.3])
+    assert nearly["efficienttam_ti_512: a frame with 1 object, of tiny's <= 0.12"] is None
+    assert set(verdicts_of([0.9]).values()) == {None}  # one round decides nothing
 
 
 # ---- accuracy and savings ----
 
 
 def test_accuracy_of_precisions_and_options(micro_files: ModelFiles) -> None:
-    found = accuracy_of(
-        micro_files,
-        device="cpu",
-        clips=1,
-        clock=Clock(60),
-        report=quiet,
-        variants=(
-            Variant(name="float32"),
-            Variant(name="bfloat16", precision="bfloat16"),
-            Variant(name="small", image_size=64),
-        ),
-        subsets=(replace(SUBSETS[1], clips=3),),
+    variants = (
+        Variant(name="float32"),
+        Variant(name="bfloat16", precision="bfloat16"),
+        Variant(name="small", image_size=64),
     )
+    of = {"variants": variants, "subsets": (replace(SUBSETS[1], clips=3),)}
+    found = accuracy_of(micro_files, device="cpu", clips=1, clock=Clock(60), report=quiet, **of)
     assert (found["clips"], found["of"], found["frames"]) == (1, 3, 30)
     assert found["rows"][0]["object_frames"] == 29
     exact, half, small = found["rows"]
@@ -395,21 +359,18 @@ def test_accuracy_of_precisions_and_options(micro_files: ModelFiles) -> None:
     assert 0.9 < half["iou_with_float32"] < 1.0
     assert small["iou_with_float32"] < half["iou_with_float32"]
     assert small["j_and_f"] < exact["j_and_f"]
-    results: Results = {"parts": {"accuracy": found}, "plan": asdict(SMALL), "failed": {}}
+    results = part_alone("accuracy", found, plan=asdict(SMALL))
     assert "| small |" in report_markdown(results)
-    (goal,) = [goal for goal in goals(results) if "IoU" in goal.text]
-    assert goal.passed is True
+    assert verdicts(results, "IoU") == [True]
     found["rows"][1]["iou_with_float32"] = 0.979
-    assert [goal.passed for goal in goals(results) if "IoU" in goal.text] == [False]
+    assert verdicts(results, "IoU") == [False]
 
 
 def test_savings_are_measured(tmp_path: Path) -> None:
-    plan = replace(SMALL, rounds=1)
-    part = savings(plan, Clock(0), tmp_path, quiet)
-    groups = {row["group"] for row in part["rows"]}
-    assert len(groups) == 5
+    part = savings(SMALL, Clock(0), tmp_path, quiet)
+    assert len({row["group"] for row in part["rows"]}) == 5
     assert all(len(row["seconds"]) == 1 for row in part["rows"])
-    results: Results = {"parts": {"savings": part}, "plan": asdict(plan), "failed": {}}
+    results = part_alone("savings", part, plan=asdict(SMALL))
     assert "| official, autocast |" in report_markdown(results)
 
 

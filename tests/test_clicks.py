@@ -3,13 +3,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from clicking import SIZE
 from PIL import Image
-from test_fidelity import SAM2_CONFIGS
+from tracking import SAM2_CONFIGS
 
 from model_handler import Candidates, FrameFeatures, ModelHandler
 from sam2_tracker.clicks import Clicks
@@ -17,13 +18,9 @@ from sam2_tracker.errors import ModelFailure
 from sam2_tracker.models import ModelFiles
 from tools.official import official_image_predictor
 from tools.sam2_models import load_model, random_model
-from training.clips import draw_clip
 
-if TYPE_CHECKING:
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
-WIDTH, HEIGHT = 320, 240
-SIZE = {"width": WIDTH, "height": HEIGHT}
+Both = tuple[ModelHandler, Any]
+"""ours, and sam2's predictor for images"""
 BOX = (60.5, 40.25, 200.0, 180.0)
 POINTS = ((120.0, 90.5), (150.25, 130.0), (20.0, 200.0))
 PROMPTS = {
@@ -34,18 +31,11 @@ PROMPTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def image() -> Image.Image:
-    return Image.fromarray(draw_clip(5, frames=1, width=WIDTH, height=HEIGHT, objects=3).frames[0])
-
-
 @pytest.fixture(
     scope="module",
     params=["micro", pytest.param("sam2.1_hiera_t.yaml", marks=pytest.mark.slow)],
 )
-def both(
-    request: pytest.FixtureRequest, micro_files: ModelFiles, tmp_path_factory: Any
-) -> "tuple[ModelHandler, SAM2ImagePredictor]":
+def both(request: pytest.FixtureRequest, micro_files: ModelFiles, tmp_path_factory: Any) -> Both:
     """The bundled model, and Meta's tiny one with random weights at 256 px."""
     files = micro_files
     if request.param != "micro":
@@ -62,31 +52,23 @@ def decode(
     return found  # type: ignore[return-value]
 
 
-def official(
-    predictor: "SAM2ImagePredictor", clicks: Clicks, multimask: bool, previous: Any = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return predictor.predict(
-        point_coords=np.array(clicks.points) if clicks.points else None,
-        point_labels=np.array(clicks.positive, dtype=int) if clicks.points else None,
-        box=np.array(clicks.box) if clicks.box else None,
-        mask_input=previous,
-        multimask_output=multimask,
-        return_logits=True,
-    )
-
-
 @pytest.mark.parametrize("name", PROMPTS)
-def test_equal_to_sam2s_image_predictor(
-    both: "tuple[ModelHandler, SAM2ImagePredictor]", image: Image.Image, name: str
-) -> None:
+def test_equal_to_sam2s_image_predictor(both: Both, picture: Image.Image, name: str) -> None:
     """Every bit of every candidate, with and without what was found before."""
     model, predictor = both
-    frame, previous, clicks = model.encode(image, single=True), (), PROMPTS[name]
-    predictor.set_image(image)
+    frame, previous, clicks = model.encode(picture, single=True), (), PROMPTS[name]
+    predictor.set_image(picture)
     before = None
     for multimask in (True, False):  # the first as a single click, then its correction
         (ours,) = decode(model, frame, [clicks], multimask=multimask, previous=previous)
-        _, ious, logits = official(predictor, clicks, multimask, before)
+        _, ious, logits = predictor.predict(
+            point_coords=np.array(clicks.points) if clicks.points else None,
+            point_labels=np.array(clicks.positive, dtype=int) if clicks.points else None,
+            box=np.array(clicks.box) if clicks.box else None,
+            mask_input=before,
+            multimask_output=multimask,
+            return_logits=True,
+        )
         assert len(ours.ious) == (3 if multimask else 1)
         assert ours.ious == tuple(ious.tolist())
         assert ours.best == ious.argmax()
@@ -94,11 +76,9 @@ def test_equal_to_sam2s_image_predictor(
         previous, before = (ours.logits[ours.best],), logits[ious.argmax()][None]
 
 
-def test_a_batch_of_clicks_changes_no_bit(
-    both: "tuple[ModelHandler, SAM2ImagePredictor]", image: Image.Image
-) -> None:
+def test_a_batch_of_clicks_changes_no_bit(both: Both, picture: Image.Image) -> None:
     model, _ = both
-    frame = model.encode(image, single=True)
+    frame = model.encode(picture, single=True)
     grid = [Clicks(points=((x, y),), positive=(True,)) for x in (40.0, 160.5) for y in (30.0, 99.0)]
     prompts = [*grid, PROMPTS["box"], PROMPTS["points"]]
     together = decode(model, frame, prompts, multimask=True)

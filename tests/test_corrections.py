@@ -3,7 +3,7 @@
 
 The truth is the predictor with `add_all_frames_to_correct_as_cond`: what SAM 2 was trained with.
 Logits are compared on every frame that is tracked or drawn, with LOGIT_TOLERANCE of
-test_fidelity.py; on the machine where this was written the largest difference is 0.0.
+tracking.py; on the machine where this was written the largest difference is 0.0.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_fidelity import LOGIT_TOLERANCE, images, step, tight_box
 from torch import Tensor
+from tracking import LOGIT_TOLERANCE, images, step, tight_box
 
 from model_handler import ModelHandler, Prediction, prediction_of
 from sam2_tracker.clicks import Clicks
@@ -28,26 +28,6 @@ from tools.sam2_models import load_model
 from training.clips import Clip, draw_clip
 
 FRAMES = 30
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Object `number` is drawn on a frame: for the first time, or to correct it."""
-
-    number: int
-    frame: int
-    prompt: Prompt
-
-
-@dataclass(frozen=True)
-class Track:
-    """All objects are tracked to a frame, from where they stand."""
-
-    start: int
-    last: int
-
-
-Action = Draw | Track
 
 
 @dataclass
@@ -67,23 +47,18 @@ class OurRun:
 
     def __post_init__(self) -> None:
         self._features = [self.model.encode(frame) for frame in self.frames]
-        self._width, self._height = self.frames[0].size
+        self._size = dict(zip(("width", "height"), self.frames[0].size, strict=True))
 
     def draw(self, number: int, frame: int, prompt: Prompt) -> None:
-        if (
-            not isinstance(prompt, np.ndarray)
-            and self.at.get(number) == frame
-            and number in self.before
-        ):
+        features, chosen = self._features[frame], [prompt]
+        tracked = self.at.get(number) == frame and number in self.before
+        if tracked and not isinstance(prompt, np.ndarray):
             before = self.before[number]
-            (corrected,) = self.model.correct(
-                self._features[frame], [before], [prompt], **self._size()
-            )
+            (corrected,) = self.model.correct(features, [before], chosen, **self._size)
             drawn = self._keep(number, frame, prediction_of(corrected))
             self.banks[number] = correct_bank(before, drawn, distance=1)
             return
-        chosen: list[Any] = [prompt]
-        (started,) = self.model.start(self._features[frame], chosen, **self._size())
+        (started,) = self.model.start(features, chosen, **self._size)
         drawn = self._keep(number, frame, prediction_of(started))
         if number not in self.banks:
             self.banks[number], self.at[number] = drawn, frame
@@ -106,20 +81,16 @@ class OurRun:
                 if self.banks[number].step + 1 not in drawn:
                     self._found(number, index, prediction)
                 self.before[number] = self.banks[number]
-                self.banks[number] = remember(
-                    self.banks[number], prediction.seen, self.model.layout
-                )
+                bank = self.banks[number]
+                self.banks[number] = remember(bank, prediction.seen, self.model.layout)
                 self.at[number] = index
-
-    def _size(self) -> dict[str, int]:
-        return {"width": self._width, "height": self._height}
 
     def _keep(self, number: int, frame: int, prediction: Prediction) -> MemoryBank:
         self._found(number, frame, prediction)
         return start_bank(self.policy, prediction.seen)
 
     def _found(self, number: int, frame: int, prediction: Prediction) -> None:
-        logits = logits_to_image_size(prediction.logits, width=self._width, height=self._height)
+        logits = logits_to_image_size(prediction.logits, **self._size)
         self.found.setdefault(number, {})[frame] = logits
 
 
@@ -128,63 +99,28 @@ def clip() -> Clip:
     return draw_clip(3, frames=FRAMES, width=320, height=240, objects=3, leaving=True)
 
 
-def mask(number: int, frame: int) -> tuple[int, int]:
-    """Stands for that object's true mask on that frame."""
-    return number, frame
-
-
-# Each: the actions, and how many conditioning frames attention sees. A pair of numbers stands for a
-# true mask, a pair in a list for its tight box, a pair after a word for clicks on it.
+# Each: the actions, and how many conditioning frames attention sees. (number, frame, prompt) draws
+# an object on a frame, for the first time or to correct it. (start, last) tracks all objects to a
+# frame, from where they stand. Of the prompts (number, frame) stands for that object's true mask on
+# that frame, a pair in a list for its tight box, a pair after a word for clicks on it.
 SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], int]] = {
-    "a correction by a mask": (
-        [(0, 0, mask(0, 0)), (1, 22), (0, 22, mask(0, 22)), (22, 29)],
-        0,
-    ),
+    "a correction by a mask": ([(0, 0, (0, 0)), (1, 22), (0, 22, (0, 22)), (22, 29)], 0),
     "two corrections": (
-        [
-            (0, 0, mask(0, 0)),
-            (1, 9),
-            (0, 9, mask(0, 9)),
-            (9, 14),
-            (0, 14, mask(0, 14)),
-            (14, 29),
-        ],
+        [(0, 0, (0, 0)), (1, 9), (0, 9, (0, 9)), (9, 14), (0, 14, (0, 14)), (14, 29)],
         0,
     ),
-    "a correction of the seed frame": (
-        [(0, 0, mask(0, 0)), (1, 12), (0, 0, mask(1, 0)), (13, 29)],
-        0,
-    ),
-    "a keyframe ahead": ([(0, 0, mask(0, 0)), (0, 24, mask(0, 24)), (1, 29)], 0),
-    "backwards between keyframes": (
-        [(0, 29, mask(0, 29)), (0, 4, mask(0, 4)), (28, 0)],
-        0,
-    ),
+    "a correction of the seed frame": ([(0, 0, (0, 0)), (1, 12), (0, 0, (1, 0)), (13, 29)], 0),
+    "a keyframe ahead": ([(0, 0, (0, 0)), (0, 24, (0, 24)), (1, 29)], 0),
+    "backwards between keyframes": ([(0, 29, (0, 29)), (0, 4, (0, 4)), (28, 0)], 0),
     "the nearest two of four, without the seed": (
-        [
-            (0, 0, mask(0, 0)),
-            (0, 8, mask(0, 8)),
-            (0, 16, mask(0, 16)),
-            (0, 20, mask(0, 20)),
-            (1, 29),
-        ],
+        [(0, 0, (0, 0)), (0, 8, (0, 8)), (0, 16, (0, 16)), (0, 20, (0, 20)), (1, 29)],
         2,
     ),
     "one of three objects is corrected": (
-        [
-            (0, 0, mask(0, 0)),
-            (1, 0, mask(1, 0)),
-            (2, 0, [mask(2, 0)]),
-            (1, 20),
-            (1, 20, mask(1, 20)),
-            (20, 29),
-        ],
+        [(0, 0, (0, 0)), (1, 0, (1, 0)), (2, 0, [(2, 0)]), (1, 20), (1, 20, (1, 20)), (20, 29)],
         0,
     ),
-    "a correction by a box": (
-        [(0, 0, mask(0, 0)), (1, 22), (0, 22, [mask(0, 22)]), (22, 29)],
-        0,
-    ),
+    "a correction by a box": ([(0, 0, (0, 0)), (1, 22), (0, 22, [(0, 22)]), (22, 29)], 0),
     "one click, corrected by several": (
         [(0, 0, ("click", 0, 0)), (1, 12), (0, 12, ("clicks", 0, 12)), (12, 29)],
         0,
@@ -205,30 +141,27 @@ def clicks_on(true: np.ndarray, word: str) -> Clicks:
     return Clicks(points=points[:count], positive=(True, True, False)[:count], box=box)
 
 
-def actions_of(rows: list[tuple[Any, ...]], clip: Clip) -> list[Action]:
-    def prompt(item: Any) -> Prompt:
-        if isinstance(item, list):
-            return tight_box(prompt(item[0]))  # type: ignore[arg-type]
-        *words, number, frame = item
-        true = clip.masks[frame, number]
-        return clicks_on(true, *words) if words else true
-
-    return [Draw(row[0], row[1], prompt(row[2])) if len(row) == 3 else Track(*row) for row in rows]
+def prompt_of(item: Any, clip: Clip) -> Prompt:
+    if isinstance(item, list):
+        (inside,) = item
+        return tight_box(clip.masks[inside[1], inside[0]])
+    *words, number, frame = item
+    true = clip.masks[frame, number]
+    return clicks_on(true, *words) if words else true
 
 
 SLOW = pytest.mark.slow
-CASES = [pytest.param(name, "official", "micro_files", marks=SLOW) for name in SCENARIOS]
-CASES += [
+CASES = [
+    *((name, "official", "micro_files") for name in SCENARIOS),
     # The object is in sight on every frame, so quality is official.
-    pytest.param("the nearest two of four, without the seed", "quality", "micro_files", marks=SLOW),
-    pytest.param("backwards between keyframes", "official", "efficienttam_files", marks=SLOW),
-    pytest.param("one of three objects is corrected", "official", "efficienttam_files", marks=SLOW),
-    pytest.param(
-        "a box with clicks, corrected by one", "official", "efficienttam_files", marks=SLOW
-    ),
+    ("the nearest two of four, without the seed", "quality", "micro_files"),
+    ("backwards between keyframes", "official", "efficienttam_files"),
+    ("one of three objects is corrected", "official", "efficienttam_files"),
+    ("a box with clicks, corrected by one", "official", "efficienttam_files"),
 ]
 
 
+@SLOW
 @pytest.mark.parametrize(("name", "policy", "family_files"), CASES, indirect=["family_files"])
 def test_as_the_official_predictor_joins_them(
     name: str, policy: str, clip: Clip, family_files: ModelFiles, tmp_path: Path
@@ -237,20 +170,16 @@ def test_as_the_official_predictor_joins_them(
     predictor = official_predictor(family_files, fill_hole_area=8)
     predictor.max_cond_frames_in_attn = nearest or -1
     official = OfficialRun(predictor, images(clip), tmp_path)
-    ours = OurRun(
-        load_model(family_files, fill_hole_area=8, conditioning_frames=nearest),
-        images(clip),
-        policy,
-    )
+    model = load_model(family_files, fill_hole_area=8, conditioning_frames=nearest)
+    ours = OurRun(model, images(clip), policy)
     # What was drawn shows only once the official predictor passes over it.
-    actions = actions_of(rows, clip)
     ours.direction = -1 if name.startswith("backwards") else 1
-    for action in actions:
+    for row in rows:
         for run in (official, ours):
-            if isinstance(action, Draw):
-                run.draw(action.number, action.frame, action.prompt)
+            if len(row) == 3:
+                run.draw(row[0], row[1], prompt_of(row[2], clip))
             else:
-                run.track(action.start, action.last)
+                run.track(*row)
     compared = [
         float((logits - official.found[number][index]).abs().max())
         for number, found in ours.found.items()

@@ -2,6 +2,7 @@
 """`make demo`: with a person's own files, and with the generated clip."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,22 @@ from tools import demo, film, first_mask
 from training.pictures import FILMED
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 12
+NO_START = "no mask, polygon or upright box to start from"
+
+
+def write_film(path: Path, codec: str, size: tuple[int, int], greys: Sequence[int]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 12, size)
+    for grey in greys:
+        writer.write(np.full((*size[::-1], 3), grey, np.uint8))
+    writer.release()
+    return path
 
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
-    path = tmp_path / "clip.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (WIDTH, HEIGHT))
-    for n in range(FRAMES):
-        writer.write(np.full((HEIGHT, WIDTH, 3), n * 20, np.uint8))
-    writer.release()
-    return path
+    greys = range(0, 20 * FRAMES, 20)
+    return write_film(tmp_path / "clip.mp4", "mp4v", (WIDTH, HEIGHT), greys)
 
 
 def write_seeds(path: Path, annotations: list[dict[str, Any]], images: dict[int, str]) -> Path:
@@ -60,30 +67,19 @@ def test_objects_start_on_the_frames_that_their_images_name(video: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("annotation", "image", "said"),
+    ("frame", "annotation", "said"),
     [
-        ({"bbox": [4, 4, 10, 8]}, "frame_000099.png", "is not a frame of clip.mp4"),
-        (
-            {"segmentation": {"size": [9, 9], "counts": [81]}},
-            "frame_000001.png",
-            "its RLE is of size",
-        ),
-        (
-            {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}},
-            "frame_000001.png",
-            "no mask, polygon or upright box to start from",
-        ),
-        (
-            {"bbox": [4, 4, 10, 8], "attributes": {"rotation": 30.0}},
-            "frame_000001.png",
-            "no mask, polygon or upright box to start from",
-        ),
+        (99, {"bbox": [4, 4, 10, 8]}, "is not a frame of clip.mp4"),
+        (1, {"segmentation": {"size": [9, 9], "counts": [81]}}, "its RLE is of size"),
+        (1, {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}}, NO_START),
+        (1, {"bbox": [4, 4, 10, 8], "attributes": {"rotation": 30.0}}, NO_START),
     ],
 )
 def test_the_error_says_why_nothing_can_be_tracked(
-    video: Path, tmp_path: Path, annotation: dict[str, Any], image: str, said: str
+    video: Path, tmp_path: Path, frame: int, annotation: dict[str, Any], said: str
 ) -> None:
-    seeds = write_seeds(tmp_path / "seeds.json", [{"image_id": 1, **annotation}], {1: image})
+    images = {1: f"frame_{frame:06}.png"}
+    seeds = write_seeds(tmp_path / "seeds.json", [{"image_id": 1, **annotation}], images)
     with pytest.raises(ActionError, match=said):
         demo.clip_from_files(video, seeds)
 
@@ -94,11 +90,8 @@ def test_a_persons_own_clip_is_tracked_from_end_to_end(
     # --model takes precedence over a configuration in the environment.
     monkeypatch.setenv("SAM2_CONFIG", "/nowhere.yaml")
     monkeypatch.setenv("SAM2_CHECKPOINT", "/nowhere.pt")
-    seeds = write_seeds(
-        tmp_path / "seeds.json",
-        [{"image_id": 1, "bbox": [4, 4, 30, 28]}],
-        {1: "frame_000010.PNG"},
-    )
+    box = {"image_id": 1, "bbox": [4, 4, 30, 28]}
+    seeds = write_seeds(tmp_path / "seeds.json", [box], {1: "frame_000010.PNG"})
     out = tmp_path / "out"
     words = ["--video", str(video), "--seeds", str(seeds), "--out", str(out)]
     assert demo.main([*words, "--model", "sam2.1_hiera_micro"]) == 0
@@ -121,18 +114,21 @@ def test_a_model_without_weights_is_one_sentence(
 
 
 def test_the_generated_clip_is_tracked_from_end_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "CLIP_FRAMES", 16)
     assert demo.main(["--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "sam2.1_hiera_micro" in printed
     rows = {line.split()[0]: line.split() for line in printed.splitlines() if line.strip()}
     for name in ("mask", "polygon", "rectangle"):
-        assert rows[name][1] == "16"
+        assert rows[name][1] == str(demo.CLIP_FRAMES)
         assert float(rows[name][3]) > 0.5  # mean IoU with the truth
-    tracked = json.loads((tmp_path / "annotations.json").read_text())["annotations"]
-    assert len({a["image_id"] for a in tracked}) == 16
+    written = json.loads((tmp_path / "annotations.json").read_text())
+    assert [i["file_name"] for i in written["images"][:2]] == [
+        "frame_000000.PNG", "frame_000001.PNG"
+    ]  # fmt: skip
+    tracked = written["annotations"]
+    assert len({a["image_id"] for a in tracked}) == demo.CLIP_FRAMES
     assert {a["category_id"] for a in tracked} == {1, 2, 3}
 
 
@@ -159,14 +155,8 @@ def test_the_film_of_a_package_is_tracked_from_end_to_end(
     """With a grey film in the place of the package's."""
     monkeypatch.setattr(film, "FRAMES", 2)
     unpacked = tmp_path / "pictures"
-    (unpacked / FILMED[0]).parent.mkdir(parents=True)
+    write_film(unpacked / FILMED[0], "MJPG", (768, 576), [90] * 3)
     (unpacked / f"{film.PACKAGE}.done").touch()
-    writer = cv2.VideoWriter(
-        str(unpacked / FILMED[0]), cv2.VideoWriter.fourcc(*"MJPG"), 10, (768, 576)
-    )
-    for _ in range(3):
-        writer.write(np.full((576, 768, 3), 90, np.uint8))
-    writer.release()
     out, sheet = tmp_path / "out", tmp_path / "sheet.jpg"
     words = ["--pictures", str(unpacked), "--out", str(out), "--sheet", str(sheet)]
     assert film.main(words) == 0

@@ -5,8 +5,9 @@ tools/efficienttam_reference.py made the records, and makes the same weights and
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model_handler import ModelHandler
-from sam2_tracker.memory_bank import start_bank
+from sam2_tracker.memory_bank import MemoryBank, start_bank
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import ModelFiles, find_model
 from tools.efficienttam_reference import (
@@ -81,14 +82,9 @@ def test_names_and_shapes_of_all_parameters(name: str, parameters: dict[str, Sha
 
 @pytest.mark.parametrize(("name", "label", "size", "count"), RECORDINGS)
 def test_answers_as_the_authors_predictor(
-    name: str,
-    label: str,
-    size: int,
-    count: int,
-    parameters: dict[str, Shapes],
-    recorded: dict[str, Tensor],
-    tmp_path: Path,
-) -> None:
+    name: str, label: str, size: int, count: int, parameters: dict[str, Shapes],
+    recorded: dict[str, Tensor], tmp_path: Path,
+) -> None:  # fmt: skip
     """Three objects: two drawn as masks and one as a box.
 
     At the large size they run as one batch. At the small size each runs by itself, because torch
@@ -115,37 +111,25 @@ def our_numbers(
         files, device="cpu", precision="float32", fill_hole_area=0, image_size=image_size
     )
     features: list[Tensor] = []
-    found: dict[str, list[list[Tensor]]] = {
-        part: [[] for _ in prompts()] for part in ("logits", "memories", "pointers")
-    }
-    banks: list = []
+    found: dict[str, list[Tensor]] = {part: [] for part in ("logits", "memories", "pointers")}
+    banks: list[MemoryBank] = []
+
+    def run(call: Callable[..., Any], each: Sequence[Any], **size: int) -> list[Any]:
+        groups = [each] if together else [[one] for one in each]
+        return [result for group in groups for result in call(frame, group, **size)]
+
     for image in frames()[:count]:
         frame = model.encode(image)
         features.append(sample(frame.levels[-1].permute(1, 2, 0)))
         if banks:
-            groups = [banks] if together else [[bank] for bank in banks]
-            results = [result for group in groups for result in model.step(frame, group)]
-            banks = [
-                remember(bank, result.seen, model.layout)
-                for bank, result in zip(banks, results, strict=True)
-            ]
+            results = run(model.step, banks)
+            pairs = zip(banks, results, strict=True)
+            banks = [remember(bank, result.seen, model.layout) for bank, result in pairs]
         else:
-            groups = [prompts()] if together else [[prompt] for prompt in prompts()]
-            results = [
-                result
-                for group in groups
-                for result in model.start(frame, group, width=WIDTH, height=HEIGHT)
-            ]
+            results = run(model.start, prompts(), width=WIDTH, height=HEIGHT)
             banks = [start_bank("official", result.seen) for result in results]
-        for number, result in enumerate(results):
-            found["logits"][number].append(sample(result.logits))
-            found["memories"][number].append(sample(result.seen.memory.features))
-            found["pointers"][number].append(sample(result.seen.pointer))
-    return {
-        "features": torch.stack(features),
-        **{part: _stack(objects) for part, objects in found.items()},
-    }
-
-
-def _stack(objects: Sequence[Sequence[Tensor]]) -> Tensor:
-    return torch.stack([torch.stack(list(each)) for each in objects])
+        found["logits"].append(torch.stack([sample(r.logits) for r in results]))
+        found["memories"].append(torch.stack([sample(r.seen.memory.features) for r in results]))
+        found["pointers"].append(torch.stack([sample(r.seen.pointer) for r in results]))
+    by_object = {part: torch.stack(each, dim=1) for part, each in found.items()}
+    return {"features": torch.stack(features), **by_object}

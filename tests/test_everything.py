@@ -3,32 +3,24 @@
 
 import itertools
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from clicking import NEW, Ask, bitmap, body, call
 from PIL import Image
-from test_clicks import HEIGHT, WIDTH
-from test_interactor import bitmap, body, call, context
 
 from sam2_tracker.errors import BadRequest
 from sam2_tracker.everything import Everything, box_nms, words_to_everything
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.time_budget import TimeBudget
 from tools.official import official_mask_generator
-from training.clips import draw_clip
-
-__all__ = ["context"]  # a fixture
 
 LEAST_IOU = 0.98
 LOW = {"pred_iou_thresh": 0.1, "stability_score_thresh": 0.01}
 """thresholds that the bundled model's masks of single clicks reach"""
 ALL = {"pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1}
-
-
-@pytest.fixture(scope="module")
-def image() -> Image.Image:
-    return Image.fromarray(draw_clip(5, frames=1, width=WIDTH, height=HEIGHT, objects=3).frames[0])
 
 
 def in_words(options: dict[str, float]) -> str:
@@ -47,11 +39,11 @@ def in_words(options: dict[str, float]) -> str:
     ],
 )
 def test_the_same_masks_as_sam2s_generator(
-    context: Any, micro_files: ModelFiles, image: Image.Image, options: dict[str, float]
+    ask: Ask, micro_files: ModelFiles, picture: Image.Image, options: dict[str, float]
 ) -> None:
-    status, answer = call(context, body(image, text_prompts=[in_words(options)]))
+    status, answer = ask(text_prompts=[in_words(options)])
     assert status == 200
-    truth = official_mask_generator(micro_files, **options).generate(np.array(image))
+    truth = official_mask_generator(micro_files, **options).generate(np.array(picture))
     assert len(answer["shapes"]) == len(truth) > 0
     for ours, theirs in zip(answer["shapes"], truth, strict=True):  # in the same order
         found, expected = bitmap(ours), theirs["segmentation"]
@@ -61,35 +53,28 @@ def test_the_same_masks_as_sam2s_generator(
 
 
 def test_no_more_objects_than_a_request_may_have(
-    context: Any, image: Image.Image, monkeypatch: pytest.MonkeyPatch
+    interactor_context: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = {"text_prompts": [in_words(LOW | {"points_per_side": 4})]}
-    _, whole = call(context, body(image, **words))
-    monkeypatch.setattr(
-        context.user_data.function,
-        "_settings",
-        context.user_data.settings.__class__(
-            **{**context.user_data.settings.__dict__, "max_objects": 2}
-        ),
-    )
-    _, surest = call(context, body(image, **words))
+    _, whole = ask(**words)
+    function = interactor_context.user_data.function
+    monkeypatch.setattr(function, "_settings", replace(function._settings, max_objects=2))
+    _, surest = ask(**words)
     assert len(whole["shapes"]) > 2
     assert surest["shapes"] == whole["shapes"][:2]
 
 
-def test_where_nothing_is_sure_enough_it_says_what_to_ask_for(
-    context: Any, image: Image.Image
-) -> None:
+def test_where_nothing_is_sure_enough_it_says_what_to_ask_for(ask: Ask) -> None:
     for options in (
         {"pred_iou_thresh": 1, "stability_score_thresh": 1},
         {"pred_iou_thresh": 0, "stability_score_thresh": 1},
     ):
         words = in_words(options | {"points_per_side": 4})
-        _, nothing = call(context, body(image, text_prompts=[words]))
+        _, nothing = ask(text_prompts=[words])
         assert nothing["shapes"] == []
         lower = re.search(r"'(pred_iou_thresh=\S+ stability_score_thresh=\S+)'", nothing["message"])
         assert lower, nothing
-        _, found = call(context, body(image, text_prompts=[f"{words} {lower[1]}"]))
+        _, found = ask(text_prompts=[f"{words} {lower[1]}"])
         assert found["shapes"]
         assert "message" not in found
 
@@ -108,21 +93,17 @@ def test_where_nothing_is_sure_enough_it_says_what_to_ask_for(
     ],
 )  # fmt: skip
 def test_a_request_ends_when_its_time_is_spent(
-    context: Any, image: Image.Image, asked: Any, seconds: float, said: str
-) -> None:
-    function = context.user_data.function
-    before = function.budget
-    image = image.resize((99, int(seconds * 10) + 90))  # no click on it is known
-    try:
-        function.budget = TimeBudget(seconds, clock=itertools.count().__next__)
-        status, answer = call(context, body(image, **asked))
-        assert (status, answer["error"]["code"]) == (413, "too_large")
-        assert re.search(f"After {seconds:g} s {said}", answer["error"]["message"]), answer
-        if "again" in said:  # what was worked out is kept
-            status, answer = call(context, body(image, **asked))
-            assert status == 200
-    finally:
-        function.budget = before
+    interactor_context: Any, picture: Image.Image, monkeypatch: pytest.MonkeyPatch, asked: Any,
+    seconds: float, said: str,
+) -> None:  # fmt: skip
+    budget = TimeBudget(seconds, clock=itertools.count().__next__)
+    monkeypatch.setattr(interactor_context.user_data.function, "budget", budget)
+    content = body(picture.resize((99, int(seconds * 10) + 90)), **asked)  # no click on it is known
+    status, answer = call(interactor_context, content, NEW)
+    assert (status, answer["error"]["code"]) == (413, "too_large")
+    assert re.search(f"After {seconds:g} s {said}", answer["error"]["message"]), answer
+    if "again" in said:  # what was worked out is kept
+        assert call(interactor_context, content, NEW)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -139,9 +120,8 @@ def test_other_words_are_refused_with_what_is_taken(words: object) -> None:
         words_to_everything(words)
 
 
-def test_everything_beside_clicks_is_refused(context: Any, image: Image.Image) -> None:
-    asked = body(image, text_prompts=["everything"], pos_points=[[5.0, 5.0]])
-    status, answer = call(context, asked)
+def test_everything_beside_clicks_is_refused(ask: Ask) -> None:
+    status, answer = ask(text_prompts=["everything"], pos_points=[[5.0, 5.0]])
     assert status == 400
     assert answer["error"]["message"] == "Everything is looked for without clicks and boxes."
 

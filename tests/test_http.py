@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from cvat_requests import follow, init
-from cvat_sdk.masks import decode_mask, encode_mask
-from PIL import Image
+from cvat_requests import follow, init, shape_to_bitmap
+from cvat_sdk.masks import encode_mask
+from running import FRAME, POLYGON, environment
+from tracking import images, threads
 
 from sam2_tracker.models import ModelFiles
 from tools.function_process import FunctionProcess
@@ -28,34 +28,12 @@ from training.clips import Clip, draw_clip
 WIDTH, HEIGHT = 320, 240
 # Nearer to 0 than this a logit's sign may be decided by rounding.
 UNDECIDED = 1e-2
-POLYGON = {"type": "polygon", "points": [20, 10, 70, 12, 60, 50, 25, 45]}
-FRAME = Image.effect_noise((96, 64), 80).convert("RGB")
 
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     """26 frames of three objects of different size; the last one leaves and returns."""
     return draw_clip(3, frames=26, width=WIDTH, height=HEIGHT, objects=3, leaving=True)
-
-
-def environment(
-    files: ModelFiles, server: RedisServer | None = None, **more: str
-) -> dict[str, str]:
-    found = {
-        **os.environ,
-        "SAM2_CONFIG": str(files.config),
-        "SAM2_CHECKPOINT": str(files.checkpoint),
-        "SAM2_DEVICE": "cpu",
-        "SAM2_PRECISION": "float32",
-        "SAM2_MEMORY_POLICY": "official",
-        "SAM2_THREADS": "1",
-        "SAM2_TIME_BUDGET_SECONDS": "3600",  # no answer depends on how busy the machine is
-        **more,
-    }
-    if server is not None:
-        found["CVAT_FUNCTIONS_REDIS_HOST"] = server.host
-        found["CVAT_FUNCTIONS_REDIS_PORT"] = str(server.port)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +52,16 @@ def other_function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterat
         yield server
 
 
-def images(clip: Clip) -> list[Image.Image]:
-    return [Image.fromarray(frame) for frame in clip.frames]
+Shapes = list[list[dict[str, Any] | None]]
 
 
-def mask_seeds(clip: Clip, frame: int = 0) -> list[dict[str, Any]]:
-    return [{"type": "mask", "points": encode_mask(mask)} for mask in clip.masks[frame]]
+def mask_seeds(clip: Clip) -> list[dict[str, Any]]:
+    return [{"type": "mask", "points": encode_mask(mask)} for mask in clip.masks[0]]
 
 
-def track(
-    servers: list[FunctionProcess], frames: list[Image.Image], seeds: list[dict[str, Any]]
-) -> list[list[dict[str, Any] | None]]:
+def track(servers: list[FunctionProcess], clip: Clip) -> Shapes:
     """The shapes by frame from the second frame on; the servers take turns."""
+    frames, seeds = images(clip), mask_seeds(clip)
     status, answer = servers[0].post(init(frames[0], seeds))
     assert status == 200
     found = []
@@ -97,33 +73,23 @@ def track(
     return found
 
 
-def bitmap(shape: dict[str, Any] | None) -> np.ndarray:
-    if shape is None:
-        return np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
-    return decode_mask(shape["points"], image_width=WIDTH, image_height=HEIGHT)
-
-
-# ---- tracking ----
-
-
 @pytest.fixture(scope="module")
-def tracked(function: FunctionProcess, clip: Clip) -> list[list[dict[str, Any] | None]]:
-    return track([function], images(clip), mask_seeds(clip))
+def tracked(function: FunctionProcess, clip: Clip) -> Shapes:
+    return track([function], clip)
 
 
 def test_equal_to_the_official_predictor(
-    tracked: list[list[dict[str, Any] | None]], clip: Clip, micro_files: ModelFiles, tmp_path: Any
+    tracked: Shapes, clip: Clip, micro_files: ModelFiles, tmp_path: Path
 ) -> None:
     """HTTP, state in Redis, HTTP: over 25 steps of 3 objects."""
-    torch.set_num_threads(1)  # as the server: rounding depends on it
-    official = official_logits(
-        official_predictor(micro_files), images(clip), list(clip.masks[0]), tmp_path
-    )
+    predictor = official_predictor(micro_files)
+    with threads(1):  # as the server: rounding depends on it
+        official = official_logits(predictor, images(clip), list(clip.masks[0]), tmp_path)
     overlaps, visible = [], []
     for number, by_frame in enumerate(official):
         for index in range(1, len(clip.frames)):
             logits = by_frame[index].numpy()
-            ours, truth = bitmap(tracked[index - 1][number]), logits > 0
+            ours, truth = shape_to_bitmap(tracked[index - 1][number], WIDTH, HEIGHT), logits > 0
             decided = np.abs(logits) > UNDECIDED
             assert (ours[decided] == truth[decided]).all()
             visible.append(truth.any())
@@ -135,42 +101,10 @@ def test_equal_to_the_official_predictor(
     assert np.min(overlaps) >= 0.999
 
 
-def test_the_masks_are_those_of_the_objects(
-    tracked: list[list[dict[str, Any] | None]], clip: Clip
-) -> None:
-    """The bundled model does track: against what was drawn."""
-    overlaps = [
-        (bitmap(shape) & truth).sum() / max((bitmap(shape) | truth).sum(), 1)
-        for shapes, truths in zip(tracked, clip.masks[1:], strict=True)
-        for shape, truth in zip(shapes, truths, strict=True)
-        if truth.any()
-    ]
-    assert np.mean(overlaps) > 0.5
-
-
 def test_two_processes_in_turn_give_the_same_masks_as_one(
-    function: FunctionProcess,
-    other_function: FunctionProcess,
-    tracked: list[list[dict[str, Any] | None]],
-    clip: Clip,
+    function: FunctionProcess, other_function: FunctionProcess, tracked: Shapes, clip: Clip
 ) -> None:
-    assert track([other_function, function], images(clip), mask_seeds(clip)) == tracked
-
-
-def test_a_track_whose_redis_was_lost_is_gone(micro_files: ModelFiles, tmp_path: Any) -> None:
-    with RedisServer() as redis, FunctionProcess(environment(micro_files, redis)) as server:
-        _, answer = server.post(init(FRAME, [POLYGON]))
-        redis.kill()
-        status, failure = server.post(follow(FRAME, answer["states"]))
-        assert (status, failure["error"]["code"]) == (503, "store_unavailable")
-        assert server.get()["store"] == {"kind": "redis", "answers": False}
-        redis.start()
-        status, failure = server.post(follow(FRAME, answer["states"]))
-        assert (status, failure["error"]["code"]) == (410, "state_gone")
-        assert server.post(init(FRAME, [POLYGON]))[0] == 200
-
-
-# ---- HTTP ----
+    assert track([other_function, function], clip) == tracked
 
 
 def test_head_has_no_body(function: FunctionProcess) -> None:
@@ -240,9 +174,6 @@ def test_a_connection_is_not_kept_from_the_others(function: FunctionProcess) -> 
     assert response.getheader("Connection") == "close"
     assert function.get()
     connection.close()
-
-
-# ---- start and stop ----
 
 
 def test_a_stop_lets_the_running_request_finish(micro_files: ModelFiles, clip: Clip) -> None:

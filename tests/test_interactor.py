@@ -2,23 +2,18 @@
 """CVAT's interactor: each row of docs/interactor.md, by Nuclio's entry points and over HTTP."""
 
 import base64
-import json
 import math
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import nuclio_sdk
 import numpy as np
 import pytest
+from clicking import HEIGHT, NEW, OLD, WIDTH, Ask, bitmap, body, call, pictures
 from cvat_requests import image_to_base64
-from cvat_sdk.masks import decode_mask
 from PIL import Image
-from test_http import environment
-from test_main import new_context
+from running import environment
 
-import main
 from interactor import Interactor, click_by_click
 from model_handler import ModelHandler
 from sam2_tracker.click_protocol import ClickRequest
@@ -30,53 +25,9 @@ from sam2_tracker.shapes import bitmap_to_mask, polygon_to_bitmap
 from tools.function_process import FunctionProcess
 from tools.official import official_image_predictor, opencv_holes
 from tools.sam2_models import load_model
-from training.clips import draw_clip
 
-WIDTH, HEIGHT = 320, 240
-OLD, NEW = "CVAT/2.59.1 python-requests/2.32", "CVAT/2.60.0 python-requests/2.32"
 POSITIVE, NEGATIVE = [[120.0, 90.5], [150.25, 130.0]], [[20.0, 200.0], [300.0, 20.0]]
 BOX = [[60.5, 40.25], [200.0, 180.0]]
-
-
-@pytest.fixture(scope="module")
-def image() -> Image.Image:
-    return Image.fromarray(draw_clip(5, frames=1, width=WIDTH, height=HEIGHT, objects=3).frames[0])
-
-
-@pytest.fixture(scope="module")
-def context(micro_files: ModelFiles) -> Any:
-    """A running interactor, without a Redis."""
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in environment(micro_files, SAM2_FUNCTION="interactor").items():
-            patched.setenv(name, value)
-        started = new_context()
-        main.init_context(started)
-    return started
-
-
-def body(image: Image.Image, **clicks: Any) -> dict[str, Any]:
-    """As CVAT's server sends it: all three keys."""
-    return {
-        "image": image_to_base64(image),
-        "pos_points": [],
-        "neg_points": [],
-        "obj_bbox": [],
-        **clicks,
-    }
-
-
-def call(context: Any, content: object, agent: str | None = NEW) -> tuple[int, Any]:
-    headers = {"User-Agent": agent} if agent else {}
-    event = nuclio_sdk.Event(body=content, method="POST", headers=headers)
-    response = main.handler(context, event)
-    return response.status_code, json.loads(response.body)
-
-
-def bitmap(shape: dict[str, Any]) -> np.ndarray:
-    return decode_mask(shape["points"], image_width=WIDTH, image_height=HEIGHT)
-
-
-# ---- the masks ----
 
 
 def notebook(
@@ -109,7 +60,7 @@ def notebook(
     ],
 )  # fmt: skip
 def test_click_by_click_as_sam2s_own_example(
-    micro_files: ModelFiles, image: Image.Image, positive: int, negative: int, box: bool,
+    micro_files: ModelFiles, picture: Image.Image, positive: int, negative: int, box: bool,
     fill_hole_area: int,
 ) -> None:  # fmt: skip
     model = load_model(micro_files, fill_hole_area=fill_hole_area)
@@ -120,23 +71,18 @@ def test_click_by_click_as_sam2s_own_example(
         box=(60.5, 40.25, 200.0, 180.0) if box else None,
     )
     (ours,) = Interactor(model, Settings(threads=1)).click(
-        request(image, POSITIVE[:positive], NEGATIVE[:negative], [sum(BOX, [])] if box else [])
+        request(picture, POSITIVE[:positive], NEGATIVE[:negative], [sum(BOX, [])] if box else [])
     )
-    mask, iou = notebook(micro_files, image, clicks, fill_hole_area)
+    mask, iou = notebook(micro_files, picture, clicks, fill_hole_area)
     assert ours.mask == bitmap_to_mask(mask)
     assert ours.confidence == min(max(iou, 0.0), 1.0)
 
 
 def request(
-    image: Image.Image,
-    positive: Sequence[Any],
-    negative: Sequence[Any] = (),
-    boxes: Sequence[Any] = (),
+    image: Image.Image, positive: list[Any], negative: list[Any] | None = None, boxes: Any = ()
 ) -> ClickRequest:
     data = base64.b64decode(image_to_base64(image))
-    return ClickRequest(
-        image=data, positive=list(positive), negative=list(negative), boxes=tuple(boxes)
-    )
+    return ClickRequest(image=data, positive=positive, negative=negative or [], boxes=tuple(boxes))
 
 
 class Counting(ModelHandler):
@@ -160,7 +106,7 @@ class Counting(ModelHandler):
 
 
 def test_the_next_click_costs_one_decode_and_the_answer_never_depends_on_the_cache(
-    micro_model: ModelHandler, image: Image.Image
+    micro_model: ModelHandler, picture: Image.Image
 ) -> None:
     counting = Counting(micro_model)
     warm = Interactor(counting, Settings(threads=1))
@@ -168,17 +114,17 @@ def test_the_next_click_costs_one_decode_and_the_answer_never_depends_on_the_cac
     costs, answers = [], []
     for positive, negative in session:
         before = counting.decoded
-        answers.append(warm.click(request(image, POSITIVE[:positive], NEGATIVE[:negative]))[0])
+        answers.append(warm.click(request(picture, POSITIVE[:positive], NEGATIVE[:negative]))[0])
         costs.append(counting.decoded - before)
     assert counting.encoded == 1
     # A second positive click counts as made before the negative one: both are worked out.
     assert costs == [1, 1, 2, 1, 1]
     for (positive, negative), answer in zip(session, answers, strict=True):
         cold = Interactor(micro_model, Settings(threads=1, frame_cache_mib=0))
-        (other,) = cold.click(request(image, POSITIVE[:positive], NEGATIVE[:negative]))
+        (other,) = cold.click(request(picture, POSITIVE[:positive], NEGATIVE[:negative]))
         assert (answer.mask, answer.confidence) == (other.mask, other.confidence)
     assert answers[0].mask != answers[3].mask  # clicks do count
-    mirrored = request(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), POSITIVE[:1])
+    mirrored = request(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), POSITIVE[:1])
     (other,) = Interactor(micro_model, Settings(threads=1)).click(mirrored)
     assert warm.click(mirrored)[0].mask == other.mask
     assert answers[0].mask != other.mask  # the image does too
@@ -192,39 +138,31 @@ def test_the_order_of_the_clicks_that_correct_a_mask() -> None:
     assert [len(step.points) for step in click_by_click(with_box)] == [0, 1]
 
 
-def test_too_little_memory_is_cured_once(micro_model: ModelHandler, image: Image.Image) -> None:
+def test_too_little_memory_is_cured_once(micro_model: ModelHandler, picture: Image.Image) -> None:
     counting = Counting(micro_model)
     counting.fails = True
-    assert Interactor(counting, Settings(threads=1)).click(request(image, POSITIVE))
+    assert Interactor(counting, Settings(threads=1)).click(request(picture, POSITIVE))
     assert counting.encoded == 2
 
 
-# ---- the contract ----
-
-
 @pytest.mark.parametrize("agent", [NEW, "CVAT/2.73.0 python-requests/2.32", "curl/8", None])
-def test_a_new_cvat_gets_a_mask_with_its_confidence(
-    context: Any, image: Image.Image, agent: str | None
-) -> None:
-    status, answer = call(context, body(image, pos_points=POSITIVE, neg_points=NEGATIVE), agent)
+def test_a_new_cvat_gets_a_mask_with_its_confidence(ask: Ask, agent: str | None) -> None:
+    status, answer = ask(pos_points=POSITIVE, neg_points=NEGATIVE, agent=agent)
     assert status == 200
     assert set(answer) == {"shapes"}  # `mask` beside it would hide them from the page
     (shape,) = answer["shapes"]
     assert shape["type"] == "mask"
     assert bitmap(shape).any()
-    ((attribute,),) = [shape["attributes"]]
+    (attribute,) = shape["attributes"]
     assert attribute["spec_id"] == 0
     assert isinstance(attribute["value"], str)
     assert 0 <= float(attribute["value"]) <= 1
 
 
 @pytest.mark.parametrize("agent", ["CVAT/2.40.0 python-requests/2.32", OLD])
-def test_an_old_cvat_gets_the_same_mask_as_pixels_with_a_polygon(
-    context: Any, image: Image.Image, agent: str
-) -> None:
-    content = body(image, obj_bbox=BOX)
-    (shape,) = call(context, content)[1]["shapes"]
-    status, answer = call(context, content, agent)
+def test_an_old_cvat_gets_the_same_mask_as_pixels_with_a_polygon(ask: Ask, agent: str) -> None:
+    (shape,) = ask(obj_bbox=BOX)[1]["shapes"]
+    status, answer = ask(obj_bbox=BOX, agent=agent)
     assert status == 200
     left, top, right, bottom = answer["bounds"]
     whole = np.zeros((HEIGHT, WIDTH), dtype=bool)
@@ -235,34 +173,31 @@ def test_an_old_cvat_gets_the_same_mask_as_pixels_with_a_polygon(
     assert (drawn & whole).any()
 
 
-def test_nothing_found(context: Any, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_found(interactor_context: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new page says "No shapes to display"; the old one draws nothing, and does not break."""
-    function = context.user_data.function
+    function = interactor_context.user_data.function
     none = np.zeros((HEIGHT, WIDTH), dtype=bool)
     monkeypatch.setattr(function._model, "single_bitmaps", lambda *args, **size: iter([none]))
-    content = body(image, pos_points=POSITIVE)
-    assert call(context, content) == (200, {"shapes": []})
+    assert ask(pos_points=POSITIVE) == (200, {"shapes": []})
     old = {"mask": [[0]], "points": [], "bounds": [0, 0, 0, 0]}
-    assert call(context, content, OLD) == (200, old)
+    assert ask(pos_points=POSITIVE, agent=OLD) == (200, old)
 
 
-def test_several_boxes_are_several_objects_and_each_click_belongs_to_the_nearest(
-    context: Any, image: Image.Image
-) -> None:
+def test_several_boxes_are_several_objects_and_each_click_belongs_to_the_nearest(ask: Ask) -> None:
     boxes = [[10.0, 10.0], [100.0, 100.0], [150.0, 100.0], [300.0, 230.0]]
     click = [[140.0, 110.0]]  # outside of both
-    _, together = call(context, body(image, obj_bbox=boxes, neg_points=click))
-    _, first = call(context, body(image, obj_bbox=boxes[:2]))
-    _, second = call(context, body(image, obj_bbox=boxes[2:], neg_points=click))
+    _, together = ask(obj_bbox=boxes, neg_points=click)
+    _, first = ask(obj_bbox=boxes[:2])
+    _, second = ask(obj_bbox=boxes[2:], neg_points=click)
     assert together["shapes"] == first["shapes"] + second["shapes"]
     assert len(together["shapes"]) == 2
-    _, old = call(context, body(image, obj_bbox=boxes, neg_points=click), OLD)
+    _, old = ask(obj_bbox=boxes, neg_points=click, agent=OLD)
     assert np.sum(old["mask"]) == (bitmap(first["shapes"][0]) | bitmap(second["shapes"][0])).sum()
 
 
-def test_keys_that_cvat_leaves_out(context: Any, image: Image.Image) -> None:
-    content = {"image": image_to_base64(image), "pos_points": POSITIVE, "obj_bbox": None}
-    assert call(context, content) == call(context, body(image, pos_points=POSITIVE))
+def test_keys_that_cvat_leaves_out(interactor_context: Any, picture: Image.Image, ask: Ask) -> None:
+    content = {"image": image_to_base64(picture), "pos_points": POSITIVE, "obj_bbox": None}
+    assert call(interactor_context, content, NEW) == ask(pos_points=POSITIVE)
 
 
 @pytest.mark.parametrize(
@@ -291,27 +226,25 @@ def test_keys_that_cvat_leaves_out(context: Any, image: Image.Image) -> None:
         ({"pos_points": POSITIVE, "image": "AAAA"}, "image"),
     ],
 )
-def test_hostile_input_gets_a_sentence(
-    context: Any, image: Image.Image, clicks: dict[str, Any], sentence: str
-) -> None:
-    status, answer = call(context, {**body(image), **clicks})
+def test_hostile_input_gets_a_sentence(ask: Ask, clicks: dict[str, Any], sentence: str) -> None:
+    status, answer = ask(**clicks)
     assert status == 400
     assert sentence in answer["error"]["message"]
-    assert call(context, body(image, pos_points=POSITIVE))[0] == 200  # it goes on
+    assert ask(pos_points=POSITIVE)[0] == 200  # it goes on
 
 
-def test_more_boxes_than_objects_are_allowed(context: Any, image: Image.Image) -> None:
-    status, answer = call(context, body(image, obj_bbox=[[5, 5], [50, 50]] * 101))
+def test_more_boxes_than_objects_are_allowed(ask: Ask) -> None:
+    status, answer = ask(obj_bbox=[[5, 5], [50, 50]] * 101)
     assert (status, answer["error"]["code"]) == (413, "too_large")
 
 
 def test_the_step_of_a_box_counts_where_the_time_is_spent(
-    micro_model: ModelHandler, image: Image.Image
+    micro_model: ModelHandler, picture: Image.Image
 ) -> None:
     interactor = Interactor(micro_model, Settings(threads=1))
     told: list[tuple[int, int]] = []
     interactor.budget.begin = lambda: lambda done, of, *_: told.append((done, of))
-    interactor.click(request(image, POSITIVE[:1], [], [sum(BOX, [])]))
+    interactor.click(request(picture, POSITIVE[:1], [], [sum(BOX, [])]))
     assert told[1:3] == [(0, 2), (1, 2)]  # after the check of the objects
 
 
@@ -321,17 +254,11 @@ def test_several_interactors_need_no_redis() -> None:
         check_workers(Settings(workers=4), worker_id=3)
 
 
-# ---- over HTTP ----
-
-
 @pytest.mark.slow
-def test_ten_annotators_click_at_once_on_one_worker(
-    micro_files: ModelFiles,
-) -> None:
+def test_ten_annotators_click_at_once_on_one_worker(micro_files: ModelFiles) -> None:
     """Ten clicks fall on five frames. Each frame is encoded once, in any order of the clicks, and
     each click gets the answer that it gets alone."""
-    clip = draw_clip(5, frames=5, width=WIDTH, height=HEIGHT, objects=3)
-    frames = [Image.fromarray(frame) for frame in clip.frames]
+    frames = pictures(5)
     clicks = [body(frames[n % 5], pos_points=[[100.0 + 10 * n, 120.0]]) for n in range(10)]
     variables = environment(micro_files, SAM2_FUNCTION="interactor")
     with FunctionProcess(variables) as server, ThreadPoolExecutor(10) as annotators:

@@ -4,7 +4,7 @@
 import dataclasses
 
 import pytest
-from observations import SMALL, observation
+from observations import SMALL, observation, seen_on, started
 
 from sam2_tracker.errors import TooManyKeyframes
 from sam2_tracker.memory_bank import (
@@ -12,20 +12,12 @@ from sam2_tracker.memory_bank import (
     MemoryBank,
     adopt_keyframes,
     correct_bank,
-    start_bank,
 )
 from sam2_tracker.memory_policy import remember
 
 
-def started(number: int, policy: str = "official") -> MemoryBank:
-    return start_bank(policy, observation(number))
-
-
 def bank_after(steps: int) -> MemoryBank:
-    bank = started(0)
-    for number in range(1, steps + 1):
-        bank = remember(bank, observation(number), SMALL)
-    return bank
+    return seen_on(started(0), range(1, steps + 1))
 
 
 def drawn_steps(bank: MemoryBank) -> list[int]:
@@ -54,20 +46,12 @@ def test_a_step_makes_a_new_bank_and_leaves_the_old_one() -> None:
         old.step = 3  # type: ignore[misc]
 
 
-def test_a_correction_of_the_last_frame_takes_its_place() -> None:
-    bank = bank_after(22)
-    joined = correct_bank(bank, started(500), distance=0)
-    assert joined.step == 22
-    assert drawn_steps(joined) == [0, 22]
-    assert tracked_steps(joined) == tracked_steps(bank)[:-1]
-
-
-def test_a_correction_of_the_next_frame_counts_as_its_step() -> None:
-    bank = bank_after(21)
-    joined = correct_bank(bank, started(500), distance=1)
-    assert joined.step == 22
-    assert drawn_steps(joined) == [0, 22]
-    assert tracked_steps(joined) == tracked_steps(bank)
+def test_a_correction_takes_the_place_of_the_last_frame_or_counts_as_the_next_step() -> None:
+    for steps, distance in ((22, 0), (21, 1)):
+        bank = bank_after(steps)
+        joined = correct_bank(bank, started(500), distance=distance)
+        assert (joined.step, drawn_steps(joined)) == (22, [0, 22])
+        assert tracked_steps(joined) == [n for n in tracked_steps(bank) if n != 22]
 
 
 def test_a_corrected_seed_frame_keeps_its_place_in_the_order() -> None:

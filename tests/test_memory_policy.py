@@ -7,14 +7,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from observations import SMALL, observation
+from observations import SMALL, observation, seen_on, started
 
-from sam2_tracker.memory_bank import (
-    MemoryBank,
-    adopt_keyframes,
-    correct_bank,
-    start_bank,
-)
+from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank
 from sam2_tracker.memory_policy import POLICIES, recall, remember
 
 CONDITIONING_AGE = SMALL.recent
@@ -22,7 +17,7 @@ CONDITIONING_AGE = SMALL.recent
 
 def bank_of(policy: str, visible: Sequence[bool]) -> MemoryBank:
     """Drawn on frame 0; visible[i]: whether it is seen on frame i + 1."""
-    bank = start_bank(policy, observation(0))
+    bank = started(0, policy)
     for number, seen in enumerate(visible, 1):
         bank = remember(bank, observation(number, seen=seen), SMALL)
     return bank
@@ -82,64 +77,49 @@ def test_quality_stays_bounded_and_newest_first(visible: list[bool]) -> None:
     assert len(bank.tracked) <= 15 + 6
 
 
-def test_an_object_seen_on_no_frame_is_remembered_by_its_shape() -> None:
-    assert attended(bank_of("quality", [False] * 30)) == [(0, 6), (30, 0)]
-
-
 @pytest.mark.parametrize("policy", ["official", "quality"])
 def test_a_correction_leaves_a_gap_among_the_recent_frames(policy: str) -> None:
     """With two drawn frames: 2 + 5 frames up to six steps later, then 2 + 6."""
-    bank = correct_bank(
-        bank_of(policy, [True] * 21), start_bank(policy, observation(500)), distance=1
-    )
+    bank = correct_bank(bank_of(policy, [True] * 21), started(500, policy), distance=1)
     assert attended(bank) == [(0, 6), (22, 6), *((step, 22 - step) for step in range(17, 22))]
     assert pointer_distances(bank) == (23, 1, *range(2, 16))
     bank = remember(bank, observation(23), SMALL)
     assert attended(bank)[2:] == [(18, 5), (19, 4), (20, 3), (21, 2), (23, 0)]
     assert pointer_distances(bank) == (24, 2, 1, *range(3, 16))
-    for number in range(24, 30):
-        bank = remember(bank, observation(number), SMALL)
+    bank = seen_on(bank, range(24, 30))
     assert attended(bank)[2:] == [(step, 29 - step) for step in range(24, 30)]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_keyframe_ahead_is_seen_but_gives_no_pointer(policy: str) -> None:
-    bank = start_bank(policy, observation(0))
-    bank = correct_bank(bank, start_bank(policy, observation(1)), distance=0)
-    bank = adopt_keyframes(bank, [(start_bank(policy, observation(40)), 40)])
+    bank = correct_bank(started(0, policy), started(1, policy), distance=0)
+    bank = adopt_keyframes(bank, [(started(40, policy), 40)])
     assert attended(bank) == [(0, 6), (40, 6)]
     assert pointer_distances(bank) == (1,)
 
 
 def test_a_step_onto_a_drawn_frame_leaves_it_as_it_was_drawn() -> None:
-    bank = adopt_keyframes(
-        bank_of("official", [True]), [(start_bank("official", observation(50)), 1)]
-    )
+    bank = adopt_keyframes(bank_of("official", [True]), [(started(50), 1)])
     after = remember(bank, observation(2), SMALL)
     assert (after.step, after.conditioning, after.tracked) == (2, bank.conditioning, bank.tracked)
     assert attended(after) == [(0, 6), (2, 6), (1, 1)]
 
 
 def test_only_the_nearest_drawn_frames_are_attended_to() -> None:
-    bank = start_bank("official", observation(0))
-    others = [(start_bank("official", observation(n)), n) for n in (3, 10, 12)]
-    bank = adopt_keyframes(bank, others)
-    for number in (1, 2):
-        bank = remember(bank, observation(number), SMALL)
+    bank = adopt_keyframes(started(0), [(started(n), n) for n in (3, 10, 12)])
+    bank = seen_on(bank, (1, 2))
     # The nearest before is 0, the nearest at or after is 3.
     assert attended(bank, conditioning_frames=2) == [(0, 6), (3, 6), (1, 1), (2, 0)]
-    bank = correct_bank(bank, start_bank("official", observation(3)), distance=1)
-    for number in range(4, 7):
-        bank = remember(bank, observation(number), SMALL)
+    bank = seen_on(correct_bank(bank, started(3), distance=1), range(4, 7))
     # Now 3 and 10; the seed is left out. It is too old to count as a recent frame.
     assert attended(bank, conditioning_frames=2)[:2] == [(3, 6), (10, 6)]
 
 
 @pytest.mark.parametrize("policy", ["official", "quality"])
 def test_a_drawn_frame_that_is_left_out_counts_as_a_recent_one(policy: str) -> None:
-    bank = start_bank(policy, observation(0))
+    bank = started(0, policy)
     for step in (1, 2):
-        bank = correct_bank(bank, start_bank(policy, observation(step)), distance=1)
+        bank = correct_bank(bank, started(step, policy), distance=1)
     found = recall(bank, SMALL, conditioning_frames=2)
     # 2 is the nearest before; nothing lies after; 1 is the nearest of the rest.
     assert attended(bank, conditioning_frames=2) == [(2, 6), (1, 6), (0, 2)]
@@ -156,11 +136,8 @@ def test_whatever_else_is_drawn_an_object_in_sight_is_followed_from_its_last_fra
     """Drawn frames that are not among the nearest take no place, ahead or long past."""
 
     def bank_after(name: str, steps: int) -> MemoryBank:
-        others = [(start_bank(name, observation(1000 + n)), n) for n in drawn]
-        bank = adopt_keyframes(start_bank(name, observation(0)), others)
-        for number in range(1, steps + 1):
-            bank = remember(bank, observation(number), SMALL)
-        return bank
+        others = [(started(1000 + n, name), n) for n in drawn]
+        return seen_on(adopt_keyframes(started(0, name), others), range(1, steps + 1))
 
     for steps in range(16):
         found = attended(bank_after(policy, steps), conditioning_frames=2)
@@ -168,19 +145,14 @@ def test_whatever_else_is_drawn_an_object_in_sight_is_followed_from_its_last_fra
         assert len(found) <= 2 + 6
 
 
-# ---- anchors ----
-
-
 def test_an_anchor_stands_beside_the_drawn_frame_from_the_step_after_the_next() -> None:
-    bank = bank_of("anchors", [True] * 8)
-    bank = remember(bank, observation(9, distractor=True), SMALL)
+    bank = seen_on(bank_of("anchors", [True] * 8), [9], distractor=True)
     assert attended(bank)[:1] == [(0, 6)]
     assert (9, 0) in attended(bank)  # a recent frame as yet
     bank = remember(bank, observation(10), SMALL)
     assert attended(bank) == [(0, 6), (9, 6), (5, 4), (6, 3), (7, 2), (8, 1), (10, 0)]
     assert pointer_distances(bank) == (11, 2, 1, *range(3, 11))
-    for number in range(11, 60):
-        bank = remember(bank, observation(number), SMALL)
+    bank = seen_on(bank, range(11, 60))
     assert attended(bank)[:2] == [(0, 6), (9, 6)]  # however old it is
     assert len(attended(bank)) == 7
 
@@ -190,14 +162,12 @@ def test_an_anchor_stands_beside_the_drawn_frame_from_the_step_after_the_next() 
     [{"distractor": False}, {"iou": 0.8}, {"area": 79}, {"area": 121}, {"seen": False}],
 )
 def test_what_is_no_anchor(change: dict[str, object]) -> None:
-    bank = bank_of("anchors", [True] * 8)
-    good = {"distractor": True, **change}
-    bank = remember(bank, observation(9, **good), SMALL)  # type: ignore[arg-type]
+    bank = seen_on(bank_of("anchors", [True] * 8), [9], **{"distractor": True, **change})
     assert not any(frame.anchor for frame in bank.tracked)
 
 
 def test_at_most_3_anchors_at_least_6_steps_apart_the_newest_stay() -> None:
-    bank = start_bank("anchors", observation(0))
+    bank = started(0, "anchors")
     most = 0
     for number in range(1, 60):
         bank = remember(bank, observation(number, distractor=True), SMALL)
@@ -212,9 +182,7 @@ def test_at_most_3_anchors_at_least_6_steps_apart_the_newest_stay() -> None:
 def test_anchors_leave_half_of_the_places_to_recent_frames(recent: int, anchors: int) -> None:
     """SAM2_MEMORY_FRAMES makes the places fewer."""
     layout = replace(SMALL, recent=recent)
-    bank = start_bank("anchors", observation(0))
-    for number in range(1, 60):
-        bank = remember(bank, observation(number, distractor=True), layout)
+    bank = seen_on(started(0, "anchors"), range(1, 60), layout, distractor=True)
     steps = {frame.memory.id: frame.step for frame in bank.tracked if frame.memory}
     memories = [steps[memory.id] for memory in recall(bank, layout).memories[1:]]
     assert memories == [*range(55 - 6 * (anchors - 1), 56, 6), *range(60 - recent + anchors, 60)]
@@ -222,7 +190,5 @@ def test_anchors_leave_half_of_the_places_to_recent_frames(recent: int, anchors:
 
 def test_other_policies_have_no_anchors() -> None:
     for policy in ("official", "quality"):
-        bank = start_bank(policy, observation(0))
-        for number in range(1, 20):
-            bank = remember(bank, observation(number, distractor=True), SMALL)
+        bank = seen_on(started(0, policy), range(1, 20), distractor=True)
         assert [age for _, age in attended(bank)].count(CONDITIONING_AGE) == 1

@@ -3,14 +3,16 @@
 
 import os
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from sam2.modeling.memory_encoder import MemoryEncoder
+from tracking import images, start, step, tight_box
 
-from model_handler import ModelHandler, Prediction
+from model_handler import ModelHandler
 from sam2_tracker.build_model import choose_device, choose_precision
 from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.mask_logits import logits_to_bitmaps, pack_bits
@@ -42,11 +44,8 @@ def test_too_little_memory_while_the_model_is_built_is_told(
     micro_files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """sam2's modules put constants on the GPU while they are built; hydra wraps what they raise."""
-
-    def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(MemoryEncoder, "__init__", full)
+    full = mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory."))
+    monkeypatch.setattr(MemoryEncoder, "__init__", lambda *_, **__: full())
     with pytest.raises(ConfigurationError, match="too little memory for .*: take a smaller model"):
         load_model(micro_files)
 
@@ -69,13 +68,12 @@ def test_a_gpu_is_the_one_that_sam2s_modules_take(
 def test_a_gpu_that_refuses_all_work_is_told_from_one_that_works(
     micro_model: ModelHandler, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
-    def synchronize(device: torch.device) -> None:
-        if not answers:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
     assert not micro_model.device_failed()  # a CPU
     monkeypatch.setattr(ModelHandler, "device", torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(
+        torch.cuda, "synchronize", mock.Mock(side_effect=None if answers else error)
+    )
     assert micro_model.device_failed() != answers
 
 
@@ -138,10 +136,7 @@ def test_the_score_is_object_score_times_predicted_iou_as_the_official_predictor
 ) -> None:
     """Of a box, and of the step after it."""
     clip = draw_clip(5, frames=2, width=96, height=64, objects=1)
-    frames = [Image.fromarray(frame) for frame in clip.frames]
-    y, x = np.nonzero(clip.masks[0, 0])
-    box = (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1))
-
+    frames, box = images(clip), tight_box(clip.masks[0, 0])
     official: list[float] = []
 
     def keep(module: object, arguments: object, output: tuple[torch.Tensor, ...]) -> None:
@@ -154,11 +149,9 @@ def test_the_score_is_object_score_times_predicted_iou_as_the_official_predictor
     run.draw(0, 0, box)
     run.track(0, 1)
 
-    first, second = (micro_model.encode(frame) for frame in frames)
-    (started,) = micro_model.start(first, [box], width=96, height=64)
-    assert isinstance(started, Prediction)
-    (stepped,) = micro_model.step(second, [start_bank("official", started.seen)])
-    assert isinstance(stepped, Prediction)
+    (started,) = start(micro_model, frames[0], [box])
+    bank = start_bank("official", started.seen)
+    (stepped,) = step(micro_model, micro_model.encode(frames[1]), [bank])
     assert started.score == pytest.approx(official[0], abs=1e-4)
     assert stepped.score == pytest.approx(official[-1], abs=1e-4)
     assert stepped.seen.predicted_iou < 0.999  # else it would not show whether it is in the score
@@ -167,16 +160,14 @@ def test_the_score_is_object_score_times_predicted_iou_as_the_official_predictor
 def test_memory_that_is_released_changes_no_answer(micro_files: ModelFiles) -> None:
     cache = MemoryCache(1 << 26)
     model = load_model(micro_files, precision="bfloat16", cache=cache)
-    frame = model.encode(Image.effect_noise((64, 48), 60).convert("RGB"))
-    (started,) = model.start(frame, [(8.0, 8.0, 40.0, 40.0)], width=64, height=48)
-    assert isinstance(started, Prediction)
+    image = Image.effect_noise((64, 48), 60).convert("RGB")
+    frame = model.encode(image)
+    (started,) = start(model, image, [(8.0, 8.0, 40.0, 40.0)])
     bank = start_bank("official", started.seen)
     cache.put(MemoryFrame(id=started.seen.memory.id, features=started.seen.memory.features))
 
     def logits() -> torch.Tensor:
-        (stepped,) = model.step(frame, [bank])
-        assert isinstance(stepped, Prediction)
-        return stepped.logits
+        return step(model, frame, [bank])[0].logits
 
     before = logits()
     assert torch.equal(logits(), before)
@@ -191,12 +182,12 @@ def test_a_containers_share_of_the_cores_is_seen(tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     assert available_cores(tmp_path) == cores  # no cgroup
     (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert available_cores(tmp_path) == cores  # without limit
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
-    assert available_cores(tmp_path) == 0.5
-    (tmp_path / "cpu.max").write_text("25000 100000\n")  # version 2
-    assert available_cores(tmp_path) == 0.25
-    (tmp_path / "cpu.max").write_text(f"{(cores + 1) * 100000} 100000\n")
-    assert available_cores(tmp_path) == cores
+    for name, text, expected in (
+        ("cpu/cpu.cfs_quota_us", "-1", cores),  # without limit
+        ("cpu/cpu.cfs_quota_us", "50000", 0.5),
+        ("cpu.max", "25000 100000", 0.25),  # version 2
+        ("cpu.max", f"{(cores + 1) * 100000} 100000", cores),
+    ):
+        (tmp_path / name).write_text(f"{text}\n")
+        assert available_cores(tmp_path) == expected

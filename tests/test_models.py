@@ -20,8 +20,6 @@ ROOT = Path(models.__file__).parents[1]
 CONTENT = bytes(range(256)) * 4
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
-# ---- the table ----
-
 
 def test_a_model_is_found_by_metas_name_and_by_its_hugging_face_id() -> None:
     for version in ("sam2", "sam2.1"):
@@ -54,9 +52,6 @@ def test_the_table_is_imported_without_a_model_library() -> None:
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-# ---- the files that the function loads ----
 
 
 def test_the_error_of_missing_weights_names_the_command(tmp_path: Path) -> None:
@@ -109,24 +104,21 @@ def test_paths_take_precedence_over_the_table(tmp_path: Path) -> None:
     config.write_text("model: {}\n")
     checkpoint.write_bytes(CONTENT)
     files = model_files(Settings(model="nonsense", config=config, checkpoint=checkpoint))
-    assert files == models.ModelFiles(
-        name="mine", config=config, checkpoint=checkpoint, sha256=SHA256
-    )
+    expected = models.ModelFiles(name="mine", config=config, checkpoint=checkpoint, sha256=SHA256)
+    assert files == expected
 
 
 def test_paths_without_a_file_are_refused(tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.write_text("")
     nowhere = tmp_path / "nowhere"
-    with pytest.raises(ConfigurationError, match="SAM2_CONFIG is .*nowhere"):
-        model_files(Settings(config=nowhere, checkpoint=there))
-    with pytest.raises(ConfigurationError, match="SAM2_CHECKPOINT is .*nowhere"):
-        model_files(Settings(config=there, checkpoint=nowhere))
-    with pytest.raises(ConfigurationError, match="belong together; only SAM2_CONFIG is set"):
-        model_files(Settings(config=there))
-
-
-# ---- reading checkpoints ----
+    for paths, said in (
+        ({"config": nowhere, "checkpoint": there}, "SAM2_CONFIG is .*nowhere"),
+        ({"config": there, "checkpoint": nowhere}, "SAM2_CHECKPOINT is .*nowhere"),
+        ({"config": there}, "belong together; only SAM2_CONFIG is set"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            model_files(Settings(**paths))
 
 
 class Evil:
@@ -136,11 +128,12 @@ class Evil:
 
 def test_checkpoints_are_read_in_all_their_forms(tmp_path: Path) -> None:
     state = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1, dtype=torch.bfloat16)}
-    torch.save({"model": state}, tmp_path / "meta.pt")
-    torch.save(state, tmp_path / "flat.pt")
-    save_file(state, tmp_path / "safe.safetensors")
-    for name in ("meta.pt", "flat.pt", "safe.safetensors"):
-        read = load_weights(tmp_path / name)
+    paths = [tmp_path / name for name in ("meta.pt", "flat.pt", "safe.safetensors")]
+    torch.save({"model": state}, paths[0])
+    torch.save(state, paths[1])
+    save_file(state, paths[2])
+    for path in paths:
+        read = load_weights(path)
         assert read.keys() == state.keys()
         assert all(torch.equal(read[key], state[key]) for key in state)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from memory_oracle import MemoryOracle
 from PIL import Image
-from test_fidelity import LOGIT_TOLERANCE, images, largest_difference, our_logits, tight_box
+from tracking import LOGIT_TOLERANCE, images, largest_difference, our_logits, tight_box
 
 from sam2_tracker.models import ModelFiles, model_files
 from sam2_tracker.settings import Settings
@@ -55,29 +55,15 @@ def hiding_files(family_files: ModelFiles, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize(
     ("policy", "family_files"),
-    [
-        ("quality", "micro_files"),
-        ("anchors", "micro_files"),
-        ("quality", "efficienttam_files"),
-    ],
+    [("quality", "micro_files"), ("anchors", "micro_files"), ("quality", "efficienttam_files")],
     indirect=["family_files"],
 )
 @pytest.mark.slow
 def test_over_hidden_stretches_as_the_oracle_remembers(
-    policy: str,
-    clip: Clip,
-    covered: list[Image.Image],
-    hiding_files: ModelFiles,
-    tmp_path: Path,
+    policy: str, clip: Clip, covered: list[Image.Image], hiding_files: ModelFiles, tmp_path: Path
 ) -> None:
-    prompts: list[Prompt] = [
-        clip.masks[0, 0],
-        tight_box(clip.masks[0, 1]),
-        clip.masks[0, 2],
-        clip.masks[4, 0],
-    ]
-    starts = [0, 0, 0, 4]
-    frames = covered
+    masks, starts, frames = clip.masks, [0, 0, 0, 4], covered
+    prompts: list[Prompt] = [masks[0, 0], tight_box(masks[0, 1]), masks[0, 2], masks[4, 0]]
     if hiding_files.name != "sam2.1_hiera_micro":  # a slow model: one stretch and two objects
         frames, prompts, starts = covered[23:40], prompts[:2], starts[:2]
     predictor = official_predictor(hiding_files, fill_hole_area=8)
@@ -101,16 +87,11 @@ def test_the_policies_differ_where_objects_hide(
         policy: our_logits(model, frames, [clip.masks[0, 0], clip.masks[0, 2]], policy=policy)
         for policy in ("official", "quality")
     }
+    pairs = list(zip(found["official"], found["quality"], strict=True))
     differences = [
-        max(
-            float((one[index] - other[index]).abs().max())
-            for one, other in zip(found["official"], found["quality"], strict=True)
-        )
-        for index in range(24)
+        max(float((one[n] - other[n]).abs().max()) for one, other in pairs) for n in range(24)
     ]
-    visible = [
-        all(bool((each[index] > 0).any()) for each in found["official"]) for index in range(24)
-    ]
+    visible = [all((one[n] > 0).any() for one, _ in pairs) for n in range(24)]
     first_hidden = visible.index(False)
     assert first_hidden < 20
     assert max(differences[: first_hidden + 2]) == 0.0

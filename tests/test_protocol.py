@@ -2,20 +2,18 @@
 """The wire format: requests, answers, and the errors of malformed requests."""
 
 import base64
-import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from sam2_tracker.errors import (
     BadRequest,
     BadShape,
     BadState,
-    EmptyShape,
     ObjectError,
     StateGone,
     TooLarge,
@@ -31,7 +29,6 @@ from sam2_tracker.protocol import (
     TrackRequest,
     answers_to_json,
     body_to_request,
-    error_to_json,
 )
 
 ID = "A" * 20 + "-_" + "z9" * 10 + "Q"
@@ -41,13 +38,7 @@ MASK = {"type": "mask", "points": [0, 4, 0, 0, 1, 1]}
 RECTANGLE = {"type": "rectangle", "points": [1.5, 1, 5, 5]}
 
 
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-PICTURE = png(Image.new("RGB", (4, 3), (10, 200, 30)))
+PICTURE = b"an encoded picture"
 
 
 def body(**parts: object) -> dict[str, object]:
@@ -61,16 +52,6 @@ def request(content: object, *, max_objects: int = 100, max_points: int = 1000) 
 # ---- requests ----
 
 
-def test_shapes_start_objects() -> None:
-    found = request(body(shapes=[MASK, POLYGON, RECTANGLE], states=[]))
-    assert found.image == PICTURE
-    assert found.entries == (
-        Seed(type="mask", points=MASK["points"]),
-        Seed(type="polygon", points=POLYGON["points"]),
-        Seed(type="rectangle", points=RECTANGLE["points"]),
-    )
-
-
 SEED, TOKEN = Seed(type="polygon", points=POLYGON["points"]), Token(id=ID)
 
 
@@ -78,7 +59,10 @@ SEED, TOKEN = Seed(type="polygon", points=POLYGON["points"]), Token(id=ID)
     ("parts", "entries"),
     [
         ({"shapes": [None, None], "states": [STATE, STATE]}, (TOKEN, TOKEN)),  # as CVAT continues
-        ({"shapes": [POLYGON], "states": []}, (SEED,)),
+        (
+            {"shapes": [MASK, POLYGON, RECTANGLE], "states": []},
+            tuple(Seed(type=s["type"], points=s["points"]) for s in (MASK, POLYGON, RECTANGLE)),
+        ),
         ({"shapes": [POLYGON]}, (SEED,)),
         ({"states": [STATE]}, (TOKEN,)),
         ({"shapes": None, "states": [STATE]}, (TOKEN,)),
@@ -95,7 +79,8 @@ SEED, TOKEN = Seed(type="polygon", points=POLYGON["points"]), Token(id=ID)
 def test_a_state_continues_else_a_shape_starts(
     parts: dict[str, object], entries: tuple[object, ...]
 ) -> None:
-    assert request(body(**parts)).entries == entries
+    found = request(body(**parts))
+    assert (found.image, found.entries) == (PICTURE, entries)
 
 
 def test_unknown_keys_are_ignored() -> None:
@@ -112,7 +97,7 @@ def test_a_body_of_text_or_bytes_is_parsed_as_json(kind: type) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        *(None, 3, [], [body()], "", b"", b"\xff\xfe\xfd", b"{", b"[1,2]", "null"),
+        *(None, 3, [], [body()], "", b"", b"\xff\xfe\xfd", b"{", b"[1,2]"),
         *(b'{"image": "AAAA", }', b"[" * 100_000, b'{"a":' * 100_000),
         b'{"image": ' + b"9" * 5000 + b"}",
         {"shapes": [POLYGON]},
@@ -128,7 +113,7 @@ def test_a_malformed_request_is_rejected(content: object) -> None:
         request(content)
 
 
-@pytest.mark.parametrize("content", ["x", b'"x"', "[]", b"null"])
+@pytest.mark.parametrize("content", ["x", b'"x"', "[]", b"null", "null"])
 def test_what_is_json_but_no_object_is_not_called_invalid(content: str | bytes) -> None:
     """Nuclio gives a JSON string as a text, decoded."""
     with pytest.raises(BadRequest, match="must be a JSON object"):
@@ -137,10 +122,9 @@ def test_what_is_json_but_no_object_is_not_called_invalid(content: str | bytes) 
 
 def test_more_objects_than_the_limit_are_rejected() -> None:
     assert len(request(body(shapes=[POLYGON] * 5), max_objects=5).entries) == 5
-    with pytest.raises(TooLarge, match="6 objects.*limit is 5"):
-        request(body(shapes=[POLYGON] * 6), max_objects=5)
-    with pytest.raises(TooLarge):
-        request(body(shapes=[], states=[None] * 6), max_objects=5)
+    for parts in ({"shapes": [POLYGON] * 6}, {"shapes": [], "states": [None] * 6}):
+        with pytest.raises(TooLarge, match="6 objects.*limit is 5"):
+            request(body(**parts), max_objects=5)
 
 
 @pytest.mark.parametrize(
@@ -164,36 +148,37 @@ def test_a_malformed_token_is_an_error_of_its_object(state: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "match"),
+    ("said", "shapes"),
     [
-        ("abc", "object with type and points"),
-        (5, "object with type and points"),
-        ([1, 1, 5, 1, 3, 4], "object with type and points"),
-        ({}, "type must be one of mask, polygon, rectangle"),
-        ({"points": [1, 1, 5, 1, 3, 4]}, "type must be one of"),
-        ({"type": "ellipse", "points": [1, 1, 5, 5]}, "type must be one of"),
-        ({"type": "points", "points": [1, 1] * 100}, "100 clicks on one object"),
-        ({"type": "points", "points": [1, 1], "pos_points": "abc"}, "must be a list of points"),
-        ({**RECTANGLE, "neg_points": [[1, 1]] * 65}, "65 clicks on one object"),
-        ({**RECTANGLE, "answer": "points"}, "answer must be one of"),
-        ({**POLYGON, "answer": "mask"}, "takes no clicks and no answer"),
-        ({**POLYGON, "pos_points": [[1, 1]]}, "takes no clicks and no answer"),
-        ({"type": None, "points": [1, 1]}, "type must be one of"),
-        ({"type": ["mask"], "points": [1, 1]}, "type must be one of"),
-        ({"type": "MASK", "points": [1, 1]}, "type must be one of"),
-        ({"type": "polygon"}, "points of a polygon must be a list"),
-        ({"type": "polygon", "points": None}, "points of a polygon must be a list"),
-        ({"type": "polygon", "points": "abc"}, "points of a polygon must be a list"),
-        ({"type": "mask", "points": {"0": 1}}, "points of a mask must be a list"),
-        ({"type": "mask", "points": [0] * 1001}, "has 1001 numbers; the limit is 1000"),
-        ({**RECTANGLE, "rotation": 30}, "rotated rectangle"),
+        ("object with type and points", ["abc", 5, [1, 1, 5, 1, 3, 4]]),
+        ("type must be one of mask, polygon, rectangle", [{}, {"points": [1, 1, 5, 1, 3, 4]}]),
+        (
+            "type must be one of",
+            [{"type": kind, "points": [1, 1]} for kind in ("ellipse", None, ["mask"], "MASK")],
+        ),
+        ("100 clicks on one object", [{"type": "points", "points": [1, 1] * 100}]),
+        ("65 clicks on one object", [{**RECTANGLE, "neg_points": [[1, 1]] * 65}]),
+        ("must be a list of points", [{"type": "points", "points": [1, 1], "pos_points": "abc"}]),
+        ("answer must be one of", [{**RECTANGLE, "answer": "points"}]),
+        (
+            "takes no clicks and no answer",
+            [{**POLYGON, "answer": "mask"}, {**POLYGON, "pos_points": [[1, 1]]}],
+        ),
+        (
+            "points of a polygon must be a list",
+            [{"type": "polygon", **points} for points in ({}, {"points": None}, {"points": "abc"})],
+        ),
+        ("points of a mask must be a list", [{"type": "mask", "points": {"0": 1}}]),
+        ("has 1001 numbers; the limit is 1000", [{"type": "mask", "points": [0] * 1001}]),
+        ("rotated rectangle", [{**RECTANGLE, "rotation": 30}]),
     ],
 )
-def test_a_malformed_shape_is_an_error_of_its_object(shape: object, match: str) -> None:
-    first, second = request(body(shapes=[shape, POLYGON])).entries
-    assert isinstance(first, BadShape)
-    assert match in first.message
-    assert second == SEED
+def test_a_malformed_shape_is_an_error_of_its_object(said: str, shapes: list[object]) -> None:
+    *wrong, right = request(body(shapes=[*shapes, POLYGON])).entries
+    for entry in wrong:
+        assert isinstance(entry, BadShape)
+        assert said in entry.message
+    assert right == SEED
 
 
 MARKS = ("correction", "adopt", "memory", "pos_points", "neg_points", "answer")
@@ -229,12 +214,6 @@ def test_any_json_is_a_request_or_an_error(shapes: object, states: list[object])
         )
 
 
-@given(st.binary(max_size=30) | st.text(max_size=30))
-def test_random_bytes_are_rejected(content: bytes | str) -> None:
-    with pytest.raises(BadRequest):
-        request(content)
-
-
 # ---- answers ----
 
 
@@ -266,42 +245,18 @@ def test_answers_keep_their_places() -> None:
     }
 
 
-def test_a_request_without_objects_has_empty_lists() -> None:
-    empty = {"shapes": [], "states": [], "scores": [], "errors": []}
-    assert json.loads(answers_to_json([])) == empty
-
-
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_not_finite_are_never_sent(number: float) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        answers_to_json([Answer(score=number)])
-    with pytest.raises(ValueError, match="JSON"):
-        answers_to_json([Answer(shape=Shape(type="polygon", points=[number, 1.0]))])
+    shape = Shape(type="polygon", points=[number, 1.0])
+    for answer in (Answer(score=number), Answer(shape=shape)):
+        with pytest.raises(ValueError, match="JSON"):
+            answers_to_json([answer])
 
 
 def test_a_token_is_small_and_is_read_back_unchanged() -> None:
     answer = json.loads(answers_to_json([Answer(token=TOKEN)]))
     assert len(json.dumps(answer["states"][0])) < 200
     assert request(body(states=answer["states"])).entries == (TOKEN,)
-
-
-def test_the_body_of_a_failed_request() -> None:
-    assert json.loads(error_to_json("too_large", "Too large.", [1, 2])) == {
-        "error": {"code": "too_large", "message": "Too large.", "indexes": [1, 2]}
-    }
-
-
-@pytest.mark.parametrize(
-    ("kind", "code", "status"),
-    [
-        (BadShape, "bad_shape", 400),
-        (EmptyShape, "empty_shape", 400),
-        (BadState, "bad_state", 400),
-        (StateGone, "state_gone", 410),
-    ],
-)
-def test_error_codes_and_statuses(kind: type[ObjectError], code: str, status: int) -> None:
-    assert (kind.code, kind.status) == (code, status)
 
 
 # ---- corrections, keyframes, memory policies ----
@@ -322,10 +277,29 @@ def code(entry: object) -> str | None:
     ("shape", "distance"), [(MASK, 0), (MASK, 1), (POLYGON, 0), (RECTANGLE, 1)]
 )
 def test_a_shape_that_corrects_a_state(shape: dict[str, object], distance: int) -> None:
-    (entry,) = entries([{**shape, "correction": distance}], [STATE])
-    assert isinstance(entry, Correction)
-    assert (entry.token, entry.distance) == (TOKEN, distance)
-    assert (entry.seed.type, entry.seed.points) == (shape["type"], shape["points"])
+    seed = Seed(type=shape["type"], points=shape["points"])
+    expected = Correction(token=TOKEN, seed=seed, distance=distance)
+    assert entries([{**shape, "correction": distance}], [STATE]) == (expected,)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *({**MASK, "correction": value} for value in (2, -1, 0.0, 1.0, True, "1", None, [], {})),
+        {**MASK, "correction": 1e400},
+        {**RECTANGLE, "correction": 0},
+        {"type": "ellipse", "points": [], "correction": 1},
+        {"correction": 1},
+        {**MASK, "correction": 1, "adopt": []},
+        *({"adopt": adopt} for adopt in (None, [], {}, "1", 1, [1], [[]], [None], [{}])),
+        *({"adopt": [{"index": index, "distance": 3}]} for index in ("1", 1.0, True, None, [1])),
+    ],
+    ids=repr,
+)
+def test_a_malformed_mark_is_an_error_of_its_object(shape: object) -> None:
+    wrong, right = entries([shape, None], [STATE, OTHER])
+    assert code(wrong) == "bad_shape"
+    assert right == OTHER_TOKEN
 
 
 @pytest.mark.parametrize("shape", [MASK, {**MASK, "memory": "anchors"}, {**MASK, "other": 1}])
@@ -335,28 +309,7 @@ def test_a_shape_without_a_mark_does_not_correct(shape: object) -> None:
 
 
 def test_a_correction_without_a_state_is_a_start() -> None:
-    (entry,) = entries([{**POLYGON, "correction": 1}], [None])
-    assert isinstance(entry, Seed)
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [
-        *(
-            {**MASK, "correction": value}
-            for value in (2, -1, 0.0, 1.0, True, "1", None, [], {}, 1e400)
-        ),
-        {**RECTANGLE, "correction": 0},
-        {"type": "ellipse", "points": [], "correction": 1},
-        {"correction": 1},
-        {**MASK, "correction": 1, "adopt": []},
-    ],
-    ids=repr,
-)
-def test_malformed_corrections_are_the_objects_error(shape: object) -> None:
-    wrong, right = entries([shape, None], [STATE, OTHER])
-    assert code(wrong) == "bad_shape"
-    assert right == OTHER_TOKEN
+    assert entries([{**POLYGON, "correction": 1}], [None]) == (SEED,)
 
 
 def test_an_object_adopts_the_keyframes_of_others() -> None:
@@ -383,25 +336,8 @@ KEYFRAME = {"index": 1, "distance": 3}
 @pytest.mark.parametrize(
     "adopt",
     [
-        *(None, [], {}, "1", 1, [1], [[]], [None], [{}]),
-        *([{**KEYFRAME, "index": value}] for value in ("1", 1.0, True, None, [1])),
-    ],
-    ids=repr,
-)
-def test_malformed_adoptions_are_the_objects_error(adopt: object) -> None:
-    wrong, right = entries([{"adopt": adopt}, None], [STATE, OTHER])
-    assert code(wrong) == "bad_shape"
-    assert right == OTHER_TOKEN
-
-
-@pytest.mark.parametrize(
-    "adopt",
-    [
         [KEYFRAME] * 8,
-        *(
-            [{**KEYFRAME, "distance": value}]
-            for value in ("1", 1.5, False, None, 10**400, -(1 << 31))
-        ),
+        *([{**KEYFRAME, "distance": d}] for d in ("1", 1.5, False, None, 10**400, -(1 << 31))),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -441,15 +377,13 @@ def test_a_malformed_state_that_is_adopted_is_both_objects_error() -> None:
 
 @pytest.mark.parametrize("policy", ["official", "quality", "anchors", None])
 def test_a_shape_may_name_its_memory_policy(policy: str | None) -> None:
-    (seed,) = entries([{**POLYGON, "memory": policy}], [])
-    assert isinstance(seed, Seed)
-    assert seed.policy == policy
+    assert entries([{**POLYGON, "memory": policy}], []) == (replace(SEED, policy=policy),)
 
 
 @pytest.mark.parametrize(
     "policy", ["", "Official", "best", 0, 1, True, [], {}, ["official"]], ids=repr
 )
-def test_an_unknown_memory_policy_is_the_objects_error(policy: object) -> None:
+def test_an_unknown_memory_policy_is_an_error_of_its_object(policy: object) -> None:
     wrong, right = entries([{**POLYGON, "memory": policy}, POLYGON], [])
     assert code(wrong) == "bad_shape"
-    assert isinstance(right, Seed)
+    assert right == SEED

@@ -31,19 +31,20 @@ def records(request: pytest.FixtureRequest) -> Iterator[Records]:
     opened.close()
 
 
+@pytest.fixture
+def in_redis(empty_redis: RedisServer) -> Iterator[Records]:
+    with contextlib.closing(RedisRecords(redis_settings(empty_redis))) as opened:
+        yield opened
+
+
 def put(records: Records, *pairs: tuple[str, bytes], ttl: int = 100, **changes: list[str]) -> None:
     records.put(pairs, ttl_seconds=ttl, **{"extend": [], "remove": [], **changes})
 
 
 def test_records_come_back_in_the_order_of_the_keys(records: Records) -> None:
-    put(records, ("a", b"1"), ("b", b"\x00\xff" * 300_000), ("c", b""))
-    assert records.get(["c", "unknown", "b", "a", "a"]) == [
-        b"",
-        None,
-        b"\x00\xff" * 300_000,
-        b"1",
-        b"1",
-    ]
+    large = b"\x00\xff" * 300_000
+    put(records, ("a", b"1"), ("b", large), ("c", b""))
+    assert records.get(["c", "unknown", "b", "a", "a"]) == [b"", None, large, b"1", b"1"]
     assert records.get([]) == []
     records.probe("ready")
 
@@ -72,21 +73,18 @@ def test_a_record_lives_for_its_time_and_no_longer(empty_redis: RedisServer) -> 
         assert 0 < client.ttl("short") <= 500 < client.ttl("extended") <= 9000
 
 
-def test_one_pipeline_gives_every_key_a_time_to_live(empty_redis: RedisServer) -> None:
-    opened = RedisRecords(redis_settings(empty_redis))
-    opened.probe("ready")  # a new connection begins with a PING of its own
+def test_one_pipeline_gives_every_key_a_time_to_live(
+    empty_redis: RedisServer, in_redis: Records
+) -> None:
+    in_redis.probe("ready")  # a new connection begins with a PING of its own
     with empty_redis.commands() as commands:
-        put(opened, ("a", b"1"), ("b", b"2"), ttl=77, extend=["c"], remove=["d", "e"])
+        put(in_redis, ("a", b"1"), ("b", b"2"), ttl=77, extend=["c"], remove=["d", "e"])
     assert commands == [
         ["SET", "a", "1", "EX", "77"],
         ["SET", "b", "2", "EX", "77"],
         ["EXPIRE", "c", "77"],
         ["UNLINK", "d", "e"],
     ]
-    opened.close()
-
-
-# ---- Redis fails, or refuses ----
 
 
 def test_a_server_that_is_gone_is_an_error_of_every_call_until_it_is_back(
@@ -164,25 +162,26 @@ def test_the_log_names_a_missing_or_wrong_password(
 
 
 def test_a_store_that_answers_and_takes_nothing_is_not_ready(
-    empty_redis: RedisServer, caplog: pytest.LogCaptureFixture
+    empty_redis: RedisServer, in_redis: Records, caplog: pytest.LogCaptureFixture
 ) -> None:
-    opened = RedisRecords(redis_settings(empty_redis))
     with empty_redis.client() as client:
         try:
             client.config_set("maxmemory", 1)
             client.config_set("maxmemory-policy", "noeviction")
             with pytest.raises(StoreUnavailable):
-                opened.probe("ready")
+                in_redis.probe("ready")
+            with pytest.raises(StoreUnavailable):
+                put(in_redis, ("a", b"1"))
             client.config_set("maxmemory", 0)
-            opened.probe("ready")
+            in_redis.probe("ready")
+            put(in_redis, ("a", b"1"))
             client.acl_setuser("default", commands=["-SET"], enabled=True, nopass=True, keys=["*"])
             with pytest.raises(StoreUnavailable):
-                opened.probe("ready")
+                in_redis.probe("ready")
             assert "Redis does not allow a command: allow MGET, EXISTS, SET" in caplog.text
         finally:
             client.config_set("maxmemory", 0)
             client.acl_setuser("default", commands=["+SET"], enabled=True, nopass=True, keys=["*"])
-    opened.close()
 
 
 def test_after_a_failover_the_address_is_asked_for_the_new_primary(
@@ -203,23 +202,6 @@ def test_after_a_failover_the_address_is_asked_for_the_new_primary(
             opened.close()
         with new.client() as client:
             assert client.get("a") == b"2"
-
-
-def test_a_full_redis_is_unavailable(empty_redis: RedisServer) -> None:
-    opened = RedisRecords(redis_settings(empty_redis))
-    with empty_redis.client() as client:
-        client.config_set("maxmemory", "1mb")
-        try:
-            with pytest.raises(StoreUnavailable):
-                put(opened, *((f"k{i}", b"x" * 500_000) for i in range(5)))
-        finally:
-            client.config_set("maxmemory", "0")
-    put(opened, ("a", b"1"))
-    assert opened.get(["a"]) == [b"1"]
-    opened.close()
-
-
-# ---- this process's memory ----
 
 
 def test_a_full_embedded_store_drops_its_oldest_records(caplog: pytest.LogCaptureFixture) -> None:
@@ -243,9 +225,7 @@ def test_records_too_large_for_the_embedded_store_are_refused_and_nothing_is_los
     assert records.get(["a", "b", "c"]) == [b"x" * 60, None, None]
 
 
-def test_expired_embedded_records_make_room_first(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_expired_embedded_records_make_room_first(caplog: pytest.LogCaptureFixture) -> None:
     now = [1000.0]
     opened = EmbeddedRecords(MIB, lambda: now[0])
     put(opened, *((f"old{i}", bytes(100_000)) for i in range(10)), ttl=10)

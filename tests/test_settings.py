@@ -91,12 +91,8 @@ def test_an_empty_value_counts_as_absent() -> None:
 
 WRONG = {
     "CVAT_FUNCTIONS_REDIS_HOST": [
-        "redis://cvat_redis_ondisk",
-        "cvat_redis_ondisk:6666",
-        "user@host",
-        "two hosts",
-        "redis..local",
-        "a" * 64,
+        *("redis://cvat_redis_ondisk", "cvat_redis_ondisk:6666"),
+        *("user@host", "two hosts", "redis..local", "a" * 64),
     ],
     "CVAT_FUNCTIONS_REDIS_PORT": ["redis", "0", "65536", "63.79"],
     "SAM2_REDIS_TLS": ["maybe"],

@@ -14,15 +14,11 @@ def budget_that_knows(**seconds: float) -> TimeBudget:
     return budget
 
 
-def test_nothing_is_refused_before_a_cost_is_known() -> None:
-    TimeBudget(25.0).check(starts=1000, steps=1000, megapixels=40)
-
-
 def test_the_number_that_fits_is_told() -> None:
+    TimeBudget(25.0).check(starts=1000, steps=1000, megapixels=40)  # no cost is known yet
     budget = budget_that_knows(frame=5.0, start=1.0, step=2.0)
-    budget.check(starts=0, steps=10)
-    budget.check(starts=20, steps=0)
-    budget.check(starts=10, steps=5)
+    for starts, steps in ((0, 10), (20, 0), (10, 5)):
+        budget.check(starts=starts, steps=steps)
     with pytest.raises(TooLarge, match=r"11 objects .* 25 s here; send at most 10 "):
         budget.check(starts=0, steps=11)
     with pytest.raises(TooLarge, match=r"21 objects .* 25 s here; send at most 20 "):
@@ -48,7 +44,6 @@ def test_a_machine_that_was_slow_for_a_while_locks_nobody_out() -> None:
 
 def test_a_slow_warm_up_is_corrected_by_the_first_request() -> None:
     budget = budget_that_knows(frame=20.0, step=30.0)
-    budget.check(starts=0, steps=1)
     budget.remember("frame", 0.5)
     budget.remember("step", 1.0)
     budget.check(starts=0, steps=20)

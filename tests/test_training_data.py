@@ -43,24 +43,21 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for side in ("training", "held_out"):
         for path in pictures.photograph_paths(side, folder):
             photograph(path)
-    stamps = folder / pictures.STAMPS
+
+    def stamp(name: str, pixels: np.ndarray) -> None:
+        path = folder / pictures.STAMPS / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), pixels)
+
+    alpha = cv2.ellipse(np.zeros((90, 120, 1), np.uint8), (60, 45), (50, 35), 0, 0, 360, 255, -1)
     for name in ("animals/birds/duck", "animals/fish/seahorse", "sports/soccer", "vehicles/bus"):
-        path = stamps / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stamp = np.zeros((90, 120, 4), np.uint8)
-        stamp[..., :3] = rng.integers(0, 255, 3)
-        alpha = np.zeros((90, 120), np.uint8)
-        cv2.ellipse(alpha, (60, 45), (50, 35), 0, 0, 360, 255, -1)
-        stamp[..., 3] = alpha
-        cv2.imwrite(str(path), stamp)
+        colour = np.broadcast_to(rng.integers(0, 255, 3).astype(np.uint8), (90, 120, 3))
+        stamp(name, np.concatenate((colour, alpha), axis=2))
     for name in ("symbols/letter", "animals/cartoon/mouse", "animals/birds/duck_mirror"):
-        path = stamps / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.full((90, 90, 4), 255, np.uint8))
+        stamp(name, np.full((90, 90, 4), 255, np.uint8))
     for film in pictures.FILMED:
-        writer = cv2.VideoWriter(
-            str(folder / film), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 120)
-        )
+        codec = cv2.VideoWriter.fourcc(*"MJPG")
+        writer = cv2.VideoWriter(str(folder / film), codec, 10, (160, 120))
         for _ in range(6):
             writer.write(rng.integers(0, 255, (120, 160, 3), np.uint8))
         writer.release()
@@ -91,29 +88,28 @@ def test_a_cut_out_is_cropped_and_its_colour_goes_on_beyond_the_outline(
     assert np.abs(inside[:3].astype(int) - corner[:3]).max() <= 2
 
 
-def test_a_machine_without_debian_is_told_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "no apt-get.*yourself"),  # a machine without Debian
+        ("/usr/bin/apt-get", "apt-get download tuxpaint.*Unable to loc"),
+    ],
+)
+def test_where_no_pictures_can_be_fetched_it_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str | None, said: str
 ) -> None:
-    monkeypatch.setattr(pictures.shutil, "which", lambda _name: None)
-    with pytest.raises(pictures.NoPicturesError, match="no apt-get.*yourself"):
-        pictures.fetch(tmp_path)
-
-
-def test_a_failed_download_says_which_command_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pictures.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(pictures.shutil, "which", lambda _name: found)
     failed = subprocess.CompletedProcess([], 100, "", "E: Unable to locate package")
     monkeypatch.setattr(pictures.subprocess, "run", lambda *_a, **_k: failed)
-    with pytest.raises(pictures.NoPicturesError, match="apt-get download tuxpaint.*Unable to loc"):
+    with pytest.raises(pictures.NoPicturesError, match=said):
         pictures.fetch(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_composite_depends_on_its_seed_alone(seed: int, picture_folder: Path) -> None:
-    one = draw_composite(seed, **SMALL, folder=picture_folder)
-    again = draw_composite(seed, **SMALL, folder=picture_folder)
-    other = draw_composite(seed + 10, **SMALL, folder=picture_folder)
+    one, again, other = (
+        draw_composite(number, **SMALL, folder=picture_folder) for number in (seed, seed, seed + 10)
+    )
     assert np.array_equal(one.frames, again.frames)
     assert np.array_equal(one.masks, again.masks)
     assert not np.array_equal(one.frames, other.frames)
@@ -206,8 +202,7 @@ def test_a_window_longer_than_its_stride_allows_stays_inside_the_clip() -> None:
     for _ in range(100):
         chosen = window(rng, 8, 7, 3)
         assert len(chosen) == 7
-        assert chosen.min() >= 0
-        assert chosen.max() < 8
+        assert 0 <= chosen.min() <= chosen.max() < 8
 
 
 def striped(side: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -289,12 +284,9 @@ def test_an_object_that_vanishes_when_it_is_made_small_is_not_prompted(
 def test_batches_hold_whole_objects_of_their_clips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    options = {"frames": 8, "width": 200, "height": 120, "objects": 2, "motion": 0.3}
     monkeypatch.setattr(
-        dataset,
-        "training_clip",
-        lambda _kind, number: draw_clip(
-            number, frames=8, width=200, height=120, objects=2, pictures="none", motion=0.3
-        ),
+        dataset, "training_clip", lambda _, seed: draw_clip(seed, **options, pictures="none")
     )
     stock = ClipStock("drawn", tmp_path, clips=2)
     batch = stock.sample(np.random.default_rng(0), 3, 4, 2, 2, side=128)

@@ -38,23 +38,21 @@ def test_a_clip_begins_with_its_first_annotation(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_clip_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no clip: wanted are JPEGImages"):
-        read_real_clip(tmp_path / "missing")
+    for name in ("broken", "sizes", "empty"):
+        write_clip(tmp_path / name)
     write_clip(tmp_path / "late", annotated=(4,))
-    with pytest.raises(ValueError, match="two frames or more"):
-        read_real_clip(tmp_path / "late")
-    write_clip(tmp_path / "broken")
     (tmp_path / "broken" / "JPEGImages" / "00002.jpg").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="cannot be read"):
-        read_real_clip(tmp_path / "broken")
-    write_clip(tmp_path / "sizes")
     Image.new("L", (20, 20)).save(tmp_path / "sizes" / "Annotations" / "00003.png")
-    with pytest.raises(ValueError, match="must have one size"):
-        read_real_clip(tmp_path / "sizes")
-    write_clip(tmp_path / "empty")
     Image.new("L", (80, 60)).save(tmp_path / "empty" / "Annotations" / "00001.png")
-    with pytest.raises(ValueError, match="shows no object"):
-        read_real_clip(tmp_path / "empty")
+    for name, said in (
+        ("missing", "has no clip: wanted are JPEGImages"),
+        ("late", "two frames or more"),
+        ("broken", "cannot be read"),
+        ("sizes", "must have one size"),
+        ("empty", "shows no object"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            read_real_clip(tmp_path / name)
 
 
 def test_a_real_clip_is_reported_beside_the_baselines(

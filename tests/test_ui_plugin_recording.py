@@ -11,10 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from cvat_requests import shape_to_bitmap
 
 from sam2_tracker.protocol import answers_to_json, body_to_request
 from sam2_tracker.settings import settings_from_environment
-from sam2_tracker.shapes import mask_to_bitmap, polygon_to_bitmap
 from sam2_tracker.stopwatch import Stopwatch
 from tracker import build_tracker
 
@@ -47,27 +47,12 @@ def first_run(answers: Recorded) -> list[Recorded]:
     return calls[:FRAMES]
 
 
-def pixels(shape: dict[str, Any] | None, width: int, height: int) -> np.ndarray:
-    if shape is None or shape.get("outside"):
-        return np.zeros((height, width), bool)
-    points = shape["points"]
-    if shape["type"] == "mask":
-        return mask_to_bitmap(points, width=width, height=height)
-    if shape["type"] == "rectangle":
-        left, top, right, bottom = points
-        points = [left, top, right, top, right, bottom, left, bottom]
-    return polygon_to_bitmap(points, width=width, height=height)
-
-
 def test_the_function_still_answers_what_was_recorded(
     recording: dict[str, Any], frames: list[np.ndarray]
 ) -> None:
     width, height = recording["clip"]["width"], recording["clip"]["height"]
-    tracker = build_tracker(
-        settings_from_environment(
-            {"SAM2_MODEL": "sam2.1_hiera_micro", "SAM2_PRECISION": "float32"}  # as it was recorded
-        )
-    )
+    as_recorded = {"SAM2_MODEL": "sam2.1_hiera_micro", "SAM2_PRECISION": "float32"}
+    tracker = build_tracker(settings_from_environment(as_recorded))
     tokens: dict[str, Any] = {}
     agreement: dict[str, list[float]] = {}
     try:
@@ -91,7 +76,7 @@ def test_the_function_still_answers_what_was_recorded(
                     continue
                 assert set(now) == set(then)
                 assert now["type"] == then["type"]
-                a, b = pixels(then, width, height), pixels(now, width, height)
+                a, b = (shape_to_bitmap(shape, width, height) for shape in (then, now))
                 union = (a | b).sum()  # 0: a rectangle that is lost in both
                 overlap = (a & b).sum() / union if union else 1.0
                 agreement.setdefault(then["type"], []).append(float(overlap))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 import torch
+from cvat_requests import image_to_base64
 from faults.local import DictRecords, local_function, make_tracker
 from faults.standin_model import HashedFrame, StandinModel
 from PIL import Image
@@ -62,12 +63,6 @@ class OtherModel(Model):
     fingerprint = "another-standin"
 
 
-def encoded(image: Image.Image, kind: str = "PNG") -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
 class Worker:
     """One worker of the function."""
 
@@ -87,7 +82,7 @@ class Worker:
     ) -> dict[str, Any]:
         """What is answered with this status: the lists, or the error."""
         image = FRAMES[frame] if isinstance(frame, int) else frame
-        body = {"image": encoded(image), "shapes": list(shapes), "states": list(states)}
+        body = {"image": image_to_base64(image), "shapes": list(shapes), "states": list(states)}
         reply = self.send(body)
         assert reply.status == status, reply.body
         return reply.body if status == 200 else reply.body["error"]
@@ -176,17 +171,20 @@ def test_a_frame_of_another_size() -> None:
 
 @row("a shape is malformed / covers no pixel")
 def test_shapes_that_cannot_start() -> None:
-    bad = [
-        {"type": "polygon", "points": [1, 2, 3]},
-        {"type": "ellipse", "points": [1, 2, 3, 4]},
-        {"type": "mask", "points": [0, 10**9, 0, 0, 1, 1]},
-    ]
-    empty = [
-        {"type": "mask", "points": [1, 0, 0, 0, 0]},
-        {"type": "polygon", "points": [5, 5, 5, 5, 5, 5]},
-    ]
-    answer = Worker().ask(0, [*bad, MASK, *empty])
+    kinds = {"polygon": [1, 2, 3], "ellipse": [1, 2, 3, 4], "mask": [0, 10**9, 0, 0, 1, 1]}
+    bad = [{"type": kind, "points": points} for kind, points in kinds.items()]
+    kinds = {"mask": [1, 0, 0, 0, 0], "polygon": [5, 5, 5, 5, 5, 5]}
+    empty = [{"type": kind, "points": points} for kind, points in kinds.items()]
+    worker = Worker()
+    answer = worker.ask(0, [*bad, MASK, *empty])
     assert codes(answer) == ["bad_shape"] * 3 + [None] + ["empty_shape"] * 2
+    for shapes, states, status, code in (  # the first of all objects that fail decides
+        ([*empty, None], [None, None, UNKNOWN], 400, "empty_shape"),
+        ([*bad, None], [None, None, None, UNKNOWN], 400, "bad_shape"),
+        ([None, *empty], [UNKNOWN], 410, "state_gone"),
+    ):
+        error = worker.ask(0, shapes, states, status=status)
+        assert (error["code"], error["indexes"]) == (code, [*range(len(shapes))])
 
 
 @row("a token is malformed")
@@ -240,18 +238,8 @@ def test_numbers_that_are_not_finite() -> None:
 @row("not JSON, no image, or not a")
 def test_bodies_and_files_that_are_no_request() -> None:
     worker = Worker()
-    for body in (
-        None,
-        "",
-        b"",
-        b"{",
-        "no json",
-        [],
-        3,
-        b"\xff\xfe",
-        {"shapes": []},
-        {"image": "!"},
-    ):
+    none = (None, "", b"", b"{", "no json", [], 3, b"\xff\xfe", {"shapes": []}, {"image": "!"})
+    for body in none:
         reply = worker.send(body)
         error = reply.body["error"]
         assert (reply.status, error["code"], error["indexes"]) == (400, "bad_request", []), body
@@ -260,7 +248,7 @@ def test_bodies_and_files_that_are_no_request() -> None:
     named = re.findall(r"[A-Z]\w+(?: 2000)?", row.split("not a ")[1].split(" file")[0])
     assert len(named) == 9
     for kind in [*(name.upper().replace(" ", "") for name in named), "PDF", "ICO"]:
-        body = {"image": encoded(FRAMES[0], kind), "shapes": [MASK], "states": []}
+        body = {"image": image_to_base64(FRAMES[0], kind), "shapes": [MASK], "states": []}
         assert worker.send(body).status == (400 if kind in ("PDF", "ICO") else 200), kind
 
 
@@ -359,9 +347,7 @@ def test_too_little_memory(micro_model: ModelHandler, monkeypatch: pytest.Monkey
 
 
 @row("the GPU refuses all further work")
-def test_a_gpu_that_failed_ends_the_worker(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_gpu_that_failed_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     worker, ended = Worker(), []
     monkeypatch.setattr(main, "_end_after_the_answer", lambda: ended.append(True))
     worker.model.failure = RuntimeError("CUDA error: an illegal memory access was encountered")

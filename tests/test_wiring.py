@@ -5,12 +5,9 @@ The model is the stand-in, so what is seen of the model's own options is what Mo
 test_fidelity.py and test_inexact_options.py have what it does with them.
 """
 
-import base64
 import contextlib
 import dataclasses
 import json
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +17,10 @@ import nuclio_sdk
 import pytest
 import redis
 import torch
-from faults.reference import image_to_png
+from cvat_requests import image_to_base64
 from faults.standin_model import SAM2, HashedFrame, StandinModel
 from PIL import Image
+from running import new_context
 
 import interactor as interactor_module
 import main
@@ -38,7 +36,7 @@ from sam2_tracker.time_budget import TimeBudget
 from tools.redis_server import RedisServer
 
 IMAGE = Image.effect_noise((90, 60), 80).convert("RGB")
-BODY = {"image": base64.b64encode(image_to_png(IMAGE)).decode(), "states": []}
+BODY = {"image": image_to_base64(IMAGE), "states": []}
 BOX = {"type": "rectangle", "points": [10, 10, 60, 40]}
 POLYGON: dict[str, Any] = {"type": "polygon", "points": [10, 10, 60, 12, 50, 40, 20, 45]}
 
@@ -86,7 +84,7 @@ class Function:
             settings = {"model": "sam2.1_hiera_micro", "threads": 1, **settings}
             for name, value in settings.items():
                 patched.setenv(names[name], str(value))
-            self.context = nuclio_sdk.Context(_Silent(), nuclio_sdk.Platform("local"), worker_id=0)
+            self.context = new_context()
             main.init_context(self.context)
         self.tracker = self.context.user_data.function
         (self.model,) = self.models
@@ -108,15 +106,6 @@ class Function:
         """Of the error that a request gets."""
         _, answer = self.ask(**body)
         return answer["error"]["code"] if "error" in answer else None
-
-
-class _Silent:
-    def __init__(self) -> None:
-        self.fields: dict[str, Any] = {}
-        """Of the last line."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda message, **fields: self.fields.update(fields)
 
 
 @pytest.fixture
@@ -151,21 +140,14 @@ def test_every_setting_is_observed() -> None:
 # ---- the model ----
 
 
-@check(
-    "device", "precision", "fill_hole_area", "image_size", "memory_frames", "conditioning_frames"
-)
+OPTIONS = {"device": "cuda:1", "precision": "bfloat16", "fill_hole_area": 5}
+OPTIONS |= {"image_size": 512, "memory_frames": 3, "conditioning_frames": 4}
+
+
+@check(*OPTIONS)
 def test_the_options_of_the_model(start: Start) -> None:
-    given = {
-        "device": "cuda:1",
-        "precision": "bfloat16",
-        "fill_hole_area": 5,
-        "image_size": 512,
-        "memory_frames": 3,
-        "conditioning_frames": 4,
-    }
-    options = dict(start(**given).model.options)
-    options.pop("cache")
-    assert options == given
+    options = start(**OPTIONS).model.options
+    assert {name: value for name, value in options.items() if name != "cache"} == OPTIONS
 
 
 @check("function")
@@ -207,10 +189,8 @@ def test_threads_are_shared_among_workers(start: Start, monkeypatch: pytest.Monk
 
 def test_calls_of_the_store_take_no_threads_from_the_model() -> None:
     """With a second team of OpenMP threads every frame takes 1.4 times as long on two cores."""
-    before = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        thread = StoreThread(60.0)
+    with contextlib.closing(StoreThread(60.0)) as thread:
         assert thread.submit(torch.get_num_threads).wait() == 1
         assert torch.get_num_threads() == 2
         with ThreadPoolExecutor(1) as later:  # as `local --both-ways` has one
@@ -218,9 +198,6 @@ def test_calls_of_the_store_take_no_threads_from_the_model() -> None:
         work = torch.ones(1 << 20)
         thread.submit(lambda: work.sum()).wait()  # torch looks at the number of threads here
         assert thread.submit(torch.get_num_threads).wait() == 1
-        thread.close()
-    finally:
-        torch.set_num_threads(before)
 
 
 @check("memory_policy")
@@ -254,41 +231,13 @@ def test_the_connection_to_redis(start: Start, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(records_module.redis, "Redis", Client)
     monkeypatch.setattr(tracker_module, "StoreThread", StoreThread)
     monkeypatch.setattr(redis.retry, "sleep", lambda seconds: None)
-    start(
-        redis_host="127.0.0.1",
-        redis_port=1,
-        redis_password=" secret ",
-        redis_tls=1,
-        redis_timeout_seconds=2.5,
-    )
+    address = {"redis_host": "127.0.0.1", "redis_port": 1, "redis_password": " secret "}
+    start(**address, redis_tls=1, redis_timeout_seconds=2.5)
     assert (given["host"], given["port"], given["password"]) == ("127.0.0.1", 1, " secret ")
     assert given["ssl"] is True
     assert waits == [2.5]
     assert 2.3 < given["socket_connect_timeout"] + given["socket_timeout"] < 2.5
     assert given["health_check_interval"] > 0  # else a stale connection would cost a request
-
-
-@pytest.mark.parametrize(("tls", "first_byte"), [(0, b"*"), (1, b"\x16")])
-def test_tls_is_spoken(
-    start: Start, monkeypatch: pytest.MonkeyPatch, tls: int, first_byte: bytes
-) -> None:
-    """The first byte on the wire: 22 begins a TLS handshake, '*' a command of Redis."""
-    seen: list[bytes] = []
-    monkeypatch.setattr(redis.retry, "sleep", lambda seconds: None)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def listen() -> None:
-            with contextlib.suppress(OSError):  # the listener is closed
-                while True:
-                    connection, _ = listener.accept()
-                    seen.append(connection.recv(1))
-                    connection.close()
-
-        threading.Thread(target=listen, daemon=True).start()
-        port = listener.getsockname()[1]
-        start(redis_host="127.0.0.1", redis_port=port, redis_tls=tls, redis_timeout_seconds=20)
-        listener.shutdown(socket.SHUT_RDWR)
-    assert seen[0] == first_byte
 
 
 @check("redis_prefix", "state_ttl_seconds")
@@ -355,7 +304,7 @@ def test_the_cache_of_memory_frames(start: Start, mib: int) -> None:
     function = start(memory_cache_mib=mib)
     _, answer = function.ask(shapes=[BOX])
     function.ask(states=answer["states"])
-    fields = function.context.logger.fields
+    fields = function.context.logger.lines[-1][2]
     assert (fields["cache_hits"], fields["cache_misses"]) == ((1, 0) if mib else (0, 1))
     frame = function.model.options["cache"]
     assert frame is function.tracker._store._cache  # attention and store share one
@@ -388,10 +337,9 @@ def test_the_function_is_warm_before_its_first_request(start: Start) -> None:
     assert function.model.encoded > 0
     assert function.model.started > 0
     assert function.model.stepped > 0
-    with pytest.raises(TooLarge):  # so it knows what its parts cost
-        function.tracker.budget.check(starts=10**12, steps=0)
-    with pytest.raises(TooLarge):
-        function.tracker.budget.check(starts=0, steps=10**12)
+    for count in ({"starts": 10**12, "steps": 0}, {"starts": 0, "steps": 10**12}):
+        with pytest.raises(TooLarge):  # so it knows what its parts cost
+            function.tracker.budget.check(**count)
 
 
 def test_a_request_of_many_objects_teaches_the_cost_of_one(
@@ -410,10 +358,7 @@ def test_a_request_of_many_objects_teaches_the_cost_of_one(
     _, answer = function.ask(shapes=[BOX] * 20)
     for _ in range(25):  # until the memory is full: hidden frames do not count
         _, answer = function.ask(shapes=[], states=answer["states"][:4])
-    check_budget = function.tracker.budget.check
-    check_budget(starts=249, steps=0)
-    check_budget(starts=0, steps=124)
-    with pytest.raises(TooLarge):
-        check_budget(starts=251, steps=0)
-    with pytest.raises(TooLarge):
-        check_budget(starts=0, steps=126)
+    for kind, other, fits in (("starts", "steps", 250), ("steps", "starts", 125)):
+        function.tracker.budget.check(**{kind: fits - 1, other: 0})
+        with pytest.raises(TooLarge):
+            function.tracker.budget.check(**{kind: fits + 1, other: 0})

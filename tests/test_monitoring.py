@@ -1,48 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""What an operator relies on: readiness, metrics, a failed start that says why, an end in order."""
+"""What an operator watches: readiness, metrics, the alarms of docs/monitoring.md."""
 
 import json
-import logging
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nuclio_sdk
 import pytest
 import yaml
 from cvat_requests import follow, init
-from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from running import FRAME, POLYGON, environment
 
 import main
-from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.metrics import Metrics
 from sam2_tracker.models import ModelFiles
 from tools.function_process import FunctionProcess
 from tools.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
-FRAME = Image.effect_noise((96, 64), 80).convert("RGB")
-POLYGON = {"type": "polygon", "points": [20, 10, 70, 12, 60, 50, 25, 45]}
-
-
-def environment(files: ModelFiles) -> dict[str, str]:
-    return {
-        "SAM2_CONFIG": str(files.config),
-        "SAM2_CHECKPOINT": str(files.checkpoint),
-        "SAM2_DEVICE": "cpu",
-        "SAM2_PRECISION": "float32",
-        "SAM2_THREADS": "1",
-    }
-
-
-def new_context(worker_id: int = 0) -> Any:
-    logger = nuclio_sdk.Logger(logging.INFO)
-    return nuclio_sdk.Context(logger, nuclio_sdk.Platform("local"), worker_id=worker_id)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +32,7 @@ def store() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def function(micro_files: ModelFiles, store: RedisServer) -> Iterator[FunctionProcess]:
-    address = {
-        "CVAT_FUNCTIONS_REDIS_HOST": store.host,
-        "CVAT_FUNCTIONS_REDIS_PORT": str(store.port),
-    }
-    with FunctionProcess({**os.environ, **environment(micro_files), **address}) as server:
+    with FunctionProcess(environment(micro_files, store)) as server:
         yield server
 
 
@@ -82,16 +55,9 @@ def test_ready_means_that_a_request_would_be_answered(
         status, _, body = function.request("GET", path="/ready")
         return status, json.loads(body)
 
-    down = (
-        503,
-        {
-            "error": {
-                "code": "store_unavailable",
-                "message": "The store of the tracks does not answer; the function's log says why.",
-                "indexes": [],
-            }
-        },
-    )
+    reason = "The store of the tracks does not answer; the function's log says why."
+    error = {"code": "store_unavailable", "message": reason, "indexes": []}
+    down = (503, {"error": error})
     assert ready() == down
     assert function.post(init(FRAME, [POLYGON]))[0] == 503
     store.start()
@@ -148,59 +114,13 @@ def test_a_wrong_method_is_logged_as_a_warning(function: FunctionProcess) -> Non
     function.wait_for(r"(?i)\[warning\] request failed.*status: 405|warn.*405")
 
 
-@pytest.mark.parametrize(
-    ("variables", "sentence"),
-    [
-        ({"SAM2_THREADS": "four"}, "SAM2_THREADS is 'four'; it must be a whole number from 0"),
-        ({"SAM2_WORKERS": "2"}, "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST"),
-        ({"SAM2_CHECKPOINT": "/none.pt"}, "SAM2_CHECKPOINT is /none.pt"),
-        ({"SAM2_CONFIG": "/none.yaml"}, "SAM2_CONFIG is /none.yaml"),
-        ({"SAM2_PRECISION": "float64"}, "SAM2_PRECISION is 'float64'"),
-        ({"SAM2_CONFIG": "", "SAM2_CHECKPOINT": "", "SAM2_MODEL": "sam3"}, "sam3"),
-        ({"SAM2_DEVICE": "cuda:99"}, "cuda:99"),
-    ],
-)
-def test_a_failed_start_is_one_sentence_in_the_log(
-    monkeypatch: pytest.MonkeyPatch,
-    micro_files: ModelFiles,
-    variables: dict[str, str],
-    sentence: str,
-) -> None:
-    """Nuclio's log shows what the function logs, and nothing of what it raises."""
-    for name, value in (environment(micro_files) | variables).items():
-        monkeypatch.setenv(name, value)
-    lines: list[str] = []
-    context = new_context()
-    monkeypatch.setattr(context.logger, "error", lines.append)
-    with pytest.raises(ConfigurationError):
-        main.init_context(context)
-    assert len(lines) == 1
-    assert lines[0].startswith("The function cannot start: ")
-    assert sentence in lines[0]
-    assert "\n" not in lines[0]
+def families_of(worker: int) -> list[Any]:
+    text = Metrics(worker, {"version": main.VERSION}).text(store_answers=True)
+    return list(text_string_to_metric_families(text))
 
 
-@pytest.mark.parametrize(
-    ("variables", "sentence"),
-    [
-        ({}, ""),
-        ({"SAM2_WORKERS": "2", "CVAT_FUNCTIONS_REDIS_HOST": "redis"}, ""),
-        ({"SAM2_WORKERS": "2"}, "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST, or"),
-        ({"SAM2_REDIS_TLS": "maybe"}, "SAM2_REDIS_TLS is 'maybe'; it must be 0 or 1."),
-    ],
-)
-def test_settings_are_checked_without_any_package(variables: dict[str, str], sentence: str) -> None:
-    """On the machine that deploys, where nothing of ours is installed."""
-    words = [sys.executable, "-S", "-E", "-m", "sam2_tracker.check_settings"]
-    done = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True)
-    assert done.returncode == bool(sentence)
-    assert done.stderr.startswith(sentence)
-    assert done.stderr.count("\n") == bool(sentence)
-
-
-def test_every_metric_of_the_documents_exists(micro_files: ModelFiles) -> None:
-    text = Metrics(0, {"version": main.VERSION}).text(store_answers=True)
-    families = list(text_string_to_metric_families(text))
+def test_every_metric_of_the_documents_exists() -> None:
+    families = families_of(0)
     names = {sample.name for family in families for sample in family.samples}
     types = {family.name: family.type for family in families}
     names |= {f"{name}_total" for name, kind in types.items() if kind == "counter"}
@@ -220,8 +140,7 @@ def test_no_alarm_mistakes_one_worker_for_another() -> None:
 
     So a series of one worker is in some scrapes only, and `for` begins anew at each gap.
     """
-    text = Metrics(7, {"version": main.VERSION}).text(store_answers=True)
-    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    samples = [sample for family in families_of(7) for sample in family.samples]
     assert {sample.labels["worker"] for sample in samples} == {"7"}
     assert "cvat_sam2_process_start_time_seconds" in {sample.name for sample in samples}
     document = (ROOT / "docs" / "monitoring.md").read_text().split("```yaml")[-1].split("```")[0]
