@@ -154,7 +154,7 @@ def _build_network(
     except RuntimeError as error:
         raise ConfigurationError(
             f"{files.checkpoint.name} does not hold the weights of the model that "
-            f"{files.config.name} describes: {str(error)[:500]}"
+            f"{files.config.name} describes: {_in_one_line(error)}"
         ) from error
     # These act on all objects of a batch; the official predictor runs every object by itself.
     network.non_overlap_masks_for_mem_enc = False
@@ -263,5 +263,10 @@ def _too_little_memory(files: ModelFiles, device: torch.device) -> Configuration
 
 def _not_a_configuration(files: ModelFiles, error: Exception) -> ConfigurationError:
     return ConfigurationError(
-        f"{files.config.name} is not a configuration of a SAM 2 model: {error}"
+        f"{files.config.name} is not a configuration of a SAM 2 model: {_in_one_line(error)}"
     )
+
+
+def _in_one_line(error: Exception) -> str:
+    """The errors of hydra, YAML and torch have several lines, some of them hundreds."""
+    return " ".join(str(error).split())[:500]

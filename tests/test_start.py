@@ -98,7 +98,9 @@ def test_a_file_that_configures_no_model_for_us_stops_the_start(
     assert old in text
     (tmp_path / "mine.yaml").write_text(text.replace(old, new, 1))
     set_variables(SAM2_CONFIG=str(tmp_path / "mine.yaml"))
-    assert sentence in error_of_start()
+    message = error_of_start()
+    assert sentence in message
+    assert "\n" not in message
 
 
 @pytest.mark.slow
