@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The losses against their definitions, and that each of them falls the right way."""
+"""The losses: their definitions, and that each falls the right way. The schedule of a training."""
 
 import math
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The answers that the tests of the UI plugin replay are still those of this function."""
+"""The answers that the tests of the UI plugin replay are still near to those of this function."""
 
 import base64
 import importlib.util

@@ -94,9 +94,10 @@ def losses_of(answers: Sequence[Answer], balance: float, side: int) -> Losses:
     if balance:
         per_mask = per_mask + balance * balanced_loss(logits, target)
     alone, three = per_mask[:, 0], per_mask[:, 1:]
-    # One click may mean several things: the best of the three masks has to be right, the others
-    # count half. All else means one thing, and whichever mask is chosen has to be right. (SAM 2
-    # trains the best one always. Then small models often choose a worse one while they track.)
+    # One click may mean several things: the best of the three masks counts in full, and the mean
+    # of all three counts half. All else means one thing, and whichever mask is chosen has to be
+    # right. (SAM 2 always trains the best one alone. This small model then often chose another
+    # one while it tracked.)
     three = torch.where(points == 1, three.min(1).values + 0.5 * three.mean(1), three.mean(1))
     with torch.no_grad():
         said, real = logits > 0, target > 0.5

@@ -58,7 +58,8 @@ class Answer:
 
     logits: (M, 4, s, s), the single mask first. ious: (M, 4). visibility: (M, 1) logits.
     decoded: (M, HW, C) and remembered: (HW, M, C) or None, features for the guides.
-    truth: bool (M, S, S). points: of the prompt, 0 of a tracked frame.
+    truth: bool (M, S, S). points: how many the prompt had,
+    a box as two, with the corrections so far; 0 of a tracked frame.
     """
 
     logits: torch.Tensor
@@ -95,7 +96,7 @@ class Tap:
         self._decoded = output[1]
 
     def take(self, truth: torch.Tensor, points: int) -> Answer:
-        """The last answer. truth: bool (M, S, S). points: how many the prompt had."""
+        """The last answer. truth: bool (M, S, S). points: how many the prompt had so far."""
         if self._decoder is None or self._decoded is None:
             raise RuntimeError("the mask decoder has not been asked since the last answer")
         answer = Answer(*self._decoder, self._decoded, self._remembered, truth, points)

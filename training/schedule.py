@@ -16,9 +16,10 @@ from training.dataset import DRAWN_KINDS, SIDE
 # which a constant rate only shakes.
 DECAY_SHARE, CONTINUED_DECAY_SHARE = 0.3, 0.8
 SMALL_UNTIL, LONG_FROM = 0.35, 0.6  # shares of a training from nothing
-MEDIUM, MEDIUM_UNTIL = 320, 0.35  # pixels of a side until this share of the steps; then SIDE
-# Of the batches those in which every frame is segmented by itself, from clicks and boxes. A decoder
-# trained alone gets more: clicks need few of the frames and many of the steps.
+# Pixels until this share of the steps, then SIDE. A decoder trained alone always has SIDE.
+MEDIUM, MEDIUM_UNTIL = 320, 0.35
+# Share of the batches in which every frame is segmented by itself, from clicks and boxes. It is
+# larger for a decoder trained alone: clicks are learned from many steps with few frames each.
 ALONE_SHARE, DECODER_ALONE_SHARE = 0.25, 0.5
 # Stocks by share of the batches.
 MIXTURE = {
@@ -64,7 +65,8 @@ def serving_at(
     decoder_only: bool = False,
 ) -> Serving:  # fmt: skip
     """progress: 0..1 of the steps. continued: the weights could track already at the start.
-    decoder_only: nothing but the mask decoder and the prompt encoder is trained.
+    decoder_only: nothing but the mask decoder and the prompt encoder is trained, on pictures of
+    full size and with more frames segmented by themselves.
 
     A training from nothing begins with small pictures, at a quarter of the cost, and without
     clicks.

@@ -401,7 +401,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--decoder-only", action="store_true",
-        help="train the mask decoder and the prompt encoder alone: a third of the cost per step",
+        help="train the mask decoder and the prompt encoder alone, for a few hundred steps",
     )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--processes", type=int, help="default: 1 with CUDA, else one per core")

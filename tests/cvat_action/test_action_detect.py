@@ -299,7 +299,7 @@ def test_hostile_answers_give_one_sentence(cvat, job, track_to, detector, answer
         (["--everything", "points_per_side=65"], 2, "points_per_side=1 to 64"),
     ],
 )
-def test_wrong_wishes(cvat, track_to, detector, options, code, sentence):
+def test_wrong_options_are_one_sentence(cvat, track_to, detector, options, code, sentence):
     buses = StandinFunction(detector.url, "only-buses", "detector", labels=({"name": "bus"},))
     cvat.functions["only-buses"] = buses
     assert sentence in track_to(20, *options, code=code).log

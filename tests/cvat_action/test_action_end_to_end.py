@@ -141,7 +141,7 @@ NO_OBJECTS = {**as_coco([]), "images": []}
 
 
 def assert_on(shapes, kind, truths, least=0.7):
-    """These are the object on all frames in order."""
+    """These shapes are the one object, on all frames in order."""
     assert [s["frame"] for s in shapes] == list(range(FRAMES))
     for s, mask in zip(shapes, truths, strict=True):
         assert overlap(kind, s["points"], mask) > least
