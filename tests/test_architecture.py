@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Imports go one way, nothing unpickles, and the wire and geometry need no torch."""
 
-import ast
 import os
 import re
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from imported_names import imports
 
 ROOT = Path(__file__).resolve().parents[1]
 ABOVE = {
@@ -21,17 +21,6 @@ ABOVE = {
 """The top level's modules, and what of ours each may import."""
 OURS = {*ABOVE, "sam2_tracker", "cvat_action", "tools", "training", "benchmarks", "tests"}
 SHIPPED_AND_TOOLS = ("sam2_tracker", "cvat_action", "tools", "training", "benchmarks")
-
-
-def imports(path: Path) -> set[str]:
-    """First parts of all that a file imports, wherever in it."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {name.name.split(".")[0] for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").split(".")[0])
-    return found
 
 
 def source_files() -> list[Path]:

@@ -16,7 +16,7 @@ from training.dataset import DRAWN_KINDS, SIDE
 # which a constant rate only shakes.
 DECAY_SHARE, CONTINUED_DECAY_SHARE = 0.3, 0.8
 SMALL_UNTIL, LONG_FROM = 0.35, 0.6  # shares of a training from nothing
-# Pixels until this share of the steps, then SIDE. A decoder trained alone always has SIDE.
+# The side in pixels until this share of the steps, later SIDE. A decoder trained alone has SIDE.
 MEDIUM, MEDIUM_UNTIL = 320, 0.35
 # Share of the batches in which every frame is segmented by itself, from clicks and boxes. It is
 # larger for a decoder trained alone: clicks are learned from many steps with few frames each.

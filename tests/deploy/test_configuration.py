@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The function's yamls, the Dockerfile, the release's images and the pins: each says the same."""
 
-import ast
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from dockerfile import build_arguments, read_dockerfile
+from imported_names import imports
 from machine import FILES, Machine, all_directives, in_shell, original, steps, trigger_of, yaml_of
 from names import IMAGE, INTERACTOR, NAME, ROOT, TINY
 from nuclio_schema import Invalid, check_config
@@ -205,16 +204,6 @@ def test_every_pin_is_exact_and_written_once() -> None:
     version = re.compile(r"==\d|[0-9a-f]{40}")
     for file in ("function.yaml", "function-gpu.yaml", "deploy_common.sh", "Makefile"):
         assert not version.search((ROOT / file).read_text()), file
-
-
-def imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").partition(".")[0])
-    return found
 
 
 DISTRIBUTIONS = {

@@ -90,7 +90,7 @@ export interface Look {
     start: number;
     /** The frames of the run, in the order of tracking. */
     order: number[];
-    /** The frame next to the start frame, away from the run; undefined where there is none. */
+    /** The frame beside the start frame to which the run does not go; undefined where there is none. */
     before: number | undefined;
     /** Whether a shape is locked in the page, which counts as a person's word for it. */
     isLocked: (shape: SerializedShape) => Promise<boolean>;
