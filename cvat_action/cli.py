@@ -16,6 +16,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from getpass import GetPassWarning
 from importlib import metadata
@@ -34,6 +35,7 @@ from cvat_action.commands import COMPLETE, FAILED, INCOMPLETE, INTERRUPTED, RESU
 from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE
 from cvat_action.plan import MOST_FOUND, Options
+from cvat_action.selection import name_to_ref
 from cvat_action.server import AWAY, READ_SECONDS, Server, no_cvat
 from cvat_action.tracking import Pace, Patience
 from cvat_action.undo import undo
@@ -149,13 +151,13 @@ def _track_task(server: Server, options: argparse.Namespace, pace: Pace, output:
     output = replace(output, gathered=[])
     codes = []
     empty: list[tuple[int, ActionError]] = []
-    for number in server.jobs_of_task(options.task):
+    numbers = server.jobs_of_task(options.task, options.frame)
+    elsewhere = _names_elsewhere(server, numbers, options)
+    for number in numbers:
+        logger.info("Job %d of task %d.", number, options.task)
         try:
-            job = server.job(number)
-            if not job.start_frame <= options.frame <= job.stop_frame:
-                continue
-            logger.info("Job %d of task %d.", number, options.task)
-            codes.append(_track_job(server, number, options, pace, output))
+            own = _without_names(options, elsewhere[number])
+            codes.append(_track_job(server, number, own, pace, output))
         except NothingToTrack as error:
             empty.append((number, error))
         except ActionError as error:
@@ -172,12 +174,36 @@ def _track_task(server: Server, options: argparse.Namespace, pace: Pace, output:
             output.tell({"job": number, "passed_over": str(why)})
         else:
             codes.append(_failed(number, why, output))
-    if not codes:
-        raise ActionError(f"No job of task {options.task} holds frame {options.frame}.")
     if output.as_json:
         with report.telling():
             print(json.dumps(output.gathered, indent=2))
     return max(codes, key=WORST_LAST.index)
+
+
+def _names_elsewhere(
+    server: Server, numbers: Sequence[int], options: argparse.Namespace
+) -> dict[int, set[str]]:
+    """By job: the names of `--object` and `--exclude` that are objects of other jobs only.
+
+    A job that cannot be read has none; what is wrong with it is told when it is tracked.
+    """
+    named = {name: name_to_ref(name) for name in (*options.object, *options.exclude)}
+    names: dict[int, set[str]] = {number: set() for number in numbers}
+    for number in numbers if named else ():
+        with suppress(ActionError):
+            held = server.first_snapshot(number, lambda shape: False)
+            refs = {*map(str, held.shapes), *(f"track:{id_}" for id_ in held.tracks)}
+            names[number] = {name for name, ref in named.items() if ref in refs}
+    anywhere = set().union(*names.values())
+    return {number: anywhere - own for number, own in names.items()}
+
+
+def _without_names(options: argparse.Namespace, elsewhere: set[str]) -> argparse.Namespace:
+    """The options of one job. A job without any of the wanted objects keeps them, and says so."""
+    wanted = [name for name in options.object if name not in elsewhere]
+    excluded = [name for name in options.exclude if name not in elsewhere]
+    changed = {"object": wanted or options.object, "exclude": excluded}
+    return argparse.Namespace(**{**vars(options), **changed})
 
 
 def _failed(number: int, error: ActionError, output: Output) -> int:

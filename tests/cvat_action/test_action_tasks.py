@@ -88,6 +88,16 @@ def test_a_job_without_the_named_object_is_passed_over(job, act, drawn, another)
     assert len(other.shapes) == 1
 
 
+def test_names_of_objects_of_several_jobs_count_each_in_its_own_job(job, act, drawn, another):
+    there = [shape("rectangle", RECTANGLE, id=number, frame=26) for number in (950, 951)]
+    other = another(43, start_frame=25, shapes=there)
+    to = (*TASK, 26, "--target-frame", 27)
+    gone = act(*to, "--object", 900, "--exclude", 999, code=1)
+    assert "There is no object 999" in gone.log
+    act(*to, "--object", 900, "--object", 951, "--exclude", 950)
+    assert (frames_of(job.shapes), frames_of(other.shapes)) == ([26, 27], [26, 26, 27])
+
+
 def test_a_task_of_which_no_job_has_an_object_fails(act, another):
     another(43, start_frame=25, shapes=[])
     done = act(*TASK, 26, code=1)
