@@ -10,7 +10,7 @@ import torch
 from training.dataset import SIDE
 from training.losses import balanced_loss, dice_loss, focal_loss, losses_of, mean_of
 from training.prompting import Answer
-from training.schedule import MEDIUM, MIXTURE, rate_at, serving_at, stock_at
+from training.schedule import MIXTURE, rate_at, serving_at, stock_at
 
 
 def square(side: int = 32) -> torch.Tensor:
@@ -160,10 +160,10 @@ def test_drawn_clips_alone_are_enough() -> None:
 
 
 @pytest.mark.parametrize(("decoder_only", "share"), [(False, 0.25), (True, 0.5)])
-def test_a_decoder_trained_alone_sees_pictures_of_full_size_and_more_clicks(
+def test_weights_go_on_with_full_size_and_a_decoder_alone_with_more_clicks(
     decoder_only: bool, share: float
 ) -> None:
     rng = np.random.default_rng(0)
     servings = [serving_at(0.1, True, rng, decoder_only=decoder_only) for _ in range(400)]
-    assert {serving.side for serving in servings} == {SIDE if decoder_only else MEDIUM}
+    assert {serving.side for serving in servings} == {SIDE}
     assert np.mean([serving.alone for serving in servings]) == pytest.approx(share, abs=0.05)

@@ -16,8 +16,6 @@ from training.dataset import DRAWN_KINDS, SIDE
 # which a constant rate only shakes.
 DECAY_SHARE, CONTINUED_DECAY_SHARE = 0.3, 0.8
 SMALL_UNTIL, LONG_FROM = 0.35, 0.6  # shares of a training from nothing
-# The side in pixels until this share of the steps, later SIDE. A decoder trained alone has SIDE.
-MEDIUM, MEDIUM_UNTIL = 320, 0.35
 # Share of the batches in which every frame is segmented by itself, from clicks and boxes. It is
 # larger for a decoder trained alone: clicks are learned from many steps with few frames each.
 ALONE_SHARE, DECODER_ALONE_SHARE = 0.25, 0.5
@@ -65,8 +63,8 @@ def serving_at(
     decoder_only: bool = False,
 ) -> Serving:  # fmt: skip
     """progress: 0..1 of the steps. continued: the weights could track already at the start.
-    decoder_only: nothing but the mask decoder and the prompt encoder is trained, on pictures of
-    full size and with more frames segmented by themselves.
+    decoder_only: nothing but the mask decoder and the prompt encoder is trained, with more frames
+    segmented by themselves.
 
     A training from nothing begins with small pictures, at a quarter of the cost, and without
     clicks.
@@ -76,13 +74,12 @@ def serving_at(
         if rng.random() < 0.3:
             return Serving(stock, 4, 4, 2, 2, SIDE // 2, alone=True, clicks=progress > 0.2)
         return Serving(stock, 4, 4, 2, 2, SIDE // 2, clicks=progress > 0.2)
-    side = MEDIUM if progress < MEDIUM_UNTIL and not decoder_only else SIDE
     if rng.random() < (DECODER_ALONE_SHARE if decoder_only else ALONE_SHARE):
-        return Serving(stock_at(rng, drawn_only, long=False), 4, 2, 3, 3, side, alone=True)
+        return Serving(stock_at(rng, drawn_only, long=False), 4, 2, 3, 3, SIDE, alone=True)
     stock = stock_at(rng, drawn_only)
     if stock.endswith("_long"):
         frames = 10 if continued or progress > LONG_FROM else 8
-        return Serving(stock, 1, frames, 3, 2, side)
+        return Serving(stock, 1, frames, 3, 2, SIDE)
     if rng.random() < 0.5:
-        return Serving(stock, 1, 8, 3, 1, side)
-    return Serving(stock, 2, 4, 3, 3, side)
+        return Serving(stock, 1, 8, 3, 1, SIDE)
+    return Serving(stock, 2, 4, 3, 3, SIDE)

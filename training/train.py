@@ -42,7 +42,8 @@ from training.schedule import CONTINUED_DECAY_SHARE, rate_at, serving_at
 from training.validate import score_of
 
 PEAK_RATE = {"Muon": 3e-3, "AdamW": 1e-3}
-CONTINUED_RATE = 0.2  # of the peak, for weights that can track already
+# Of the peak, for weights that can track already: batches are small, and more only shakes them.
+CONTINUED_RATE = 0.05
 WEIGHT_DECAY = 0.02
 WARM_UP, CONTINUED_WARM_UP = 300, 100  # steps
 EARLY_STEPS = 2000  # over which the evened-out loss and the guides fade in a training from nothing

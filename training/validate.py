@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A quick score during a training: the official predictor on the first clips of an evaluation set.
+"""A quick score during a training: the official predictor on clips like those of the evaluation.
 
-The few clips of the semi-real set that are looked at here choose among the averages of one
-training; `training.evaluate` judges with all of it.
+They are of the same subsets, with other seeds: what chooses among the averages of a training must
+not be what judges it afterwards (`training.evaluate`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from training.predict import silence_bars, tracked
 from training.tally import Tally
 
 CLIPS, FRAMES = 3, 16  # of each subset
+FIRST_NUMBER = 1000  # of a clip; those of the evaluation sets are below
 
 
 @lru_cache(maxsize=2)
 def _clips(semi_real: bool) -> tuple[Clip, ...]:
-    subsets = SEMI_REAL_SUBSETS if semi_real else SUBSETS
-    clips = [subset.draw(number) for subset in subsets for number in range(CLIPS)]
+    subsets = (*SUBSETS, *SEMI_REAL_SUBSETS) if semi_real else SUBSETS
+    numbers = range(FIRST_NUMBER, FIRST_NUMBER + CLIPS)
+    clips = [subset.draw(number) for subset in subsets for number in numbers]
     return tuple(Clip(clip.frames[:FRAMES], clip.masks[:FRAMES]) for clip in clips)
 
 
 def score_of(weights: dict[str, torch.Tensor], device: str, semi_real: bool = True) -> float:
-    """Mean J&F, 0..1, of weights under the names of sam2's state_dict."""
+    """Mean J&F, 0..1, of weights under the names of sam2's state_dict.
+
+    semi_real: on cut-outs over photographs too, and not on drawn clips alone.
+    """
     silence_bars()
     clips = _clips(semi_real)
     random_state = torch.get_rng_state()
