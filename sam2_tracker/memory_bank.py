@@ -146,7 +146,8 @@ def correct_bank(bank: MemoryBank, drawn: MemoryBank, *, distance: int) -> Memor
         farthest = max(kept, key=lambda frame: abs(frame.step - step))
         kept = tuple(frame for frame in kept if frame is not farthest)
     joined = adopt_keyframes(replace(bank, conditioning=kept), [(drawn, distance)])
-    return replace(joined, step=step)
+    # The drawing says how large the object is; what was tracked before it may be another one.
+    return replace(joined, step=step, areas=drawn.areas or bank.areas)
 
 
 def adopt_keyframes(bank: MemoryBank, others: Sequence[tuple[MemoryBank, int]]) -> MemoryBank:

@@ -152,14 +152,16 @@ def _quality(
 ) -> list[tuple[Drawn, int]]:
     """The last frame, and the newest good ones; the age of each is its rank.
 
-    A frame that was drawn holds its place in the ranks, so that this is `_official` for an object
-    that is seen on every frame. Those drawn ahead, or before the tracking began, have no place.
+    A frame that was drawn holds its place in the ranks, and so does every step before the tracking
+    began. So this is `_official` for an object that is seen on every frame. Frames that were drawn
+    ahead have no place.
     """
     first = min((frame.step for frame in bank.tracked), default=now)
     past = range(min(first, now - most), now)
     drawn = {frame.step for frame in bank.conditioning}
     seen = {step for step, frame in others.items() if _is_good(frame) or step == now - 1}
-    steps = sorted((step for step in drawn | seen if step in past), reverse=True)
+    holding = drawn | seen | {step for step in past if step < first}
+    steps = sorted((step for step in holding if step in past), reverse=True)
     ranked = [(others[step], age) for age, step in enumerate(steps[:most]) if step in others]
     return ranked[::-1]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from observations import SMALL, observation, seen_on, started
 
-from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank
+from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import POLICIES, recall, remember
 
 CONDITIONING_AGE = SMALL.recent
@@ -128,7 +128,8 @@ def test_a_drawn_frame_that_is_left_out_counts_as_a_recent_one(policy: str) -> N
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(
-    "drawn", [(10, 20, 30, 40, 50, 60, 70), (40, 90), (3, 8, 9), (-50, -40, -30)]
+    "drawn",
+    [(10, 20, 30, 40, 50, 60, 70), (40, 90), (3, 8, 9), (-50, -40, -30), (-3, 40), (-6, -3, 2, 40)],
 )
 def test_whatever_else_is_drawn_an_object_in_sight_is_followed_from_its_last_frames(
     policy: str, drawn: tuple[int, ...]
@@ -164,6 +165,13 @@ def test_an_anchor_stands_beside_the_drawn_frame_from_the_step_after_the_next() 
 def test_what_is_no_anchor(change: dict[str, object]) -> None:
     bank = seen_on(bank_of("anchors", [True] * 8), [9], **{"distractor": True, **change})
     assert not any(frame.anchor for frame in bank.tracked)
+
+
+def test_after_a_correction_its_area_is_the_usual_one() -> None:
+    drawn = start_bank("anchors", observation(500, area=300))
+    bank = correct_bank(bank_of("anchors", [True] * 12), drawn, distance=1)
+    bank = seen_on(bank, [14], area=300, distractor=True)
+    assert [frame.step for frame in bank.tracked if frame.anchor] == [14]
 
 
 def test_at_most_3_anchors_at_least_6_steps_apart_the_newest_stay() -> None:
