@@ -111,7 +111,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
     image: loaded. A TIFF was turned by that.
     """
     try:
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION))
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     except MemoryError:
         raise
     except Exception:  # EXIF data that cannot be read says nothing
