@@ -22,8 +22,10 @@ from sam2_tracker.errors import (
     BadMethod,
     ConfigurationError,
     DeviceFailed,
+    OutOfMemory,
     RequestError,
     StoreUnavailable,
+    in_one_line,
 )
 from sam2_tracker.metrics import CONTENT_TYPE, Metrics
 from sam2_tracker.protocol import answers_to_json, body_to_request, error_to_json
@@ -40,13 +42,20 @@ RUNNING = ("version", "model", "fingerprint", "device", "precision", "store")
 def init_context(context: Any) -> None:
     """Loads and warms up the model; Nuclio sends no request before this is over.
 
-    Raises ConfigurationError, after logging its message: Nuclio does not log an exception that is
-    raised here.
+    Raises ConfigurationError and whatever else stops the start, after logging it in one sentence:
+    Nuclio does not log an exception that is raised here.
     """
     try:
         _start(context)
     except ConfigurationError as error:
         context.logger.error(f"The function cannot start: {error.message}")
+        raise
+    except Exception as error:
+        causes = [each for each in (error, error.__cause__) if each is not None]
+        text = " - ".join(f"{type(each).__name__}: {in_one_line(each)}" for each in causes)
+        context.logger.error_with(
+            f"The function cannot start: {text}", traceback=traceback.format_exc()
+        )
         raise
 
 
@@ -193,7 +202,7 @@ def _cause(error: RequestError) -> str:
     """
     if isinstance(error, AllObjectsFailed):
         return "every object failed"
-    if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
+    if isinstance(error, StoreUnavailable | OutOfMemory) and error.__cause__ is not None:
         return f"{type(error.__cause__).__name__}: {error.__cause__}"
     return error.message
 

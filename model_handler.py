@@ -362,11 +362,10 @@ class ModelHandler:
         self, logits: Sequence[Tensor], *, width: int, height: int
     ) -> Iterator[Bitmap]:
         """logits_to_bitmaps for masks of decode(), with their holes filled as SAM2ImagePredictor
-        fills them."""
-        filled = [
-            fill_holes(each[None, None], largest=self._fill_hole_area, logit=SINGLE_HOLE_FILL_LOGIT)
-            for each in logits
-        ]
+        fills them. Raises OutOfMemory."""
+        area, logit = self._fill_hole_area, SINGLE_HOLE_FILL_LOGIT
+        with memory_errors(NO_MEMORY):
+            filled = [fill_holes(each[None, None], largest=area, logit=logit) for each in logits]
         return self.logits_to_bitmaps([each[0, 0] for each in filled], width=width, height=height)
 
     def stable_bitmaps(
@@ -398,9 +397,14 @@ class ModelHandler:
         return False
 
     def release_memory(self) -> None:
-        """Gives back all device memory that is held for speed only."""
+        """Gives back all device memory that is held for speed only.
+
+        Raises RuntimeError where the GPU has failed: a convolution on it says what a lack of memory
+        says too ("unable to find an engine").
+        """
         self._cache.clear()
         if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
 
     def _recall(self, bank: MemoryBank) -> Recall:

@@ -57,6 +57,7 @@ from sam2_tracker.stopwatch import StoreTraffic
 
 logger = logging.getLogger(__name__)
 
+NO_MEMORY = "The device has too little memory for this request."
 RENEW_BELOW = 0.96
 """A frame in use gets a new full life when it has less than this part of one left: 8 of 8 h 20 min,
 what CVAT's tokens live. Rarely, because Kvrocks rewrites the value for it."""
@@ -147,11 +148,12 @@ class StateStore:
         traffic.cache_misses += len(missing)
         return [self._assemble(head, frames) for head in heads]
 
+    @memory_errors(NO_MEMORY)
     def save(self, states: Sequence[TrackState], traffic: StoreTraffic | None = None) -> list[str]:
         """Writes states in one round trip and returns the ids of their tokens.
 
         Memory frames that `TrackState.references` does not name are written too. Raises
-        StoreUnavailable; then nothing can be seen of it but records that expire.
+        StoreUnavailable, OutOfMemory; then nothing can be seen of it but records that expire.
         """
         expires_at = int(self._clock()) + self._ttl_seconds
         frames: dict[str, bytes] = {}
@@ -276,7 +278,7 @@ class StateStore:
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         # The record is sound: the track goes on when there is room again.
-        with memory_errors("The device has too little memory for this request."):
+        with memory_errors(NO_MEMORY):
             return tensor.to(self._device)
 
 

@@ -13,7 +13,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from sam2_tracker.errors import ConfigurationError
+from sam2_tracker.errors import ConfigurationError, in_one_line
 from sam2_tracker.memory_bank import MemoryLayout
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles, load_weights
@@ -82,10 +82,10 @@ def build_model(
         layout = _install_modules(network, dtype, cache)
     except RuntimeError as error:
         if is_out_of_memory(error):
-            raise _too_little_memory(files, chosen_device) from error
+            raise _too_little_memory(files, chosen_device, error) from error
         raise ConfigurationError(
             f"{files.config.name} describes a model that cannot run at "
-            f"{network.image_size} x {network.image_size} pixels: {error}"
+            f"{network.image_size} x {network.image_size} pixels: {in_one_line(error)}"
         ) from error
     return LoadedModel(
         name=files.name,
@@ -110,18 +110,36 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of the setting of its name. Raises ConfigurationError where it is not there."""
+    """The device of the setting of its name.
+
+    Raises ConfigurationError where it is not there, and where it is a GPU that cannot be used.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type != "cuda":
+        return device
+    if (device.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(
             f"SAM2_DEVICE is {name!r}, but there are {torch.cuda.device_count()} CUDA devices here."
         )
-    if device.type == "cuda":
+    try:
         # sam2's modules put constants on "cuda" while they are built: not on another GPU.
         torch.cuda.set_device(device.index or 0)
+        _convolve(device)
+    except Exception as error:  # torch raises several kinds
+        first_line = str(error).partition("\n")[0].rstrip(".")
+        raise ConfigurationError(
+            f"The GPU cannot be used: {first_line}. Free its memory, update its driver, or take an "
+            "older CUDA with --torch-index (docs/deploy.md)."
+        ) from error
     return device
+
+
+def _convolve(device: torch.device) -> None:
+    """Waits for a tiny convolution: it takes the driver, memory, and kernels for this GPU."""
+    image = torch.ones((1, 1, 8, 8), device=device)
+    torch.nn.functional.conv2d(image, image[..., :3, :3]).cpu()
 
 
 def _read_config(files: ModelFiles, image_size: int) -> DictConfig:
@@ -146,15 +164,17 @@ def _build_network(
         network = instantiate(whole.model, _recursive_=True)
     except (OmegaConfBaseException, InstantiationException) as error:
         if error.__cause__ is not None and is_out_of_memory(error.__cause__):
-            raise _too_little_memory(files, device) from error
+            raise _too_little_memory(files, device, error.__cause__) from error
         raise _not_a_configuration(files, error) from error
     _check_supported(network, files.config.name)
     try:
         network.load_state_dict(load_weights(files.checkpoint), strict=True)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise _too_little_memory(files, torch.device("cpu"), error) from error
         raise ConfigurationError(
             f"{files.checkpoint.name} does not hold the weights of the model that "
-            f"{files.config.name} describes: {_in_one_line(error)}"
+            f"{files.config.name} describes: {in_one_line(error)}"
         ) from error
     # These act on all objects of a batch; the official predictor runs every object by itself.
     network.non_overlap_masks_for_mem_enc = False
@@ -255,18 +275,16 @@ def _fingerprint(files: ModelFiles, config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _too_little_memory(files: ModelFiles, device: torch.device) -> ConfigurationError:
+def _too_little_memory(
+    files: ModelFiles, device: torch.device, error: BaseException
+) -> ConfigurationError:
     return ConfigurationError(
-        f"{device} has too little memory for {files.name}: take a smaller model."
+        f"{device} has too little memory for {files.name}: take a smaller model "
+        f"({in_one_line(error)})."
     )
 
 
 def _not_a_configuration(files: ModelFiles, error: Exception) -> ConfigurationError:
     return ConfigurationError(
-        f"{files.config.name} is not a configuration of a SAM 2 model: {_in_one_line(error)}"
+        f"{files.config.name} is not a configuration of a SAM 2 model: {in_one_line(error)}"
     )
-
-
-def _in_one_line(error: Exception) -> str:
-    """The errors of hydra, YAML and torch have several lines, some of them hundreds."""
-    return " ".join(str(error).split())[:500]

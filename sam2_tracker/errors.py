@@ -24,6 +24,11 @@ sentences for the person who sent the request: they contain no key, no path and 
 """
 
 
+def in_one_line(error: BaseException) -> str:
+    """The errors of hydra, YAML and torch have several lines, some of them hundreds."""
+    return " ".join(str(error).split())[:500]
+
+
 class TrackerError(Exception):
     """Base of all errors that this project raises on purpose."""
 

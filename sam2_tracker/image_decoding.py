@@ -2,8 +2,8 @@
 """An encoded image file to pixels, within limits on its size and on the time and memory it takes.
 
 JPEG, PNG, WEBP and BMP, which are nearly all that CVAT sends, are decoded here. The decoders of the
-other formats can be slow, or take gigabytes for a small file, so they run in a process with limits
-(decode_process.py), which costs 0.1 to 0.2 s more.
+other formats and of compressed BMP can be slow, or take gigabytes for a small file, so they run in
+a process with limits (decode_process.py), which costs 0.1 to 0.2 s more.
 """
 
 import io
@@ -17,32 +17,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from sam2_tracker.errors import BadRequest, OutOfMemory, RequestError, TooLarge
 
 ROOT = Path(__file__).resolve().parents[1]
 
 FORMATS_HERE = ("JPEG", "PNG", "WEBP", "BMP")
-FORMATS_IN_PROCESS = ("TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
-# How files of FORMATS_IN_PROCESS begin.
+FORMATS_IN_PROCESS = ("TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "BMP")
+# How files of FORMATS_IN_PROCESS begin; of BMP only those in run-length encoding.
 STARTS_IN_PROCESS = re.compile(
-    rb"II[*+]\0|MM\0[*+]|GIF8|P[1-6Ff]\s|\0\0\0\x0cjP  |\xff\x4f\xff\x51|....ftyp(avi[fs]|mif1)",
+    rb"II[*+]\0|MM\0[*+]|GIF8|P[1-6Ff]\s|\0\0\0\x0cjP  |\xff\x4f\xff\x51"
+    rb"|....ftyp(avi[fs]|mif1)|BM.{28}[\1\2]\0\0\0",
     re.DOTALL,
 )
 # The process is given up after so long. Its limit of CPU time, in decode_process.py, is lower.
 PROCESS_SECONDS = 40.0
 
-# These parts take milliseconds each for a few bytes, and minutes if there are very many: the scans
-# of a progressive JPEG, each a pass over the whole image, of which cameras write 10, and the colour
-# profiles of a PNG, of which there should be 1.
+# These parts take minutes if there are very many: the scans of a progressive JPEG, each a pass over
+# the whole image, of which cameras write 10; the segments that a JPEG's EXIF data is cut into, each
+# a copy of all before it, of which cameras write 1; and the colour profiles of a PNG, of which
+# there should be 1.
 MAX_JPEG_SCANS = 32
+MAX_JPEG_EXIF = 64
 MAX_PNG_PROFILES = 8
 # Resizing a line of millions of pixels takes gigabytes of tables, in this project and in Pillow.
 MAX_SIDE = 65_535
 # JPEG markers that are followed by a length, and the end of the image.
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
 START_OF_SCAN = 0xDA
+# The value of EXIF's tag for the way the camera was held, and what turns the picture upright.
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode_image(data: bytes, *, max_megapixels: float) -> Image.Image:
@@ -81,14 +95,28 @@ def open_image(data: bytes, formats: tuple[str, ...], *, max_megapixels: float) 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Decodes an opened image. Raises what Pillow raises."""
-    ImageOps.exif_transpose(image, in_place=True)
     image.load()
+    image = _turn_upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Not at the top, because numpy takes 0.2 s to import in the process of decode_process.py.
         from sam2_tracker.deep_grey import grey_to_8_bit
 
         image = grey_to_8_bit(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Not by ImageOps.exif_transpose, which encodes all EXIF data anew: a wrong tag makes it fail.
+
+    image: loaded. A TIFF was turned by that.
+    """
+    try:
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except MemoryError:
+        raise
+    except Exception:  # EXIF data that cannot be read says nothing
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 @contextmanager
@@ -131,13 +159,15 @@ def _decode_in_process(data: bytes, max_megapixels: float) -> Image.Image:
 
 
 def _undecodable() -> BadRequest:
-    formats = ", ".join(FORMATS_HERE + FORMATS_IN_PROCESS)
+    formats = ", ".join(dict.fromkeys(FORMATS_HERE + FORMATS_IN_PROCESS))
     return BadRequest(f"The image cannot be decoded: it is damaged, or not one of {formats}.")
 
 
 def _check_parts(data: bytes) -> None:
     if data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PNG_PROFILES:
         raise BadRequest(f"The PNG has more than {MAX_PNG_PROFILES} colour profiles.")
+    if data.startswith(b"\xff\xd8") and data.count(b"Exif\0\0") > MAX_JPEG_EXIF:
+        raise BadRequest(f"The JPEG has more than {MAX_JPEG_EXIF} EXIF segments.")
     if data.startswith(b"\xff\xd8") and _has_many_scans(data):
         raise BadRequest(f"The JPEG has more than {MAX_JPEG_SCANS} scans.")
 

@@ -20,6 +20,10 @@ SIGNS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS found no room for its workspace
     "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_..., ..._HOST_...
+    # A convolution found no room for its workspace. A GPU that cuDNN does not know says the same,
+    # but not to a request: choose_device() in build_model.py tries a convolution at the start.
+    "unable to find an engine to execute",
 )
 
 
@@ -31,16 +35,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def memory_errors(message: str) -> Iterator[None]:
-    """Raises OutOfMemory with this message in place of any error that means it."""
+    """Raises OutOfMemory with this message in place of any error that means it.
+
+    That error is its __cause__, without its traceback, which holds the tensors of what failed.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    else:
-        return
-    # Not while the error is handled: its traceback holds the tensors of the call that failed.
-    raise OutOfMemory(message)
+        raise OutOfMemory(message) from error.with_traceback(None)
 
 
 def retry_after_release(run: Callable[[], T], release: Callable[[], None]) -> T:

@@ -107,7 +107,7 @@ MUTANTS = (
         "timeout=60.0 + max(0.0, self._deadline - self._clock())",
         "tests/faults/test_bounds.py -k deadline"),
     mutant("frames lie on their side", "sam2_tracker/image_decoding.py",
-        "    ImageOps.exif_transpose(image, in_place=True)\n",
+        "    image = _turn_upright(image)\n",
         "", "tests/test_image_decoding.py"),
     mutant("hidden frames count as seen", "sam2_tracker/memory_policy.py",
         "    if seen.object_score <= 0:\n        return 0.0\n",

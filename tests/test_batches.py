@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Objects in batches that fit into the device's memory."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -81,11 +82,34 @@ def test_no_room_for_a_single_object_is_an_error() -> None:
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),
     ],
 )
 def test_whoever_says_so_it_is_out_of_memory(error: Exception) -> None:
     with pytest.raises(OutOfMemory), memory_errors("no room"):
         raise error
+
+
+def test_a_batch_that_failed_holds_no_memory_while_smaller_ones_run() -> None:
+    tensors: list[weakref.ref[torch.Tensor]] = []
+
+    def compute(count: int) -> list[int]:
+        tensor = torch.zeros(count)
+        tensors.append(weakref.ref(tensor))
+        if count > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return [0] * count
+
+    def run(indexes: list[int]) -> list[int]:
+        assert [each() for each in tensors] == [None] * len(tensors)
+        with memory_errors("too many objects"):
+            return compute(len(indexes))
+
+    assert Batches(32, lambda: None).run("aaaa", run) == [0] * 4
+    assert len(tensors) > 4
 
 
 def test_other_errors_stay_what_they_are() -> None:

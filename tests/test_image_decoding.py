@@ -20,6 +20,7 @@ from sam2_tracker import decode_process, image_decoding
 from sam2_tracker.errors import BadRequest, OutOfMemory, TooLarge
 from sam2_tracker.image_decoding import MAX_JPEG_SCANS, decode_image
 
+ORIENTATION = 0x0112  # EXIF's tag
 PICTURE = encoded(Image.new("RGB", (4, 3), (10, 200, 30)), "PNG")
 
 
@@ -140,11 +141,36 @@ def test_a_frame_is_turned_upright_as_exif_says() -> None:
     image = Image.new("RGB", (40, 20), (0, 0, 0))
     image.paste((255, 255, 255), (0, 0, 10, 10))  # top left
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    exif[ORIENTATION] = 6  # shown turned by 90 degrees clockwise
     found = pixels(encoded(image, "JPEG", exif=exif, quality=95))
     assert found.shape == (40, 20, 3)
     assert found[4, 15].min() > 200  # now top right
     assert found[4, 4].max() < 50
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_way_to_hold_a_camera(kind: str, orientation: int) -> None:
+    """Values that EXIF does not know, 0 and 9, turn nothing."""
+    corners = Image.new("RGB", (40, 24))
+    for place, colour in ((0, 0), (200, 0, 0)), ((32, 0), (0, 200, 0)), ((0, 16), (0, 0, 200)):
+        corners.paste(colour, (*place, place[0] + 8, place[1] + 8))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(corners, kind, exif=exif, **FORMATS[kind])
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    assert upright.shape == ((40, 24, 3) if 5 <= orientation <= 8 else (24, 40, 3))
+    assert np.abs(pixels(data).astype(int) - upright).max() <= 3
+
+
+@pytest.mark.parametrize("tag", [256, 282])
+def test_a_photo_is_turned_upright_though_another_tag_is_wrong(tag: int) -> None:
+    """A width and a resolution that are text."""
+    entries = sorted([(ORIENTATION, 3, 1, b"\6\0\0\0"), (tag, 2, 4, b"abc\0")])
+    packed = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + packed + bytes(4)
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert pixels(encoded(Image.new("RGB", (40, 20)), kind, exif=exif)).shape == (40, 20, 3)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -181,6 +207,41 @@ def test_a_jpeg_with_too_many_scans_is_refused(wrap: Callable[[bytes], bytes]) -
     assert (pixels(wrap(jpeg_with_scans(10))) == 90).all()
     with pytest.raises(BadRequest):
         pixels(wrap(jpeg_with_scans(MAX_JPEG_SCANS)))
+
+
+def jpeg_with_exif(segments: int) -> bytes:
+    jpeg = encoded(Image.new("RGB", (8, 8), (90, 90, 90)), "JPEG")
+    return jpeg[:2] + (b"\xff\xe1\0\x0aExif\0\0xx" * segments) + jpeg[2:]
+
+
+def test_a_jpeg_with_too_many_exif_segments_is_refused() -> None:
+    """Each of them is copied as often as others follow."""
+    assert (pixels(jpeg_with_exif(64)) == 90).all()
+    with pytest.raises(BadRequest, match="more than 64 EXIF segments"):
+        pixels(jpeg_with_exif(65))
+
+
+def rle_bmp(compression: int) -> bytes:
+    """8 x 8 pixels, each line one run: of 8 bits where the compression is 1, of 4 where it is 2."""
+    bits, pixel = (8, 7) if compression == 1 else (4, 0x77)
+    lines = bytes([8, pixel, 0, 0]) * 8 + b"\0\1"
+    palette = bytes(4 * 7) + bytes([30, 200, 10, 0]) + bytes(4 * 8)
+    start = 14 + 40 + len(palette)
+    file = struct.pack("<2sIII", b"BM", start + len(lines), 0, start)
+    sizes = (len(lines), 0, 0, 16, 0)
+    return file + struct.pack("<IiiHH6I", 40, 8, 8, 1, bits, compression, *sizes) + palette + lines
+
+
+@pytest.mark.parametrize("compression", [1, 2])
+def test_a_compressed_bmp_is_decoded_within_limits(
+    compression: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow decodes it in Python: 40 megapixels take seconds."""
+    bmp = rle_bmp(compression)
+    assert (pixels(bmp) == (10, 200, 30)).all()
+    monkeypatch.setattr(image_decoding, "PROCESS_SECONDS", 0.001)
+    with pytest.raises(TooLarge, match="takes too long"):
+        pixels(bmp)
 
 
 def gif_with_comments(count: int) -> bytes:

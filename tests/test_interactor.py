@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from clicking import HEIGHT, NEW, OLD, WIDTH, Ask, bitmap, body, call, pictures
 from cvat_requests import image_to_base64
 from PIL import Image
 from running import environment
 
+import model_handler
 from interactor import Interactor, click_by_click
 from model_handler import ModelHandler
 from sam2_tracker.click_protocol import ClickRequest
 from sam2_tracker.clicks import MAX_CLICKS, Clicks
 from sam2_tracker.errors import ConfigurationError, OutOfMemory
+from sam2_tracker.mask_logits import fill_holes
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.settings import Settings, check_workers
 from sam2_tracker.shapes import bitmap_to_mask, polygon_to_bitmap
@@ -181,6 +184,26 @@ def test_nothing_found(interactor_context: Any, ask: Ask, monkeypatch: pytest.Mo
     assert ask(pos_points=POSITIVE) == (200, {"shapes": []})
     old = {"mask": [[0]], "points": [], "bounds": [0, 0, 0, 0]}
     assert ask(pos_points=POSITIVE, agent=OLD) == (200, old)
+
+
+def test_a_gpu_without_room_to_fill_holes_is_asked_again_and_then_503(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, failures = ask(pos_points=POSITIVE), [1]
+
+    def fill(*arguments: Any, **options: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return fill_holes(*arguments, **options)
+
+    monkeypatch.setattr(model_handler, "fill_holes", fill)
+    assert ask(pos_points=POSITIVE) == expected
+    assert not failures
+    failures[:] = [1, 1]
+    status, answer = ask(pos_points=POSITIVE)
+    assert (status, answer["error"]["code"]) == (503, "out_of_memory")
+    assert ask(pos_points=POSITIVE) == expected
 
 
 def test_several_boxes_are_several_objects_and_each_click_belongs_to_the_nearest(ask: Ask) -> None:

@@ -13,6 +13,7 @@ from sam2.modeling.memory_encoder import MemoryEncoder
 from tracking import images, start, step, tight_box
 
 from model_handler import ModelHandler
+from sam2_tracker import build_model
 from sam2_tracker.build_model import choose_device, choose_precision
 from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.mask_logits import logits_to_bitmaps, pack_bits
@@ -50,16 +51,39 @@ def test_too_little_memory_while_the_model_is_built_is_told(
         load_model(micro_files)
 
 
-@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_too_little_memory_for_the_weights_is_not_told_as_wrong_weights(
+    micro_files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = mock.Mock(
+        side_effect=RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
+    )
+    monkeypatch.setattr(build_model, "load_weights", full)
+    with pytest.raises(ConfigurationError, match="cpu has too little memory for .*9 bytes"):
+        load_model(micro_files)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
+)
 def test_a_gpu_is_the_one_that_sam2s_modules_take(
     monkeypatch: pytest.MonkeyPatch, name: str, index: int
 ) -> None:
     """sam2's modules put constants on "cuda" while they are built: on the device that is set."""
     taken: list[int] = []
+    tried: list[torch.device] = []
+    convolve = build_model._convolve
+
+    def convolve_on_the_cpu(device: torch.device) -> None:
+        tried.append(device)
+        convolve(torch.device("cpu"))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch._C, "_cuda_setDevice", taken.append, raising=False)
-    assert choose_device(name) == torch.device(name)
-    assert taken == [index]
+    monkeypatch.setattr(build_model, "_convolve", convolve_on_the_cpu)
+    device = torch.device("cuda" if name == "auto" else name)
+    assert choose_device(name) == device
+    assert (taken, tried) == ([index], [device])
     with pytest.raises(ConfigurationError, match="there are 2 CUDA devices here"):
         choose_device("cuda:2")
 

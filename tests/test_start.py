@@ -7,15 +7,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nuclio_sdk
 import pytest
 import redis
+import torch
 from cvat_requests import init
 from running import FRAME, POLYGON, environment, new_context
 
 import main
-from sam2_tracker.errors import ConfigurationError
+from model_handler import ModelHandler
+from sam2_tracker import build_model
+from sam2_tracker.errors import ConfigurationError, OutOfMemory
 from sam2_tracker.models import ModelFiles
 from tools.redis_server import RedisServer
 
@@ -72,6 +76,70 @@ def test_a_start_that_fails_is_one_sentence(
     message = error_of_start(worker_id)
     assert sentence in message
     assert "\n" not in message
+
+
+TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040)."
+NO_KERNEL = "CUDA error: no kernel image is available for execution on the device\nSearch for\nit"
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize("place", ["setting the device", "a convolution"])
+@pytest.mark.parametrize("error", [TOO_OLD, NO_KERNEL, "CUDA error: out of memory\nSearch for\nit"])
+def test_a_gpu_that_cannot_be_used_is_told_as_that(
+    set_variables: Set, monkeypatch: pytest.MonkeyPatch, device: str, place: str, error: str
+) -> None:
+    """NVML counts a GPU though its driver or the GPU itself is too old, or its memory is full."""
+    fails, works = mock.Mock(side_effect=RuntimeError(error)), mock.Mock()
+    set_variables(SAM2_DEVICE=device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", works if place == "a convolution" else fails)
+    monkeypatch.setattr(build_model, "_convolve", fails if place == "a convolution" else works)
+    said = error.split("\n")[0].rstrip(".")
+    assert error_of_start() == (
+        f"The GPU cannot be used: {said}. Free its memory, update its driver, or take an older "
+        "CUDA with --torch-index (docs/deploy.md)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RuntimeError("CUDA error: unknown\nSearch for it"), "RuntimeError: CUDA error: unknown S"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_start_that_fails_for_whatever_reason_is_in_the_log(
+    set_variables: Set, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    set_variables()
+    context = new_context()
+    monkeypatch.setattr(main, "build_tracker", mock.Mock(side_effect=error))
+    with pytest.raises(type(error)):
+        main.init_context(context)
+    ((level, message, fields),) = context.logger.lines[1:]
+    assert level == "error"
+    assert message.startswith(f"The function cannot start: {sentence}")
+    assert "\n" not in message
+    assert "Traceback" in fields["traceback"]
+
+
+def test_a_first_run_without_memory_is_logged_with_the_words_of_the_device(
+    set_variables: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For those of a convolution have two causes: cuDNN may also not know the GPU."""
+    no_engine = "GET was unable to find an engine to execute this computation"
+    set_variables()
+    context = new_context()
+    monkeypatch.setattr(
+        ModelHandler, "_start_batch", mock.Mock(side_effect=RuntimeError(no_engine))
+    )
+    with pytest.raises(OutOfMemory):
+        main.init_context(context)
+    (message,) = context.logger.messages("error")
+    assert "too little memory" in message
+    assert no_engine in message
 
 
 NO_MODEL = "mine.yaml is not a configuration of a SAM 2"

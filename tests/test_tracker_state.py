@@ -326,6 +326,8 @@ def short_of_memory(*_: object, **__: object) -> Tensor:
 
 def test_a_device_without_room_loses_no_track(empty_redis: RedisServer) -> None:
     store = open_store(empty_redis, cache=MemoryCache(1 << 20))
+    with mock.patch.object(torch, "stack", short_of_memory), pytest.raises(OutOfMemory):
+        store.save([started(7)])
     with mock.patch.object(torch.Tensor, "clone", short_of_memory):
         (id_,) = store.save([started(7)])  # stored, if not cached
     with mock.patch.object(torch.Tensor, "to", short_of_memory), pytest.raises(OutOfMemory):

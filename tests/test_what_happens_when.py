@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import redis
@@ -23,7 +24,7 @@ import main
 from model_handler import ModelHandler, Prediction
 from sam2_tracker import record_format
 from sam2_tracker.batches import Batches
-from sam2_tracker.errors import ModelFailure
+from sam2_tracker.errors import ModelFailure, OutOfMemory
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.records import Records, RedisRecords
 from sam2_tracker.settings import Settings
@@ -343,6 +344,7 @@ def test_too_little_memory(micro_model: ModelHandler, monkeypatch: pytest.Monkey
     assert released == [1]  # once more without the caches
     room[:] = [0]
     assert worker.ask(1, states=states, status=503)["code"] == "out_of_memory"
+    assert "OutOfMemoryError: CUDA out of memory." in worker.log.getvalue()
     worker.tracker.close()
 
 
@@ -354,6 +356,20 @@ def test_a_gpu_that_failed_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> N
     assert worker.ask(0, [MASK], status=500)["code"] == "internal"  # the device still answers
     assert not ended
     monkeypatch.setattr(worker.model, "device_failed", lambda: True)
+    assert worker.ask(0, [MASK], status=503)["code"] == "device_failed"
+    assert ended
+
+
+def test_a_gpu_that_failed_is_not_taken_for_a_full_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution says "unable to find an engine" in both cases."""
+    worker, ended = Worker(), []
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr(main, "_end_after_the_answer", lambda: ended.append(True))
+    monkeypatch.setattr(torch.cuda, "synchronize", mock.Mock(side_effect=error))
+    monkeypatch.setattr(worker.model, "device", torch.device("cuda"))
+    monkeypatch.setattr(worker.model, "_cache", MemoryCache(0), raising=False)
+    monkeypatch.setattr(Model, "release_memory", ModelHandler.release_memory)
+    worker.model.failure = OutOfMemory("The device has too little memory for this frame.")
     assert worker.ask(0, [MASK], status=503)["code"] == "device_failed"
     assert ended
 
