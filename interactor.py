@@ -209,6 +209,7 @@ class Interactor:
         masks: list[_GridMask] = []
         nearest = 0.0, 0.0
         for first in range(0, len(clicks), POINTS_PER_BATCH):
+            check(first, len(clicks), "clicks are looked at", wanted.fewer)
             batch = clicks[first : first + POINTS_PER_BATCH]
             found = self._model.decode(features, batch, width=width, height=height, multimask=True)
             all_three = [

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The flow of one request: restore what is remembered, run the model once for all objects, save."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -86,6 +87,8 @@ class _Object:
     """What was drawn on this frame, ready for the model."""
     new_state: TrackState | None = None
     """What is to be remembered from now on."""
+    logits: Tensor | None = None
+    """Where the model found it on this frame, if the shape of its answer is made of that."""
     answer: Answer = field(default_factory=Answer)
 
     @property
@@ -108,6 +111,15 @@ class _Object:
         """Whether the model attends to the object's memory on this frame."""
         prompted = isinstance(self.entry, Correction) and self.entry.seed.is_prompt
         return prompted or isinstance(self.entry, Token)
+
+    @property
+    def made_type(self) -> str | None:
+        """The type of the shape that is made of what the model finds; None: none is made."""
+        seed = self.seed
+        if seed is None:
+            return self.state.track.shape_type if self.steps and self.state else None
+        type_ = self.state.track.shape_type if self.state else seed.answer_type
+        return type_ if seed.is_prompt and seed.type != type_ else None  # else as it was drawn
 
     def fail(self, error: ObjectError) -> None:
         self.answer = Answer(error=error)
@@ -184,9 +196,10 @@ class Tracker:
             self._start([each for each in drawn if not each.steps], features, frame)
             self._correct([each for each in drawn if each.steps], features, frame)
         with watch.phase("step"):
-            results = self._model.step(features, [_known(each).bank for each in stepped])
+            self._step(stepped, features)
         with watch.phase("shapes"):
-            self._make_shapes(stepped, results, frame)
+            found = [each for each in (*drawn, *stepped) if each.logits is not None]
+            self._make_shapes(found, frame, check_time)
         if any(each.active for each in (*drawn, *stepped)):  # the features served
             self._frames.keep(frame, features)
         self._remember_costs(drawn, stepped, frame, watch)
@@ -249,7 +262,12 @@ class Tracker:
         active = [each for each in objects if each.active]
         steps = sum(each.steps for each in active)
         starts = sum(each.seed is not None and not each.steps for each in active)
-        self.budget.check(starts=starts, steps=steps, megapixels=frame.megapixels if frame else 0.0)
+        self.budget.check(
+            starts=starts,
+            steps=steps,
+            shapes=Counter(each.made_type for each in active if each.made_type),
+            megapixels=frame.megapixels if frame else 0.0,
+        )
 
     def _read_store(self, ids: list[str], traffic: StoreTraffic) -> list[TrackState | StateGone]:
         if ids:
@@ -299,47 +317,50 @@ class Tracker:
 
     def _take(self, drawn: list[_Object], results: list[Result], frame: _Frame) -> None:
         """The answers and the new states of objects that were drawn on this frame."""
-        found: list[tuple[_Object, TrackState, Tensor]] = []
         for each, result in zip(drawn, results, strict=True):
             if not isinstance(result, Prediction):
                 each.fail(result)
                 continue
-            state = _prompted_state(each, result, frame, self._settings.memory_policy)
             seed = _drawn(each)
-            each.new_state = state
+            each.new_state = _prompted_state(each, result, frame, self._settings.memory_policy)
             each.answer = Answer(
                 shape=Shape(type=seed.type, points=seed.points), score=result.score
             )
-            if seed.is_prompt and seed.type != state.track.shape_type:
-                found.append((each, state, result.logits))  # what was drawn is not the answer
-        if not found:
-            return
-        bitmaps = self._model.logits_to_bitmaps(
-            [logits for _, _, logits in found], width=frame.width, height=frame.height
+            if each.made_type:  # what was drawn is not the answer
+                each.logits = result.logits
+
+    def _step(self, stepped: list[_Object], features: FrameFeatures) -> None:
+        results = self._model.step(features, [_known(each).bank for each in stepped])
+        for each, result in zip(stepped, results, strict=True):
+            if not isinstance(result, Prediction):
+                each.fail(result)
+                continue
+            state = _known(each)
+            bank = remember(state.bank, result.seen, self._model.layout)
+            each.new_state = replace(state, bank=bank)
+            each.answer = Answer(score=result.score)
+            each.logits = result.logits
+
+    def _make_shapes(self, found: list[_Object], frame: _Frame, check_time: Check) -> None:
+        """The shapes of the answers, of objects with logits and a new state. Raises TooLarge."""
+        logits = [each.logits for each in found if each.logits is not None]
+        bitmaps = iter(
+            self._model.logits_to_bitmaps(logits, width=frame.width, height=frame.height)
         )
         tolerance = self._settings.polygon_tolerance
-        for (each, state, _), bitmap in zip(found, bitmaps, strict=True):
-            shape, track = bitmap_to_shape(bitmap, state.track, tolerance=tolerance)
+        watch, made = Stopwatch(), Counter[str]()
+        for done, each in enumerate(found):
+            check_time(done, len(found), "shapes are made", f"send at most {done} in one request")
+            state = _computed(each)
+            type_ = state.track.shape_type
+            with watch.phase(type_):
+                shape, track = bitmap_to_shape(next(bitmaps), state.track, tolerance=tolerance)
+            made[type_] += 1
             each.new_state = replace(state, track=track)
             each.answer = replace(each.answer, shape=shape)
-
-    def _make_shapes(self, stepped: list[_Object], results: list[Result], frame: _Frame) -> None:
-        found: list[tuple[_Object, Prediction]] = []
-        for each, result in zip(stepped, results, strict=True):
-            if isinstance(result, Prediction):
-                found.append((each, result))
-            else:
-                each.fail(result)
-        bitmaps = self._model.logits_to_bitmaps(
-            [prediction.logits for _, prediction in found], width=frame.width, height=frame.height
-        )
-        tolerance = self._settings.polygon_tolerance
-        for (each, prediction), bitmap in zip(found, bitmaps, strict=True):
-            state = _known(each)
-            shape, track = bitmap_to_shape(bitmap, state.track, tolerance=tolerance)
-            bank = remember(state.bank, prediction.seen, self._model.layout)
-            each.new_state = replace(state, track=track, bank=bank)
-            each.answer = Answer(shape=shape, score=prediction.score)
+        megapixels = max(frame.megapixels, LEAST_MEGAPIXELS)
+        for type_, count in made.items():
+            self.budget.remember(type_, watch.phases[type_] / count / megapixels)
 
     def _save(self, objects: Sequence[_Object], traffic: StoreTraffic) -> None:
         changed = [each for each in objects if each.active and each.new_state is not None]
@@ -362,9 +383,6 @@ class Tracker:
         full = self._model.layout.recent + 1
         if stepped and all(len(_known(each).bank.memories) >= full for each in stepped):
             self.budget.remember("step", seconds["step"] / len(stepped))
-        if stepped:
-            megapixels = max(frame.megapixels, LEAST_MEGAPIXELS)
-            self.budget.remember("megapixel", seconds["shapes"] / len(stepped) / megapixels)
 
     def _release_memory(self) -> None:
         self._frames.clear()
@@ -540,3 +558,9 @@ def _known(each: _Object) -> TrackState:
     if each.state is None:
         raise TrackerError("Nothing is remembered of the object.")
     return each.state
+
+
+def _computed(each: _Object) -> TrackState:
+    if each.new_state is None:
+        raise TrackerError("The object was not computed on this frame.")
+    return each.new_state

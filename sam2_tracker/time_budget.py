@@ -2,12 +2,13 @@
 """How long a request will take, and refusing one that would take too long."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from sam2_tracker.errors import TooLarge
+from sam2_tracker.shapes import ANSWER_TYPES
 
-KINDS = ("frame", "start", "step", "megapixel")
+KINDS = ("frame", "start", "step", *ANSWER_TYPES)
 
 
 class Check(Protocol):
@@ -21,6 +22,8 @@ class TimeBudget:
 
     The lowest, because a stall that has passed must not refuse the next request. The costs of the
     warm-up are among those seen, so a machine that was slow for a while can never lock clients out.
+    Of shapes nothing is known before the first ones are made, and large objects take longer than
+    small ones: so the estimate can be too low, and the check of `begin` ends the request in time.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,21 +33,30 @@ class TimeBudget:
 
     def remember(self, kind: str, seconds: float) -> None:
         """kind: one of KINDS: decoding and encoding a frame; starting an object; a step of an
-        object with a full memory; making a shape, per object and megapixel of the image."""
+        object with a full memory; making a shape of a type, per megapixel of the image."""
         if kind not in KINDS:
             raise ValueError(f"unknown kind of cost: {kind}")
         self._lowest[kind] = min(seconds, self._lowest.get(kind, seconds))
 
-    def check(self, *, starts: int, steps: int, megapixels: float = 0.0) -> None:
+    def check(
+        self,
+        *,
+        starts: int,
+        steps: int,
+        shapes: Mapping[str, int] | None = None,
+        megapixels: float = 0.0,
+    ) -> None:
         """Raises TooLarge if so many objects would take longer than the budget.
 
         A single object is never refused.
 
-        megapixels: size of the image, 0 as long as it is not known.
+        shapes: how many are made of each type. megapixels: size of the image, 0 as long as it is
+        not known.
         """
         objects = starts + steps
-        shape = megapixels * self._cost("megapixel")
-        needed = starts * self._cost("start") + steps * (self._cost("step") + shape)
+        per_megapixel = sum(count * self._cost(type_) for type_, count in (shapes or {}).items())
+        needed = starts * self._cost("start") + steps * self._cost("step")
+        needed += megapixels * per_megapixel
         left = self.seconds - self._cost("frame")
         if objects > 1 and needed > left:
             fitting = max(1, int(objects * max(0.0, left) / needed)) if needed else 1

@@ -106,6 +106,30 @@ def test_a_request_ends_when_its_time_is_spent(
         assert call(interactor_context, content, NEW)[0] == 200
 
 
+def test_clicks_that_find_nothing_take_time_too(
+    interactor_context: Any, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 256 clicks, 64 at once, only the first one finds a mask."""
+    function, now = interactor_context.user_data.function, [0.0]
+    monkeypatch.setattr(function, "budget", TimeBudget(25, clock=lambda: now[0]))
+    decode = function._model.decode
+
+    def decode_slowly(features: Any, clicks: Any, **options: Any) -> list[Any]:
+        now[0] += 10
+        (found,) = decode(features, clicks[:1], **options)
+        first = replace(found, ious=(0.9 if now[0] == 10 else 0.0, 0.0, 0.0))
+        return [first, *[replace(found, ious=(0.0, 0.0, 0.0))] * (len(clicks) - 1)]
+
+    monkeypatch.setattr(function._model, "decode", decode_slowly)
+    words = in_words(ALL | {"points_per_side": 16})
+    status, answer = call(interactor_context, body(picture, text_prompts=[words]), NEW)
+    assert (status, answer["error"]["message"]) == (
+        413,
+        "After 25 s only 192 of 256 clicks are looked at; ask for fewer clicks, with "
+        "points_per_side=8.",
+    )
+
+
 @pytest.mark.parametrize(
     "words",
     [

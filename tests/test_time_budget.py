@@ -27,10 +27,20 @@ def test_the_number_that_fits_is_told() -> None:
 
 
 def test_the_shapes_of_a_large_image_count() -> None:
-    budget = budget_that_knows(step=0.2, megapixel=0.005)
-    budget.check(starts=0, steps=100, megapixels=2)
+    budget = budget_that_knows(step=0.2, polygon=0.005)
+    polygons = {"polygon": 100}
+    budget.check(starts=0, steps=100, shapes=polygons, megapixels=2)
     with pytest.raises(TooLarge, match="send at most 62 "):
-        budget.check(starts=0, steps=100, megapixels=40)
+        budget.check(starts=0, steps=100, shapes=polygons, megapixels=40)
+
+
+def test_each_type_of_shape_has_its_own_cost() -> None:
+    budget = budget_that_knows(mask=0.002, polygon=0.06)
+    budget.check(starts=25, steps=0, shapes={"mask": 25}, megapixels=40)
+    with pytest.raises(TooLarge, match="send at most 10 "):
+        budget.check(starts=25, steps=0, shapes={"polygon": 25}, megapixels=40)
+    with pytest.raises(TooLarge, match="send at most 18 "):  # 1.04 s for 25 masks, 33.6 s for both
+        budget.check(starts=0, steps=25, shapes={"mask": 11, "polygon": 14}, megapixels=40)
 
 
 def test_a_machine_that_was_slow_for_a_while_locks_nobody_out() -> None:

@@ -2,6 +2,7 @@
 """The flow of a request: rules per object, errors, limits, what is saved and what is not."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +17,9 @@ from faults.local import BY_NO_CLOCK
 from PIL import Image
 from tracking import start, tight_box
 
+import tracker as tracker_module
 from model_handler import FrameFeatures, ModelHandler
+from sam2_tracker import stopwatch
 from sam2_tracker.errors import AllObjectsFailed, TooLarge
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
@@ -66,7 +69,8 @@ def open_tracker() -> Iterator[Open]:
     with contextlib.ExitStack() as opened:
 
         def new(model: ModelHandler, server: RedisServer | None = None, **changes: Any) -> Tracker:
-            settings = Settings(**{"threads": 1, "redis_timeout_seconds": BY_NO_CLOCK, **changes})
+            waits = dict.fromkeys(("redis_timeout_seconds", "time_budget_seconds"), BY_NO_CLOCK)
+            settings = Settings(**{"threads": 1, **waits, **changes})
             if server is not None:
                 settings = replace(settings, redis_host=server.host, redis_port=server.port)
             cache = MemoryCache(settings.memory_cache_mib << 20)
@@ -302,11 +306,75 @@ def test_the_time_for_new_shapes_is_counted_from_the_arrival_of_the_request(
     assert track(tracker, clip.frames[0], seeds[:1])["errors"] == [None]  # one is always prepared
 
 
-def test_a_tiny_image_does_not_make_large_ones_look_expensive(micro_tracker: Tracker) -> None:
+@pytest.mark.parametrize("way", ["steps", "starts", "corrections", "all of them"])
+def test_a_request_ends_when_the_time_for_its_shapes_is_spent(
+    micro_tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Also where nothing is known yet of what they cost. The number that is told fits."""
+    tracker, now = micro_tracker, [0.0]
+    tracker.budget = TimeBudget(25.0, clock=lambda: now[0])
+    make_bitmaps = tracker._model.logits_to_bitmaps
+
+    def make_slowly(logits: Any, **size: int) -> Iterator[np.ndarray]:
+        for bitmap in make_bitmaps(logits, **size):
+            now[0] += 10
+            yield bitmap
+
+    known = track(tracker, clip.frames[0], [seeds[1]] * 4)["states"]  # answered as drawn
+    click = {"type": "points", "points": [80, 60]}
+    start, correction = {**click, "answer": "polygon"}, {**click, "correction": 1}
+    shapes, states = {
+        "steps": ([], known),
+        "starts": ([start] * 4, []),
+        "corrections": ([correction] * 4, known),
+        "all of them": ([start, correction], [None, *known[:3]]),
+    }[way]
+    monkeypatch.setattr(tracker._model, "logits_to_bitmaps", make_slowly)
+    words = r"After 25 s only 3 of 4 shapes are made; send at most 3 in one request\."
+    with pytest.raises(TooLarge, match=words):
+        track(tracker, clip.frames[1], shapes, states)
+    assert track(tracker, clip.frames[1], shapes[:3], states[:3])["errors"] == [None] * 3
+
+
+def test_masks_do_not_make_polygons_look_cheap(
+    micro_tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of clicks. Too many of them are refused at once, with the number that fits."""
+    tracker, now, seconds = micro_tracker, [0.0], {"polygon": 0.5, "mask": 0.001}
+    tracker.budget = TimeBudget(25.0, clock=lambda: now[0])
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+
+    def make_slowly(bitmap: Any, track: Track, **options: Any) -> Any:
+        now[0] += seconds[track.shape_type]
+        return bitmap_to_shape(bitmap, track, **options)
+
+    monkeypatch.setattr(tracker_module, "bitmap_to_shape", make_slowly)
+    large = clip.frames[0].repeat(10, axis=0).repeat(10, axis=1)
+    polygon = {"type": "polygon", "points": [10 * number for number in seeds[1]["points"]]}
+    states = track(tracker, large, [polygon] * 10)["states"]
+    for first in (seeds[1], seeds[0]):  # the small image counts as one of 0.25 megapixels
+        started = track(tracker, clip.frames[0], [first])
+        track(tracker, clip.frames[1], [], started["states"])
+    clicks = {"type": "points", "points": [800, 600]}
+    words = r"10 objects would take longer than 25 s here; send at most 6 in one request\."
+    for shapes, tokens in (([], states), ([{**clicks, "answer": "polygon"}] * 10, [])):
+        with pytest.raises(TooLarge, match=words):
+            track(tracker, large, shapes, tokens)
+    assert track(tracker, large, [clicks] * 10)["errors"] == [None] * 10  # answered as masks
+
+
+def test_a_tiny_image_does_not_make_large_ones_look_expensive(
+    micro_tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making its shape takes 0.01 s, which is much for so few pixels."""
+    micro_tracker.budget = TimeBudget(25.0, clock=lambda: 0.0)
+    clock = itertools.count(step=0.01)
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(clock))
     image = np.zeros((48, 64, 3), np.uint8)
     started = track(micro_tracker, image, [{"type": "rectangle", "points": [8, 8, 40, 40]}])
     track(micro_tracker, image, [], started["states"])
-    micro_tracker.budget.check(starts=0, steps=20, megapixels=8.3)
+    shapes = {"rectangle": 20}
+    micro_tracker.budget.check(starts=0, steps=20, shapes=shapes, megapixels=8.3)
 
 
 @pytest.mark.parametrize(

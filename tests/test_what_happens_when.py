@@ -271,6 +271,28 @@ def test_requests_that_are_too_large() -> None:
     assert codes(worker.ask(0, [MASK])) == [None]  # one always goes
 
 
+def test_the_time_is_spent_while_shapes_are_made() -> None:
+    """The row on the time budget, where it cannot be known before the model runs."""
+    now = [0.0]
+
+    class SlowShapes(Model):
+        def logits_to_bitmaps(self, logits: Any, **size: int) -> Any:
+            for bitmap in super().logits_to_bitmaps(logits, **size):
+                now[0] += 10
+                yield bitmap
+
+    records = DictRecords()
+    worker = Worker(records, SlowShapes())
+    worker.tracker.budget = TimeBudget(25.0, clock=lambda: now[0])
+    states = worker.start(*[POLYGON] * 4)  # answered as they were drawn
+    saved = dict(records.values)
+    error = worker.ask(1, states=states, status=413)
+    assert error["code"] == "too_large"
+    assert "After 25 s only 3 of 4 shapes are made; send at most 3 " in error["message"]
+    assert records.values == saved
+    assert codes(worker.ask(1, states=states[:3])) == [None] * 3
+
+
 @row("Redis does not answer")
 def test_a_redis_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """That a wait ends after SAM2_REDIS_TIMEOUT_SECONDS, test_bounds.py and test_wiring.py hold."""

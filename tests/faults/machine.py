@@ -250,6 +250,7 @@ class TrackersOnOneStore(RuleBasedStateMachine):
                 memory_policy=POLICY,
                 frame_cache_mib=512 if size else 0,
                 redis_timeout_seconds=BY_NO_CLOCK,
+                time_budget_seconds=BY_NO_CLOCK,
             )
             self._doors.append(door)
             self._caches.append(cache)

@@ -81,7 +81,7 @@ def test_only_known_commands_are_sent_and_only_for_our_keys(empty_redis: RedisSe
         tracker = Tracker(
             StandinModel(),  # type: ignore[arg-type]
             make_store(records, StandinModel().layout, clock=lambda: now[0]),
-            Settings(threads=1, redis_timeout_seconds=BY_NO_CLOCK),
+            Settings(threads=1, redis_timeout_seconds=BY_NO_CLOCK, time_budget_seconds=BY_NO_CLOCK),
         )
         with closing(tracker):
             play(tracker, 20, now)
