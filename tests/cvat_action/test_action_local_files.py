@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 from conftest import CONVERT, unreadable_from
+from look import hidden
 from PIL import Image
 from scripted_function import HEIGHT, WIDTH, moved
 from wire import POLYGON
@@ -138,8 +139,11 @@ MASK_AND_BOX = {
 }
 
 
-def as_cvat_exports(shapes=POLYGON_AND_BOX, ends=1):
-    """Each shape a track of its own, with an `outside` element on another frame."""
+def as_cvat_exports(shapes=POLYGON_AND_BOX, ends=1, more=""):
+    """Each shape a track of its own, with an `outside` element on another frame.
+
+    more: further tracks.
+    """
     tracks = "".join(
         f'<track id="{n}" label="car" source="manual">'
         f'<{kind} frame="0" outside="0" {more}>{ATTRIBUTE}</{kind}>'
@@ -150,7 +154,7 @@ def as_cvat_exports(shapes=POLYGON_AND_BOX, ends=1):
 <start_frame>0</start_frame><stop_frame>7</stop_frame><frame_filter></frame_filter><labels><label>
 <name>car</name><attributes><attribute><name>colour</name><mutable>False</mutable>
 <input_type>text</input_type></attribute></attributes></label></labels></task></meta>
-{tracks}</annotations>"""
+{tracks}{more}</annotations>"""
 
 
 @pytest.fixture
@@ -185,6 +189,46 @@ def test_an_object_that_a_person_hid_later_sleeps_there(run, tmp_path, tracks_of
     run("a.xml", "b.xml")
     kept = [(0, False), (1, False), (2, False), (3, True)]
     assert keyframes_of(tracks_of("b.xml")) == [kept, kept]
+
+
+def drawn_on_4(kind, left, label="car", ends=5, group=0):
+    """A shape that a person drew on frame 4, as CVAT exports it."""
+    place = {
+        "polygon": f'points="{left:.2f},2.00;{left + 6:.2f},2.00;{left + 6:.2f},6.00"',
+        "box": f'xtl="{left:.2f}" ytl="30.00" xbr="{left + 8:.2f}" ybr="38.00"',
+    }
+    both = "".join(
+        f'<{kind} frame="{frame}" outside="{outside}" {FLAGS} {place[kind]}></{kind}>'
+        for frame, outside in ((4, 0), (ends, 1))
+    )
+    about = f'id="9" label="{label}" source="manual" group_id="{group}"'
+    return f"<track {about}>{both}</track>"
+
+
+@pytest.mark.parametrize("kind", POLYGON_AND_BOX)
+@pytest.mark.parametrize(
+    ("drawn", "hidden_on"),
+    [
+        pytest.param({"left": 8.5}, [4], id="in its place"),
+        pytest.param({"left": 8.5, "group": 3}, [4], id="in its place, in a group"),
+        pytest.param({"left": 30.5}, [], id="elsewhere"),
+        pytest.param({"left": 8.5, "label": "bus"}, [], id="of another label"),
+        pytest.param({"left": 8.5, "ends": 7}, [], id="a track that goes on"),
+    ],
+)
+def test_what_a_person_drew_later_is_not_doubled(run, tmp_path, tracks_of, kind, drawn, hidden_on):
+    """In this format it is a track of one frame."""
+    shapes = {kind: POLYGON_AND_BOX[kind]}
+    (tmp_path / "a.xml").write_text(as_cvat_exports(shapes, more=drawn_on_4(kind, **drawn)))
+    done = run("a.xml", "b.xml", "--frame", 0, code=3 if hidden_on else 0)
+    told = "Object track:0, frame 4: a drawing of this frame alone lies in its place and was kept"
+    assert (told in done.log) == bool(hidden_on)
+    assert hidden(tracks_of("b.xml")[0], range(FRAMES)) == hidden_on
+    before, after = (
+        [e.attrib for e in ElementTree.parse(tmp_path / name).findall("track")[1]]
+        for name in ("a.xml", "b.xml")
+    )
+    assert after == before
 
 
 def test_results_that_are_tracks_of_one_frame_each_are_not_doubled(run, coco, tracks_of):
