@@ -443,6 +443,71 @@ def small(*file_names):
     }
 
 
+def interpolated(*drawn, changed=()):
+    """COCO with a track of boxes: (frame, left edge, whether it is a keyframe) of each.
+
+    changed: keys that one annotation has besides, by its frame.
+    """
+    changed = dict(changed)
+    annotations = [
+        {
+            **{"id": n, "image_id": frame, "category_id": 1, "bbox": [left, 2, 4, 4]},
+            "attributes": {
+                **{"occluded": False, "track_id": 3, "keyframe": keyframe, "age": 3},
+                **changed.get(frame, {}),
+            },
+        }
+        for n, (frame, left, keyframe) in enumerate(drawn)
+    ]
+    return {**small(*(f"pic_{n}.png" for n in range(FRAMES))), "annotations": annotations}
+
+
+STEADY = [(0, 2, True), (1, 4, False), (2, 6, False), (3, 8, False), (4, 10, True)]
+
+
+@pytest.mark.parametrize(
+    ("content", "keyframes"),
+    [
+        pytest.param(interpolated(*STEADY), [0, 4], id="between keyframes"),
+        pytest.param(
+            interpolated((0, 2, True), (1, 2.33, False), (2, 2.67, False), (3, 3, True)),
+            [0, 3],
+            id="rounded to hundredths",
+        ),
+        pytest.param(
+            interpolated(*((frame, left, False) for frame, left, _ in STEADY)),
+            [0, 4],
+            id="without its keyframes",
+        ),
+        pytest.param(
+            interpolated(*STEADY[:2], *STEADY[3:]), [0, 1, 3, 4], id="hidden between them"
+        ),
+        pytest.param(
+            interpolated(*STEADY[:2], (2, 7, False), *STEADY[3:]),
+            [0, 1, 2, 3, 4],
+            id="one was moved",
+        ),
+        pytest.param(
+            interpolated(*STEADY, changed={2: {"occluded": True}}.items()),
+            [0, 1, 2, 3, 4],
+            id="one is occluded",
+        ),
+        pytest.param(
+            interpolated(*STEADY, changed={2: {"age": 4}}.items()),
+            [0, 1, 2, 3, 4],
+            id="one has another attribute",
+        ),
+    ],
+)
+def test_what_cvat_interpolated_is_no_keyframe(tmp_path, media, content, keyframes):
+    document, _ = read(tmp_path, content, media)
+    (track,) = document.annotations.tracks
+    assert [k["frame"] for k in track["shapes"] if not k["outside"]] == keyframes
+    write_document(tmp_path / "b.json", document, media)
+    before, after = (members((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert elements(after["annotations"]) == elements(before["annotations"])
+
+
 def test_an_image_is_found_by_its_whole_name_first(tmp_path, folder_of):
     folder = folder_of("1.jpg", "1.png", "2.jpg")
     shapes = read(tmp_path, small("x/1.png", "1.jpg", "2.png"), open_media(folder))[

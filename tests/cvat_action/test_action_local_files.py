@@ -267,6 +267,22 @@ def test_a_polygon_that_became_a_track_in_coco_goes_on(run, coco, lefts):
     assert [frame for frame, _ in lefts("c.json")] == list(range(FRAMES))
 
 
+def test_what_cvat_interpolated_in_coco_is_tracked_anew(run, coco, lefts):
+    """Only the keyframes on frames 0 and 7 are a person's."""
+    about = {"track_id": 0, "occluded": False}
+    coco(*(box(n, 4 + 2 * n, attributes={**about, "keyframe": n in (0, 7)}) for n in range(FRAMES)))
+    run("a.json", "b.json", "--frame", 0)
+    assert [(f, round(left)) for f, left in lefts("b.json")] == [*FROM_4[:7], (7, 18)]
+
+
+def test_the_same_run_over_its_own_sparse_track_changes_nothing(run, coco, tmp_path):
+    coco(polygon(0))
+    run("a.json", "b.json", CONVERT, "--sparse")
+    again = run("b.json", "c.json", "--frame", 0, "--sparse")
+    assert "for 7 frames" in again.out, "all frames are tracked anew, not only the last one"
+    assert annotations_of(tmp_path / "c.json") == annotations_of(tmp_path / "b.json")
+
+
 # --- shapes in COCO ------------------------------------------------------------------------------
 
 
@@ -319,12 +335,44 @@ def test_results_of_each_type_are_known_again_in_coco(run, coco, tmp_path, pictu
     mask = {"image_id": 1, "category_id": 1, "segmentation": rle}
     sloping = [4.1, 2.7, 10.3, 2.2, 10.9, 6.6]
     box_of_thirds = annotation(0, [4 / 3, 91 / 3, 25 / 3, 22 / 3])
-    named = {"attributes": {"colour": "red", "age": 3, "moving": True}}
+    named = {"attributes": {"colour": "red", "age": 3, "moving": True, "note": None, "on": ["a"]}}
     coco(mask, polygon(0, sloping, **named), box_of_thirds)
     run("a.json", "b.json")
     document, _ = read_document(tmp_path / "b.json", open_media(pictures))
     sources = {(s["frame"] > 0, s["source"]) for s in document.annotations.shapes}
     assert sources == {(False, "file"), (True, "auto")}
+
+
+def test_a_result_has_the_values_of_its_objects_attributes(run, coco, tmp_path):
+    """Also where another object has text there."""
+    values = {"note": None, "colour": None, "tags": ["a"], "at": {"x": 1}, "age": 1.5, "by": "1"}
+    coco(box(0, 4, attributes=values), box(7, 40, attributes={"colour": "red"}))
+    run("a.json", "b.json", "--target-frame", 1)
+    (result,) = (a for a in annotations_of(tmp_path / "b.json") if a["image_id"] == 2)
+    assert {name: result["attributes"].get(name, "is missing") for name in values} == values
+
+
+@pytest.mark.parametrize("text", ["null", '["a"]'])
+def test_text_of_cvat_for_video_stays_text_in_coco(run, tmp_path, text):
+    (tmp_path / "a.xml").write_text(as_cvat_exports().replace(">red<", f">{text}<"))
+    run("a.xml", "b.json")
+    assert {a["attributes"]["colour"] for a in annotations_of(tmp_path / "b.json")} == {text}
+
+
+# --- what a detector found -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("more", "frames"), [((), [2, 3, 4]), (("--backward",), [7, 6, 5, 4])])
+def test_a_detector_begins_on_the_first_frame_of_the_task(run, tmp_path, more, frames):
+    """Its task leaves out the first two frames of the source."""
+    empty = as_cvat_exports({}).replace("<start_frame>0", "<start_frame>2")
+    (tmp_path / "a.xml").write_text(empty)
+    found = [{**box(frame, 4), "score": 0.9} for frame in (2, 7)]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    detect = ("--detect", tmp_path / "found.json", "--target-frame", 4)
+    run("a.xml", "b.xml", *detect, *more)
+    tracks = ElementTree.parse(tmp_path / "b.xml").findall("track")
+    assert sorted(int(t[0].get("frame")) for t in tracks) == sorted(frames)
 
 
 # --- what lies where the output goes -------------------------------------------------------------
