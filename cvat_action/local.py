@@ -337,7 +337,9 @@ def _first_frame(opened: Opened, options: Options) -> int:
     annotated = [s["frame"] for s in annotations.shapes]
     annotated += [k["frame"] for t in annotations.tracks for k in t["shapes"] if not k["outside"]]
     if not annotated and options.finds:
-        return opened.job.stop_frame if options.backward else 0
+        job = opened.job
+        shown = job.frames_between(job.start_frame - 1, job.stop_frame)
+        return shown[-1] if options.backward else shown[0]
     if not annotated:
         raise ActionError(f"There is no object to track in {opened.files.annotations}.")
     return max(annotated) if options.backward else min(annotated)

@@ -18,7 +18,7 @@ from functools import cached_property
 
 from cvat_action.geometry import TRACKABLE, Box, bounding_box, box_of, boxes_iou
 from cvat_action.job import Wire
-from cvat_action.kinds import compared_kind_of, kind_of, same_kind
+from cvat_action.kinds import Kind, compared_kind_of, kind_of, same_kind
 from cvat_action.plan import Plan
 from cvat_action.selection import Seed, counting_keyframes, position_among
 from cvat_action.signature import is_signed
@@ -68,6 +68,9 @@ THERE_ALREADY = "a shape of this object is there that this run did not write; it
 IN_ITS_PLACE = (
     "a shape that this run did not write lies in its place and was kept, so the track is hidden "
     "there; with --keyframes a drawn shape becomes a part of the track"
+)
+ALONE_IN_ITS_PLACE = (
+    "a drawing of this frame alone lies in its place and was kept, so the track is hidden there"
 )
 EDITED = "changed by a person while it was tracked; it was kept"
 
@@ -120,7 +123,7 @@ class Ownership:
         if not seed.found or t.points is None:
             return False
         if frame not in self._boxes:
-            at = (position_among(keyframes, frame) for keyframes in self._other_tracks)
+            at = (position_among(keyframes, frame) for _, keyframes in self._other_tracks)
             self._boxes[frame] = [
                 *(k.box for k in self._not_ours.get(frame, ())),
                 *(box_of(k) for k in at if k and k["type"] in TRACKABLE and not k["outside"]),
@@ -128,15 +131,42 @@ class Ownership:
         boxes, own = self._boxes[frame], bounding_box(seed.type, t.points)
         return bool(boxes) and bool((boxes_iou([own], boxes) >= SAME_PLACE).any())
 
+    def is_drawn_alone(self, seed: Seed, frame: int, t: Tracked) -> bool:
+        """Whether a track of this frame alone lies in the place of what was tracked.
+
+        CVAT for video knows no shapes but masks: what else a person drew is such a track there.
+        """
+        kind = compared_kind_of({**seed.wire, "type": seed.type})
+        there = [box for k, box in self._alone.get(frame, ()) if same_kind(kind, k)]
+        if not there or t.points is None:
+            return False
+        return bool((boxes_iou([bounding_box(seed.type, t.points)], there) >= SAME_PLACE).any())
+
     @cached_property
-    def _other_tracks(self) -> list[list[Wire]]:
-        """The keyframes that count, in order, of each track that this run did not write."""
+    def _alone(self) -> dict[int, list[tuple[Kind, Box]]]:
+        """By frame, what others drew as tracks that are visible on this frame alone."""
+        found: dict[int, list[tuple[Kind, Box]]] = {}
+        for track, keyframes in self._other_tracks:
+            visible = [k for k in keyframes if not k["outside"]]
+            if len(visible) != 1 or is_signed(visible[0]) or visible[0]["type"] not in TRACKABLE:
+                continue
+            k, frame = visible[0], int(visible[0]["frame"])
+            after = self._plan.job.next_frame(frame)
+            # an end on a deleted frame is one, too
+            if after is None or any(frame < e["frame"] <= after for e in track["shapes"]):
+                kind = compared_kind_of({**track, "type": k["type"]})
+                found.setdefault(frame, []).append((kind, box_of(k)))
+        return found
+
+    @cached_property
+    def _other_tracks(self) -> list[tuple[Wire, list[Wire]]]:
+        """Each track that this run did not write, and its keyframes that count, in order."""
         own = {s.wire["id"] for s in self._plan.seeds if s.is_track}
         own |= set(self._written.tracks.values())
         for seed in self._plan.seeds:
             own |= {t["id"] for t in own_tracks(self._plan, seed, self._snapshot, self._written)}
         return [
-            counting_keyframes(self._plan.job, track["shapes"])
+            (track, counting_keyframes(self._plan.job, track["shapes"]))
             for number, track in self._snapshot.tracks.items()
             if number not in own
         ]

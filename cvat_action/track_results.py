@@ -10,6 +10,7 @@ from cvat_action.errors import ActionError
 from cvat_action.job import Job, Wire
 from cvat_action.plan import Plan
 from cvat_action.results import (
+    ALONE_IN_ITS_PLACE,
     DELETED_MEANWHILE,
     EDITED,
     IN_ITS_PLACE,
@@ -112,12 +113,14 @@ def _why_hidden(
 ) -> str | None:
     if t.by_hand or t.points is None:
         return None
-    for why in (THERE_ALREADY, IN_ITS_PLACE):
+    for why in (THERE_ALREADY, IN_ITS_PLACE, ALONE_IN_ITS_PLACE):
         # what was in its place may have become a part of another object's track since
         if frame in written.left_out.get((seed.ref, why), ()):
             return why
     if here.is_taken(seed, frame, t):
         return THERE_ALREADY
+    if not plan.server and here.is_drawn_alone(seed, frame, t):
+        return ALONE_IN_ITS_PLACE
     holder = None if seed.is_track else here.holder(seed, frame, t)
     if holder is None:
         return None

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -34,6 +34,8 @@ from cvat_action.job import Annotations, Wire
 from cvat_action.media import Media, size_of
 from cvat_action.selection import position_among
 
+ROUNDED = 0.011
+"""pixels, and degrees: CVAT rounds keyframes to hundredths, and so what it interpolates"""
 OWN_ATTRIBUTES = ("occluded", "rotation", "track_id", "keyframe", "outside")
 """attributes that CVAT's export adds to those of the label"""
 MOST_DIGITS = 20
@@ -65,11 +67,16 @@ def read(data: bytes, name: str, media: Media) -> Document:
     originals = {}
     for number, (is_track, places) in enumerate(_objects(read_ones), 1):
         drawn = [shape for n in places for shape in [read_ones[n][0]] if shape is not None]
-        for n, shape in zip(places, drawn, strict=True):
-            originals[number, shape["frame"]] = Original(n, texts[n], shape)
+        between: frozenset[int] = frozenset()
         if is_track:
-            tracks.append({**_track(drawn, media), "id": number})
-        else:
+            said = [content["annotations"][n].get("attributes") or {} for n in places]
+            no_keyframes = [a.get("keyframe") is False for a in said]
+            between = _between(drawn, no_keyframes)
+            tracks.append({**_track(drawn, between, media), "id": number})
+        for n, shape in zip(places, drawn, strict=True):
+            frame = shape["frame"]
+            originals[number, frame] = Original(n, texts[n], shape, frame in between)
+        if not is_track:
             shapes.append({**drawn[0], "id": number})
     annotations = Annotations(tuple(shapes), tuple(tracks))
     return Document(labels, annotations, "coco", untouched, json.dumps(parts), originals)
@@ -203,7 +210,9 @@ def write(document: Document, media: Media) -> str:
     after = len(document.originals) + len(document.untouched)
     for key, shape, extra in _shapes_by_frame(document, media):
         original = document.originals.get(key)
-        if original and _is_as_read(shape, original.shape):
+        between = original is not None and original.between and not extra["keyframe"]
+        same = _agrees if between else _is_as_read
+        if original and same(shape, original.shape):
             texts.append((original.place, original.text))
         else:
             place = after if original is None else original.place
@@ -249,7 +258,8 @@ class _New:
         attributes = {"occluded": bool(shape.get("occluded"))} | extra
         for a in shape["attributes"]:
             spec = label.attribute(a["spec_id"])
-            attributes[spec.name] = a["value"] if spec.text else _value(a["value"])
+            as_is = spec.text or a["value"] is None
+            attributes[spec.name] = a["value"] if as_is else self._value(a["value"])
         number = json.loads(original.text).get("id") if original else None
         if number is None:
             self._last += 1
@@ -266,6 +276,17 @@ class _New:
         }
         return json.dumps(content)
 
+    def _value(self, text: str) -> Any:
+        """What the file had; of another format booleans and numbers as such, as CVAT's export has
+        them. Text where that would lose something."""
+        try:
+            value = json.loads(text)
+            same = json.dumps(value, allow_nan=False) == text
+        except ValueError:
+            return text
+        plain = isinstance(value, bool | int | float)
+        return value if same and (plain or self._document.format == "coco") else text
+
     def _image(self, frame: int, width: int, height: int) -> Any:
         if frame not in self._image_of:
             number = self._image_of[frame] = max((frame, *self._used)) + 1
@@ -279,6 +300,21 @@ def _is_as_read(shape: Wire, read: Wire) -> bool:
     names = ("type", "label_id", "occluded", "rotation", "attributes")
     return list(shape["points"]) == list(read["points"]) and all(
         shape[name] == read[name] for name in names
+    )
+
+
+def _agrees(shape: Wire, read: Wire) -> bool:
+    """Whether a shape between two keyframes is as it was read, but for rounding."""
+    turned = abs(shape["rotation"] - read["rotation"])
+    values, values_read = (
+        {a["spec_id"]: a["value"] for a in each["attributes"]} for each in (shape, read)
+    )
+    return (
+        all(shape[name] == read[name] for name in ("type", "label_id", "occluded"))
+        and values == values_read
+        and turned <= ROUNDED
+        and len(shape["points"]) == len(read["points"])
+        and all(abs(a - b) <= ROUNDED for a, b in zip(shape["points"], read["points"], strict=True))
     )
 
 
@@ -449,16 +485,59 @@ def _rle_to_points(rle: Any) -> list[float]:
     return encode_mask(bitmap) if np.any(bitmap) else []
 
 
-def _track(shapes: list[Wire], media: Media) -> Wire:
+def _between(shapes: Sequence[Wire], no_keyframes: Sequence[bool]) -> frozenset[int]:
+    """The frames of a track's annotations that CVAT interpolated between two keyframes.
+
+    no_keyframes: what each annotation says of itself. The first and the last one before a gap are
+    keyframes always. Where one of those between two keyframes is not as CVAT interpolates it,
+    somebody changed it, and all of them count as keyframes.
+    """
+    in_order = sorted(zip(shapes, no_keyframes, strict=True), key=lambda each: each[0]["frame"])
+    frames = {shape["frame"] for shape in shapes}
+    found: set[int] = set()
+    held: dict[int, Any] = {}
+    left: Wire | None = None
+    waiting: list[Wire] = []
+    for shape, no_keyframe in in_order:
+        last = shape["frame"] + 1 not in frames
+        if left is not None and no_keyframe and not last:
+            waiting.append(shape)
+            continue
+        if left is not None and all(_is_between(left, shape, held, each) for each in waiting):
+            found |= {each["frame"] for each in waiting}
+            waiting = []
+        for each in (*waiting, shape):
+            held |= {a["spec_id"]: a["value"] for a in each["attributes"]}
+        left, waiting = (None if last else shape), []
+    return frozenset(found)
+
+
+def _is_between(left: Wire, right: Wire, held: Mapping[int, Any], shape: Wire) -> bool:
+    """Whether CVAT shows a shape where `left` and `right` are keyframes.
+
+    held: the attributes that hold there.
+    """
+    if left["type"] != right["type"]:
+        return False
+    position = position_among([left, right], shape["frame"])
+    attributes = [{"spec_id": s, "value": v} for s, v in held.items()]
+    return position is not None and _agrees({**position, "attributes": attributes}, shape)
+
+
+def _track(shapes: list[Wire], between: Collection[int], media: Media) -> Wire:
     """A track with a keyframe for every annotation, and an end before every gap.
 
     COCO says nothing of such a gap, so it may be tracked.
+
+    between: frames of annotations that are no keyframes.
     """
     frame_count = len(media.frame_names)
     own = ("label_id", "group", "source", "elements")
     shapes = sorted(shapes, key=lambda s: s["frame"])
     keyframes: list[Wire] = []
     for i, shape in enumerate(shapes):
+        if shape["frame"] in between:
+            continue
         k = {key: value for key, value in shape.items() if key not in (*own, "score")}
         keyframes.append(k)
         after = shape["frame"] + 1
@@ -540,15 +619,6 @@ def _geometry(shape: Wire, width: int, height: int, *, crowd: int) -> Wire:
     }
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _value(text: str) -> Any:
-    """Booleans and numbers as such, as CVAT's export has them, if that loses nothing."""
-    try:
-        value = json.loads(text)
-        same = json.dumps(value, allow_nan=False) == text
-    except ValueError:
-        return text
-    return value if same and isinstance(value, bool | int | float) else text
+def _text(value: Any) -> str | None:
+    """As the wire form has it; null stays what it is."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)

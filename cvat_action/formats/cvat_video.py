@@ -26,29 +26,34 @@ Element = Any
 """xml.etree.ElementTree.Element"""
 TYPES = {"box": "rectangle", "polygon": "polygon", "mask": "mask"}
 FRAME = r"([0-9]{1,9})"
+MOST_FRAMES = 10**9
 TAGS = {kind: tag for tag, kind in TYPES.items()}
 
 
 def numbered(data: bytes, name: str, media: Media) -> Media:
     """The media with CVAT's frame numbers: those of the source video, before start frame and step.
 
-    Pictures of CVAT's export say theirs in their names (frame_000004); frames that were deleted in
-    CVAT are missing there. Other pictures are those of the task, or of the source, by their count.
+    Pictures that CVAT exports of a video say theirs in their names (frame_000004); frames that were
+    deleted in CVAT are missing there. Other pictures are those of the task, or of the source, by
+    their order; in a task of images the names are the user's own. Raises ActionError where the
+    pictures are neither.
     """
     end = data.find(b"</meta>")
     meta = _parse_named(data[: end + 7] + b"</annotations>", name) if end >= 0 else None
     start, stop, step = _frames_of_task(meta, name) if meta is not None else (0, None, 1)
     count = len(media.frame_names)
     named = [re.fullmatch(r"frame_(\d{6,7})", PurePath(n).stem) for n in media.frame_names]
-    if not media.is_video and all(named):
+    if not media.is_video and all(named) and not _is_of_images(meta):
         index_of = {int(found[1]): i for i, found in enumerate(named) if found}
-        return NumberedMedia(media, index_of, step)
-    if (start, step) == (0, 1):
-        return media
+        known = range(start, MOST_FRAMES if stop is None else stop + 1, step)
+        if all(frame in known for frame in index_of):
+            return NumberedMedia(media, index_of, step)
     last = count - 1 if stop is None else stop
     frames = range(start, last + 1, step)
     if not media.is_video and count == len(frames):
         return NumberedMedia(media, {f: i for i, f in enumerate(frames)}, step)
+    if media.is_video and (start, step) == (0, 1) and count <= last + 1:
+        return media  # OpenCV may count a frame fewer than CVAT
     if not frames or frames[-1] >= count:
         raise ActionError(
             f"{name} is of a task with the frames {start} to {last} in steps of {step}; "
@@ -57,11 +62,21 @@ def numbered(data: bytes, name: str, media: Media) -> Media:
     return NumberedMedia(media, {f: f for f in frames}, step)
 
 
+def _is_of_images(root: Element) -> bool:
+    return root is not None and (root.findtext("./meta//mode") or "").strip() == "annotation"
+
+
 def _frames_of_task(root: Element, name: str) -> tuple[int, int | None, int]:
-    """Start frame, stop frame and step. Raises ActionError where they cannot be frame numbers."""
+    """Start frame, stop frame and step. Raises ActionError where they cannot be frame numbers, or
+    are those of several tasks."""
+    tasks = root.findall("./meta/project/tasks/task")
+    if len(tasks) > 1:
+        raise ActionError(
+            f"{name} is of a project with {len(tasks)} tasks. Export the one that is to be tracked."
+        )
 
     def number(tag: str, pattern: str) -> int | None:
-        text = (root.findtext(f"./meta/*/{tag}") or "").strip()
+        text = (root.findtext(f"./meta//{tag}") or "").strip()
         if not text:
             return None
         found = re.fullmatch(pattern, text)

@@ -26,6 +26,8 @@ class Original:
     """in the file's order"""
     text: str
     shape: Wire
+    between: bool = False
+    """no keyframe of its track: interpolation gives it too"""
 
 
 @dataclass(frozen=True)

@@ -228,9 +228,59 @@ def test_frames_of_a_task_with_start_frame_and_step(
     assert {int(e.get("frame")) for e in root.findall("track/*")} == {2, 4, 6, 8}
 
 
-def test_a_source_video_is_tracked_on_the_frames_of_its_task(tmp_path, grey_clip):
-    document, media = read(tmp_path, task_xml(2, 40, 2), open_media(grey_clip))
-    assert local_job(document, media).frames_between(4, 40) == list(range(6, 41, 2))
+FROM_1 = [f"frame_{n:06}.png" for n in range(1, 7)]
+"""as ffmpeg calls them"""
+
+
+def of_images(text):
+    return text.replace("interpolation", "annotation")
+
+
+def of_project(text, *other_tasks):
+    """What CVAT exports of a project: each of its tasks has a header of its own."""
+    tasks = f"<project><tasks>{''.join(other_tasks)}<task>"
+    return text.replace("<job>", tasks).replace("</job>", "</task></tasks></project>")
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "of_frame_1", "shown"),
+    [
+        pytest.param(*(of_images(task_xml(0, 5, 1)), FROM_1, 1, 6), id="a user's own names"),
+        pytest.param(*(task_xml(0, 5, 1), FROM_1, 1, 6), id="numbers that the task has not"),
+        pytest.param(
+            *(task_xml(0, 5, 1), [f"frame_{n:06}.png" for n in (0, 1, 3, 4, 5)], 1, 5),
+            id="exported pictures, frame 2 deleted",
+        ),
+        pytest.param(
+            *(of_images(task_xml(0, 5, 1)), [f"pic_{n}.png" for n in range(9)], 1, 6),
+            id="more pictures than the task has",
+        ),
+        pytest.param(
+            *(of_project(task_xml(1, 6, 1)), [f"pic_{n}.png" for n in range(6)], 0, 6),
+            id="a project's only task",
+        ),
+    ],
+)
+def test_frames_of_a_task(tmp_path, folder_of, text, names, of_frame_1, shown):
+    folder = folder_of(*names)
+    document, media = read(tmp_path, text, open_media(folder))
+    assert media.encoded(1) == (folder / names[of_frame_1]).read_bytes()
+    job = local_job(document, media)
+    assert len(job.frames_between(-1, job.stop_frame)) == shown
+
+
+@pytest.mark.parametrize(
+    ("task", "frames"),
+    [
+        pytest.param((2, 40, 2), range(2, 41, 2), id="start frame and step"),
+        pytest.param((0, 40, 1), range(41), id="the video is longer"),
+        pytest.param((0, 50, 1), range(50), id="a frame of it cannot be decoded"),
+    ],
+)
+def test_a_source_video_is_tracked_on_the_frames_of_its_task(tmp_path, grey_clip, task, frames):
+    document, media = read(tmp_path, task_xml(*task), open_media(grey_clip))
+    job = local_job(document, media)
+    assert job.frames_between(-1, job.stop_frame) == list(frames)
     assert abs(int(media.picture(8).mean()) - 8 * 5) <= 3
 
 
@@ -238,12 +288,17 @@ def test_a_source_video_is_tracked_on_the_frames_of_its_task(tmp_path, grey_clip
     ("text", "said"),
     [
         (task_xml(2, 12, 2), "has 5 frames, which are neither"),
+        (of_images(task_xml(0, 5, 1)), "has 5 frames, which are neither"),
+        (of_project(task_xml(0, 4, 1), "<task></task>"), "a.xml is of a project with 2 tasks"),
         (VIDEO_XML, "has frame 3"),
         (task_xml(2, 12, 0), "a.xml: the frame_filter of its task is step=0"),
         (task_xml(2, 10**30, 2), "a.xml: the stop_frame of its task is 1000"),
         (task_xml(2, "9" * 5000, 2), "a.xml: the stop_frame of its task is 9999"),
     ],
-    ids=["too few", "other numbers", "no step", "a huge end", "a number of 5000 digits"],
+    ids=[
+        *("too few", "one too few", "several tasks", "other numbers", "no step", "a huge end"),
+        "a number of 5000 digits",
+    ],
 )
 def test_pictures_that_are_not_those_of_the_task_are_refused(tmp_path, folder_of, text, said):
     names = [f"pic_{n}" for n in range(5)] if "step" in text else ["frame_000000", "frame_000001"]
@@ -386,6 +441,71 @@ def small(*file_names):
         "categories": [{"id": 1, "name": "car"}],
         "annotations": [{**one, "id": i, "image_id": i} for i in range(len(file_names))],
     }
+
+
+def interpolated(*drawn, changed=()):
+    """COCO with a track of boxes: (frame, left edge, whether it is a keyframe) of each.
+
+    changed: keys that one annotation has besides, by its frame.
+    """
+    changed = dict(changed)
+    annotations = [
+        {
+            **{"id": n, "image_id": frame, "category_id": 1, "bbox": [left, 2, 4, 4]},
+            "attributes": {
+                **{"occluded": False, "track_id": 3, "keyframe": keyframe, "age": 3},
+                **changed.get(frame, {}),
+            },
+        }
+        for n, (frame, left, keyframe) in enumerate(drawn)
+    ]
+    return {**small(*(f"pic_{n}.png" for n in range(FRAMES))), "annotations": annotations}
+
+
+STEADY = [(0, 2, True), (1, 4, False), (2, 6, False), (3, 8, False), (4, 10, True)]
+
+
+@pytest.mark.parametrize(
+    ("content", "keyframes"),
+    [
+        pytest.param(interpolated(*STEADY), [0, 4], id="between keyframes"),
+        pytest.param(
+            interpolated((0, 2, True), (1, 2.33, False), (2, 2.67, False), (3, 3, True)),
+            [0, 3],
+            id="rounded to hundredths",
+        ),
+        pytest.param(
+            interpolated(*((frame, left, False) for frame, left, _ in STEADY)),
+            [0, 4],
+            id="without its keyframes",
+        ),
+        pytest.param(
+            interpolated(*STEADY[:2], *STEADY[3:]), [0, 1, 3, 4], id="hidden between them"
+        ),
+        pytest.param(
+            interpolated(*STEADY[:2], (2, 7, False), *STEADY[3:]),
+            [0, 1, 2, 3, 4],
+            id="one was moved",
+        ),
+        pytest.param(
+            interpolated(*STEADY, changed={2: {"occluded": True}}.items()),
+            [0, 1, 2, 3, 4],
+            id="one is occluded",
+        ),
+        pytest.param(
+            interpolated(*STEADY, changed={2: {"age": 4}}.items()),
+            [0, 1, 2, 3, 4],
+            id="one has another attribute",
+        ),
+    ],
+)
+def test_what_cvat_interpolated_is_no_keyframe(tmp_path, media, content, keyframes):
+    document, _ = read(tmp_path, content, media)
+    (track,) = document.annotations.tracks
+    assert [k["frame"] for k in track["shapes"] if not k["outside"]] == keyframes
+    write_document(tmp_path / "b.json", document, media)
+    before, after = (members((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert elements(after["annotations"]) == elements(before["annotations"])
 
 
 def test_an_image_is_found_by_its_whole_name_first(tmp_path, folder_of):

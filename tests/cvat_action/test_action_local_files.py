@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 from conftest import CONVERT, unreadable_from
+from look import hidden
 from PIL import Image
 from scripted_function import HEIGHT, WIDTH, moved
 from wire import POLYGON
@@ -138,8 +139,11 @@ MASK_AND_BOX = {
 }
 
 
-def as_cvat_exports(shapes=POLYGON_AND_BOX, ends=1):
-    """Each shape a track of its own, with an `outside` element on another frame."""
+def as_cvat_exports(shapes=POLYGON_AND_BOX, ends=1, more=""):
+    """Each shape a track of its own, with an `outside` element on another frame.
+
+    more: further tracks.
+    """
     tracks = "".join(
         f'<track id="{n}" label="car" source="manual">'
         f'<{kind} frame="0" outside="0" {more}>{ATTRIBUTE}</{kind}>'
@@ -150,7 +154,7 @@ def as_cvat_exports(shapes=POLYGON_AND_BOX, ends=1):
 <start_frame>0</start_frame><stop_frame>7</stop_frame><frame_filter></frame_filter><labels><label>
 <name>car</name><attributes><attribute><name>colour</name><mutable>False</mutable>
 <input_type>text</input_type></attribute></attributes></label></labels></task></meta>
-{tracks}</annotations>"""
+{tracks}{more}</annotations>"""
 
 
 @pytest.fixture
@@ -187,6 +191,46 @@ def test_an_object_that_a_person_hid_later_sleeps_there(run, tmp_path, tracks_of
     assert keyframes_of(tracks_of("b.xml")) == [kept, kept]
 
 
+def drawn_on_4(kind, left, label="car", ends=5, group=0):
+    """A shape that a person drew on frame 4, as CVAT exports it."""
+    place = {
+        "polygon": f'points="{left:.2f},2.00;{left + 6:.2f},2.00;{left + 6:.2f},6.00"',
+        "box": f'xtl="{left:.2f}" ytl="30.00" xbr="{left + 8:.2f}" ybr="38.00"',
+    }
+    both = "".join(
+        f'<{kind} frame="{frame}" outside="{outside}" {FLAGS} {place[kind]}></{kind}>'
+        for frame, outside in ((4, 0), (ends, 1))
+    )
+    about = f'id="9" label="{label}" source="manual" group_id="{group}"'
+    return f"<track {about}>{both}</track>"
+
+
+@pytest.mark.parametrize("kind", POLYGON_AND_BOX)
+@pytest.mark.parametrize(
+    ("drawn", "hidden_on"),
+    [
+        pytest.param({"left": 8.5}, [4], id="in its place"),
+        pytest.param({"left": 8.5, "group": 3}, [4], id="in its place, in a group"),
+        pytest.param({"left": 30.5}, [], id="elsewhere"),
+        pytest.param({"left": 8.5, "label": "bus"}, [], id="of another label"),
+        pytest.param({"left": 8.5, "ends": 7}, [], id="a track that goes on"),
+    ],
+)
+def test_what_a_person_drew_later_is_not_doubled(run, tmp_path, tracks_of, kind, drawn, hidden_on):
+    """In this format it is a track of one frame."""
+    shapes = {kind: POLYGON_AND_BOX[kind]}
+    (tmp_path / "a.xml").write_text(as_cvat_exports(shapes, more=drawn_on_4(kind, **drawn)))
+    done = run("a.xml", "b.xml", "--frame", 0, code=3 if hidden_on else 0)
+    told = "Object track:0, frame 4: a drawing of this frame alone lies in its place and was kept"
+    assert (told in done.log) == bool(hidden_on)
+    assert hidden(tracks_of("b.xml")[0], range(FRAMES)) == hidden_on
+    before, after = (
+        [e.attrib for e in ElementTree.parse(tmp_path / name).findall("track")[1]]
+        for name in ("a.xml", "b.xml")
+    )
+    assert after == before
+
+
 def test_results_that_are_tracks_of_one_frame_each_are_not_doubled(run, coco, tracks_of):
     coco(box(0, 4))
     run("a.json", "b.xml", "--target-frame", 5)
@@ -221,6 +265,22 @@ def test_a_polygon_that_became_a_track_in_coco_goes_on(run, coco, lefts):
     run("a.json", "b.json", "--target-frame", 3, CONVERT)
     run("b.json", "c.json", "--frame", 3)
     assert [frame for frame, _ in lefts("c.json")] == list(range(FRAMES))
+
+
+def test_what_cvat_interpolated_in_coco_is_tracked_anew(run, coco, lefts):
+    """Only the keyframes on frames 0 and 7 are a person's."""
+    about = {"track_id": 0, "occluded": False}
+    coco(*(box(n, 4 + 2 * n, attributes={**about, "keyframe": n in (0, 7)}) for n in range(FRAMES)))
+    run("a.json", "b.json", "--frame", 0)
+    assert [(f, round(left)) for f, left in lefts("b.json")] == [*FROM_4[:7], (7, 18)]
+
+
+def test_the_same_run_over_its_own_sparse_track_changes_nothing(run, coco, tmp_path):
+    coco(polygon(0))
+    run("a.json", "b.json", CONVERT, "--sparse")
+    again = run("b.json", "c.json", "--frame", 0, "--sparse")
+    assert "for 7 frames" in again.out, "all frames are tracked anew, not only the last one"
+    assert annotations_of(tmp_path / "c.json") == annotations_of(tmp_path / "b.json")
 
 
 # --- shapes in COCO ------------------------------------------------------------------------------
@@ -275,12 +335,44 @@ def test_results_of_each_type_are_known_again_in_coco(run, coco, tmp_path, pictu
     mask = {"image_id": 1, "category_id": 1, "segmentation": rle}
     sloping = [4.1, 2.7, 10.3, 2.2, 10.9, 6.6]
     box_of_thirds = annotation(0, [4 / 3, 91 / 3, 25 / 3, 22 / 3])
-    named = {"attributes": {"colour": "red", "age": 3, "moving": True}}
+    named = {"attributes": {"colour": "red", "age": 3, "moving": True, "note": None, "on": ["a"]}}
     coco(mask, polygon(0, sloping, **named), box_of_thirds)
     run("a.json", "b.json")
     document, _ = read_document(tmp_path / "b.json", open_media(pictures))
     sources = {(s["frame"] > 0, s["source"]) for s in document.annotations.shapes}
     assert sources == {(False, "file"), (True, "auto")}
+
+
+def test_a_result_has_the_values_of_its_objects_attributes(run, coco, tmp_path):
+    """Also where another object has text there."""
+    values = {"note": None, "colour": None, "tags": ["a"], "at": {"x": 1}, "age": 1.5, "by": "1"}
+    coco(box(0, 4, attributes=values), box(7, 40, attributes={"colour": "red"}))
+    run("a.json", "b.json", "--target-frame", 1)
+    (result,) = (a for a in annotations_of(tmp_path / "b.json") if a["image_id"] == 2)
+    assert {name: result["attributes"].get(name, "is missing") for name in values} == values
+
+
+@pytest.mark.parametrize("text", ["null", '["a"]'])
+def test_text_of_cvat_for_video_stays_text_in_coco(run, tmp_path, text):
+    (tmp_path / "a.xml").write_text(as_cvat_exports().replace(">red<", f">{text}<"))
+    run("a.xml", "b.json")
+    assert {a["attributes"]["colour"] for a in annotations_of(tmp_path / "b.json")} == {text}
+
+
+# --- what a detector found -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("more", "frames"), [((), [2, 3, 4]), (("--backward",), [7, 6, 5, 4])])
+def test_a_detector_begins_on_the_first_frame_of_the_task(run, tmp_path, more, frames):
+    """Its task leaves out the first two frames of the source."""
+    empty = as_cvat_exports({}).replace("<start_frame>0", "<start_frame>2")
+    (tmp_path / "a.xml").write_text(empty)
+    found = [{**box(frame, 4), "score": 0.9} for frame in (2, 7)]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    detect = ("--detect", tmp_path / "found.json", "--target-frame", 4)
+    run("a.xml", "b.xml", *detect, *more)
+    tracks = ElementTree.parse(tmp_path / "b.xml").findall("track")
+    assert sorted(int(t[0].get("frame")) for t in tracks) == sorted(frames)
 
 
 # --- what lies where the output goes -------------------------------------------------------------
