@@ -281,6 +281,7 @@ def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int])
             o.frames[frame] = t
         if t.by_hand or t.drawn:
             o.asleep = t.points is None
+            o.hidden = o.asleep and t.drawn
         if t.points is not None:
             o.last_good = (frame, t.points)
         elif t.unsure is not None:
