@@ -28,7 +28,7 @@ from cvat_action.tracking import (
 )
 
 Tell = Callable[[str, int, int], None]
-"""called with what is tracked beforehand, how many frames of it are done, and of how many"""
+"""called with where frames are tracked beforehand, how many of them are done, and of how many"""
 
 MOST_KEYFRAMES = 8
 """Drawn frames that the function remembers of one object."""
@@ -82,7 +82,7 @@ def track_both_ways(
         gaps = _prepare(Loop(tracker, job, [], pace), drawn, frames)
         gaps = [gap for gap in gaps if not set(gap.frames) <= set(done)]
         together = _together(gaps)
-        what = "Gaps between drawn frames, from both ends"
+        what = "in the gaps between drawn frames, from both ends"
         count = _Count(what, sum(map(len, together)), tell)
         with ThreadPoolExecutor(parallel) as threads:
             try:
@@ -129,7 +129,7 @@ def _make_sure(
         return None
     last = max(n for n, f in enumerate(frames) if any(f in unsure[o.seed.ref] for o in asked))
     trial = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in asked]
-    count = _Count("Forwards to what is drawn", last + 1, tell)
+    count = _Count("forwards to what is drawn", last + 1, tell)
     run = track(tracker, job, trial, frames[: last + 1], pace=pace, on_frame=count.one_more)
     if run.broken and any(o.live for o in trial):
         return replace(run, done=())

@@ -192,9 +192,9 @@ class _Progress:
         """Of what `--both-ways` tracks before the first frame is done; the bar counts both."""
         if not self._bar.disable:
             self._bar.n, self._bar.total = done, total + self._left
-            self._bar.set_postfix_str(f"{what}: {done} of {total} frames")
+            self._bar.set_postfix_str(f"{done} of {total} frames {what}")
         elif self._is_due():
-            logger.info("%s: %d of %d frames.", what, done, total)
+            logger.info("%d of %d frames %s.", done, total, what)
 
     def tell(self, frame: int, done: int, objects: Sequence[TrackedObject]) -> None:
         live = sum(o.live for o in objects)

@@ -227,7 +227,7 @@ def test_it_is_told_how_far_the_gaps_are_while_they_are_tracked(parallel):
         told.append((what, done, total, len(tracker.stepped)))
 
     run(tracker, {0: 100, 6: 300}, range(1, 9), parallel=parallel, tell=tell)
-    assert {what for what, *_ in told} == {"Gaps between drawn frames, from both ends"}
+    assert {what for what, *_ in told} == {"in the gaps between drawn frames, from both ends"}
     assert [(done, total) for _, done, total, _ in told] == [(n, 12) for n in range(1, 13)]
     assert told[0][3] <= parallel
 
@@ -237,8 +237,8 @@ def test_it_is_told_how_far_the_search_for_unsure_drawings_is():
     tell = lambda *each: told.append(each)  # noqa: E731
     run(Mover(), {0: 100, 4: 104}, range(1, 6), unsure=[4], tell=tell)
     assert told[:5] == [
-        *(("Forwards to what is drawn", n, 4) for n in range(1, 5)),
-        ("Gaps between drawn frames, from both ends", 1, 7),
+        *(("forwards to what is drawn", n, 4) for n in range(1, 5)),
+        ("in the gaps between drawn frames, from both ends", 1, 7),
     ]
 
 
@@ -246,10 +246,10 @@ def test_the_bar_of_a_terminal_counts_the_frames_of_the_gaps():
     terminal = io.StringIO()
     bar = tqdm(total=10, file=terminal)
     progress = _Progress(10, bar, clock=lambda: 0.0)
-    progress.beforehand("Gaps", 5, 10)
+    progress.beforehand("in the gaps", 5, 10)
     assert "25%" in terminal.getvalue()
-    assert "Gaps: 5 of 10 frames" in terminal.getvalue()
-    progress.beforehand("Gaps", 10, 10)
+    assert "5 of 10 frames in the gaps" in terminal.getvalue()
+    progress.beforehand("in the gaps", 10, 10)
     for frame in range(10):
         progress.tell(frame, frame + 1, [])
     assert "20/20" in terminal.getvalue()
@@ -263,8 +263,8 @@ def test_without_a_terminal_a_line_tells_how_far_the_gaps_are(job, track_to, mon
     monkeypatch.setattr("cvat_action.run.LOG_SECONDS", 0.0)
     job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14)]
     log = track_to(16, "--both-ways", "--object", 910).log
-    assert "Gaps between drawn frames, from both ends: 8 of 8 frames." in log
-    assert log.index(" 8 of 8 frames.") < log.index("Frame 11: 1 of 6 frames, 1 object.")
+    assert "8 of 8 frames in the gaps between drawn frames, from both ends." in log
+    assert log.index(" 8 of 8 frames ") < log.index("Frame 11: 1 of 6 frames, 1 object.")
 
 
 def test_one_object_that_cannot_be_tracked_leaves_the_others_alone(job, track_to, function):
