@@ -27,6 +27,9 @@ from cvat_action.tracking import (
     track,
 )
 
+Tell = Callable[[str, int, int], None]
+"""called with where frames are tracked beforehand, how many of them are done, and of how many"""
+
 MOST_KEYFRAMES = 8
 """Drawn frames that the function remembers of one object."""
 
@@ -54,6 +57,7 @@ def track_both_ways(
     keep: Callable[[int], None] = lambda frame: None,
     parallel: int = 1,
     done: Sequence[int] = (),
+    tell: Tell = lambda what, done, total: None,
 ) -> Run:
     """Tracks `objects` over `frames`, in that order, with what was drawn on them known beforehand.
 
@@ -64,24 +68,28 @@ def track_both_ways(
 
     parallel: the number of gaps tracked at once. `keep` is called with every frame when all gaps
     are done; nothing is kept of a run that ends before. Objects that were found and not drawn are
-    tracked from frame to frame after that, and so are those that `enter` adds.
+    tracked from frame to frame after that, and so are those that `enter` adds. tell: by one thread
+    at a time.
     """
     left, frames = frames, [*done, *frames]
     pace = pace or Pace()
     halt = threading.Event()
     drawn = [o for o in objects if not o.seed.found]
-    failed = _make_sure(tracker, job, drawn, frames, pace)
+    failed = _make_sure(tracker, job, drawn, frames, pace, tell)
     if failed:
         return replace(failed, objects=tuple(objects))
     try:
         gaps = _prepare(Loop(tracker, job, [], pace), drawn, frames)
         gaps = [gap for gap in gaps if not set(gap.frames) <= set(done)]
+        together = _together(gaps)
+        what = "in the gaps between drawn frames, from both ends"
+        count = _Count(what, sum(map(len, together)), tell)
         with ThreadPoolExecutor(parallel) as threads:
-            runs = [
-                threads.submit(_follow, tracker, job, each, along, pace, halt)
-                for along, each in _together(gaps).items()
-            ]
             try:
+                runs = [
+                    threads.submit(_follow, tracker, job, each, along, pace, halt, count)
+                    for along, each in together.items()
+                ]
                 ended = [run.result() for run in runs]
             except BaseException:
                 halt.set()
@@ -108,6 +116,7 @@ def _make_sure(
     objects: Sequence[TrackedObject],
     frames: Sequence[int],
     pace: Pace,
+    tell: Tell,
 ) -> Run | None:
     """Decides for every unsure drawing whether it shows the object.
 
@@ -120,7 +129,8 @@ def _make_sure(
         return None
     last = max(n for n, f in enumerate(frames) if any(f in unsure[o.seed.ref] for o in asked))
     trial = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in asked]
-    run = track(tracker, job, trial, frames[: last + 1], pace=pace)
+    count = _Count("forwards to what is drawn", last + 1, tell)
+    run = track(tracker, job, trial, frames[: last + 1], pace=pace, on_frame=count.one_more)
     if run.broken and any(o.live for o in trial):
         return replace(run, done=())
     for o, tried in zip(asked, trial, strict=True):
@@ -220,12 +230,37 @@ def _follow(
     frames: Sequence[int],
     pace: Pace,
     halt: threading.Event,
+    count: "_Count",
 ) -> Run:
+    """halt: nothing more is tracked, for none of it would be kept."""
+
     def on_frame(frame: int, objects: Sequence[TrackedObject]) -> None:
         if halt.is_set():
             raise StopTracking
+        count.one_more(frame, objects)
 
-    return track(tracker, job, objects, frames, pace=pace, on_frame=on_frame)
+    if halt.is_set():
+        return Run(tuple(objects), ())
+    run = track(tracker, job, objects, frames, pace=pace, on_frame=on_frame)
+    if run.broken and any(o.live for o in objects):
+        halt.set()
+    return run
+
+
+class _Count:
+    """How many frames are tracked, in any thread."""
+
+    def __init__(self, what: str, total: int, tell: Tell) -> None:
+        self._what = what
+        self._total = total
+        self._tell = tell
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def one_more(self, frame: int, objects: Sequence[TrackedObject]) -> None:
+        with self._lock:
+            self._done += 1
+            self._tell(self._what, self._done, self._total)
 
 
 def _merge(gap: _Gap) -> None:

@@ -478,7 +478,9 @@ def discard(path: Path) -> int:
     """Deletes the journal of a run that was cut off."""
     try:
         journal, record = Journal.go_on(path)
-    except journals.OtherVersion:
+    except (journals.OtherVersion, journals.Damaged) as error:
+        if isinstance(error, journals.Damaged) and not journals.counts_as_journal(path):
+            raise
         path.unlink()
         print(f"Discarded {path}.")
         return COMPLETE

@@ -41,6 +41,10 @@ class OtherVersion(ActionError):
     """A journal that another version of this command wrote."""
 
 
+class Damaged(ActionError):
+    """No journal, or one that is damaged."""
+
+
 @dataclass
 class Record:
     """A journal as it is read back."""
@@ -75,12 +79,12 @@ class Journal:
             raise in_the_way(path) from None
         except OSError as error:
             raise _cannot_write(path, error.strerror) from None
-        os.fchmod(file.fileno(), OWNER_ONLY)
         journal = cls(path, file)
         try:
+            os.fchmod(file.fileno(), OWNER_ONLY)
             _lock(file, path)
             journal._line({"journal": VERSION, "receipt": receipt or {}, "plan": plan})
-        except ActionError:
+        except BaseException:  # Ctrl+C, too: half a journal helps nobody
             file.close()
             path.unlink()
             raise
@@ -281,6 +285,7 @@ def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int])
             o.frames[frame] = t
         if t.by_hand or t.drawn:
             o.asleep = t.points is None
+            o.hidden = o.asleep and t.drawn
         if t.points is not None:
             o.last_good = (frame, t.points)
         elif t.unsure is not None:
@@ -392,5 +397,14 @@ def _cannot_write(path: Path, why: str | None) -> ActionError:
     )
 
 
-def damaged(path: Path) -> ActionError:
-    return ActionError(f"{path} is not a journal of this command, or is damaged.")
+def damaged(path: Path) -> Damaged:
+    return Damaged(f"{path} is not a journal of this command, or is damaged.")
+
+
+def counts_as_journal(path: Path) -> bool:
+    """Whether a damaged file may be dropped as a journal.
+
+    It lies where journals lie, or it is empty, as one that was cut off while it was begun.
+    """
+    beside_others = path.suffix == ".jsonl" and path.resolve().parent == folder().resolve()
+    return beside_others or path.stat().st_size == 0

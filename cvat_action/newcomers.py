@@ -61,18 +61,17 @@ def first_ones(
     frame = options.frame
     there = _outlines(outlines_on(job, snapshot.annotations, frame))
     new: list[Detection] = []
+
+    def loop() -> Loop:
+        return Loop(tracker(), job, [], pace)
+
     try:
         if options.points:
-            ask = partial(_ask, lambda: Loop(tracker(), job, [], pace), frame)
-            new = find_clicked(options, job, there, ask)
+            new = find_clicked(options, job, there, partial(_ask, loop, frame))
         if finder:
             found = _wanted(finder, job, options, frame)
             there += [Outline(d.type, d.points) for d in new]
-            others, left = new_ones(found, there, max(options.most_found - len(new), 0))
-            _tell(finder, frame, found, others, left)
-            if options.masks:
-                others = _to_masks(Loop(tracker(), job, [], pace), frame, others)
-            new += others
+            new += _new(finder, loop, options, frame, found, there, options.most_found - len(new))
     except CallFailed as failure:
         raise ActionError(f"Frame {frame}: {failure}") from failure
     return [_seed(d, frame, number) for number, d in enumerate(new, 1)]
@@ -105,10 +104,16 @@ class Newcomers:
         earlier = back if self.options.both_ways else []
         snapshot = self.snapshot({frame, *earlier})
         room = self.options.most_found - sum(o.seed.found for o in objects)
-        new, left = new_ones(found, self._there(snapshot, objects, frame), max(room, 0))
-        _tell(self.finder, frame, found, new, left)
-        if self.options.masks:
-            new = _to_masks(Loop(self.tracker, self.job, [], self.pace), frame, new)
+        there = self._there(snapshot, objects, frame)
+        new = _new(
+            self.finder,
+            lambda: Loop(self.tracker, self.job, [], self.pace),
+            self.options,
+            frame,
+            found,
+            there,
+            room,
+        )
         entered = self._entered(new, frame, snapshot, objects)
         if earlier and entered:
             self._back(entered, earlier, snapshot, objects)
@@ -182,6 +187,29 @@ def object_of(seed: Seed, memory: str | None, tolerance: float | None) -> Tracke
     if seed.found:
         o.frames[seed.frame] = Tracked(compact(seed.type, seed.points), seed.score)
     return o
+
+
+def _new(
+    finder: Finder,
+    loop: Callable[[], Loop],
+    options: Options,
+    frame: int,
+    found: Sequence[Detection],
+    there: Sequence[Outline],
+    room: int,
+) -> list[Detection]:
+    """What was found that is not there yet, as it is tracked, and tells how much that is.
+
+    room: for how many there is room.
+    """
+    new: Sequence[Detection] = found
+    if options.masks:
+        # A box may be much larger than the mask in it, so the masks are compared, too.
+        boxes, _ = new_ones(found, there, len(found))
+        new = _to_masks(loop(), frame, boxes)
+    new, left = new_ones(new, there, max(room, 0))
+    _tell(finder, frame, found, new, left)
+    return new
 
 
 def _to_masks(loop: Loop, frame: int, new: Sequence[Detection]) -> list[Detection]:

@@ -101,6 +101,7 @@ def run_plan(
                         left,
                         parallel=plan.options.parallel,
                         done=done,
+                        tell=progress.beforehand,
                         **how,
                     )
                     if both_ways
@@ -183,15 +184,30 @@ class _Progress:
     def __init__(self, total: int, bar: Any, clock: Callable[[], float] = time.monotonic):
         self._total = total
         self._bar = bar
+        self._left = bar.total
         self._clock = clock
         self._logged = clock()
+
+    def beforehand(self, what: str, done: int, total: int) -> None:
+        """Of what `--both-ways` tracks before the first frame is done; the bar counts both."""
+        if not self._bar.disable:
+            self._bar.n, self._bar.total = done, total + self._left
+            self._bar.set_postfix_str(f"{done} of {total} frames {what}")
+        elif self._is_due():
+            logger.info("%d of %d frames %s.", done, total, what)
 
     def tell(self, frame: int, done: int, objects: Sequence[TrackedObject]) -> None:
         live = sum(o.live for o in objects)
         self._bar.update()
         if not self._bar.disable:
             self._bar.set_postfix({"frame": frame, "objects": live})
-        elif self._clock() - self._logged >= LOG_SECONDS:
-            self._logged = self._clock()
+        elif self._is_due():
             counted_live = counted(live, "object")
             logger.info("Frame %d: %d of %d frames, %s.", frame, done, self._total, counted_live)
+
+    def _is_due(self) -> bool:
+        """Whether a line is due; then the next one is due a minute later."""
+        due = self._clock() - self._logged >= LOG_SECONDS
+        if due:
+            self._logged = self._clock()
+        return due

@@ -322,11 +322,14 @@ def _keyframes_by_hand(seed: Seed, wanted: Collection[int], *, every: bool) -> l
 def outlines_on(
     job: Job, annotations: Annotations, frame: int
 ) -> list[tuple[str, str, Sequence[float]]]:
-    """(name, type, points) of all masks, polygons and rectangles that are visible on `frame`."""
+    """(name, type, points) of all masks, polygons and rectangles that are visible on `frame`.
+
+    Of a rotated box it is the box around it.
+    """
     present = [_shape_on(s) for s in annotations.shapes if s["frame"] == frame]
     present += [_track_on(job, t, frame) for t in annotations.tracks]
     return [
-        (p.ref, p.type, p.shape["points"])
+        (p.ref, p.type, _upright(p.shape))
         for p in present
         if p.shape
         and p.type in TRACKABLE

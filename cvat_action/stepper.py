@@ -10,7 +10,7 @@ from cvat_sdk.masks import encode_mask
 
 from cvat_action import preview, report
 from cvat_action.errors import ActionError
-from cvat_action.geometry import bounding_box, points_fault, points_in_image
+from cvat_action.geometry import bounding_box, points_fault, points_in_image, size_fault
 from cvat_action.job import Job
 from cvat_action.media import Media
 from cvat_action.selection import Seed
@@ -90,22 +90,27 @@ class Stepper:
             raise ActionError("Points are written as x,y x,y x,y.") from None
         width, height = self._job.size(frame)
         kind = "rectangle" if len(words) == 2 else "polygon"
-        fault = points_fault(kind, flat, width, height)
-        if fault:
-            raise ActionError(f"That is {fault}.")
+        _check(points_fault(kind, flat, width, height))
         flat = points_in_image(kind, flat, width, height)
-        left, top, right, bottom = bounding_box(kind, flat)
-        if seed.type == "rectangle":
-            return (left, top, right, bottom)
-        if kind == seed.type:
-            return tuple(flat)
-        if seed.type == "polygon":
-            return (left, top, right, top, right, bottom, left, bottom)
+        _check(size_fault(kind, flat))
+        left, top, right, bottom = box = bounding_box(kind, flat)
         ring = flat if kind == "polygon" else [left, top, right, top, right, bottom, left, bottom]
         try:
-            return tuple(encode_mask(polygon_to_bitmap(ring, width=width, height=height)))
+            bitmap = polygon_to_bitmap(ring, width=width, height=height)
         except (BadShape, EmptyShape) as error:
             raise ActionError(error.message) from None
+        if seed.type == "mask":
+            return tuple(encode_mask(bitmap))
+        if seed.type == "rectangle":
+            _check(size_fault("rectangle", box))
+            return box
+        return tuple(ring)
+
+
+def _check(fault: str | None) -> None:
+    """Raises ActionError that says what is wrong with the points."""
+    if fault:
+        raise ActionError(f"That is {fault}.")
 
 
 def _index_of(name: str, objects: Sequence[TrackedObject]) -> int:

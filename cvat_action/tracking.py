@@ -173,6 +173,9 @@ class TrackedObject:
     tolerance: float | None = None
     """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
     asleep: bool = False
+    hidden: bool = False
+    """asleep because a person said during this run that it is not visible: each frame has a result
+    that says so, and takes the place of what an earlier run left there"""
     settled: bool = False
     """all its results are there: it is not tracked any more"""
     last_good: tuple[int, Sequence[float]] = (0, ())
@@ -491,10 +494,12 @@ class Loop:
                 results[index_of[id(o)]] = Tracked(correction.points, by_hand=True)
                 alone = o.asleep or frame in o.seed.relabelled
                 o.state_before = None if alone else o.state
-                o.asleep = correction.points is None
+                o.asleep, o.hidden = correction.points is None, False
                 if correction.points is not None:
                     o.last_good = (frame, correction.points)
                     corrected.append(o)
+            elif o.hidden:
+                results[index_of[id(o)]] = Tracked(None)
             elif not o.asleep:
                 to_step.append(o)
         failed = self._step(frame, to_step, results, index_of)
@@ -535,10 +540,10 @@ class Loop:
             o.frames[frame] = Tracked(c.points, drawn=True)
             if c.points is not None:
                 o.last_good = (frame, c.points)
-                o.stopped, o.asleep = None, False
+                o.stopped, o.asleep, o.hidden = None, False, False
                 again.append(o)
             else:
-                o.asleep = True
+                o.asleep = o.hidden = True
         if start:
             self._join(frame, again)
 

@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: MIT
 """`--both-ways`: gaps between drawn frames are tracked from both ends."""
 
+import io
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from look import frames_of, places
+from processes import WAIT
 from standin_cvat import Fault, StandinFunction
+from tqdm import tqdm
 from wire import MASK, RECTANGLE, mask_at, shape, shifted
 
 from cvat_action.both_ways import track_both_ways
 from cvat_action.job import Job, Label
+from cvat_action.run import _Progress
 from cvat_action.selection import Correction, Seed
 from cvat_action.server import OUR_DESCRIPTION
 from cvat_action.tracking import Answer, CallFailed, Cure, TrackedObject
@@ -34,12 +41,14 @@ class Mover:
         self.corrected: list[int] = []
         """Frames of corrections: only to find out whether an unsure drawing is the object's."""
         self.fails_on: int | None = None
+        self.stepped: list[int] = []
 
     def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer:
         states = [(frame, shape["points"][-4], 0) for shape in shapes]
         return Answer(list(shapes), states, [1.0] * len(states), [None] * len(states))
 
     def step(self, frame: int, states: list[Any]) -> Answer:
+        self.stepped.append(frame)
         if frame == self.fails_on:
             raise CallFailed(Cure.NONE, "It broke.")
         new = [(start, x + 1, steps + 1) for start, x, steps in states]
@@ -161,7 +170,101 @@ def test_of_a_run_that_breaks_nothing_is_kept() -> None:
     assert (done.broken, done.done, kept) == ("It broke.", (), [])
 
 
+FIVE_DRAWN = {0: 100, 6: 200, 12: 300, 18: 400, 24: 500}
+
+
+def test_after_a_fault_in_one_gap_the_function_is_asked_for_no_other():
+    tracker = Mover()
+    tracker.fails_on = 8
+    done, _, _ = run(tracker, FIVE_DRAWN, range(1, 30))
+    assert done.broken == "It broke."
+    assert tracker.stepped[-1] == 8
+
+
+def test_after_ctrl_c_the_function_is_asked_for_no_other_gap(monkeypatch):
+    reached, halted = threading.Event(), threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        """Ctrl+C is pressed while the gaps are waited for."""
+
+        def submit(self, *arguments: Any) -> Any:
+            future: Any = super().submit(*arguments)
+            future.result = self.interrupted
+            return future
+
+        def interrupted(self) -> None:
+            assert reached.wait(WAIT)
+            raise KeyboardInterrupt
+
+    class Waiting(Mover):
+        def step(self, frame: int, states: list[Any]) -> Answer:
+            if frame == 3:
+                reached.set()
+                assert halted.wait(WAIT)
+            return super().step(frame, states)
+
+    monkeypatch.setattr("cvat_action.both_ways.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(
+        "cvat_action.both_ways.threading",
+        SimpleNamespace(Event=lambda: halted, Lock=threading.Lock),
+    )
+    tracker = Waiting()
+    done, _, kept = run(tracker, FIVE_DRAWN, range(1, 30))
+    assert (done.broken, done.interrupted, kept) == ("Stopped by Ctrl+C.", True, [])
+    assert tracker.stepped == [1, 2, 3]
+
+
+# --- how far it is -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_it_is_told_how_far_the_gaps_are_while_they_are_tracked(parallel):
+    """Five frames before the second drawing, tracked from both ends, and two after it."""
+    tracker = Mover()
+    told: list[tuple[str, int, int, int]] = []
+
+    def tell(what: str, done: int, total: int) -> None:
+        told.append((what, done, total, len(tracker.stepped)))
+
+    run(tracker, {0: 100, 6: 300}, range(1, 9), parallel=parallel, tell=tell)
+    assert {what for what, *_ in told} == {"in the gaps between drawn frames, from both ends"}
+    assert [(done, total) for _, done, total, _ in told] == [(n, 12) for n in range(1, 13)]
+    assert told[0][3] <= parallel
+
+
+def test_it_is_told_how_far_the_search_for_unsure_drawings_is():
+    told: list[tuple[str, int, int]] = []
+    tell = lambda *each: told.append(each)  # noqa: E731
+    run(Mover(), {0: 100, 4: 104}, range(1, 6), unsure=[4], tell=tell)
+    assert told[:5] == [
+        *(("forwards to what is drawn", n, 4) for n in range(1, 5)),
+        ("in the gaps between drawn frames, from both ends", 1, 7),
+    ]
+
+
+def test_the_bar_of_a_terminal_counts_the_frames_of_the_gaps():
+    terminal = io.StringIO()
+    bar = tqdm(total=10, file=terminal)
+    progress = _Progress(10, bar, clock=lambda: 0.0)
+    progress.beforehand("in the gaps", 5, 10)
+    assert "25%" in terminal.getvalue()
+    assert "5 of 10 frames in the gaps" in terminal.getvalue()
+    progress.beforehand("in the gaps", 10, 10)
+    for frame in range(10):
+        progress.tell(frame, frame + 1, [])
+    assert "20/20" in terminal.getvalue()
+    bar.close()
+
+
 # --- through a server ----------------------------------------------------------------------------
+
+
+def test_without_a_terminal_a_line_tells_how_far_the_gaps_are(job, track_to, monkeypatch):
+    monkeypatch.setattr("cvat_action.run.LOG_SECONDS", 0.0)
+    job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14)]
+    log = track_to(16, "--both-ways", "--object", 910).log
+    assert "8 of 8 frames in the gaps between drawn frames, from both ends." in log
+    assert log.index(" 8 of 8 frames ") < log.index("Frame 11: 1 of 6 frames, 1 object.")
 
 
 def test_one_object_that_cannot_be_tracked_leaves_the_others_alone(job, track_to, function):

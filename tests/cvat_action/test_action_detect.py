@@ -95,6 +95,21 @@ def test_both_ways_tracks_a_newcomer_back_to_where_it_came_into_sight(
     assert lefts == {13: 6, 14: 5, 15: 4, 16: 5, 17: 6, 18: 7, 19: 8, 20: 9}
 
 
+@pytest.mark.parametrize("drawn", [False, True], ids=["found", "drawn"])
+def test_a_box_that_becomes_a_mask_is_no_new_object_where_this_mask_is_tracked(
+    job, track_to, function, detector, drawn
+):
+    """The mask is much smaller than the box, which is found again and again."""
+    small = {f: [0, 36, 10 + f, 20, 15 + f, 25] for f in (10, 15, 20)}
+    detector.on_frame = {f: [found([10.0, 10.0, 40.0, 40.0])] for f in small}
+    detector.on_frame[15].append(found(POLYGON))
+    function.answers = {(10, f): {"type": "mask", "points": m} for f, m in small.items()}
+    if drawn:
+        job.shapes = [shape("mask", small[10], id=1)]
+    track_to(20, *EVERY_5, "--boxes-to-masks", "--max-objects", 1 if drawn else 2)
+    assert ways(job.shapes) == {("mask", 10.0, 20.0): list(range(10, 21)), RING: ALL[RING]}
+
+
 def test_a_newcomer_ends_backwards_where_a_tracked_object_is(job, track_to, detector):
     drawn = [3.0, 3.0, 9.0, 3.0, 9.0, 7.0, 3.0, 7.0]  # on frame 13 the newcomer meets it
     job.shapes = [shape("polygon", drawn, id=1)]
@@ -172,6 +187,14 @@ def test_what_a_person_drew_meanwhile_is_not_doubled(job, track_to, detector):
     track_to(20, *EVERY_5, code=3)  # it was left out on two frames
     boxes = ways(s for s in job.shapes if s["type"] == "rectangle")
     assert boxes == {BOX: [10, 11, 13, 14, *range(16, 21)]}
+
+
+def test_what_a_person_drew_as_a_turned_box_is_not_new(job, track_to, detector):
+    turned = shape("rectangle", [18.0, 20.0, 46.0, 28.0], id=900, rotation=90.0)
+    job.shapes = [turned]
+    detector.on_frame = {10: [found([28.0, 10.0, 36.0, 38.0])]}
+    assert "nothing new was found there" in track_to(20, *DETECT, code=1).log
+    assert job.shapes == [turned]
 
 
 @pytest.mark.parametrize("options", [(), (CONVERT,)], ids=["plain", "convert"])

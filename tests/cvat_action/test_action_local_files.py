@@ -4,6 +4,7 @@
 The tracker is a scripted one: every object moves one pixel to the right per frame.
 """
 
+import io
 import json
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -373,6 +374,91 @@ def test_a_detector_begins_on_the_first_frame_of_the_task(run, tmp_path, more, f
     run("a.xml", "b.xml", *detect, *more)
     tracks = ElementTree.parse(tmp_path / "b.xml").findall("track")
     assert sorted(int(t[0].get("frame")) for t in tracks) == sorted(frames)
+
+
+# --- corrected while stepping --------------------------------------------------------------------
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """What a person types while `--step` asks; then the run goes on to its end."""
+    return lambda *lines: monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\nr\n"))
+
+
+OVER_AGAIN = ("--frame", 0, "--replace", "--step")
+
+
+@pytest.mark.parametrize("again", [(), ("c 1 30,30 38,38",)], ids=["to the end", "for a while"])
+def test_what_is_hidden_while_stepping_has_no_results_of_an_earlier_run_left(
+    run, tracked, lefts, typed, again
+):
+    """It is hidden from frame 3 on; the person may correct it again on frame 5."""
+    typed("", "", "c 1 outside", "", "", *again)
+    done = run("b.json", "c.json", *OVER_AGAIN, "--json")
+    later = [(5, 30), (6, 31), (7, 32)] if again else []
+    assert lefts("c.json") == [*FROM_4[:3], *later]
+    (told,) = done.json["objects"]
+    assert (told["frames"], told["lost_frames"]) == (7, [3, 4] if again else [3, 4, 5, 6, 7])
+
+
+def test_what_is_hidden_while_stepping_leaves_what_a_person_corrected(run, tracked, lefts, typed):
+    change(tracked, 5, **MOVED)
+    typed("", "", "c 1 outside")
+    run("b.json", "c.json", *OVER_AGAIN)
+    assert lefts("c.json") == [*FROM_4[:3], (5, 30), (6, 31), (7, 32)]
+
+
+def test_a_track_that_is_hidden_while_stepping_stays_hidden(run, tmp_path, tracks_of, typed):
+    (tmp_path / "a.xml").write_text(as_cvat_exports())
+    run("a.xml", "b.xml")
+    typed("", "", "c track:1 outside")
+    run("b.xml", "c.xml", *OVER_AGAIN, "--type", "rectangle")
+    (hidden,) = (t for t in tracks_of("c.xml") if t["shapes"][0]["type"] == "rectangle")
+    assert keyframes_of([hidden]) == [[*((n, False) for n in range(3)), (3, True)]]
+
+
+def test_a_resume_leaves_no_earlier_result_of_what_was_hidden_while_stepping(
+    act, run, coco, tmp_path, typed
+):
+    coco(box(0, 4), annotation(0, [4, 10, 8, 8]))
+    run("a.json", "b.json")
+    typed("", "", "c 1 outside", "")
+    with unreadable_from(5):
+        ended = run("b.json", "c.json", *OVER_AGAIN, code=4)
+    typed("")
+    act("local", "--resume", ended.journal)
+    left = [(a["image_id"] - 1, a["bbox"][1]) for a in annotations_of(tmp_path / "c.json")]
+    assert sorted(left) == sorted([(n, 10) for n in range(FRAMES)] + [(n, 30) for n in range(3)])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "line", "said"),
+    [
+        (box(0, 4), "70,10 80,20", "That is a rectangle smaller than a pixel inside the image."),
+        (box(0, 4), "10,10 10.5,20", "That is a rectangle smaller than a pixel inside the image."),
+        (box(0, 4), "10,10 20,10 30,10", "The polygon covers no pixel of the image."),
+        (box(0, 4), "9.4,9 10.2,9 10,20", "That is a rectangle smaller than a pixel"),
+        (polygon(0), "10,10 10,20 10,30", "The polygon covers no pixel of the image."),
+        (polygon(0), "70,10 80,20", "That is a rectangle smaller than a pixel inside the image."),
+        (polygon(0), "70,10 80,20 90,5", "The polygon covers no pixel of the image."),
+    ],
+)
+def test_a_mistyped_correction_of_no_size_is_told_and_changes_nothing(
+    run, coco, tmp_path, typed, drawn, line, said
+):
+    coco(drawn)
+    run("a.json", "b.json")
+    typed(f"c 1 {line}")
+    assert said in run("a.json", "c.json", "--step").log
+    assert without_scores(tmp_path / "c.json") == without_scores(tmp_path / "b.json")
+
+
+def without_scores(path):
+    """The annotations without what tells one run from another."""
+    return [
+        {k: v for k, v in a.items() if k not in ("score", "content_hash")}
+        for a in annotations_of(path)
+    ]
 
 
 # --- what lies where the output goes -------------------------------------------------------------

@@ -18,7 +18,7 @@ from standin_cvat import Fault
 from wire import RECTANGLE, keyframe, mask_at, shape, track
 
 from cvat_action.errors import ActionError
-from cvat_action.journal import Journal, name_of_path, read
+from cvat_action.journal import Journal, folder, name_of_path, read
 
 WRITE = "/api/jobs/42/annotations/"
 TO_14 = ("track", "--job", 42, "--frame", 10, "--target-frame", 14)
@@ -130,6 +130,50 @@ def test_a_journal_of_another_version_can_be_dropped(act, cut_off, resume, one_m
     assert f"drop it: discard {ended.journal}" in resume(ended, code=1).log
     act("discard", ended.journal)
     assert not ended.journal.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"journal": 4, "receipt": {"pa'])
+def test_a_journal_that_was_cut_off_in_its_first_line_can_be_dropped(
+    act, track_to, cut_off, one_mask, content
+):
+    path = cut_off(12, 13).journal
+    path.write_bytes(content)
+    assert f"drop it: discard {path}" in track_to(13, code=1).log
+    assert f"Discarded {path}." in act("discard", path).out
+    track_to(13, "--replace")
+
+
+def test_an_empty_journal_in_any_folder_can_be_dropped(act, tmp_path):
+    path = tmp_path / "run.jsonl"
+    path.touch()
+    act("discard", path)
+    assert not path.exists()
+
+
+def test_a_journal_that_is_just_begun_is_not_dropped(act):
+    path = folder() / "run.jsonl"
+    journal = Journal.begin(path, PLAN)
+    path.write_bytes(b"")
+    assert "is still going on in another process" in act("discard", path, code=1).log
+    assert path.exists()
+    journal.close()
+
+
+def test_a_receipt_is_no_journal_and_stays(act, track_to, one_mask, receipts):
+    track_to(13)
+    (receipt,) = receipts()
+    act("discard", receipt, code=1)
+    assert receipts() == [receipt]
+
+
+def test_ctrl_c_while_a_journal_is_begun_leaves_none(act, track_to, one_mask, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cvat_action.journal._lock", stop)
+        track_to(13, code=130)
+    assert waiting(act) == []
 
 
 @pytest.mark.parametrize("content", [None, b"\x89PNG\xff\xfe", b"{}\n", "folder"])
