@@ -9,7 +9,7 @@ from conftest import CONVERT
 from look import frames_of, hidden, on_frame, places
 from wire import MASK, POLYGON, RECTANGLE, mask_at, shape, shifted
 
-from cvat_action.identity import Mark, mark_of, marked_score
+from cvat_action.identity import Mark, mark_of, marked_score, number_of_drawing
 from cvat_action.signature import is_signed
 
 GROUPED = {"group": 3}
@@ -330,8 +330,28 @@ def test_a_drawing_that_was_edited_takes_over_its_number_on_the_next_frame(
     assert places(job.shapes) == [(10, 6), (11, 7), (12, 8), (13, 9)]
 
 
-def test_a_number_without_a_drawing_is_not_taken_over_at_a_distance(job, track_to):
-    later = [a_result(frame, RECTANGLE, number=77) for frame in (12, 13)]
+@pytest.mark.parametrize("change", ["corrected", "deleted"])
+def test_nothing_is_doubled_after_a_drawing_was_edited_and_its_first_result(
+    job, track_to, without_receipts, change
+):
+    job.shapes = [shape("rectangle", RECTANGLE, id=900)]
+    track_to(14)
+    if change == "corrected":
+        on_frame(job, 11).update(points=shifted(RECTANGLE, 2), source="semi-auto")
+    else:
+        job.shapes = [s for s in job.shapes if s["frame"] != 11]
+    kept = [dict(s) for s in job.shapes if s["source"] == "semi-auto"]
+    job.shapes[0]["points"] = shifted(RECTANGLE, 2)
+    before = frames_of(job.shapes)
+    assert "--replace replaces them" in track_to(14, code=1).log
+    track_to(14, "--replace")
+    assert frames_of(job.shapes) == sorted({*before, 11})
+    assert all(s in job.shapes for s in kept)
+
+
+def test_an_object_that_was_found_later_stays_where_another_one_was_drawn(job, track_to):
+    number = number_of_drawing("rectangle", 12, RECTANGLE)
+    later = [a_result(frame, RECTANGLE, number) for frame in (12, 13)]
     job.shapes = [shape("rectangle", RECTANGLE, id=900), *later]
     track_to(13, "--replace")
     assert all(s in job.shapes for s in later)

@@ -11,6 +11,7 @@ import { isSameKind } from './kinds';
 import { KnownNumbers } from './known';
 import { markedNumber, Numbers } from './numbers';
 import { ByHand, Source } from './objects';
+import { Owners } from './owners';
 import { FrameResult, Tracked } from './track';
 
 /** Below this overlap of their boxes, two shapes are not taken for one object. */
@@ -53,7 +54,8 @@ interface Chain {
     seed: SerializedShape;
     /** Where it was last. */
     box: Box;
-    /** Whether marked shapes of the job carry its number: then no other marked shape is its own. */
+    /** Whether marked shapes of the job carry its number, or one that it has claimed: then no other
+     * marked shape is its own. */
     decided: boolean;
     claimed: SerializedShape[];
 }
@@ -112,9 +114,10 @@ interface Claims {
 /**
  * Automatic shapes that seem to belong to the seeds although no mark says so, by their seed: results
  * of an older version, and of a seed that was edited or drawn anew since (its number was another one).
- * They are followed from frame to frame by overlap. A shape with a mark counts on the frame next to the
- * seeds' only, and its mark tells the rest: later on it is another object that passes there. `owned`:
- * numbers of objects that have a shape on the start frame.
+ * They are followed from frame to frame by overlap. Of the shapes with one number, also corrected ones,
+ * those of the first frame that has any are compared, and the mark tells the rest. Where this is not the
+ * frame next to the seeds', an object that has an owner passes there. `owned`: numbers of objects that
+ * have a shape on the start frame.
  */
 async function claimsOf(
     seeds: SerializedShape[],
@@ -122,6 +125,7 @@ async function claimsOf(
     shapes: Shapes,
     numbers: Numbers,
     owned: Set<number>,
+    owners: Owners,
 ): Promise<Claims> {
     const kindOf = ({ type, label_id }: SerializedShape): string => `${type} ${label_id}`;
     const kinds = new Set(seeds.map(kindOf));
@@ -138,20 +142,25 @@ async function claimsOf(
     const undecided = chains.filter(({ seed, decided }) => !decided && seed.source !== 'auto');
     const claim = (chain: Chain, number: number): void => {
         owned.add(number);
+        chain.decided = true;
         for (const frame of order) {
             const results = shapes.of(number, frame);
             chain.claimed.push(...results.filter(({ source }) => source === 'auto'));
         }
     };
+    const passed = new Set<string>();
+    /** Whether this is the first frame with shapes of a number, and a chain may claim them. */
+    const mayClaim = (shape: SerializedShape, number: number): boolean =>
+        !owned.has(number) &&
+        !passed.has(`${kindOf(shape)} ${number}`) &&
+        (shape.frame === next || !owners.has(number));
     for (const frame of order) {
-        const candidates = shapes.on(frame).filter((shape) => {
+        const there = shapes.on(frame).filter((shape) => kinds.has(kindOf(shape)));
+        const candidates = there.filter((shape) => {
             const number = markedNumber(shape);
-            return (
-                shape.source === 'auto' &&
-                kinds.has(kindOf(shape)) &&
-                (number === null || (frame === next && !owned.has(number)))
-            );
+            return number === null ? shape.source === 'auto' : mayClaim(shape, number);
         });
+        for (const shape of there) passed.add(`${kindOf(shape)} ${markedNumber(shape)}`);
         if (!candidates.length) continue;
         await pause();
         for (const [chain, shape] of linked(chains, candidates)) {
@@ -164,7 +173,7 @@ async function claimsOf(
             }
         }
     }
-    const lone = undecided.filter(({ claimed }) => !claimed.length);
+    const lone = undecided.filter(({ claimed, decided }) => !claimed.length && !decided);
     const holes = holesFor(
         lone.map(({ seed }) => seed),
         shapes.on(before ?? NaN),
@@ -283,7 +292,8 @@ export async function recognise(
     const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
     const { drawings, owned } = drawingsOf(all, start, numbers);
     for (const { track } of ofTracks) owned.add(known.ofTrack(track!)!);
-    const claims = await claimsOf(ofShapes.map(seedOf), look, shapes, numbers, owned);
+    const owners = new Owners(all, numbers);
+    const claims = await claimsOf(ofShapes.map(seedOf), look, shapes, numbers, owned, owners);
     const taken = new Set<number>();
     for (const source of ofShapes) {
         const seed = seedOf(source);
