@@ -13,7 +13,7 @@ import numpy as np
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import Box, bounding_box, boxes_iou
-from cvat_action.identity import free_number, mark_of, number_of, numbers_of
+from cvat_action.identity import free_number, is_of_drawing, mark_of, number_of, numbers_of
 from cvat_action.job import Job
 from cvat_action.kinds import Kind, compared_kind_of, same_kind
 from cvat_action.selection import Seed
@@ -42,26 +42,42 @@ class _Chain:
 
 
 def with_numbers(
-    seeds: Sequence[Seed], numbers: Mapping[int, int], tracks: Mapping[int, int]
+    seeds: Sequence[Seed],
+    numbers: Mapping[int, int],
+    receipts: Mapping[int, int],
+    labels: Mapping[int, Collection[int]],
+    tracks: Mapping[int, int],
 ) -> tuple[Seed, ...]:
     """The seeds with the numbers of their objects.
 
-    numbers: of objects by the id of a shape; tracks: by the id of the track that an object became.
+    numbers: of objects by the id of a shape; receipts: those of them that earlier runs have written
+    down; labels: of the marked shapes, by their number; tracks: by the id of the track that an
+    object became.
 
     A seed of a later frame that is a corrected result of one before it is left out.
     """
-    taken: dict[int, int] = {}
-    """number to the frame of its seed"""
+    taken: dict[int, Seed] = {}
+    """number to its seed"""
+
+    def is_of(seed: Seed, before: Seed) -> bool:
+        if mark_of(seed.wire.get("score"), seed.frame):
+            return True
+        if before.frame == seed.frame:
+            return False
+        if not is_of_drawing(seed.wire, receipts):
+            return True
+        in_labels = seed.label_id in labels.get(before.number, ())
+        return in_labels and not is_of_drawing(before.wire, receipts)
+
     numbered = []
     for seed in seeds:
         if not seed.is_track:
             number = number_of(seed.wire, numbers)
-            marked = mark_of(seed.wire.get("score"), seed.frame)
             before = taken.get(number)
-            if seed.asleep and before is not None and (marked or before != seed.frame):
+            if seed.asleep and before and is_of(seed, before):
                 continue  # of an object before it: a correction, or what it began with
             seed = replace(seed, number=free_number(number, taken))
-            taken[seed.number] = seed.frame
+            taken[seed.number] = seed
         numbered.append(seed)
     return tuple(
         replace(s, number=number)
@@ -78,14 +94,15 @@ def earlier_results(
     frames: Sequence[int],
     numbers: Mapping[int, int],
     tracks: Mapping[int, int],
+    receipts: Mapping[int, int],
 ) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
     """The seeds, the automatic shapes of earlier runs on `frames` (in the order of tracking), and
     warnings.
 
-    A seed without shapes of its own number takes over the number of a marked shape that it overlaps,
-    on the frame next to its own or on the first one with shapes of this number, unless another object
-    of the job has the number. Raises ActionError where it cannot be told whose a shape without a mark
-    is.
+    A seed without shapes of its own number takes over the number of a marked shape that it
+    overlaps, on the frame next to its own or on the first one with shapes of this number, unless
+    another object of the job has the number. Raises ActionError where it cannot be told whose a
+    shape without a mark is.
 
     numbers: of objects by the id of a shape; tracks: by the id of the track that an object became.
     """
@@ -108,20 +125,39 @@ def earlier_results(
             found[k.mark.number].setdefault(k.frame, []).append(k)
         elif k.kind[:2] not in unclear or (k.mark and k.mark.number in known_numbers):
             continue
-        elif (k.auto and not k.mark) or place[k.frame] in firsts or k.id in first_results:
-            if k.auto or k.mark:
+        elif not k.mark:
+            if k.auto:
                 unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
+        elif place[k.frame] in firsts or k.id in first_results:
+            unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
+    others = {
+        s.number: found[s.number]
+        for s in seeds
+        if not s.is_track and not s.found and s.wire["id"] not in receipts
+        if _have_another_label(s, found[s.number])
+    }
+    """what may be of an equal drawing with another label, that is gone"""
+    found |= {number: {} for number in others}
     following = _Following(job, found, first_results, partial(owners_of, snapshot, numbers, tracks))
     for family, on_frame in unclear.items():
         for frame in frames:
             if frame in on_frame:
                 following.go_on(place[frame], frame, on_frame[frame], chains[family])
     renamed = following.renamed
+    for number in others.keys() - renamed.keys():
+        for frame, shapes in others[number].items():
+            found[number].setdefault(frame, []).extend(shapes)
     return (
         tuple(replace(s, number=renamed.get(s.number, s.number)) for s in seeds),
         under_new_numbers(found, renamed, snapshot, set(frames)),
         tuple(following.warnings),
     )
+
+
+def _have_another_label(seed: Seed, on_frame: Mapping[int, Sequence[Known]]) -> bool:
+    if mark_of(seed.wire.get("score"), seed.frame) or not on_frame:
+        return False
+    return all(k.kind[0] != seed.label_id for shapes in on_frame.values() for k in shapes)
 
 
 def _first_results(snapshot: Snapshot, place: Mapping[int, int]) -> set[int]:
@@ -202,9 +238,9 @@ class _Following:
         first_results: Collection[int],
         owners: Callable[[], Mapping[int, str]],
     ) -> None:
-        """found: it gets the shapes of seeds. first_results: ids of shapes that a chain may take over
-        on any frame. owners: gives the names of the objects that persons drew, by number; it takes
-        long in a large job."""
+        """found: it gets the shapes of seeds. first_results: ids of shapes that a chain may take
+        over on any frame. owners: gives the names of the objects that persons drew, by number; it
+        takes long in a large job."""
         self.renamed: dict[int, int] = {}
         """number of a seed to the one that it takes over"""
         self.warnings: list[str] = []

@@ -58,7 +58,7 @@ class Snapshot:
     whole: dict[int, Wire] = field(default_factory=dict)
     """the shapes of which everything was asked for"""
     begun: frozenset[int] = frozenset()
-    """numbers that the first result of an object gives: it was clicked on, or found by a detector"""
+    """numbers that the first result of an object gives: it was clicked on, or found"""
 
     @property
     def newest(self) -> tuple[int, int]:

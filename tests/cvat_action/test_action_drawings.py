@@ -365,6 +365,35 @@ def test_of_two_drawings_one_takes_over_a_number(job, track_to):
     assert places(job.shapes) == [(10 + n, x + n) for n in range(4) for x in (4, 12)]
 
 
+BY_CHANCE = [45.5, 10.25, 54.5, 16.25]
+"""on frame 12 it has the number of RECTANGLE on frame 10"""
+
+
+@pytest.mark.parametrize("more", [(), ("--all-seeds",)])
+def test_a_drawing_of_another_frame_with_the_same_number_is_another_object(job, track_to, more):
+    drawn = shape("rectangle", BY_CHANCE, id=950, frame=12)
+    job.shapes = [shape("rectangle", RECTANGLE, id=900), drawn]
+    for options in (more, (*more, "--replace")):
+        track_to(14, *options)
+        assert drawn in job.shapes
+        own = [s for s in job.shapes if s["points"][1] == RECTANGLE[1]]
+        assert places(own) == [(10, 4), (11, 5), (12, 6), (13, 7), (14, 8)]
+        assert len(job.shapes) == (8 if more else 6)
+
+
+def test_after_the_twin_of_a_drawing_was_deleted_it_keeps_its_own_results(
+    job, track_to, without_receipts
+):
+    job.shapes = [shape("rectangle", RECTANGLE, id=900 + n, label_id=7 + n) for n in (0, 1)]
+    track_to(13)
+    job.shapes = [s for s in job.shapes if s["id"] != 900]
+    cars = [s for s in job.shapes if s["label_id"] == 7]
+    before = labels_by_frame(job)
+    track_to(13, "--replace")
+    assert labels_by_frame(job) == before
+    assert all(s in job.shapes for s in cars)
+
+
 def labels_by_frame(job):
     return sorted((s["frame"], s["label_id"]) for s in job.shapes)
 

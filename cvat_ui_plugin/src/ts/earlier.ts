@@ -19,10 +19,11 @@ export const LEAST_OVERLAP = 0.3;
 
 /** The shapes of a job, by frame. */
 class Shapes {
-    /** Runs and object numbers that marks of the job name. */
+    /** Runs that marks of the job name. */
     public readonly runs = new Set<number>();
 
-    public readonly numbers = new Set<number>();
+    /** Marked ones, by number. */
+    public readonly byNumber = new Map<number, SerializedShape[]>();
 
     private readonly byFrame = new Map<number, SerializedShape[]>();
 
@@ -35,7 +36,7 @@ class Shapes {
             const mark = markOf(shape.score, shape.frame);
             if (!mark) continue;
             this.runs.add(mark.run);
-            this.numbers.add(mark.number);
+            addTo(this.byNumber, mark.number, shape);
             addTo(this.marked, `${shape.frame} ${mark.number}`, shape);
         }
     }
@@ -46,6 +47,11 @@ class Shapes {
 
     public of(number: number, frame: number): SerializedShape[] {
         return this.marked.get(`${frame} ${number}`) ?? [];
+    }
+
+    /** The labels of the marked shapes of a number. */
+    public labelsOf(number: number): Set<number> {
+        return new Set((this.byNumber.get(number) ?? []).map(({ label_id }) => label_id));
     }
 }
 
@@ -85,6 +91,14 @@ function linked(chains: Chain[], shapes: SerializedShape[]): [Chain, SerializedS
         links.push([chain, shape]);
     }
     return links;
+}
+
+/** Whether all results with the number of a drawing have another label, and nothing else says that they
+ * are its own: an equal drawing may have had the number, or the label of this one was changed. */
+function hasOthersNumber(seed: SerializedShape, shapes: Shapes, numbers: Numbers): boolean {
+    if (numbers.isCertain(seed)) return false;
+    const labels = shapes.labelsOf(numbers.of(seed));
+    return labels.size > 0 && !labels.has(seed.label_id);
 }
 
 /** What `recognise` has to know of the job and the page. */
@@ -136,7 +150,9 @@ async function claimsOf(
         .map((seed) => ({
             seed,
             box: boxAround(seed),
-            decided: markedNumber(seed) !== null || shapes.numbers.has(numbers.of(seed)),
+            decided:
+                markedNumber(seed) !== null ||
+                (shapes.byNumber.has(numbers.of(seed)) && !hasOthersNumber(seed, shapes, numbers)),
             claimed: [],
         }));
     const undecided = chains.filter(({ seed, decided }) => !decided && seed.source !== 'auto');
@@ -172,6 +188,11 @@ async function claimsOf(
                 claim(chain, number);
             }
         }
+    }
+    for (const chain of chains) {
+        const { seed, claimed, decided } = chain;
+        if (decided || claimed.length || !hasOthersNumber(seed, shapes, numbers)) continue;
+        claim(chain, numbers.of(seed));
     }
     const lone = undecided.filter(({ claimed, decided }) => !claimed.length && !decided);
     const holes = holesFor(
@@ -218,6 +239,22 @@ function drawingsOf(all: SerializedShape[], start: number, numbers: Numbers) {
         else addTo(drawings, number, shape);
     }
     return { drawings, owned };
+}
+
+/** What a person drew or corrected of an object. A drawing with its number is its own only where a result
+ * has the label of the drawing; and where the number is that of the seed's drawing, too, the two are equal
+ * only by chance. `drawings`: with this number, of any frame but that of the seed. */
+function ownOf(
+    seed: SerializedShape,
+    drawings: SerializedShape[],
+    labels: ReadonlySet<number>,
+    numbers: Numbers,
+): SerializedShape[] {
+    return drawings.filter((drawing) => {
+        if (drawing.type !== seed.type) return false;
+        if (!numbers.isOfDrawing(drawing)) return true;
+        return !numbers.isOfDrawing(seed) && labels.has(drawing.label_id);
+    });
 }
 
 /** Those of these shapes that are locked. The page is asked for the locks of one frame at a time. */
@@ -297,17 +334,17 @@ export async function recognise(
     const taken = new Set<number>();
     for (const source of ofShapes) {
         const seed = seedOf(source);
-        const number = freeNumber(numbers.of(seed), taken);
+        const isOthers = hasOthersNumber(seed, shapes, numbers);
+        const passed = isOthers ? new Set([...taken, ...shapes.byNumber.keys()]) : taken;
+        const number = freeNumber(numbers.of(seed), passed);
         taken.add(number);
-        known.keepShape(seed, number);
+        // with the number of others the user is asked first
+        if (!isOthers) known.keepShape(seed, number);
         source.mark = { number, run };
         source.claimed = claims.shapes.get(seed) ?? [];
         source.inHole = claims.inHoles.has(seed);
-        const own = drawings.get(number) ?? [];
-        takeOwn(
-            source,
-            own.filter(({ type }) => type === source.type),
-        );
+        const labels = shapes.labelsOf(number);
+        takeOwn(source, ownOf(seed, drawings.get(number) ?? [], labels, numbers));
     }
     const tracks = ofTracks.filter((source) => {
         const number = known.ofTrack(source.track!)!;
