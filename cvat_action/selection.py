@@ -208,7 +208,8 @@ def with_corrections(
     place.
 
     numbers: of objects by the id of a shape; a drawing that was edited is known by it. receipts:
-    those of them that earlier runs have written down. labels: of the marked shapes, by their number.
+    those of them that earlier runs have written down. labels: of the marked shapes, by their
+    number.
     """
     wanted = set(frames)
     present: dict[int, Counter[Kind]] = {}
