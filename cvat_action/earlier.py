@@ -5,7 +5,7 @@ Marked shapes are known by the number of their object. Where there is no mark, a
 from frame to frame by the overlap of boxes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from cvat_action.errors import ActionError
 from cvat_action.geometry import Box, bounding_box, boxes_iou
-from cvat_action.identity import free_number, mark_of, number_of, numbers_of
+from cvat_action.identity import free_number, is_of_drawing, mark_of, number_of, numbers_of
 from cvat_action.job import Job
 from cvat_action.kinds import Kind, compared_kind_of, same_kind
 from cvat_action.selection import Seed
@@ -42,26 +42,42 @@ class _Chain:
 
 
 def with_numbers(
-    seeds: Sequence[Seed], numbers: Mapping[int, int], tracks: Mapping[int, int]
+    seeds: Sequence[Seed],
+    numbers: Mapping[int, int],
+    receipts: Mapping[int, int],
+    labels: Mapping[int, Collection[int]],
+    tracks: Mapping[int, int],
 ) -> tuple[Seed, ...]:
     """The seeds with the numbers of their objects.
 
-    numbers: of objects by the id of a shape; tracks: by the id of the track that an object became.
+    numbers: of objects by the id of a shape; receipts: those of them that earlier runs have written
+    down; labels: of the marked shapes, by their number; tracks: by the id of the track that an
+    object became.
 
     A seed of a later frame that is a corrected result of one before it is left out.
     """
-    taken: dict[int, int] = {}
-    """number to the frame of its seed"""
+    taken: dict[int, Seed] = {}
+    """number to its seed"""
+
+    def is_of(seed: Seed, before: Seed) -> bool:
+        if mark_of(seed.wire.get("score"), seed.frame):
+            return True
+        if before.frame == seed.frame:
+            return False
+        if not is_of_drawing(seed.wire, receipts):
+            return True
+        in_labels = seed.label_id in labels.get(before.number, ())
+        return in_labels and not is_of_drawing(before.wire, receipts)
+
     numbered = []
     for seed in seeds:
         if not seed.is_track:
             number = number_of(seed.wire, numbers)
-            marked = mark_of(seed.wire.get("score"), seed.frame)
             before = taken.get(number)
-            if seed.asleep and before is not None and (marked or before != seed.frame):
+            if seed.asleep and before and is_of(seed, before):
                 continue  # of an object before it: a correction, or what it began with
             seed = replace(seed, number=free_number(number, taken))
-            taken[seed.number] = seed.frame
+            taken[seed.number] = seed
         numbered.append(seed)
     return tuple(
         replace(s, number=number)
@@ -78,13 +94,15 @@ def earlier_results(
     frames: Sequence[int],
     numbers: Mapping[int, int],
     tracks: Mapping[int, int],
+    receipts: Mapping[int, int],
 ) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
     """The seeds, the automatic shapes of earlier runs on `frames` (in the order of tracking), and
     warnings.
 
-    A seed without shapes of its own number takes over the number of a marked shape that it overlaps
-    on the frame next to its own, unless another object of the job has this number. Raises
-    ActionError where it cannot be told whose a shape without a mark is.
+    A seed without shapes of its own number takes over the number of a marked shape that it
+    overlaps, on the frame next to its own or on the first one with shapes of this number, unless
+    another object of the job has the number. Raises ActionError where it cannot be told whose a
+    shape without a mark is.
 
     numbers: of objects by the id of a shape; tracks: by the id of the track that an object became.
     """
@@ -98,27 +116,65 @@ def earlier_results(
     }
     firsts = {c.first for alike in chains.values() for c in alike}
     known_numbers = set(found) | _numbers_of_others(snapshot, seeds, numbers)
+    first_results = _first_results(snapshot, place)
     unclear: dict[Family, dict[int, list[Known]]] = {family: {} for family in chains}
     for k in snapshot.shapes.values():
-        if not k.auto or k.frame not in place:
+        if k.frame not in place:
             continue
-        if k.mark and k.mark.number in found:
+        if k.auto and k.mark and k.mark.number in found:
             found[k.mark.number].setdefault(k.frame, []).append(k)
         elif k.kind[:2] not in unclear or (k.mark and k.mark.number in known_numbers):
             continue
-        elif k.mark is None or place[k.frame] in firsts:
+        elif not k.mark:
+            if k.auto:
+                unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
+        elif place[k.frame] in firsts or k.id in first_results:
             unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
-    following = _Following(job, found, partial(owners_of, snapshot, numbers, tracks))
+    others = {
+        s.number: found[s.number]
+        for s in seeds
+        if not s.is_track and not s.found and s.wire["id"] not in receipts
+        if _have_another_label(s, found[s.number])
+    }
+    """what may be of an equal drawing with another label, that is gone"""
+    found |= {number: {} for number in others}
+    following = _Following(job, found, first_results, partial(owners_of, snapshot, numbers, tracks))
     for family, on_frame in unclear.items():
         for frame in frames:
             if frame in on_frame:
                 following.go_on(place[frame], frame, on_frame[frame], chains[family])
     renamed = following.renamed
+    for number in others.keys() - renamed.keys():
+        for frame, shapes in others[number].items():
+            found[number].setdefault(frame, []).extend(shapes)
     return (
         tuple(replace(s, number=renamed.get(s.number, s.number)) for s in seeds),
         under_new_numbers(found, renamed, snapshot, set(frames)),
         tuple(following.warnings),
     )
+
+
+def _have_another_label(seed: Seed, on_frame: Mapping[int, Sequence[Known]]) -> bool:
+    if mark_of(seed.wire.get("score"), seed.frame) or not on_frame:
+        return False
+    return all(k.kind[0] != seed.label_id for shapes in on_frame.values() for k in shapes)
+
+
+def _first_results(snapshot: Snapshot, place: Mapping[int, int]) -> set[int]:
+    """Ids of the shapes on the first frame of the run that has any of their object: of objects that
+    may have been drawn anew, for no first result of theirs gives their number.
+
+    place: of a frame among those of the run.
+    """
+    marked = [
+        (k, (k.mark.number, *k.kind[:2]))
+        for k in snapshot.shapes.values()
+        if k.mark and k.frame in place and k.mark.number not in snapshot.begun
+    ]
+    first: dict[tuple[int, int, str], int] = {}
+    for k, own in marked:
+        first[own] = min(place[k.frame], first.get(own, len(place)))
+    return {k.id for k, own in marked if place[k.frame] == first[own]}
 
 
 def _numbers_of_others(
@@ -175,14 +231,22 @@ def _chains(
 class _Following:
     """Links the shapes of one frame after the other to chains, which move on."""
 
-    def __init__(self, job: Job, found: Found, owners: Callable[[], Mapping[int, str]]) -> None:
-        """found: it gets the shapes of seeds. owners: gives the names of the objects that persons
-        drew, by number; it takes long in a large job, and is seldom needed."""
+    def __init__(
+        self,
+        job: Job,
+        found: Found,
+        first_results: Collection[int],
+        owners: Callable[[], Mapping[int, str]],
+    ) -> None:
+        """found: it gets the shapes of seeds. first_results: ids of shapes that a chain may take
+        over on any frame. owners: gives the names of the objects that persons drew, by number; it
+        takes long in a large job."""
         self.renamed: dict[int, int] = {}
         """number of a seed to the one that it takes over"""
         self.warnings: list[str] = []
         self._job = job
         self._found = found
+        self._first_results = first_results
         self._owners = cache(owners)
 
     def go_on(self, at: int, frame: int, shapes: list[Known], chains: list[_Chain]) -> None:
@@ -202,7 +266,9 @@ class _Following:
                 continue
             if shape.mark is None:
                 self._found[chain.number].setdefault(frame, []).append(shape)
-            elif shape.mark.number not in self.renamed.values():
+            elif (
+                shape.mark.number not in self.renamed.values() and chain.number not in self.renamed
+            ):
                 self.renamed[chain.number] = shape.mark.number
         linked = set(shape_of.values())
         lone = [
@@ -226,18 +292,21 @@ class _Following:
     def _linked(self, at: int, shapes: Sequence[Known], chains: Sequence[_Chain]) -> dict[int, int]:
         """The best pairs of a chain and a shape, one to one, by their places in the lists.
 
-        A marked shape is another object's, except on the first frame of a chain that has no shapes
-        of its own number.
+        A marked shape is another object's, except for a chain that has no shapes of its own number:
+        on the first frame of the chain, and on the first one with shapes of the other number.
         """
         if not (chains and shapes):
             return {}
         overlap = boxes_iou([c.box for c in chains], [k.box for k in shapes])
         marked = [k.mark is not None for k in shapes]
+        far = [k.mark is not None and k.id not in self._first_results for k in shapes]
         kinds = [k.compared_kind for k in shapes]
         for i, c in enumerate(chains):
             overlap[i, [not same_kind(c.kind, kind) for kind in kinds]] = 0
-            if c.first != at or (c.number and self._found[c.number]):
+            if c.number and (self._found[c.number] or c.number in self.renamed):
                 overlap[i, marked] = 0
+            elif c.first != at:
+                overlap[i, far] = 0
         pairs = np.argwhere(overlap >= SAME_OBJECT)
         best_first = pairs[np.argsort(-overlap[pairs[:, 0], pairs[:, 1]], kind="stable")]
         shape_of: dict[int, int] = {}

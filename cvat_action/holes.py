@@ -2,7 +2,7 @@
 """A result that a person deleted to draw the object anew where it really is: too far from the wrong
 results for an overlap to tell whose they are (docs/identity.md)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -54,7 +54,8 @@ def fill_holes(
     start: the frame before `frames`. The other arguments are those of `earlier_results`, and what
     it gave. A number that a person's drawing or a track has is taken over by no seed.
     """
-    hole = _hole(job, snapshot, found, start, frames, numbers, tracks)
+    settled = {s.wire.get("id") for s in seeds if found.get(s.number)}
+    hole = _hole(job, snapshot, found, settled, start, frames, numbers, tracks)
     owners = cache(partial(owners_of, snapshot, numbers, tracks))  # takes long in a large job
     renamed: dict[int, int] = {}
     warnings = []
@@ -93,11 +94,13 @@ def _hole(
     job: Job,
     snapshot: Snapshot,
     found: Found,
+    settled: Collection[int | None],
     start: int,
     frames: Sequence[int],
     numbers: Mapping[int, int],
     tracks: Mapping[int, int],
 ) -> _Hole:
+    """settled: ids of the seeds that have results."""
     after = frames[0]
     other_end = job.start_frame if after > start else job.stop_frame
     before = next(iter(job.frames_between(start, other_end)), None)
@@ -117,7 +120,8 @@ def _hole(
     marked = [k for k in on[after] if k.mark and k.auto and k.mark.number not in here]
     known = {k.mark.number for k in snapshot.shapes.values() if k.mark}
     known |= {n for n, on_frame in found.items() if on_frame}
-    lone = [k for k in on[start] if not k.auto and not k.mark and number(k) not in known]
+    open_ = [k for k in on[start] if k.id not in settled and number(k) not in known]
+    lone = [k for k in open_ if not k.auto and not k.mark]
     taken = {k.id for pair in _near(lone, marked) for k in pair}
     return _Hole(
         {str(d.id): d for d in lone if d.id not in taken},

@@ -64,6 +64,18 @@ def number_of(shape: Mapping[str, Any], receipts: Mapping[int, int]) -> int:
     return receipts.get(shape["id"]) or number_of_drawing(*drawn)
 
 
+def is_of_drawing(shape: Mapping[str, Any], receipts: Mapping[int, int]) -> bool:
+    """Whether the number of a shape's object is that of the drawing alone.
+
+    The frame is a part of it: drawings of two frames have the same one only by chance.
+    """
+    if mark_of(shape.get("score"), shape["frame"]):
+        return False
+    number = receipts.get(shape["id"])
+    drawn = (shape["type"], shape["frame"], shape["points"] or ())
+    return not number or number == number_of_drawing(*drawn)
+
+
 def numbers_of(shapes: Iterable[Mapping[str, Any]], receipts: Mapping[int, int]) -> dict[int, int]:
     """Numbers of the objects of shapes, by the ids of the shapes.
 

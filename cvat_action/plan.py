@@ -166,13 +166,22 @@ def make_plan(
     seeds, refused = _select(job, snapshot, options, frames, supported, more=more)
     seeds = (*seeds, *newcomers)
     numbers = _numbers(snapshot, options, frames, {s.type for s in seeds}, receipts)
-    seeds = with_numbers(seeds, numbers, tracks)
+    labels = _labels_of_marked(snapshot)
+    seeds = with_numbers(seeds, numbers, receipts, labels, tracks)
     if not options.keep_earlier:
         seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, more=more)
         refused = (*refused, *as_shapes)
-    seeds, found, about_others = _earlier(job, snapshot, options, seeds, frames, numbers, tracks)
+    known = frames, numbers, receipts, tracks
+    seeds, found, about_others = _earlier(job, snapshot, options, seeds, *known)
     seeds, warnings = with_corrections(
-        job, snapshot.annotations, seeds, frames, numbers=numbers, unmarked=options.keyframes
+        job,
+        snapshot.annotations,
+        seeds,
+        frames,
+        numbers=numbers,
+        receipts=receipts,
+        labels=labels,
+        unmarked=options.keyframes,
     )
     seeds = tuple(with_relabelled(s, convert=options.convert) for s in seeds)
     if options.sparse is None and not options.replace:
@@ -215,6 +224,15 @@ def _numbers(
     return {**receipts, **numbers_of(drawn, receipts)}
 
 
+def _labels_of_marked(snapshot: Snapshot) -> dict[int, set[int]]:
+    """The labels of the marked shapes, by their number."""
+    labels: dict[int, set[int]] = {}
+    for k in snapshot.shapes.values():
+        if k.mark:
+            labels.setdefault(k.mark.number, set()).add(k.kind[0])
+    return labels
+
+
 def _earlier(
     job: Job,
     snapshot: Snapshot,
@@ -222,13 +240,14 @@ def _earlier(
     seeds: Sequence[Seed],
     frames: Sequence[int],
     numbers: Mapping[int, int],
+    receipts: Mapping[int, int],
     tracks: Mapping[int, int],
 ) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
     """The seeds, what earlier runs left of them, and warnings. Raises ActionError where it cannot
     be told whose a shape is, and nothing is said about it."""
     known = frames, numbers, tracks
     try:
-        seeds, found, warnings = earlier_results(job, snapshot, seeds, *known)
+        seeds, found, warnings = earlier_results(job, snapshot, seeds, *known, receipts)
     except ActionError:
         if not options.keep_earlier:
             raise

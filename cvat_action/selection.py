@@ -9,7 +9,7 @@ from itertools import groupby
 
 from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE, points_fault, upright
-from cvat_action.identity import mark_of, number_of
+from cvat_action.identity import is_of_drawing, mark_of, number_of
 from cvat_action.interpolation import polygon_between, rectangle_between, rotation_between
 from cvat_action.job import Annotations, Job, Wire
 from cvat_action.kinds import ANY_GROUP, Kind, compared_kind_of, same_kind
@@ -193,6 +193,8 @@ def with_corrections(
     frames: Sequence[int],
     *,
     numbers: Mapping[int, int],
+    receipts: Mapping[int, int],
+    labels: Mapping[int, Collection[int]],
     unmarked: bool,
 ) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
     """The seeds with what a person drew of them on `frames`, and warnings.
@@ -205,7 +207,9 @@ def with_corrections(
     A drawing in group 0 may be of any group, and counts only if the tracked result is in the same
     place.
 
-    numbers: of objects by the id of a shape; a drawing that was edited is known by it.
+    numbers: of objects by the id of a shape; a drawing that was edited is known by it. receipts:
+    those of them that earlier runs have written down. labels: of the marked shapes, by their
+    number.
     """
     wanted = set(frames)
     present: dict[int, Counter[Kind]] = {}
@@ -213,7 +217,7 @@ def with_corrections(
         if s["frame"] not in wanted:
             present.setdefault(s["frame"], Counter())[compared_kind_of(s)] += 1
     drawings = [s for s in annotations.shapes if s["frame"] in wanted and s["source"] != "auto"]
-    marked, others = _by_object(drawings, seeds, numbers)
+    marked, others = _by_object(drawings, seeds, numbers, receipts, labels)
     drawn_on = others if unmarked else {}
     warnings: list[str] = []
     corrected = []
@@ -263,20 +267,32 @@ def with_relabelled(seed: Seed, *, convert: bool) -> Seed:
 
 
 def _by_object(
-    drawings: Sequence[Wire], seeds: Sequence[Seed], known: Mapping[int, int]
+    drawings: Sequence[Wire],
+    seeds: Sequence[Seed],
+    known: Mapping[int, int],
+    receipts: Mapping[int, int],
+    labels: Mapping[int, Collection[int]],
 ) -> tuple[dict[tuple[int, int], Wire], dict[int, dict[Kind, list[Wire]]]]:
     """What a person drew: of the seeds, by number and frame; the rest without a mark, by frame,
     then by kind.
 
-    known: numbers of objects by the id of a shape.
+    known: numbers of objects by the id of a shape. A drawing with the number of a seed is the
+    seed's only where a marked shape of the number has its label; and where the number is that of
+    the seed's drawing, too, the two are equal only by chance.
     """
     numbers = {s.number for s in seeds if not s.is_track}
+    drawn = {
+        s.number for s in seeds if not s.is_track and (s.found or is_of_drawing(s.wire, receipts))
+    }
     types = {s.type for s in seeds if not s.is_track}
     marked: dict[tuple[int, int], Wire] = {}
     others: dict[int, dict[Kind, list[Wire]]] = {}
     for s in drawings:
         number = number_of(s, known) if s["type"] in types else 0
-        if number in numbers:
+        if number in numbers and (
+            not is_of_drawing(s, receipts)
+            or (number not in drawn and s["label_id"] in labels.get(number, ()))
+        ):
             marked[number, s["frame"]] = s
         elif not mark_of(s.get("score"), s["frame"]):
             others.setdefault(s["frame"], {}).setdefault(compared_kind_of(s), []).append(s)

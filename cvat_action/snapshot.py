@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cvat_action.geometry import TRACKABLE, Box, box_of
-from cvat_action.identity import Mark, mark_of
+from cvat_action.identity import Mark, mark_of, number_of_drawing
 from cvat_action.job import Annotations, Wire
 from cvat_action.kinds import Kind, compared_kind, kind_of
 
@@ -57,6 +57,8 @@ class Snapshot:
     """keyframes' points as arrays of doubles"""
     whole: dict[int, Wire] = field(default_factory=dict)
     """the shapes of which everything was asked for"""
+    begun: frozenset[int] = frozenset()
+    """numbers that the first result of an object gives: it was clicked on, or found"""
 
     @property
     def newest(self) -> tuple[int, int]:
@@ -77,6 +79,7 @@ def take_snapshot(objects: Iterable[tuple[str, Wire]], whole: Whole) -> Snapshot
     """From ("shapes" or "tracks", object) in the wire form."""
     snapshot = Snapshot()
     kinds: dict[Kind, Kind] = {}
+    first = _FirstResults()
     for where, o in objects:
         if where == "tracks":
             for k in o["shapes"]:
@@ -85,19 +88,45 @@ def take_snapshot(objects: Iterable[tuple[str, Wire]], whole: Whole) -> Snapshot
             continue
         known = known_from_wire(o, kinds)
         snapshot.shapes[known.id] = known
+        first.add(known, o)
         if whole(o):
             snapshot.whole[known.id] = o
+    snapshot.begun = first.numbers
     return snapshot
 
 
 def annotations_to_snapshot(annotations: Annotations) -> Snapshot:
     """Of annotations that are held whole anyway (a file's)."""
     shapes = {s["id"]: known_from_wire(s) for s in annotations.shapes}
+    first = _FirstResults()
+    for s in annotations.shapes:
+        first.add(shapes[s["id"]], s)
     return Snapshot(
         shapes,
         {t["id"]: t for t in annotations.tracks},
         {s["id"]: s for s in annotations.shapes},
+        first.numbers,
     )
+
+
+class _FirstResults:
+    """Finds the objects whose number their first result gives: the one with the lowest id."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, tuple[int, bool]] = {}
+        """number to the id, and whether the shape gives the number"""
+
+    def add(self, known: Known, shape: Wire) -> None:
+        if not known.mark:
+            return
+        number = known.mark.number
+        if number not in self._first or known.id < self._first[number][0]:
+            drawn = number_of_drawing(shape["type"], shape["frame"], shape.get("points") or ())
+            self._first[number] = known.id, drawn == number
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        return frozenset(number for number, (_, gives) in self._first.items() if gives)
 
 
 def known_from_wire(shape: Wire, kinds: dict[Kind, Kind] | None = None) -> Known:

@@ -218,6 +218,7 @@ export function createBench({
             return bench.answer;
         },
         isOpen: () => bench.open,
+        isReview: () => false,
         random: () => 0.42,
         refresh: (_job, frame) => bench.refreshed.push(frame),
         sleep: async (milliseconds) => {

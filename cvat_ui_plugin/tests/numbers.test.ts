@@ -131,6 +131,92 @@ test('of two equal drawings with different labels each keeps its results', async
     expect(reloaded.reports[0].lines).toContain('Replaced 3 shapes of an earlier run.');
 });
 
+// A number that two drawings have by chance
+
+/** Of these two drawings the number is the same. */
+const OWN = [4, 30, 12, 38];
+const FOREIGN = [45.5, 10.25, 54.5, 16.25];
+
+test('a drawing of another frame that has the same number by chance is another object', async () => {
+    const bench = createBench();
+    bench.add(shape('rectangle', 10, OWN), shape('rectangle', 12, FOREIGN));
+    for (const _ of ['first', 'again']) {
+        await bench.runOn([on(bench, 10).clientID], 10, 14);
+        expect(bench.frames()).toEqual([10, 11, 12, 12, 13, 14]);
+        expect(bench.said()).not.toContain('a person made it');
+        expect(on(bench, 14).points).toEqual(shifted('rectangle', OWN, 4));
+    }
+});
+
+test('a drawing of another label that has the number of a result by chance is another object', async () => {
+    const { bench } = await tracked(shape('rectangle', 10, OWN), 14);
+    bench.store.remove(on(bench, 10).clientID);
+    const reloaded = createBench();
+    reloaded.add(...saved(bench), shape('rectangle', 12, FOREIGN, { label_id: 2 }));
+    await reloaded.runOn([on(reloaded, 11).clientID], 11, 14);
+    expect(reloaded.frames()).toEqual([11, 12, 12, 13, 14]);
+    expect(on(reloaded, 14).points).toEqual(shifted('rectangle', OWN, 4));
+});
+
+test('backwards the first drawing of a result with another label stays, and nothing is doubled', async () => {
+    const { bench } = await tracked(shape('rectangle', 10, OWN), 14);
+    bench.store.set(on(bench, 12).clientID, { label_id: 2, source: 'semi-auto', attributes: [] });
+    const reloaded = createBench();
+    reloaded.add(...saved(bench));
+    const first = on(reloaded, 10);
+    await reloaded.runOn([on(reloaded, 12).clientID], 12, 10);
+    expect(reloaded.on(10)).toEqual([first]);
+});
+
+// Equal outlines with different labels
+
+/** Equal drawings of two labels, tracked from frame 2 to 5, loaded anew without the first drawing. */
+async function withoutTwin(answer: boolean): Promise<Bench> {
+    const bench = createBench();
+    bench.add(polygon(2), polygon(2, 0, { label_id: 2 }));
+    await bench.runAll(2, 5);
+    bench.store.remove(on(bench, 2).clientID);
+    const reloaded = createBench();
+    reloaded.add(...saved(bench));
+    reloaded.answer = answer;
+    return reloaded;
+}
+
+function labelsByFrame(bench: Bench): number[][] {
+    return bench.shapes().map(({ frame, label_id }) => [frame, label_id]).sort(); // prettier-ignore
+}
+
+test.each([
+    ['are replaced where the user says so', true, []],
+    ['stay where the user keeps them', false, [3, 4, 5]],
+])('after the twin of a drawing was deleted its own results %s', async (_what, answer, doubled) => {
+    const bench = await withoutTwin(answer);
+    const cars = bench.shapes().filter(({ label_id }) => label_id === 1);
+    await bench.runAll(2, 5);
+    expect(bench.asked).toHaveLength(1);
+    expect(bench.asked[0]).toMatch(/\(dog \d+: 3\)/);
+    for (const car of cars) expect(bench.shapes()).toContainEqual(car);
+    const dogs = bench.shapes().filter(({ label_id }) => label_id === 2);
+    expect(dogs.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, ...doubled].sort());
+    await bench.runAll(2, 5);
+    expect(labelsByFrame(bench)).toHaveLength(cars.length + dogs.length);
+    expect(bench.asked).toHaveLength(1);
+});
+
+test.each([
+    ['are replaced where the user says so', true, [2, 2, 2, 2]],
+    ['stay where the user keeps them', false, [2, 1, 2, 1, 2, 1, 2]],
+])('results of a drawing whose label was corrected and saved %s', async (_what, answer, labels) => {
+    const { bench, seed } = await tracked(polygon(2), 5);
+    bench.store.set(seed, { label_id: 2 });
+    const reloaded = createBench();
+    reloaded.add(...saved(bench));
+    reloaded.answer = answer;
+    await reloaded.runAll(2, 5);
+    expect(reloaded.asked).toHaveLength(1);
+    expect(labelsByFrame(reloaded).map(([, label]) => label)).toEqual(labels);
+});
+
 // What is told of other objects
 
 test('results of an object that was drawn elsewhere are not told as doubled', async () => {

@@ -2,7 +2,7 @@
 // What CVAT's page is given to show: messages and questions.
 
 import { afterEach, expect, test, vi } from 'vitest';
-import { Bench, createBench, framesFrom, mask } from './bench';
+import { Bench, createBench, framesFrom, mask, tracked } from './bench';
 
 const WIDE = { width: 400, height: 80 };
 
@@ -54,6 +54,7 @@ afterEach(() => {
 async function load(
     { core, job }: Bench,
     hidden: boolean,
+    workspace = 'Standard',
 ): Promise<(target: number) => Promise<void>> {
     let build: ((args: object) => unknown) | null = null;
     vi.stubGlobal('window', {
@@ -63,7 +64,7 @@ async function load(
     vi.stubGlobal('localStorage', { getItem: () => null });
     await import('../src/ts/index');
     for (const one of await core.actions.list()) await core.actions.unregister!(one);
-    const state = { annotation: { job: { instance: job } } };
+    const state = { annotation: { job: { instance: job }, workspace } };
     build!({ core, dispatch: () => {}, store: { getState: () => state }, actionCreators: {} });
     return async (target) => {
         const [action] = await core.actions.list();
@@ -84,6 +85,20 @@ test.each([
     await run(target);
     await run(target);
     expect(notices.map(({ duration }) => duration)).toEqual([seconds, seconds]);
+});
+
+test('in the Review workspace nothing is tracked, for all objects are locked there', async () => {
+    const { bench } = await tracked(mask(2), 5);
+    const before = bench.contents();
+    bench.calls.length = 0;
+    const run = await load(bench, false, 'Review');
+    await expect(run(8)).rejects.toThrow('In the Review workspace all objects are locked');
+    expect(bench.contents()).toEqual(before);
+    expect(bench.calls).toEqual([]);
+    vi.resetModules();
+    const elsewhere = await load(bench, false, 'Attribute annotation');
+    await elsewhere(8);
+    expect(bench.frames()).toEqual([2, 3, 4, 5, 6, 7, 8]);
 });
 
 /** A run that asks whether to replace an earlier result on frame 3, up to the question. */

@@ -2,7 +2,7 @@
 // Drawings that a person deleted and drew anew, and what becomes of the earlier results beside them.
 
 import { expect, test } from 'vitest';
-import { markOf, numberOfDrawing } from '../src/ts/identity';
+import { markedScore, markOf, numberOfDrawing } from '../src/ts/identity';
 import { shape } from '../standin/core';
 import { Bench, createBench, framesFrom, MASK, mask, moving } from './bench';
 import { shifted, track, tracked } from './bench';
@@ -175,6 +175,79 @@ test('a seed that was edited and saved knows its corrections in every later run'
     expect(layout(reloaded)).toEqual(once);
     expect(reloaded.frames()).toEqual([2, 3, 4, 5, 6, 7, 8]);
     expect(reloaded.asked).toHaveLength(1);
+});
+
+const LARGE = [0, 400, 10, 10, 29, 29];
+const LARGER = [0, 420, 10, 10, 29, 30];
+
+/** A mask tracked from frame 2 to 8. Then a person changed it on frame 3, and the job was loaded anew. */
+async function reloaded(
+    change: (bench: Bench, three: number) => void,
+    invoke = moving(),
+): Promise<Bench> {
+    const { bench } = await tracked(redraw(2, LARGE), 8, { invoke });
+    if (bench.on(3).length) change(bench, on(bench, 3));
+    const next = createBench({ invoke });
+    next.add(...bench.shapes().map(({ clientID: _, ...rest }) => rest));
+    next.answer = true;
+    return next;
+}
+
+const correct = (bench: Bench, three: number): void =>
+    bench.store.draw(three, 3, shifted('mask', LARGE, 2));
+const remove = (bench: Bench, three: number): void => bench.store.remove(three);
+const nothing = (): void => {};
+const hiddenOn3 = moving((frame) => (frame === 3 ? { shape: null } : null));
+
+test.each([
+    ['was corrected', correct, moving(), [2, 3, 4, 5, 6, 7, 8]],
+    ['was deleted', remove, moving(), [2, 3, 4, 5, 6, 7, 8]],
+    ['is missing, for it was hidden there,', nothing, hiddenOn3, [2, 4, 5, 6, 7, 8]],
+])(
+    'where the first result %s nothing is doubled after the seed was edited and saved',
+    async (_what, change, invoke, frames) => {
+        const bench = await reloaded(change, invoke);
+        const kept = bench.shapes().filter(({ source }) => source === 'semi-auto');
+        bench.store.draw(on(bench, 2), 2, LARGER);
+        await bench.runAll(2, 8);
+        expect(bench.asked).toHaveLength(1);
+        expect(bench.frames()).toEqual(frames);
+        for (const one of kept) expect(bench.shapes()).toContainEqual(one);
+        await bench.runAll(2, 8);
+        expect(bench.frames()).toEqual(frames);
+        expect(bench.asked).toHaveLength(1);
+    },
+);
+
+test.each([
+    ['whose other results are kept', 8],
+    ['that is the only one', 3],
+])('after the seed was edited and saved nothing is written over a correction %s', async (_, to) => {
+    const bench = await reloaded(correct);
+    for (const { clientID } of bench.shapes().filter(({ frame }) => frame > to)) {
+        bench.store.remove(clientID!);
+    }
+    bench.store.draw(on(bench, 2), 2, LARGER);
+    const kept = bench.on(3);
+    bench.answer = false;
+    await bench.runAll(2, 8);
+    expect(bench.on(3)).toEqual(kept);
+    expect(bench.said()).toMatch(/drew a shape in its place: car \d+ on 3\./);
+});
+
+test('an object that was clicked on or found later is not asked about', async () => {
+    const bench = createBench();
+    const number = numberOfDrawing('mask', 4, MASK);
+    const found = [4, 5, 6].map((frame) =>
+        mask(frame, frame - 4, {
+            source: 'auto',
+            score: markedScore(0.9, { number, run: 7 }, frame),
+        }),
+    );
+    bench.add(mask(2), ...found);
+    await bench.runAll(2, 6);
+    expect(bench.asked).toEqual([]);
+    expect(bench.frames()).toEqual([2, 3, 4, 4, 5, 5, 6, 6]);
 });
 
 // Of which object a drawing is

@@ -9,7 +9,7 @@ from conftest import CONVERT
 from look import frames_of, hidden, on_frame, places
 from wire import MASK, POLYGON, RECTANGLE, mask_at, shape, shifted
 
-from cvat_action.identity import Mark, mark_of, marked_score
+from cvat_action.identity import Mark, mark_of, marked_score, number_of_drawing
 from cvat_action.signature import is_signed
 
 GROUPED = {"group": 3}
@@ -330,8 +330,28 @@ def test_a_drawing_that_was_edited_takes_over_its_number_on_the_next_frame(
     assert places(job.shapes) == [(10, 6), (11, 7), (12, 8), (13, 9)]
 
 
-def test_a_number_without_a_drawing_is_not_taken_over_at_a_distance(job, track_to):
-    later = [a_result(frame, RECTANGLE, number=77) for frame in (12, 13)]
+@pytest.mark.parametrize("change", ["corrected", "deleted"])
+def test_nothing_is_doubled_after_a_drawing_was_edited_and_its_first_result(
+    job, track_to, without_receipts, change
+):
+    job.shapes = [shape("rectangle", RECTANGLE, id=900)]
+    track_to(14)
+    if change == "corrected":
+        on_frame(job, 11).update(points=shifted(RECTANGLE, 2), source="semi-auto")
+    else:
+        job.shapes = [s for s in job.shapes if s["frame"] != 11]
+    kept = [dict(s) for s in job.shapes if s["source"] == "semi-auto"]
+    job.shapes[0]["points"] = shifted(RECTANGLE, 2)
+    before = frames_of(job.shapes)
+    assert "--replace replaces them" in track_to(14, code=1).log
+    track_to(14, "--replace")
+    assert frames_of(job.shapes) == sorted({*before, 11})
+    assert all(s in job.shapes for s in kept)
+
+
+def test_an_object_that_was_found_later_stays_where_another_one_was_drawn(job, track_to):
+    number = number_of_drawing("rectangle", 12, RECTANGLE)
+    later = [a_result(frame, RECTANGLE, number) for frame in (12, 13)]
     job.shapes = [shape("rectangle", RECTANGLE, id=900), *later]
     track_to(13, "--replace")
     assert all(s in job.shapes for s in later)
@@ -343,6 +363,35 @@ def test_of_two_drawings_one_takes_over_a_number(job, track_to):
     job.shapes += [a_result(11, shifted(left, 1), number=77), a_result(12, right, number=77)]
     track_to(13, "--replace")
     assert places(job.shapes) == [(10 + n, x + n) for n in range(4) for x in (4, 12)]
+
+
+BY_CHANCE = [45.5, 10.25, 54.5, 16.25]
+"""on frame 12 it has the number of RECTANGLE on frame 10"""
+
+
+@pytest.mark.parametrize("more", [(), ("--all-seeds",)])
+def test_a_drawing_of_another_frame_with_the_same_number_is_another_object(job, track_to, more):
+    drawn = shape("rectangle", BY_CHANCE, id=950, frame=12)
+    job.shapes = [shape("rectangle", RECTANGLE, id=900), drawn]
+    for options in (more, (*more, "--replace")):
+        track_to(14, *options)
+        assert drawn in job.shapes
+        own = [s for s in job.shapes if s["points"][1] == RECTANGLE[1]]
+        assert places(own) == [(10, 4), (11, 5), (12, 6), (13, 7), (14, 8)]
+        assert len(job.shapes) == (8 if more else 6)
+
+
+def test_after_the_twin_of_a_drawing_was_deleted_it_keeps_its_own_results(
+    job, track_to, without_receipts
+):
+    job.shapes = [shape("rectangle", RECTANGLE, id=900 + n, label_id=7 + n) for n in (0, 1)]
+    track_to(13)
+    job.shapes = [s for s in job.shapes if s["id"] != 900]
+    cars = [s for s in job.shapes if s["label_id"] == 7]
+    before = labels_by_frame(job)
+    track_to(13, "--replace")
+    assert labels_by_frame(job) == before
+    assert all(s in job.shapes for s in cars)
 
 
 def labels_by_frame(job):

@@ -106,6 +106,11 @@ export function createAction(core: Core, page: Page): CollectionAction {
             ) {
                 throw new Error('This action works in a job: open one.');
             }
+            if (page.isReview()) {
+                throw new Error(
+                    'In the Review workspace all objects are locked: change to Standard, then run again.',
+                );
+            }
             try {
                 const isLatest = (): boolean => this.latest === chosen;
                 const known = knownIn(chosen.job);

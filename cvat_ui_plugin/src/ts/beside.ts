@@ -8,6 +8,7 @@ import { LEAST_OVERLAP } from './earlier';
 import { addTo } from './groups';
 import { isSameKind, Kind } from './kinds';
 import { markedNumber, Numbers } from './numbers';
+import { Owners } from './owners';
 import { endsOf } from './removed';
 import { Tracked } from './track';
 
@@ -24,38 +25,66 @@ function isDrawn(shape: SerializedShape): boolean {
     return shape.source !== 'auto' && markedNumber(shape) === null;
 }
 
-/** A shape that a person drew, with the box around it. */
-interface Drawn {
+/** A shape that a person drew or corrected, with the box around it. */
+interface ByHand {
     shape: SerializedShape;
     box: Box;
 }
 
-/** What a person drew of the types of these objects, by frame. */
-function drawnByFrame(objects: Tracked[], shapes: SerializedShape[]): Map<number, Drawn[]> {
+/** What a person drew or corrected of the types of these objects, by frame. */
+function byHandByFrame(objects: Tracked[], shapes: SerializedShape[]): Map<number, ByHand[]> {
     const types = new Set(objects.map(({ source }) => source.type));
-    const byFrame = new Map<number, Drawn[]>();
+    const byFrame = new Map<number, ByHand[]>();
     for (const shape of shapes) {
-        if (!types.has(shape.type) || !isDrawn(shape)) continue;
+        if (!types.has(shape.type) || shape.source === 'auto') continue;
         addTo(byFrame, shape.frame, { shape, box: boxAround(shape) });
     }
     return byFrame;
 }
 
-/** Mark the results of these objects in whose place a person drew a shape of the same kind. `shapes`:
- * all shapes of the job. Answers the objects of which that is not what it was. */
-export function passDrawn(objects: Tracked[], shapes: SerializedShape[]): Tracked[] {
-    const drawn = drawnByFrame(objects, shapes);
+/** The numbers of the objects that have a shape on the start frame, and of those of the run. */
+function numbersThere(
+    objects: Tracked[],
+    shapes: SerializedShape[],
+    start: number,
+    numbers: Numbers,
+): Set<number> {
+    return new Set([
+        ...shapes.filter(({ frame }) => frame === start).map((shape) => numbers.of(shape)),
+        ...objects.flatMap(({ source }) => source.mark?.number ?? []),
+    ]);
+}
+
+/** Mark the results of these objects in whose place a person drew a shape of the same kind, or corrected
+ * one of which nobody can tell whose it is. `shapes`: all shapes of the job; `start`: the frame; `numbers`:
+ * of the shapes. Answers the objects of which that is not what it was. */
+export function passDrawn(
+    objects: Tracked[],
+    shapes: SerializedShape[],
+    start: number,
+    numbers: Numbers,
+): Tracked[] {
+    const byHandOn = byHandByFrame(objects, shapes);
+    const others = numbersThere(objects, shapes, start, numbers);
+    const owners = new Owners(shapes, numbers);
+    const isOfAnother = (shape: SerializedShape): boolean => {
+        const number = markedNumber(shape);
+        return number !== null && (others.has(number) || owners.has(number));
+    };
     return objects.filter((object) => {
         const kind = kindOfResults(object);
         let differs = false;
         for (const result of object.results) {
             const { frame, points, byHand, inPlace = false } = result;
-            const there = byHand ? [] : (drawn.get(frame) ?? []);
+            const there = byHand ? [] : (byHandOn.get(frame) ?? []);
             const own = points && there.length ? boxOf(object.source.type, points) : null;
             result.inPlace =
                 own !== null &&
                 there.some(
-                    ({ shape, box }) => isSameKind(shape, kind) && iouOf(own, box) >= SAME_PLACE,
+                    ({ shape, box }) =>
+                        isSameKind(shape, kind) &&
+                        iouOf(own, box) >= SAME_PLACE &&
+                        !isOfAnother(shape),
                 );
             differs ||= result.inPlace !== inPlace;
         }
@@ -120,11 +149,8 @@ export function besideResults(
     numbers: Numbers,
 ): Beside[] {
     const places = placesOf(objects);
-    const others = new Set([
-        ...shapes.filter(({ frame }) => frame === start).map((shape) => numbers.of(shape)),
-        ...drawnElsewhere(places, shapes, numbers),
-        ...objects.flatMap(({ source }) => source.mark?.number ?? []),
-    ]);
+    const others = numbersThere(objects, shapes, start, numbers);
+    for (const number of drawnElsewhere(places, shapes, numbers)) others.add(number);
     const found: Beside[] = [];
     for (const shape of shapes) {
         const there = (places.get(shape.frame) ?? []).filter(({ kind }) => isSameKind(shape, kind));

@@ -11,6 +11,7 @@ import { isSameKind } from './kinds';
 import { KnownNumbers } from './known';
 import { markedNumber, Numbers } from './numbers';
 import { ByHand, Source } from './objects';
+import { Owners } from './owners';
 import { FrameResult, Tracked } from './track';
 
 /** Below this overlap of their boxes, two shapes are not taken for one object. */
@@ -18,10 +19,11 @@ export const LEAST_OVERLAP = 0.3;
 
 /** The shapes of a job, by frame. */
 class Shapes {
-    /** Runs and object numbers that marks of the job name. */
+    /** Runs that marks of the job name. */
     public readonly runs = new Set<number>();
 
-    public readonly numbers = new Set<number>();
+    /** Marked ones, by number. */
+    public readonly byNumber = new Map<number, SerializedShape[]>();
 
     private readonly byFrame = new Map<number, SerializedShape[]>();
 
@@ -34,7 +36,7 @@ class Shapes {
             const mark = markOf(shape.score, shape.frame);
             if (!mark) continue;
             this.runs.add(mark.run);
-            this.numbers.add(mark.number);
+            addTo(this.byNumber, mark.number, shape);
             addTo(this.marked, `${shape.frame} ${mark.number}`, shape);
         }
     }
@@ -46,6 +48,11 @@ class Shapes {
     public of(number: number, frame: number): SerializedShape[] {
         return this.marked.get(`${frame} ${number}`) ?? [];
     }
+
+    /** The labels of the marked shapes of a number. */
+    public labelsOf(number: number): Set<number> {
+        return new Set((this.byNumber.get(number) ?? []).map(({ label_id }) => label_id));
+    }
 }
 
 /** An object of the start frame, followed through shapes that do not say whose they are. */
@@ -53,7 +60,8 @@ interface Chain {
     seed: SerializedShape;
     /** Where it was last. */
     box: Box;
-    /** Whether marked shapes of the job carry its number: then no other marked shape is its own. */
+    /** Whether marked shapes of the job carry its number, or one that it has claimed: then no other
+     * marked shape is its own. */
     decided: boolean;
     claimed: SerializedShape[];
 }
@@ -85,6 +93,14 @@ function linked(chains: Chain[], shapes: SerializedShape[]): [Chain, SerializedS
     return links;
 }
 
+/** Whether all results with the number of a drawing have another label, and nothing else says that they
+ * are its own: an equal drawing may have had the number, or the label of this one was changed. */
+function hasOthersNumber(seed: SerializedShape, shapes: Shapes, numbers: Numbers): boolean {
+    if (numbers.isCertain(seed)) return false;
+    const labels = shapes.labelsOf(numbers.of(seed));
+    return labels.size > 0 && !labels.has(seed.label_id);
+}
+
 /** What `recognise` has to know of the job and the page. */
 export interface Look {
     start: number;
@@ -112,9 +128,10 @@ interface Claims {
 /**
  * Automatic shapes that seem to belong to the seeds although no mark says so, by their seed: results
  * of an older version, and of a seed that was edited or drawn anew since (its number was another one).
- * They are followed from frame to frame by overlap. A shape with a mark counts on the frame next to the
- * seeds' only, and its mark tells the rest: later on it is another object that passes there. `owned`:
- * numbers of objects that have a shape on the start frame.
+ * They are followed from frame to frame by overlap. Of the shapes with one number, also corrected ones,
+ * those of the first frame that has any are compared, and the mark tells the rest. Where this is not the
+ * frame next to the seeds', an object that has an owner passes there. `owned`: numbers of objects that
+ * have a shape on the start frame.
  */
 async function claimsOf(
     seeds: SerializedShape[],
@@ -122,6 +139,7 @@ async function claimsOf(
     shapes: Shapes,
     numbers: Numbers,
     owned: Set<number>,
+    owners: Owners,
 ): Promise<Claims> {
     const kindOf = ({ type, label_id }: SerializedShape): string => `${type} ${label_id}`;
     const kinds = new Set(seeds.map(kindOf));
@@ -132,26 +150,33 @@ async function claimsOf(
         .map((seed) => ({
             seed,
             box: boxAround(seed),
-            decided: markedNumber(seed) !== null || shapes.numbers.has(numbers.of(seed)),
+            decided:
+                markedNumber(seed) !== null ||
+                (shapes.byNumber.has(numbers.of(seed)) && !hasOthersNumber(seed, shapes, numbers)),
             claimed: [],
         }));
     const undecided = chains.filter(({ seed, decided }) => !decided && seed.source !== 'auto');
     const claim = (chain: Chain, number: number): void => {
         owned.add(number);
+        chain.decided = true;
         for (const frame of order) {
             const results = shapes.of(number, frame);
             chain.claimed.push(...results.filter(({ source }) => source === 'auto'));
         }
     };
+    const passed = new Set<string>();
+    /** Whether this is the first frame with shapes of a number, and a chain may claim them. */
+    const mayClaim = (shape: SerializedShape, number: number): boolean =>
+        !owned.has(number) &&
+        !passed.has(`${kindOf(shape)} ${number}`) &&
+        (shape.frame === next || !owners.has(number));
     for (const frame of order) {
-        const candidates = shapes.on(frame).filter((shape) => {
+        const there = shapes.on(frame).filter((shape) => kinds.has(kindOf(shape)));
+        const candidates = there.filter((shape) => {
             const number = markedNumber(shape);
-            return (
-                shape.source === 'auto' &&
-                kinds.has(kindOf(shape)) &&
-                (number === null || (frame === next && !owned.has(number)))
-            );
+            return number === null ? shape.source === 'auto' : mayClaim(shape, number);
         });
+        for (const shape of there) passed.add(`${kindOf(shape)} ${markedNumber(shape)}`);
         if (!candidates.length) continue;
         await pause();
         for (const [chain, shape] of linked(chains, candidates)) {
@@ -164,7 +189,12 @@ async function claimsOf(
             }
         }
     }
-    const lone = undecided.filter(({ claimed }) => !claimed.length);
+    for (const chain of chains) {
+        const { seed, claimed, decided } = chain;
+        if (decided || claimed.length || !hasOthersNumber(seed, shapes, numbers)) continue;
+        claim(chain, numbers.of(seed));
+    }
+    const lone = undecided.filter(({ claimed, decided }) => !claimed.length && !decided);
     const holes = holesFor(
         lone.map(({ seed }) => seed),
         shapes.on(before ?? NaN),
@@ -209,6 +239,22 @@ function drawingsOf(all: SerializedShape[], start: number, numbers: Numbers) {
         else addTo(drawings, number, shape);
     }
     return { drawings, owned };
+}
+
+/** What a person drew or corrected of an object. A drawing with its number is its own only where a result
+ * has the label of the drawing; and where the number is that of the seed's drawing, too, the two are equal
+ * only by chance. `drawings`: with this number, of any frame but that of the seed. */
+function ownOf(
+    seed: SerializedShape,
+    drawings: SerializedShape[],
+    labels: ReadonlySet<number>,
+    numbers: Numbers,
+): SerializedShape[] {
+    return drawings.filter((drawing) => {
+        if (drawing.type !== seed.type) return false;
+        if (!numbers.isOfDrawing(drawing)) return true;
+        return !numbers.isOfDrawing(seed) && labels.has(drawing.label_id);
+    });
 }
 
 /** Those of these shapes that are locked. The page is asked for the locks of one frame at a time. */
@@ -283,21 +329,22 @@ export async function recognise(
     const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
     const { drawings, owned } = drawingsOf(all, start, numbers);
     for (const { track } of ofTracks) owned.add(known.ofTrack(track!)!);
-    const claims = await claimsOf(ofShapes.map(seedOf), look, shapes, numbers, owned);
+    const owners = new Owners(all, numbers);
+    const claims = await claimsOf(ofShapes.map(seedOf), look, shapes, numbers, owned, owners);
     const taken = new Set<number>();
     for (const source of ofShapes) {
         const seed = seedOf(source);
-        const number = freeNumber(numbers.of(seed), taken);
+        const isOthers = hasOthersNumber(seed, shapes, numbers);
+        const passed = isOthers ? new Set([...taken, ...shapes.byNumber.keys()]) : taken;
+        const number = freeNumber(numbers.of(seed), passed);
         taken.add(number);
-        known.keepShape(seed, number);
+        // with the number of others the user is asked first
+        if (!isOthers) known.keepShape(seed, number);
         source.mark = { number, run };
         source.claimed = claims.shapes.get(seed) ?? [];
         source.inHole = claims.inHoles.has(seed);
-        const own = drawings.get(number) ?? [];
-        takeOwn(
-            source,
-            own.filter(({ type }) => type === source.type),
-        );
+        const labels = shapes.labelsOf(number);
+        takeOwn(source, ownOf(seed, drawings.get(number) ?? [], labels, numbers));
     }
     const tracks = ofTracks.filter((source) => {
         const number = known.ofTrack(source.track!)!;

@@ -14,6 +14,8 @@ import { Cancelled } from './waiting';
 
 /** What the settings are kept as in the browser. */
 const KEPT_AS = 'sam2-tracker';
+/** What CVAT's store calls its workspace for reviews. */
+const REVIEW = 'Review';
 /** Seconds that a message stays that needs no answer, where the user can see it. */
 const SHOWN_S = 30;
 /** As the seconds of a message: it stays until it is closed. */
@@ -22,6 +24,7 @@ const UNTIL_CLOSED = 0;
 interface Annotation {
     job?: { instance?: Job | null };
     player?: { frame?: { number: number } };
+    workspace?: string;
 }
 
 const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) => {
@@ -95,6 +98,7 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
             }),
         refresh: (job, frame) => show(job, annotation()?.player?.frame?.number ?? frame),
         isOpen,
+        isReview: () => annotation()?.workspace === REVIEW,
         sleep: (milliseconds) =>
             new Promise((resolve) => {
                 setTimeout(resolve, milliseconds);

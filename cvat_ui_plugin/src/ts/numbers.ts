@@ -4,7 +4,7 @@
 
 import { SerializedShape } from './cvat';
 import { addTo } from './groups';
-import { markOf, numbersOf } from './identity';
+import { markOf, numberOfDrawing, numbersOf } from './identity';
 import { KnownNumbers } from './known';
 
 export function markedNumber({ score, frame }: SerializedShape): number | null {
@@ -38,6 +38,20 @@ export class Numbers {
             this.found.set(shape.frame, found);
         }
         return found.get(shape.clientID) ?? numbersOf([shape], this.knownOf).get(shape)!;
+    }
+
+    /** Whether a mark, or a run of this page, says which number a shape has. */
+    public isCertain(shape: SerializedShape): boolean {
+        return markedNumber(shape) !== null || this.knownOf(shape) !== null;
+    }
+
+    /** Whether a number is that of a drawing alone. The frame is a part of it: two drawings of two frames
+     * have the same one only by chance. */
+    public isOfDrawing(shape: SerializedShape): boolean {
+        if (!this.isCertain(shape)) return true;
+        const { type, frame, points } = shape;
+        const isMarked = markedNumber(shape) !== null;
+        return !isMarked && this.of(shape) === numberOfDrawing(type, frame, points);
     }
 
     private readonly knownOf = (shape: SerializedShape): number | null =>

@@ -13,6 +13,8 @@ export interface Page {
     refresh(job: Job, frame: number): void;
     /** Whether this job is the one that is open in the page. */
     isOpen(job: Job): boolean;
+    /** Whether a job is shown in CVAT's Review workspace, where all objects are locked. */
+    isReview(): boolean;
     sleep(milliseconds: number): Promise<void>;
     /** Let the page draw and hear the user. It takes no time, also in a hidden tab, where a browser
      * slows timers down to one a minute. */

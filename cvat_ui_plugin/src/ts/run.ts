@@ -349,7 +349,7 @@ export class Running {
         const { page } = this;
         const { settings, convert } = this.chosen;
         if (settings.sparse === null) return new Map();
-        passDrawn(ofShapes(run), before.shapes);
+        this.passDrawn(run, before.shapes);
         let drawn = page.now();
         const pause = async (): Promise<void> => {
             this.checkOpen();
@@ -381,13 +381,18 @@ export class Running {
         }
     }
 
+    private passDrawn(run: Run, shapes: SerializedShape[]): Tracked[] {
+        const numbers = new Numbers(shapes, this.known.numbers);
+        return passDrawn(ofShapes(run), shapes, this.start.number, numbers);
+    }
+
     /** Bring the run up to what the job holds now; what stands around its results there. */
     private async around(run: Run, { before, route }: Plan): Promise<Around> {
         let now = before;
         try {
             now = await this.job.annotations.export();
             withChanges(run, before, now);
-            for (const object of passDrawn(ofShapes(run), now.shapes)) object.changed = true;
+            for (const object of this.passDrawn(run, now.shapes)) object.changed = true;
             const replaced = replacedShapes(run.objects, now.shapes);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));

@@ -32,8 +32,10 @@ export async function takeClaimed(
         const isDrawn = (shape: SerializedShape): boolean =>
             shape.source !== 'auto' &&
             shape.type === source.type &&
+            shape.clientID !== source.clientID &&
             !source.byHand.has(shape.frame) &&
-            ofJob.of(shape) === number;
+            ofJob.of(shape) === number &&
+            (shape.label_id === source.labelID || !ofJob.isOfDrawing(shape));
         takeOwn(source, all.filter(isDrawn));
     }
     const open = claiming.flatMap(({ claimed, byHand }) =>
