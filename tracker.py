@@ -199,7 +199,7 @@ class Tracker:
             self._step(stepped, features)
         with watch.phase("shapes"):
             found = [each for each in (*drawn, *stepped) if each.logits is not None]
-            self._make_shapes(found, frame, check_time)
+            self._make_shapes(found, frame)
         if any(each.active for each in (*drawn, *stepped)):  # the features served
             self._frames.keep(frame, features)
         self._remember_costs(drawn, stepped, frame, watch)
@@ -341,8 +341,12 @@ class Tracker:
             each.answer = Answer(score=result.score)
             each.logits = result.logits
 
-    def _make_shapes(self, found: list[_Object], frame: _Frame, check_time: Check) -> None:
-        """The shapes of the answers, of objects with logits and a new state. Raises TooLarge."""
+    def _make_shapes(self, found: list[_Object], frame: _Frame) -> None:
+        """The shapes of the answers, of objects with logits and a new state. Raises TooLarge.
+
+        They have a budget of their own: a model that stalled is no reason to throw its work away.
+        """
+        check_time = self.budget.begin()
         logits = [each.logits for each in found if each.logits is not None]
         bitmaps = iter(
             self._model.logits_to_bitmaps(logits, width=frame.width, height=frame.height)
