@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import cv2
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from cvat_action.errors import ActionError
 from cvat_action.overlay import Picture
@@ -163,12 +163,18 @@ class NumberedMedia:
 def _image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
-            size = ImageOps.exif_transpose(image).size if _is_turned(image) else image.size
+            if _is_sideways(image):
+                image.load()  # turns a TIFF
+            width, height = image.size
+            return (height, width) if _is_sideways(image) else (width, height)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
         raise ActionError(f"{path} is not an image that can be read.") from None
-    return size
 
 
-def _is_turned(image: Image.Image) -> bool:
+def _is_sideways(image: Image.Image) -> bool:
+    """Whether EXIF data says that the camera was turned by a quarter."""
     orientation = 0x0112
-    return image.getexif().get(orientation, 1) != 1
+    try:
+        return image.getexif().get(orientation) in (5, 6, 7, 8)
+    except Exception:  # EXIF data that cannot be read says nothing
+        return False

@@ -29,10 +29,17 @@ def test_a_video_is_read_forwards_and_backwards(grey_clip):
     assert np.array_equal(encoded, media.picture(9))
 
 
-def test_images_keep_their_bytes_and_turned_ones_their_size(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
+TURNED = b"Exif\0\0II*\0\x08\0\0\0\2\0" + b"\x12\1\3\0\1\0\0\0\6\0\0\0"
+"""that the camera was turned; a second tag follows"""
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [b"\x28\1\3\0\1\0\0\0\2\0\0\0", b"\x1a\1\2\0\4\0\0\0abc\0"],
+    ids=["a right tag", "a resolution that is text"],
+)
+def test_images_keep_their_bytes_and_turned_ones_their_size(tmp_path, tag):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=TURNED + tag + bytes(4))
     media = open_media(tmp_path)
     assert media.sizes == ((10, 20),)
     assert media.picture(0).shape == (20, 10, 3)
