@@ -491,19 +491,28 @@ preflight() {
 }
 
 preflight_cvat() {
-    local compose='docker compose -f docker-compose.yml -f components/serverless/docker-compose.serverless.yml up -d'
+    local host start="in CVAT's folder, with the CVAT_HOST, CVAT_VERSION and -f files that CVAT was started with (docker-compose.override.yml too, if it is used):"
+    host="$(cvat_host)" || true
+    [ "${host:-localhost}" = localhost ] || start="$start CVAT_HOST=$host"
+    start="$start docker compose -f docker-compose.yml -f components/serverless/docker-compose.serverless.yml up -d"
     if ! docker network inspect "$NETWORK" >/dev/null 2>&1; then
         finding "there is no Docker network $NETWORK; start CVAT, or name its network with --network."
     fi
     if [ -z "$(dashboard_version)" ]; then
-        finding "CVAT runs without Nuclio's dashboard; in CVAT's folder: $compose"
+        finding "CVAT runs without Nuclio's dashboard; $start"
     elif ! [[ "$(docker inspect --format '{{.Config.Env}}' cvat_server 2>/dev/null)" == *CVAT_SERVERLESS=1* ]]; then
-        finding "cvat_server runs without the serverless compose file and shows no AI tools; in CVAT's folder: $compose"
+        finding "cvat_server runs without the serverless compose file and shows no AI tools; $start"
     fi
     if [ "$REDIS_HOST" = cvat_redis_ondisk ] &&
         [ "$(docker inspect --format '{{.State.Running}}' cvat_redis_ondisk 2>/dev/null)" != true ]; then
         finding "cvat_redis_ondisk does not run; start CVAT, or name another Redis with CVAT_FUNCTIONS_REDIS_HOST."
     fi
+}
+
+# The host at which CVAT is reached now. Without CVAT_HOST compose would make it localhost.
+cvat_host() {
+    docker inspect --format '{{index .Config.Labels "traefik.http.routers.cvat.rule"}}' cvat_server 2>/dev/null |
+        sed -n 's/^Host(.\([A-Za-z0-9.-]*\).).*/\1/p'
 }
 
 dashboard_version() {
@@ -615,6 +624,9 @@ deploy() {
     fi
     [ "$IMAGE" = "$ROLLBACK" ] || keep_previous
     trap 'not_deployed "the deployment was interrupted."' INT TERM HUP PIPE
+    if [ -z "$DRY_RUN" ] && remove_unfinished; then
+        OLD=""
+    fi
     # nuctl would kill what runs; so what is being tracked is still answered.
     if [ -n "$DRY_RUN$OLD" ]; then
         run docker stop -t "$STOP_SECONDS" "$CONTAINER" || true
@@ -625,13 +637,26 @@ deploy() {
     trap - INT TERM HUP PIPE
 }
 
+# Where nuctl is interrupted, Nuclio's record of the function stays unfinished: it has no port for CVAT,
+# and nuctl refuses to deploy or delete the function. This removes the function, container and record,
+# and fails where there is no such record. In the states that are named here nuctl refuses nothing.
+remove_unfinished() {
+    local state
+    state="$(nuctl get function "$FUNCTION" --platform local --output json 2>/dev/null |
+        sed -n 's/^[[:space:]]*"state": *"\([A-Za-z]*\)".*/\1/p' | head -n 1)" || true
+    case "$state" in '' | ready | error | unhealthy | imported | scaledToZero) return 1 ;; esac
+    printf 'warning: an earlier deployment of the function was interrupted; what it left is removed.\n' >&2
+    run nuctl delete function "$FUNCTION" --platform local --force || true
+}
+
 # not_deployed WHY: ends the script after what ran was stopped, and says what runs now.
 not_deployed() {
     local now=""
     trap '' INT TERM HUP PIPE
     # By its id, for Nuclio removes the old container before it starts a new one of the same name.
     # Unlike start, restart waits for a stop that goes on behind an interrupted command.
-    if [ -n "$OLD" ] && docker restart -t "$STOP_SECONDS" "$OLD" >/dev/null 2>&1; then
+    if ! remove_unfinished >/dev/null 2>&1 && [ -n "$OLD" ] &&
+        docker restart -t "$STOP_SECONDS" "$OLD" >/dev/null 2>&1; then
         now=" What ran before runs again."
     elif [ -n "$OLD" ]; then
         now=" What ran before is gone, so CVAT's users get errors now.$(way_back)"

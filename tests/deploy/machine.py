@@ -36,6 +36,7 @@ STATE = {
     },
     "nuctl": "1.16.3",
     "projects": [],
+    "functions": {},
     "function_answers": INFO,
     "function_log": "Init context...  0%",
 }

@@ -182,21 +182,64 @@ def test_a_deployment_that_fails_says_what_runs(machine: Machine, fails: str) ->
     assert machine.runs() == first
 
 
+def interrupted(machine: Machine, during: str, signal: str) -> str:
+    """What the script says where it gets the signal in this command."""
+    program, word = during.split()
+    wrapper = machine.repository / program
+    wrapper.write_text(
+        f'#!/bin/sh\n"$TOOLS/{program}" "$@"\nstatus=$?\n'
+        f'[ "$1" != {word} ] || kill -{signal} $PPID\nexit $status\n'
+    )
+    wrapper.chmod(0o755)
+    # What runs these tests may ignore some of the signals, as nohup does.
+    command = "TOOLS=$PATH PATH=.:$PATH exec env --default-signal ./deploy_cpu.sh"
+    return machine.run(command, status=1).stderr
+
+
 def test_a_deployment_that_is_interrupted_lets_run_what_ran(machine: Machine) -> None:
     """Docker's daemon ends the stop also where the session is lost."""
     machine.run("./deploy_cpu.sh")
     first = machine.runs()
-    (machine.repository / "docker").write_text(
-        '#!/bin/sh\n"$TOOLS/docker" "$@" || exit\n[ "$1" != stop ] || kill -$SIGNAL $PPID\n'
-    )
-    (machine.repository / "docker").chmod(0o755)
-    # What runs these tests may ignore some of the signals, as nohup does.
-    command = "TOOLS=$PATH PATH=.:$PATH exec env --default-signal ./deploy_cpu.sh"
     for signal in ("INT", "TERM", "HUP", "PIPE"):
-        done = machine.run(command, status=1, SIGNAL=signal)
-        assert "the deployment was interrupted. What ran before runs again." in done.stderr
+        error = interrupted(machine, "docker stop", signal)
+        assert "the deployment was interrupted. What ran before runs again." in error
         assert machine.runs() == first
         assert machine.calls("nuctl", "deploy") == []
+
+
+@pytest.mark.parametrize(
+    ("when", "signal"), [("before the removal", "INT"), ("while it waits", "HUP")]
+)
+def test_after_nuctl_was_interrupted_the_way_back_and_the_removal_work(
+    machine: Machine, when: str, signal: str
+) -> None:
+    """nuctl refuses both as long as Nuclio's record says that the function is being built."""
+    machine.run("./deploy_cpu.sh")
+    first = machine.runs()
+    machine.state["deploy_fails"] = f"interrupted {when}"
+    error = interrupted(machine, "nuctl deploy", signal)
+    gone = "What ran before is gone, so CVAT's users get errors now. "
+    assert "the deployment was interrupted. " + gone + BACK in error
+    machine.run(f"nuctl delete function {NAME} --platform local")
+    assert machine.runs() == ""
+    machine.state["deploy_fails"] = ""
+    machine.run("./deploy_cpu.sh --rollback")
+    assert machine.runs() == first
+
+
+@pytest.mark.parametrize("options", ["", "--rollback"])
+def test_a_deployment_goes_on_where_an_earlier_one_was_killed(
+    machine: Machine, options: str
+) -> None:
+    """No trap runs there, nor in CVAT's own script."""
+    machine.run("./deploy_cpu.sh")
+    machine.run("./deploy_cpu.sh")
+    before = machine.runs()
+    machine.state["functions"][NAME] = "building"
+    done = machine.run(f"./deploy_cpu.sh {options}")
+    assert "an earlier deployment of the function was interrupted; what it left is" in done.stderr
+    assert "It runs on port 32100" in done.stdout
+    assert machine.runs() not in ("", before)
 
 
 def test_a_function_that_never_answers(machine: Machine) -> None:

@@ -174,6 +174,16 @@ def test_preflight_reports_all_findings_at_once(machine: Machine) -> None:
     assert machine.refuses().count("error: ") == 2
 
 
+def test_the_command_that_starts_cvat_keeps_it_at_its_host(machine: Machine) -> None:
+    """Compose makes all anew: without CVAT_HOST the running CVAT would be at localhost alone."""
+    for host, named in (("cvat.example.org", "CVAT_HOST=cvat.example.org "), ("localhost", "")):
+        rule = f"Host(`{host}`) && PathPrefix(`/api/`, `/static/`)"
+        machine.state["containers"]["cvat_server"] |= {"env": [], "rule": rule}
+        error = machine.refuses()
+        assert "with the CVAT_HOST, CVAT_VERSION and -f files that CVAT was started with" in error
+        assert f"used): {named}docker compose -f docker-compose.yml -f components" in error
+
+
 def test_preflight_measures_the_disk(machine: Machine) -> None:
     machine.set_in_script("CPU_DISK_GIB", 9999999)
     sentence = r"error: / has \d+ GiB left, the build needs 9999999; 'docker sy"

@@ -5,7 +5,8 @@
 Records each call, refuses what the real program would refuse (unknown commands and flags, missing
 values, files that are not there, a configuration that Nuclio does not accept), and keeps the
 machine's images and containers in the state that the test has written: `nuctl deploy` starts a
-container, and a port that nobody names is another one after each start, as Docker does it. Flags
+container, and a port that nobody names is another one after each start, as Docker does it. Nuclio's
+record of a function has a state, and an interrupted `nuctl deploy` leaves it at `building`. Flags
 and commands are those of nuctl 1.13 (its cobra commands), docker 28 and kubectl 1.32.
 """
 
@@ -176,10 +177,26 @@ def nuctl(words: list[str], state: dict) -> None:
             refuse("No projects found")
     elif command == "create project" and state.get("create_fails"):
         refuse("Failed to create project")
+    elif command in ("get function", "delete function"):
+        nuctl_function(command, options, positional, state)
     elif command == "build":
         nuctl_build(options, state)
     elif command == "deploy":
         nuctl_deploy(options, positional, state)
+
+
+def nuctl_function(command: str, options: dict, positional: list[str], state: dict) -> None:
+    functions, name = state["functions"], "".join(positional)
+    if command == "get function" and name in functions:
+        record = {"metadata": {"name": name}, "status": {"state": functions[name]}}
+        print(json.dumps(record, indent="\t"))
+    elif command == "get function" and name:
+        refuse("No functions found")
+    elif command == "delete function" and name in functions:
+        if functions[name] not in PROVISIONED and not {"--force", "-f"} & options.keys():
+            refuse("Function is being provisioned and cannot be deleted")
+        del functions[name]
+        state["containers"].pop(f"nuclio-nuclio-{name}", None)
 
 
 def read_config(options: dict, positional: list[str]) -> dict:
@@ -233,21 +250,39 @@ def nuctl_deploy(options: dict, positional: list[str], state: dict) -> None:
         if one(options, name):
             json.loads(one(options, name) or "")
     if local:
-        name = f"nuclio-nuclio-{config['metadata']['name']}"
-        fails = state.get("deploy_fails")
-        if fails == "before the removal":
-            refuse("Failed to prepare the function")
-        state["containers"].pop(name, None)  # as `docker rm -f`
-        if fails == "after the removal":
-            refuse("Failed to run a Docker container")
-        trigger = config["spec"]["triggers"]["myHttpTrigger"]
-        state["runs"] = state.get("runs", 0) + 1
-        container = {"image": state["images"][image], "env": [], "id": f"{state['runs']:064x}"}
-        container["fixed_port"] = trigger["attributes"].get("port")
-        state["containers"][name] = container
-        start_container(container, state)
-        if fails == "not ready":  # Nuclio keeps the container
-            refuse("Function wasn't ready in time")
+        run_function(config, image, state)
+
+
+PROVISIONED = ("ready", "error", "unhealthy", "imported", "scaledToZero")
+
+
+def run_function(config: dict, image: str, state: dict) -> None:
+    """The steps of Nuclio on Docker; `deploy_fails` says where they end."""
+    name, fails = config["metadata"]["name"], state.get("deploy_fails")
+    functions, container_name = state["functions"], f"nuclio-nuclio-{name}"
+    if functions.get(name, "ready") not in PROVISIONED:
+        refuse("Function cannot be updated when existing function is being provisioned")
+    if fails == "before the removal":
+        refuse("Failed to prepare the function")
+    functions[name] = "building"
+    if fails == "interrupted before the removal":
+        sys.exit(130)
+    state["containers"].pop(container_name, None)  # as `docker rm -f`
+    if fails == "after the removal":
+        functions[name] = "error"
+        refuse("Failed to run a Docker container")
+    trigger = config["spec"]["triggers"]["myHttpTrigger"]
+    state["runs"] = state.get("runs", 0) + 1
+    container = {"image": state["images"][image], "env": [], "id": f"{state['runs']:064x}"}
+    container["fixed_port"] = trigger["attributes"].get("port")
+    state["containers"][container_name] = container
+    start_container(container, state)
+    if fails == "interrupted while it waits":
+        sys.exit(130)
+    if fails == "not ready":  # Nuclio keeps the container
+        functions[name] = "error"
+        refuse("Function wasn't ready in time")
+    functions[name] = "ready"
 
 
 def start_container(container: dict, state: dict) -> None:
@@ -342,6 +377,9 @@ def docker_image(command: str, options: dict, positional: list[str], state: dict
         images[one(options, "--tag", "-t")] = f"sha256:built{len(images)}"
 
 
+RULE = '{{index .Config.Labels "traefik.http.routers.cvat.rule"}}'
+
+
 def docker_container(
     command: str, template: str | None, positional: list[str], state: dict
 ) -> None:
@@ -354,6 +392,7 @@ def docker_container(
         bindings = {"8080/tcp": [{"HostIp": "", "HostPort": str(fixed or "")}]}
         known = {
             "{{.Config.Env}}": "[" + " ".join(container["env"]) + "]",
+            RULE: container.get("rule", ""),
             "{{.State.Running}}": str(container["running"]).lower(),
             "{{.Id}}": container.get("id", positional[0]),
             "{{.Image}}": container.get("image", "sha256:0"),
