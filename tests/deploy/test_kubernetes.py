@@ -106,6 +106,21 @@ def test_redis_has_no_rights_that_it_does_not_need() -> None:
     assert {"livenessProbe", "readinessProbe", "resources"} <= REDIS.keys()
 
 
+def test_redis_holds_the_objects_and_the_replies_that_the_document_names() -> None:
+    """Redis counts both towards maxmemory; the pod's limit leaves room for more replies."""
+    text = " ".join((ROOT / "docs/kubernetes.md").read_text().split())
+    found = re.search(
+        r"may take (\d+) MiB for them.* about (\d+) MiB for each object. So the (\d+) GiB of the "
+        r"example hold about (\d+) objects, and replies for (\d+) of them.*? (\d+) GiB above",
+        text,
+    )
+    assert found
+    kept, reply, memory, objects, asked, above = map(int, found.groups())
+    assert f"maxmemory {memory}gb\n" in REDIS["args"][0]
+    assert objects * kept + asked * reply <= memory * 1024
+    assert REDIS["resources"]["limits"]["memory"] == f"{memory + above}Gi"
+
+
 # --- the function
 
 
