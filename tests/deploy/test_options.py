@@ -176,10 +176,9 @@ def test_preflight_reports_all_findings_at_once(machine: Machine) -> None:
 
 def test_the_command_that_starts_cvat_keeps_it_at_its_host(machine: Machine) -> None:
     """Compose makes all anew: without CVAT_HOST the running CVAT would be at localhost alone."""
-    server = machine.state["containers"]["cvat_server"]
-    server["env"] = []
     for host, named in (("cvat.example.org", "CVAT_HOST=cvat.example.org "), ("localhost", "")):
-        server["rule"] = f"Host(`{host}`) && PathPrefix(`/api/`, `/static/`)"
+        rule = f"Host(`{host}`) && PathPrefix(`/api/`, `/static/`)"
+        machine.state["containers"]["cvat_server"] |= {"env": [], "rule": rule}
         error = machine.refuses()
         assert "with the CVAT_HOST, CVAT_VERSION and -f files that CVAT was started with" in error
         assert f"used): {named}docker compose -f docker-compose.yml -f components" in error
