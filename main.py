@@ -42,8 +42,8 @@ RUNNING = ("version", "model", "fingerprint", "device", "precision", "store")
 def init_context(context: Any) -> None:
     """Loads and warms up the model; Nuclio sends no request before this is over.
 
-    Raises ConfigurationError and whatever else stops the start, after logging it in one sentence:
-    Nuclio does not log an exception that is raised here.
+    Raises what stops the start, a ConfigurationError or something else. It is logged in one
+    sentence first, because Nuclio does not log an exception that is raised here.
     """
     try:
         _start(context)

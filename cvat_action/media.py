@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cvat_action.errors import ActionError
 from cvat_action.overlay import Picture
+from sam2_tracker.image_decoding import orientation_of
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 READ_BACK = 32
@@ -173,8 +174,4 @@ def _image_size(path: Path) -> tuple[int, int]:
 
 def _is_sideways(image: Image.Image) -> bool:
     """Whether EXIF data says that the camera was turned by a quarter."""
-    orientation = 0x0112
-    try:
-        return image.getexif().get(orientation) in (5, 6, 7, 8)
-    except Exception:  # EXIF data that cannot be read says nothing
-        return False
+    return orientation_of(image) in (5, 6, 7, 8)

@@ -110,13 +110,19 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
     image: loaded. A TIFF was turned by that.
     """
+    turn = UPRIGHT.get(orientation_of(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's value for the way the camera was held; 1, upright, where EXIF data does not say it."""
     try:
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+        found: int = image.getexif().get(ORIENTATION, 1)
     except MemoryError:
         raise
     except Exception:  # EXIF data that cannot be read says nothing
-        return image
-    return image if turn is None else image.transpose(turn)
+        return 1
+    return found
 
 
 @contextmanager

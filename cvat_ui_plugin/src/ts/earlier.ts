@@ -106,7 +106,7 @@ export interface Look {
     start: number;
     /** The frames of the run, in the order of tracking. */
     order: number[];
-    /** The frame beside the start frame to which the run does not go; undefined where there is none. */
+    /** The run goes to one of the two frames beside the start frame. This is the other one, if there is one. */
     before: number | undefined;
     /** Whether a shape is locked in the page, which counts as a person's word for it. */
     isLocked: (shape: SerializedShape) => Promise<boolean>;
