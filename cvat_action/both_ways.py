@@ -13,19 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from cvat_action.calls import CallFailed, Pace, Tracker
 from cvat_action.job import Job
-from cvat_action.tracking import (
-    CallFailed,
-    Enter,
-    Loop,
-    Pace,
-    Run,
-    StopTracking,
-    Tracked,
-    TrackedObject,
-    Tracker,
-    track,
-)
+from cvat_action.tracked import Tracked, TrackedObject
+from cvat_action.tracking import Enter, Loop, Run, StopTracking, track
 
 Tell = Callable[[str, int, int], None]
 """called with where frames are tracked beforehand, how many of them are done, and of how many"""
@@ -73,7 +64,6 @@ def track_both_ways(
     """
     left, frames = frames, [*done, *frames]
     pace = pace or Pace()
-    halt = threading.Event()
     drawn = [o for o in objects if not o.seed.found]
     failed = _make_sure(tracker, job, drawn, frames, pace, tell)
     if failed:
@@ -81,19 +71,7 @@ def track_both_ways(
     try:
         gaps = _prepare(Loop(tracker, job, [], pace), drawn, frames)
         gaps = [gap for gap in gaps if not set(gap.frames) <= set(done)]
-        together = _together(gaps)
-        what = "in the gaps between drawn frames, from both ends"
-        count = _Count(what, sum(map(len, together)), tell)
-        with ThreadPoolExecutor(parallel) as threads:
-            try:
-                runs = [
-                    threads.submit(_follow, tracker, job, each, along, pace, halt, count)
-                    for along, each in together.items()
-                ]
-                ended = [run.result() for run in runs]
-            except BaseException:
-                halt.set()
-                raise
+        ended = _follow_all(tracker, job, gaps, pace, parallel, tell)
     except CallFailed as failure:
         return Run(tuple(objects), (), str(failure), resumable=failure.resumable)
     except KeyboardInterrupt:
@@ -221,6 +199,26 @@ def _together(gaps: Sequence[_Gap]) -> dict[tuple[int, ...], list[TrackedObject]
             # A gap of one frame is the same in both directions.
             together.setdefault(gap.frames[::-1], []).append(gap.backward)
     return together
+
+
+def _follow_all(
+    tracker: Tracker, job: Job, gaps: Sequence[_Gap], pace: Pace, parallel: int, tell: Tell
+) -> list[Run]:
+    """Tracks the frames of the gaps, `parallel` gaps at once. What one raises ends the others."""
+    together = _together(gaps)
+    what = "in the gaps between drawn frames, from both ends"
+    count = _Count(what, sum(map(len, together)), tell)
+    halt = threading.Event()
+    with ThreadPoolExecutor(parallel) as threads:
+        try:
+            runs = [
+                threads.submit(_follow, tracker, job, each, along, pace, halt, count)
+                for along, each in together.items()
+            ]
+            return [run.result() for run in runs]
+        except BaseException:
+            halt.set()
+            raise
 
 
 def _follow(

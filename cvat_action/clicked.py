@@ -9,7 +9,7 @@ from cvat_action.detections import SAME, Detection, Outline
 from cvat_action.errors import ActionError
 from cvat_action.job import Job
 from cvat_action.plan import Options
-from cvat_action.tracking import Tracked
+from cvat_action.tracked import Tracked
 from sam2_tracker.clicks import read_clicks
 from sam2_tracker.errors import ObjectError
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from cvat_action import journal as journals
 from cvat_action import preview, report
+from cvat_action.calls import Pace, Tracker
 from cvat_action.detectors import server_detector
 from cvat_action.errors import ActionError
 from cvat_action.job import Job, check_range
@@ -27,11 +28,12 @@ from cvat_action.receipt import (
     receipts_folder,
 )
 from cvat_action.run import Outcome, run_plan
-from cvat_action.selection import Seed, name_to_ref
+from cvat_action.seeds import Seed
+from cvat_action.selection import name_to_ref
 from cvat_action.server import OUR_DESCRIPTION, OURS, Function, Server, choose_function
 from cvat_action.server_tracker import ServerTracker
 from cvat_action.sinks import CvatSink, Sink
-from cvat_action.tracking import Pace, TrackedObject, Tracker
+from cvat_action.tracked import TrackedObject
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cvat_action.calls import Cure, Pace, Patience
 from cvat_action.detections import Detection, Reader
 from cvat_action.errors import ActionError
 from cvat_action.formats.coco import Result
@@ -14,7 +15,6 @@ from cvat_action.job import Job, Wire
 from cvat_action.plan import Options
 from cvat_action.server import Function, HttpFailure, Server
 from cvat_action.server_tracker import call_failure
-from cvat_action.tracking import Cure, Pace, Patience
 
 logger = logging.getLogger(__name__)
 

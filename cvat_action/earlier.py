@@ -12,13 +12,12 @@ from functools import cache, partial
 import numpy as np
 
 from cvat_action.errors import ActionError
-from cvat_action.geometry import Box, bounding_box, boxes_iou
-from cvat_action.identity import free_number, is_of_drawing, mark_of, number_of, numbers_of
+from cvat_action.geometry import SAME_OBJECT, Box, bounding_box, boxes_iou
+from cvat_action.identity import KnownNumbers, free_number, mark_of, number_of, numbers_of
 from cvat_action.job import Job
 from cvat_action.kinds import Kind, compared_kind_of, same_kind
-from cvat_action.selection import Seed
+from cvat_action.seeds import Seed
 from cvat_action.snapshot import Known, Snapshot
-from cvat_action.tracking import SAME_OBJECT
 
 Found = dict[int, dict[int, list[Known]]]
 """number of an object to frame to its earlier shapes there"""
@@ -41,18 +40,8 @@ class _Chain:
     """what `--object` calls the seed"""
 
 
-def with_numbers(
-    seeds: Sequence[Seed],
-    numbers: Mapping[int, int],
-    receipts: Mapping[int, int],
-    labels: Mapping[int, Collection[int]],
-    tracks: Mapping[int, int],
-) -> tuple[Seed, ...]:
+def with_numbers(seeds: Sequence[Seed], known: KnownNumbers) -> tuple[Seed, ...]:
     """The seeds with the numbers of their objects.
-
-    numbers: of objects by the id of a shape; receipts: those of them that earlier runs have written
-    down; labels: of the marked shapes, by their number; tracks: by the id of the track that an
-    object became.
 
     A seed of a later frame that is a corrected result of one before it is left out.
     """
@@ -64,15 +53,13 @@ def with_numbers(
             return True
         if before.frame == seed.frame:
             return False
-        if not is_of_drawing(seed.wire, receipts):
-            return True
-        in_labels = seed.label_id in labels.get(before.number, ())
-        return in_labels and not is_of_drawing(before.wire, receipts)
+        of_drawing = before.found or known.is_of_drawing(before.wire)
+        return known.is_own(seed.wire, before.number, of_drawing=of_drawing)
 
     numbered = []
     for seed in seeds:
         if not seed.is_track:
-            number = number_of(seed.wire, numbers)
+            number = number_of(seed.wire, known.of_shapes)
             before = taken.get(number)
             if seed.asleep and before and is_of(seed, before):
                 continue  # of an object before it: a correction, or what it began with
@@ -81,7 +68,7 @@ def with_numbers(
         numbered.append(seed)
     return tuple(
         replace(s, number=number)
-        if s.is_track and (number := tracks.get(s.wire["id"], 0)) not in taken
+        if s.is_track and (number := known.of_tracks.get(s.wire["id"], 0)) not in taken
         else s
         for s in numbered
     )
@@ -92,9 +79,7 @@ def earlier_results(
     snapshot: Snapshot,
     seeds: Sequence[Seed],
     frames: Sequence[int],
-    numbers: Mapping[int, int],
-    tracks: Mapping[int, int],
-    receipts: Mapping[int, int],
+    known: KnownNumbers,
 ) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
     """The seeds, the automatic shapes of earlier runs on `frames` (in the order of tracking), and
     warnings.
@@ -103,8 +88,6 @@ def earlier_results(
     overlaps, on the frame next to its own or on the first one with shapes of this number, unless
     another object of the job has the number. Raises ActionError where it cannot be told whose a
     shape without a mark is.
-
-    numbers: of objects by the id of a shape; tracks: by the id of the track that an object became.
     """
     found: Found = {s.number: {} for s in seeds if s.number}
     if not found:
@@ -114,31 +97,18 @@ def earlier_results(
         family: _chains(snapshot, seeds, family, place)
         for family in {_family(s) for s in seeds if not s.is_track}
     }
-    firsts = {c.first for alike in chains.values() for c in alike}
-    known_numbers = set(found) | _numbers_of_others(snapshot, seeds, numbers)
     first_results = _first_results(snapshot, place)
-    unclear: dict[Family, dict[int, list[Known]]] = {family: {} for family in chains}
-    for k in snapshot.shapes.values():
-        if k.frame not in place:
-            continue
-        if k.auto and k.mark and k.mark.number in found:
-            found[k.mark.number].setdefault(k.frame, []).append(k)
-        elif k.kind[:2] not in unclear or (k.mark and k.mark.number in known_numbers):
-            continue
-        elif not k.mark:
-            if k.auto:
-                unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
-        elif place[k.frame] in firsts or k.id in first_results:
-            unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
+    others_numbers = _numbers_of_others(snapshot, seeds, known)
+    unclear = _sort_out(snapshot, found, chains, place, first_results, others_numbers)
     others = {
         s.number: found[s.number]
         for s in seeds
-        if not s.is_track and not s.found and s.wire["id"] not in receipts
+        if not s.is_track and not s.found and s.wire["id"] not in known.receipts
         if _have_another_label(s, found[s.number])
     }
     """what may be of an equal drawing with another label, that is gone"""
     found |= {number: {} for number in others}
-    following = _Following(job, found, first_results, partial(owners_of, snapshot, numbers, tracks))
+    following = _Following(job, found, first_results, partial(owners_of, snapshot, known))
     for family, on_frame in unclear.items():
         for frame in frames:
             if frame in on_frame:
@@ -152,6 +122,33 @@ def earlier_results(
         under_new_numbers(found, renamed, snapshot, set(frames)),
         tuple(following.warnings),
     )
+
+
+def _sort_out(
+    snapshot: Snapshot,
+    found: Found,
+    chains: Mapping[Family, Sequence[_Chain]],
+    place: Mapping[int, int],
+    first_results: Collection[int],
+    others_numbers: Collection[int],
+) -> dict[Family, dict[int, list[Known]]]:
+    """The shapes whose numbers do not say whose they are, by frame. The others go to `found`.
+
+    place: of a frame among those of the run. others_numbers: of objects that no seed stands for.
+    """
+    firsts = {c.first for alike in chains.values() for c in alike}
+    unclear: dict[Family, dict[int, list[Known]]] = {family: {} for family in chains}
+    for k in snapshot.shapes.values():
+        if k.frame not in place:
+            continue
+        number = k.mark.number if k.mark else 0
+        if k.auto and number in found:
+            found[number].setdefault(k.frame, []).append(k)
+        elif k.kind[:2] not in unclear or number in found or number in others_numbers:
+            continue
+        elif place[k.frame] in firsts or k.id in first_results if number else k.auto:
+            unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
+    return unclear
 
 
 def _have_another_label(seed: Seed, on_frame: Mapping[int, Sequence[Known]]) -> bool:
@@ -177,18 +174,14 @@ def _first_results(snapshot: Snapshot, place: Mapping[int, int]) -> set[int]:
     return {k.id for k, own in marked if place[k.frame] == first[own]}
 
 
-def _numbers_of_others(
-    snapshot: Snapshot, seeds: Sequence[Seed], numbers: Mapping[int, int]
-) -> set[int]:
+def _numbers_of_others(snapshot: Snapshot, seeds: Sequence[Seed], known: KnownNumbers) -> set[int]:
     """Numbers of the objects on the seeds' frames that are not part of the run."""
     on = {s.frame for s in seeds}
-    drawn = {number_of(s, numbers) for s in snapshot.whole.values() if s["frame"] in on}
+    drawn = {number_of(s, known.of_shapes) for s in snapshot.whole.values() if s["frame"] in on}
     return drawn | {k.mark.number for k in snapshot.shapes.values() if k.mark and k.frame in on}
 
 
-def owners_of(
-    snapshot: Snapshot, numbers: Mapping[int, int], tracks: Mapping[int, int]
-) -> dict[int, str]:
+def owners_of(snapshot: Snapshot, known: KnownNumbers) -> dict[int, str]:
     """By its number, what `--object` calls each object that a person drew in the job."""
     drawn = [
         s
@@ -196,8 +189,8 @@ def owners_of(
         if s.get("source") != "auto" and not mark_of(s.get("score"), s["frame"])
     ]
     frames = {s["id"]: s["frame"] for s in drawn}
-    refs = {n: f"{i} (frame {frames[i]})" for i, n in numbers_of(drawn, numbers).items()}
-    return refs | {n: f"track:{i}" for i, n in tracks.items() if i in snapshot.tracks}
+    refs = {n: f"{i} (frame {frames[i]})" for i, n in numbers_of(drawn, known.of_shapes).items()}
+    return refs | {n: f"track:{i}" for i, n in known.of_tracks.items() if i in snapshot.tracks}
 
 
 def _family(seed: Seed) -> Family:

@@ -15,6 +15,8 @@ Box = tuple[float, float, float, float]
 """left, top, right, bottom in continuous image coordinates"""
 TRACKABLE = ("mask", "polygon", "rectangle")
 """types of the shapes that can be tracked"""
+SAME_OBJECT = 0.3
+"""IoU of two boxes from which on they can be the same object (docs/identity.md)"""
 MOST_OUTSIDE = 10
 """image sides that a point may lie off; farther ones are no drawing, and cost memory to fill"""
 
@@ -100,9 +102,11 @@ def bounding_box(kind: str, points: Sequence[float]) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def upright(kind: str, points: Sequence[float], rotation: float | None) -> tuple[float, ...]:
-    """The points of a shape; of a rotated rectangle those of the box around it."""
-    if kind != "rectangle" or not rotation:
+def upright(shape: Mapping[str, Any]) -> tuple[float, ...]:
+    """The points of a shape or keyframe in the wire form; of a rotated rectangle those of the box
+    around it, which the tracker can start from."""
+    points, rotation = shape["points"], shape.get("rotation")
+    if shape["type"] != "rectangle" or not rotation:
         return tuple(points)
     left, top, right, bottom = points
     turn = math.radians(rotation)
@@ -115,8 +119,7 @@ def upright(kind: str, points: Sequence[float], rotation: float | None) -> tuple
 
 def box_of(shape: Mapping[str, Any]) -> Box:
     """The bounding box of a shape or keyframe in the wire form, as it is turned."""
-    kind = shape["type"]
-    return bounding_box(kind, upright(kind, shape["points"], shape.get("rotation")))
+    return bounding_box(shape["type"], upright(shape))
 
 
 def boxes_iou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:

@@ -2,20 +2,19 @@
 """A result that a person deleted to draw the object anew where it really is: too far from the wrong
 results for an overlap to tell whose they are (docs/identity.md)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
 
 from cvat_action.earlier import Found, owners_of, under_new_numbers
-from cvat_action.geometry import boxes_iou
-from cvat_action.identity import number_of
+from cvat_action.geometry import SAME_OBJECT, boxes_iou
+from cvat_action.identity import KnownNumbers, number_of
 from cvat_action.job import Job
 from cvat_action.kinds import same_kind
-from cvat_action.selection import Seed
+from cvat_action.seeds import Seed
 from cvat_action.snapshot import Known, Snapshot
-from cvat_action.tracking import SAME_OBJECT
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ def fill_holes(
     found: Found,
     start: int,
     frames: Sequence[int],
-    numbers: Mapping[int, int],
-    tracks: Mapping[int, int],
+    known: KnownNumbers,
 ) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
     """What `earlier_results` gives, with the results of the one object that a seed stands for.
 
@@ -55,8 +53,8 @@ def fill_holes(
     it gave. A number that a person's drawing or a track has is taken over by no seed.
     """
     settled = {s.wire.get("id") for s in seeds if found.get(s.number)}
-    hole = _hole(job, snapshot, found, settled, start, frames, numbers, tracks)
-    owners = cache(partial(owners_of, snapshot, numbers, tracks))  # takes long in a large job
+    hole = _hole(job, snapshot, found, settled, start, frames, known)
+    owners = cache(partial(owners_of, snapshot, known))  # takes long in a large job
     renamed: dict[int, int] = {}
     warnings = []
     for seed in seeds:
@@ -97,8 +95,7 @@ def _hole(
     settled: Collection[int | None],
     start: int,
     frames: Sequence[int],
-    numbers: Mapping[int, int],
-    tracks: Mapping[int, int],
+    known: KnownNumbers,
 ) -> _Hole:
     """settled: ids of the seeds that have results."""
     after = frames[0]
@@ -113,14 +110,15 @@ def _hole(
         if k.mark:
             return k.mark.number
         whole = snapshot.whole.get(k.id)
-        return number_of(whole, numbers) if whole else 0
+        return number_of(whole, known.of_shapes) if whole else 0
 
-    here = {number(k) for k in on[start]} | {n for i, n in tracks.items() if i in snapshot.tracks}
+    here = {number(k) for k in on[start]}
+    here |= {n for i, n in known.of_tracks.items() if i in snapshot.tracks}
     earlier = {number(k) for k in on[before]}
     marked = [k for k in on[after] if k.mark and k.auto and k.mark.number not in here]
-    known = {k.mark.number for k in snapshot.shapes.values() if k.mark}
-    known |= {n for n, on_frame in found.items() if on_frame}
-    open_ = [k for k in on[start] if k.id not in settled and number(k) not in known]
+    with_shapes = {k.mark.number for k in snapshot.shapes.values() if k.mark}
+    with_shapes |= {n for n, on_frame in found.items() if on_frame}
+    open_ = [k for k in on[start] if k.id not in settled and number(k) not in with_shapes]
     lone = [k for k in open_ if not k.auto and not k.mark]
     taken = {k.id for pair in _near(lone, marked) for k in pair}
     return _Hole(

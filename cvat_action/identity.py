@@ -2,7 +2,7 @@
 """Whose a shape is: the mark in the digits of its score (docs/identity.md)."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,20 +60,46 @@ def number_of(shape: Mapping[str, Any], receipts: Mapping[int, int]) -> int:
     """
     if mark := mark_of(shape.get("score"), shape["frame"]):
         return mark.number
-    drawn = (shape["type"], shape["frame"], shape["points"] or ())
-    return receipts.get(shape["id"]) or number_of_drawing(*drawn)
+    return receipts.get(shape["id"]) or number_of_outline(shape)
 
 
-def is_of_drawing(shape: Mapping[str, Any], receipts: Mapping[int, int]) -> bool:
-    """Whether the number of a shape's object is that of the drawing alone.
+def number_of_outline(shape: Mapping[str, Any]) -> int:
+    """`number_of_drawing` of a shape in the wire form."""
+    return number_of_drawing(shape["type"], shape["frame"], shape.get("points") or ())
 
-    The frame is a part of it: drawings of two frames have the same one only by chance.
-    """
-    if mark_of(shape.get("score"), shape["frame"]):
-        return False
-    number = receipts.get(shape["id"])
-    drawn = (shape["type"], shape["frame"], shape["points"] or ())
-    return not number or number == number_of_drawing(*drawn)
+
+@dataclass(frozen=True)
+class KnownNumbers:
+    """What is known of the numbers of a job's objects."""
+
+    of_shapes: Mapping[int, int]
+    """by the id of a shape"""
+    receipts: Mapping[int, int]
+    """those of them that earlier runs have written down"""
+    of_tracks: Mapping[int, int]
+    """by the id of the track that an object became"""
+    labels: Mapping[int, Collection[int]]
+    """of the marked shapes, by their number"""
+
+    def is_of_drawing(self, shape: Mapping[str, Any]) -> bool:
+        """Whether the number of a shape's object is that of the drawing alone.
+
+        The frame is a part of it: drawings of two frames have the same one only by chance.
+        """
+        if mark_of(shape.get("score"), shape["frame"]):
+            return False
+        number = self.receipts.get(shape["id"])
+        return not number or number == number_of_outline(shape)
+
+    def is_own(self, drawing: Mapping[str, Any], number: int, *, of_drawing: bool) -> bool:
+        """Whether a drawing with the number of a seed is the seed's own.
+
+        It is where a marked shape of the number has its label. Where the seed's number is that of a
+        drawing, too (of_drawing), the two are equal only by chance.
+        """
+        if not self.is_of_drawing(drawing):
+            return True
+        return not of_drawing and drawing["label_id"] in self.labels.get(number, ())
 
 
 def numbers_of(shapes: Iterable[Mapping[str, Any]], receipts: Mapping[int, int]) -> dict[int, int]:

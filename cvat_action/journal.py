@@ -27,8 +27,8 @@ from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.plan import seed_as_json, seed_from_json
 from cvat_action.results import Written
-from cvat_action.selection import Seed
-from cvat_action.tracking import Tracked, TrackedObject, compact
+from cvat_action.seeds import Seed
+from cvat_action.tracked import Tracked, TrackedObject, compact
 
 VERSION = 4
 OWNER_ONLY = 0o600

@@ -16,6 +16,7 @@ from typing import Any
 
 from cvat_action import journal as journals
 from cvat_action import own_files
+from cvat_action.calls import Answer, CallFailed, Cure, Pace
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
 from cvat_action.detections import Detection, Reader
 from cvat_action.detectors import file_detector, only_label, tell_left_out, tell_message
@@ -30,7 +31,6 @@ from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_j
 from cvat_action.sinks import FileSink
 from cvat_action.snapshot import annotations_to_snapshot
 from cvat_action.stepper import Stepper
-from cvat_action.tracking import Answer, CallFailed, Cure, Pace
 from interactor import Interactor
 from sam2_tracker.errors import (
     AllObjectsFailed,

@@ -12,25 +12,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from cvat_action.calls import CallFailed, Pace, Tracker
 from cvat_action.clicked import find_clicked
 from cvat_action.detections import SAME, Detection, Outline, new_ones
 from cvat_action.errors import ActionError
 from cvat_action.identity import free_number, number_of_drawing
 from cvat_action.job import Job, Wire
 from cvat_action.plan import Options
-from cvat_action.selection import Seed, outlines_on
+from cvat_action.seeds import Seed
+from cvat_action.selection import outlines_on
 from cvat_action.snapshot import Snapshot
-from cvat_action.tracking import (
-    CallFailed,
-    Loop,
-    Pace,
-    StopTracking,
-    Tracked,
-    TrackedObject,
-    Tracker,
-    compact,
-    track,
-)
+from cvat_action.tracked import Tracked, TrackedObject, compact
+from cvat_action.tracking import Loop, StopTracking, track
 
 logger = logging.getLogger(__name__)
 

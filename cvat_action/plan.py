@@ -10,23 +10,16 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
+from cvat_action.corrections import with_corrections, with_relabelled
 from cvat_action.earlier import Found, earlier_results, with_numbers
 from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE
 from cvat_action.holes import fill_holes
-from cvat_action.identity import RUNS, Mark, numbers_of
+from cvat_action.identity import RUNS, KnownNumbers, Mark, numbers_of
 from cvat_action.job import Job, Wire, check_range
-from cvat_action.selection import (
-    Correction,
-    Refusal,
-    Seed,
-    becomes_track,
-    removed_keyframes,
-    select,
-    select_on_all,
-    with_corrections,
-    with_relabelled,
-)
+from cvat_action.positions import removed_keyframes
+from cvat_action.seeds import Correction, Refusal, Seed, becomes_track
+from cvat_action.selection import select, select_on_all
 from cvat_action.snapshot import Known, Snapshot
 
 MOST_FOUND = 100
@@ -166,22 +159,14 @@ def make_plan(
     seeds, refused = _select(job, snapshot, options, frames, supported, more=more)
     seeds = (*seeds, *newcomers)
     numbers = _numbers(snapshot, options, frames, {s.type for s in seeds}, receipts)
-    labels = _labels_of_marked(snapshot)
-    seeds = with_numbers(seeds, numbers, receipts, labels, tracks)
+    known = KnownNumbers(numbers, receipts, tracks, _labels_of_marked(snapshot))
+    seeds = with_numbers(seeds, known)
     if not options.keep_earlier:
         seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, more=more)
         refused = (*refused, *as_shapes)
-    known = frames, numbers, receipts, tracks
-    seeds, found, about_others = _earlier(job, snapshot, options, seeds, *known)
+    seeds, found, about_others = _earlier(job, snapshot, options, seeds, frames, known)
     seeds, warnings = with_corrections(
-        job,
-        snapshot.annotations,
-        seeds,
-        frames,
-        numbers=numbers,
-        receipts=receipts,
-        labels=labels,
-        unmarked=options.keyframes,
+        job, snapshot.annotations, seeds, frames, known, unmarked=options.keyframes
     )
     seeds = tuple(with_relabelled(s, convert=options.convert) for s in seeds)
     if options.sparse is None and not options.replace:
@@ -239,22 +224,19 @@ def _earlier(
     options: Options,
     seeds: Sequence[Seed],
     frames: Sequence[int],
-    numbers: Mapping[int, int],
-    receipts: Mapping[int, int],
-    tracks: Mapping[int, int],
+    known: KnownNumbers,
 ) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
     """The seeds, what earlier runs left of them, and warnings. Raises ActionError where it cannot
     be told whose a shape is, and nothing is said about it."""
-    known = frames, numbers, tracks
     try:
-        seeds, found, warnings = earlier_results(job, snapshot, seeds, *known, receipts)
+        seeds, found, warnings = earlier_results(job, snapshot, seeds, frames, known)
     except ActionError:
         if not options.keep_earlier:
             raise
         return tuple(seeds), {}, ()
     if options.keep_earlier or not frames:
         return seeds, found, warnings
-    seeds, found, more = fill_holes(job, snapshot, seeds, found, options.frame, *known)
+    seeds, found, more = fill_holes(job, snapshot, seeds, found, options.frame, frames, known)
     return seeds, found, (*warnings, *more)
 
 

@@ -13,8 +13,9 @@ from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.job import Wire
 from cvat_action.overlay import Picture, VideoWriter, contact_sheet, draw_masks
-from cvat_action.selection import Seed, position_among
-from cvat_action.tracking import Tracked
+from cvat_action.positions import position_among
+from cvat_action.seeds import Seed
+from cvat_action.tracked import Tracked
 from sam2_tracker.shapes import Bitmap
 
 Frames = Callable[[int], Picture]

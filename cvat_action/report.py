@@ -13,9 +13,9 @@ from typing import Any
 from cvat_action.job import Job
 from cvat_action.plan import Plan, listed
 from cvat_action.results import Written
-from cvat_action.selection import Refusal, Seed
+from cvat_action.seeds import Refusal, Seed
 from cvat_action.server import Function, why_unusable
-from cvat_action.tracking import TrackedObject
+from cvat_action.tracked import TrackedObject
 
 logger = logging.getLogger(__name__)
 

@@ -20,11 +20,12 @@ from cvat_action.geometry import TRACKABLE, Box, bounding_box, box_of, boxes_iou
 from cvat_action.job import Wire
 from cvat_action.kinds import Kind, compared_kind_of, kind_of, same_kind
 from cvat_action.plan import Plan
-from cvat_action.selection import Seed, counting_keyframes, position_among
+from cvat_action.positions import counting_keyframes, position_among
+from cvat_action.seeds import Seed
 from cvat_action.signature import is_signed
 from cvat_action.snapshot import Known, Snapshot, keyframe_content
 from cvat_action.sparse import Thinning
-from cvat_action.tracking import Tracked
+from cvat_action.tracked import Tracked
 
 SAME_PLACE = 0.5
 """IoU of boxes from which on a shape without a mark is taken for the object that was tracked"""

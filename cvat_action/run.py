@@ -11,21 +11,14 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cvat_action.both_ways import track_both_ways
+from cvat_action.calls import Pace, Tracker
 from cvat_action.errors import ActionError
 from cvat_action.journal import Journal
 from cvat_action.plan import Plan
 from cvat_action.report import counted
 from cvat_action.sinks import Sink
-from cvat_action.tracking import (
-    Enter,
-    NotOnRecord,
-    OnFrame,
-    Pace,
-    Run,
-    TrackedObject,
-    Tracker,
-    track,
-)
+from cvat_action.tracked import TrackedObject
+from cvat_action.tracking import Enter, NotOnRecord, OnFrame, Run, track
 
 logger = logging.getLogger(__name__)
 
@@ -93,20 +86,11 @@ def run_plan(
 
             if left and (more or any(o.live for o in objects)):
                 how: dict[str, Any] = {"pace": pace, "enter": enter, "keep": keep}
-                run = (
-                    track_both_ways(
-                        tracker,
-                        plan.job,
-                        objects,
-                        left,
-                        parallel=plan.options.parallel,
-                        done=done,
-                        tell=progress.beforehand,
-                        **how,
-                    )
-                    if both_ways
-                    else track(tracker, plan.job, objects, left, on_frame=ask, **how)
-                )
+                if both_ways:
+                    how |= {"parallel": plan.options.parallel, "tell": progress.beforehand}
+                    run = track_both_ways(tracker, plan.job, objects, left, done=done, **how)
+                else:
+                    run = track(tracker, plan.job, objects, left, on_frame=ask, **how)
         problem = run.broken
         stages.write_rest()
         goes_on = Outcome(run, len(stages.done), False, problem, more).resumable

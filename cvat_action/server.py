@@ -20,11 +20,11 @@ import ijson
 import urllib3
 from cvat_sdk.core.client import Client
 
+from cvat_action.calls import Pace, Patience
 from cvat_action.errors import ActionError
 from cvat_action.geometry import TRACKABLE
 from cvat_action.job import Job, Wire, job_from_wire
 from cvat_action.snapshot import Snapshot, Whole, take_snapshot
-from cvat_action.tracking import Pace, Patience
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 
 from typing import Any
 
+from cvat_action.calls import Answer, CallFailed, Cure
 from cvat_action.job import Job, Wire
 from cvat_action.server import Function, HttpFailure, Server
-from cvat_action.tracking import Answer, CallFailed, Cure
 
 
 class ServerTracker:

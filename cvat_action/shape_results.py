@@ -14,9 +14,9 @@ from cvat_action.results import (
     Written,
     attributes_of,
 )
-from cvat_action.selection import Seed
+from cvat_action.seeds import Seed
 from cvat_action.snapshot import Snapshot, attributes_hash, content_of
-from cvat_action.tracking import Tracked, TrackedObject
+from cvat_action.tracked import Tracked, TrackedObject
 
 
 def shapes_to_create(

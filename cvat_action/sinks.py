@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from cvat_action import own_files
+from cvat_action.calls import Pace, Patience
 from cvat_action.duplicates import attributes_as_sent, duplicate_shapes, duplicate_tracks
 from cvat_action.errors import ActionError
 from cvat_action.formats import write_document
@@ -42,7 +43,7 @@ from cvat_action.snapshot import (
     track_content,
 )
 from cvat_action.track_results import tracks_to_create, tracks_to_update
-from cvat_action.tracking import Pace, Patience, TrackedObject
+from cvat_action.tracked import TrackedObject
 
 logger = logging.getLogger(__name__)
 

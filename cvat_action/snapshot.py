@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cvat_action.geometry import TRACKABLE, Box, box_of
-from cvat_action.identity import Mark, mark_of, number_of_drawing
+from cvat_action.identity import Mark, mark_of, number_of_outline
 from cvat_action.job import Annotations, Wire
 from cvat_action.kinds import Kind, compared_kind, kind_of
 
@@ -121,8 +121,7 @@ class _FirstResults:
             return
         number = known.mark.number
         if number not in self._first or known.id < self._first[number][0]:
-            drawn = number_of_drawing(shape["type"], shape["frame"], shape.get("points") or ())
-            self._first[number] = known.id, drawn == number
+            self._first[number] = known.id, number_of_outline(shape) == number
 
     @property
     def numbers(self) -> frozenset[int]:

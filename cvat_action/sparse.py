@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from cvat_action.job import Job, Wire
 from cvat_action.keyframes import Result, sparse_keyframes
-from cvat_action.selection import Seed
-from cvat_action.tracking import Tracked
+from cvat_action.seeds import Seed
+from cvat_action.tracked import Tracked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from cvat_action.errors import ActionError
 from cvat_action.geometry import bounding_box, points_fault, points_in_image, size_fault
 from cvat_action.job import Job
 from cvat_action.media import Media
-from cvat_action.selection import Seed
-from cvat_action.tracking import Corrected, StopTracking, Tracked, TrackedObject
+from cvat_action.seeds import Seed
+from cvat_action.tracked import Tracked, TrackedObject
+from cvat_action.tracking import Corrected, StopTracking
 from sam2_tracker.errors import BadShape, EmptyShape
 from sam2_tracker.shapes import polygon_to_bitmap
 

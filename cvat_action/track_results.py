@@ -9,6 +9,7 @@ from typing import Any
 from cvat_action.errors import ActionError
 from cvat_action.job import Job, Wire
 from cvat_action.plan import Plan
+from cvat_action.positions import counting_keyframes, position_among, track_fault
 from cvat_action.results import (
     ALONE_IN_ITS_PLACE,
     DELETED_MEANWHILE,
@@ -20,11 +21,11 @@ from cvat_action.results import (
     attributes_of,
     own_tracks,
 )
-from cvat_action.selection import Seed, counting_keyframes, position_among, track_fault
+from cvat_action.seeds import Seed
 from cvat_action.signature import is_signed, sign
 from cvat_action.snapshot import Snapshot, keyframe_content, track_content
 from cvat_action.sparse import Stretch
-from cvat_action.tracking import Tracked, TrackedObject
+from cvat_action.tracked import Tracked, TrackedObject
 
 
 def tracks_to_create(

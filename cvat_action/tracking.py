@@ -5,221 +5,37 @@ It knows neither CVAT nor the tracker, only a `Tracker` that starts objects on a
 them on to another. What is written of its results is decided in results.py.
 """
 
-import enum
 import logging
-import time
-from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from cvat_action.calls import (
+    Answer,
+    CallFailed,
+    Calls,
+    Cure,
+    Fault,
+    Pace,
+    Refused,
+    Tracker,
+    all_refused,
+)
 from cvat_action.errors import ActionError
-from cvat_action.geometry import bounding_box, boxes_iou, points_fault, points_in_image, size_fault
+from cvat_action.geometry import (
+    SAME_OBJECT,
+    bounding_box,
+    boxes_iou,
+    points_fault,
+    points_in_image,
+    size_fault,
+)
 from cvat_action.job import Job
 from cvat_action.polygons import aligned_points
-from cvat_action.selection import Correction, Seed
+from cvat_action.seeds import Correction
+from cvat_action.tracked import Tracked, TrackedObject, compact, shape_to_start_from
 
 logger = logging.getLogger(__name__)
-
-Fault = dict[str, str]
-"""`{"code": …, "message": …}`, an entry of the answer's `errors` (docs/request.md)"""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One call's answer; the lists are as long as the call's objects."""
-
-    shapes: list[Any]
-    states: list[Any]
-    """None: the object is not tracked on"""
-    scores: list[float | None]
-    errors: list[Fault | None]
-
-
-class Tracker(Protocol):
-    @property
-    def joins(self) -> bool:
-        """It has `correct`; other trackers start an object anew from a correction."""
-
-    def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer: ...
-
-    def step(self, frame: int, states: list[Any]) -> Answer: ...
-
-    def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
-        """Adds what was drawn on `frame` to what is known; states: of the frame before."""
-
-    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
-        """Lets an object stand on what was drawn on other frames too (docs/request.md).
-
-        kind: its type. others: the state and the distance of each. The answer has one entry.
-        """
-
-
-class Cure(enum.Enum):
-    """What helps after a call that failed as a whole."""
-
-    REPEAT = "repeat with back-off"
-    FEWER = "send fewer objects, for now"
-    FEWER_FOR_GOOD = "send fewer objects from now on"
-    START_AGAIN = "start the objects again from their last good results"
-    NONE = "nothing"
-
-
-class CallFailed(Exception):
-    """A call failed; the message says why and what to do, for the person at the terminal."""
-
-    def __init__(self, cure: Cure, message: str, *, resumable: bool = True) -> None:
-        super().__init__(message)
-        self.cure = cure
-        self.resumable = resumable
-        """False: going on would fail in the same way"""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How long calls may take and how long one is repeated."""
-
-    seconds_per_call: float = 25.0
-    """objects are split over several calls when one nears this"""
-    objects_per_call: int = 1_000_000
-    wait: float = 120.0
-    """seconds that are waited in all for one call that may succeed later"""
-    first_wait: float = 1.0
-    """seconds before the first repetition; doubles each time, up to LONGEST_PAUSE"""
-
-
-LONGEST_PAUSE = 15.0
-SAME_OBJECT = 0.3
-"""IoU of two boxes from which on they can be the same object (docs/identity.md)"""
-
-
-class Patience:
-    """The pauses before the repetitions of one request, until the time to wait is used up."""
-
-    def __init__(self, pace: Pace) -> None:
-        self._left = pace.wait
-        self._pause = pace.first_wait
-
-    def waits(self, reason: object, what: str = "Trying again", *, least: float = 0.0) -> bool:
-        """Waits and says so; False: the time is used up, and nothing was waited.
-
-        least: seconds that the other side asks for.
-        """
-        if self._left <= 0:
-            return False
-        pause = min(max(min(self._pause, LONGEST_PAUSE), least), self._left)
-        logger.warning("%s %s in %.3g s.", reason, what, pause)
-        time.sleep(pause)
-        self._left -= pause
-        self._pause *= 2
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Tracked:
-    """An object on one tracked frame."""
-
-    points: Sequence[float] | None
-    """None: not visible"""
-    score: float | None = None
-    by_hand: bool = False
-    """drawn by a person (a correction): nothing is written here"""
-    drawn: bool = False
-    """drawn by a person during this run: it is written as it is, as a person's keyframe"""
-    unsure: Sequence[float] | None = None
-    """its points, if it is less sure than what is asked for: it is not written"""
-
-
-@dataclass
-class Tally:
-    """What is told of an object after its results were handed on."""
-
-    frames: int = 0
-    """tracked ones; those drawn by hand do not count"""
-    by_hand: int = 0
-    lost: list[int] = field(default_factory=list)
-    unsure: list[int] = field(default_factory=list)
-    lowest: tuple[float, int] | None = None
-    """the lowest score where it was visible, and the frame"""
-
-    def add(self, frame: int, t: Tracked) -> None:
-        if t.by_hand:
-            self.by_hand += 1
-            return
-        self.frames += 1
-        if t.unsure is not None:
-            self.unsure.append(frame)
-        elif t.points is None:
-            self.lost.append(frame)
-        elif t.score is not None and (self.lowest is None or (t.score, frame) < self.lowest):
-            self.lowest = (t.score, frame)
-
-
-@dataclass
-class TrackedObject:
-    """One seed and what became of it."""
-
-    seed: Seed
-    frames: dict[int, Tracked] = field(default_factory=dict)
-    """results that are not handed on yet, by frame"""
-    stopped: str | None = None
-    """why it was not tracked to the end"""
-    state: Any = None
-    state_before: Any = None
-    """the state of the frame before, which a correction joins; None: the correction starts anew"""
-    memory: str | None = None
-    """memory policy to start with; None: the function's own"""
-    tolerance: float | None = None
-    """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
-    asleep: bool = False
-    hidden: bool = False
-    """asleep because a person said during this run that it is not visible: each frame has a result
-    that says so, and takes the place of what an earlier run left there"""
-    settled: bool = False
-    """all its results are there: it is not tracked any more"""
-    last_good: tuple[int, Sequence[float]] = (0, ())
-    """frame and points to start again from"""
-    handed_on: Tally = field(default_factory=Tally)
-
-    def __post_init__(self) -> None:
-        self.last_good = (self.seed.frame, self.seed.points)
-        self.asleep = self.seed.asleep
-        self.corrections = {c.frame: c for c in self.seed.corrections}
-
-    @property
-    def live(self) -> bool:
-        return self.stopped is None
-
-    @property
-    def tally(self) -> Tally:
-        """Of all its frames."""
-        whole = Tally(
-            self.handed_on.frames,
-            self.handed_on.by_hand,
-            list(self.handed_on.lost),
-            list(self.handed_on.unsure),
-            self.handed_on.lowest,
-        )
-        for frame, t in self.frames.items():
-            whole.add(frame, t)
-        return whole
-
-    def leave_out_unsure(self, frames: Iterable[int], min_score: float) -> None:
-        """Takes the points off the tracker's results that are less sure, from 0 to 1."""
-        for frame in frames:
-            t = self.frames.get(frame)
-            if t is None or t.points is None or t.score is None or t.by_hand or t.drawn:
-                continue
-            if t.score < min_score:
-                self.frames[frame] = replace(t, points=None, unsure=t.points)
-
-    def hand_on(self, frames: Iterable[int]) -> None:
-        """Forgets the results of frames that are written; what is told of them stays."""
-        for frame in frames:
-            t = self.frames.pop(frame, None)
-            if t is not None:
-                self.handed_on.add(frame, t)
 
 
 @dataclass(frozen=True)
@@ -232,13 +48,6 @@ class Run:
     interrupted: bool = False
     resumable: bool = True
     """False: going on would fail in the same way"""
-
-
-Refused = tuple[TrackedObject, str]
-"""an object that was refused alone, and why"""
-
-Answered = tuple[TrackedObject, tuple[Any, Any, float | None, Fault | None]]
-"""an object with its shape, state, score and error"""
 
 
 @dataclass(frozen=True)
@@ -338,7 +147,7 @@ class _FromKeep(Exception):  # noqa: N818 (it carries an error)
 
 
 class Loop:
-    """The calls of one run: retried, split over several calls, and their faults told apart."""
+    """The objects of one run on their way from frame to frame."""
 
     def __init__(
         self,
@@ -350,11 +159,7 @@ class Loop:
         self.objects = objects
         self._tracker = tracker
         self._job = job
-        self._pace = pace
-        self._limit = max(1, pace.objects_per_call)
-        self._per_call = self._limit
-        self._answered_on: int | None = None
-        """the last frame of which a call was answered"""
+        self._calls = Calls(pace)
 
     def add(self, entered: list[TrackedObject]) -> None:
         self.start(entered)
@@ -394,16 +199,18 @@ class Loop:
         for frame, together in by_frame.items():
             refused: list[Refused] = []
             start = self._start_on(frame)
-            for o, (_, state, _, fault) in self._call(frame, together, start, refused=refused):
+            for o, (_, state, _, fault) in self._calls.make(
+                frame, together, start, refused=refused
+            ):
                 o.state, o.state_before = state, None
                 if fault or state is None:
                     why = fault["message"] if fault else "the function gave no state for it"
-                    self._stop(o, f"not started on frame {frame}: {why}")
+                    o.stop(f"not started on frame {frame}: {why}")
             others = {id(o) for o in self.objects if self.follows(o)} - {id(o) for o in together}
-            if refused and self._answered_on != frame and not others:
-                raise _all_refused(frame, refused)
+            if refused and self._calls.answered_on != frame and not others:
+                raise all_refused(frame, refused)
             for o, why in refused:
-                self._stop(o, f"not started on frame {frame}: {why}")
+                o.stop(f"not started on frame {frame}: {why}")
 
     def _join(self, frame: int, objects: Sequence[TrackedObject]) -> None:
         """Adds what was drawn on `frame` to what is known of the objects.
@@ -418,7 +225,7 @@ class Loop:
             return self._tracker.correct(frame, shapes, [o.state_before for o in chunk])
 
         refused: list[Refused] = []
-        for o, (_, state, _, fault) in self._call(frame, known, call, anew, refused):
+        for o, (_, state, _, fault) in self._calls.make(frame, known, call, anew, refused):
             if fault or state is None:
                 refused.append((o, _why(fault)))
             else:
@@ -446,7 +253,7 @@ class Loop:
         found: dict[int, tuple[Tracked | None, str]] = {}
         width, height = self._job.size(frame)
         refused: list[Refused] = []
-        for o, (shape, _, score, fault) in self._call(frame, objects, call, refused=refused):
+        for o, (shape, _, score, fault) in self._calls.make(frame, objects, call, refused=refused):
             outline, wrong = _shape_to_tracked(shape, o.seed.type, width, height, score)
             if outline and outline.points is not None:
                 found[id(o)] = outline, ""
@@ -464,7 +271,7 @@ class Loop:
             return self._tracker.adopt(o.seed.frame, o.seed.type, chunk[0].state, states)
 
         refused: list[Refused] = []
-        for each, (_, state, _, fault) in self._call(o.seed.frame, [o], call, [], refused):
+        for each, (_, state, _, fault) in self._calls.make(o.seed.frame, [o], call, [], refused):
             if fault or state is None:
                 refused.append((o, _why(fault)))
             else:
@@ -507,7 +314,7 @@ class Loop:
             self.start(failed)
             again = [o for o in failed if o.live]
             for o in self._step(frame, again, results, index_of):
-                self._stop(o, f"lost its state twice on frame {frame}")
+                o.stop(f"lost its state twice on frame {frame}")
         for o in to_step:
             correction = o.corrections.get(frame)
             result = results.get(index_of[id(o)])
@@ -556,7 +363,7 @@ class Loop:
     ) -> list[TrackedObject]:
         """Takes objects on to `frame`; those that have to be started again come back."""
         lost_states: list[TrackedObject] = []
-        answers = self._call(
+        answers = self._calls.make(
             frame,
             objects,
             lambda chunk: self._tracker.step(frame, [o.state for o in chunk]),
@@ -576,122 +383,20 @@ class Loop:
                 continue
             result, wrong = _shape_to_tracked(shape, o.seed.type, width, height, score)
             if result is None:
-                self._stop(o, f"the function answered {wrong} on frame {frame}")
+                o.stop(f"the function answered {wrong} on frame {frame}")
                 continue
             o.state_before, o.state = o.state, state
             if state is None:
-                self._stop(o, f"the function ended it on frame {frame}")
+                o.stop(f"the function ended it on frame {frame}")
             result = _begun_like(o, result)
             results[index_of[id(o)]] = result
             if result.points is not None:
                 o.last_good = (frame, result.points)
         return lost_states
 
-    def _call(
-        self,
-        frame: int,
-        objects: Sequence[TrackedObject],
-        call: Callable[[list[TrackedObject]], Answer],
-        lost_states: list[TrackedObject] | None = None,
-        refused: list[Refused] | None = None,
-    ) -> list[Answered]:
-        """Calls for all objects, in as many calls as it takes; one entry per answered object.
-
-        Objects whose states are void as a whole (410, expired) go to `lost_states`. Those that are
-        refused alone go to `refused`; without it they are stopped, or if that is so for all, it
-        raises CallFailed.
-        """
-        answered: list[Answered] = []
-        alone: list[Refused] = []
-        limit = self._limit
-        waiting = deque(objects)
-        patience = Patience(self._pace)
-        while waiting:
-            chunk = [waiting.popleft() for _ in range(min(self._per_call, len(waiting)))]
-            began = time.monotonic()
-            try:
-                answer = call(chunk)
-            except CallFailed as failure:
-                waiting.extendleft(reversed(chunk))
-                fewer = failure.cure in (Cure.FEWER, Cure.FEWER_FOR_GOOD)
-                if fewer and len(chunk) > 1:
-                    self._send_fewer(len(chunk) // 2, failure)
-                elif failure.cure is Cure.FEWER_FOR_GOOD:
-                    alone.append((waiting.popleft(), str(failure)))
-                elif failure.cure is Cure.START_AGAIN and lost_states is not None:
-                    logger.warning("%s They are started again.", failure)
-                    for _ in chunk:
-                        lost_states.append(waiting.popleft())
-                elif failure.cure not in (Cure.REPEAT, Cure.FEWER) or not patience.waits(failure):
-                    raise
-                continue
-            patience = Patience(self._pace)
-            self._answered_on = frame
-            self._adapt(len(chunk), time.monotonic() - began)
-            answered += zip(
-                chunk,
-                zip(answer.shapes, answer.states, answer.scores, answer.errors, strict=True),
-                strict=True,
-            )
-        if alone and not answered:
-            self._per_call = self._limit = limit  # it was not their number
-        if refused is not None:
-            refused += alone
-            return answered
-        if alone and not answered and not lost_states:
-            # What every object is refused for, each alone, is the frame's and not the objects'.
-            raise _all_refused(frame, alone)
-        for o, why in alone:
-            self._stop(o, why)
-        return answered
-
-    def _send_fewer(self, count: int, failure: CallFailed) -> None:
-        self._per_call = count
-        if failure.cure is Cure.FEWER_FOR_GOOD:
-            self._limit = count
-        logger.warning("%s Going on with at most %d per call.", failure, count)
-
-    def _adapt(self, count: int, seconds: float) -> None:
-        """Fewer objects per call where one took too long; more again where there is much room.
-
-        Halving brings a call to half its time at best, so growing below a quarter cannot flap.
-        """
-        if seconds > 0.8 * self._pace.seconds_per_call and count > 1:
-            self._per_call = count // 2
-            logger.warning(
-                "A call with %d objects took %.0f s; going on with at most %d per call.",
-                count,
-                seconds,
-                self._per_call,
-            )
-        elif seconds < 0.25 * self._pace.seconds_per_call and count >= self._per_call:
-            self._per_call = min(self._per_call * 2, self._limit)
-
-    def _stop(self, o: TrackedObject, reason: str) -> None:
-        o.stopped = reason
-        logger.warning("Object %s: %s", o.seed.ref, reason)
-
-
-def _all_refused(frame: int, refused: Sequence[Refused]) -> CallFailed:
-    return CallFailed(
-        Cure.NONE,
-        f"Frame {frame}: every object was refused, each one alone. {refused[0][1]} Or the "
-        "picture of this frame cannot be decoded.",
-    )
-
 
 def _why(fault: Fault | None) -> str:
     return fault["message"] if fault else "The function gave no state for it."
-
-
-def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:
-    """The shape of a request that starts or corrects an object (docs/request.md)."""
-    shape: dict[str, Any] = {"type": o.seed.type, "points": list(o.last_good[1])}
-    if o.memory:
-        shape["memory"] = o.memory
-    if o.tolerance is not None and o.seed.type == "polygon":
-        shape["tolerance"] = o.tolerance
-    return shape
 
 
 def _begun_like(o: TrackedObject, result: Tracked) -> Tracked:
@@ -700,11 +405,6 @@ def _begun_like(o: TrackedObject, result: Tracked) -> Tracked:
         return result
     points = aligned_points(result.points, o.last_good[1])
     return replace(result, points=compact("polygon", points))
-
-
-def compact(kind: str, points: Iterable[float]) -> Sequence[float]:
-    """Points as an array: a result of hundreds of numbers takes a quarter of a list's memory."""
-    return array("i", map(int, points)) if kind == "mask" else array("d", points)
 
 
 def _shape_to_tracked(

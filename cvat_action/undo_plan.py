@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from cvat_action.identity import mark_of
 from cvat_action.job import Wire
+from cvat_action.positions import position_among
 from cvat_action.receipt import Undo
-from cvat_action.selection import position_among
 from cvat_action.snapshot import (
     Snapshot,
     content_of,

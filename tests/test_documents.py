@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import all_models, growth, report, scores, steps
-from cvat_action import cli
+from cvat_action import arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -266,7 +266,7 @@ def test_the_committed_tables_are_made_from_the_committed_results(name: str, mad
 
 def test_every_command_and_option_of_the_command_line_is_on_its_page() -> None:
     text = (ROOT / "docs" / "action.md").read_text()
-    parsers, missing = [cli._parser()], []
+    parsers, missing = [arguments.parser()], []
     for parser in parsers:
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):

@@ -32,7 +32,7 @@ from cvat_action.formats.json_text import elements, members
 from cvat_action.geometry import points_fault
 from cvat_action.job import Annotations, Wire
 from cvat_action.media import Media, size_of
-from cvat_action.selection import position_among
+from cvat_action.positions import position_among
 
 ROUNDED = 0.011
 """pixels, and degrees: CVAT rounds keyframes to hundredths, and so what it interpolates"""

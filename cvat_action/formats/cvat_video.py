@@ -15,10 +15,9 @@ from xml.etree import ElementTree  # noqa: S405 (read by _parse, which takes no 
 
 from cvat_action.errors import ActionError
 from cvat_action.formats.document import AttributeSpec, Document, LabelSpec, not_by_hand
-from cvat_action.geometry import Box, bounding_box, boxes_iou, points_fault
+from cvat_action.geometry import SAME_OBJECT, Box, bounding_box, boxes_iou, points_fault
 from cvat_action.job import Annotations, Wire
 from cvat_action.media import Media, NumberedMedia, size_of
-from cvat_action.tracking import SAME_OBJECT
 
 logger = logging.getLogger(__name__)
 

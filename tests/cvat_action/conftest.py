@@ -155,7 +155,7 @@ def act(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
-    monkeypatch.setattr("cvat_action.tracking.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("cvat_action.calls.LONGEST_PAUSE", 0.01)
 
     def run(*arguments: object, code: int = 0) -> Result:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 from standin_cvat import StandinJob
 from wire import POLYGON, shifted
 
-from cvat_action.selection import position_among
+from cvat_action.positions import position_among
 
 
 def frames_of(shapes: Iterable[dict[str, Any]]) -> list[int]:

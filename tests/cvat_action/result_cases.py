@@ -14,7 +14,7 @@ from cvat_action.plan import Options, make_plan, wants_whole
 from cvat_action.results import Written
 from cvat_action.snapshot import take_snapshot
 from cvat_action.track_results import tracks_to_create, tracks_to_update
-from cvat_action.tracking import Tracked, TrackedObject
+from cvat_action.tracked import Tracked, TrackedObject
 
 CASES = Path(__file__).parents[1] / "action_cases" / "results.json"
 LABEL = Label(7, "car", frozenset({32}))

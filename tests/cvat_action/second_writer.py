@@ -17,6 +17,7 @@ from standin_cvat import StandinCvat, StandinJob
 from wire import POLYGON, keyframe, mask_at, shape, track
 
 from cvat_action import commands
+from cvat_action.calls import Answer, Pace
 from cvat_action.identity import Mark, mark_of, marked_score
 from cvat_action.job import Job, Label
 from cvat_action.journal import Journal
@@ -25,7 +26,6 @@ from cvat_action.receipt import Receipt
 from cvat_action.server import HttpFailure
 from cvat_action.sinks import CvatSink
 from cvat_action.snapshot import take_snapshot
-from cvat_action.tracking import Answer, Pace
 
 FIRST, LAST = 10, 16
 FRAMES = range(FIRST + 1, LAST + 1)

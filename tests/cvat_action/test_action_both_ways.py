@@ -16,11 +16,12 @@ from tqdm import tqdm
 from wire import MASK, RECTANGLE, mask_at, shape, shifted
 
 from cvat_action.both_ways import track_both_ways
+from cvat_action.calls import Answer, CallFailed, Cure
 from cvat_action.job import Job, Label
 from cvat_action.run import _Progress
-from cvat_action.selection import Correction, Seed
+from cvat_action.seeds import Correction, Seed
 from cvat_action.server import OUR_DESCRIPTION
-from cvat_action.tracking import Answer, CallFailed, Cure, TrackedObject
+from cvat_action.tracked import TrackedObject
 
 JOB = Job(1, 1, 0, 30, (Label(1, "thing"),), ((640, 48),))
 REFUSED = {"code": "empty_shape", "message": "The shape covers no pixel."}

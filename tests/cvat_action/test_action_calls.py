@@ -14,7 +14,7 @@ from wire import MASK, POLYGON, keyframe, shape, shifted, track
 from cvat_action import tracking
 from cvat_action.errors import ActionError
 from cvat_action.job import Job
-from cvat_action.selection import Seed
+from cvat_action.seeds import Seed
 
 CALL = r"/api/lambda/functions/.*"
 ANNOTATIONS = "/api/jobs/42/annotations/"
@@ -79,7 +79,7 @@ def test_too_much_for_one_call_is_sent_in_parts(job, track_to, masks, function, 
 def test_slow_calls_are_split_and_joined_again(job, track_to, masks, function, monkeypatch):
     clock = SimpleNamespace(now=0.0, sleep=time.sleep)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("cvat_action.tracking.time", clock)
+    monkeypatch.setattr("cvat_action.calls.time", clock)
 
     def takes(frame, count):
         clock.now += 9.0 * count if frame == 11 else 1.0

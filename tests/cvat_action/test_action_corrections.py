@@ -8,13 +8,15 @@ import pytest
 from look import by_frame, correct, frames_of, on_frame, places
 from wire import MASK, keyframe, mask_at, shape, track
 
+from cvat_action.calls import Answer
 from cvat_action.job import Job, Label
 from cvat_action.journal import Journal, fill
 from cvat_action.plan import Options, make_plan, plan_as_json
-from cvat_action.selection import Correction, Seed
+from cvat_action.seeds import Correction, Seed
 from cvat_action.shape_results import result_shape
 from cvat_action.snapshot import Snapshot, take_snapshot
-from cvat_action.tracking import Answer, Corrected, Tracked, TrackedObject, shape_to_start_from
+from cvat_action.tracked import Tracked, TrackedObject, shape_to_start_from
+from cvat_action.tracking import Corrected
 from cvat_action.tracking import track as track_frames
 
 SEED = [0, 100, 10, 10, 19, 19]

@@ -17,9 +17,9 @@ from scripted_function import HEIGHT, WIDTH, moved
 from wire import POLYGON
 
 from cvat_action import local
+from cvat_action.calls import Answer
 from cvat_action.formats import read_document
 from cvat_action.media import open_media
-from cvat_action.tracking import Answer
 
 FRAMES = 8
 

@@ -13,9 +13,9 @@ from wire import MASK
 
 from cvat_action import preview
 from cvat_action.job import Job, Label
-from cvat_action.selection import Seed
+from cvat_action.seeds import Seed
 from cvat_action.stepper import Stepper
-from cvat_action.tracking import Tracked, TrackedObject
+from cvat_action.tracked import Tracked, TrackedObject
 from sam2_tracker.shapes import polygon_to_bitmap
 
 PICTURE = "/api/jobs/42/data/?"
@@ -78,7 +78,7 @@ def test_a_picture_that_cvat_is_still_making_is_waited_for_as_long_as_it_says(
     cvat, track_to, one_mask, tmp_path, monkeypatch
 ):
     waited = []
-    monkeypatch.setattr("cvat_action.tracking.time.sleep", waited.append)
+    monkeypatch.setattr("cvat_action.calls.time.sleep", waited.append)
     cvat.faults = [
         Fault("GET", PICTURE, 429, skip=skip, retry_after=after)
         for skip, after in ((0, "10"), (1, "0"))

@@ -13,10 +13,10 @@ from cvat_action.errors import ActionError
 from cvat_action.job import Job, Label
 from cvat_action.plan import Options, Plan
 from cvat_action.results import Written
-from cvat_action.selection import Seed
+from cvat_action.seeds import Seed
 from cvat_action.snapshot import take_snapshot
 from cvat_action.track_results import tracks_to_update
-from cvat_action.tracking import Tracked, TrackedObject
+from cvat_action.tracked import Tracked, TrackedObject
 
 
 @pytest.mark.parametrize("options", [(), (CONVERT, "--replace")], ids=["plain", "convert"])

@@ -9,7 +9,7 @@ from look import by_frame, course, frames_of, hidden, position
 from wire import POLYGON, RECTANGLE, keyframe, shape, shifted, track
 
 from cvat_action.job import Job
-from cvat_action.selection import hand_made_frames, removed_keyframes
+from cvat_action.positions import hand_made_frames, removed_keyframes
 from cvat_action.signature import is_signed
 
 # Of six points, so that a signature moves it by no more than 0.03 px.

@@ -61,7 +61,7 @@ def short_stages():
         patch.setattr("cvat_action.run.STAGE_FRAMES", 2)
         patch.setattr("cvat_action.sinks.MOST_OBJECTS", 3)
         patch.setattr("cvat_action.sinks.FRESH", 0.0)
-        patch.setattr("cvat_action.tracking.LONGEST_PAUSE", 0.0)
+        patch.setattr("cvat_action.calls.LONGEST_PAUSE", 0.0)
         patch.setattr("cvat_action.plan._free_run", lambda snapshot: OWN_RUN)
         patch.setattr("os.fsync", lambda file: None)
         yield

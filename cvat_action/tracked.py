@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""One object of a run, and what became of it on the frames that were tracked."""
+
+import logging
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cvat_action.seeds import Seed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """An object on one tracked frame."""
+
+    points: Sequence[float] | None
+    """None: not visible"""
+    score: float | None = None
+    by_hand: bool = False
+    """drawn by a person (a correction): nothing is written here"""
+    drawn: bool = False
+    """drawn by a person during this run: it is written as it is, as a person's keyframe"""
+    unsure: Sequence[float] | None = None
+    """its points, if it is less sure than what is asked for: it is not written"""
+
+
+@dataclass
+class Tally:
+    """What is told of an object after its results were handed on."""
+
+    frames: int = 0
+    """tracked ones; those drawn by hand do not count"""
+    by_hand: int = 0
+    lost: list[int] = field(default_factory=list)
+    unsure: list[int] = field(default_factory=list)
+    lowest: tuple[float, int] | None = None
+    """the lowest score where it was visible, and the frame"""
+
+    def add(self, frame: int, t: Tracked) -> None:
+        if t.by_hand:
+            self.by_hand += 1
+            return
+        self.frames += 1
+        if t.unsure is not None:
+            self.unsure.append(frame)
+        elif t.points is None:
+            self.lost.append(frame)
+        elif t.score is not None and (self.lowest is None or (t.score, frame) < self.lowest):
+            self.lowest = (t.score, frame)
+
+
+@dataclass
+class TrackedObject:
+    """One seed and what became of it."""
+
+    seed: Seed
+    frames: dict[int, Tracked] = field(default_factory=dict)
+    """results that are not handed on yet, by frame"""
+    stopped: str | None = None
+    """why it was not tracked to the end"""
+    state: Any = None
+    state_before: Any = None
+    """the state of the frame before, which a correction joins; None: the correction starts anew"""
+    memory: str | None = None
+    """memory policy to start with; None: the function's own"""
+    tolerance: float | None = None
+    """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
+    asleep: bool = False
+    hidden: bool = False
+    """asleep because a person said during this run that it is not visible: each frame has a result
+    that says so, and takes the place of what an earlier run left there"""
+    settled: bool = False
+    """all its results are there: it is not tracked any more"""
+    last_good: tuple[int, Sequence[float]] = (0, ())
+    """frame and points to start again from"""
+    handed_on: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self.last_good = (self.seed.frame, self.seed.points)
+        self.asleep = self.seed.asleep
+        self.corrections = {c.frame: c for c in self.seed.corrections}
+
+    @property
+    def live(self) -> bool:
+        return self.stopped is None
+
+    def stop(self, reason: str) -> None:
+        self.stopped = reason
+        logger.warning("Object %s: %s", self.seed.ref, reason)
+
+    @property
+    def tally(self) -> Tally:
+        """Of all its frames."""
+        whole = Tally(
+            self.handed_on.frames,
+            self.handed_on.by_hand,
+            list(self.handed_on.lost),
+            list(self.handed_on.unsure),
+            self.handed_on.lowest,
+        )
+        for frame, t in self.frames.items():
+            whole.add(frame, t)
+        return whole
+
+    def leave_out_unsure(self, frames: Iterable[int], min_score: float) -> None:
+        """Takes the points off the tracker's results that are less sure, from 0 to 1."""
+        for frame in frames:
+            t = self.frames.get(frame)
+            if t is None or t.points is None or t.score is None or t.by_hand or t.drawn:
+                continue
+            if t.score < min_score:
+                self.frames[frame] = replace(t, points=None, unsure=t.points)
+
+    def hand_on(self, frames: Iterable[int]) -> None:
+        """Forgets the results of frames that are written; what is told of them stays."""
+        for frame in frames:
+            t = self.frames.pop(frame, None)
+            if t is not None:
+                self.handed_on.add(frame, t)
+
+
+def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:
+    """The shape of a request that starts or corrects an object (docs/request.md)."""
+    shape: dict[str, Any] = {"type": o.seed.type, "points": list(o.last_good[1])}
+    if o.memory:
+        shape["memory"] = o.memory
+    if o.tolerance is not None and o.seed.type == "polygon":
+        shape["tolerance"] = o.tolerance
+    return shape
+
+
+def compact(kind: str, points: Iterable[float]) -> Sequence[float]:
+    """Points as an array: a result of hundreds of numbers takes a quarter of a list's memory."""
+    return array("i", map(int, points)) if kind == "mask" else array("d", points)
