@@ -12,14 +12,15 @@ from typing import Any
 from cvat_action import journal as journals
 from cvat_action import preview, report
 from cvat_action.calls import Pace, Tracker
+from cvat_action.cvat_sink import CvatSink
 from cvat_action.detectors import server_detector
 from cvat_action.errors import ActionError
 from cvat_action.job import Job, check_range
 from cvat_action.journal import Journal
 from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
 from cvat_action.overlay import Picture
-from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
-from cvat_action.plan import wants_whole as wants
+from cvat_action.plan import Options, Plan, make_plan, target_of, wants_whole
+from cvat_action.plan_record import plan_as_json, plan_from_json
 from cvat_action.receipt import (
     Receipt,
     numbers_of_seeds,
@@ -32,7 +33,7 @@ from cvat_action.seeds import Seed
 from cvat_action.selection import name_to_ref
 from cvat_action.server import OUR_DESCRIPTION, OURS, Function, Server, choose_function
 from cvat_action.server_tracker import ServerTracker
-from cvat_action.sinks import CvatSink, Sink
+from cvat_action.sinks import Sink
 from cvat_action.tracked import TrackedObject
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def run_track(
     _check_takes_clicks(chosen, options)
     _check_joins(chosen, options)
     finder = _finder(server, job, options, chosen, pace)
-    snapshot = server.first_snapshot(job.id, wants(options))
+    snapshot = server.first_snapshot(job.id, wants_whole(options))
     found = first_ones(
         finder, lambda: ServerTracker(server, job, chosen), job, snapshot, options, pace
     )

@@ -25,7 +25,7 @@ import portalocker
 
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
-from cvat_action.plan import seed_as_json, seed_from_json
+from cvat_action.plan_record import seed_as_json, seed_from_json
 from cvat_action.results import Written
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject, compact

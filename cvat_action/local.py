@@ -1,57 +1,36 @@
 # SPDX-License-Identifier: MIT
-"""`local`: the same action on a video file and an annotation file, without a server.
-
-The only place that knows the tracker itself (tracker.py), which runs in this process.
-"""
+"""`local`: the same action on a video file and an annotation file, without a server."""
 
 import contextlib
 import functools
 import logging
-import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cvat_action import journal as journals
 from cvat_action import own_files
-from cvat_action.calls import Answer, CallFailed, Cure, Pace
+from cvat_action.calls import Pace
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
-from cvat_action.detections import Detection, Reader
-from cvat_action.detectors import file_detector, only_label, tell_left_out, tell_message
+from cvat_action.detectors import file_detector, only_label
 from cvat_action.errors import ActionError
+from cvat_action.file_sink import FileSink
 from cvat_action.formats import check_output, read_document, read_results, write_document
 from cvat_action.formats.document import Document, local_job
 from cvat_action.job import Job, check_range
 from cvat_action.journal import Journal
+from cvat_action.local_tracker import Load, LocalEverything, LocalTracker, load_tracker
 from cvat_action.media import Media, open_media
 from cvat_action.newcomers import Finder, first_ones
-from cvat_action.plan import Options, Plan, make_plan, plan_as_json, plan_from_json, target_of
-from cvat_action.sinks import FileSink
+from cvat_action.plan import Options, Plan, make_plan, target_of
+from cvat_action.plan_record import plan_as_json, plan_from_json
 from cvat_action.snapshot import annotations_to_snapshot
 from cvat_action.stepper import Stepper
-from interactor import Interactor
-from sam2_tracker.errors import (
-    AllObjectsFailed,
-    ConfigurationError,
-    OutOfMemory,
-    RequestError,
-    StoreUnavailable,
-    TooLarge,
-)
-from sam2_tracker.everything import Everything, words_to_everything
-from sam2_tracker.protocol import Adoption, Entry, Lent, Token, TrackRequest
-from sam2_tracker.protocol import Correction as EntryCorrection
-from sam2_tracker.protocol import Seed as StartSeed
-from sam2_tracker.settings import settings_from_environment, with_model
-from tracker import Tracker, build_tracker
+from sam2_tracker.everything import words_to_everything
 
 logger = logging.getLogger(__name__)
-
-LONGEST_SECONDS = 3600.0
-"""for all objects of a frame"""
-MICRO_MODEL = "sam2.1_hiera_micro"
 
 
 @dataclass(frozen=True)
@@ -78,7 +57,7 @@ class Opened:
     media: Media
     document: Document
     job: Job
-    load: Callable[[], Tracker]
+    load: Load
     """gives the tracker"""
     out_before: str | None
     """digest of what lay at the place of the output"""
@@ -131,9 +110,9 @@ def _begin(
 
 
 @contextlib.contextmanager
-def _loaded_when_asked(model: str | None) -> Iterator[Callable[[], Tracker]]:
+def _loaded_when_asked(model: str | None) -> Iterator[Load]:
     """Gives the tracker, which is loaded the first time: many a command ends before it tracks."""
-    load = functools.cache(lambda: _build_tracker(model))
+    load = functools.cache(lambda: load_tracker(model))
     try:
         yield load
     finally:
@@ -147,10 +126,7 @@ def _finder(opened: Opened, options: Options) -> Finder | None:
     if options.everything is not None:
         label_id = only_label(job, options, "what is found")
         wanted = words_to_everything([options.everything])
-        tracker = opened.load()
-        # Nobody else waits for this process.
-        settings = replace(tracker.settings, time_budget_seconds=LONGEST_SECONDS)
-        return LocalEverything(Interactor(tracker.model, settings), media, job, label_id, wanted)
+        return LocalEverything(opened.load(), media, job, label_id, wanted)
     if options.detect is None:
         return None
     results = read_results(Path(options.detect), opened.document, media)
@@ -185,7 +161,7 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
         journal.close()
 
 
-def _open(files: Files, load: Callable[[], Tracker], *, dry_run: bool = False) -> Opened:
+def _open(files: Files, load: Load, *, dry_run: bool = False) -> Opened:
     """Reads the files, and writes the unchanged document once as a trial, to nowhere.
 
     So a document that cannot be written is known now, not after an hour of tracking.
@@ -238,100 +214,6 @@ def _files_as_json(files: Files) -> dict[str, Any]:
     }
 
 
-def _seed(shape: dict[str, Any]) -> StartSeed:
-    return StartSeed(
-        type=shape["type"],
-        points=shape["points"],
-        policy=shape.get("memory"),
-        tolerance=shape.get("tolerance"),
-        negative=shape.get("neg_points", []),
-        answer=shape.get("answer"),
-    )
-
-
-@dataclass(frozen=True)
-class LocalEverything:
-    """The `Finder` of all objects of a frame."""
-
-    interactor: Interactor
-    media: Media
-    job: Job
-    label_id: int
-    wanted: Everything
-    name: str = "everything"
-
-    def find(self, frame: int) -> list[Detection]:
-        """Raises ActionError."""
-        try:
-            found, message = self.interactor.find_all(self.media.encoded(frame), self.wanted)
-        except RequestError as failure:
-            raise ActionError(f"Frame {frame}: {failure.message}") from failure
-        reader = Reader(self.job, frame)
-        masks = [
-            reader.shape(self.label_id, "mask", each.mask, each.confidence)
-            for each in found
-            if each.mask
-        ]
-        tell_left_out(reader, frame, self.name)
-        tell_message(frame, self.name, message)
-        return [each for each in masks if each]
-
-
-class LocalTracker:
-    """The `Tracker` of the frame loop on the tracker itself, without JSON and HTTP between."""
-
-    joins = True
-
-    def __init__(self, tracker: Tracker, media: Media) -> None:
-        self._tracker = tracker
-        self._media = media
-
-    def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer:
-        return self._track(frame, tuple(_seed(shape) for shape in shapes))
-
-    def step(self, frame: int, states: list[Any]) -> Answer:
-        return self._track(frame, tuple(Token(id=state) for state in states))
-
-    def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
-        return self._track(
-            frame,
-            tuple(
-                EntryCorrection(token=Token(id=state), seed=_seed(shape), distance=1)
-                for shape, state in zip(shapes, states, strict=True)
-            ),
-        )
-
-    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
-        keyframes = tuple((n, distance) for n, (_, distance) in enumerate(others, 1))
-        lent = (Lent(token=Token(id=each)) for each, _ in others)
-        whole = self._track(frame, (Adoption(token=Token(id=state), keyframes=keyframes), *lent))
-        return Answer(whole.shapes[:1], whole.states[:1], whole.scores[:1], whole.errors[:1])
-
-    def _track(self, frame: int, entries: tuple[Entry, ...]) -> Answer:
-        request = TrackRequest(image=self._media.encoded(frame), entries=entries)
-        try:
-            answers = self._tracker.track(request)
-        except AllObjectsFailed as failure:
-            fault = {"code": failure.code, "message": failure.message}
-            none: list[Any] = [None] * len(entries)
-            return Answer(none, none, none, [fault] * len(entries))
-        except RequestError as failure:
-            raise CallFailed(_cure(failure), f"{failure.message}") from failure
-        return Answer(
-            shapes=[
-                a.shape
-                and {"type": a.shape.type, "points": a.shape.points, "outside": a.shape.outside}
-                for a in answers
-            ],
-            states=[a.token and a.token.id for a in answers],
-            scores=[a.score for a in answers],
-            errors=[
-                {"code": a.error.code, "message": a.error.message} if a.error else None
-                for a in answers
-            ],
-        )
-
-
 def _first_frame(opened: Opened, options: Options) -> int:
     annotations = opened.document.annotations
     annotated = [s["frame"] for s in annotations.shapes]
@@ -343,30 +225,6 @@ def _first_frame(opened: Opened, options: Options) -> int:
     if not annotated:
         raise ActionError(f"There is no object to track in {opened.files.annotations}.")
     return max(annotated) if options.backward else min(annotated)
-
-
-def _build_tracker(model: str | None) -> Tracker:
-    environment = with_model(os.environ, model) if model else dict(os.environ)
-    if not environment.get("SAM2_MODEL") and not environment.get("SAM2_CONFIG"):
-        environment["SAM2_MODEL"] = MICRO_MODEL
-        logger.warning(
-            "No --model and no SAM2_MODEL: running the bundled micro model, which is for trying."
-        )
-    logging.getLogger("sam2").setLevel(logging.WARNING)
-    try:
-        return build_tracker(settings_from_environment(environment))
-    except ConfigurationError as error:
-        raise ActionError(error.message) from error
-
-
-def _cure(failure: RequestError) -> Cure:
-    if isinstance(failure, TooLarge):
-        return Cure.FEWER_FOR_GOOD
-    if isinstance(failure, OutOfMemory):
-        return Cure.FEWER
-    if isinstance(failure, StoreUnavailable):
-        return Cure.REPEAT
-    return Cure.NONE
 
 
 def _warn_of_what_is_left_out(document: Document, out: Path) -> None:

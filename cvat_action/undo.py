@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvat_action import report
+from cvat_action.cvat_sink import MOST_OBJECTS, REPEATED_STATUSES
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.plan import listed
@@ -22,7 +23,6 @@ from cvat_action.receipt import (
     tell_restored,
 )
 from cvat_action.server import HttpFailure, Server
-from cvat_action.sinks import MOST_OBJECTS, REPEATED_STATUSES
 from cvat_action.undo_plan import Work, work_of
 
 logger = logging.getLogger(__name__)

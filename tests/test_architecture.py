@@ -45,7 +45,7 @@ def test_the_files_on_top_import_one_way(module: str) -> None:
 
 def test_the_action_knows_only_the_functions_faces() -> None:
     for path in (ROOT / "cvat_action").rglob("*.py"):
-        front = {"tracker", "interactor"} if path.stem == "local" else set()
+        front = {"tracker", "interactor"} if path.stem == "local_tracker" else set()
         assert imports(path) & (OURS - {"cvat_action"}) <= {"sam2_tracker", *front}, path.name
 
 

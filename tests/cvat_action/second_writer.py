@@ -18,13 +18,14 @@ from wire import POLYGON, keyframe, mask_at, shape, track
 
 from cvat_action import commands
 from cvat_action.calls import Answer, Pace
+from cvat_action.cvat_sink import CvatSink
 from cvat_action.identity import Mark, mark_of, marked_score
 from cvat_action.job import Job, Label
 from cvat_action.journal import Journal
-from cvat_action.plan import Options, make_plan, plan_as_json, plan_from_json, wants_whole
+from cvat_action.plan import Options, make_plan, wants_whole
+from cvat_action.plan_record import plan_as_json, plan_from_json
 from cvat_action.receipt import Receipt
 from cvat_action.server import HttpFailure
-from cvat_action.sinks import CvatSink
 from cvat_action.snapshot import take_snapshot
 
 FIRST, LAST = 10, 16

@@ -11,7 +11,8 @@ from wire import MASK, keyframe, mask_at, shape, track
 from cvat_action.calls import Answer
 from cvat_action.job import Job, Label
 from cvat_action.journal import Journal, fill
-from cvat_action.plan import Options, make_plan, plan_as_json
+from cvat_action.plan import Options, make_plan
+from cvat_action.plan_record import plan_as_json
 from cvat_action.seeds import Correction, Seed
 from cvat_action.shape_results import result_shape
 from cvat_action.snapshot import Snapshot, take_snapshot

@@ -45,7 +45,7 @@ class MovingTracker:
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
     nothing = SimpleNamespace(close=lambda: None)
-    monkeypatch.setattr(local, "_build_tracker", lambda model: nothing)
+    monkeypatch.setattr(local, "load_tracker", lambda model: nothing)
     monkeypatch.setattr(local, "LocalTracker", MovingTracker)
 
 

@@ -33,7 +33,7 @@ def test_a_lost_answer_in_a_rerun_loses_nothing(cvat, job, track_to, one_mask, f
 def test_writing_in_batches_says_how_much_is_written_and_goes_on(
     cvat, job, track_to, resume, masks, monkeypatch
 ):
-    monkeypatch.setattr("cvat_action.sinks.MOST_OBJECTS", 5)
+    monkeypatch.setattr("cvat_action.cvat_sink.MOST_OBJECTS", 5)
     cvat.faults = [Fault("PATCH", WRITE, 503, "busy", times=100, skip=2, after=True)]
     ended = track_to(14, "--wait", 0, code=4)
     assert "not all of it is written" in ended.log
@@ -185,7 +185,7 @@ def test_a_later_polygon_that_is_edited_meanwhile_stays_beside_its_track(job, tr
 @pytest.mark.parametrize("fresh", [True, False], ids=["", "looking again before each step"])
 def test_of_two_runs_at_once_the_first_results_stay(cvat, job, track_to, monkeypatch, fresh):
     """The other run writes between our snapshot and our request, and may have drawn our number."""
-    monkeypatch.setattr("cvat_action.sinks.CvatSink._is_fresh", lambda sink: fresh)
+    monkeypatch.setattr("cvat_action.cvat_sink.CvatSink._is_fresh", lambda sink: fresh)
     job.shapes = [shape("mask", MASK, id=900)]
     patch = cvat._patch
 

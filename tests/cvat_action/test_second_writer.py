@@ -59,8 +59,8 @@ def short_stages():
     logging.disable()  # pytest would keep every line of 10,000 runs: 4 GB
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cvat_action.run.STAGE_FRAMES", 2)
-        patch.setattr("cvat_action.sinks.MOST_OBJECTS", 3)
-        patch.setattr("cvat_action.sinks.FRESH", 0.0)
+        patch.setattr("cvat_action.cvat_sink.MOST_OBJECTS", 3)
+        patch.setattr("cvat_action.cvat_sink.FRESH", 0.0)
         patch.setattr("cvat_action.calls.LONGEST_PAUSE", 0.0)
         patch.setattr("cvat_action.plan._free_run", lambda snapshot: OWN_RUN)
         patch.setattr("os.fsync", lambda file: None)
