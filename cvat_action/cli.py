@@ -28,7 +28,7 @@ from cvat_sdk.core.client import Client, Config
 from cvat_sdk.core.exceptions import CvatSdkException
 from cvat_sdk.exceptions import ApiException
 
-from cvat_action import commands, report
+from cvat_action import commands, kept_runs, report
 from cvat_action.arguments import pace_of, parse, track_options
 from cvat_action.calls import Pace, Patience
 from cvat_action.commands import COMPLETE, FAILED, INCOMPLETE, INTERRUPTED, RESUMABLE, Output
@@ -73,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.command == "runs":
-        return commands.show_runs(as_json=options.json)
+        return kept_runs.show_runs(as_json=options.json)
     if options.command == "discard":
-        return commands.discard(options.path)
+        return kept_runs.discard(options.path)
     if options.command == "local":
         return _run_local(options)
     return _run_on_server(options)

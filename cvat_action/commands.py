@@ -21,13 +21,7 @@ from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
 from cvat_action.overlay import Picture
 from cvat_action.plan import Options, Plan, make_plan, target_of, wants_whole
 from cvat_action.plan_record import plan_as_json, plan_from_json
-from cvat_action.receipt import (
-    Receipt,
-    numbers_of_seeds,
-    numbers_of_tracks,
-    read_undo,
-    receipts_folder,
-)
+from cvat_action.receipt import Receipt, numbers_of_seeds, numbers_of_tracks
 from cvat_action.run import Outcome, run_plan
 from cvat_action.seeds import Seed
 from cvat_action.selection import name_to_ref
@@ -417,78 +411,3 @@ def check_pictures(output: Output) -> None:
         preview.check_suffix(output.preview, ".mp4")
     if output.contact_sheet:
         preview.check_suffix(output.contact_sheet, ".png")
-
-
-# --- runs, discard -------------------------------------------------------------------------------
-
-
-def show_runs(*, as_json: bool) -> int:
-    """Journals that wait, and receipts of what was written."""
-    waiting = []
-    for path in sorted(journals.folder().glob("*.jsonl")):
-        entry: dict[str, Any] = {"journal": str(path)}
-        try:
-            record = journals.read(path)
-            entry |= {
-                "server": record.plan["server"],
-                "job": record.plan["job"],
-                "frames": len(record.plan["frames"]),
-                "tracked": len(record.done),
-                "written": record.written_until,
-                "going_on": journals.is_held(path),
-            }
-        except ActionError as error:
-            entry["problem"] = str(error)
-        waiting.append(entry)
-    receipts: list[dict[str, Any]] = []
-    for path in sorted(receipts_folder().glob("*.jsonl")):
-        try:
-            undo = read_undo(path)
-        except ActionError as error:
-            receipts.append({"receipt": str(path), "problem": str(error)})
-            continue
-        receipts.append(
-            {
-                "receipt": str(path),
-                "server": undo.head["server"],
-                "job": undo.head["job"],
-                "time": undo.head["time"],
-                "created": sum(len(ids) for ids in undo.created.values()),
-                "changed": len(undo.before) + len(undo.deleted),
-            }
-        )
-    if as_json:
-        print(json.dumps({"waiting": waiting, "receipts": receipts}, indent=2))
-        return COMPLETE
-    for e in waiting:
-        state = e.get("problem") or (
-            f"job {e['job']} on {e['server']}: {e['tracked']} of {e['frames']} frames tracked, "
-            f"{e['written']} written; " + ("is going on" if e["going_on"] else "was cut off")
-        )
-        print(f"{e['journal']}\n  {state}")
-    for e in receipts:
-        state = e.get("problem") or (
-            f"job {e['job']} on {e['server']}, {e['time']}: {e['created']} created, "
-            f"{e['changed']} changed or deleted"
-        )
-        print(f"{e['receipt']}\n  {state}")
-    if not waiting and not receipts:
-        print("There are no journals and no receipts.")
-    return COMPLETE
-
-
-def discard(path: Path) -> int:
-    """Deletes the journal of a run that was cut off."""
-    try:
-        journal, record = Journal.go_on(path)
-    except (journals.OtherVersion, journals.Damaged) as error:
-        if isinstance(error, journals.Damaged) and not journals.counts_as_journal(path):
-            raise
-        path.unlink()
-        print(f"Discarded {path}.")
-        return COMPLETE
-    journal.remove()
-    lost = len(record.done) - record.written_until
-    lost_frames = f" with {report.counted(lost, 'frame')} not written" if lost else ""
-    print(f"Discarded {path}{lost_frames}.")
-    return COMPLETE

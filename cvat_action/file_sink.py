@@ -14,10 +14,7 @@ from cvat_action.plan import Plan
 from cvat_action.results import Written
 from cvat_action.shape_results import shapes_to_create, shapes_to_delete
 from cvat_action.sinks import Objects, tracks_of, with_seeds_of
-from cvat_action.snapshot import (
-    Snapshot,
-    annotations_to_snapshot,
-)
+from cvat_action.snapshot import Snapshot, annotations_to_snapshot
 from cvat_action.track_results import tracks_to_create, tracks_to_update
 
 

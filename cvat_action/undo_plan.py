@@ -8,13 +8,7 @@ from cvat_action.identity import mark_of
 from cvat_action.job import Wire
 from cvat_action.positions import position_among
 from cvat_action.receipt import Undo
-from cvat_action.snapshot import (
-    Snapshot,
-    content_of,
-    plain_track,
-    track_attributes,
-    track_content,
-)
+from cvat_action.snapshot import Snapshot, content_of, plain_track, track_attributes, track_content
 
 Place = tuple[int | None, int]
 """number of an object, frame"""

@@ -6,13 +6,7 @@ from typing import Any
 
 import torch
 
-from sam2_tracker.memory_bank import (
-    MemoryBank,
-    MemoryLayout,
-    Observation,
-    name_memory,
-    start_bank,
-)
+from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name_memory, start_bank
 from sam2_tracker.memory_policy import remember
 
 SMALL = MemoryLayout(tokens=16, channels=4, recent=6, pointer_channels=8, pointers=15)

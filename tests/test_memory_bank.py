@@ -7,12 +7,7 @@ import pytest
 from observations import SMALL, observation, seen_on, started
 
 from sam2_tracker.errors import TooManyKeyframes
-from sam2_tracker.memory_bank import (
-    MAX_CONDITIONING,
-    MemoryBank,
-    adopt_keyframes,
-    correct_bank,
-)
+from sam2_tracker.memory_bank import MAX_CONDITIONING, MemoryBank, adopt_keyframes, correct_bank
 from sam2_tracker.memory_policy import remember
 
 

@@ -10,14 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam2_tracker.errors import (
-    BadRequest,
-    BadShape,
-    BadState,
-    ObjectError,
-    StateGone,
-    TooLarge,
-)
+from sam2_tracker.errors import BadRequest, BadShape, BadState, ObjectError, StateGone, TooLarge
 from sam2_tracker.protocol import (
     Adoption,
     Answer,

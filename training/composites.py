@@ -12,7 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.clips import Clip, draw_path, draw_shape_mask, smooth_curve
+from training.clips import Clip
+from training.motion import draw_path, smooth_curve
+from training.outlines import draw_shape_mask
 from training.pictures import FILMED, FOLDER, Side, any_cut_out, any_photograph, filmed
 
 _TRIES = 40

@@ -20,9 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from training import pictures
-from training.clips import Clip, Pictures, draw_clip
+from training.clips import Clip, draw_clip
 from training.composites import draw_composite
 from training.covers import cover_by_chance
+from training.textures import Pictures
 
 SIDE = 384  # of the square pictures that the model sees
 FOLDER = Path("out/training")

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from training import pictures
-from training.clips import Clip, Pictures, draw_clip
+from training.clips import Clip, draw_clip
 from training.composites import draw_composite
 from training.covers import lay_cover
+from training.textures import Pictures
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from training.clips import PICTURES
+from training.textures import PICTURES
 
 Side = Literal["training", "held_out"]
 

@@ -21,13 +21,7 @@ from pycocotools import mask as rle_tools
 
 from cvat_action.errors import ActionError
 from cvat_action.formats.coco_results import box_to_points, keys_to_result, result_to_keys
-from cvat_action.formats.document import (
-    AttributeSpec,
-    Document,
-    LabelSpec,
-    Original,
-    not_by_hand,
-)
+from cvat_action.formats.document import AttributeSpec, Document, LabelSpec, Original, not_by_hand
 from cvat_action.formats.json_text import elements, members
 from cvat_action.geometry import points_fault
 from cvat_action.job import Annotations, Wire

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""What runs left on this machine: journals that wait, and receipts of what was written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cvat_action import journal as journals
+from cvat_action import report
+from cvat_action.commands import COMPLETE
+from cvat_action.errors import ActionError
+from cvat_action.journal import Journal
+from cvat_action.receipt import read_undo, receipts_folder
+
+
+def show_runs(*, as_json: bool) -> int:
+    """Journals that wait, and receipts of what was written."""
+    waiting = []
+    for path in sorted(journals.folder().glob("*.jsonl")):
+        entry: dict[str, Any] = {"journal": str(path)}
+        try:
+            record = journals.read(path)
+            entry |= {
+                "server": record.plan["server"],
+                "job": record.plan["job"],
+                "frames": len(record.plan["frames"]),
+                "tracked": len(record.done),
+                "written": record.written_until,
+                "going_on": journals.is_held(path),
+            }
+        except ActionError as error:
+            entry["problem"] = str(error)
+        waiting.append(entry)
+    receipts: list[dict[str, Any]] = []
+    for path in sorted(receipts_folder().glob("*.jsonl")):
+        try:
+            undo = read_undo(path)
+        except ActionError as error:
+            receipts.append({"receipt": str(path), "problem": str(error)})
+            continue
+        receipts.append(
+            {
+                "receipt": str(path),
+                "server": undo.head["server"],
+                "job": undo.head["job"],
+                "time": undo.head["time"],
+                "created": sum(len(ids) for ids in undo.created.values()),
+                "changed": len(undo.before) + len(undo.deleted),
+            }
+        )
+    if as_json:
+        print(json.dumps({"waiting": waiting, "receipts": receipts}, indent=2))
+        return COMPLETE
+    for e in waiting:
+        state = e.get("problem") or (
+            f"job {e['job']} on {e['server']}: {e['tracked']} of {e['frames']} frames tracked, "
+            f"{e['written']} written; " + ("is going on" if e["going_on"] else "was cut off")
+        )
+        print(f"{e['journal']}\n  {state}")
+    for e in receipts:
+        state = e.get("problem") or (
+            f"job {e['job']} on {e['server']}, {e['time']}: {e['created']} created, "
+            f"{e['changed']} changed or deleted"
+        )
+        print(f"{e['receipt']}\n  {state}")
+    if not waiting and not receipts:
+        print("There are no journals and no receipts.")
+    return COMPLETE
+
+
+def discard(path: Path) -> int:
+    """Deletes the journal of a run that was cut off."""
+    try:
+        journal, record = Journal.go_on(path)
+    except (journals.OtherVersion, journals.Damaged) as error:
+        if isinstance(error, journals.Damaged) and not journals.counts_as_journal(path):
+            raise
+        path.unlink()
+        print(f"Discarded {path}.")
+        return COMPLETE
+    journal.remove()
+    lost = len(record.done) - record.written_until
+    lost_frames = f" with {report.counted(lost, 'frame')} not written" if lost else ""
+    print(f"Discarded {path}{lost_frames}.")
+    return COMPLETE
