@@ -347,6 +347,8 @@ class Loop:
             o.frames[frame] = Tracked(c.points, drawn=True)
             if c.points is not None:
                 o.last_good = (frame, c.points)
+                if o.asleep:  # its state is of the frame before it was hidden
+                    o.state_before = None
                 o.stopped, o.asleep, o.hidden = None, False, False
                 again.append(o)
             else:

@@ -160,6 +160,18 @@ def test_what_is_hidden_while_stepping_is_still_hidden_when_the_run_goes_on(tmp_
     assert {f for f, t in objects[0].frames.items() if t.points is not None} == {1, 2}
 
 
+def test_what_was_hidden_while_stepping_starts_anew_where_it_is_drawn_again():
+    said = {2: None, 4: DRAWN}
+    tracker = Recorder()
+    objects = [TrackedObject(Seed("1", "mask", 0, SEED, {"label_id": 7}, False, 0))]
+
+    def ask(frame, objects):
+        return [Corrected(0, said[frame])] if frame in said else None
+
+    track_frames(tracker, JOB, objects, range(1, 6), on_frame=ask)
+    assert tracker.calls[3:] == [("start", 4, [DRAWN]), ("step", 5, ["started 4"])]
+
+
 # --- through a server ----------------------------------------------------------------------------
 
 
