@@ -69,27 +69,32 @@ class Session:
         return found
 
     def both_ways(self, drawn: Mapping[int, Bitmap]) -> Found:
-        """Every gap between drawn frames is tracked from both ends, on all drawn frames.
+        """Tracked forwards from the first drawn frame and backwards from the last.
 
-        In a gap the answer switches once from the forward to the backward result: where the sum of
+        Each end stands on the nearest drawn frames, and those on the way join. In a gap between two
+        of them the answer switches once from the forward to the backward result: where the sum of
         the scores is largest.
         """
         starts = sorted(drawn)
         banks = {frame: self.start(frame, drawn[frame]) for frame in starts}
+        forward = self._sweep(banks, range(starts[0], self.count))
+        backward = self._sweep(banks, range(starts[-1], -1, -1))
         found = Found()
         for frame in starts:
             self._draw(found, frame, drawn[frame])
-        for left, right in zip([None, *starts], [*starts, None], strict=True):
-            forward, backward = Found(), Found()
-            first = 0 if left is None else left + 1
-            end = self.count if right is None else right
-            if left is not None:
-                bank = _adopt(banks, left, 1)
-                self._follow(forward, bank, range(first, end))
-            if right is not None:
-                bank = _adopt(banks, right, -1)
-                self._follow(backward, bank, range(end - 1, first - 1, -1))
-            _merge(found, forward, backward, range(first, end))
+        for left, right in zip([-1, *starts], [*starts, self.count], strict=True):
+            _merge(found, forward, backward, range(left + 1, right))
+        return found
+
+    def _sweep(self, banks: Mapping[int, MemoryBank], frames: range) -> Found:
+        """Over frames that begin with a drawn one; banks: of the drawn frames."""
+        found = Found()
+        bank = _adopt(banks, frames[0], frames.step)
+        for frame in frames[1:]:
+            if frame in banks:
+                bank = correct_bank(bank, banks[frame], distance=1)
+            else:
+                bank = self._follow(found, bank, [frame])
         return found
 
     def _follow(self, found: Found, bank: MemoryBank, frames: Sequence[int]) -> MemoryBank:

@@ -205,8 +205,8 @@ def _track_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--parallel",
         type=_positive,
         metavar="N",
-        help="with --both-ways: track N gaps at once (default: 1); best is the function's "
-        "number of workers",
+        help="with --both-ways: N calls at once (default: 1); best is the function's number of "
+        "workers",
     )
     add(
         "--timeout",

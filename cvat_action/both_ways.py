@@ -2,19 +2,21 @@
 """Tracking every gap between drawn frames from both of its ends.
 
 An object that a person drew on several frames of the range stands on all of these drawings at once
-(`adopt` in docs/request.md). Each gap between two of them is tracked forwards from its left end and
-backwards from its right end. In a gap the answer switches once from the forward to the backward
-result: where the sum of the scores is largest, so that it does not flicker.
+(`adopt` in docs/request.md). It is tracked forwards from the first of them and backwards from the
+last. On the way each drawing joins, so what was tracked before it still counts. In each gap between
+two drawings the answer switches once from the forward to the backward result: where the sum of the
+scores is largest, so that it does not flicker.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from cvat_action.calls import CallFailed, Pace, Tracker
 from cvat_action.job import Job
+from cvat_action.seeds import Correction
 from cvat_action.tracked import Tracked, TrackedObject
 from cvat_action.tracking import Enter, Loop, Run, StopTracking, track
 
@@ -25,16 +27,30 @@ MOST_KEYFRAMES = 8
 """Drawn frames that the function remembers of one object."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Gap:
-    """Frames of one object between two drawn ones, or after the last one."""
+    """Frames between two drawn ones, or after the last one."""
+
+    left: int
+    right: int | None
+    """None: nothing that the object can start from is drawn after these frames"""
+    frames: tuple[int, ...]
+    """in the order of tracking; it may be empty"""
+
+
+@dataclass
+class _Section:
+    """Gaps of one object, one after the other, that are tracked in one go each way."""
 
     of: TrackedObject
-    frames: tuple[int, ...]
-    """in the order of tracking"""
+    gaps: list[_Gap]
     forward: TrackedObject
     backward: TrackedObject | None
-    """None: nothing is drawn after these frames"""
+    """None: the gap is the one after the last drawing"""
+    ahead: tuple[int, ...]
+    """the frames after the first drawing, in the order of tracking, drawn ones too"""
+    back: tuple[int, ...]
+    """the frames before the last drawing, in the other order"""
 
 
 def track_both_ways(
@@ -57,8 +73,9 @@ def track_both_ways(
     A drawing that may be another object's counts if tracking forwards leads there, which is tried
     first. After a drawing that marks the object as outside it has no results up to the next.
 
-    parallel: the number of gaps tracked at once. `keep` is called with every frame when all gaps
-    are done; nothing is kept of a run that ends before. Objects that were found and not drawn are
+    parallel: how many calls are waited for at once; beyond 2 the range is cut at drawings, where
+    nothing but what is drawn is remembered. `keep` is called with every frame when all gaps are
+    done; nothing is kept of a run that ends before. Objects that were found and not drawn are
     tracked from frame to frame after that, and so are those that `enter` adds. tell: by one thread
     at a time.
     """
@@ -69,9 +86,9 @@ def track_both_ways(
     if failed:
         return replace(failed, objects=tuple(objects))
     try:
-        gaps = _prepare(Loop(tracker, job, [], pace), drawn, frames)
-        gaps = [gap for gap in gaps if not set(gap.frames) <= set(done)]
-        ended = _follow_all(tracker, job, gaps, pace, parallel, tell)
+        sections = _prepare(Loop(tracker, job, [], pace), drawn, frames, parallel)
+        sections = [each for each in sections if not set(each.ahead) <= set(done)]
+        ended = _follow_all(tracker, job, sections, pace, parallel, tell)
     except CallFailed as failure:
         return Run(tuple(objects), (), str(failure), resumable=failure.resumable)
     except KeyboardInterrupt:
@@ -79,8 +96,8 @@ def track_both_ways(
     broken = next((run for run in ended if run.broken and any(o.live for o in run.objects)), None)
     if broken:
         return replace(broken, objects=tuple(objects), done=())
-    for gap in gaps:
-        _merge(gap)
+    for section in sections:
+        _merge(section)
     for o in drawn:
         o.settled = True
         for frame in done:
@@ -120,15 +137,17 @@ def _make_sure(
     return None
 
 
-def _prepare(loop: Loop, objects: Sequence[TrackedObject], frames: Sequence[int]) -> list[_Gap]:
-    """Starts every drawn shape on its frame and lets each stand on the others."""
+def _prepare(
+    loop: Loop, objects: Sequence[TrackedObject], frames: Sequence[int], parallel: int
+) -> list[_Section]:
+    """Starts every drawn shape on its frame and lets the ends of sections stand on the others."""
     order = [objects[0].seed.frame, *frames] if objects else []
     # A distance counts tracked frames only: deleted frames are not tracked.
     place = {frame: number for number, frame in enumerate(order)}
     drawn = [_drawings(o, place) for o in objects]
     loop.objects += [each for one in drawn for each in one.values() if each is not None]
     loop.start(loop.objects)
-    gaps = []
+    sections = []
     for o, ones in zip(objects, drawn, strict=True):
         first = ones[o.seed.frame]
         if first is None or not first.live:
@@ -138,19 +157,69 @@ def _prepare(loop: Loop, objects: Sequence[TrackedObject], frames: Sequence[int]
         for frame, each in ones.items():
             if frame != o.seed.frame:
                 o.frames[frame] = Tracked(each.seed.points if each else None, by_hand=True)
-        ends: list[int | None] = [*list(ones)[1:], None]
-        for left, right in zip(ones, ends, strict=True):
-            end = len(order) if right is None else place[right]
-            between = tuple(order[place[left] + 1 : end])
-            refused = ones[left]
-            if between and refused and left not in standing:
-                o.stopped = refused.stopped
-            if between and left in standing:
-                ahead = _stand(loop, standing, standing[left], place, 1)
-                drawn_next = standing.get(right) if right is not None else None
-                back = drawn_next and _stand(loop, standing, drawn_next, place, -1)
-                gaps.append(_Gap(o, between, ahead, back))
+        gaps = _gaps(o, ones, standing, order)
+        longest = min(-(-len(gaps) // max(parallel // 2, 1)), MOST_KEYFRAMES - 1)
+        for group in _cut(gaps, o.seed.relabelled, longest):
+            sections.append(_section(loop, o, group, standing, order))
+    return [section for section in sections if any(gap.frames for gap in section.gaps)]
+
+
+def _gaps(
+    o: TrackedObject,
+    ones: Mapping[int, TrackedObject | None],
+    standing: Collection[int],
+    order: Sequence[int],
+) -> list[_Gap]:
+    """ones: what was drawn, by frame. standing: the frames of what the function took."""
+    gaps = []
+    ends: list[int | None] = [*list(ones)[1:], None]
+    for left, right in zip(ones, ends, strict=True):
+        end = len(order) if right is None else order.index(right)
+        between = tuple(order[order.index(left) + 1 : end])
+        refused = ones[left]
+        if left in standing:
+            gaps.append(_Gap(left, right if right in standing else None, between))
+        elif between and refused:
+            o.stopped = refused.stopped
     return gaps
+
+
+def _cut(gaps: Sequence[_Gap], relabelled: Collection[int], longest: int) -> list[list[_Gap]]:
+    """The gaps in groups of at most `longest`, each gap beginning where the one before it ends.
+
+    A gap beside a result with another label is alone, for no other gap stands on that result.
+    """
+    groups: list[list[_Gap]] = []
+    for gap in gaps:
+        group = groups[-1] if groups else []
+        beside = {gap.left, gap.right, *(each.left for each in group)}
+        ends_here = not group or group[-1].right != gap.left or len(group) == longest
+        if ends_here or beside & set(relabelled):
+            groups.append([gap])
+        else:
+            group.append(gap)
+    return groups
+
+
+def _section(
+    loop: Loop,
+    o: TrackedObject,
+    gaps: list[_Gap],
+    standing: dict[int, TrackedObject],
+    order: Sequence[int],
+) -> _Section:
+    first, right = gaps[0].left, gaps[-1].right
+    last = gaps[-1].left if right is None else right
+    begin, end = order.index(first) + 1, order.index(last)
+    way = tuple(o.corrections[gap.left] for gap in gaps[1:])
+    return _Section(
+        o,
+        gaps,
+        forward=_stand(loop, standing, first, way, order),
+        backward=_stand(loop, standing, last, way, order[::-1]) if end >= begin else None,
+        ahead=tuple(order[begin : order.index(gaps[-1].left) + 1 + len(gaps[-1].frames)]),
+        back=tuple(order[begin:end][::-1]),
+    )
 
 
 def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObject | None]:
@@ -175,13 +244,18 @@ def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObjec
 def _stand(
     loop: Loop,
     standing: dict[int, TrackedObject],
-    own: TrackedObject,
-    place: dict[int, int],
-    direction: int,
+    frame: int,
+    way: tuple[Correction, ...],
+    order: Sequence[int],
 ) -> TrackedObject:
-    """A drawing as an object to track, which stands on the nearest other drawings too."""
-    each = TrackedObject(own.seed, state=own.state, memory=own.memory, tolerance=own.tolerance)
-    far = {f: direction * (place[f] - place[own.seed.frame]) for f in standing}
+    """The drawing of a frame as an object to track, which stands on the nearest others too.
+
+    way: the drawings that join on the way. order: the frames in the order in which it is tracked.
+    """
+    own = standing[frame]
+    seed = replace(own.seed, corrections=way)
+    each = TrackedObject(seed, state=own.state, memory=own.memory, tolerance=own.tolerance)
+    far = {f: order.index(f) - order.index(frame) for f in standing}
     drawn = (f for f in standing if far[f] and f not in own.seed.relabelled)
     nearest = sorted(drawn, key=lambda f: abs(far[f]))
     others = [(standing[f], far[f]) for f in nearest[: MOST_KEYFRAMES - 1]]
@@ -190,23 +264,26 @@ def _stand(
     return each
 
 
-def _together(gaps: Sequence[_Gap]) -> dict[tuple[int, ...], list[TrackedObject]]:
+def _together(sections: Sequence[_Section]) -> dict[tuple[int, ...], list[TrackedObject]]:
     """Objects that go through the same frames in the same order, by these frames."""
     together: dict[tuple[int, ...], list[TrackedObject]] = {}
-    for gap in gaps:
-        together.setdefault(gap.frames, []).append(gap.forward)
-        if gap.backward is not None:
+    for section in sections:
+        together.setdefault(section.ahead, []).append(section.forward)
+        if section.backward is not None:
             # A gap of one frame is the same in both directions.
-            together.setdefault(gap.frames[::-1], []).append(gap.backward)
+            together.setdefault(section.back, []).append(section.backward)
     return together
 
 
 def _follow_all(
-    tracker: Tracker, job: Job, gaps: Sequence[_Gap], pace: Pace, parallel: int, tell: Tell
+    tracker: Tracker, job: Job, sections: Sequence[_Section], pace: Pace, parallel: int, tell: Tell
 ) -> list[Run]:
-    """Tracks the frames of the gaps, `parallel` gaps at once. What one raises ends the others."""
-    together = _together(gaps)
-    what = "in the gaps between drawn frames, from both ends"
+    """Tracks all sections, each way in a thread of its own, `parallel` of them at once.
+
+    What one raises ends the others.
+    """
+    together = _together(sections)
+    what = "from drawn frame to drawn frame, both ways"
     count = _Count(what, sum(map(len, together)), tell)
     halt = threading.Event()
     with ThreadPoolExecutor(parallel) as threads:
@@ -261,25 +338,23 @@ class _Count:
             self._tell(self._what, self._done, self._total)
 
 
-def _merge(gap: _Gap) -> None:
-    """Takes the backward results from the frame on from which they have the better scores."""
-    back = gap.backward.frames if gap.backward else {}
-    gains = [
-        _score(gap.forward.frames.get(frame)) - _score(back.get(frame)) for frame in gap.frames
-    ]
-    sums = list(accumulate(gains, initial=0.0))
-    switch = sums.index(max(sums))
-    for number, frame in enumerate(gap.frames):
-        result = (gap.forward.frames if number < switch else back).get(frame)
-        if result is not None:
-            gap.of.frames[frame] = result
-    ends = [gap.forward, gap.backward] if gap.backward else [gap.forward]
-    stopped = next((each.stopped for each in ends if each.stopped), None)
-    if any(frame not in gap.of.frames for frame in gap.frames):
-        gap.of.stopped = stopped
-    elif gap.backward is None:  # the last gap: its end is where the object stands
-        gap.of.state = gap.forward.state
-        gap.of.last_good = gap.forward.last_good
+def _merge(section: _Section) -> None:
+    """In each gap, takes the backward results from the frame on where their scores are better."""
+    o, forward, backward = section.of, section.forward, section.backward
+    back = backward.frames if backward else {}
+    ends = [forward, backward] if backward else [forward]
+    for gap in section.gaps:
+        gains = [_score(forward.frames.get(f)) - _score(back.get(f)) for f in gap.frames]
+        sums = list(accumulate(gains, initial=0.0))
+        switch = sums.index(max(sums))
+        for number, frame in enumerate(gap.frames):
+            result = (forward.frames if number < switch else back).get(frame)
+            if result is not None:
+                o.frames[frame] = result
+        if any(frame not in o.frames for frame in gap.frames):
+            o.stopped = next((each.stopped for each in ends if each.stopped), None)
+        elif gap.right is None and gap.frames:  # where the last gap ends, the object stands
+            o.state, o.last_good = forward.state, forward.last_good
 
 
 def _score(result: Tracked | None) -> float:

@@ -40,7 +40,7 @@ class Mover:
         self.adopted: list[tuple[int, dict[int, int]]] = []
         """The frame of a state, and the frames of the others with their distances."""
         self.corrected: list[int] = []
-        """Frames of corrections: only to find out whether an unsure drawing is the object's."""
+        """Frames on which a drawing joined."""
         self.fails_on: int | None = None
         self.stepped: list[int] = []
 
@@ -96,6 +96,7 @@ def by_hand(object_: TrackedObject) -> list[int]:
     return sorted(f for f, t in object_.frames.items() if t.by_hand)
 
 
+FIVE_DRAWN = {0: 100, 6: 200, 12: 300, 18: 400, 24: 500}
 HALVES = {1: 101, 2: 102, 3: 303, 4: 302, 5: 301, 6: 300, 7: 301, 8: 302}
 
 
@@ -127,35 +128,46 @@ def test_each_half_of_a_gap_comes_from_its_nearer_end(drawn, frames, parallel, f
 
 
 @pytest.mark.parametrize(
-    ("frames", "relabelled", "adopted"),
+    ("frames", "relabelled", "adopted", "joined"),
     [
         pytest.param(
             [1, 2, 5, 6, 7, 8, 9],  # 3 and 4 are deleted: a distance counts tracked frames
-            [],
-            [{2: 2, 8: 6}, {0: 2, 8: -4}, {0: -2, 8: 4}, {2: 4, 0: 6}, {2: -4, 0: -6}],
+            *([], [(0, {2: 2, 8: 6}), (8, {2: 4, 0: 6})], [2, 8, 2]),
             id="at their true distances",
         ),
         pytest.param(
-            *(range(1, 10), [2], [{8: 8}, {0: 2, 8: -6}, {0: -2, 8: 6}, {0: 8}, {0: -8}]),
+            *(range(1, 10), [2]),
+            [(0, {8: 8}), (2, {0: 2, 8: -6}), (2, {0: -2, 8: 6}), (8, {0: 8}), (8, {0: -8})],
+            [],
             id="but not on a result with another label",
         ),
     ],
 )
-def test_every_drawing_stands_on_the_others(frames, relabelled, adopted):
+def test_the_ends_stand_on_all_drawings_and_the_others_join(frames, relabelled, adopted, joined):
+    """Forwards from the first drawing, and backwards from the last."""
     tracker = Mover()
     run(tracker, {0: 0, 2: 20, 8: 80}, frames, relabelled=relabelled)
-    # each drawing but the first is tracked backwards, then forwards
-    assert tracker.adopted == list(zip((0, 2, 2, 8, 8), adopted, strict=True))
+    assert tracker.adopted == adopted
+    assert tracker.corrected == joined
+
+
+@pytest.mark.parametrize(
+    ("parallel", "ends"),
+    [(1, [0, 24]), (2, [0, 24]), (4, [0, 18, 18, 24]), (9, [0, 12, 12, 24, 24])],
+)
+def test_more_calls_at_once_cut_the_range_at_drawings(parallel, ends):
+    tracker = Mover()
+    _, object_, _ = run(tracker, FIVE_DRAWN, range(1, 30), parallel=parallel)
+    assert [frame for frame, _ in tracker.adopted] == ends
+    assert len(object_.frames) == 29
 
 
 def test_a_drawing_without_a_mark_counts_where_tracking_leads_to_it() -> None:
     tracker = Mover()
     _, object_, _ = run(tracker, {0: 100, 4: 108, 6: 300}, range(1, 8), unsure=[4, 6])
     assert lefts(object_) == {1: 101, 2: 110, 3: 109, 4: 108, 5: 109, 6: 110, 7: 111}
-    assert by_hand(object_) == tracker.corrected == [4]
-    tracker = Mover()
-    run(tracker, {0: 100, 6: 300}, range(1, 8))
-    assert tracker.corrected == []
+    assert by_hand(object_) == [4]
+    assert tracker.corrected == [4, 4]  # while it is searched for, and then for good
 
 
 def test_at_most_8_drawings_count_at_once() -> None:
@@ -169,9 +181,6 @@ def test_of_a_run_that_breaks_nothing_is_kept() -> None:
     tracker.fails_on = 4
     done, _, kept = run(tracker, {0: 100, 6: 300}, range(1, 9))
     assert (done.broken, done.done, kept) == ("It broke.", (), [])
-
-
-FIVE_DRAWN = {0: 100, 6: 200, 12: 300, 18: 400, 24: 500}
 
 
 def test_after_a_fault_in_one_gap_the_function_is_asked_for_no_other():
@@ -220,7 +229,7 @@ def test_after_ctrl_c_the_function_is_asked_for_no_other_gap(monkeypatch):
 
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_it_is_told_how_far_the_gaps_are_while_they_are_tracked(parallel):
-    """Five frames before the second drawing, tracked from both ends, and two after it."""
+    """Eight frames forwards, and five backwards from the second drawing."""
     tracker = Mover()
     told: list[tuple[str, int, int, int]] = []
 
@@ -228,8 +237,8 @@ def test_it_is_told_how_far_the_gaps_are_while_they_are_tracked(parallel):
         told.append((what, done, total, len(tracker.stepped)))
 
     run(tracker, {0: 100, 6: 300}, range(1, 9), parallel=parallel, tell=tell)
-    assert {what for what, *_ in told} == {"in the gaps between drawn frames, from both ends"}
-    assert [(done, total) for _, done, total, _ in told] == [(n, 12) for n in range(1, 13)]
+    assert {what for what, *_ in told} == {"from drawn frame to drawn frame, both ways"}
+    assert [(done, total) for _, done, total, _ in told] == [(n, 13) for n in range(1, 14)]
     assert told[0][3] <= parallel
 
 
@@ -239,7 +248,7 @@ def test_it_is_told_how_far_the_search_for_unsure_drawings_is():
     run(Mover(), {0: 100, 4: 104}, range(1, 6), unsure=[4], tell=tell)
     assert told[:5] == [
         *(("forwards to what is drawn", n, 4) for n in range(1, 5)),
-        ("in the gaps between drawn frames, from both ends", 1, 7),
+        ("from drawn frame to drawn frame, both ways", 1, 8),
     ]
 
 
@@ -264,8 +273,8 @@ def test_without_a_terminal_a_line_tells_how_far_the_gaps_are(job, track_to, mon
     monkeypatch.setattr("cvat_action.run.LOG_SECONDS", 0.0)
     job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14)]
     log = track_to(16, "--both-ways", "--object", 910).log
-    assert "8 of 8 frames in the gaps between drawn frames, from both ends." in log
-    assert log.index(" 8 of 8 frames ") < log.index("Frame 11: 1 of 6 frames, 1 object.")
+    assert "9 of 9 frames from drawn frame to drawn frame, both ways." in log
+    assert log.index(" 9 of 9 frames ") < log.index("Frame 11: 1 of 6 frames, 1 object.")
 
 
 def test_one_object_that_cannot_be_tracked_leaves_the_others_alone(job, track_to, function):
