@@ -432,7 +432,8 @@ test('a run of tracks alone does not look at the outlines of drawn shapes', asyn
     });
     const source = { shape: null, track: track({ 2: SQUARE }) } as unknown as Source;
     const look = { start: 2, order: [3], known: new KnownNumbers(), random: () => 0 };
-    const done = recognise([source], [untouched], look as unknown as Look);
+    const before = { shapes: [untouched], tracks: [] };
+    const done = recognise([source], before, look as unknown as Look);
     await expect(done).resolves.toBeFalsy();
 });
 

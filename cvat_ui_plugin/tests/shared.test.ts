@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The plugin answers the shared cases as the command line does.
 
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { SerializedKeyframe, SerializedShape, SerializedTrack } from '../src/ts/cvat';
 import {
@@ -22,12 +20,7 @@ import { alignedPoints } from '../src/ts/rings';
 import { handmade, isSigned, signedPoints } from '../src/ts/signature';
 import { sparseTracks } from '../src/ts/sparse';
 import { LABELS } from './bench';
-
-/** What a file of cases holds, which the plugin and the command line share. */
-function casesOf<T>(name: string): T {
-    const path = fileURLToPath(new URL(`../../tests/action_cases/${name}`, import.meta.url));
-    return JSON.parse(readFileSync(path, 'utf8')) as T;
-}
+import { casesOf } from './cases';
 
 interface Identity {
     marks: {
