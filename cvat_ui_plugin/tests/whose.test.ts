@@ -78,7 +78,8 @@ function sourceOf(one: Pick<Source, 'clientID' | 'type' | 'points' | 'shape' | '
     };
 }
 
-const ids = (found: Iterable<SerializedShape>): number[] => [...found].map(({ id }) => id!).sort();
+const ids = (found: Iterable<SerializedShape>): number[] =>
+    [...found].map(({ id }) => id!).sort((a, b) => a - b);
 
 /** What becomes of each seed after the user's word to replace. */
 async function outcomeOf(one: Case) {

@@ -177,7 +177,7 @@ def test_a_track_replaces_the_shapes_of_its_object_only_when_asked(job, track_on
 def test_a_track_does_not_go_over_shapes_of_its_object_that_a_person_corrected(job, track_on):
     corrected = correct(job, 14, shifted(POLYGON, 20))
     stopped = track_on("--replace", code=1)
-    assert "a person corrected results of it that are shapes, on frame 14" in stopped.log
+    assert "a person drew or corrected shapes of it, on frame 14" in stopped.log
     assert corrected in job.shapes
 
 

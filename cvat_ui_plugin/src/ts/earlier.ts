@@ -181,8 +181,8 @@ async function claimsOf(
         await pause();
         for (const [chain, shape] of linked(chains, candidates)) {
             const number = markedNumber(shape);
+            chain.box = boxAround(shape);
             if (number === null) {
-                chain.box = boxAround(shape);
                 chain.claimed.push(shape);
             } else if (!owned.has(number)) {
                 claim(chain, number);
