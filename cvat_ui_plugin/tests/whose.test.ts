@@ -45,6 +45,7 @@ interface Case {
     unclear?: boolean;
     seeds: Record<string, Partial<Seed>>;
     plugin?: Record<string, Partial<Seed>>;
+    kept?: Record<string, Partial<Seed>>;
 }
 
 const { numbers: words, cases } = casesOf<{ numbers: Record<string, number>; cases: Case[] }>(
@@ -81,8 +82,8 @@ function sourceOf(one: Pick<Source, 'clientID' | 'type' | 'points' | 'shape' | '
 const ids = (found: Iterable<SerializedShape>): number[] =>
     [...found].map(({ id }) => id!).sort((a, b) => a - b);
 
-/** What becomes of each seed after the user's word to replace. */
-async function outcomeOf(one: Case) {
+/** What becomes of each seed, where the user lets it replace what is asked about, and where not. */
+async function outcomeOf(one: Case, replaces = true) {
     const rows = one.shapes.flatMap(shapesOf);
     const byID = new Map(rows.map(([own]) => [own.id!, own]));
     const numberOf = (said: Numbered): number | null => {
@@ -136,7 +137,8 @@ async function outcomeOf(one: Case) {
     const unclear = await recognise(seeds, { shapes: all, tracks }, look);
     const going = seeds.filter(({ inTheWay }) => !inTheWay.length);
     const asks = going.filter(({ claimed }) => claimed.length).map(({ clientID }) => clientID);
-    await takeClaimed(going, all, look);
+    if (replaces) await takeClaimed(going, all, look);
+    else for (const source of going) source.claimed = [];
     const objects = going.map((source) => {
         const results = order.map((frame) => {
             const byHand = source.byHand.has(frame);
@@ -167,8 +169,8 @@ async function outcomeOf(one: Case) {
     return { seeds: Object.fromEntries(found), asks, unclear, numberOf };
 }
 
-test.each(cases)('whose a shape is: $why', async (one) => {
-    const { seeds, asks, unclear, numberOf } = await outcomeOf(one);
+/** With the words for numbers replaced by these. */
+function expectedOf(seeds: Case['seeds'], numberOf: (said: Numbered) => number | null) {
     const nothing = {
         replaces: [],
         corrections: [],
@@ -176,11 +178,21 @@ test.each(cases)('whose a shape is: $why', async (one) => {
         in_place: [],
         refused: false,
     };
-    const expected = Object.entries({ ...one.seeds, ...one.plugin }).map(([name, seed]) => [
+    const full = Object.entries(seeds).map(([name, seed]) => [
         name,
         { ...nothing, ...seed, number: numberOf(seed.number!) },
     ]);
-    expect(seeds).toEqual(Object.fromEntries(expected));
+    return Object.fromEntries(full);
+}
+
+test.each(cases)('whose a shape is: $why', async (one) => {
+    const { seeds, asks, unclear, numberOf } = await outcomeOf(one);
+    expect(seeds).toEqual(expectedOf({ ...one.seeds, ...one.plugin }, numberOf));
     expect(asks).toEqual(one.asks ?? []);
     expect(unclear).toBe(one.unclear ?? false);
+});
+
+test.each(cases.filter(({ kept }) => kept))('where it is kept: $why', async (one) => {
+    const { seeds, numberOf } = await outcomeOf(one, false);
+    expect(seeds).toEqual(expectedOf(one.kept!, numberOf));
 });
