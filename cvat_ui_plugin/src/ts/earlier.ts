@@ -151,8 +151,7 @@ async function claimsOf(
             seed,
             box: boxAround(seed),
             decided:
-                markedNumber(seed) !== null ||
-                (shapes.byNumber.has(numbers.of(seed)) && !hasOthersNumber(seed, shapes, numbers)),
+                shapes.byNumber.has(numbers.of(seed)) && !hasOthersNumber(seed, shapes, numbers),
             claimed: [],
         }));
     const undecided = chains.filter(({ seed, decided }) => !decided && seed.source !== 'auto');
