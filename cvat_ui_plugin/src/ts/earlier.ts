@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Shapes that earlier runs and a person have left on the frames of this run: whose they are, which
-// of them this run replaces, and which it keeps. The rules are those of docs/identity.md.
+// of them this run replaces, and which it keeps. The rules are those of docs/identity.md;
+// tests/action_cases/whose.json holds both programs to them.
 
 import { Box, boxAround, iouOf, uprightOf } from './boxes';
 import { Collection, SerializedShape } from './cvat';
