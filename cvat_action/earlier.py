@@ -8,6 +8,7 @@ from frame to frame by the overlap of boxes.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,8 @@ class _Chain:
     """the place, among the frames of the run, of the first one after its own"""
     kind: Kind
     """as `compared_kind` gives it"""
+    decided: bool
+    """marked shapes of the job carry its number, or one that it took over: no others are its own"""
     ref: str = ""
     """what `--object` calls the seed"""
 
@@ -94,7 +97,7 @@ def earlier_results(
         return tuple(seeds), found, ()
     place = {frame: n for n, frame in enumerate(frames)}
     chains = {
-        family: _chains(snapshot, seeds, family, place)
+        family: _chains(snapshot, seeds, family, place, known)
         for family in {_family(s) for s in seeds if not s.is_track}
     }
     first_results = _first_results(snapshot, place)
@@ -103,8 +106,8 @@ def earlier_results(
     others = {
         s.number: found[s.number]
         for s in seeds
-        if not s.is_track and not s.found and s.wire["id"] not in known.receipts
-        if _have_another_label(s, found[s.number])
+        if not s.is_track and s.number in known.labels
+        if not _is_decided(s.wire, s.number, known)
     }
     """what may be of an equal drawing with another label, that is gone"""
     found |= {number: {} for number in others}
@@ -151,10 +154,16 @@ def _sort_out(
     return unclear
 
 
-def _have_another_label(seed: Seed, on_frame: Mapping[int, Sequence[Known]]) -> bool:
-    if mark_of(seed.wire.get("score"), seed.frame) or not on_frame:
-        return False
-    return all(k.kind[0] != seed.label_id for shapes in on_frame.values() for k in shapes)
+def _is_decided(shape: Mapping[str, Any], number: int, known: KnownNumbers) -> bool:
+    """Whether the marked shapes with the number of a shape's object are of this object.
+
+    Where nothing says so but a number that the drawing gives, and all have another label, they may
+    be of an equal drawing that is gone.
+    """
+    if mark_of(shape.get("score"), shape["frame"]):
+        return True
+    labels = known.labels.get(number, ())
+    return bool(labels) and (shape.get("id") in known.receipts or shape["label_id"] in labels)
 
 
 def _first_results(snapshot: Snapshot, place: Mapping[int, int]) -> set[int]:
@@ -198,7 +207,11 @@ def _family(seed: Seed) -> Family:
 
 
 def _chains(
-    snapshot: Snapshot, seeds: Sequence[Seed], family: Family, place: Mapping[int, int]
+    snapshot: Snapshot,
+    seeds: Sequence[Seed],
+    family: Family,
+    place: Mapping[int, int],
+    known: KnownNumbers,
 ) -> list[_Chain]:
     """place: of a frame among those of the run."""
     own = [s for s in seeds if not s.is_track and _family(s) == family]
@@ -210,12 +223,20 @@ def _chains(
             s.number,
             first[s.frame],
             compared_kind_of(s.wire),
+            _is_decided(s.wire, s.number, known),
             s.ref,
         )
         for s in own
     ]
+
+    def decided(k: Known) -> bool:
+        whole = snapshot.whole.get(k.id)
+        return bool(
+            k.mark or whole and _is_decided(whole, number_of(whole, known.of_shapes), known)
+        )
+
     return chains + [
-        _Chain(k.box, 0, first[k.frame], k.compared_kind)
+        _Chain(k.box, 0, first[k.frame], k.compared_kind, decided(k))
         for k in snapshot.shapes.values()
         if k.kind[:2] == family and k.frame in first and k.id not in ids
     ]
@@ -237,6 +258,8 @@ class _Following:
         self.renamed: dict[int, int] = {}
         """number of a seed to the one that it takes over"""
         self.warnings: list[str] = []
+        self._taken: set[int] = set()
+        """numbers that were taken over, also by objects that are not part of the run"""
         self._job = job
         self._found = found
         self._first_results = first_results
@@ -255,14 +278,14 @@ class _Following:
         for i, j in shape_of.items():
             chain, shape = chains[i], shapes[j]
             chain.box = shape.box
-            if not chain.number:
-                continue
             if shape.mark is None:
-                self._found[chain.number].setdefault(frame, []).append(shape)
-            elif (
-                shape.mark.number not in self.renamed.values() and chain.number not in self.renamed
-            ):
-                self.renamed[chain.number] = shape.mark.number
+                if chain.number:
+                    self._found[chain.number].setdefault(frame, []).append(shape)
+            elif shape.mark.number not in self._taken:
+                self._taken.add(shape.mark.number)
+                chain.decided = True
+                if chain.number:
+                    self.renamed[chain.number] = shape.mark.number
         linked = set(shape_of.values())
         lone = [
             c
@@ -296,7 +319,7 @@ class _Following:
         kinds = [k.compared_kind for k in shapes]
         for i, c in enumerate(chains):
             overlap[i, [not same_kind(c.kind, kind) for kind in kinds]] = 0
-            if c.number and (self._found[c.number] or c.number in self.renamed):
+            if c.decided:
                 overlap[i, marked] = 0
             elif c.first != at:
                 overlap[i, far] = 0

@@ -2,7 +2,7 @@
 """A result that a person deleted to draw the object anew where it really is: too far from the wrong
 results for an overlap to tell whose they are (docs/identity.md)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -52,8 +52,7 @@ def fill_holes(
     start: the frame before `frames`. The other arguments are those of `earlier_results`, and what
     it gave. A number that a person's drawing or a track has is taken over by no seed.
     """
-    settled = {s.wire.get("id") for s in seeds if found.get(s.number)}
-    hole = _hole(job, snapshot, found, settled, start, frames, known)
+    hole = _hole(job, snapshot, seeds, found, start, frames, known)
     owners = cache(partial(owners_of, snapshot, known))  # takes long in a large job
     renamed: dict[int, int] = {}
     warnings = []
@@ -91,13 +90,13 @@ def fill_holes(
 def _hole(
     job: Job,
     snapshot: Snapshot,
+    seeds: Sequence[Seed],
     found: Found,
-    settled: Collection[int | None],
     start: int,
     frames: Sequence[int],
     known: KnownNumbers,
 ) -> _Hole:
-    """settled: ids of the seeds that have results."""
+    settled = {s.wire.get("id") for s in seeds if found.get(s.number)}
     after = frames[0]
     other_end = job.start_frame if after > start else job.stop_frame
     before = next(iter(job.frames_between(start, other_end)), None)
@@ -112,7 +111,7 @@ def _hole(
         whole = snapshot.whole.get(k.id)
         return number_of(whole, known.of_shapes) if whole else 0
 
-    here = {number(k) for k in on[start]}
+    here = {number(k) for k in on[start]} | {s.number for s in seeds}
     here |= {n for i, n in known.of_tracks.items() if i in snapshot.tracks}
     earlier = {number(k) for k in on[before]}
     marked = [k for k in on[after] if k.mark and k.auto and k.mark.number not in here]

@@ -15,7 +15,7 @@ from cvat_action.earlier import Found, earlier_results, with_numbers
 from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE
 from cvat_action.holes import fill_holes
-from cvat_action.identity import RUNS, KnownNumbers, numbers_of
+from cvat_action.identity import RUNS, KnownNumbers, number_of, numbers_of
 from cvat_action.job import Job, check_range
 from cvat_action.positions import removed_keyframes
 from cvat_action.seeds import Refusal, Seed, becomes_track
@@ -162,7 +162,7 @@ def make_plan(
     known = KnownNumbers(numbers, receipts, tracks, _labels_of_marked(snapshot))
     seeds = with_numbers(seeds, known)
     if not options.keep_earlier:
-        seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, more=more)
+        seeds, as_shapes = _without_those_as_shapes(snapshot, seeds, frames, known, more=more)
         refused = (*refused, *as_shapes)
     seeds, found, about_others = _earlier(job, snapshot, options, seeds, frames, known)
     seeds, warnings = with_corrections(
@@ -263,25 +263,31 @@ def _without_those_by_hand(
 
 
 def _without_those_as_shapes(
-    snapshot: Snapshot, seeds: Sequence[Seed], frames: Sequence[int], *, more: bool
+    snapshot: Snapshot,
+    seeds: Sequence[Seed],
+    frames: Sequence[int],
+    known: KnownNumbers,
+    *,
+    more: bool,
 ) -> tuple[tuple[Seed, ...], tuple[Refusal, ...]]:
-    """The seeds without the tracks of which a person corrected a shape on these frames.
+    """The seeds without the tracks of which a person drew or corrected a shape on these frames.
 
     A shape with another label is no part of a track.
 
     more: objects may be found besides.
     """
     wanted = set(frames)
-    corrected: dict[tuple[int, int], set[int]] = {}
-    for k in snapshot.shapes.values():
-        if k.mark and not k.auto and k.frame in wanted:
-            corrected.setdefault((k.mark.number, k.kind[0]), set()).add(k.frame)
+    by_hand: dict[tuple[int, int], set[int]] = {}
+    for s in snapshot.whole.values() if any(s.is_track and s.number for s in seeds) else ():
+        if s["frame"] in wanted and s.get("source") != "auto":
+            own = number_of(s, known.of_shapes), s["label_id"]
+            by_hand.setdefault(own, set()).add(s["frame"])
     both = {
-        s.ref: "a person corrected results of it that are shapes, on frame "
-        f"{listed(corrected[s.number, s.label_id])}; delete these in CVAT, or write beside them "
+        s.ref: "a person drew or corrected shapes of it, on frame "
+        f"{listed(by_hand[s.number, s.label_id])}; delete these in CVAT, or write beside them "
         "with --keep-earlier"
         for s in seeds
-        if s.is_track and (s.number, s.label_id) in corrected
+        if s.is_track and (s.number, s.label_id) in by_hand
     }
     return _without(seeds, both, more=more)
 

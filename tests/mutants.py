@@ -139,7 +139,7 @@ MUTANTS = (
     # In the plugin for CVAT's page.
     mutant("plugin: a mask's box is a pixel too small", "cvat_ui_plugin/src/ts/boxes.ts",
         "return [left, top, right + 1, bottom + 1];",
-        "return [left, top, right, bottom];", "vitest tests/earlier.test.ts"),
+        "return [left, top, right, bottom];", "vitest tests/whose.test.ts"),
     mutant("plugin: the target may lie outside of the job", "cvat_ui_plugin/src/ts/frames.ts",
         "return Math.min(Math.max(number, job.startFrame), job.stopFrame);",
         "return number;", "vitest tests/run.test.ts"),
@@ -147,7 +147,7 @@ MUTANTS = (
         "return isDeleted ? null : {", "return {", "vitest tests/run.test.ts"),
     mutant("plugin: any overlap makes two shapes one object", "cvat_ui_plugin/src/ts/earlier.ts",
         "export const LEAST_OVERLAP = 0.3;",
-        "export const LEAST_OVERLAP = 0.001;", "vitest tests/earlier.test.ts"),
+        "export const LEAST_OVERLAP = 0.001;", "vitest tests/whose.test.ts"),
     mutant("plugin: what a person changed meanwhile is written over",
         "cvat_ui_plugin/src/ts/fresh.ts",
         "if (frames.has(result.frame)) result.byHand = true;",

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Which object a shape is of, where neither a mark nor the drawing alone tells it.
+// What the page knows of objects, and tells of other objects and of the way of a track. Whose a shape is, is
+// held by the table of whose.test.ts.
 
 import { expect, test } from 'vitest';
 import { SerializedShape } from '../src/ts/cvat';
@@ -118,103 +119,17 @@ test('after "Remove annotations" no object stands in the place of one that was t
     expect(bench.shapes()).toHaveLength(former - 1 + 2);
 });
 
-test('of two equal drawings with different labels each keeps its results', async () => {
-    const bench = createBench();
-    bench.add(polygon(2), polygon(2, 0, { label_id: 2 }));
-    await bench.runAll(2, 5);
-    const both = shapesOf(bench.job);
-    const reloaded = createBench();
-    reloaded.add(...saved(bench));
-    const dog = reloaded.on(2).find(({ label_id }) => label_id === 2)!;
-    await reloaded.runOn([dog.clientID!], 2, 5);
-    expect(shapesOf(reloaded.job)).toEqual(both);
-    expect(reloaded.reports[0].lines).toContain('Replaced 3 shapes of an earlier run.');
-});
-
-// A number that two drawings have by chance
-
-/** Of these two drawings the number is the same. */
-const OWN = [4, 30, 12, 38];
-const FOREIGN = [45.5, 10.25, 54.5, 16.25];
-
-test('a drawing of another frame that has the same number by chance is another object', async () => {
-    const bench = createBench();
-    bench.add(shape('rectangle', 10, OWN), shape('rectangle', 12, FOREIGN));
-    for (const _ of ['first', 'again']) {
-        await bench.runOn([on(bench, 10).clientID], 10, 14);
-        expect(bench.frames()).toEqual([10, 11, 12, 12, 13, 14]);
-        expect(bench.said()).not.toContain('a person made it');
-        expect(on(bench, 14).points).toEqual(shifted('rectangle', OWN, 4));
-    }
-});
-
-test('a drawing of another label that has the number of a result by chance is another object', async () => {
-    const { bench } = await tracked(shape('rectangle', 10, OWN), 14);
-    bench.store.remove(on(bench, 10).clientID);
-    const reloaded = createBench();
-    reloaded.add(...saved(bench), shape('rectangle', 12, FOREIGN, { label_id: 2 }));
-    await reloaded.runOn([on(reloaded, 11).clientID], 11, 14);
-    expect(reloaded.frames()).toEqual([11, 12, 12, 13, 14]);
-    expect(on(reloaded, 14).points).toEqual(shifted('rectangle', OWN, 4));
-});
-
-test('backwards the first drawing of a result with another label stays, and nothing is doubled', async () => {
-    const { bench } = await tracked(shape('rectangle', 10, OWN), 14);
-    bench.store.set(on(bench, 12).clientID, { label_id: 2, source: 'semi-auto', attributes: [] });
-    const reloaded = createBench();
-    reloaded.add(...saved(bench));
-    const first = on(reloaded, 10);
-    await reloaded.runOn([on(reloaded, 12).clientID], 12, 10);
-    expect(reloaded.on(10)).toEqual([first]);
-});
-
-// Equal outlines with different labels
-
-/** Equal drawings of two labels, tracked from frame 2 to 5, loaded anew without the first drawing. */
-async function withoutTwin(answer: boolean): Promise<Bench> {
-    const bench = createBench();
-    bench.add(polygon(2), polygon(2, 0, { label_id: 2 }));
-    await bench.runAll(2, 5);
-    bench.store.remove(on(bench, 2).clientID);
-    const reloaded = createBench();
-    reloaded.add(...saved(bench));
-    reloaded.answer = answer;
-    return reloaded;
-}
-
-function labelsByFrame(bench: Bench): number[][] {
-    return bench.shapes().map(({ frame, label_id }) => [frame, label_id]).sort(); // prettier-ignore
-}
-
-test.each([
-    ['are replaced where the user says so', true, []],
-    ['stay where the user keeps them', false, [3, 4, 5]],
-])('after the twin of a drawing was deleted its own results %s', async (_what, answer, doubled) => {
-    const bench = await withoutTwin(answer);
-    const cars = bench.shapes().filter(({ label_id }) => label_id === 1);
-    await bench.runAll(2, 5);
-    expect(bench.asked).toHaveLength(1);
-    expect(bench.asked[0]).toMatch(/\(dog \d+: 3\)/);
-    for (const car of cars) expect(bench.shapes()).toContainEqual(car);
-    const dogs = bench.shapes().filter(({ label_id }) => label_id === 2);
-    expect(dogs.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, ...doubled].sort());
-    await bench.runAll(2, 5);
-    expect(labelsByFrame(bench)).toHaveLength(cars.length + dogs.length);
-    expect(bench.asked).toHaveLength(1);
-});
-
-test.each([
-    ['are replaced where the user says so', true, [2, 2, 2, 2]],
-    ['stay where the user keeps them', false, [2, 1, 2, 1, 2, 1, 2]],
-])('results of a drawing whose label was corrected and saved %s', async (_what, answer, labels) => {
+test('results with the number of a drawing that were kept are not asked about again', async () => {
     const { bench, seed } = await tracked(polygon(2), 5);
     bench.store.set(seed, { label_id: 2 });
     const reloaded = createBench();
     reloaded.add(...saved(bench));
-    reloaded.answer = answer;
+    await reloaded.runAll(2, 5);
+    const once = shapesOf(reloaded.job);
     await reloaded.runAll(2, 5);
     expect(reloaded.asked).toHaveLength(1);
-    expect(labelsByFrame(reloaded).map(([, label]) => label)).toEqual(labels);
+    expect(shapesOf(reloaded.job)).toEqual(once);
+    expect(reloaded.frames()).toEqual([2, 3, 3, 4, 4, 5, 5]);
 });
 
 // What is told of other objects
@@ -330,18 +245,6 @@ test('a result with another label is not made a part of a track', async () => {
     expect(bench.said()).toMatch(/with its label, .*: car \d+ on 5\./);
 });
 
-test('a corrected result keeps its label after that of its object was corrected', async () => {
-    const { bench, seed } = await tracked(polygon(2), 8);
-    bench.store.draw(on(bench, 5).clientID, 5, shifted('polygon', SQUARE, 5));
-    const kept = on(bench, 5);
-    bench.store.set(seed, { label_id: 2 });
-    await bench.runAll(2, 8);
-    expect(on(bench, 5)).toEqual(kept);
-    expect(bench.reports.at(-1)!.lines).toContain(
-        `Kept with its label, which is not that of the object: dog ${seed} on 5.`,
-    );
-});
-
 test('a locked result stays in a conversion after the label of its object was corrected', async () => {
     const { bench, seed } = await tracked(polygon(2), 8);
     const locked = on(bench, 5);
@@ -351,14 +254,6 @@ test('a locked result stays in a conversion after the label of its object was co
     expect(bench.shapes()).toEqual([locked]);
     expect(bench.store.export().tracks).toHaveLength(1);
     expect(bench.said()).toMatch(/Kept as a person made it.*: dog \d+ on 5\./);
-});
-
-test('a track does not go over a locked result that has the former label of its object', async () => {
-    const bench = await stoppedConversion(({ store }, seed) => store.set(seed, { label_id: 2 }));
-    bench.store.set(on(bench, 8).clientID, { lock: true });
-    const before = JSON.stringify(bench.store.export());
-    await expect(bench.runAll(5, 10)).rejects.toThrow('on frame 8');
-    expect(JSON.stringify(bench.store.export())).toBe(before);
 });
 
 test('what changes on the way of a track while it is tracked stays, and the track is hidden there', async () => {
@@ -432,41 +327,9 @@ test('a run of tracks alone does not look at the outlines of drawn shapes', asyn
     });
     const source = { shape: null, track: track({ 2: SQUARE }) } as unknown as Source;
     const look = { start: 2, order: [3], known: new KnownNumbers(), random: () => 0 };
-    const done = recognise([source], [untouched], look as unknown as Look);
+    const before = { shapes: [untouched], tracks: [] };
+    const done = recognise([source], before, look as unknown as Look);
     await expect(done).resolves.toBeFalsy();
-});
-
-/** A track, shown again on frame 6 where the next run begins, where its object has a shape, too. */
-async function trackAndShape(): Promise<{ bench: Bench; own: number }> {
-    const bench = await stoppedConversion();
-    const { clientID, shapes } = bench.track();
-    const shown = shapes.map((keyframe) => ({ ...keyframe, outside: false }));
-    bench.store.set(clientID!, { shapes: shown });
-    return { bench, own: clientID! };
-}
-
-test('a shape of a number goes before a track of it', async () => {
-    const { bench, own } = await trackAndShape();
-    bench.store.draw(own, 8, shifted('polygon', SQUARE, 6));
-    await bench.runAll(6, 10);
-    expect(bench.frames()).toEqual([6, 7, 8, 9, 10]);
-});
-
-test('a drawing in the place of a track does not take over its results', async () => {
-    const { bench, own } = await trackAndShape();
-    bench.answer = true;
-    bench.store.remove(on(bench, 6).clientID);
-    const [drawn] = bench.add(polygon(6, 5));
-    await bench.runOn([own, drawn], 6, 10);
-    expect(bench.asked).toEqual([]);
-});
-
-test('a result with another label does not stop a track', async () => {
-    const bench = await stoppedConversion();
-    bench.store.set(on(bench, 8).clientID, { label_id: 2, source: 'semi-auto' });
-    const kept = on(bench, 8);
-    await bench.runAll(5, 10);
-    expect(bench.shapes()).toEqual([kept]);
 });
 
 test('Cancel ends the look at the locks on the way of a track', async () => {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The plugin answers the shared cases as the command line does.
 
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { SerializedKeyframe, SerializedShape, SerializedTrack } from '../src/ts/cvat';
 import {
@@ -22,12 +20,7 @@ import { alignedPoints } from '../src/ts/rings';
 import { handmade, isSigned, signedPoints } from '../src/ts/signature';
 import { sparseTracks } from '../src/ts/sparse';
 import { LABELS } from './bench';
-
-/** What a file of cases holds, which the plugin and the command line share. */
-function casesOf<T>(name: string): T {
-    const path = fileURLToPath(new URL(`../../tests/action_cases/${name}`, import.meta.url));
-    return JSON.parse(readFileSync(path, 'utf8')) as T;
-}
+import { casesOf, sourceOf } from './cases';
 
 interface Identity {
     marks: {
@@ -159,16 +152,9 @@ interface Written {
 
 /** What a run makes of an object that becomes or is a track; null where it stays as it is. */
 async function becomes(one: Written): Promise<SerializedTrack | null> {
-    const [track, shape] = 'shapes' in one.object ? [one.object, null] : [null, one.object];
     const size = { width: 100, height: 80, deleted: false };
-    const source = {
-        ...{ clientID: 1, name: 'car 1', labelID: 7, mark: null, shape, track },
-        ...{ claimed: [], inHole: false },
-        ...{ type: shape?.type ?? track!.shapes[0].type, points: one.points },
-        ...{ occluded: one.flags[0], zOrder: one.flags[1] },
-        ...{ byHand: new Map(), drawn: new Map(), removed: new Set<number>() },
-        ...{ relabelled: new Set<number>(), inTheWay: [] },
-    };
+    const [occluded, zOrder] = one.flags;
+    const source = { ...sourceOf(one.object), points: one.points, occluded, zOrder };
     const results = one.results.map(({ frame, points, by_hand: byHand }) => {
         return { frame, points, byHand, score: null };
     });

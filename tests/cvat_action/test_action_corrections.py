@@ -182,15 +182,6 @@ def drawn_in_the_middle(job, track_to):
     track_to(10, start=12)
 
 
-def test_a_run_over_the_frame_that_the_object_was_drawn_on_starts_again_from_there(job, track_to):
-    drawn_in_the_middle(job, track_to)
-    correct(job, 10, mask_at(14))
-    track_to(14, "--replace")
-    assert places(job.shapes) == [(10, 14), (11, 15), (12, 4), (13, 5), (14, 6)]
-    by_hand = {s["frame"]: s["source"] for s in job.shapes if s["source"] != "auto"}
-    assert by_hand == {10: "semi-auto", 12: "manual"}
-
-
 def test_a_drawing_that_was_edited_is_still_the_objects_when_a_run_goes_over_it(job, track_to):
     drawn_in_the_middle(job, track_to)
     on_frame(job, 12)["points"] = mask_at(30)
@@ -202,13 +193,6 @@ def test_all_seeds_take_an_object_and_what_it_was_drawn_as_for_one(job, track_to
     drawn_in_the_middle(job, track_to)
     track_to(14, "--replace", "--all-seeds")
     assert frames_of(job.shapes) == [10, 11, 12, 13, 14]
-
-
-def test_a_correction_goes_backwards_over_what_the_object_was_drawn_as(job, track_to, one_mask):
-    track_to(13)
-    twelve = correct(job, 12, mask_at(20))
-    track_to(10, "--object", twelve["id"], "--replace", start=12)
-    assert places(s for s in job.shapes if s["frame"] == 10) == [(10, 4)]
 
 
 def prompts(function):

@@ -3,8 +3,8 @@
 
 import pytest
 from conftest import COLOUR, CONVERT, MOVING
-from look import by_frame, correct, frames_of, frames_of_group, hidden, on_frame, places
-from wire import MASK, POLYGON, mask_at, shape, shifted
+from look import by_frame, frames_of, frames_of_group, hidden, on_frame, places
+from wire import MASK, POLYGON, shape, shifted
 
 
 def at(x, y=20, **more):
@@ -51,16 +51,6 @@ def test_an_earlier_runs_shapes_stop_the_run_unless_replaced_or_kept(job, track_
 
     track_to(12, "--replace")
     assert frames_of(job.shapes) == [10, 11, 11, 11, 12], "both chains are the object's"
-
-
-def test_replace_leaves_neighbours_of_the_same_kind_alone(job, track_to):
-    job.shapes = [at(4, id=900), at(20, id=901), at(4, 30, id=902)]
-    track_to(12)
-    made = ids_of(job)
-    as_another_model_had_it(job)
-    track_to(12, "--replace", "--object", "900")
-    assert len(made & ids_of(job)) == len(made) - 2
-    assert len({(s["frame"], *s["points"]) for s in job.shapes}) == len(job.shapes) == 9
 
 
 def test_replace_keeps_what_a_person_set_without_touching_the_shape(job, track_to):
@@ -116,25 +106,6 @@ def test_replace_refuses_to_guess_whose_shapes_they_are(cvat, job, track_to, fun
     assert len(job.shapes) == 10
 
 
-def automatic_mask(frame, x):
-    return shape("mask", mask_at(x), id=100 * x + frame, frame=frame, source="auto")
-
-
-def test_a_first_run_leaves_automatic_shapes_beside_it_alone(job, track_to):
-    beside = [automatic_mask(frame, 40) for frame in (11, 12, 13)]
-    job.shapes = [shape("mask", MASK, id=900), shape("mask", mask_at(40), id=901), *beside]
-    track_to(13, "--object", 900)
-    assert [s for s in job.shapes if s["id"] > 4000] == beside
-    assert len(job.shapes) == 5 + 3
-
-
-def test_over_a_gap_another_objects_shapes_are_not_taken_for_earlier_ones(job, track_to):
-    earlier = [automatic_mask(frame, x) for frame, x in ((11, 4), (12, 5), (13, 40))]
-    job.shapes = [shape("mask", MASK, id=900), *earlier]  # it is lost on frame 13
-    assert "Frame 13 holds 1 automatic shapes" in track_to(13, "--replace", code=1).log
-    assert job.shapes[1:] == earlier
-
-
 # --- shapes and tracks of one object -------------------------------------------------------------
 
 
@@ -172,21 +143,6 @@ def test_a_track_replaces_the_shapes_of_its_object_only_when_asked(job, track_on
     track_on("--replace")
     assert job.shapes == []
     assert hidden(job.tracks[0], [16]) == []
-
-
-def test_a_track_does_not_go_over_shapes_of_its_object_that_a_person_corrected(job, track_on):
-    corrected = correct(job, 14, shifted(POLYGON, 20))
-    stopped = track_on("--replace", code=1)
-    assert "a person corrected results of it that are shapes, on frame 14" in stopped.log
-    assert corrected in job.shapes
-
-
-def test_a_drawing_takes_over_no_number_of_a_track(job, track_to, track_on):
-    drawn = shape("polygon", shifted(POLYGON, 4), id=950, frame=12)
-    left = job.shapes
-    job.shapes = [*left, drawn]
-    track_to(16, "--object", 950, "--replace", start=12)
-    assert all(s in job.shapes for s in left)
 
 
 def test_undo_restores_no_shapes_beside_their_track_that_a_person_corrected(

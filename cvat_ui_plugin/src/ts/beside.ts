@@ -8,6 +8,7 @@ import { LEAST_OVERLAP } from './earlier';
 import { addTo } from './groups';
 import { isSameKind, Kind } from './kinds';
 import { markedNumber, Numbers } from './numbers';
+import { isVisibleOn } from './objects';
 import { Owners } from './owners';
 import { endsOf } from './removed';
 import { Tracked } from './track';
@@ -187,10 +188,4 @@ function tracksBeside(
         });
         return doubled.length ? [{ kind: 'track', frame: endsOf(doubled)[0] }] : [];
     });
-}
-
-/** Whether a track is visible on a frame. */
-function isVisibleOn({ shapes }: SerializedTrack, frame: number): boolean {
-    const before = shapes.filter((keyframe) => keyframe.frame <= frame);
-    return before.length > 0 && !before.reduce((a, b) => (a.frame > b.frame ? a : b)).outside;
 }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 // Shapes that earlier runs and a person have left on the frames of this run: whose they are, which
-// of them this run replaces, and which it keeps. The rules are those of docs/identity.md.
+// of them this run replaces, and which it keeps. The rules are those of docs/identity.md;
+// tests/action_cases/whose.json holds both programs to them.
 
 import { Box, boxAround, iouOf, uprightOf } from './boxes';
-import { SerializedShape } from './cvat';
+import { Collection, SerializedShape } from './cvat';
 import { addTo } from './groups';
 import { holesFor } from './holes';
 import { freeNumber, freeRun, markOf } from './identity';
 import { isSameKind } from './kinds';
 import { KnownNumbers } from './known';
 import { markedNumber, Numbers } from './numbers';
-import { ByHand, Source } from './objects';
+import { ByHand, isVisibleOn, Source } from './objects';
 import { Owners } from './owners';
 import { FrameResult, Tracked } from './track';
 
@@ -151,8 +152,7 @@ async function claimsOf(
             seed,
             box: boxAround(seed),
             decided:
-                markedNumber(seed) !== null ||
-                (shapes.byNumber.has(numbers.of(seed)) && !hasOthersNumber(seed, shapes, numbers)),
+                shapes.byNumber.has(numbers.of(seed)) && !hasOthersNumber(seed, shapes, numbers),
             claimed: [],
         }));
     const undecided = chains.filter(({ seed, decided }) => !decided && seed.source !== 'auto');
@@ -181,8 +181,8 @@ async function claimsOf(
         await pause();
         for (const [chain, shape] of linked(chains, candidates)) {
             const number = markedNumber(shape);
+            chain.box = boxAround(shape);
             if (number === null) {
-                chain.box = boxAround(shape);
                 chain.claimed.push(shape);
             } else if (!owned.has(number)) {
                 claim(chain, number);
@@ -307,14 +307,14 @@ function framesInTheWay(
  * Find out whose the shapes of the job are, and write it into the sources: the mark that their
  * results will carry, what a person drew of them on the frames of the run, and which shapes seem to
  * be their earlier results although nothing proves it. A track has a number where a run of this page
- * has made it of a shape. `all`: all shapes of the job.
+ * has made it of a shape.
  *
  * Answers whether a source may stand for an object without a shape on the start frame, and it cannot be
  * told for which.
  */
 export async function recognise(
     sources: Source[],
-    all: SerializedShape[],
+    { shapes: all, tracks: allTracks }: Pick<Collection, 'shapes' | 'tracks'>,
     look: Look,
 ): Promise<boolean> {
     const { start, known } = look;
@@ -328,7 +328,11 @@ export async function recognise(
     const byID = new Map(shapes.on(start).map((shape) => [shape.clientID, shape]));
     const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;
     const { drawings, owned } = drawingsOf(all, start, numbers);
-    for (const { track } of ofTracks) owned.add(known.ofTrack(track!)!);
+    // also of a track that is not part of the run
+    for (const track of allTracks) {
+        const number = known.ofTrack(track);
+        if (number !== null && isVisibleOn(track, start)) owned.add(number);
+    }
     const owners = new Owners(all, numbers);
     const claims = await claimsOf(ofShapes.map(seedOf), look, shapes, numbers, owned, owners);
     const taken = new Set<number>();

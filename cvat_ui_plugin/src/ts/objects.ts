@@ -108,6 +108,12 @@ export function onFrame(collection: Collection, frame: number): Collection {
     };
 }
 
+/** Whether a track is visible on a frame. */
+export function isVisibleOn({ shapes }: SerializedTrack, frame: number): boolean {
+    const before = shapes.filter((keyframe) => keyframe.frame <= frame);
+    return before.length > 0 && !before.reduce((a, b) => (a.frame > b.frame ? a : b)).outside;
+}
+
 /** Join what CVAT exported with how it stands on the frame (which is where positions of tracks,
  * locks and visibility are known). */
 export function sourcesOf(

@@ -169,7 +169,7 @@ export class Running {
             throw new Error(`All frames from ${number} to ${target} are deleted.`);
         }
         this.input.onProgress('Looking at the results of earlier runs', 0);
-        await this.recognise(found, before.shapes, route);
+        await this.recognise(found, before, route);
         const reasonAgainst = ({ track: own, byHand, inTheWay }: Source): string | null => {
             if (inTheWay.length) return shapesInTheWay(inTheWay);
             const isDrawn = own && route.frames.every((frame) => byHand.has(frame.number));
@@ -221,14 +221,10 @@ export class Running {
     }
 
     /** Find out what earlier runs and persons made of the sources, and write it into them. */
-    private async recognise(
-        sources: Source[],
-        shapes: SerializedShape[],
-        route: Route,
-    ): Promise<void> {
+    private async recognise(sources: Source[], before: Collection, route: Route): Promise<void> {
         const { job, start } = this;
         const look = this.look(route);
-        if (await recognise(sources, shapes, look)) {
+        if (await recognise(sources, before, look)) {
             this.hints.push(
                 `An object that has results on frame ${look.order[0]} has no shape on frame ` +
                     `${start.number}. If you drew it anew, delete its results from frame ` +
