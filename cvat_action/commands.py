@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
 from cvat_action.overlay import Picture
 from cvat_action.plan import Options, Plan, make_plan, target_of, wants_whole
 from cvat_action.plan_record import plan_as_json, plan_from_json
+from cvat_action.rebuild import rebuild
 from cvat_action.receipt import Receipt, numbers_of_seeds, numbers_of_tracks
 from cvat_action.run import Outcome, run_plan
 from cvat_action.seeds import Seed
@@ -264,12 +266,16 @@ def go(
             finder, tracker, plan.job, plan.options, plan.frames, sink.snapshot, make, pace
         )
     done: list[int] = []
+    remember = None
     if record:
         journals.fill(record, journal.path, objects, make)
         done = record.done
         live = report.counted(sum(o.live for o in objects), "object")
         if done:
             logger.info("Going on after frame %d with %s.", done[-1], live)
+        if done and not plan.server:  # the memory went with the process
+            drawn = journal.drawn()
+            remember = partial(rebuild, plan, tracker, objects, done, drawn, pace)
     outcome = run_plan(
         plan,
         objects,
@@ -281,6 +287,7 @@ def go(
         pace,
         ask,
         enter,
+        remember,
     )
     return outcome, objects, [*done, *outcome.run.done]
 

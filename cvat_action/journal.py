@@ -29,6 +29,7 @@ from cvat_action.plan_record import seed_as_json, seed_from_json
 from cvat_action.results import Written
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject, compact
+from cvat_action.tracking import Corrected
 
 VERSION = 4
 OWNER_ONLY = 0o600
@@ -154,6 +155,15 @@ class Journal:
                 known += 1
             here = found.setdefault(line["frame"], [None] * len(kinds))
             here[:known] = _results(line, kinds[:known])
+        return found
+
+    def drawn(self) -> dict[int, list[Corrected]]:
+        """By frame, what a person drew of the objects while stepping."""
+        found: dict[int, list[Corrected]] = {}
+        for line in _lines(self.path):
+            for index, result in enumerate(line.get("results", ())):
+                if result and result[3]:
+                    found.setdefault(line["frame"], []).append(Corrected(index, result[0]))
         return found
 
     def close(self) -> None:

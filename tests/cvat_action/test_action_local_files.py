@@ -42,6 +42,23 @@ class MovingTracker:
         return self.start(frame, shapes)
 
 
+class FasterTracker(MovingTracker):
+    """The longer it knows an object, the faster this moves. A correction joins what it knows."""
+
+    def start(self, frame, shapes, ages=None):
+        answer = super().start(frame, shapes)
+        states = list(zip(answer.states, ages or [0] * len(shapes), strict=True))
+        return Answer(answer.shapes, states, answer.scores, answer.errors)
+
+    def step(self, frame, states):
+        ages = [age + 1 for _, age in states]
+        shapes = [moved(shape, age) for (shape, _), age in zip(states, ages, strict=True)]
+        return self.start(frame, shapes, ages)
+
+    def correct(self, frame, shapes, states):
+        return self.start(frame, shapes, [age + 1 for _, age in states])
+
+
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
     nothing = SimpleNamespace(close=lambda: None)
@@ -476,6 +493,34 @@ def test_a_resume_goes_on_with_what_it_wrote_itself(act, cut_off, lefts):
     assert lefts("b.json") == FROM_4[:5]
     again = act("local", "--resume", cut_off.journal, "--json")
     assert again.json["frames"] == list(range(1, FRAMES))
+    assert lefts("b.json") == FROM_4
+
+
+@pytest.mark.parametrize("steps", [(), ("", "c 1 30,30 38,38"), ("", "c 1 outside")])
+def test_a_resumed_run_writes_what_an_undisturbed_one_writes(
+    act, run, coco, tmp_path, typed, monkeypatch, steps
+):
+    """The memory of the objects goes with the process; a second object enters on frame 4."""
+    monkeypatch.setattr(local, "LocalTracker", FasterTracker)
+    coco(box(0, 4), box(0, 20))
+    (tmp_path / "found.json").write_text(json.dumps([{**annotation(4, [4, 9, 8, 8]), "score": 1}]))
+    options = ("--detect", tmp_path / "found.json", "--every", 2, *(["--step"] if steps else []))
+    typed(*steps)
+    run("a.json", "whole.json", *options)
+    typed(*steps)
+    with unreadable_from(6):
+        ended = run("a.json", "b.json", *options, code=4)
+    typed()
+    again = act("local", "--resume", ended.journal)
+    assert "5 frames are tracked again to build it up" in again.log
+    assert without_scores(tmp_path / "b.json") == without_scores(tmp_path / "whole.json")
+
+
+def test_a_resume_that_breaks_while_it_tracks_again_can_be_given_again(act, cut_off, lefts):
+    with unreadable_from(3):
+        broken = act("local", "--resume", cut_off.journal, code=4)
+    assert "4 of 7 frames are tracked and written." in broken.log
+    act("local", "--resume", broken.journal)
     assert lefts("b.json") == FROM_4
 
 
