@@ -367,7 +367,8 @@ def _warn_of_results(plan: Plan, objects: Sequence[TrackedObject], sink: Sink) -
 def _how_far(plan: Plan, outcome: Outcome, done: Sequence[int]) -> str:
     said = f"{outcome.done} of {len(plan.frames)} frames are tracked"
     if outcome.pending:
-        return said + ", and not all of it is written."
+        how_much = "not all of it is" if plan.server else "nothing was"
+        return f"{said}, and {how_much} written."
     return said + (" and written." if done else ".")
 
 

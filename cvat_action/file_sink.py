@@ -88,8 +88,12 @@ class FileSink:
         if goes_on and self._in_place:
             self.counts.clear()
             return False
-        own_files.check_unchanged(self._out, self._before)
-        write_document(self._out, self._document, self._media)
+        try:
+            own_files.check_unchanged(self._out, self._before)
+            write_document(self._out, self._document, self._media)
+        except BaseException:  # Ctrl+C, too
+            self.counts.clear()
+            raise
         if not self._in_place:  # else the file is a person's, with results
             own_files.note(self._out)
         return True

@@ -559,6 +559,15 @@ def test_a_resume_needs_the_annotations_as_they_were(act, run, tmp_path, tracks_
     assert {round(k["points"][1]) for k in t["shapes"]} == {30}, "it stays the same object"
 
 
+def test_a_file_that_cannot_be_written_counts_nothing_as_written(run, coco, tmp_path):
+    coco(box(0, 4))
+    (tmp_path / "b.json.part").mkdir()
+    ended = run("a.json", "b.json", "--json", code=4)
+    assert ended.json["written"] == {}
+    assert "b.json cannot be written: Is a directory. 7 of 7 frames are tracked" in ended.log
+    assert "and nothing was written. Go on with" in ended.log
+
+
 def test_the_same_command_given_twice_writes_the_same(run, coco, tmp_path, lefts):
     coco(box(0, 4))
     (tmp_path / "b.json").touch()  # an empty file holds nothing
