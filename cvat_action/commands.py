@@ -303,9 +303,11 @@ def finish(
     frame: preview.Frames,
     link: str | None = None,
     fps: float = 10.0,
-    more: dict[str, Any] | None = None,
+    out: Path | None = None,
 ) -> int:
     """Tells what became of a run, keeps or removes its journal, and gives the exit code.
+
+    out: the file that is written, of a run without a server.
 
     Raises KeyboardInterrupt where a person pressed Ctrl+C during the last writing of one of several
     jobs.
@@ -324,9 +326,9 @@ def finish(
             told = report.run_as_json(
                 plan, done, objects, written, counts, problem=problem, resume=resume, link=link
             )
-            output.tell(told | (more or {}))
+            output.tell(told | ({"job": None, "out": str(out)} if out else {}))
         elif done:
-            report.print_run(plan, objects, sink.written, sink.counts, link)
+            report.print_run(plan, objects, sink.written, sink.counts, link, out)
     picture_problem, stopped_drawing = None, False
     if done:
         try:

@@ -192,9 +192,8 @@ def _run(
     ask = Stepper(plan.job, media, out).ask if opened.files.step else None
     tracker = LocalTracker(opened.load(), media)
     outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder, ask)
-    more = {"job": None, "out": str(out)}
     return finish(
-        plan, journal, outcome, objects, done, sink, output, media.picture, None, media.fps, more
+        plan, journal, outcome, objects, done, sink, output, media.picture, None, media.fps, out
     )
 
 

@@ -317,7 +317,8 @@ def test_a_box_that_is_corrected_in_the_file_is_not_doubled(run, tracked, lefts)
     stopped = run("b.json", "c.json", "--frame", 3, code=1)
     assert "4 shapes on frames 4 to 7 are an earlier run's" in stopped.log
     done = run("b.json", "c.json", "--frame", 3, "--replace")
-    assert "4 shapes created, 4 shapes deleted" in done.out
+    written = f"written to {tracked.parent / 'c.json'}: 4 shapes created, 4 shapes deleted"
+    assert written in done.out
     assert lefts("c.json") == [*FROM_4[:3], *((n, 27 + n) for n in range(3, 8))]
 
 
