@@ -345,6 +345,18 @@ def test_step_shows_asks_corrects_and_stops(local, written, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
+    ("damaged", "options", "code"),
+    [(3, (), 4), (0, ("--points", "car 5,5", "--frame", 0), 1), (0, ("--everything",), 1)],
+)
+def test_a_damaged_picture_is_named(local, tmp_path, damaged, options, code):
+    path = tmp_path / "pictures" / f"frame_{damaged}.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    log = local(as_coco(seeds()), *options, code=code).log
+    named = f"CRITICAL: Frame {damaged} (frame_{damaged}.png): The image cannot be decoded"
+    assert named in log
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--out", "out.txt"), "must end in .json"),
