@@ -353,7 +353,10 @@ def _read_head(path: Path) -> Record:
                 f"{path} was written by another version of this command. Go on with that one, or "
                 f"drop it: discard {shlex.quote(str(path))}."
             )
-        return Record(head["plan"], receipt=head.get("receipt", {}))
+        plan = head["plan"]
+        if not isinstance(plan, dict) or not isinstance(plan.get("files", {}), dict):
+            raise damaged(path)
+        return Record(plan, receipt=head.get("receipt", {}))
     except OSError as error:
         raise ActionError(f"The journal {path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):

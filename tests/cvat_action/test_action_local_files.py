@@ -517,6 +517,17 @@ def test_a_resumed_run_writes_what_an_undisturbed_one_writes(
     assert without_scores(tmp_path / "b.json") == without_scores(tmp_path / "whole.json")
 
 
+def test_what_is_told_of_a_run_that_waits(act, cut_off, tmp_path, pictures):
+    """It wrote what is done, so this is not lost."""
+    out = tmp_path / "b.json"
+    kept = "4 of 7 frames tracked, all of them kept in this journal; was cut off"
+    assert f"{cut_off.journal}\n  {pictures} -> {out}: {kept}\n" in act("runs").out
+    (told,) = act("runs", "--json").json["waiting"]
+    assert (told["out"], told["tracked"]) == (str(out), 4)
+    said = act("discard", cut_off.journal).out
+    assert f"with 4 frames tracked. What was written to {out} stays.\n" in said
+
+
 def test_a_resume_that_breaks_while_it_tracks_again_can_be_given_again(act, cut_off, lefts):
     with unreadable_from(3):
         broken = act("local", "--resume", cut_off.journal, code=4)
