@@ -84,7 +84,7 @@ def run_track(
     target = target_of(job, options)
     path = path or journals.default_path(server.host, job.id, options.frame, target)
     if path.exists() and not dry_run:
-        raise journals.in_the_way(path)
+        raise journals.in_the_way(path, output.command)
     chosen = choose_function(server, function)
     if options.frame == target:
         logger.info("Nothing to do: there is no frame to track after frame %d.", target)

@@ -4,7 +4,6 @@
 import contextlib
 import functools
 import logging
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from cvat_action.media import Media, open_media
 from cvat_action.newcomers import Finder, first_ones
 from cvat_action.plan import Options, Plan, make_plan, target_of
 from cvat_action.plan_record import plan_as_json, plan_from_json
+from cvat_action.program import to_discard
 from cvat_action.snapshot import annotations_to_snapshot
 from cvat_action.stepper import Stepper
 from sam2_tracker.everything import words_to_everything
@@ -79,7 +79,7 @@ def run_local(
         options = replace(options, frame=frame)
         path = path or _default_path(files, frame, target_of(opened.job, options))
         if path.exists() and not dry_run:
-            raise journals.in_the_way(path, "local")
+            raise journals.in_the_way(path, output.command)
         return _begin(opened, options, pace, output, path, dry_run=dry_run)
 
 
@@ -152,7 +152,7 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
             ):
                 raise ActionError(
                     f"{files.annotations} is not as it was when this run began, so the run cannot "
-                    f"go on. Put it back, or drop the run: discard {shlex.quote(str(path))}."
+                    f"go on. Put it back, or drop the run: {to_discard(path)}."
                 )
             plan = plan_from_json(record.plan, opened.job)
             finder = _finder(opened, plan.options)

@@ -490,8 +490,10 @@ def cut_off(run, coco):
         return run("a.json", "b.json", "--json", code=4)
 
 
-def test_a_resume_goes_on_with_what_it_wrote_itself(act, cut_off, lefts):
+def test_a_resume_goes_on_with_what_it_wrote_itself(act, run, cut_off, lefts):
     assert lefts("b.json") == FROM_4[:5]
+    in_the_way = run("a.json", "b.json", code=1)
+    assert f"-m cvat_action local --resume {cut_off.journal}, drop it: " in in_the_way.log
     again = act("local", "--resume", cut_off.journal, "--json")
     assert again.json["frames"] == list(range(1, FRAMES))
     assert lefts("b.json") == FROM_4
