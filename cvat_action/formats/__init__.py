@@ -89,6 +89,9 @@ def _content(path: Path) -> tuple[str, bytes]:
                 if inside[0].file_size > MOST_BYTES:
                     raise ActionError(f"{inside[0].filename} in {path} is larger than 1 GiB.")
                 return inside[0].filename, archive.read(inside[0])
+        if path.suffix.lower() == ".zip":
+            path.open("rb").close()  # where it cannot be read at all, that is said
+            raise ActionError(f"{path} cannot be read as a ZIP: it is damaged, or no ZIP.")
         if path.suffix.lower() not in SUFFIXES:
             raise ActionError(f"{path} must be a .json (COCO), a .xml (CVAT for video) or a .zip.")
         return path.name, path.read_bytes()
