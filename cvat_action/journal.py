@@ -204,7 +204,7 @@ def file_name(server: str) -> str:
 
 def name_of_path(path: Path) -> str:
     """A file name for a path: the end of it to read, and a hash of the whole to tell it apart."""
-    whole = path.resolve().as_posix()
+    whole = os.path.realpath(path)
     digest = hashlib.sha256(os.fsencode(whole)).hexdigest()
     return f"{file_name(whole.strip('/'))[-MOST_LETTERS:]}-{digest[:HASH_DIGITS]}"
 

@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +47,7 @@ class Files:
     @property
     def in_place(self) -> bool:
         """The annotations are written into the file that they are read from."""
-        return self.out.resolve() == self.annotations.resolve()
+        return os.path.realpath(self.out) == os.path.realpath(self.annotations)
 
 
 @dataclass(frozen=True)

@@ -625,6 +625,24 @@ def test_a_file_that_a_person_changed_during_the_run_is_not_written_over(
     assert "was changed while this ran" in ended.log
 
 
+def test_a_file_that_is_written_over_keeps_its_mode_and_the_link_to_it(run, coco, tmp_path, lefts):
+    coco(box(0, 4), name="held.json")
+    held, link = tmp_path / "held.json", tmp_path / "a.json"
+    held.chmod(0o640)
+    link.symlink_to("held.json")
+    run("a.json", "a.json")
+    assert link.is_symlink()
+    assert held.stat().st_mode & 0o777 == 0o640
+    assert lefts("held.json") == FROM_4
+
+
+def test_a_link_that_leads_to_itself_is_named(run, coco, tmp_path):
+    coco(box(0, 4))
+    (tmp_path / "b.json").symlink_to("b.json")
+    for files in (("a.json", "b.json"), ("b.json", "c.json")):
+        assert "b.json cannot be read: Too many levels" in run(*files, code=1).log
+
+
 def test_the_annotations_themselves_may_be_written_over(run, coco, lefts):
     coco(box(0, 4))
     for options in ((), ("--frame", 0, "--replace")):
