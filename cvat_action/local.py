@@ -88,7 +88,11 @@ def _begin(
     opened: Opened, options: Options, pace: Pace, output: Output, path: Path, *, dry_run: bool
 ) -> int:
     job, load = opened.job, opened.load
-    check_range(job, options.frame, target_of(job, options), backward=options.backward)
+    target = target_of(job, options)
+    check_range(job, options.frame, target, backward=options.backward)
+    lost = None if opened.files.in_place else _lost(opened.files.out, options.frame, target)
+    if lost and not dry_run:
+        raise ActionError(lost)
     snapshot = annotations_to_snapshot(opened.document.annotations)
     finder = _finder(opened, options)
     new = first_ones(
@@ -100,7 +104,7 @@ def _begin(
     for warning in plan.warnings:
         logger.warning(warning)
     if dry_run:
-        output.show(plan)
+        output.show(replace(plan, question=plan.question or lost))
         return 0
     if plan.question:
         raise ActionError(plan.question)
@@ -108,6 +112,11 @@ def _begin(
     load()  # a model that is not there leaves no journal behind
     journal = Journal.begin(path, {**plan_as_json(plan), "files": _files_as_json(opened.files)})
     return _run(opened, plan, journal, None, pace, output, finder)
+
+
+def _lost(out: Path, frame: int, target: int) -> str | None:
+    """Says so where the output holds earlier results that this run would write over."""
+    return own_files.lost_frames(out, min(frame, target), max(frame, target))
 
 
 @contextlib.contextmanager

@@ -590,6 +590,22 @@ def test_the_same_command_given_twice_writes_the_same(run, coco, tmp_path, lefts
         assert lefts("b.json") == FROM_4
 
 
+@pytest.mark.parametrize("fewer", [("--target-frame", 2), ("--frame", 4, "--replace")])
+def test_a_run_over_fewer_frames_loses_no_results_of_an_earlier_one(
+    run, coco, tmp_path, lefts, fewer
+):
+    coco(box(0, 4), box(4, 4))
+    run("a.json", "b.json", "--frame", 0)
+    held = lefts("b.json")
+    assert "results of frames 0 to 7" in run("a.json", "b.json", *fewer, code=1).log
+    assert "before it can run: " in run("a.json", "b.json", *fewer, "--dry-run").out
+    assert lefts("b.json") == held
+    (tmp_path / "b.json").unlink()
+    run("a.json", "b.json", *fewer)
+    run("a.json", "b.json", "--frame", 0)
+    assert lefts("b.json") == held
+
+
 @pytest.mark.parametrize("corrected", [False, True], ids=["another program's", "corrected"])
 def test_a_file_that_is_not_as_this_command_wrote_it_is_not_written_over(
     run, coco, tmp_path, corrected
