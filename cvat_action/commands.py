@@ -87,7 +87,8 @@ def run_track(
         raise journals.in_the_way(path, output.command)
     chosen = choose_function(server, function)
     if options.frame == target:
-        logger.info("Nothing to do: there is no frame to track after frame %d.", target)
+        where = "before" if options.backward else "after"
+        logger.info("Nothing to do: there is no frame to track %s frame %d.", where, target)
         if output.as_json:
             output.tell({"job": job.id, "frames": [], "complete": True, "written": {}})
         return COMPLETE

@@ -90,6 +90,8 @@ def _begin(
     job, load = opened.job, opened.load
     target = target_of(job, options)
     check_range(job, options.frame, target, backward=options.backward)
+    if not job.frames_between(options.frame, target):
+        raise ActionError(_no_frame(opened, options))
     lost = None if opened.files.in_place else _lost(opened.files.out, options.frame, target)
     if lost and not dry_run:
         raise ActionError(lost)
@@ -99,8 +101,6 @@ def _begin(
         finder, lambda: LocalTracker(load(), opened.media), job, snapshot, options, pace
     )
     plan = make_plan(job, snapshot, options, newcomers=new)
-    if not plan.frames:
-        raise ActionError(f"There is no frame to track after frame {options.frame}.")
     for warning in plan.warnings:
         logger.warning(warning)
     if dry_run:
@@ -112,6 +112,13 @@ def _begin(
     load()  # a model that is not there leaves no journal behind
     journal = Journal.begin(path, {**plan_as_json(plan), "files": _files_as_json(opened.files)})
     return _run(opened, plan, journal, None, pace, output, finder)
+
+
+def _no_frame(opened: Opened, options: Options) -> str:
+    where = "before" if options.backward else "after"
+    only = len(opened.media.frame_names) == 1
+    why = f" Only one frame could be read from {opened.files.video}." if only else ""
+    return f"There is no frame to track {where} frame {options.frame}.{why}"
 
 
 def _lost(out: Path, frame: int, target: int) -> str | None:

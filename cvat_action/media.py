@@ -65,7 +65,9 @@ class ImageFolder:
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        self._files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+        self._files = sorted(
+            f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.is_dir()
+        )
         if not self._files:
             raise ActionError(f"There are no images ({', '.join(IMAGE_SUFFIXES)}) in {path}.")
         self.frame_names = tuple(f.name for f in self._files)

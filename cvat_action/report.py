@@ -252,9 +252,9 @@ def print_plan(plan: Plan) -> None:
     """What `--dry-run` shows, for a person."""
     told = dry_run_as_json(plan)
     skipped = told["deleted_frames_skipped"]
+    what = f"Job {plan.job.id}, {plan.function}" if plan.server else plan.job.name
     print(
-        f"{plan.job.name.capitalize()}, {plan.function or 'here'}: "
-        f"from frame {plan.options.frame} to {plan.target}, "
+        f"{what}: from frame {plan.options.frame} to {plan.target}, "
         + counted(len(plan.frames), "frame")
         + (f" (deleted ones skipped: {skipped})" if skipped else "")
     )

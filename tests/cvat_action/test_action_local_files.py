@@ -67,10 +67,10 @@ def scripted(monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(request, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for n in range(FRAMES):
+    for n in range(getattr(request, "param", FRAMES)):
         Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"frame_{n:06d}.png")
     return folder
 
@@ -103,10 +103,10 @@ def polygon(frame, points=POLYGON, **more):
 def coco(tmp_path):
     """Writes a.json with these annotations."""
 
-    def coco(*annotations, name="a.json"):
+    def coco(*annotations, name="a.json", images=FRAMES):
         images = [
             {"id": n + 1, "file_name": f"frame_{n:06d}.png", "width": WIDTH, "height": HEIGHT}
-            for n in range(FRAMES)
+            for n in range(images)
         ]
         content = {
             "images": images,
@@ -141,6 +141,29 @@ def change(path, frame, **keys):
 
 MOVED = {"bbox": [30, 30, 8, 8]}
 FROM_4 = [(n, 4 + n) for n in range(FRAMES)]
+
+
+# --- what is tracked -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pictures", "options", "said"),
+    [
+        (8, ("--frame", 7), "There is no frame to track after frame 7."),
+        (8, ("--frame", 0, "--backward"), "There is no frame to track before frame 0."),
+        (1, (), "after frame 0. Only one frame could be read from"),
+    ],
+    indirect=["pictures"],
+)
+def test_where_no_frame_is_left_to_track_it_is_said_why(run, coco, options, said):
+    coco(box(0, 4), images=1)
+    assert said in run("a.json", "b.json", *options, code=1).log
+
+
+def test_a_dry_run_names_the_video(run, coco):
+    coco(box(0, 4))
+    shown = run("a.json", "b.json", "--dry-run").out
+    assert shown.startswith("pictures: from frame 0 to 7, 7 frames\n")
 
 
 # --- CVAT's own export ---------------------------------------------------------------------------
