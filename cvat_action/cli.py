@@ -262,6 +262,8 @@ def _configure_logging(options: argparse.Namespace) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING if options.quiet else logging.INFO)
     logger.setLevel(logging.DEBUG if options.debug else logging.NOTSET)
+    # Where Ctrl+C ends its import, torch tells of its caches when the process ends.
+    logging.getLogger("torch").setLevel(logging.WARNING)
     # What urllib3 says of its own connections is in our sentences. The SDK sets the level of the
     # logger above this one whenever a client is built.
     connections = logging.getLogger("urllib3.connectionpool")
