@@ -3,6 +3,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -141,7 +142,7 @@ def track_options(options: argparse.Namespace, frame: int) -> Options:
 def _detector(options: argparse.Namespace) -> str | None:
     """A function's id, or the whole path of a file, by which a resumed run finds it again."""
     if options.command == "local" and options.detect:
-        return str(Path(options.detect).resolve())
+        return os.path.realpath(options.detect)
     return str(options.detect) if options.detect else None
 
 

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from getpass import GetPassWarning
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -33,6 +32,7 @@ from cvat_action.arguments import pace_of, parse, track_options
 from cvat_action.calls import Pace, Patience
 from cvat_action.commands import COMPLETE, FAILED, INCOMPLETE, INTERRUPTED, RESUMABLE, Output
 from cvat_action.errors import ActionError, NothingToTrack
+from cvat_action.program import program
 from cvat_action.selection import name_to_ref
 from cvat_action.server import AWAY, READ_SECONDS, Server, no_cvat
 from cvat_action.undo import undo
@@ -225,15 +225,7 @@ def _command(options: argparse.Namespace) -> str:
         "--org": options.organization,
     }
     words = [f"{name} {shlex.quote(str(v))} " for name, v in given.items() if v is not None]
-    return _program() + " " + "".join(words) + ("--insecure " if options.insecure else "")
-
-
-def _program() -> str:
-    """What to type to get here again."""
-    name = Path(sys.argv[0]).name
-    if name == "__main__.py" or not name.startswith("cvat-sam2"):
-        return f"{shlex.quote(sys.executable)} -m cvat_action"
-    return shlex.quote(sys.argv[0])
+    return program() + " " + "".join(words) + ("--insecure " if options.insecure else "")
 
 
 def _run_local(options: argparse.Namespace) -> int:
@@ -246,7 +238,7 @@ def _run_local(options: argparse.Namespace) -> int:
             "SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation -r requirements-sam2.txt."
         ) from None
 
-    output = Output(options.json, options.preview, options.contact_sheet, _program() + " ")
+    output = Output(options.json, options.preview, options.contact_sheet, program() + " ")
     if options.resume:
         return resume_local(options.resume, pace_of(options), output)
     files = Files(options.video, options.annotations, options.out, options.model, options.step)
@@ -270,6 +262,8 @@ def _configure_logging(options: argparse.Namespace) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING if options.quiet else logging.INFO)
     logger.setLevel(logging.DEBUG if options.debug else logging.NOTSET)
+    # Where Ctrl+C ends its import, torch tells of its caches when the process ends.
+    logging.getLogger("torch").setLevel(logging.WARNING)
     # What urllib3 says of its own connections is in our sentences. The SDK sets the level of the
     # logger above this one whenever a client is built.
     connections = logging.getLogger("urllib3.connectionpool")

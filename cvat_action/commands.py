@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
 from cvat_action.overlay import Picture
 from cvat_action.plan import Options, Plan, make_plan, target_of, wants_whole
 from cvat_action.plan_record import plan_as_json, plan_from_json
+from cvat_action.rebuild import rebuild
 from cvat_action.receipt import Receipt, numbers_of_seeds, numbers_of_tracks
 from cvat_action.run import Outcome, run_plan
 from cvat_action.seeds import Seed
@@ -82,10 +84,11 @@ def run_track(
     target = target_of(job, options)
     path = path or journals.default_path(server.host, job.id, options.frame, target)
     if path.exists() and not dry_run:
-        raise journals.in_the_way(path)
+        raise journals.in_the_way(path, output.command)
     chosen = choose_function(server, function)
     if options.frame == target:
-        logger.info("Nothing to do: there is no frame to track after frame %d.", target)
+        where = "before" if options.backward else "after"
+        logger.info("Nothing to do: there is no frame to track %s frame %d.", where, target)
         if output.as_json:
             output.tell({"job": job.id, "frames": [], "complete": True, "written": {}})
         return COMPLETE
@@ -264,12 +267,16 @@ def go(
             finder, tracker, plan.job, plan.options, plan.frames, sink.snapshot, make, pace
         )
     done: list[int] = []
+    remember = None
     if record:
         journals.fill(record, journal.path, objects, make)
         done = record.done
         live = report.counted(sum(o.live for o in objects), "object")
         if done:
             logger.info("Going on after frame %d with %s.", done[-1], live)
+        if done and not plan.server:  # the memory went with the process
+            drawn = journal.drawn()
+            remember = partial(rebuild, plan, tracker, objects, done, drawn, pace)
     outcome = run_plan(
         plan,
         objects,
@@ -281,6 +288,7 @@ def go(
         pace,
         ask,
         enter,
+        remember,
     )
     return outcome, objects, [*done, *outcome.run.done]
 
@@ -296,9 +304,11 @@ def finish(
     frame: preview.Frames,
     link: str | None = None,
     fps: float = 10.0,
-    more: dict[str, Any] | None = None,
+    out: Path | None = None,
 ) -> int:
     """Tells what became of a run, keeps or removes its journal, and gives the exit code.
+
+    out: the file that is written, of a run without a server.
 
     Raises KeyboardInterrupt where a person pressed Ctrl+C during the last writing of one of several
     jobs.
@@ -317,9 +327,9 @@ def finish(
             told = report.run_as_json(
                 plan, done, objects, written, counts, problem=problem, resume=resume, link=link
             )
-            output.tell(told | (more or {}))
+            output.tell(told | ({"job": None, "out": str(out)} if out else {}))
         elif done:
-            report.print_run(plan, objects, sink.written, sink.counts, link)
+            report.print_run(plan, objects, sink.written, sink.counts, link, out)
     picture_problem, stopped_drawing = None, False
     if done:
         try:
@@ -360,7 +370,8 @@ def _warn_of_results(plan: Plan, objects: Sequence[TrackedObject], sink: Sink) -
 def _how_far(plan: Plan, outcome: Outcome, done: Sequence[int]) -> str:
     said = f"{outcome.done} of {len(plan.frames)} frames are tracked"
     if outcome.pending:
-        return said + ", and not all of it is written."
+        how_much = "not all of it is" if plan.server else "nothing was"
+        return f"{said}, and {how_much} written."
     return said + (" and written." if done else ".")
 
 

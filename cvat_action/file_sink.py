@@ -40,6 +40,8 @@ class FileSink:
         self._updated: set[int] = set()
         """ids of the tracks that were edited in any stage"""
         self.interrupted = False
+        self._first = self._last = plan.options.frame
+        """frames that are written"""
         self._document = document
         self._plan = plan
         self._media = media
@@ -73,6 +75,8 @@ class FileSink:
             gone=frozenset(gone),
         )
         self._document = edited(self._document, edit)
+        self._first = min(self._first, *frames)
+        self._last = max(self._last, *frames)
         created = set(written.tracks.values())
         self.counts["shapes_created"] += len(shapes)
         self.counts["tracks_created"] += len(new_tracks)
@@ -88,10 +92,14 @@ class FileSink:
         if goes_on and self._in_place:
             self.counts.clear()
             return False
-        own_files.check_unchanged(self._out, self._before)
-        write_document(self._out, self._document, self._media)
+        try:
+            own_files.check_unchanged(self._out, self._before)
+            write_document(self._out, self._document, self._media)
+        except BaseException:  # Ctrl+C, too
+            self.counts.clear()
+            raise
         if not self._in_place:  # else the file is a person's, with results
-            own_files.note(self._out)
+            own_files.note(self._out, self._first, self._last)
         return True
 
     def tracks(self) -> dict[str, Wire]:

@@ -26,9 +26,11 @@ import portalocker
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.plan_record import seed_as_json, seed_from_json
+from cvat_action.program import program, to_discard
 from cvat_action.results import Written
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject, compact
+from cvat_action.tracking import Corrected
 
 VERSION = 4
 OWNER_ONLY = 0o600
@@ -156,6 +158,15 @@ class Journal:
             here[:known] = _results(line, kinds[:known])
         return found
 
+    def drawn(self) -> dict[int, list[Corrected]]:
+        """By frame, what a person drew of the objects while stepping."""
+        found: dict[int, list[Corrected]] = {}
+        for line in _lines(self.path):
+            for index, result in enumerate(line.get("results", ())):
+                if result and result[3]:
+                    found.setdefault(line["frame"], []).append(Corrected(index, result[0]))
+        return found
+
     def close(self) -> None:
         self._file.close()
 
@@ -193,13 +204,16 @@ def file_name(server: str) -> str:
 
 def name_of_path(path: Path) -> str:
     """A file name for a path: the end of it to read, and a hash of the whole to tell it apart."""
-    whole = path.resolve().as_posix()
+    whole = os.path.realpath(path)
     digest = hashlib.sha256(os.fsencode(whole)).hexdigest()
     return f"{file_name(whole.strip('/'))[-MOST_LETTERS:]}-{digest[:HASH_DIGITS]}"
 
 
-def in_the_way(path: Path, command: str = "track") -> ActionError:
-    """What to do about a journal that exists already."""
+def in_the_way(path: Path, command: str = "") -> ActionError:
+    """What to do about a file that lies where a journal is wanted.
+
+    command: the command with the options that lead to the server, and a blank at the end.
+    """
     name = shlex.quote(str(path))
     if not path.is_file():
         return _cannot_write(path, "it is no file")
@@ -208,10 +222,22 @@ def in_the_way(path: Path, command: str = "track") -> ActionError:
             f"Such a run is still going on in another process, with the journal {name}. Wait until "
             "it ends, or name another journal with --journal."
         )
+    drop = f"drop it: {to_discard(path)}, or name another journal with --journal."
+    try:
+        head = _read_head(path)
+    except OtherVersion as error:
+        return error
+    except ActionError as error:
+        if isinstance(error, Damaged) and counts_as_journal(path):
+            return ActionError(f"The journal {name} of an earlier run is damaged: {drop}")
+        return ActionError(
+            f"--journal: {name} is there already and is no journal of this command. It stays as it "
+            "is; name another file."
+        )
+    go_on = f"{command or program() + ' '}{'track' if head.plan.get('server') else 'local'}"
     return ActionError(
         "Such a run was cut off before, and its journal is still there. Go on with it: "
-        f"{command} --resume {name}, drop it: discard {name}, or name another journal with "
-        "--journal."
+        f"{go_on} --resume {name}, {drop}"
     )
 
 
@@ -341,9 +367,12 @@ def _read_head(path: Path) -> Record:
         if head["journal"] != VERSION:
             raise OtherVersion(
                 f"{path} was written by another version of this command. Go on with that one, or "
-                f"drop it: discard {shlex.quote(str(path))}."
+                f"drop it: {to_discard(path)}."
             )
-        return Record(head["plan"], receipt=head.get("receipt", {}))
+        plan = head["plan"]
+        if not isinstance(plan, dict) or not isinstance(plan.get("files", {}), dict):
+            raise damaged(path)
+        return Record(plan, receipt=head.get("receipt", {}))
     except OSError as error:
         raise ActionError(f"The journal {path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):

@@ -19,15 +19,7 @@ def show_runs(*, as_json: bool) -> int:
     for path in sorted(journals.folder().glob("*.jsonl")):
         entry: dict[str, Any] = {"journal": str(path)}
         try:
-            record = journals.read(path)
-            entry |= {
-                "server": record.plan["server"],
-                "job": record.plan["job"],
-                "frames": len(record.plan["frames"]),
-                "tracked": len(record.done),
-                "written": record.written_until,
-                "going_on": journals.is_held(path),
-            }
+            entry |= _waiting(path)
         except ActionError as error:
             entry["problem"] = str(error)
         waiting.append(entry)
@@ -52,11 +44,7 @@ def show_runs(*, as_json: bool) -> int:
         print(json.dumps({"waiting": waiting, "receipts": receipts}, indent=2))
         return COMPLETE
     for e in waiting:
-        state = e.get("problem") or (
-            f"job {e['job']} on {e['server']}: {e['tracked']} of {e['frames']} frames tracked, "
-            f"{e['written']} written; " + ("is going on" if e["going_on"] else "was cut off")
-        )
-        print(f"{e['journal']}\n  {state}")
+        print(f"{e['journal']}\n  {e.get('problem') or _state(e)}")
     for e in receipts:
         state = e.get("problem") or (
             f"job {e['job']} on {e['server']}, {e['time']}: {e['created']} created, "
@@ -66,6 +54,33 @@ def show_runs(*, as_json: bool) -> int:
     if not waiting and not receipts:
         print("There are no journals and no receipts.")
     return COMPLETE
+
+
+def _waiting(path: Path) -> dict[str, Any]:
+    """What a journal says of its run. Raises ActionError."""
+    record = journals.read(path)
+    try:
+        plan = record.plan
+        files = plan.get("files")
+        entry = (
+            {"video": files["video"], "out": files["out"]}
+            if files
+            else {"server": plan["server"], "job": plan["job"], "written": record.written_until}
+        )
+        counts = {"frames": len(plan["frames"]), "tracked": len(record.done)}
+    except (KeyError, TypeError, AttributeError):
+        raise journals.damaged(path) from None
+    return entry | counts | {"going_on": journals.is_held(path)}
+
+
+def _state(e: dict[str, Any]) -> str:
+    """For a person. A run of files has all that it tracked in its journal."""
+    tracked = f"{e['tracked']} of {e['frames']} frames tracked"
+    if "out" in e:
+        said = f"{e['video']} -> {e['out']}: {tracked}, all of them kept in this journal"
+    else:
+        said = f"job {e['job']} on {e['server']}: {tracked}, {e['written']} written"
+    return f"{said}; " + ("is going on" if e["going_on"] else "was cut off")
 
 
 def discard(path: Path) -> int:
@@ -79,7 +94,10 @@ def discard(path: Path) -> int:
         print(f"Discarded {path}.")
         return COMPLETE
     journal.remove()
+    out = (record.plan.get("files") or {}).get("out")
     lost = len(record.done) - record.written_until
-    lost_frames = f" with {report.counted(lost, 'frame')} not written" if lost else ""
-    print(f"Discarded {path}{lost_frames}.")
+    what = "tracked" if out else "not written"
+    lost_frames = f" with {report.counted(lost, 'frame')} {what}" if lost else ""
+    stays = f" What was written to {out} stays." if out and lost else ""
+    print(f"Discarded {path}{lost_frames}.{stays}")
     return COMPLETE

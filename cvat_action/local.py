@@ -4,7 +4,7 @@
 import contextlib
 import functools
 import logging
-import shlex
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from cvat_action.media import Media, open_media
 from cvat_action.newcomers import Finder, first_ones
 from cvat_action.plan import Options, Plan, make_plan, target_of
 from cvat_action.plan_record import plan_as_json, plan_from_json
+from cvat_action.program import to_discard
 from cvat_action.snapshot import annotations_to_snapshot
 from cvat_action.stepper import Stepper
 from sam2_tracker.everything import words_to_everything
@@ -46,7 +47,7 @@ class Files:
     @property
     def in_place(self) -> bool:
         """The annotations are written into the file that they are read from."""
-        return self.out.resolve() == self.annotations.resolve()
+        return os.path.realpath(self.out) == os.path.realpath(self.annotations)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def run_local(
         options = replace(options, frame=frame)
         path = path or _default_path(files, frame, target_of(opened.job, options))
         if path.exists() and not dry_run:
-            raise journals.in_the_way(path, "local")
+            raise journals.in_the_way(path, output.command)
         return _begin(opened, options, pace, output, path, dry_run=dry_run)
 
 
@@ -87,19 +88,23 @@ def _begin(
     opened: Opened, options: Options, pace: Pace, output: Output, path: Path, *, dry_run: bool
 ) -> int:
     job, load = opened.job, opened.load
-    check_range(job, options.frame, target_of(job, options), backward=options.backward)
+    target = target_of(job, options)
+    check_range(job, options.frame, target, backward=options.backward)
+    if not job.frames_between(options.frame, target):
+        raise ActionError(_no_frame(opened, options))
+    lost = None if opened.files.in_place else _lost(opened.files.out, options.frame, target)
+    if lost and not dry_run:
+        raise ActionError(lost)
     snapshot = annotations_to_snapshot(opened.document.annotations)
     finder = _finder(opened, options)
     new = first_ones(
         finder, lambda: LocalTracker(load(), opened.media), job, snapshot, options, pace
     )
     plan = make_plan(job, snapshot, options, newcomers=new)
-    if not plan.frames:
-        raise ActionError(f"There is no frame to track after frame {options.frame}.")
     for warning in plan.warnings:
         logger.warning(warning)
     if dry_run:
-        output.show(plan)
+        output.show(replace(plan, question=plan.question or lost))
         return 0
     if plan.question:
         raise ActionError(plan.question)
@@ -107,6 +112,18 @@ def _begin(
     load()  # a model that is not there leaves no journal behind
     journal = Journal.begin(path, {**plan_as_json(plan), "files": _files_as_json(opened.files)})
     return _run(opened, plan, journal, None, pace, output, finder)
+
+
+def _no_frame(opened: Opened, options: Options) -> str:
+    where = "before" if options.backward else "after"
+    only = len(opened.media.frame_names) == 1
+    why = f" Only one frame could be read from {opened.files.video}." if only else ""
+    return f"There is no frame to track {where} frame {options.frame}.{why}"
+
+
+def _lost(out: Path, frame: int, target: int) -> str | None:
+    """Says so where the output holds earlier results that this run would write over."""
+    return own_files.lost_frames(out, min(frame, target), max(frame, target))
 
 
 @contextlib.contextmanager
@@ -152,7 +169,7 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
             ):
                 raise ActionError(
                     f"{files.annotations} is not as it was when this run began, so the run cannot "
-                    f"go on. Put it back, or drop the run: discard {shlex.quote(str(path))}."
+                    f"go on. Put it back, or drop the run: {to_discard(path)}."
                 )
             plan = plan_from_json(record.plan, opened.job)
             finder = _finder(opened, plan.options)
@@ -192,9 +209,8 @@ def _run(
     ask = Stepper(plan.job, media, out).ask if opened.files.step else None
     tracker = LocalTracker(opened.load(), media)
     outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder, ask)
-    more = {"job": None, "out": str(out)}
     return finish(
-        plan, journal, outcome, objects, done, sink, output, media.picture, None, media.fps, more
+        plan, journal, outcome, objects, done, sink, output, media.picture, None, media.fps, out
     )
 
 

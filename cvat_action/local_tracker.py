@@ -15,10 +15,11 @@ from cvat_action.detections import Detection, Reader
 from cvat_action.detectors import tell_left_out, tell_message
 from cvat_action.errors import ActionError
 from cvat_action.job import Job
-from cvat_action.media import Media
+from cvat_action.media import Media, on_frame
 from interactor import Interactor
 from sam2_tracker.errors import (
     AllObjectsFailed,
+    BadRequest,
     ConfigurationError,
     OutOfMemory,
     RequestError,
@@ -72,7 +73,7 @@ class LocalEverything:
         try:
             found, message = self._interactor.find_all(self._media.encoded(frame), self._wanted)
         except RequestError as failure:
-            raise ActionError(f"Frame {frame}: {failure.message}") from failure
+            raise ActionError(on_frame(self._media, frame, failure.message)) from failure
         reader = Reader(self._job, frame)
         masks = [
             reader.shape(self._label_id, "mask", each.mask, each.confidence)
@@ -123,7 +124,10 @@ class LocalTracker:
             none: list[Any] = [None] * len(entries)
             return Answer(none, none, none, [fault] * len(entries))
         except RequestError as failure:
-            raise CallFailed(_cure(failure), f"{failure.message}") from failure
+            said = failure.message
+            if isinstance(failure, BadRequest):  # which only the picture can be here
+                said = on_frame(self._media, frame, said)
+            raise CallFailed(_cure(failure), said) from failure
         return Answer(
             shapes=[
                 a.shape

@@ -43,6 +43,11 @@ def size_of(media: Media, frame: int) -> tuple[int, int]:
     return media.sizes[0 if len(media.sizes) == 1 else frame]
 
 
+def on_frame(media: Media, frame: int, message: str) -> str:
+    """What is wrong with a frame, with its number and file name in front."""
+    return f"Frame {frame} ({media.frame_names[frame]}): {message}"
+
+
 def open_media(path: Path) -> Media:
     """Raises ActionError where there is nothing that can be read."""
     if path.is_dir():
@@ -60,7 +65,9 @@ class ImageFolder:
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        self._files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+        self._files = sorted(
+            f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.is_dir()
+        )
         if not self._files:
             raise ActionError(f"There are no images ({', '.join(IMAGE_SUFFIXES)}) in {path}.")
         self.frame_names = tuple(f.name for f in self._files)

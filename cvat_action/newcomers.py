@@ -66,7 +66,9 @@ def first_ones(
             there += [Outline(d.type, d.points) for d in new]
             new += _new(finder, loop, options, frame, found, there, options.most_found - len(new))
     except CallFailed as failure:
-        raise ActionError(f"Frame {frame}: {failure}") from failure
+        said = str(failure)
+        named = said.startswith(f"Frame {frame} ")
+        raise ActionError(said if named else f"Frame {frame}: {said}") from failure
     return [_seed(d, frame, number) for number, d in enumerate(new, 1)]
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which files `local` wrote, so that none that somebody changed since is written over.
 
-For each file a note lies in the state folder: the hash of what was written last.
+For each file a note lies in the state folder: the hash of what was written last, and the first and
+last frame of that run.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ def digest(path: Path) -> str | None:
 def check_ours(path: Path) -> None:
     """Raises ActionError where something lies there that this command did not write."""
     held = digest(path)
-    if held is not None and held != _noted(path):
+    if held is not None and held != _noted(path)[0]:
         raise ActionError(
             f"{path} is there already and is not a file of results as this command wrote it: "
             "another program wrote it, somebody changed it since, or it was given as --annotations "
@@ -48,12 +49,27 @@ def check_unchanged(path: Path, before: str | None) -> None:
         )
 
 
-def note(path: Path) -> None:
-    """Remembers a file as it was just written."""
+def lost_frames(path: Path, first: int, last: int) -> str | None:
+    """Says so where the file holds results of frames that a run from `first` to `last` leaves out.
+
+    Of a file that is as it was written; about others `check_ours` says what there is to say.
+    """
+    held, frames = _noted(path)
+    if not frames or held != digest(path) or (first <= frames[0] and frames[1] <= last):
+        return None
+    return (
+        f"{path} holds an earlier run's results of frames {frames[0]} to {frames[1]}, and this run "
+        f"is from frame {first} to {last}: writing it would lose the others. Name another file "
+        "with --out, or delete this one."
+    )
+
+
+def note(path: Path, first: int, last: int) -> None:
+    """Remembers a file as it was just written, with the first and last frame of the run."""
     place = _place(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(digest(path) or "")
+        place.write_text(f"{digest(path) or ''} {first} {last}")
     except OSError as error:
         logger.warning(
             "That %s was written by this command cannot be noted (%s): the next run asks to move "
@@ -63,11 +79,13 @@ def note(path: Path) -> None:
         )
 
 
-def _noted(path: Path) -> str | None:
+def _noted(path: Path) -> tuple[str | None, tuple[int, int] | None]:
+    """The hash, and the first and last frame, which an older version did not note."""
     try:
-        return _place(path).read_text()
-    except (OSError, ValueError):
-        return None
+        held, *frames = _place(path).read_text().split()
+        return held, (int(frames[0]), int(frames[1])) if frames else None
+    except (OSError, ValueError, IndexError):
+        return None, None
 
 
 def _place(path: Path) -> Path:

@@ -19,7 +19,7 @@ from cvat_action.identity import RUNS, KnownNumbers, number_of, numbers_of
 from cvat_action.job import Job, check_range
 from cvat_action.positions import removed_keyframes
 from cvat_action.seeds import Refusal, Seed, becomes_track
-from cvat_action.selection import select, select_on_all
+from cvat_action.selection import Selection, select, select_on_all
 from cvat_action.snapshot import Known, Snapshot
 
 MOST_FOUND = 100
@@ -334,19 +334,36 @@ def _select(
         selection = select_on_all(job, snapshot.annotations, (options.frame, *frames), **which)
         if not selection.seeds and not more:
             raise (ActionError if selection.refused else NothingToTrack)(
-                f"There is nothing to track in {job.name}."
+                f"There is nothing to track in {job.name}.{_passed_over(selection, options)}"
             )
         return selection.seeds, selection.refused
     selection = select(job, snapshot.annotations, options.frame, **which)
     if not selection.seeds and not more:
         reasons = [f"{r.ref}: {r.reason}" for r in selection.refused]
+        found = reasons or selection.passed_over
         raise (ActionError if reasons else NothingToTrack)(
             f"There is nothing to track on frame {options.frame} of {job.name}"
             + (", and nothing new was found there." if options.finds else ".")
             + (f" Left alone: {'; '.join(reasons)}." if reasons else "")
-            + ("" if reasons or options.finds else " Name another frame with --frame.")
+            + _passed_over(selection, options)
+            + ("" if found or options.finds else " Name another frame with --frame.")
         )
     return selection.seeds, selection.refused
+
+
+def _passed_over(selection: Selection, options: Options) -> str:
+    """Says which options leave nothing to track, where they do."""
+    count = len(selection.passed_over)
+    if selection.refused or not count:
+        return ""
+    given = {
+        "--object": options.objects,
+        "--exclude": options.excluded,
+        "--label": options.labels,
+        "--type": options.types,
+    }
+    names = " and ".join(name for name, values in given.items() if values)
+    return f" Of {count} object{'' if count == 1 else 's'} there, none passes {names}."
 
 
 def _with_removed(

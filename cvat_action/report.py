@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from cvat_action.job import Job
@@ -105,13 +106,14 @@ def print_run(
     written: Written,
     done: Mapping[str, int],
     link: str | None,
+    out: Path | None = None,
 ) -> None:
-    """What became of a run, for a person."""
+    """What became of a run, for a person. out: the file that is written, if it is one."""
     with_unsure = plan.options.min_score is not None
     print(summary_table(summary(plan.job, objects), with_unsure=with_unsure))
     if not counts(done):
         return
-    print(f"written: {counts_as_text(done)}")
+    print(f"written{f' to {out}' if out else ''}: {counts_as_text(done)}")
     if thinned := sparse_as_text(written):
         print(thinned)
     if link:
@@ -250,9 +252,9 @@ def print_plan(plan: Plan) -> None:
     """What `--dry-run` shows, for a person."""
     told = dry_run_as_json(plan)
     skipped = told["deleted_frames_skipped"]
+    what = f"Job {plan.job.id}, {plan.function}" if plan.server else plan.job.name
     print(
-        f"{plan.job.name.capitalize()}, {plan.function or 'here'}: "
-        f"from frame {plan.options.frame} to {plan.target}, "
+        f"{what}: from frame {plan.options.frame} to {plan.target}, "
         + counted(len(plan.frames), "frame")
         + (f" (deleted ones skipped: {skipped})" if skipped else "")
     )

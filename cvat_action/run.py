@@ -60,37 +60,25 @@ def run_plan(
     pace: Pace,
     ask: OnFrame | None = None,
     enter: Enter | None = None,
+    remember: Callable[[], Run | None] | None = None,
 ) -> Outcome:
     """Tracks the frames that are not done and writes all results.
 
     objects: with what is tracked already, of which `written_until` frames are written; those that
     enter are appended.
+    remember: called before tracking goes on, to build up a memory that is gone (rebuild.py).
     """
     stages = _Stages(plan, objects, list(done), written_until, sink, journal)
-    both_ways = plan.options.both_ways and tracker.joins
     # An object that stopped in one gap between drawn frames may go on in the others.
-    more = enter is not None or both_ways
+    more = enter is not None or (plan.options.both_ways and tracker.joins)
     left = plan.frames[len(done) :]
     run = Run(tuple(objects), ())
     try:
         stages.write_rest()
-        with (
-            logging_redirect_tqdm(),
-            tqdm(total=len(left), desc="tracking", unit="frame", disable=None) as bar,
-        ):
-            progress = _Progress(len(plan.frames), bar)
-
-            def keep(frame: int) -> None:
-                stages.keep(frame)
-                progress.tell(frame, len(stages.done), objects)
-
+        with logging_redirect_tqdm():
             if left and (more or any(o.live for o in objects)):
-                how: dict[str, Any] = {"pace": pace, "enter": enter, "keep": keep}
-                if both_ways:
-                    how |= {"parallel": plan.options.parallel, "tell": progress.beforehand}
-                    run = track_both_ways(tracker, plan.job, objects, left, done=done, **how)
-                else:
-                    run = track(tracker, plan.job, objects, left, on_frame=ask, **how)
+                forgot = remember() if remember else None
+                run = forgot or _track_left(plan, objects, tracker, stages, pace, ask, enter)
         problem = run.broken
         stages.write_rest()
         goes_on = Outcome(run, len(stages.done), False, problem, more).resumable
@@ -101,6 +89,31 @@ def run_plan(
         problem, pending = "Stopped by Ctrl+C while writing.", True
         run = replace(run, interrupted=True)
     return Outcome(run, len(stages.done), pending, problem, more)
+
+
+def _track_left(
+    plan: Plan,
+    objects: list[TrackedObject],
+    tracker: Tracker,
+    stages: "_Stages",
+    pace: Pace,
+    ask: OnFrame | None,
+    enter: Enter | None,
+) -> Run:
+    done = tuple(stages.done)
+    left = plan.frames[len(done) :]
+    with tqdm(total=len(left), desc="tracking", unit="frame", disable=None) as bar:
+        progress = Progress(len(plan.frames), bar)
+
+        def keep(frame: int) -> None:
+            stages.keep(frame)
+            progress.tell(frame, len(stages.done), objects)
+
+        how: dict[str, Any] = {"pace": pace, "enter": enter, "keep": keep}
+        if plan.options.both_ways and tracker.joins:
+            how |= {"parallel": plan.options.parallel, "tell": progress.beforehand}
+            return track_both_ways(tracker, plan.job, objects, left, done=done, **how)
+        return track(tracker, plan.job, objects, left, on_frame=ask, **how)
 
 
 class _Stages:
@@ -162,7 +175,7 @@ class _Stages:
         return {f for o in self._objects if o.seed.found for f in o.frames if f not in self._left}
 
 
-class _Progress:
+class Progress:
     """The bar of a terminal, or a line a minute without one."""
 
     def __init__(self, total: int, bar: Any, clock: Callable[[], float] = time.monotonic):

@@ -16,6 +16,8 @@ from cvat_action.snapshot import keyframe_content
 class Selection:
     seeds: tuple[Seed, ...]
     refused: tuple[Refusal, ...]
+    passed_over: frozenset[str] = frozenset()
+    """names of the objects that the options leave out"""
 
 
 def select(
@@ -47,20 +49,20 @@ def select(
         f"on frame {frame} of {job.name}",
         [p.ref for p in present if p.there and not p.reason],
     )
-    seeds, refused = [], []
+    seeds, refused, passed_over = [], [], set()
     for p in present:
-        if not p.there or not named.takes(p.ref):
+        if not p.there:
             continue
-        if labels and job.label(p.wire["label_id"]).name not in labels:
-            continue
-        if types and p.type not in types:
+        of_label = not labels or job.label(p.wire["label_id"]).name in labels
+        if not (named.takes(p.ref) and of_label and (not types or p.type in types)):
+            passed_over.add(p.ref)
             continue
         reason = p.reason or _unsupported(p.type, supported) or _malformed(job, frame, p)
         if reason:
             refused.append(Refusal(p.ref, p.wire["label_id"], reason))
         else:
             seeds.append(p.seed(frame))
-    return Selection(tuple(seeds), tuple(refused))
+    return Selection(tuple(seeds), tuple(refused), frozenset(passed_over))
 
 
 def select_on_all(
@@ -85,6 +87,7 @@ def select_on_all(
     counting = {t["id"]: counting_keyframes(job, t["shapes"]) for t in annotations.tracks}
     seeds: dict[str, Seed] = {}
     refused: dict[str, Refusal] = {}
+    passed_over: set[str] = set()
     for frame in frames:
         late = frame != frames[0]
         visible = [
@@ -106,12 +109,14 @@ def select_on_all(
                 seed = replace(seed, asleep=True, corrections=(awake,))
             seeds[seed.ref] = seed
         refused |= {r.ref: r for r in here.refused if r.ref not in refused}
+        passed_over |= here.passed_over
     named = _Named(objects, excluded)
     where = f"drawn on frames {min(frames)} to {max(frames)} of {job.name}"
     named.check({*seeds, *refused}, where, seeds)
     return Selection(
         tuple(s for ref, s in seeds.items() if named.takes(ref)),
         tuple(r for ref, r in refused.items() if named.takes(ref) and ref not in seeds),
+        frozenset(passed_over | {ref for ref in (*seeds, *refused) if not named.takes(ref)}),
     )
 
 

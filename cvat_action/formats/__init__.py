@@ -3,6 +3,7 @@
 
 import lzma
 import os
+import shutil
 import zipfile
 import zlib
 from contextlib import suppress
@@ -48,7 +49,8 @@ def read_results(path: Path, document: Document, media: Media) -> list[coco.Resu
 def write_document(path: Path, document: Document, media: Media, *, dry: bool = False) -> None:
     """Writes in the format of the path's suffix. A file that is there is replaced in one step.
 
-    dry: everything but the file. Raises ActionError where it cannot be written.
+    Its mode stays, and so does a link to it. dry: everything but the file. Raises ActionError where
+    it cannot be written.
     """
     try:
         text = (coco if path.suffix.lower() == ".json" else cvat_video).write(document, media)
@@ -56,10 +58,14 @@ def write_document(path: Path, document: Document, media: Media, *, dry: bool = 
         raise ActionError(f"{path} cannot be written from these annotations: {error}.") from None
     if dry:
         return
-    part = path.with_name(path.name + ".part")
+    file = Path(os.path.realpath(path))
+    part = file.with_name(file.name + ".part")
     try:
+        part.touch()
+        if file.exists():
+            shutil.copymode(file, part)
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        part.replace(file)
     except (OSError, ValueError) as error:  # ValueError: a label that is no text in UTF-8
         with suppress(OSError):
             part.unlink()
@@ -72,7 +78,8 @@ def check_output(path: Path) -> None:
             f"{path} must end in .json (COCO) or .xml (CVAT for video 1.1) and lie in a folder "
             "that exists."
         )
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    file = Path(os.path.realpath(path))
+    if path.is_dir() or not os.access(file.parent, os.W_OK):
         raise ActionError(f"{path} cannot be written.")
 
 
@@ -89,6 +96,9 @@ def _content(path: Path) -> tuple[str, bytes]:
                 if inside[0].file_size > MOST_BYTES:
                     raise ActionError(f"{inside[0].filename} in {path} is larger than 1 GiB.")
                 return inside[0].filename, archive.read(inside[0])
+        if path.suffix.lower() == ".zip":
+            path.open("rb").close()  # where it cannot be read at all, that is said
+            raise ActionError(f"{path} cannot be read as a ZIP: it is damaged, or no ZIP.")
         if path.suffix.lower() not in SUFFIXES:
             raise ActionError(f"{path} must be a .json (COCO), a .xml (CVAT for video) or a .zip.")
         return path.name, path.read_bytes()

@@ -89,9 +89,24 @@ def _read_one(
         track_id = (annotation.get("attributes") or {}).get("track_id")
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         number = annotation.get("id") if isinstance(annotation, dict) else annotation
-        what = error.args[0] if error.args else type(error).__name__
-        raise ActionError(f"{name}: annotation {number} cannot be read ({what}).") from None
+        raise ActionError(f"{name}: annotation {number} cannot be read ({_why(error)}).") from None
     return shape, track_id
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with an annotation."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]}"
+    return str(error.args[0] if error.args else type(error).__name__)
+
+
+def _named(annotation: Wire, key: str, among: Mapping[Any, Any], where: str) -> Any:
+    """What an annotation names by an id. Raises ValueError where that is not there."""
+    number = annotation[key]
+    try:
+        return among[number]
+    except (KeyError, TypeError):  # TypeError: a list, say
+        raise ValueError(f"its {key} {number} is not in {where}") from None
 
 
 def _objects(read_ones: Sequence[tuple[Wire | None, Any]]) -> list[tuple[bool, list[int]]]:
@@ -150,10 +165,10 @@ def read_results(data: bytes, name: str, document: Document, media: Media) -> li
         try:
             if entry["image_id"] in frame_of:  # a file may hold more than this clip
                 frame = frame_of[entry["image_id"]]
-                results.append(_result(entry, frame, label_of[entry["category_id"]], media))
+                label = _named(entry, "category_id", label_of, "categories")
+                results.append(_result(entry, frame, label, media))
         except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            what = error.args[0] if error.args else type(error).__name__
-            raise ActionError(f"{name}: entry {number} cannot be read ({what}).") from None
+            raise ActionError(f"{name}: entry {number} cannot be read ({_why(error)}).") from None
     if entries and not results:
         raise ActionError(
             f"{name}: none of its images is a frame of {media.name}. A list of results has the "
@@ -381,8 +396,8 @@ def _annotation_to_shape(
     annotation: Wire, frame_of: dict[Any, int], specs: dict[int, LabelSpec], media: Media
 ) -> Wire | None:
     """None for what is neither mask, polygon nor box (keypoints, say)."""
-    frame = frame_of[annotation["image_id"]]
-    label = specs[annotation["category_id"]]
+    frame: int = _named(annotation, "image_id", frame_of, "images")
+    label: LabelSpec = _named(annotation, "category_id", specs, "categories")
     size = size_of(media, frame)
     if annotation.get("keypoints"):
         return None

@@ -18,7 +18,7 @@ from wire import MASK, RECTANGLE, mask_at, shape, shifted
 from cvat_action.both_ways import track_both_ways
 from cvat_action.calls import Answer, CallFailed, Cure
 from cvat_action.job import Job, Label
-from cvat_action.run import _Progress
+from cvat_action.run import Progress
 from cvat_action.seeds import Correction, Seed
 from cvat_action.server import OUR_DESCRIPTION
 from cvat_action.tracked import TrackedObject
@@ -255,7 +255,7 @@ def test_it_is_told_how_far_the_search_for_unsure_drawings_is():
 def test_the_bar_of_a_terminal_counts_the_frames_of_the_gaps():
     terminal = io.StringIO()
     bar = tqdm(total=10, file=terminal)
-    progress = _Progress(10, bar, clock=lambda: 0.0)
+    progress = Progress(10, bar, clock=lambda: 0.0)
     progress.beforehand("in the gaps", 5, 10)
     assert "25%" in terminal.getvalue()
     assert "5 of 10 frames in the gaps" in terminal.getvalue()

@@ -51,6 +51,24 @@ def test_a_label_that_the_terminal_cannot_show_ends_no_run(
     assert act("runs", "--json").json["waiting"] == []
 
 
+@pytest.mark.parametrize("library", ["cvat_sdk", "torch"])
+def test_ctrl_c_while_libraries_are_loaded_is_one_line(tmp_path, library):
+    """torch tells of its caches when the process ends."""
+    (tmp_path / f"{library}.py").write_text(
+        "import atexit, logging, os, signal, time\n"
+        "atexit.register(logging.getLogger('torch.caches').info, 'FakeTensor cache stats:')\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-m", "cvat_action", "local", "--video", "v", "--annotations", "a"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    how = {"capture_output": True, "text": True, "env": environment, "cwd": tmp_path}
+    ended = subprocess.run([*command, "--out", "o.json"], **how, check=False)
+    assert ended.returncode == 130
+    assert ended.stderr.endswith("Stopped by Ctrl+C.\n")
+    assert ended.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["function.yaml", "function-gpu.yaml"])
 def test_the_description_is_that_of_the_function(name):
     said = re.findall("(?m)^  description: (.*)$", (ROOT / name).read_text())

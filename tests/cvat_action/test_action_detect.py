@@ -362,8 +362,11 @@ def result_of(frame, box, **more):
     [
         ("{", "is not JSON that can be read"),
         ({}, "holds neither COCO results"),
-        ([{"image_id": 1}], "entry 0 cannot be read (category_id)"),
-        ([result_of(0, [1, 1, 5, 5], category_id=9)], "entry 0 cannot be read (9)"),
+        ([{"image_id": 1}], "entry 0 cannot be read (it has no category_id)"),
+        (
+            [result_of(0, [1, 1, 5, 5], category_id=9)],
+            "0 cannot be read (its category_id 9 is not in",
+        ),
         ([result_of(0, [1, 1, 5, 5], score=float("nan"))], "its score is nan"),
         ([result_of(0, None)], "neither a box nor a segmentation"),
         ([result_of(0, ["x", 1, 5, 5])], "entry 0 cannot be read"),

@@ -224,7 +224,7 @@ def test_an_object_is_clicked_on_and_tracked(
     job.shapes = seeds()[:1]
     cvat.functions[OURS].shape_types = ("mask", "polygon", "rectangle", "points")
     track_to(2, *click, start=0)
-    for frame in range(2):  # on frame 2 the resumed run began anew
+    for frame in range(3):
         here, there = (
             sorted(s["points"] for s in held if (s["frame"], s["type"]) == (frame, kind))
             for held in (job.shapes, shapes)
@@ -273,8 +273,7 @@ def test_what_a_detector_finds_is_tracked_on_a_server_and_without_one(
     act("local", "--resume", ended.journal)
     here = points_by_frame(written().shapes)
     assert [len(found) for found in here.values()] == [1, 1, 1, 2, 2, 2, 2]
-    for frame in range(5):  # then it was started again from its last result
-        assert here[frame] == masks[frame]
+    assert here == masks
 
 
 def test_everything_is_the_same_by_the_interactor_and_without_a_server(
@@ -343,6 +342,18 @@ def test_step_shows_asks_corrects_and_stops(local, written, tmp_path, monkeypatc
     assert by_frame(made)[2]["points"] == [20, 20, 40, 20, 40, 40, 20, 40]
     boxes = [(s["frame"], s["points"]) for s in written().shapes]
     assert boxes == [(0, [60, 80, 100, 110]), (1, [60, 0, 100, 110])]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "options", "code"),
+    [(3, (), 4), (0, ("--points", "car 5,5", "--frame", 0), 1), (0, ("--everything",), 1)],
+)
+def test_a_damaged_picture_is_named(local, tmp_path, damaged, options, code):
+    path = tmp_path / "pictures" / f"frame_{damaged}.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    log = local(as_coco(seeds()), *options, code=code).log
+    named = f"CRITICAL: Frame {damaged} (frame_{damaged}.png): The image cannot be decoded"
+    assert named in log
 
 
 @pytest.mark.parametrize(

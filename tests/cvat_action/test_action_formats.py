@@ -557,7 +557,7 @@ def test_an_encrypted_or_damaged_zip_is_named(tmp_path, media):
     encrypted[local + 6] |= 1
     encrypted[central + 8] |= 1
     damaged[60:90] = b"x" * 30
-    for data in (encrypted, damaged):
+    for data in (encrypted, damaged, whole[:-40]):
         path.write_bytes(data)
         with pytest.raises(ActionError, match="cannot be read"):
             read_document(path, media)
@@ -591,7 +591,10 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
         ("a.json", "[]", "is not COCO"),
         ("a.json", "{", "is not JSON"),
         ("a.json", COCO_TEXT.replace("pic_2", "other"), "'other.png' is not a frame"),
-        ("a.json", COCO_TEXT.replace('category_id": 9', 'category_id": 1'), "annotation 1"),
+        ("a.json", COCO_TEXT.replace('y_id": 9', 'y_id": 1'), "its category_id 1 is not in cat"),
+        ("a.json", COCO_TEXT.replace('e_id": 11', 'e_id": 7'), "its image_id 7 is not in images"),
+        ("a.json", COCO_TEXT.replace('e_id": 11', 'e_id": [7]'), "its image_id [7] is not in"),
+        ("a.json", COCO_TEXT.replace('"image_id": 11', '"x": 7'), "annotation 1 .*it has no image"),
         ("a.json", COCO_TEXT.replace("[3.5, ", "[null, "), "annotation 1 cannot be read"),
         ("a.json", COCO_TEXT.replace(f"[{HEIGHT}, {WIDTH}]", "[9, 9]"), "its RLE is of size"),
         ("a.json", with_segmentation([[1, 2], [3, 4]]), "annotation 1 .*a polygon of 2 numbers"),
@@ -603,7 +606,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
         ("a.json", COCO_TEXT.replace(COMPRESSED, "0"), "counts do not fill"),
         ("a.json", COCO_TEXT.replace(COMPRESSED, COMPRESSED + "9"), "counts do not fill"),
         ("a.txt", "x", "must be a .json"),
-        ("a.zip", "x", "must be a .json"),
+        ("a.zip", "x", "cannot be read as a ZIP: it is damaged, or no ZIP"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_named(tmp_path, media, name, text, said):

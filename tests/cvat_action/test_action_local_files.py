@@ -42,6 +42,23 @@ class MovingTracker:
         return self.start(frame, shapes)
 
 
+class FasterTracker(MovingTracker):
+    """The longer it knows an object, the faster this moves. A correction joins what it knows."""
+
+    def start(self, frame, shapes, ages=None):
+        answer = super().start(frame, shapes)
+        states = list(zip(answer.states, ages or [0] * len(shapes), strict=True))
+        return Answer(answer.shapes, states, answer.scores, answer.errors)
+
+    def step(self, frame, states):
+        ages = [age + 1 for _, age in states]
+        shapes = [moved(shape, age) for (shape, _), age in zip(states, ages, strict=True)]
+        return self.start(frame, shapes, ages)
+
+    def correct(self, frame, shapes, states):
+        return self.start(frame, shapes, [age + 1 for _, age in states])
+
+
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
     nothing = SimpleNamespace(close=lambda: None)
@@ -50,10 +67,10 @@ def scripted(monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(request, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for n in range(FRAMES):
+    for n in range(getattr(request, "param", FRAMES)):
         Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"frame_{n:06d}.png")
     return folder
 
@@ -86,10 +103,10 @@ def polygon(frame, points=POLYGON, **more):
 def coco(tmp_path):
     """Writes a.json with these annotations."""
 
-    def coco(*annotations, name="a.json"):
+    def coco(*annotations, name="a.json", images=FRAMES):
         images = [
             {"id": n + 1, "file_name": f"frame_{n:06d}.png", "width": WIDTH, "height": HEIGHT}
-            for n in range(FRAMES)
+            for n in range(images)
         ]
         content = {
             "images": images,
@@ -124,6 +141,29 @@ def change(path, frame, **keys):
 
 MOVED = {"bbox": [30, 30, 8, 8]}
 FROM_4 = [(n, 4 + n) for n in range(FRAMES)]
+
+
+# --- what is tracked -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pictures", "options", "said"),
+    [
+        (8, ("--frame", 7), "There is no frame to track after frame 7."),
+        (8, ("--frame", 0, "--backward"), "There is no frame to track before frame 0."),
+        (1, (), "after frame 0. Only one frame could be read from"),
+    ],
+    indirect=["pictures"],
+)
+def test_where_no_frame_is_left_to_track_it_is_said_why(run, coco, options, said):
+    coco(box(0, 4), images=1)
+    assert said in run("a.json", "b.json", *options, code=1).log
+
+
+def test_a_dry_run_names_the_video(run, coco):
+    coco(box(0, 4))
+    shown = run("a.json", "b.json", "--dry-run").out
+    assert shown.startswith("pictures: from frame 0 to 7, 7 frames\n")
 
 
 # --- CVAT's own export ---------------------------------------------------------------------------
@@ -300,7 +340,8 @@ def test_a_box_that_is_corrected_in_the_file_is_not_doubled(run, tracked, lefts)
     stopped = run("b.json", "c.json", "--frame", 3, code=1)
     assert "4 shapes on frames 4 to 7 are an earlier run's" in stopped.log
     done = run("b.json", "c.json", "--frame", 3, "--replace")
-    assert "4 shapes created, 4 shapes deleted" in done.out
+    written = f"written to {tracked.parent / 'c.json'}: 4 shapes created, 4 shapes deleted"
+    assert written in done.out
     assert lefts("c.json") == [*FROM_4[:3], *((n, 27 + n) for n in range(3, 8))]
 
 
@@ -472,10 +513,51 @@ def cut_off(run, coco):
         return run("a.json", "b.json", "--json", code=4)
 
 
-def test_a_resume_goes_on_with_what_it_wrote_itself(act, cut_off, lefts):
+def test_a_resume_goes_on_with_what_it_wrote_itself(act, run, cut_off, lefts):
     assert lefts("b.json") == FROM_4[:5]
+    in_the_way = run("a.json", "b.json", code=1)
+    assert f"-m cvat_action local --resume {cut_off.journal}, drop it: " in in_the_way.log
     again = act("local", "--resume", cut_off.journal, "--json")
     assert again.json["frames"] == list(range(1, FRAMES))
+    assert lefts("b.json") == FROM_4
+
+
+@pytest.mark.parametrize("steps", [(), ("", "c 1 30,30 38,38"), ("", "c 1 outside")])
+def test_a_resumed_run_writes_what_an_undisturbed_one_writes(
+    act, run, coco, tmp_path, typed, monkeypatch, steps
+):
+    """The memory of the objects goes with the process; a second object enters on frame 4."""
+    monkeypatch.setattr(local, "LocalTracker", FasterTracker)
+    coco(box(0, 4), box(0, 20))
+    (tmp_path / "found.json").write_text(json.dumps([{**annotation(4, [4, 9, 8, 8]), "score": 1}]))
+    options = ("--detect", tmp_path / "found.json", "--every", 2, *(["--step"] if steps else []))
+    typed(*steps)
+    run("a.json", "whole.json", *options)
+    typed(*steps)
+    with unreadable_from(6):
+        ended = run("a.json", "b.json", *options, code=4)
+    typed()
+    again = act("local", "--resume", ended.journal)
+    assert "5 frames are tracked again to build it up" in again.log
+    assert without_scores(tmp_path / "b.json") == without_scores(tmp_path / "whole.json")
+
+
+def test_what_is_told_of_a_run_that_waits(act, cut_off, tmp_path, pictures):
+    """It wrote what is done, so this is not lost."""
+    out = tmp_path / "b.json"
+    kept = "4 of 7 frames tracked, all of them kept in this journal; was cut off"
+    assert f"{cut_off.journal}\n  {pictures} -> {out}: {kept}\n" in act("runs").out
+    (told,) = act("runs", "--json").json["waiting"]
+    assert (told["out"], told["tracked"]) == (str(out), 4)
+    said = act("discard", cut_off.journal).out
+    assert f"with 4 frames tracked. What was written to {out} stays.\n" in said
+
+
+def test_a_resume_that_breaks_while_it_tracks_again_can_be_given_again(act, cut_off, lefts):
+    with unreadable_from(3):
+        broken = act("local", "--resume", cut_off.journal, code=4)
+    assert "4 of 7 frames are tracked and written." in broken.log
+    act("local", "--resume", broken.journal)
     assert lefts("b.json") == FROM_4
 
 
@@ -514,12 +596,37 @@ def test_a_resume_needs_the_annotations_as_they_were(act, run, tmp_path, tracks_
     assert {round(k["points"][1]) for k in t["shapes"]} == {30}, "it stays the same object"
 
 
+def test_a_file_that_cannot_be_written_counts_nothing_as_written(run, coco, tmp_path):
+    coco(box(0, 4))
+    (tmp_path / "b.json.part").mkdir()
+    ended = run("a.json", "b.json", "--json", code=4)
+    assert ended.json["written"] == {}
+    assert "b.json cannot be written: Is a directory. 7 of 7 frames are tracked" in ended.log
+    assert "and nothing was written. Go on with" in ended.log
+
+
 def test_the_same_command_given_twice_writes_the_same(run, coco, tmp_path, lefts):
     coco(box(0, 4))
     (tmp_path / "b.json").touch()  # an empty file holds nothing
     for _ in range(2):
         run("a.json", "b.json")
         assert lefts("b.json") == FROM_4
+
+
+@pytest.mark.parametrize("fewer", [("--target-frame", 2), ("--frame", 4, "--replace")])
+def test_a_run_over_fewer_frames_loses_no_results_of_an_earlier_one(
+    run, coco, tmp_path, lefts, fewer
+):
+    coco(box(0, 4), box(4, 4))
+    run("a.json", "b.json", "--frame", 0)
+    held = lefts("b.json")
+    assert "results of frames 0 to 7" in run("a.json", "b.json", *fewer, code=1).log
+    assert "before it can run: " in run("a.json", "b.json", *fewer, "--dry-run").out
+    assert lefts("b.json") == held
+    (tmp_path / "b.json").unlink()
+    run("a.json", "b.json", *fewer)
+    run("a.json", "b.json", "--frame", 0)
+    assert lefts("b.json") == held
 
 
 @pytest.mark.parametrize("corrected", [False, True], ids=["another program's", "corrected"])
@@ -555,6 +662,24 @@ def test_a_file_that_a_person_changed_during_the_run_is_not_written_over(
     ended = run("a.json", out, code=4)
     assert (tmp_path / out).read_text() == '{"by": "a person"}'
     assert "was changed while this ran" in ended.log
+
+
+def test_a_file_that_is_written_over_keeps_its_mode_and_the_link_to_it(run, coco, tmp_path, lefts):
+    coco(box(0, 4), name="held.json")
+    held, link = tmp_path / "held.json", tmp_path / "a.json"
+    held.chmod(0o640)
+    link.symlink_to("held.json")
+    run("a.json", "a.json")
+    assert link.is_symlink()
+    assert held.stat().st_mode & 0o777 == 0o640
+    assert lefts("held.json") == FROM_4
+
+
+def test_a_link_that_leads_to_itself_is_named(run, coco, tmp_path):
+    coco(box(0, 4))
+    (tmp_path / "b.json").symlink_to("b.json")
+    for files in (("a.json", "b.json"), ("b.json", "c.json")):
+        assert "b.json cannot be read: Too many levels" in run(*files, code=1).log
 
 
 def test_the_annotations_themselves_may_be_written_over(run, coco, lefts):

@@ -18,6 +18,15 @@ def test_an_image_that_disappears_is_named(tmp_path):
         media.encoded(0)
 
 
+def test_a_folder_of_an_images_name_is_no_frame_and_a_broken_link_is_named(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "001.png")
+    (tmp_path / "002.png").mkdir()
+    assert open_media(tmp_path).frame_names == ("001.png",)
+    (tmp_path / "003.png").symlink_to("nothing")
+    with pytest.raises(ActionError, match=r"003.png is not an image"):
+        open_media(tmp_path)
+
+
 def test_a_video_is_read_forwards_and_backwards(grey_clip):
     media = open_media(grey_clip)
     assert len(media.frame_names) == 50

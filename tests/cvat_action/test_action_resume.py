@@ -110,13 +110,14 @@ def test_what_a_resumed_run_would_pass_over_is_refused(job, cut_off, resume, mas
 # --- journals ------------------------------------------------------------------------------------
 
 
-def test_runs_lists_what_waits_and_discard_drops_it(job, act, track_to, cut_off, one_mask):
+def test_runs_lists_what_waits_and_discard_drops_it(cvat, job, act, track_to, cut_off, one_mask):
     assert "There are no journals and no receipts." in act("runs").out
     cut_off(12, 13)
     (there,) = waiting(act)
     assert (there["job"], there["frames"], there["tracked"]) == (42, 3, 1)
     assert not there["going_on"]
-    assert "was cut off" in track_to(13, code=1).log, "the journal that waits is named first"
+    in_the_way = track_to(13, code=1).log
+    assert f"{cvat.url} track --resume {there['journal']}, drop it: " in in_the_way
     act("discard", there["journal"])
     assert waiting(act) == []
     track_to(13, "--replace")
@@ -127,7 +128,7 @@ def test_a_journal_of_another_version_can_be_dropped(act, cut_off, resume, one_m
     ended = cut_off(12, 13)
     text = ended.journal.read_text()
     ended.journal.write_text(re.sub(r'"journal": \d+', '"journal": 1', text, count=1))
-    assert f"drop it: discard {ended.journal}" in resume(ended, code=1).log
+    assert f"-m cvat_action discard {ended.journal}" in resume(ended, code=1).log
     act("discard", ended.journal)
     assert not ended.journal.exists()
 
@@ -138,7 +139,7 @@ def test_a_journal_that_was_cut_off_in_its_first_line_can_be_dropped(
 ):
     path = cut_off(12, 13).journal
     path.write_bytes(content)
-    assert f"drop it: discard {path}" in track_to(13, code=1).log
+    assert f"-m cvat_action discard {path}" in track_to(13, code=1).log
     assert f"Discarded {path}." in act("discard", path).out
     track_to(13, "--replace")
 
@@ -202,6 +203,16 @@ def test_a_journal_where_a_folder_is_wanted_is_named(track_to, one_mask, tmp_pat
         refused = track_to(14, "--journal", path, code=1)
         assert re.search("cannot be written .* name another place", refused.log)
     assert "it is no file" in refused.log
+
+
+@pytest.mark.parametrize("content", ["{}", '{"images": []}', "not JSON"])
+def test_a_file_that_is_no_journal_is_not_called_one(track_to, one_mask, tmp_path, content):
+    path = tmp_path / "seeds.json"
+    path.write_text(content)
+    refused = track_to(14, "--journal", path, code=1)
+    assert f"{path} is there already and is no journal of this command" in refused.log
+    assert "discard" not in refused.log
+    assert path.read_text() == content
 
 
 @contextmanager

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+"""How this program was called, for the commands that its messages name."""
+
+import shlex
+import sys
+from pathlib import Path
+
+
+def program() -> str:
+    """What to type to get here again."""
+    name = Path(sys.argv[0]).name
+    if name == "__main__.py" or not name.startswith("cvat-sam2"):
+        return f"{shlex.quote(sys.executable)} -m cvat_action"
+    return shlex.quote(sys.argv[0])
+
+
+def to_discard(journal: Path) -> str:
+    """The command that drops a journal."""
+    return f"{program()} discard {shlex.quote(str(journal))}"
