@@ -27,14 +27,18 @@ def digest(path: Path) -> str | None:
 
 def check_ours(path: Path) -> None:
     """Raises ActionError where something lies there that this command did not write."""
-    held = digest(path)
-    if held is not None and held != _noted(path):
+    if not may_replace(path):
         raise ActionError(
             f"{path} is there already and is not a file of results as this command wrote it: "
             "another program wrote it, somebody changed it since, or it was given as --annotations "
             "itself. It is not written over; move it away first. To track on from what it holds, "
             "give it as --annotations."
         )
+
+
+def may_replace(path: Path) -> bool:
+    """Whether nothing lies there, or what this command wrote."""
+    return digest(path) in (None, _noted(path))
 
 
 def check_unchanged(path: Path, before: str | None) -> None:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from cvat_action.errors import ActionError
 from cvat_action.media import Media, open_media
-from cvat_action.overlay import Picture, VideoWriter, contact_sheet, draw_masks
+from cvat_action.overlay import Picture, contact_sheet, draw_masks, new_video
 from sam2_tracker.errors import ObjectError
 from sam2_tracker.memory_policy import POLICIES
 from sam2_tracker.settings import with_model
@@ -239,7 +239,7 @@ def compare(truths: NDArray[np.bool_], results: Sequence[Result]) -> tuple[float
 def write_pictures(clip: Clip, results: list[list[Result]], folder: Path) -> None:
     wanted = np.linspace(0, len(clip.frames) - 1, min(SHEET_PICTURES, len(clip.frames))).round()
     pictures, captions = [], []
-    with VideoWriter(folder / "overlay.mp4", clip.frames_per_second) as video:
+    with new_video(folder / "overlay.mp4", clip.frames_per_second) as video:
         for index, (frame, objects) in enumerate(zip(clip.frames, results, strict=True)):
             bitmaps = [shape_to_bitmap(item.shape, *frame.shape[:2]) for item in objects]
             picture = draw_masks(frame, bitmaps, clip.names)

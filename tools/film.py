@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cvat_action.overlay import VideoWriter
+from cvat_action.overlay import new_video
 from tools import demo
 from training.pictures import FILMED, FOLDER, NoPicturesError, fetch, filmed
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     video = options.out / "film.mp4"
-    with VideoWriter(video, FRAMES_PER_SECOND) as file:
+    with new_video(video, FRAMES_PER_SECOND) as file:
         for frame in frames:
             file.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     code = demo.main(["--video", str(video), "--seeds", str(SEEDS), "--out", str(options.out)])
