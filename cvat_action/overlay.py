@@ -58,11 +58,17 @@ def draw_masks(
 
 
 def write_caption(picture: NDArray[Any], text: str, at: tuple[int, int] = (8, 20)) -> None:
-    """Writes into the picture itself; `at` is the lower left corner of the text."""
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(
-            picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, thickness, cv2.LINE_AA
-        )
+    """Writes into the picture itself, in white with a black edge.
+
+    at: the lower left corner of the text, which begins further left where it would not fit.
+    """
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.55
+    (width, _), _ = cv2.getTextSize(text, font, size, 1)
+    left = max(1, min(at[0], picture.shape[1] - width - 2))
+    # The edge is the same text beside itself: a thicker one would be wider.
+    beside = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)]
+    for (x, y), colour in (*((b, (0, 0, 0)) for b in beside), ((0, 0), (255, 255, 255))):
+        cv2.putText(picture, text, (left + x, at[1] + y), font, size, colour, 1, cv2.LINE_AA)
 
 
 def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], *, columns: int) -> Picture:

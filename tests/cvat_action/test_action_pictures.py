@@ -17,7 +17,7 @@ from wire import MASK
 
 from cvat_action import preview
 from cvat_action.job import Job, Label
-from cvat_action.overlay import new_video
+from cvat_action.overlay import new_video, write_caption
 from cvat_action.seeds import Seed
 from cvat_action.stepper import Stepper
 from cvat_action.tracked import Tracked, TrackedObject
@@ -201,6 +201,19 @@ def test_a_picture_of_many_objects_takes_little_memory():
     tracemalloc.stop()
     assert drawn[30, 30].any()
     assert peak < 20 << 20  # one bitmap has 1 MB, the picture 3
+
+
+@pytest.mark.parametrize("left", [8, 290])
+def test_a_caption_has_a_black_edge_and_stays_in_the_picture(left):
+    """In a picture 300 px wide, and 300 px wider."""
+    narrow, wide = (np.full((40, width, 3), 128, np.uint8) for width in (300, 600))
+    for picture in (narrow, wide):
+        write_caption(picture, "hidden: mask", at=(left, 20))
+    white, black = ((p == 0).all(axis=2) for p in (255 - narrow, narrow))
+    near_white = cv2.dilate((narrow.min(axis=2) > 140).astype(np.uint8), np.ones((5, 5))) > 0
+    assert black.any()
+    assert near_white[black].all()
+    assert white.sum() == (wide == 255).all(axis=2).sum()
 
 
 def test_a_picture_of_step_that_cannot_be_written_is_not_called_drawn(
