@@ -120,18 +120,18 @@ def check_path(path: Path, suffix: str, given: Mapping[str, Path]) -> None:
 
 
 def check_apart(path: Path, given: Mapping[str, Path]) -> None:
-    """Raises ActionError where a picture at this path would harm what is given, or cannot be."""
+    """Raises ActionError where a file at this path would harm what is given, or cannot be."""
     place = path.resolve()
     for option, other in given.items():
         if place == other.resolve():
             raise ActionError(
-                f"{path} is the file of {option}, and a picture would be written over it. Give the "
-                "picture another path."
+                f"{path} would be written over, and it is the file of {option}. Choose another "
+                "path to write to."
             )
         if other.is_dir() and place.parent == other.resolve():
             raise ActionError(
-                f"{path} lies in the folder of {option}, and a picture there would be one of its "
-                "frames. Give the picture another folder."
+                f"{path} lies in the folder of {option}, and would be one of its frames. Choose "
+                "another folder to write to."
             )
     with named_errors(path):
         part = part_of(path)
