@@ -138,7 +138,8 @@ class VideoWriter:
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self._path = path
-        self._rate = frames_per_second
+        # The codec knows no others, and a film may say anything.
+        self._rate = min(max(frames_per_second, 0.1), 1000.0)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._count = 0

@@ -146,7 +146,7 @@ def test_a_video_on_a_full_disk_is_an_error_and_nothing_is_left_of_it(tmp_path):
     assert [p.read_text() for p in tmp_path.iterdir()] == ["an earlier one"]
 
 
-@pytest.mark.parametrize("rate", [0.5, 10, 29.97, 59.94])
+@pytest.mark.parametrize("rate", [0.001, 0.5, 10, 29.97, 90_000, float("inf")])
 def test_a_video_holds_every_frame(tmp_path, rate):
     with new_video(tmp_path / "clip.mp4", rate) as video:
         for n in range(25):
