@@ -480,7 +480,10 @@ def _adopted(own: TrackState, others: Sequence[tuple[int, TrackState | None, int
         )
     sizes = {(state.track.width, state.track.height) for state, _ in known}
     if sizes != {(own.track.width, own.track.height)}:
-        raise SizeChanged("The keyframes of this object lie on images of other sizes.")
+        raise SizeChanged(
+            "The keyframes of this object lie on images of other sizes. Adopt only those that lie "
+            "on images of this object's own size."
+        )
     bank = adopt_keyframes(own.bank, [(state.bank, distance) for state, distance in known])
     return adopt_references(own, bank, *(state for state, _ in known))
 
@@ -495,7 +498,8 @@ def _check_sizes(objects: Sequence[_Object], frame: _Frame) -> None:
             each.fail(
                 SizeChanged(
                     "Image sizes of the start frame and the current frame are different: "
-                    f"{track.width} x {track.height}, {frame.width} x {frame.height}."
+                    f"{track.width} x {track.height}, {frame.width} x {frame.height}. Start the "
+                    "object anew on this frame."
                 )
             )
 

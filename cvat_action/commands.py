@@ -4,7 +4,7 @@
 import json
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -391,17 +391,24 @@ def _draw(
     if not (output.preview or output.contact_sheet):
         return None
     seeds = [o.seed for o in objects]
+    problems = []
     try:
         results = journal.results([seed.type for seed in seeds])
         if plan.options.sparse is not None:
             results = preview.as_cvat_shows(seeds, results, sink.tracks())
-        if output.preview:
-            preview.write_video(output.preview, frame, seeds, results, fps)
-        if output.contact_sheet:
-            preview.write_contact_sheet(output.contact_sheet, frame, seeds, results)
     except ActionError as error:
         return str(error)
-    return None
+    if output.preview:
+        try:
+            preview.write_video(output.preview, frame, seeds, results, fps)
+        except ActionError as error:
+            problems.append(str(error))
+    if output.contact_sheet:
+        try:
+            preview.write_contact_sheet(output.contact_sheet, frame, seeds, results)
+        except ActionError as error:
+            problems.append(str(error))
+    return " ".join(problems) or None
 
 
 def _counts_of(record: journals.Record) -> dict[str, int]:
@@ -416,9 +423,12 @@ def tell_refusals(plan: Plan) -> None:
         logger.warning("Object %s is left alone: %s.", refusal.ref, refusal.reason)
 
 
-def check_pictures(output: Output) -> None:
-    """Before anything is tracked, so that no hour of work ends with a wrong path."""
+def check_pictures(output: Output, given: Mapping[str, Path] | None = None) -> None:
+    """Before anything is tracked, so that no hour of work ends with a wrong path.
+
+    given: by option, the files and folders of the run.
+    """
     if output.preview:
-        preview.check_suffix(output.preview, ".mp4")
+        preview.check_path(output.preview, ".mp4", given or {})
     if output.contact_sheet:
-        preview.check_suffix(output.contact_sheet, ".png")
+        preview.check_path(output.contact_sheet, ".png", given or {})

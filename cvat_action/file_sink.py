@@ -99,7 +99,7 @@ class FileSink:
             self.counts.clear()
             raise
         if not self._in_place:  # else the file is a person's, with results
-            own_files.note(self._out, self._first, self._last)
+            own_files.note(self._out, (self._first, self._last))
         return True
 
     def tracks(self) -> dict[str, Wire]:

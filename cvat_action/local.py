@@ -26,9 +26,10 @@ from cvat_action.media import Media, open_media
 from cvat_action.newcomers import Finder, first_ones
 from cvat_action.plan import Options, Plan, make_plan, target_of
 from cvat_action.plan_record import plan_as_json, plan_from_json
+from cvat_action.preview import check_apart
 from cvat_action.program import to_discard
 from cvat_action.snapshot import annotations_to_snapshot
-from cvat_action.stepper import Stepper
+from cvat_action.stepper import Stepper, step_picture
 from sam2_tracker.everything import words_to_everything
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,11 @@ class Files:
     def in_place(self) -> bool:
         """The annotations are written into the file that they are read from."""
         return os.path.realpath(self.out) == os.path.realpath(self.annotations)
+
+    @property
+    def given(self) -> dict[str, Path]:
+        """By option: what no picture may be written over."""
+        return {"--video": self.video, "--annotations": self.annotations, "--out": self.out}
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def run_local(
 
     frame: None: the first annotated frame, tracking backwards the last.
     """
-    check_pictures(output)
+    check_pictures(output, files.given)
     with _loaded_when_asked(files.model) as load:
         opened = _open(files, load, dry_run=dry_run)
         if frame is None:
@@ -152,7 +158,6 @@ def _finder(opened: Opened, options: Options) -> Finder | None:
 
 def resume_local(path: Path, pace: Pace, output: Output) -> int:
     """Goes on with a run that broke, from the same files."""
-    check_pictures(output)
     journal, record = Journal.go_on(path)
     try:
         try:
@@ -161,6 +166,7 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
             files = Files(**{**said, **{k: Path(said[k]) for k in ("video", "annotations", "out")}})
         except (KeyError, TypeError):
             raise ActionError(f"{path} belongs to a run on a server; use track --resume.") from None
+        check_pictures(output, files.given)
         record.states = [None] * len(record.states)  # they went with the process
         with _loaded_when_asked(files.model) as load:
             opened = _open(files, load)
@@ -184,6 +190,8 @@ def _open(files: Files, load: Load, *, dry_run: bool = False) -> Opened:
     So a document that cannot be written is known now, not after an hour of tracking.
     """
     check_output(files.out)
+    if files.step:
+        check_apart(step_picture(files.out), files.given)
     if not (files.in_place or dry_run):
         own_files.check_ours(files.out)
     out_before = own_files.digest(files.out)

@@ -2,9 +2,9 @@
 """Masks drawn over frames, as pictures, a video and a contact sheet. Colours are BGR throughout."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -58,11 +58,17 @@ def draw_masks(
 
 
 def write_caption(picture: NDArray[Any], text: str, at: tuple[int, int] = (8, 20)) -> None:
-    """Writes into the picture itself; `at` is the lower left corner of the text."""
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(
-            picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, thickness, cv2.LINE_AA
-        )
+    """Writes into the picture itself, in white with a black edge.
+
+    at: the lower left corner of the text, which begins further left where it would not fit.
+    """
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.55
+    (width, _), _ = cv2.getTextSize(text, font, size, 1)
+    left = max(1, min(at[0], picture.shape[1] - width - 2))
+    # The edge is the same text beside itself: a thicker one would be wider.
+    beside = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)]
+    for (x, y), colour in (*((b, (0, 0, 0)) for b in beside), ((0, 0), (255, 255, 255))):
+        cv2.putText(picture, text, (left + x, at[1] + y), font, size, colour, 1, cv2.LINE_AA)
 
 
 def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], *, columns: int) -> Picture:
@@ -86,14 +92,57 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], *, colum
     return sheet
 
 
+def part_of(path: Path) -> Path:
+    """What a file is called until it is whole. OpenCV goes by the suffix."""
+    return path.with_name(f"{path.name}.part{path.suffix}")
+
+
+@contextmanager
+def put_in_place(path: Path) -> Iterator[Path]:
+    """Gives a file beside this one to write into. It takes the place of this one at the end.
+
+    Where that fails, nothing of it is left, and what was at the path is as it was. Raises OSError.
+    """
+    part = part_of(path)
+    try:
+        part.write_bytes(b"")  # says why, where nothing can be written
+        yield part
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def write_picture(path: Path, picture: Picture, parameters: Sequence[int] = ()) -> None:
+    """In the format of the path's suffix. Raises OSError."""
+    _, data = cv2.imencode(path.suffix, picture, parameters)
+    with put_in_place(path) as part:
+        part.write_bytes(data.tobytes())
+
+
+@contextmanager
+def new_video(path: Path, frames_per_second: float) -> Iterator["VideoWriter"]:
+    """An MP4, which is in its place when the `with` ends. Raises OSError."""
+    with put_in_place(path) as part:
+        video = VideoWriter(part, frames_per_second)
+        try:
+            yield video
+        finally:
+            video.release()
+        video.check_whole()
+
+
 class VideoWriter:
     """An MP4 that pictures are written to, all of the first one's size. Raises OSError."""
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self._path = path
-        self._rate = frames_per_second
+        # The codec knows no others, and a film may say anything.
+        self._rate = min(max(frames_per_second, 0.1), 1000.0)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._count = 0
 
     def write(self, picture: Picture) -> None:
         if self._writer is None:
@@ -102,17 +151,21 @@ class VideoWriter:
             code = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self._path), code, self._rate, self._size)
             if not self._writer.isOpened():
-                raise OSError(f"The video {self._path} cannot be written.")
+                raise OSError("OpenCV cannot begin it")
         self._writer.write(cv2.resize(picture, self._size))
+        self._count += 1
 
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def release(self) -> None:
         if self._writer is not None:
             self._writer.release()
+
+    def check_whole(self) -> None:
+        """OpenCV does not say that it could not write, so the frames are counted."""
+        capture, found = cv2.VideoCapture(str(self._path)), 0
+        while capture.grab():
+            found += 1
+        capture.release()
+        if found != self._count:
+            raise OSError(
+                f"{found} of {self._count} frames are in it at the end, as on a disk that is full"
+            )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which files `local` wrote, so that none that somebody changed since is written over.
 
-For each file a note lies in the state folder: the hash of what was written last, and the first and
-last frame of that run.
+For each file a note lies in the state folder: the hash of what was written last, and of results the
+first and last frame of that run.
 """
 
 import hashlib
@@ -28,14 +28,18 @@ def digest(path: Path) -> str | None:
 
 def check_ours(path: Path) -> None:
     """Raises ActionError where something lies there that this command did not write."""
-    held = digest(path)
-    if held is not None and held != _noted(path)[0]:
+    if not may_replace(path):
         raise ActionError(
             f"{path} is there already and is not a file of results as this command wrote it: "
             "another program wrote it, somebody changed it since, or it was given as --annotations "
             "itself. It is not written over; move it away first. To track on from what it holds, "
             "give it as --annotations."
         )
+
+
+def may_replace(path: Path) -> bool:
+    """Whether nothing lies there, or what this command wrote."""
+    return digest(path) in (None, _noted(path)[0])
 
 
 def check_unchanged(path: Path, before: str | None) -> None:
@@ -64,12 +68,15 @@ def lost_frames(path: Path, first: int, last: int) -> str | None:
     )
 
 
-def note(path: Path, first: int, last: int) -> None:
-    """Remembers a file as it was just written, with the first and last frame of the run."""
+def note(path: Path, frames: tuple[int, int] | None = None) -> None:
+    """Remembers a file as it was just written.
+
+    frames: of results, the first and last one of the run.
+    """
     place = _place(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(f"{digest(path) or ''} {first} {last}")
+        place.write_text(" ".join(map(str, (digest(path) or "", *(frames or ())))))
     except OSError as error:
         logger.warning(
             "That %s was written by this command cannot be noted (%s): the next run asks to move "
@@ -80,7 +87,7 @@ def note(path: Path, first: int, last: int) -> None:
 
 
 def _noted(path: Path) -> tuple[str | None, tuple[int, int] | None]:
-    """The hash, and the first and last frame, which an older version did not note."""
+    """The hash, and the first and last frame; a picture has none, and an older version noted none."""
     try:
         held, *frames = _place(path).read_text().split()
         return held, (int(frames[0]), int(frames[1])) if frames else None

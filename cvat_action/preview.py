@@ -2,6 +2,7 @@
 """The tracked objects drawn over their frames: a video and a contact sheet."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,18 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from cvat_action import own_files
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.job import Wire
-from cvat_action.overlay import Picture, VideoWriter, contact_sheet, draw_masks
+from cvat_action.overlay import (
+    Picture,
+    contact_sheet,
+    draw_masks,
+    new_video,
+    part_of,
+    write_picture,
+)
 from cvat_action.positions import position_among
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked
@@ -65,12 +74,9 @@ def write_video(
     path: Path, frames: Frames, seeds: Sequence[Seed], results: Results, fps: float = 10.0
 ) -> None:
     """An MP4 of the seeds' frames and all tracked ones, in frame order."""
-    try:
-        with VideoWriter(path, fps) as video:
-            for _, picture in _drawn(frames, seeds, results, _frames_of(seeds, results)):
-                video.write(picture)
-    except OSError as error:
-        raise ActionError(str(error)) from None
+    with _written(path), new_video(path, fps) as video:
+        for _, picture in _drawn(frames, seeds, results, _frames_of(seeds, results)):
+            video.write(picture)
 
 
 def write_contact_sheet(
@@ -80,13 +86,65 @@ def write_contact_sheet(
     drawn = list(_drawn(frames, seeds, results, _frames_worth_seeing(seeds, results)))
     captions = [f"frame {frame}" for frame, _ in drawn]
     sheet = contact_sheet([picture for _, picture in drawn], captions, columns=SHEET_COLUMNS)
-    if not cv2.imwrite(str(path), sheet):
-        raise ActionError(f"The contact sheet {path} cannot be written.")
+    with _written(path):
+        write_picture(path, sheet)
 
 
-def check_suffix(path: Path, suffix: str) -> None:
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """What is written here may be written over the next time. Raises ActionError."""
+    _check_ours(path)
+    with named_errors(path):
+        yield
+    own_files.note(path)
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Makes an OSError a sentence for the person at the terminal."""
+    try:
+        yield
+    except OSError as error:
+        raise ActionError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def check_path(path: Path, suffix: str, given: Mapping[str, Path]) -> None:
+    """Before anything is tracked, so that no hour of work ends with a wrong path.
+
+    given: by option, the files and folders that the run reads, and the file that it writes.
+    """
     if path.suffix.lower() != suffix or not path.parent.is_dir():
         raise ActionError(f"{path} must end in {suffix} and lie in a folder that exists.")
+    check_apart(path, given)
+    _check_ours(path)
+
+
+def check_apart(path: Path, given: Mapping[str, Path]) -> None:
+    """Raises ActionError where a file at this path would harm what is given, or cannot be."""
+    place = path.resolve()
+    for option, other in given.items():
+        if place == other.resolve():
+            raise ActionError(
+                f"{path} would be written over, and it is the file of {option}. Choose another "
+                "path to write to."
+            )
+        if other.is_dir() and place.parent == other.resolve():
+            raise ActionError(
+                f"{path} lies in the folder of {option}, and would be one of its frames. Choose "
+                "another folder to write to."
+            )
+    with named_errors(path):
+        part = part_of(path)
+        part.write_bytes(b"")
+        part.unlink()
+
+
+def _check_ours(path: Path) -> None:
+    if not own_files.may_replace(path):
+        raise ActionError(
+            f"{path} is there already, and this command did not write it, or somebody changed it "
+            "since. It is not written over; move it away first, or give another path."
+        )
 
 
 def draw(

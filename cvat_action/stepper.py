@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 from cvat_sdk.masks import encode_mask
 
 from cvat_action import preview, report
@@ -13,11 +12,17 @@ from cvat_action.errors import ActionError
 from cvat_action.geometry import bounding_box, points_fault, points_in_image, size_fault
 from cvat_action.job import Job
 from cvat_action.media import Media
+from cvat_action.overlay import write_picture
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject
 from cvat_action.tracking import Corrected, StopTracking
 from sam2_tracker.errors import BadShape, EmptyShape
 from sam2_tracker.shapes import polygon_to_bitmap
+
+
+def step_picture(out: Path) -> Path:
+    """Where each frame is shown."""
+    return out.with_suffix(".step.png")
 
 
 class Stepper:
@@ -32,7 +37,7 @@ class Stepper:
     def __init__(self, job: Job, media: Media, out: Path) -> None:
         self._job = job
         self._media = media
-        self._picture = out.with_suffix(".step.png")
+        self._picture = step_picture(out)
         self._asking = True
         _say(self.HELP)
 
@@ -79,8 +84,14 @@ class Stepper:
         here: list[Tracked | None] = [o.frames.get(frame) for o in objects]
         seeds = [o.seed for o in objects]
         picture = preview.draw(self._media.picture(frame), frame, seeds, here)
-        cv2.imwrite(str(self._picture), picture)
-        _say(f"{report.table(rows)}\nDrawn in {self._picture}")
+        _say(report.table(rows))
+        try:
+            with preview.named_errors(self._picture):
+                write_picture(self._picture, picture)
+        except ActionError as error:
+            _say(f"There is no picture of this frame: {error}")
+        else:
+            _say(f"Drawn in {self._picture}")
 
     def _points(self, words: Sequence[str], seed: Seed, frame: int) -> tuple[float, ...] | None:
         if list(words) == ["outside"]:

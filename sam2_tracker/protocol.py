@@ -3,6 +3,7 @@
 
 import binascii
 import json
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,7 +156,10 @@ def read_image(content: dict[Any, Any]) -> bytes:
     try:
         return binascii.a2b_base64(image, strict_mode=True)
     except ValueError:
-        raise BadRequest("The image is not valid base64.") from None
+        raise BadRequest(
+            "The image is not valid base64. Send it without line breaks and without a data: "
+            "prefix, with + and / (not - and _), and with = at its end where it is needed."
+        ) from None
 
 
 def answers_to_json(answers: list[Answer]) -> str:
@@ -186,10 +190,15 @@ def _parse_json(text: bytes | bytearray | str, no_object: str) -> object:
         return json.loads(text)
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
-    except ValueError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
         # A text may be a JSON string that Nuclio has decoded already: valid, but no object.
         wrong = no_object if isinstance(text, str) else "The body is not valid JSON."
         raise BadRequest(wrong) from None
+    except ValueError:  # of Python, for a long whole number
+        limit = sys.get_int_max_str_digits()
+        raise BadRequest(
+            f"A number in the body has too many digits; the limit is {limit}."
+        ) from None
 
 
 def _list(body: dict[Any, Any], name: str) -> list[Any]:
@@ -246,8 +255,10 @@ def _keyframes(adopt: object) -> tuple[tuple[int, int], ...]:
     for item in adopt:
         numbers = item if isinstance(item, dict) else {}
         index, distance = numbers.get("index"), numbers.get("distance")
-        if type(index) is not int or type(distance) is not int or abs(distance) > MAX_DISTANCE:
+        if type(index) is not int or type(distance) is not int:
             raise BadShape("A keyframe to adopt has the whole numbers index and distance.")
+        if abs(distance) > MAX_DISTANCE:
+            raise BadShape(f"The distance of a keyframe to adopt is at most {MAX_DISTANCE} frames.")
         keyframes.append((index, distance))
     return tuple(keyframes)
 

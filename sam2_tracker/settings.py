@@ -141,7 +141,9 @@ class Settings:
     memory_frames: int = setting("SAM2_MEMORY_FRAMES", 0, _zero_or(_whole(2, 32)))
     """Memory frames that the model reads per object; 0: the model's own `num_maskmem`."""
     memory_policy: str = setting(
-        "SAM2_MEMORY_POLICY", "quality", _matching("|".join(POLICIES), ", ".join(POLICIES))
+        "SAM2_MEMORY_POLICY",
+        "quality",
+        _matching("|".join(POLICIES), "one of " + ", ".join(POLICIES)),
     )
     """Which frames an object is remembered by (memory_policy.py), unless its shape says it."""
     conditioning_frames: int = setting("SAM2_CONDITIONING_FRAMES", 2, _zero_or(_whole(2, 8)))

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """`make demo`: with a person's own files, and with the generated clip."""
 
+import errno
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,174 @@ def test_a_persons_own_clip_is_tracked_from_end_to_end(
     assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == FRAMES
     capture.release()
     assert cv2.imread(str(out / "contact_sheet.png")) is not None
+
+
+class StandinFunction:
+    """Answers what it was asked, until a frame on which it does something else."""
+
+    url = "http://nowhere"
+    ends_on = FRAMES
+    end: Callable[[], tuple[int, Any]]
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._frame = -1
+        self._shapes: list[Any] = []
+
+    def __enter__(self) -> "StandinFunction":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def get(self) -> Any:
+        return {"model": "standin", "device": "cpu", "precision": "float32"}
+
+    def post(self, body: Any) -> tuple[int, Any]:
+        self._frame += 1
+        if self._frame == self.ends_on:
+            return self.end()
+        self._shapes += [shape for shape in body["shapes"] if shape]
+        count = len(self._shapes)
+        answer = {"shapes": self._shapes, "states": [{}] * count, "scores": [0.9] * count}
+        return 200, {**answer, "errors": [None] * count}
+
+
+@pytest.fixture
+def standin(monkeypatch: pytest.MonkeyPatch) -> type[StandinFunction]:
+    class Standin(StandinFunction):
+        pass
+
+    monkeypatch.setattr(demo, "FunctionProcess", Standin)
+    return Standin
+
+
+@pytest.fixture
+def words(video: Path, tmp_path: Path) -> list[str]:
+    """Two objects on frame 0, and another folder for the results."""
+    box = {"image_id": 1, "bbox": [4, 4, 30, 28]}
+    seeds = write_seeds(tmp_path / "seeds.json", [box, box], {1: "frame_000000.PNG"})
+    return ["--video", str(video), "--seeds", str(seeds), "--out", str(tmp_path / "out")]
+
+
+def frames_of(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return count
+
+
+def stop() -> Any:
+    raise KeyboardInterrupt
+
+
+def hang_up() -> Any:
+    raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+
+def changed_size() -> Any:
+    return 400, {"error": {"code": "size_changed", "message": "The sizes are different."}}
+
+
+def failed_object() -> Any:
+    error = {"code": "model_failure", "message": "It failed."}
+    return 200, {"shapes": [None] * 2, "states": [None] * 2, "scores": [None] * 2,
+                 "errors": [None, error]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        (stop, 130, "Stopped by Ctrl+C."),
+        (changed_size, 1, "Frame 3: The sizes are different."),
+        (failed_object, 1, "Frame 3: car 2: It failed."),
+        (hang_up, 1, "Frame 3: The function gave no answer: [Errno 104] Connection reset by peer."),
+    ],
+)
+def test_what_was_tracked_before_an_end_is_written(
+    standin: Any, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    end: Any, code: int, said: str,
+) -> None:  # fmt: skip
+    standin.ends_on, standin.end = 3, staticmethod(end)
+    assert demo.main(words) == code
+    assert capsys.readouterr().err.endswith(f"{said} 3 of 12 frames are tracked.\n")
+    written = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert {a["image_id"] for a in written["annotations"]} == {1, 2, 3}
+    assert frames_of(tmp_path / "out" / "overlay.mp4") == 3
+    assert cv2.imread(str(tmp_path / "out" / "contact_sheet.png")) is not None
+
+
+def test_where_nothing_is_tracked_earlier_results_stay(
+    standin: Any, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert demo.main(words) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    standin.ends_on, standin.end = 0, staticmethod(stop)
+    assert demo.main(words) == 130
+    assert "Nothing is tracked, so nothing is written." in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_full_disk_is_one_sentence_and_the_other_files_are_written(
+    standin: Any, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def full(path: Path, rate: float) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(demo, "new_video", full)
+    assert demo.main(words) == 1
+    captured = capsys.readouterr()
+    assert captured.err.endswith("overlay.mp4 cannot be written: No space left on device.\n")
+    assert "overlay.mp4" not in captured.out
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"annotations.json", "contact_sheet.png"}
+
+
+@pytest.mark.parametrize(
+    ("video_name", "seeds_name", "out", "said"),
+    [
+        ("overlay.mp4", "seeds.json", ".", "it is the file of --video"),
+        ("clip.mp4", "annotations.json", ".", "it is the file of --seeds"),
+        ("frames", "seeds.json", "frames", "lies in the folder of --video"),
+        ("clip.mp4", "seeds.json", "clip.mp4", "cannot be written: File exists."),
+        ("clip.mp4", "seeds.json", "/proc", "cannot be written: No such file or directory."),
+    ],
+)
+def test_what_the_demo_reads_is_not_written_over(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], video_name: str, seeds_name: str, out: str, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frames").mkdir()
+    for name in ("overlay.mp4", "seeds.json", "annotations.json"):
+        (tmp_path / name).write_bytes(video.read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    assert demo.main(["--video", video_name, "--seeds", seeds_name, "--out", out]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_each_clip_of_a_persons_own_has_a_folder(
+    standin: Any, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    assert demo.main(words[:4]) == 0
+    folder = tmp_path / "out" / "clips" / "clip"
+    assert {path.name for path in folder.iterdir()} == {*demo.FILES}
+
+
+def test_objects_keep_their_labels(standin: Any, words: list[str], tmp_path: Path) -> None:
+    assert demo.main(words) == 0
+    written = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert written["categories"] == [{"id": 1, "name": "car"}]
+    objects = {(a["category_id"], a["attributes"]["track_id"]) for a in written["annotations"]}
+    assert objects == {(1, 0), (1, 1)}
+
+
+def test_a_clip_without_seeds_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(["--video", "my.mp4"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "make demo VIDEO=my.mp4 SEEDS=seeds.json" in line
 
 
 def test_a_model_without_weights_is_one_sentence(

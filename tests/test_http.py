@@ -20,6 +20,7 @@ from running import FRAME, POLYGON, environment
 from tracking import images, threads
 
 from sam2_tracker.models import ModelFiles
+from tools import serve
 from tools.function_process import FunctionProcess
 from tools.official import official_logits, official_predictor
 from tools.redis_server import RedisServer
@@ -244,3 +245,10 @@ def test_a_start_that_fails_ends_with_a_sentence(
         assert "The function cannot start: " in server.log
         assert sentence in server.log
         assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("port", ["99999", "65536", "-1", "http"])
+def test_a_port_that_there_is_not_is_named(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        serve.serve(["--port", port])
+    assert f"{port} is not a whole number from 0 to 65535" in capsys.readouterr().err

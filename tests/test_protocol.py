@@ -106,6 +106,23 @@ def test_a_malformed_request_is_rejected(content: object) -> None:
         request(content)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"shapes": ' + b"9" * 5000 + b"}", "A number in the body has too many digits"),
+        *(
+            ({"image": no}, "without line breaks and without a data: prefix, with \\+ and /")
+            for no in ("AAAA\nAAAA", "data:image/png;base64,AAAA", "A-_A")
+        ),
+        (b"{", "The body is not valid JSON"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_is_wrong_with_a_request_is_said(content: object, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        request(content)
+
+
 @pytest.mark.parametrize("content", ["x", b'"x"', "[]", b"null", "null"])
 def test_what_is_json_but_no_object_is_not_called_invalid(content: str | bytes) -> None:
     """Nuclio gives a JSON string as a text, decoded."""
@@ -338,6 +355,12 @@ def test_what_a_malformed_adoption_names_is_not_tracked_on(adopt: object) -> Non
     wrong, other = entries([{"adopt": adopt}, None], [STATE, OTHER])
     assert code(wrong) == "bad_shape"
     assert other == Lent(token=OTHER_TOKEN)  # this image need not be of the frame after it
+
+
+def test_a_distance_that_is_too_large_is_not_called_another_kind_of_number() -> None:
+    adopt = [{**KEYFRAME, "distance": 1 << 40}]
+    wrong, _ = entries([{"adopt": adopt}, None], [STATE, OTHER])
+    assert "is at most 1073741824 frames" in str(wrong)
 
 
 @pytest.mark.parametrize("index", [0, -1, 2, 3, 10**30])

@@ -103,6 +103,7 @@ WRONG = {
     "SAM2_THREADS": ["-1", "9" * 400],
     "SAM2_WORKERS": ["0"],
     "SAM2_FILL_HOLE_AREA": ["-1"],
+    "SAM2_MEMORY_POLICY": ["best"],
     "SAM2_IMAGE_SIZE": ["500", "32", "2048"],
     "SAM2_MEMORY_FRAMES": ["1", "-1"],
     "SAM2_POLYGON_TOLERANCE": ["1", "-0.1"],

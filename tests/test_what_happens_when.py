@@ -167,7 +167,7 @@ def test_a_frame_of_another_size() -> None:
     assert codes(answer) == ["size_changed", None]
     message = answer["errors"][0]["message"]
     assert "Image sizes of the start frame and the current frame are different" in message
-    assert "60 x 40, 50 x 30" in message
+    assert "60 x 40, 50 x 30. Start the object anew on this frame." in message
 
 
 @row("a shape is malformed / covers no pixel")

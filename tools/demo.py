@@ -5,11 +5,13 @@
     python -m tools.demo --video my.mp4 --seeds seeds.json    your clip, and shapes on its frames
 
 Starts the function behind real HTTP (tools/serve.py), sends it frame after frame as CVAT does, and
-writes an overlay video, a contact sheet and the annotations (COCO, RLE) to out/.
+writes an overlay video, a contact sheet and the annotations (COCO, RLE) to out/, those of your own
+clip to a folder of its name in out/clips/.
 """
 
 import argparse
 import base64
+import http.client
 import json
 import math
 import os
@@ -17,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,18 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from cvat_action.commands import COMPLETE, FAILED, INTERRUPTED
 from cvat_action.errors import ActionError
-from cvat_action.media import Media, open_media
-from cvat_action.overlay import Picture, VideoWriter, contact_sheet, draw_masks
+from cvat_action.media import Media, open_media, size_of
+from cvat_action.overlay import (
+    Picture,
+    contact_sheet,
+    draw_masks,
+    new_video,
+    put_in_place,
+    write_picture,
+)
+from cvat_action.preview import check_apart, named_errors
 from sam2_tracker.errors import ObjectError
 from sam2_tracker.memory_policy import POLICIES
 from sam2_tracker.settings import with_model
@@ -58,11 +69,15 @@ class Clip:
     frames: Sequence[Picture]
     frame_names: Sequence[str]
     """What CVAT calls them: its import finds an image by its name."""
+    sizes: Sequence[tuple[int, int]]
+    """(width, height) of each frame"""
     frames_per_second: float
     seeds: dict[int, list[Wire]]
     """By frame: the shapes that start there, as CVAT sends them."""
     names: list[str]
     """One per object, in the order of their seeds."""
+    labels: list[str]
+    """One per object."""
     truth: NDArray[np.bool_] | None = None
     """The true masks (frames, objects, height, width), if they are known."""
 
@@ -73,6 +88,19 @@ class Result:
 
     shape: Wire | None
     score: float | None
+
+
+@dataclass
+class Run:
+    """What became of a clip."""
+
+    results: list[list[Result]] = field(default_factory=list)
+    """by frame and object"""
+    seconds: list[float] = field(default_factory=list)
+    """of the frames with an object"""
+    problem: str = ""
+    """a sentence, where tracking ended early"""
+    code: int = COMPLETE
 
 
 def drawn_clip() -> Clip:
@@ -88,6 +116,7 @@ def drawn_clip() -> Clip:
     return Clip(
         frames=[np.ascontiguousarray(frame[..., ::-1]) for frame in clip.frames],
         frame_names=[f"frame_{n:06d}.PNG" for n in range(CLIP_FRAMES)],
+        sizes=[CLIP_SIZE] * CLIP_FRAMES,
         frames_per_second=10.0,
         seeds={
             0: [
@@ -97,6 +126,7 @@ def drawn_clip() -> Clip:
             ]
         },
         names=["mask", "polygon", "rectangle"],
+        labels=["mask", "polygon", "rectangle"],
         truth=clip.masks,
     )
 
@@ -132,6 +162,7 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
     drawn += [keyframe for track in document.annotations.tracks for keyframe in track["shapes"]]
     seeds: dict[int, list[Wire]] = {}
     names: dict[str, str] = {}
+    labels: list[str] = []
     refused: dict[str, str] = {}
     for frame in sorted(
         {shape["frame"] for shape in drawn if shape["frame"] < len(media.frame_names)}
@@ -140,7 +171,8 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
         refused |= {refusal.ref: refusal.reason for refusal in selection.refused}
         for seed in selection.seeds:
             if seed.ref not in names:
-                names[seed.ref] = f"{job.label(seed.label_id).name} {len(names) + 1}"
+                labels.append(job.label(seed.label_id).name)
+                names[seed.ref] = f"{labels[-1]} {len(labels)}"
                 shape = {"type": seed.type, "points": list(seed.points)}
                 seeds.setdefault(frame, []).append(shape)
     for ref in refused.keys() - names.keys():
@@ -150,9 +182,11 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
     return Clip(
         frames=_DecodedOnDemand(media),
         frame_names=media.frame_names,
+        sizes=[size_of(media, frame) for frame in range(len(media.frame_names))],
         frames_per_second=media.fps,
         seeds=seeds,
         names=list(names.values()),
+        labels=labels,
     )
 
 
@@ -162,41 +196,50 @@ def send(
     shapes: list[Wire | None],
     states: list[Wire | None],
 ) -> Wire:
-    """Sends one request as CVAT's server does, with the frame as PNG in base64."""
+    """Sends one request as CVAT's server does, with the frame as PNG in base64.
+
+    Raises FunctionError.
+    """
     _, image = cv2.imencode(".png", frame)
     body = {"image": base64.b64encode(image.tobytes()).decode(), "shapes": shapes, "states": states}
-    status, answer = function.post(body)
+    try:
+        status, answer = function.post(body)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise FunctionError(f"The function gave no answer: {error}.") from None
     if status != 200:
-        raise FunctionError(f"The function answered {status}: {answer}")
+        said = answer.get("error") if isinstance(answer, dict) else None
+        raise FunctionError(said["message"] if said else f"The function answered {status}.")
     decoded: Wire = answer
     return decoded
 
 
-def track(function: FunctionProcess, clip: Clip) -> tuple[list[list[Result]], list[float]]:
-    """Tracks to the last frame. Returns the results by frame and object, and seconds by frame."""
+def track(function: FunctionProcess, clip: Clip) -> Run:
+    """Tracks to the last frame, or to the first one that fails, or until Ctrl+C."""
+    run = Run()
     states: list[Wire | None] = []
-    results: list[list[Result]] = []
-    seconds: list[float] = []
-    for index, frame in enumerate(tqdm(clip.frames, desc="tracking", unit="frame")):
-        shapes: list[Wire | None] = [None] * len(states)
-        shapes += clip.seeds.get(index, [])
-        if not shapes:
-            results.append([])
-            continue
-        begin = time.perf_counter()
-        answer = send(function, frame, shapes, states)
-        seconds.append(time.perf_counter() - begin)
-        for number, error in enumerate(answer["errors"]):
-            if error and shapes[number]:
-                raise FunctionError(f"Seed {number + 1} on frame {index}: {error['message']}")
-        states = answer["states"]
-        results.append(
-            [
-                Result(shape=shape, score=score)
-                for shape, score in zip(answer["shapes"], answer["scores"], strict=True)
-            ]
-        )
-    return results, seconds
+    try:
+        for index, frame in enumerate(tqdm(clip.frames, desc="tracking", unit="frame")):
+            shapes: list[Wire | None] = [None] * len(states)
+            shapes += clip.seeds.get(index, [])
+            if not shapes:
+                run.results.append([])
+                continue
+            begin = time.perf_counter()
+            answer = send(function, frame, shapes, states)
+            run.seconds.append(time.perf_counter() - begin)
+            for name, error in zip(clip.names, answer["errors"], strict=False):
+                if error:
+                    raise FunctionError(f"{name}: {error['message']}")
+            states = answer["states"]
+            pairs = zip(answer["shapes"], answer["scores"], strict=True)
+            run.results.append([Result(shape=shape, score=score) for shape, score in pairs])
+    except FunctionError as error:
+        run.problem, run.code = f"Frame {len(run.results)}: {error}", FAILED
+    except ActionError as error:
+        run.problem, run.code = str(error), FAILED
+    except KeyboardInterrupt:
+        run.problem, run.code = "Stopped by Ctrl+C.", INTERRUPTED
+    return run
 
 
 def shape_to_bitmap(shape: Wire | None, height: int, width: int) -> Bitmap | None:
@@ -233,28 +276,14 @@ def compare(truths: NDArray[np.bool_], results: Sequence[Result]) -> tuple[float
             truth[top:bottom, left:right] = True
         found = np.zeros_like(truth) if found is None else found
         ious.append((found & truth).sum() / (found | truth).sum())
-    return float(np.mean(ious)), hidden, shown
-
-
-def write_pictures(clip: Clip, results: list[list[Result]], folder: Path) -> None:
-    wanted = np.linspace(0, len(clip.frames) - 1, min(SHEET_PICTURES, len(clip.frames))).round()
-    pictures, captions = [], []
-    with VideoWriter(folder / "overlay.mp4", clip.frames_per_second) as video:
-        for index, (frame, objects) in enumerate(zip(clip.frames, results, strict=True)):
-            bitmaps = [shape_to_bitmap(item.shape, *frame.shape[:2]) for item in objects]
-            picture = draw_masks(frame, bitmaps, clip.names)
-            video.write(picture)
-            if index in wanted:
-                hidden = [clip.names[i] for i, bitmap in enumerate(bitmaps) if bitmap is None]
-                pictures.append(picture)
-                captions.append(f"{index}" + (f"  hidden: {', '.join(hidden)}" if hidden else ""))
-    cv2.imwrite(str(folder / "contact_sheet.png"), contact_sheet(pictures, captions, columns=4))
+    return float(np.mean(ious)) if ious else math.nan, hidden, shown
 
 
 def write_coco(clip: Clip, results: list[list[Result]], path: Path) -> None:
-    height, width = clip.frames[0].shape[:2]
+    labels = list(dict.fromkeys(clip.labels))
     annotations: list[Wire] = []
     for index, objects in enumerate(results):
+        width, height = clip.sizes[index]
         for number, result in enumerate(objects):
             bitmap = shape_to_bitmap(result.shape, height, width)
             if bitmap is None:
@@ -264,27 +293,91 @@ def write_coco(clip: Clip, results: list[list[Result]], path: Path) -> None:
                 {
                     "id": len(annotations) + 1,
                     "image_id": index + 1,
-                    "category_id": number + 1,
-                    "track_id": number + 1,
+                    "category_id": labels.index(clip.labels[number]) + 1,
                     "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
                     "area": int(coco_mask.area(code)),
                     "bbox": coco_mask.toBbox(code).tolist(),
                     "iscrowd": 0,
+                    "attributes": {"track_id": number},
                     "score": result.score,
                 }
             )
     content = {
         "images": [
-            {"id": i + 1, "file_name": name, "width": width, "height": height}
-            for i, name in enumerate(clip.frame_names)
+            {"id": i, "file_name": name, "width": width, "height": height}
+            for i, (name, (width, height)) in enumerate(
+                zip(clip.frame_names, clip.sizes, strict=True), 1
+            )
         ],
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(clip.names)],
+        "categories": [{"id": i, "name": label} for i, label in enumerate(labels, 1)],
         "annotations": annotations,
     }
-    path.write_text(json.dumps(content))
+    with put_in_place(path) as part:
+        part.write_text(json.dumps(content))
+
+
+def write_overlay(clip: Clip, results: list[list[Result]], path: Path) -> None:
+    with new_video(path, clip.frames_per_second) as video:
+        for index, objects in enumerate(results):
+            video.write(_drawn(clip, index, objects)[0])
+
+
+def write_sheet(clip: Clip, results: list[list[Result]], path: Path) -> None:
+    count = len(results)
+    wanted = np.linspace(0, count - 1, min(SHEET_PICTURES, count)).round().astype(int)
+    pictures, captions = [], []
+    for index in wanted.tolist():
+        picture, hidden = _drawn(clip, index, results[index])
+        pictures.append(picture)
+        captions.append(f"{index}" + (f"  hidden: {', '.join(hidden)}" if hidden else ""))
+    write_picture(path, contact_sheet(pictures, captions, columns=4))
+
+
+def _drawn(clip: Clip, index: int, objects: list[Result]) -> tuple[Picture, list[str]]:
+    """A frame with its results, and the names of the objects that are hidden on it."""
+    frame = clip.frames[index]
+    bitmaps = [shape_to_bitmap(item.shape, *frame.shape[:2]) for item in objects]
+    hidden = [clip.names[i] for i, bitmap in enumerate(bitmaps) if bitmap is None]
+    return draw_masks(frame, bitmaps, clip.names), hidden
+
+
+FILES = {
+    "overlay.mp4": write_overlay,
+    "contact_sheet.png": write_sheet,
+    "annotations.json": write_coco,
+}
+
+
+def write_files(clip: Clip, results: list[list[Result]], out: Path) -> dict[str, str]:
+    """What could not be written, and why."""
+    problems = {}
+    for name in reversed(FILES):  # the annotations first: they are worth most
+        try:
+            with named_errors(out / name):
+                FILES[name](clip, results, out / name)
+        except ActionError as error:
+            problems[name] = str(error)
+    return problems
+
+
+def print_table(clip: Clip, run: Run) -> None:
+    print(f"\n{'object':<20}{'frames':>8}{'lowest score':>14}", end="")
+    known = clip.truth is not None
+    print(f"{'mean IoU':>10}{'hidden':>8}{'shown while hidden':>20}" if known else "")
+    for number, name in enumerate(clip.names):
+        mine = [objects[number] for objects in run.results if len(objects) > number]
+        scores = [item.score for item in mine if item.score is not None]
+        print(f"{name:<20}{len(mine):>8}{min(scores, default=math.nan):>14.2f}", end="")
+        if clip.truth is not None:
+            figures = compare(clip.truth[1 : len(mine), number], mine[1:])
+            print("{:>10.3f}{:>8}{:>20}".format(*figures), end="")
+        print()
+    milliseconds = statistics.median(run.seconds) * 1000
+    print(f"\n{milliseconds:.0f} ms per frame (median, whole HTTP request)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code, as of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.demo", description=__doc__.split("\n\n")[0]
     )
@@ -294,43 +387,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", help="default: SAM2_MODEL, or the bundled micro model")
     parser.add_argument("--memory", choices=POLICIES, help="default: the function's setting")
-    parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder for the results")
+    parser.add_argument("--out", type=Path, help="folder for the results")
     options = parser.parse_args(arguments)
-    if bool(options.video) != bool(options.seeds):
-        parser.error("--video and --seeds belong together")
-    options.out.mkdir(parents=True, exist_ok=True)
     try:
-        clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()
-        print("Starting the function ...")
-        environment = with_model(os.environ, options.model) if options.model else {**os.environ}
-        if options.memory:
-            environment["SAM2_MEMORY_POLICY"] = options.memory
-        with FunctionProcess(environment) as function:
-            info = function.get()
-            print(f"{info['model']} on {info['device']} in {info['precision']} at {function.url}")
-            results, seconds = track(function, clip)
+        return run_demo(options)
     except (FunctionError, ActionError) as error:
         print(f"\n{error}", file=sys.stderr)
-        return 1
-    write_pictures(clip, results, options.out)
-    write_coco(clip, results, options.out / "annotations.json")
+        return FAILED
+    except KeyboardInterrupt:
+        print("\nStopped by Ctrl+C.", file=sys.stderr)
+        return INTERRUPTED
 
-    print(f"\n{'object':<20}{'frames':>8}{'lowest score':>14}", end="")
-    print(
-        f"{'mean IoU':>10}{'hidden':>8}{'shown while hidden':>20}" if clip.truth is not None else ""
-    )
-    for number, name in enumerate(clip.names):
-        mine = [objects[number] for objects in results if len(objects) > number]
-        scores = [item.score for item in mine if item.score is not None]
-        print(f"{name:<20}{len(mine):>8}{min(scores, default=math.nan):>14.2f}", end="")
-        if clip.truth is not None:
-            figures = compare(clip.truth[1:, number], mine[1:])
-            print("{:>10.3f}{:>8}{:>20}".format(*figures), end="")
-        print()
-    print(f"\n{statistics.median(seconds) * 1000:.0f} ms per frame (median, whole HTTP request)")
-    for name in ("overlay.mp4", "contact_sheet.png", "annotations.json"):
-        print(f"  {os.path.relpath(options.out / name)}")
-    return 0
+
+def run_demo(options: argparse.Namespace) -> int:
+    """The exit code. Raises FunctionError or ActionError before anything is tracked."""
+    if bool(options.video) != bool(options.seeds):
+        raise ActionError(
+            "A clip and its objects belong together: make demo VIDEO=my.mp4 SEEDS=seeds.json "
+            "(--video and --seeds)."
+        )
+    given = {"--video": options.video, "--seeds": options.seeds} if options.video else {}
+    own_clip = ROOT / "out" / "clips" / options.video.resolve().stem if options.video else None
+    out: Path = options.out or own_clip or ROOT / "out"
+    with named_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        check_apart(out / name, given)
+    clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()
+    print("Starting the function ...")
+    environment = with_model(os.environ, options.model) if options.model else {**os.environ}
+    if options.memory:
+        environment["SAM2_MEMORY_POLICY"] = options.memory
+    with FunctionProcess(environment) as function:
+        info = function.get()
+        print(f"{info['model']} on {info['device']} in {info['precision']} at {function.url}")
+        run = track(function, clip)
+    if not any(run.results):
+        print(f"\n{run.problem} Nothing is tracked, so nothing is written.", file=sys.stderr)
+        return run.code
+    problems = write_files(clip, run.results, out)
+    print_table(clip, run)
+    for name in FILES:
+        if name not in problems:
+            print(f"  {os.path.relpath(out / name)}")
+    said = [*problems.values()]
+    if run.problem:
+        count = f"{len(run.results)} of {len(clip.frames)} frames are tracked."
+        said.insert(0, f"{run.problem} {count}")
+    if said:
+        print(f"\n{' '.join(said)}", file=sys.stderr)
+    return run.code or (FAILED if problems else COMPLETE)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cvat_action.overlay import VideoWriter
+from cvat_action.errors import ActionError
+from cvat_action.overlay import new_video, write_picture
+from cvat_action.preview import named_errors
 from tools import demo
 from training.pictures import FILMED, FOLDER, NoPicturesError, fetch, filmed
 
@@ -36,23 +38,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=demo.ROOT / "out" / "film")
     parser.add_argument("--sheet", type=Path, help="write the contact sheet there too")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    video = options.out / "film.mp4"
     try:
         fetch(options.pictures, [PACKAGE])
         frames = filmed(options.pictures / FILMED[0])[:FRAMES]
-    except NoPicturesError as error:
+        with named_errors(video):
+            options.out.mkdir(parents=True, exist_ok=True)
+            with new_video(video, FRAMES_PER_SECOND) as file:
+                for frame in frames:
+                    file.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    except (NoPicturesError, ActionError) as error:
         print(error, file=sys.stderr)
         return 1
-    video = options.out / "film.mp4"
-    with VideoWriter(video, FRAMES_PER_SECOND) as file:
-        for frame in frames:
-            file.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     code = demo.main(["--video", str(video), "--seeds", str(SEEDS), "--out", str(options.out)])
     if code == 0 and options.sheet:
         sheet = np.asarray(cv2.imread(str(options.out / "contact_sheet.png")))
         height = round(sheet.shape[0] * SHEET_WIDTH / sheet.shape[1])
-        small = cv2.resize(sheet, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(options.sheet), small, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        resized = cv2.resize(sheet, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA)
+        small = resized.astype(np.uint8, copy=False)
+        try:
+            with named_errors(options.sheet):
+                write_picture(options.sheet, small, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        except ActionError as error:
+            print(error, file=sys.stderr)
+            return 1
     return code
 
 

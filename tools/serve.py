@@ -155,7 +155,7 @@ def serve(arguments: list[str] | None = None) -> int:
         prog="python -m tools.serve", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8090, help="0: any free port")
+    parser.add_argument("--port", type=_port, default=8090, help="0: any free port")
     parser.add_argument("--workers", type=int, default=1, help="number of worker processes")
     options = parser.parse_args(arguments)
     if options.workers < 1:
@@ -173,6 +173,12 @@ def serve(arguments: list[str] | None = None) -> int:
     except OSError as error:
         parser.exit(1, f"Cannot listen on {options.host}:{options.port}: {error.strerror}.\n")
     return _run_workers(listener, options.workers)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and len(text) < 6 and int(text) < 1 << 16):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 65535")
+    return int(text)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: MIT
 """`--preview` and `--contact-sheet`, and what is drawn during `--step`."""
 
+import errno
 import io
+import os
+import resource
 import tracemalloc
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pytest
 from cvat_sdk.masks import encode_mask
 from standin_cvat import Fault
 from wire import MASK
 
 from cvat_action import preview
 from cvat_action.job import Job, Label
+from cvat_action.overlay import new_video, write_caption
 from cvat_action.seeds import Seed
 from cvat_action.stepper import Stepper
 from cvat_action.tracked import Tracked, TrackedObject
@@ -59,6 +64,94 @@ def test_a_picture_that_fails_does_not_hide_what_is_written(cvat, job, track_to,
     assert "could not be decoded as a picture. The annotations are complete." in result.log
     assert "written: 12 shapes created" in result.out
     assert len(job.shapes) == 3 + 3 * 4
+
+
+@pytest.fixture
+def files(grey_clip, tmp_path):
+    """A film, a folder of frames, annotations, a link to them, and a file of somebody else."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (frames / "007.png").write_bytes(cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))[1])
+    (tmp_path / "seeds.json").write_text("{}")
+    (tmp_path / "link.mp4").symlink_to("seeds.json")
+    (tmp_path / "holiday.png").write_text("a picture of somebody else")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("video", "more", "said"),
+    [
+        ("clip.mp4", ("--preview", "clip.mp4"), "is the file of --video"),
+        ("clip.mp4", ("--preview", "frames/../clip.mp4"), "is the file of --video"),
+        ("clip.mp4", ("--preview", "link.mp4"), "is the file of --annotations"),
+        ("frames", ("--contact-sheet", "frames/007.png"), "lies in the folder of --video"),
+        ("frames", ("--contact-sheet", "frames/new.png"), "lies in the folder of --video"),
+        ("clip.mp4", ("--contact-sheet", "holiday.png"), "did not write it"),
+        ("frames", ("--step", "--out", "frames/out.json"), "lies in the folder of --video"),
+    ],
+)
+def test_a_picture_is_written_over_nothing_that_is_not_ours(
+    act, files, monkeypatch, video, more, said
+):
+    monkeypatch.chdir(files)
+    before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
+    words = ("--video", video, "--annotations", "seeds.json", "--out", "out.json")
+    assert said in act("local", *words, *more, code=1).log
+    assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == before
+
+
+def test_a_picture_of_an_earlier_run_is_replaced_unless_it_was_changed(
+    track_to, one_mask, tmp_path
+):
+    sheet = tmp_path / "sheet.png"
+    track_to(12, "--contact-sheet", sheet)
+    first = sheet.read_bytes()
+    track_to(14, "--replace", "--contact-sheet", sheet)
+    assert sheet.read_bytes() != first
+    sheet.write_text("a picture of somebody else")
+    assert "It is not written over" in track_to(14, "--contact-sheet", sheet, code=1).log
+
+
+def test_one_picture_that_cannot_be_written_does_not_keep_the_other_away(
+    track_to, one_mask, tmp_path, monkeypatch
+):
+    def full(path, rate):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("cvat_action.preview.new_video", full)
+    sheet = tmp_path / "sheet.png"
+    pictures = ("--preview", tmp_path / "clip.mp4", "--contact-sheet", sheet)
+    log = track_to(12, *pictures, code=1).log
+    assert "clip.mp4 cannot be written: No space left on device. The annotations are" in log
+    assert sheet.is_file()
+
+
+def test_a_video_on_a_full_disk_is_an_error_and_nothing_is_left_of_it(tmp_path):
+    noise = np.random.default_rng(0)
+    path = tmp_path / "clip.mp4"
+    path.write_text("an earlier one")
+
+    def write():
+        with new_video(path, 10) as video:
+            for _ in range(20):
+                video.write(noise.integers(0, 255, (120, 160, 3), np.uint8))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="of 20 frames are in it"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["an earlier one"]
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.5, 10, 29.97, 90_000, float("inf")])
+def test_a_video_holds_every_frame(tmp_path, rate):
+    with new_video(tmp_path / "clip.mp4", rate) as video:
+        for n in range(25):
+            video.write(np.full((31, 41, 3), n * 10, np.uint8))
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_ctrl_c_while_drawing_hides_nothing_of_what_is_written(
@@ -108,6 +201,32 @@ def test_a_picture_of_many_objects_takes_little_memory():
     tracemalloc.stop()
     assert drawn[30, 30].any()
     assert peak < 20 << 20  # one bitmap has 1 MB, the picture 3
+
+
+@pytest.mark.parametrize("left", [8, 290])
+def test_a_caption_has_a_black_edge_and_stays_in_the_picture(left):
+    """In a picture 300 px wide, and 300 px wider."""
+    narrow, wide = (np.full((40, width, 3), 128, np.uint8) for width in (300, 600))
+    for picture in (narrow, wide):
+        write_caption(picture, "hidden: mask", at=(left, 20))
+    white, black = ((p == 0).all(axis=2) for p in (255 - narrow, narrow))
+    near_white = cv2.dilate((narrow.min(axis=2) > 140).astype(np.uint8), np.ones((5, 5))) > 0
+    assert black.any()
+    assert near_white[black].all()
+    assert white.sum() == (wide == 255).all(axis=2).sum()
+
+
+def test_a_picture_of_step_that_cannot_be_written_is_not_called_drawn(
+    tmp_path, monkeypatch, capsys
+):
+    job = Job(1, 1, 0, 9, (Label(1, "thing"),), ((64, 48),))
+    media = SimpleNamespace(picture=lambda frame: np.zeros((48, 64, 3), np.uint8))
+    seed = Seed("1", "mask", 0, tuple(MASK), {"label_id": 1}, False, 0)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    Stepper(job, media, tmp_path / "gone" / "out.json").ask(1, [TrackedObject(seed)])
+    said = capsys.readouterr().err
+    assert "Drawn in" not in said
+    assert "out.step.png cannot be written: No such file or directory." in said
 
 
 def test_what_is_drawn_during_step_is_filled_exactly(tmp_path, monkeypatch):
