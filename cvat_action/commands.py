@@ -351,10 +351,15 @@ def finish(
         return INTERRUPTED if stopped_drawing else FAILED
     if sink.interrupted and output.gathered is not None:
         raise KeyboardInterrupt  # this job is complete, and the person wants no other
+    return COMPLETE if _is_complete(plan, objects, sink) else INCOMPLETE
+
+
+def _is_complete(plan: Plan, objects: Sequence[TrackedObject], sink: Sink) -> bool:
+    """Whether all that was asked for by name was tracked, to the end, and written."""
     named = {name_to_ref(name) for name in plan.options.objects}
     refused_by_name = any(r.ref in named for r in plan.refused)
     stopped = any(o.stopped for o in objects)
-    return INCOMPLETE if stopped or refused_by_name or sink.written.left_out else COMPLETE
+    return not (stopped or refused_by_name or sink.written.left_out)
 
 
 def _warn_of_results(plan: Plan, objects: Sequence[TrackedObject], sink: Sink) -> None:

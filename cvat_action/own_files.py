@@ -87,7 +87,7 @@ def note(path: Path, frames: tuple[int, int] | None = None) -> None:
 
 
 def _noted(path: Path) -> tuple[str | None, tuple[int, int] | None]:
-    """The hash, and the first and last frame; a picture has none, and an older version noted none."""
+    """The hash, and the first and last frame, which pictures and notes of older versions lack."""
     try:
         held, *frames = _place(path).read_text().split()
         return held, (int(frames[0]), int(frames[1])) if frames else None
