@@ -38,19 +38,72 @@ class _Gap:
     """in the order of tracking; it may be empty"""
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Drawn:
+    """An object with its drawings, each started on its frame."""
+
+    of: TrackedObject
+    standing: dict[int, TrackedObject]
+    """by frame, the drawings that the function took"""
+    order: Sequence[int]
+    """the frames, in the order of tracking"""
+    place: Mapping[int, int]
+    """of a frame in that order; a distance counts tracked frames only, and no deleted ones"""
+    loop: Loop
+
+    def section(self, gaps: Sequence[_Gap]) -> "_Section":
+        """Gaps that follow each other, ready to be tracked."""
+        first, right = gaps[0].left, gaps[-1].right
+        last = gaps[-1].left if right is None else right
+        begin, end = self.place[first] + 1, self.place[last]
+        way = tuple(self.of.corrections[gap.left] for gap in gaps[1:])
+        return _Section(
+            self,
+            gaps,
+            forward=self._stand(first, way, 1),
+            backward=self._stand(last, way, -1) if end >= begin else None,
+            ahead=tuple(self.order[begin : self.place[gaps[-1].left] + 1 + len(gaps[-1].frames)]),
+            back=tuple(self.order[begin:end][::-1]),
+        )
+
+    def _stand(self, frame: int, way: tuple[Correction, ...], direction: int) -> TrackedObject:
+        """The drawing of a frame as an object to track, which stands on the nearest others too.
+
+        way: the drawings that join on the way. direction: 1 in the order of tracking, else -1.
+        """
+        own = self.standing[frame]
+        seed = replace(own.seed, corrections=way)
+        each = TrackedObject(seed, state=own.state, memory=own.memory, tolerance=own.tolerance)
+        far = {f: direction * (self.place[f] - self.place[frame]) for f in self.standing}
+        drawn = (f for f in self.standing if far[f] and f not in own.seed.relabelled)
+        nearest = sorted(drawn, key=lambda f: abs(far[f]))
+        others = [(self.standing[f], far[f]) for f in nearest[: MOST_KEYFRAMES - 1]]
+        if others:
+            self.loop.adopt(each, others)
+        return each
+
+
+@dataclass(frozen=True, eq=False)
 class _Section:
     """Gaps of one object, one after the other, that are tracked in one go each way."""
 
-    of: TrackedObject
-    gaps: list[_Gap]
+    drawn: _Drawn
+    gaps: Sequence[_Gap]
     forward: TrackedObject
     backward: TrackedObject | None
-    """None: the gap is the one after the last drawing"""
+    """None: nothing is drawn at the end of these frames"""
     ahead: tuple[int, ...]
     """the frames after the first drawing, in the order of tracking, drawn ones too"""
     back: tuple[int, ...]
     """the frames before the last drawing, in the other order"""
+
+    @property
+    def ends(self) -> list[TrackedObject]:
+        return [self.forward] if self.backward is None else [self.forward, self.backward]
+
+    def apart(self) -> "list[_Section]":
+        """Each gap as a section of its own."""
+        return [self.drawn.section([gap]) for gap in self.gaps if gap.frames]
 
 
 def track_both_ways(
@@ -89,6 +142,11 @@ def track_both_ways(
         sections = _prepare(Loop(tracker, job, [], pace), drawn, frames, parallel)
         sections = [each for each in sections if not set(each.ahead) <= set(done)]
         ended = _follow_all(tracker, job, sections, pace, parallel, tell)
+        # Where an object stopped on the way, the gaps behind are tracked by themselves.
+        stopped = [s for s in sections if len(s.gaps) > 1 and not all(e.live for e in s.ends)]
+        again = [gap for section in stopped for gap in section.apart()]
+        ended += _follow_all(tracker, job, again, pace, parallel, tell)
+        sections = [s for s in sections if s not in stopped] + again
     except CallFailed as failure:
         return Run(tuple(objects), (), str(failure), resumable=failure.resumable)
     except KeyboardInterrupt:
@@ -142,7 +200,6 @@ def _prepare(
 ) -> list[_Section]:
     """Starts every drawn shape on its frame and lets the ends of sections stand on the others."""
     order = [objects[0].seed.frame, *frames] if objects else []
-    # A distance counts tracked frames only: deleted frames are not tracked.
     place = {frame: number for number, frame in enumerate(order)}
     drawn = [_drawings(o, place) for o in objects]
     loop.objects += [each for one in drawn for each in one.values() if each is not None]
@@ -157,30 +214,26 @@ def _prepare(
         for frame, each in ones.items():
             if frame != o.seed.frame:
                 o.frames[frame] = Tracked(each.seed.points if each else None, by_hand=True)
-        gaps = _gaps(o, ones, standing, order)
-        longest = min(-(-len(gaps) // max(parallel // 2, 1)), MOST_KEYFRAMES - 1)
-        for group in _cut(gaps, o.seed.relabelled, longest):
-            sections.append(_section(loop, o, group, standing, order))
+        of = _Drawn(o, standing, order, place, loop)
+        gaps = _gaps(of, ones)
+        # No more drawings than the function remembers, so that none of them gives way to another.
+        longest = min(-(-len(gaps) // -(-parallel // 2)), MOST_KEYFRAMES - 1)
+        sections += [of.section(group) for group in _cut(gaps, o.seed.relabelled, longest)]
     return [section for section in sections if any(gap.frames for gap in section.gaps)]
 
 
-def _gaps(
-    o: TrackedObject,
-    ones: Mapping[int, TrackedObject | None],
-    standing: Collection[int],
-    order: Sequence[int],
-) -> list[_Gap]:
-    """ones: what was drawn, by frame. standing: the frames of what the function took."""
+def _gaps(drawn: _Drawn, ones: Mapping[int, TrackedObject | None]) -> list[_Gap]:
+    """ones: what was drawn, by frame."""
     gaps = []
     ends: list[int | None] = [*list(ones)[1:], None]
     for left, right in zip(ones, ends, strict=True):
-        end = len(order) if right is None else order.index(right)
-        between = tuple(order[order.index(left) + 1 : end])
+        end = len(drawn.order) if right is None else drawn.place[right]
+        between = tuple(drawn.order[drawn.place[left] + 1 : end])
         refused = ones[left]
-        if left in standing:
-            gaps.append(_Gap(left, right if right in standing else None, between))
+        if left in drawn.standing:
+            gaps.append(_Gap(left, right if right in drawn.standing else None, between))
         elif between and refused:
-            o.stopped = refused.stopped
+            drawn.of.stopped = refused.stopped
     return gaps
 
 
@@ -199,27 +252,6 @@ def _cut(gaps: Sequence[_Gap], relabelled: Collection[int], longest: int) -> lis
         else:
             group.append(gap)
     return groups
-
-
-def _section(
-    loop: Loop,
-    o: TrackedObject,
-    gaps: list[_Gap],
-    standing: dict[int, TrackedObject],
-    order: Sequence[int],
-) -> _Section:
-    first, right = gaps[0].left, gaps[-1].right
-    last = gaps[-1].left if right is None else right
-    begin, end = order.index(first) + 1, order.index(last)
-    way = tuple(o.corrections[gap.left] for gap in gaps[1:])
-    return _Section(
-        o,
-        gaps,
-        forward=_stand(loop, standing, first, way, order),
-        backward=_stand(loop, standing, last, way, order[::-1]) if end >= begin else None,
-        ahead=tuple(order[begin : order.index(gaps[-1].left) + 1 + len(gaps[-1].frames)]),
-        back=tuple(order[begin:end][::-1]),
-    )
 
 
 def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObject | None]:
@@ -241,36 +273,13 @@ def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObjec
     return found
 
 
-def _stand(
-    loop: Loop,
-    standing: dict[int, TrackedObject],
-    frame: int,
-    way: tuple[Correction, ...],
-    order: Sequence[int],
-) -> TrackedObject:
-    """The drawing of a frame as an object to track, which stands on the nearest others too.
-
-    way: the drawings that join on the way. order: the frames in the order in which it is tracked.
-    """
-    own = standing[frame]
-    seed = replace(own.seed, corrections=way)
-    each = TrackedObject(seed, state=own.state, memory=own.memory, tolerance=own.tolerance)
-    far = {f: order.index(f) - order.index(frame) for f in standing}
-    drawn = (f for f in standing if far[f] and f not in own.seed.relabelled)
-    nearest = sorted(drawn, key=lambda f: abs(far[f]))
-    others = [(standing[f], far[f]) for f in nearest[: MOST_KEYFRAMES - 1]]
-    if others:
-        loop.adopt(each, others)
-    return each
-
-
 def _together(sections: Sequence[_Section]) -> dict[tuple[int, ...], list[TrackedObject]]:
     """Objects that go through the same frames in the same order, by these frames."""
     together: dict[tuple[int, ...], list[TrackedObject]] = {}
     for section in sections:
         together.setdefault(section.ahead, []).append(section.forward)
         if section.backward is not None:
-            # A gap of one frame is the same in both directions.
+            # A section of one frame is the same in both directions.
             together.setdefault(section.back, []).append(section.backward)
     return together
 
@@ -340,9 +349,8 @@ class _Count:
 
 def _merge(section: _Section) -> None:
     """In each gap, takes the backward results from the frame on where their scores are better."""
-    o, forward, backward = section.of, section.forward, section.backward
+    o, forward, backward = section.drawn.of, section.forward, section.backward
     back = backward.frames if backward else {}
-    ends = [forward, backward] if backward else [forward]
     for gap in section.gaps:
         gains = [_score(forward.frames.get(f)) - _score(back.get(f)) for f in gap.frames]
         sums = list(accumulate(gains, initial=0.0))
@@ -352,7 +360,7 @@ def _merge(section: _Section) -> None:
             if result is not None:
                 o.frames[frame] = result
         if any(frame not in o.frames for frame in gap.frames):
-            o.stopped = next((each.stopped for each in ends if each.stopped), None)
+            o.stopped = next((each.stopped for each in section.ends if each.stopped), None)
         elif gap.right is None and gap.frames:  # where the last gap ends, the object stands
             o.state, o.last_good = forward.state, forward.last_good
 

@@ -149,7 +149,7 @@ def _sort_out(
             found[number].setdefault(k.frame, []).append(k)
         elif k.kind[:2] not in unclear or number in found or number in others_numbers:
             continue
-        elif place[k.frame] in firsts or k.id in first_results if number else k.auto:
+        elif (place[k.frame] in firsts or k.id in first_results) if number else k.auto:
             unclear[k.kind[:2]].setdefault(k.frame, []).append(k)
     return unclear
 

@@ -55,7 +55,7 @@ class Options:
     both_ways: bool = False
     """with `keyframes`: every gap between drawn frames is tracked from both ends"""
     parallel: int = 1
-    """gaps that are tracked at once"""
+    """calls at once, with `both_ways`"""
     tolerance: float | None = None
     """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
     sparse: float | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 def program() -> str:
     """What to type to get here again."""
     name = Path(sys.argv[0]).name
-    if name == "__main__.py" or not name.startswith("cvat-sam2"):
+    if not name.startswith("cvat-sam2"):
         return f"{shlex.quote(sys.executable)} -m cvat_action"
     return shlex.quote(sys.argv[0])
 

@@ -153,7 +153,13 @@ def test_the_ends_stand_on_all_drawings_and_the_others_join(frames, relabelled, 
 
 @pytest.mark.parametrize(
     ("parallel", "ends"),
-    [(1, [0, 24]), (2, [0, 24]), (4, [0, 18, 18, 24]), (9, [0, 12, 12, 24, 24])],
+    [
+        (1, [0, 24]),
+        (2, [0, 24]),
+        (3, [0, 18, 18, 24]),
+        (4, [0, 18, 18, 24]),
+        (9, [0, 12, 12, 24, 24]),
+    ],
 )
 def test_more_calls_at_once_cut_the_range_at_drawings(parallel, ends):
     tracker = Mover()
@@ -174,6 +180,8 @@ def test_at_most_8_drawings_count_at_once() -> None:
     tracker = Mover()
     run(tracker, {2 * n: n for n in range(12)}, range(1, 24))
     assert {len(others) for _, others in tracker.adopted} == {7}
+    # A ninth drawing would push out another one of the same section.
+    assert [frame for frame, _ in tracker.adopted] == [0, 14, 14, 22]
 
 
 def test_of_a_run_that_breaks_nothing_is_kept() -> None:
@@ -287,6 +295,13 @@ def test_one_object_that_cannot_be_tracked_leaves_the_others_alone(job, track_to
     done = track_to(18, "--both-ways", code=3)
     assert "lost its state twice on frame 12" in done.out
     assert frames_of(s for s in job.shapes if s["points"][-3] == 5) == list(range(10, 19))
+
+
+def test_an_object_that_stops_in_one_gap_goes_on_in_the_others(job, track_to, function):
+    job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14, 18)]
+    function.errors[20, 12] = [{"code": "state_gone", "message": "It is not known."}] * 2
+    track_to(24, "--both-ways", "--object", 910)
+    assert frames_of(job.shapes) == list(range(10, 25))
 
 
 def test_a_drawing_that_is_refused_leaves_the_rest_and_is_told(job, track_to, function):
