@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cvat_action import own_files
+from cvat_action.errors import ActionError
 from cvat_action.formats import write_document
 from cvat_action.formats.document import Document, Edit, edited
 from cvat_action.job import Wire
@@ -85,23 +86,35 @@ class FileSink:
         self.counts["shapes_deleted"] += len(gone)
 
     def finish(self, objects: Objects, *, goes_on: bool) -> bool:
-        """A run that goes on begins with the file that it read: that one is not written over.
+        """A run that goes on begins with the file that it read: that one is not written over, and
+        neither are an earlier run's results of more than is tracked so far.
 
-        Raises ActionError where somebody changed the file in the meantime.
+        Raises ActionError where somebody changed the file in the meantime, and where a run that a
+        person ended has fewer results than the file.
         """
-        if goes_on and self._in_place:
+        held = extent_of(self._plan, (self._first, self._last))
+        lost = None if self._in_place else own_files.lost_results(self._out, held)
+        if goes_on and (self._in_place or lost):
             self.counts.clear()
             return False
         try:
             own_files.check_unchanged(self._out, self._before)
+            if lost:
+                raise ActionError(lost)
             write_document(self._out, self._document, self._media)
         except BaseException:  # Ctrl+C, too
             self.counts.clear()
             raise
         if not self._in_place:  # else the file is a person's, with results
-            own_files.note(self._out, (self._first, self._last))
+            own_files.note(self._out, held)
         return True
 
     def tracks(self) -> dict[str, Wire]:
         held = {t["id"]: t for t in self._document.annotations.tracks}
         return tracks_of(self._plan, self.written, held)
+
+
+def extent_of(plan: Plan, frames: Sequence[int]) -> own_files.Extent:
+    """What a file with the plan's results on these frames holds."""
+    drawn = frozenset(s.ref for s in plan.seeds if not s.found)
+    return own_files.Extent(min(frames), max(frames), drawn)

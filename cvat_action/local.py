@@ -16,7 +16,7 @@ from cvat_action.calls import Pace
 from cvat_action.commands import Output, check_pictures, finish, go, tell_refusals
 from cvat_action.detectors import file_detector, only_label
 from cvat_action.errors import ActionError
-from cvat_action.file_sink import FileSink
+from cvat_action.file_sink import FileSink, extent_of
 from cvat_action.formats import check_output, read_document, read_results, write_document
 from cvat_action.formats.document import Document, local_job
 from cvat_action.job import Job, check_range
@@ -98,9 +98,6 @@ def _begin(
     check_range(job, options.frame, target, backward=options.backward)
     if not job.frames_between(options.frame, target):
         raise ActionError(_no_frame(opened, options))
-    lost = None if opened.files.in_place else _lost(opened.files.out, options.frame, target)
-    if lost and not dry_run:
-        raise ActionError(lost)
     snapshot = annotations_to_snapshot(opened.document.annotations)
     finder = _finder(opened, options)
     new = first_ones(
@@ -109,11 +106,14 @@ def _begin(
     plan = make_plan(job, snapshot, options, newcomers=new)
     for warning in plan.warnings:
         logger.warning(warning)
+    held = extent_of(plan, (options.frame, target))
+    lost = None if opened.files.in_place else own_files.lost_results(opened.files.out, held)
+    question = plan.question or lost
     if dry_run:
-        output.show(replace(plan, question=plan.question or lost))
+        output.show(replace(plan, question=question))
         return 0
-    if plan.question:
-        raise ActionError(plan.question)
+    if question:
+        raise ActionError(question)
     tell_refusals(plan)
     load()  # a model that is not there leaves no journal behind
     journal = Journal.begin(path, {**plan_as_json(plan), "files": _files_as_json(opened.files)})
@@ -125,11 +125,6 @@ def _no_frame(opened: Opened, options: Options) -> str:
     only = len(opened.media.frame_names) == 1
     why = f" Only one frame could be read from {opened.files.video}." if only else ""
     return f"There is no frame to track {where} frame {options.frame}.{why}"
-
-
-def _lost(out: Path, frame: int, target: int) -> str | None:
-    """Says so where the output holds earlier results that this run would write over."""
-    return own_files.lost_frames(out, min(frame, target), max(frame, target))
 
 
 @contextlib.contextmanager

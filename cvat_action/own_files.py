@@ -1,18 +1,29 @@
 # SPDX-License-Identifier: MIT
 """Which files `local` wrote, so that none that somebody changed since is written over.
 
-For each file a note lies in the state folder: the hash of what was written last, and of results the
-first and last frame of that run.
+For each file a note lies in the state folder: the hash of what was written last, and of results
+which objects and frames they are of.
 """
 
 import hashlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from cvat_action import journal as journals
 from cvat_action.errors import ActionError
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a file of results holds."""
+
+    first: int
+    last: int
+    objects: frozenset[str]
+    """what `--object` calls those that were drawn"""
 
 
 def digest(path: Path) -> str | None:
@@ -53,30 +64,35 @@ def check_unchanged(path: Path, before: str | None) -> None:
         )
 
 
-def lost_frames(path: Path, first: int, last: int) -> str | None:
-    """Says so where the file holds results of frames that a run from `first` to `last` leaves out.
+def lost_results(path: Path, written: Extent) -> str | None:
+    """Says so where the file holds results that writing these would lose.
 
     Of a file that is as it was written; about others `check_ours` says what there is to say.
     """
-    held, frames = _noted(path)
-    if not frames or held != digest(path) or (first <= frames[0] and frames[1] <= last):
+    digest_then, held = _noted(path)
+    if held is None or digest_then != digest(path):
+        return None
+    missing = sorted(held.objects - written.objects)
+    if missing:
+        lost, this = f"object {', '.join(missing)}", "is without it"
+    elif held.first < written.first or written.last < held.last:
+        lost = f"frames {held.first} to {held.last}"
+        this = f"has frames {written.first} to {written.last}"
+    else:
         return None
     return (
-        f"{path} holds an earlier run's results of frames {frames[0]} to {frames[1]}, and this run "
-        f"is from frame {first} to {last}: writing it would lose the others. Name another file "
-        "with --out, or delete this one."
+        f"{path} holds an earlier run's results of {lost}, and this run {this}: writing it would "
+        "lose them. Name another file with --out, or delete this one."
     )
 
 
-def note(path: Path, frames: tuple[int, int] | None = None) -> None:
-    """Remembers a file as it was just written.
-
-    frames: of results, the first and last one of the run.
-    """
+def note(path: Path, written: Extent | None = None) -> None:
+    """Remembers a file as it was just written. written: where it is one of results."""
     place = _place(path)
+    extent = (written.first, written.last, *sorted(written.objects)) if written else ()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(" ".join(map(str, (digest(path) or "", *(frames or ())))))
+        place.write_text(" ".join(map(str, (digest(path) or "", *extent))))
     except OSError as error:
         logger.warning(
             "That %s was written by this command cannot be noted (%s): the next run asks to move "
@@ -86,11 +102,13 @@ def note(path: Path, frames: tuple[int, int] | None = None) -> None:
         )
 
 
-def _noted(path: Path) -> tuple[str | None, tuple[int, int] | None]:
-    """The hash, and the first and last frame, which pictures and notes of older versions lack."""
+def _noted(path: Path) -> tuple[str | None, Extent | None]:
+    """The hash, and what it holds, which pictures and notes of older versions lack."""
     try:
-        held, *frames = _place(path).read_text().split()
-        return held, (int(frames[0]), int(frames[1])) if frames else None
+        held, *extent = _place(path).read_text().split()
+        if not extent:
+            return held, None
+        return held, Extent(int(extent[0]), int(extent[1]), frozenset(extent[2:]))
     except (OSError, ValueError, IndexError):
         return None, None
 

@@ -69,8 +69,8 @@ def rebuild(
             enter=lambda frame, _: entered.get(frame, []),
             keep=keep,
         )
-    if run.broken:
-        return replace(run, objects=tuple(objects), done=())
+    if run.broken:  # what was in the way may be put right
+        return replace(run, objects=tuple(objects), done=(), resumable=True)
     for o, each in zip(followed, again, strict=True):
         o.state = each.state if o.live and each.live else None
     return None

@@ -613,20 +613,53 @@ def test_the_same_command_given_twice_writes_the_same(run, coco, tmp_path, lefts
         assert lefts("b.json") == FROM_4
 
 
-@pytest.mark.parametrize("fewer", [("--target-frame", 2), ("--frame", 4, "--replace")])
-def test_a_run_over_fewer_frames_loses_no_results_of_an_earlier_one(
-    run, coco, tmp_path, lefts, fewer
-):
-    coco(box(0, 4), box(4, 4))
+@pytest.mark.parametrize(
+    ("fewer", "told"),
+    [
+        (("--frame", 0, "--target-frame", 2), "results of frames 0 to 7"),
+        (("--frame", 0, "--object", 2), "results of object 1"),
+    ],
+)
+def test_a_smaller_run_loses_no_results_of_an_earlier_one(run, coco, tmp_path, lefts, fewer, told):
+    coco(box(0, 4), box(0, 14))
     run("a.json", "b.json", "--frame", 0)
     held = lefts("b.json")
-    assert "results of frames 0 to 7" in run("a.json", "b.json", *fewer, code=1).log
+    assert told in run("a.json", "b.json", *fewer, code=1).log
     assert "before it can run: " in run("a.json", "b.json", *fewer, "--dry-run").out
     assert lefts("b.json") == held
     (tmp_path / "b.json").unlink()
     run("a.json", "b.json", *fewer)
     run("a.json", "b.json", "--frame", 0)
     assert lefts("b.json") == held
+
+
+@pytest.mark.parametrize("how", ["s", "Ctrl+C"])
+def test_a_run_that_ends_early_loses_no_results_of_an_earlier_one(
+    run, coco, lefts, typed, monkeypatch, how
+):
+    coco(box(0, 4))
+    run("a.json", "b.json")
+    if how == "s":
+        typed("s")
+        ended = run("a.json", "b.json", "--step", code=4)
+        assert "writing it would lose them" in ended.log
+    else:
+        _stops_on(monkeypatch, 3)
+        ended = run("a.json", "b.json", code=130)
+    assert "Go on with" in ended.log
+    assert lefts("b.json") == FROM_4
+
+
+def _stops_on(monkeypatch, frame):
+    """A person presses Ctrl+C when this frame is tracked."""
+    step = MovingTracker.step
+
+    def pressed(self, at, states):
+        if at == frame:
+            raise KeyboardInterrupt
+        return step(self, at, states)
+
+    monkeypatch.setattr(MovingTracker, "step", pressed)
 
 
 @pytest.mark.parametrize("corrected", [False, True], ids=["another program's", "corrected"])

@@ -47,6 +47,16 @@ def test_a_resume_goes_on_with_tracks_made_by_the_first_part(job, cut_off, resum
     assert course(other, RECTANGLE) == "10:0 11:1 12:2 13:3 14:4 (15:4)"
 
 
+def test_a_resume_asks_the_function_for_the_frames_that_are_left(
+    job, cut_off, resume, one_mask, function
+):
+    ended = cut_off(13, 14)
+    function.bodies.clear()
+    resume(ended)
+    assert len(function.bodies) == 2  # for frames 13 and 14
+    assert all(body["states"] for body in function.bodies)
+
+
 def test_a_resume_goes_on_replacing(job, track_to, cut_off, resume, masks):
     track_to(14)
     job.shapes = [s if s["id"] != 20 else {**s, "points": [0, 8, 4, 20, 7, 21]} for s in job.shapes]
