@@ -141,17 +141,17 @@ def track_both_ways(
     try:
         sections = _prepare(Loop(tracker, job, [], pace), drawn, frames, parallel)
         sections = [each for each in sections if not set(each.ahead) <= set(done)]
-        ended = _follow_all(tracker, job, sections, pace, parallel, tell)
-        # Where an object stopped on the way, the gaps behind are tracked by themselves.
-        stopped = [s for s in sections if len(s.gaps) > 1 and not all(e.live for e in s.ends)]
-        again = [gap for section in stopped for gap in section.apart()]
-        ended += _follow_all(tracker, job, again, pace, parallel, tell)
-        sections = [s for s in sections if s not in stopped] + again
+        broken = _follow_all(tracker, job, sections, pace, parallel, tell)
+        if not broken:
+            # Where an object stopped on the way, the gaps behind are tracked by themselves.
+            stopped = [s for s in sections if len(s.gaps) > 1 and not all(e.live for e in s.ends)]
+            again = [gap for section in stopped for gap in section.apart()]
+            broken = _follow_all(tracker, job, again, pace, parallel, tell)
+            sections = [s for s in sections if s not in stopped] + again
     except CallFailed as failure:
         return Run(tuple(objects), (), str(failure), resumable=failure.resumable)
     except KeyboardInterrupt:
         return Run(tuple(objects), (), "Stopped by Ctrl+C.", True)
-    broken = next((run for run in ended if run.broken and any(o.live for o in run.objects)), None)
     if broken:
         return replace(broken, objects=tuple(objects), done=())
     for section in sections:
@@ -184,7 +184,7 @@ def _make_sure(
     trial = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in asked]
     count = _Count("forwards to what is drawn", last + 1, tell)
     run = track(tracker, job, trial, frames[: last + 1], pace=pace, on_frame=count.one_more)
-    if run.broken and any(o.live for o in trial):
+    if _broke(run):
         return replace(run, done=())
     for o, tried in zip(asked, trial, strict=True):
         o.corrections = {
@@ -286,10 +286,10 @@ def _together(sections: Sequence[_Section]) -> dict[tuple[int, ...], list[Tracke
 
 def _follow_all(
     tracker: Tracker, job: Job, sections: Sequence[_Section], pace: Pace, parallel: int, tell: Tell
-) -> list[Run]:
+) -> Run | None:
     """Tracks all sections, each way in a thread of its own, `parallel` of them at once.
 
-    What one raises ends the others.
+    What one raises ends the others. Returns a run that broke, if there is one.
     """
     together = _together(sections)
     what = "from drawn frame to drawn frame, both ways"
@@ -301,10 +301,11 @@ def _follow_all(
                 threads.submit(_follow, tracker, job, each, along, pace, halt, count)
                 for along, each in together.items()
             ]
-            return [run.result() for run in runs]
+            ended = [run.result() for run in runs]
         except BaseException:
             halt.set()
             raise
+    return next((run for run in ended if _broke(run)), None)
 
 
 def _follow(
@@ -326,9 +327,14 @@ def _follow(
     if halt.is_set():
         return Run(tuple(objects), ())
     run = track(tracker, job, objects, frames, pace=pace, on_frame=on_frame)
-    if run.broken and any(o.live for o in objects):
+    if _broke(run):
         halt.set()
     return run
+
+
+def _broke(run: Run) -> bool:
+    """Whether it ended for another reason than that no object is left to track."""
+    return bool(run.broken) and any(o.live for o in run.objects)
 
 
 class _Count:
