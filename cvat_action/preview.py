@@ -14,15 +14,9 @@ from cvat_action import own_files
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.job import Wire
-from cvat_action.overlay import (
-    Picture,
-    contact_sheet,
-    draw_masks,
-    new_video,
-    part_of,
-    write_picture,
-)
+from cvat_action.overlay import Picture, contact_sheet, draw_masks, new_video, write_picture
 from cvat_action.positions import position_among
+from cvat_action.put_in_place import check_can_put
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked
 from sam2_tracker.shapes import Bitmap
@@ -134,9 +128,7 @@ def check_apart(path: Path, given: Mapping[str, Path]) -> None:
                 "another folder to write to."
             )
     with named_errors(path):
-        part = part_of(path)
-        part.write_bytes(b"")
-        part.unlink()
+        check_can_put(path)
 
 
 def _check_ours(path: Path) -> None:

@@ -32,15 +32,9 @@ from tqdm import tqdm
 from cvat_action.commands import COMPLETE, FAILED, INTERRUPTED
 from cvat_action.errors import ActionError
 from cvat_action.media import Media, open_media, size_of
-from cvat_action.overlay import (
-    Picture,
-    contact_sheet,
-    draw_masks,
-    new_video,
-    put_in_place,
-    write_picture,
-)
+from cvat_action.overlay import Picture, contact_sheet, draw_masks, new_video, write_picture
 from cvat_action.preview import check_apart, named_errors
+from cvat_action.put_in_place import put_in_place
 from sam2_tracker.errors import ObjectError
 from sam2_tracker.memory_policy import POLICIES
 from sam2_tracker.settings import with_model
