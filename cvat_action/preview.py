@@ -68,7 +68,7 @@ def write_video(
     path: Path, frames: Frames, seeds: Sequence[Seed], results: Results, fps: float = 10.0
 ) -> None:
     """An MP4 of the seeds' frames and all tracked ones, in frame order."""
-    with _written(path), new_video(path, fps) as video:
+    with written(path), new_video(path, fps) as video:
         for _, picture in _drawn(frames, seeds, results, _frames_of(seeds, results)):
             video.write(picture)
 
@@ -80,12 +80,12 @@ def write_contact_sheet(
     drawn = list(_drawn(frames, seeds, results, _frames_worth_seeing(seeds, results)))
     captions = [f"frame {frame}" for frame, _ in drawn]
     sheet = contact_sheet([picture for _, picture in drawn], captions, columns=SHEET_COLUMNS)
-    with _written(path):
+    with written(path):
         write_picture(path, sheet)
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
+def written(path: Path) -> Iterator[None]:
     """What is written here may be written over the next time. Raises ActionError."""
     _check_ours(path)
     with named_errors(path):
@@ -109,12 +109,19 @@ def check_path(path: Path, suffix: str, given: Mapping[str, Path]) -> None:
     """
     if path.suffix.lower() != suffix or not path.parent.is_dir():
         raise ActionError(f"{path} must end in {suffix} and lie in a folder that exists.")
+    check_place(path, given)
+
+
+def check_place(path: Path, given: Mapping[str, Path]) -> None:
+    """Raises ActionError where a file at this path would harm another one, or cannot be."""
     check_apart(path, given)
     _check_ours(path)
+    with named_errors(path):
+        check_can_put(path)
 
 
 def check_apart(path: Path, given: Mapping[str, Path]) -> None:
-    """Raises ActionError where a file at this path would harm what is given, or cannot be."""
+    """Raises ActionError where a file at this path would harm what is given."""
     place = path.resolve()
     for option, other in given.items():
         if place == other.resolve():
@@ -127,8 +134,6 @@ def check_apart(path: Path, given: Mapping[str, Path]) -> None:
                 f"{path} lies in the folder of {option}, and would be one of its frames. Choose "
                 "another folder to write to."
             )
-    with named_errors(path):
-        check_can_put(path)
 
 
 def _check_ours(path: Path) -> None:

@@ -432,6 +432,21 @@ def typed(monkeypatch):
 OVER_AGAIN = ("--frame", 0, "--replace", "--step")
 
 
+def test_the_picture_of_an_earlier_step_is_replaced_unless_it_was_changed(
+    run, coco, tmp_path, typed
+):
+    coco(box(0, 4))
+    picture = tmp_path / "b.step.png"
+    typed("r")
+    run("a.json", "b.json", "--step")
+    shown = picture.read_bytes()
+    typed("", "", "")
+    run("a.json", "b.json", "--step")
+    assert picture.read_bytes() != shown
+    picture.write_text("a picture of somebody else")
+    assert "It is not written over" in run("a.json", "b.json", "--step", code=1).log
+
+
 @pytest.mark.parametrize("again", [(), ("c 1 30,30 38,38",)], ids=["to the end", "for a while"])
 def test_what_is_hidden_while_stepping_has_no_results_of_an_earlier_run_left(
     run, tracked, lefts, typed, again
