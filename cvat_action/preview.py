@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The tracked objects drawn over their frames: a video and a contact sheet."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -115,14 +116,14 @@ def check_path(path: Path, suffix: str, given: Mapping[str, Path]) -> None:
 def check_place(path: Path, given: Mapping[str, Path]) -> None:
     """Raises ActionError where a file at this path would harm another one, or cannot be."""
     check_apart(path, given)
-    _check_ours(path)
     with named_errors(path):
         check_can_put(path)
+    _check_ours(path)
 
 
 def check_apart(path: Path, given: Mapping[str, Path]) -> None:
     """Raises ActionError where a file at this path would harm what is given."""
-    place = path.resolve()
+    place = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
     for option, other in given.items():
         if place == other.resolve():
             raise ActionError(

@@ -2,7 +2,6 @@
 """Annotation files in and out: COCO and CVAT for video 1.1, plain or in the ZIP of an export."""
 
 import lzma
-import os
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from cvat_action.errors import ActionError
 from cvat_action.formats import coco, cvat_video
 from cvat_action.formats.document import Document
 from cvat_action.media import Media
-from cvat_action.put_in_place import put_in_place
+from cvat_action.put_in_place import check_can_put, put_in_place
 
 SUFFIXES = (".json", ".xml")
 MOST_BYTES = 1 << 30
@@ -70,9 +69,10 @@ def check_output(path: Path) -> None:
             f"{path} must end in .json (COCO) or .xml (CVAT for video 1.1) and lie in a folder "
             "that exists."
         )
-    file = Path(os.path.realpath(path))
-    if path.is_dir() or not os.access(file.parent, os.W_OK):
-        raise ActionError(f"{path} cannot be written.")
+    try:
+        check_can_put(path)
+    except OSError as error:
+        raise ActionError(f"{path} cannot be written: {_why(error)}.") from None
 
 
 def _content(path: Path) -> tuple[str, bytes]:

@@ -73,6 +73,9 @@ def files(grey_clip, tmp_path):
     frames.mkdir()
     (frames / "007.png").write_bytes(cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))[1])
     (tmp_path / "seeds.json").write_text("{}")
+    (tmp_path / "round.png").symlink_to("round.png")
+    for name in ("pipe.png", "pipe.json"):
+        os.mkfifo(tmp_path / name)
     (tmp_path / "link.mp4").symlink_to("seeds.json")
     for name in ("holiday.png", "holiday.step.png"):
         (tmp_path / name).write_text("a picture of somebody else")
@@ -93,6 +96,9 @@ def files(grey_clip, tmp_path):
         ("clip.mp4", ("--step", "--contact-sheet", "out.step.png"), "is the file of --step"),
         ("clip.mp4", ("--step", "--journal", "out.step.png"), "is the file of --journal"),
         ("clip.mp4", ("--journal", "s.png", "--contact-sheet", "s.png"), "file of --journal"),
+        ("clip.mp4", ("--contact-sheet", "round.png"), "Too many levels of symbolic links"),
+        ("clip.mp4", ("--contact-sheet", "pipe.png"), "it is no file"),
+        ("clip.mp4", ("--out", "pipe.json"), "it is no file"),
         ("clip.mp4", ("--journal", "out.json"), "out.json would be written over, and it is"),
     ],
 )
