@@ -79,7 +79,7 @@ def run_track(
     path: Path | None = None,
 ) -> int:
     """The exit code. Raises ActionError before anything is tracked."""
-    check_pictures(output)
+    check_pictures(output, {"--journal": path} if path else {})
     job = server.job(number)
     target = target_of(job, options)
     path = path or journals.default_path(server.host, job.id, options.frame, target)

@@ -26,7 +26,7 @@ from cvat_action.media import Media, open_media
 from cvat_action.newcomers import Finder, first_ones
 from cvat_action.plan import Options, Plan, make_plan, target_of
 from cvat_action.plan_record import plan_as_json, plan_from_json
-from cvat_action.preview import check_apart
+from cvat_action.preview import check_apart, check_place
 from cvat_action.program import to_discard
 from cvat_action.snapshot import annotations_to_snapshot
 from cvat_action.stepper import Stepper, step_picture
@@ -49,11 +49,6 @@ class Files:
     def in_place(self) -> bool:
         """The annotations are written into the file that they are read from."""
         return os.path.realpath(self.out) == os.path.realpath(self.annotations)
-
-    @property
-    def given(self) -> dict[str, Path]:
-        """By option: what no picture may be written over."""
-        return {"--video": self.video, "--annotations": self.annotations, "--out": self.out}
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def run_local(
 
     frame: None: the first annotated frame, tracking backwards the last.
     """
-    check_pictures(output, files.given)
+    _check_paths(files, path, output)
     with _loaded_when_asked(files.model) as load:
         opened = _open(files, load, dry_run=dry_run)
         if frame is None:
@@ -88,6 +83,23 @@ def run_local(
         if path.exists() and not dry_run:
             raise journals.in_the_way(path, output.command)
         return _begin(opened, options, pace, output, path, dry_run=dry_run)
+
+
+def _check_paths(files: Files, journal: Path | None, output: Output) -> None:
+    """Raises ActionError where one file of the run would be written over another one.
+
+    journal: None: it lies in the state folder, or is there already.
+    """
+    check_output(files.out)
+    given = {"--video": files.video, "--annotations": files.annotations, "--out": files.out}
+    if journal:
+        check_apart(journal, {"--out": files.out})
+        given["--journal"] = journal
+    if files.step:
+        picture = step_picture(files.out)
+        check_place(picture, given)
+        given["--step"] = picture
+    check_pictures(output, given)
 
 
 def _begin(
@@ -161,7 +173,7 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
             files = Files(**{**said, **{k: Path(said[k]) for k in ("video", "annotations", "out")}})
         except (KeyError, TypeError):
             raise ActionError(f"{path} belongs to a run on a server; use track --resume.") from None
-        check_pictures(output, files.given)
+        _check_paths(files, None, output)
         record.states = [None] * len(record.states)  # they went with the process
         with _loaded_when_asked(files.model) as load:
             opened = _open(files, load)
@@ -184,9 +196,6 @@ def _open(files: Files, load: Load, *, dry_run: bool = False) -> Opened:
 
     So a document that cannot be written is known now, not after an hour of tracking.
     """
-    check_output(files.out)
-    if files.step:
-        check_apart(step_picture(files.out), files.given)
     if not (files.in_place or dry_run):
         own_files.check_ours(files.out)
     out_before = own_files.digest(files.out)

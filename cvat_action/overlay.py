@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cvat_action.put_in_place import put_in_place
 from sam2_tracker.shapes import Bitmap
 
 Picture = NDArray[np.uint8]
@@ -90,28 +91,6 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], *, colum
         top, left = index // columns * height, index % columns * CELL_WIDTH
         sheet[top : top + cell.shape[0], left : left + CELL_WIDTH] = cell
     return sheet
-
-
-def part_of(path: Path) -> Path:
-    """What a file is called until it is whole. OpenCV goes by the suffix."""
-    return path.with_name(f"{path.name}.part{path.suffix}")
-
-
-@contextmanager
-def put_in_place(path: Path) -> Iterator[Path]:
-    """Gives a file beside this one to write into. It takes the place of this one at the end.
-
-    Where that fails, nothing of it is left, and what was at the path is as it was. Raises OSError.
-    """
-    part = part_of(path)
-    try:
-        part.write_bytes(b"")  # says why, where nothing can be written
-        yield part
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 def write_picture(path: Path, picture: Picture, parameters: Sequence[int] = ()) -> None:

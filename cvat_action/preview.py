@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The tracked objects drawn over their frames: a video and a contact sheet."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,15 +15,9 @@ from cvat_action import own_files
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.job import Wire
-from cvat_action.overlay import (
-    Picture,
-    contact_sheet,
-    draw_masks,
-    new_video,
-    part_of,
-    write_picture,
-)
+from cvat_action.overlay import Picture, contact_sheet, draw_masks, new_video, write_picture
 from cvat_action.positions import position_among
+from cvat_action.put_in_place import check_can_put
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked
 from sam2_tracker.shapes import Bitmap
@@ -74,7 +69,7 @@ def write_video(
     path: Path, frames: Frames, seeds: Sequence[Seed], results: Results, fps: float = 10.0
 ) -> None:
     """An MP4 of the seeds' frames and all tracked ones, in frame order."""
-    with _written(path), new_video(path, fps) as video:
+    with written(path), new_video(path, fps) as video:
         for _, picture in _drawn(frames, seeds, results, _frames_of(seeds, results)):
             video.write(picture)
 
@@ -86,12 +81,12 @@ def write_contact_sheet(
     drawn = list(_drawn(frames, seeds, results, _frames_worth_seeing(seeds, results)))
     captions = [f"frame {frame}" for frame, _ in drawn]
     sheet = contact_sheet([picture for _, picture in drawn], captions, columns=SHEET_COLUMNS)
-    with _written(path):
+    with written(path):
         write_picture(path, sheet)
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
+def written(path: Path) -> Iterator[None]:
     """What is written here may be written over the next time. Raises ActionError."""
     _check_ours(path)
     with named_errors(path):
@@ -115,13 +110,20 @@ def check_path(path: Path, suffix: str, given: Mapping[str, Path]) -> None:
     """
     if path.suffix.lower() != suffix or not path.parent.is_dir():
         raise ActionError(f"{path} must end in {suffix} and lie in a folder that exists.")
+    check_place(path, given)
+
+
+def check_place(path: Path, given: Mapping[str, Path]) -> None:
+    """Raises ActionError where a file at this path would harm another one, or cannot be."""
     check_apart(path, given)
+    with named_errors(path):
+        check_can_put(path)
     _check_ours(path)
 
 
 def check_apart(path: Path, given: Mapping[str, Path]) -> None:
-    """Raises ActionError where a file at this path would harm what is given, or cannot be."""
-    place = path.resolve()
+    """Raises ActionError where a file at this path would harm what is given."""
+    place = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
     for option, other in given.items():
         if place == other.resolve():
             raise ActionError(
@@ -133,10 +135,6 @@ def check_apart(path: Path, given: Mapping[str, Path]) -> None:
                 f"{path} lies in the folder of {option}, and would be one of its frames. Choose "
                 "another folder to write to."
             )
-    with named_errors(path):
-        part = part_of(path)
-        part.write_bytes(b"")
-        part.unlink()
 
 
 def _check_ours(path: Path) -> None:

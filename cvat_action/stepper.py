@@ -86,7 +86,7 @@ class Stepper:
         picture = preview.draw(self._media.picture(frame), frame, seeds, here)
         _say(report.table(rows))
         try:
-            with preview.named_errors(self._picture):
+            with preview.written(self._picture):
                 write_picture(self._picture, picture)
         except ActionError as error:
             _say(f"There is no picture of this frame: {error}")

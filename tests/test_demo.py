@@ -29,10 +29,20 @@ def write_film(path: Path, codec: str, size: tuple[int, int], greys: Sequence[in
     return path
 
 
+@pytest.fixture(autouse=True)
+def _notes_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+
+
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     greys = range(0, 20 * FRAMES, 20)
     return write_film(tmp_path / "clip.mp4", "mp4v", (WIDTH, HEIGHT), greys)
+
+
+def write_frame(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
 
 
 def write_seeds(path: Path, annotations: list[dict[str, Any]], images: dict[int, str]) -> Path:
@@ -230,20 +240,26 @@ def test_a_full_disk_is_one_sentence_and_the_other_files_are_written(
     ("video_name", "seeds_name", "out", "said"),
     [
         ("overlay.mp4", "seeds.json", ".", "it is the file of --video"),
-        ("clip.mp4", "annotations.json", ".", "it is the file of --seeds"),
+        ("clip.mp4", "drawn/annotations.json", "drawn", "it is the file of --seeds"),
         ("frames", "seeds.json", "frames", "lies in the folder of --video"),
+        ("clip.mp4", "seeds.json", "mine", "contact_sheet.png is there already"),
         ("clip.mp4", "seeds.json", "clip.mp4", "cannot be written: File exists."),
         ("clip.mp4", "seeds.json", "/proc", "cannot be written: No such file or directory."),
     ],
 )
-def test_what_the_demo_reads_is_not_written_over(
+def test_what_the_demo_did_not_write_is_not_written_over(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], video_name: str, seeds_name: str, out: str, said: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "frames").mkdir()
-    for name in ("overlay.mp4", "seeds.json", "annotations.json"):
-        (tmp_path / name).write_bytes(video.read_bytes())
+    write_frame(tmp_path / "frames" / "frame_000000.PNG")
+    (tmp_path / "overlay.mp4").write_bytes(video.read_bytes())
+    for name in ("mine", "drawn"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "contact_sheet.png").write_text("a picture of somebody else")
+    box = {"image_id": 1, "bbox": [4, 4, 30, 28]}
+    for name in ("seeds.json", "drawn/annotations.json"):
+        write_seeds(tmp_path / name, [box], {1: "frame_000000.PNG"})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     assert demo.main(["--video", video_name, "--seeds", seeds_name, "--out", out]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -257,7 +273,31 @@ def test_each_clip_of_a_persons_own_has_a_folder(
     monkeypatch.setattr(demo, "ROOT", tmp_path)
     assert demo.main(words[:4]) == 0
     folder = tmp_path / "out" / "clips" / "clip"
-    assert {path.name for path in folder.iterdir()} == {*demo.FILES}
+    assert {path.name for path in folder.iterdir()} == {*demo.FILES, demo.OWNER}
+
+
+def test_clips_of_one_name_have_folders_of_their_own(
+    standin: Any, words: list[str], video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    for name in ("run.1", "run.2"):
+        write_frame(tmp_path / name / "frame_000000.PNG")
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / video.name
+    other.write_bytes(video.read_bytes())
+    for clip in (tmp_path / "run.1", tmp_path / "run.2", video, other) * 2:
+        assert demo.main(["--video", str(clip), *words[2:4]]) == 0
+    folders = {path.name for path in (tmp_path / "out" / "clips").iterdir()}
+    assert folders == {"run.1", "run.2", "clip", "clip-2"}
+
+
+def test_a_clip_that_is_not_there_leaves_no_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    for more in ((), words[4:]):
+        assert demo.main(["--video", str(tmp_path / "nope.mp4"), *words[2:4], *more]) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_objects_keep_their_labels(standin: Any, words: list[str], tmp_path: Path) -> None:

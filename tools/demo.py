@@ -6,7 +6,7 @@
 
 Starts the function behind real HTTP (tools/serve.py), sends it frame after frame as CVAT does, and
 writes an overlay video, a contact sheet and the annotations (COCO, RLE) to out/, those of your own
-clip to a folder of its name in out/clips/.
+clip to a folder of its name in out/clips/. Nothing is written over that it did not write itself.
 """
 
 import argparse
@@ -32,15 +32,9 @@ from tqdm import tqdm
 from cvat_action.commands import COMPLETE, FAILED, INTERRUPTED
 from cvat_action.errors import ActionError
 from cvat_action.media import Media, open_media, size_of
-from cvat_action.overlay import (
-    Picture,
-    contact_sheet,
-    draw_masks,
-    new_video,
-    put_in_place,
-    write_picture,
-)
-from cvat_action.preview import check_apart, named_errors
+from cvat_action.overlay import Picture, contact_sheet, draw_masks, new_video, write_picture
+from cvat_action.preview import check_place, named_errors, written
+from cvat_action.put_in_place import put_in_place
 from sam2_tracker.errors import ObjectError
 from sam2_tracker.memory_policy import POLICIES
 from sam2_tracker.settings import with_model
@@ -341,6 +335,9 @@ def _drawn(clip: Clip, index: int, objects: list[Result]) -> tuple[Picture, list
     return draw_masks(frame, bitmaps, clip.names), hidden
 
 
+OWNER = "clip.txt"
+"""holds the path of the clip that a folder in out/clips/ is of"""
+
 FILES = {
     "overlay.mp4": write_overlay,
     "contact_sheet.png": write_sheet,
@@ -353,11 +350,35 @@ def write_files(clip: Clip, results: list[list[Result]], out: Path) -> dict[str,
     problems = {}
     for name in reversed(FILES):  # the annotations first: they are worth most
         try:
-            with named_errors(out / name):
+            with written(out / name):
                 FILES[name](clip, results, out / name)
         except ActionError as error:
             problems[name] = str(error)
     return problems
+
+
+def folder_of(video: Path) -> Path:
+    """A folder of the clip's name, with a number where another clip of this name has one.
+
+    Whose a folder is, a file in it says. Raises ActionError.
+    """
+    video = video.resolve()
+    name, whose = video.name if video.is_dir() else video.stem, os.fsencode(video)
+    clips, number = ROOT / "out" / "clips", 1
+    folder = clips / name
+    with named_errors(folder):
+        while folder.exists() and not _is_of(folder, whose):
+            number += 1
+            folder = clips / f"{name}-{number}"
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / OWNER).write_bytes(whose)
+    return folder
+
+
+def _is_of(folder: Path, whose: bytes) -> bool:
+    owner = folder / OWNER
+    return owner.is_file() and owner.read_bytes() == whose
 
 
 def print_table(clip: Clip, run: Run) -> None:
@@ -407,13 +428,12 @@ def run_demo(options: argparse.Namespace) -> int:
             "(--video and --seeds)."
         )
     given = {"--video": options.video, "--seeds": options.seeds} if options.video else {}
-    own_clip = ROOT / "out" / "clips" / options.video.resolve().stem if options.video else None
-    out: Path = options.out or own_clip or ROOT / "out"
+    clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()
+    out: Path = options.out or (folder_of(options.video) if options.video else ROOT / "out")
     with named_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        check_apart(out / name, given)
-    clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()
+        check_place(out / name, given)
     print("Starting the function ...")
     environment = with_model(os.environ, options.model) if options.model else {**os.environ}
     if options.memory:

@@ -2,17 +2,15 @@
 """Annotation files in and out: COCO and CVAT for video 1.1, plain or in the ZIP of an export."""
 
 import lzma
-import os
-import shutil
 import zipfile
 import zlib
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from cvat_action.errors import ActionError
 from cvat_action.formats import coco, cvat_video
 from cvat_action.formats.document import Document
 from cvat_action.media import Media
+from cvat_action.put_in_place import check_can_put, put_in_place
 
 SUFFIXES = (".json", ".xml")
 MOST_BYTES = 1 << 30
@@ -58,17 +56,10 @@ def write_document(path: Path, document: Document, media: Media, *, dry: bool = 
         raise ActionError(f"{path} cannot be written from these annotations: {error}.") from None
     if dry:
         return
-    file = Path(os.path.realpath(path))
-    part = file.with_name(file.name + ".part")
     try:
-        part.touch()
-        if file.exists():
-            shutil.copymode(file, part)
-        part.write_text(text, encoding="utf-8")
-        part.replace(file)
+        with put_in_place(path) as part:
+            part.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: a label that is no text in UTF-8
-        with suppress(OSError):
-            part.unlink()
         raise ActionError(f"{path} cannot be written: {_why(error)}.") from None
 
 
@@ -78,9 +69,10 @@ def check_output(path: Path) -> None:
             f"{path} must end in .json (COCO) or .xml (CVAT for video 1.1) and lie in a folder "
             "that exists."
         )
-    file = Path(os.path.realpath(path))
-    if path.is_dir() or not os.access(file.parent, os.W_OK):
-        raise ActionError(f"{path} cannot be written.")
+    try:
+        check_can_put(path)
+    except OSError as error:
+        raise ActionError(f"{path} cannot be written: {_why(error)}.") from None
 
 
 def _content(path: Path) -> tuple[str, bytes]:

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Annotation files and frames, without a tracker."""
 
+import errno
 import itertools
 import json
+import os
 import re
 import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import numpy as np
@@ -615,10 +619,43 @@ def test_a_wrong_file_is_named(tmp_path, media, name, text, said):
         read_document(tmp_path / name, media)
 
 
-def test_a_result_that_cannot_be_written_leaves_the_file_that_was_there(tmp_path, media):
+def test_a_result_that_cannot_be_written_leaves_the_file_that_was_there(
+    tmp_path, media, monkeypatch
+):
+    def full(*arguments, **more):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     document, _ = read(tmp_path, coco(), media)
-    (tmp_path / "b.json.part").mkdir()  # stands in the way
     (tmp_path / "b.json").write_text("kept")
+    before = {*tmp_path.iterdir()}
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(ActionError, match="b.json cannot be written"):
         write_document(tmp_path / "b.json", document, media)
     assert (tmp_path / "b.json").read_text() == "kept"
+    assert {*tmp_path.iterdir()} == before
+
+
+def test_a_read_only_file_of_results_can_be_written_over(media):
+    """By a person who is not the administrator: the folder is what has to be writable."""
+    with TemporaryDirectory() as name:
+        folder, user = Path(name), os.geteuid()
+        document, _ = read(folder, coco(), media)
+        out = folder / "b.json"
+        out.write_text("earlier")
+        out.chmod(0o444)
+        folder.chmod(0o777)
+        os.seteuid(user or 65534)
+        try:
+            write_document(out, document, media)
+        finally:
+            os.seteuid(user)
+        assert out.read_text() != "earlier"
+        assert out.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_link_to_a_device_is_not_written_over(tmp_path, media):
+    document, _ = read(tmp_path, coco(), media)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "b.json").symlink_to("pipe")
+    with pytest.raises(ActionError, match="b.json cannot be written: it is no file"):
+        write_document(tmp_path / "b.json", document, media)

@@ -4,8 +4,11 @@
 The tracker is a scripted one: every object moves one pixel to the right per frame.
 """
 
+import errno
 import io
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -429,6 +432,21 @@ def typed(monkeypatch):
 OVER_AGAIN = ("--frame", 0, "--replace", "--step")
 
 
+def test_the_picture_of_an_earlier_step_is_replaced_unless_it_was_changed(
+    run, coco, tmp_path, typed
+):
+    coco(box(0, 4))
+    picture = tmp_path / "b.step.png"
+    typed("r")
+    run("a.json", "b.json", "--step")
+    shown = picture.read_bytes()
+    typed("", "", "")
+    run("a.json", "b.json", "--step")
+    assert picture.read_bytes() != shown
+    picture.write_text("a picture of somebody else")
+    assert "It is not written over" in run("a.json", "b.json", "--step", code=1).log
+
+
 @pytest.mark.parametrize("again", [(), ("c 1 30,30 38,38",)], ids=["to the end", "for a while"])
 def test_what_is_hidden_while_stepping_has_no_results_of_an_earlier_run_left(
     run, tracked, lefts, typed, again
@@ -596,9 +614,12 @@ def test_a_resume_needs_the_annotations_as_they_were(act, run, tmp_path, tracks_
     assert {round(k["points"][1]) for k in t["shapes"]} == {30}, "it stays the same object"
 
 
-def test_a_file_that_cannot_be_written_counts_nothing_as_written(run, coco, tmp_path):
+def test_a_file_that_cannot_be_written_counts_nothing_as_written(run, coco, monkeypatch):
+    def stands_there(*arguments):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
     coco(box(0, 4))
-    (tmp_path / "b.json.part").mkdir()
+    monkeypatch.setattr(Path, "replace", stands_there)
     ended = run("a.json", "b.json", "--json", code=4)
     assert ended.json["written"] == {}
     assert "b.json cannot be written: Is a directory. 7 of 7 frames are tracked" in ended.log
@@ -706,6 +727,42 @@ def test_a_file_that_is_written_over_keeps_its_mode_and_the_link_to_it(run, coco
     assert link.is_symlink()
     assert held.stat().st_mode & 0o777 == 0o640
     assert lefts("held.json") == FROM_4
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("part", ["b.json.part", "s.png.part.png"])
+def test_a_persons_files_beside_the_results_stay(run, coco, tmp_path, part, kind):
+    coco(box(0, 4))
+    held = tmp_path / "thesis.txt"
+    held.write_text("a thesis")
+    if kind == "link":
+        (tmp_path / part).symlink_to(held)
+    else:
+        (tmp_path / part).write_text("a thesis")
+    before = {*tmp_path.iterdir()}
+    run("a.json", "b.json", "--contact-sheet", tmp_path / "s.png")
+    assert (tmp_path / part).read_text() == held.read_text() == "a thesis"
+    assert (tmp_path / part).is_symlink() == (kind == "link")
+    new = {path.name for path in {*tmp_path.iterdir()} - before}
+    assert new <= {"b.json", "s.png", "state", "config"}
+
+
+def test_a_picture_that_is_written_over_keeps_its_mode_and_the_link_to_it(run, coco, tmp_path):
+    coco(box(0, 4))
+    held, link = tmp_path / "held.png", tmp_path / "s.png"
+    held.touch(0o640)
+    link.symlink_to("held.png")
+    run("a.json", "b.json", "--contact-sheet", link)
+    assert link.is_symlink()
+    assert held.stat().st_mode & 0o777 == 0o640
+    assert held.stat().st_size
+
+
+def test_a_name_as_long_as_any_can_be_is_written_to(run, coco, lefts):
+    coco(box(0, 4))
+    name = "b" * 248 + ".json"
+    run("a.json", name)
+    assert lefts(name) == FROM_4
 
 
 def test_a_link_that_leads_to_itself_is_named(run, coco, tmp_path):

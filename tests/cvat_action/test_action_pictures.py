@@ -73,8 +73,12 @@ def files(grey_clip, tmp_path):
     frames.mkdir()
     (frames / "007.png").write_bytes(cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))[1])
     (tmp_path / "seeds.json").write_text("{}")
+    (tmp_path / "round.png").symlink_to("round.png")
+    for name in ("pipe.png", "pipe.json"):
+        os.mkfifo(tmp_path / name)
     (tmp_path / "link.mp4").symlink_to("seeds.json")
-    (tmp_path / "holiday.png").write_text("a picture of somebody else")
+    for name in ("holiday.png", "holiday.step.png"):
+        (tmp_path / name).write_text("a picture of somebody else")
     return tmp_path
 
 
@@ -88,6 +92,14 @@ def files(grey_clip, tmp_path):
         ("frames", ("--contact-sheet", "frames/new.png"), "lies in the folder of --video"),
         ("clip.mp4", ("--contact-sheet", "holiday.png"), "did not write it"),
         ("frames", ("--step", "--out", "frames/out.json"), "lies in the folder of --video"),
+        ("clip.mp4", ("--step", "--out", "holiday.json"), "holiday.step.png is there already"),
+        ("clip.mp4", ("--step", "--contact-sheet", "out.step.png"), "is the file of --step"),
+        ("clip.mp4", ("--step", "--journal", "out.step.png"), "is the file of --journal"),
+        ("clip.mp4", ("--journal", "s.png", "--contact-sheet", "s.png"), "file of --journal"),
+        ("clip.mp4", ("--contact-sheet", "round.png"), "Too many levels of symbolic links"),
+        ("clip.mp4", ("--contact-sheet", "pipe.png"), "it is no file"),
+        ("clip.mp4", ("--out", "pipe.json"), "it is no file"),
+        ("clip.mp4", ("--journal", "out.json"), "out.json would be written over, and it is"),
     ],
 )
 def test_a_picture_is_written_over_nothing_that_is_not_ours(
@@ -98,6 +110,13 @@ def test_a_picture_is_written_over_nothing_that_is_not_ours(
     words = ("--video", video, "--annotations", "seeds.json", "--out", "out.json")
     assert said in act("local", *words, *more, code=1).log
     assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == before
+
+
+def test_a_picture_and_the_journal_cannot_be_the_same_file(track_to, one_mask, tmp_path):
+    same = tmp_path / "s.png"
+    refused = track_to(14, "--journal", same, "--contact-sheet", same, code=1)
+    assert "is the file of --journal" in refused.log
+    assert not same.exists()
 
 
 def test_a_picture_of_an_earlier_run_is_replaced_unless_it_was_changed(
@@ -222,6 +241,7 @@ def test_a_picture_of_step_that_cannot_be_written_is_not_called_drawn(
     job = Job(1, 1, 0, 9, (Label(1, "thing"),), ((64, 48),))
     media = SimpleNamespace(picture=lambda frame: np.zeros((48, 64, 3), np.uint8))
     seed = Seed("1", "mask", 0, tuple(MASK), {"label_id": 1}, False, 0)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     Stepper(job, media, tmp_path / "gone" / "out.json").ask(1, [TrackedObject(seed)])
     said = capsys.readouterr().err
@@ -230,6 +250,7 @@ def test_a_picture_of_step_that_cannot_be_written_is_not_called_drawn(
 
 
 def test_what_is_drawn_during_step_is_filled_exactly(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     job = Job(1, 1, 0, 9, (Label(1, "thing"),), ((64, 48),))
     media = SimpleNamespace(picture=lambda frame: np.zeros((48, 64, 3), np.uint8))
     seed = Seed("1", "mask", 0, tuple(MASK), {"label_id": 1}, False, 0)

@@ -234,7 +234,7 @@ TO_12 = ("track", "--job", 42, "--frame", 10, "--target-frame", 12)
         (("--function", "siammask"), "no function 'siammask'"),
         (("--preview", "/nowhere/at/all.mp4"), "lie in a folder that exists"),
         (("--contact-sheet", "sheet.jpg"), "must end in .png"),
-        (("--preview", "n" * 250 + ".mp4"), "cannot be written: File name too long"),
+        (("--preview", "n" * 252 + ".mp4"), "cannot be written: File name too long"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line_and_nothing_is_written(
