@@ -130,43 +130,12 @@ def test_each_object_keeps_its_type_and_its_place(
             assert shape_to_bitmap(shape, WIDTH, HEIGHT).any() != lost
 
 
-def test_a_state_continues_else_a_shape_starts_else_nothing(
-    tracker: Tracker, clip: Clip, seeds: list[Any]
-) -> None:
-    mask, polygon, rectangle = seeds
-    states = track(tracker, clip.frames[0], seeds)["states"]
-    shapes = [None, rectangle, polygon, None, mask]
-    answer = track(tracker, clip.frames[1], shapes, [states[0], states[1], None, None])
-    # The state of index 1 was a polygon's: it wins over the rectangle.
-    assert kinds(answer)[1:] == ["polygon", "polygon", None, "mask"]
-    assert (answer["shapes"][2], answer["shapes"][4]) == (polygon, mask)
-    assert [state is None for state in answer["states"]] == [False, False, False, True, False]
-    assert answer["scores"][3] is None
-    assert answer["errors"] == [None] * 5
-
-
 def test_nothing_to_do(tracker: Tracker, clip: Clip) -> None:
     empty: dict[str, list[Any]] = {"shapes": [], "states": [], "scores": [], "errors": []}
     assert track(tracker, clip.frames[0]) == empty
     assert track(tracker, clip.frames[0], [None, None], [None]) == {
         name: [None, None] for name in empty
     }
-
-
-@pytest.mark.parametrize("frame_cache_mib", [0, 64])
-def test_a_frame_is_encoded_once_and_known_the_next_time(
-    open_tracker: Open, micro_model: ModelHandler, clip: Clip, seeds: list[Any],
-    monkeypatch: pytest.MonkeyPatch, frame_cache_mib: int,
-) -> None:  # fmt: skip
-    tracker = open_tracker(micro_model, frame_cache_mib=frame_cache_mib)
-    encoded, encode = [], micro_model.encode
-    monkeypatch.setattr(micro_model, "encode", lambda image: encoded.append(1) or encode(image))
-    states = track(tracker, clip.frames[0], seeds)["states"]
-    first = track(tracker, clip.frames[1], [], states)
-    assert len(encoded) == 2
-    again = track(tracker, clip.frames[1], [], states)
-    assert len(encoded) == (2 if frame_cache_mib else 3)
-    assert again["shapes"] == first["shapes"]
 
 
 @pytest.mark.parametrize(
@@ -229,32 +198,23 @@ def test_clicks_are_answered_in_the_type_that_is_asked_for(
         assert kinds(answer) in ([None], [kind])
 
 
-def test_clicks_correct_a_tracked_frame_and_the_object_keeps_its_type(
+def test_what_is_corrected_on_a_tracked_frame_keeps_its_type(
     tracker: Tracker, clip: Clip, seeds: list[Any]
 ) -> None:
+    """By clicks or a rectangle it gets the mask that is found, by an outline the outline itself."""
     started = track(tracker, clip.frames[0], seeds)["states"]
-    y, x = np.argwhere(clip.masks[1, 0])[clip.masks[1, 0].sum() // 2].tolist()
-    click = {"type": "points", "points": [x, y], "correction": 1}
-    corrected = track(tracker, clip.frames[1], [click] * 3, started)
-    assert corrected["errors"] == [None] * 3
-    assert kinds(corrected) == ["mask", "polygon", "rectangle"]
     plain = track(tracker, clip.frames[1], [], started)
-    assert corrected["shapes"] != plain["shapes"]
-    following = track(tracker, clip.frames[2], [], corrected["states"])
-    assert following["errors"] == [None] * 3
-
-
-def test_a_rectangle_that_corrects_a_mask_is_answered_by_the_mask_that_is_found(
-    tracker: Tracker, clip: Clip, seeds: list[Any]
-) -> None:
-    started = track(tracker, clip.frames[0], seeds)["states"]
-    box = {"type": "rectangle", "points": seeds[2]["points"], "correction": 1}
-    corrected = track(tracker, clip.frames[1], [box] * 3, started)
-    assert kinds(corrected) == ["mask", "polygon", "rectangle"]
-    assert corrected["shapes"][2]["points"] == box["points"]
-    drawn = {**seeds[1], "correction": 1}
-    repeated = track(tracker, clip.frames[1], [drawn] * 3, started)
-    assert repeated["shapes"] == [seeds[1]] * 3  # a drawn outline is the answer itself
+    y, x = np.argwhere(clip.masks[1, 0])[clip.masks[1, 0].sum() // 2].tolist()
+    click, box = {"type": "points", "points": [x, y]}, seeds[2]
+    for drawn in (click, box):
+        corrected = track(tracker, clip.frames[1], [{**drawn, "correction": 1}] * 3, started)
+        assert kinds(corrected) == ["mask", "polygon", "rectangle"]
+        assert corrected["shapes"] != plain["shapes"]
+        following = track(tracker, clip.frames[2], [], corrected["states"])
+        assert following["errors"] == [None] * 3
+    assert corrected["shapes"][2] == box
+    repeated = track(tracker, clip.frames[1], [{**seeds[1], "correction": 1}] * 3, started)
+    assert repeated["shapes"] == [seeds[1]] * 3
 
 
 @pytest.mark.parametrize(
@@ -287,23 +247,6 @@ def test_a_lost_rectangle_keeps_the_box_around_its_last_drawing(
     for frame in clip.frames[2:4]:
         answer = track(micro_tracker, frame, [], answer["states"])
         assert answer["shapes"] == [{"type": "rectangle", "points": box, "outside": True}]
-
-
-def test_the_time_for_new_shapes_is_counted_from_the_arrival_of_the_request(
-    micro_tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tracker, now = micro_tracker, [0.0]
-    tracker.budget = TimeBudget(25.0, clock=lambda: now[0])
-    open_frame = tracker._frames.open
-
-    def open_slowly(image: bytes) -> Any:
-        now[0] += 26
-        return open_frame(image)
-
-    monkeypatch.setattr(tracker._frames, "open", open_slowly)
-    with pytest.raises(TooLarge, match="After 25 s only 1 of 3 new shapes are prepared"):
-        track(tracker, clip.frames[0], seeds)
-    assert track(tracker, clip.frames[0], seeds[:1])["errors"] == [None]  # one is always prepared
 
 
 @pytest.mark.parametrize("way", ["steps", "starts", "corrections", "all of them"])

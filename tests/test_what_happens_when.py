@@ -358,18 +358,22 @@ def test_too_little_memory(micro_model: ModelHandler, monkeypatch: pytest.Monkey
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return step(frame, recalls, with_candidates)
 
-    released = []
+    released, encoded, encode = [], [], micro_model.encode
+    monkeypatch.setattr(micro_model, "encode", lambda image: encoded.append(1) or encode(image))
     monkeypatch.setattr(micro_model, "_batches", Batches(32, lambda: None))
     monkeypatch.setattr(micro_model, "_step_batch", step_batch)
     monkeypatch.setattr(micro_model, "release_memory", lambda: released.append(1))
     room[:] = [2]
-    assert codes(worker.ask(1, states=states)) == [None] * 4
-    assert (tried, released) == ([4, 4, 2, 2], [])  # smaller batches
+    answer = worker.ask(1, states=states)
+    assert codes(answer) == [None] * 4
+    assert (tried, released, len(encoded)) == ([4, 4, 2, 2], [], 1)  # smaller batches
     room[:] = [1, 0, 0, 0]
-    assert codes(worker.ask(1, states=states)) == [None] * 4
-    assert released == [1]  # once more without the caches
+    again = worker.ask(1, states=states)
+    assert (again["shapes"], again["errors"]) == (answer["shapes"], [None] * 4)
+    assert (released, len(encoded)) == ([1], 2)  # once more without the caches
     room[:] = [0]
     assert worker.ask(1, states=states, status=503)["code"] == "out_of_memory"
+    assert len(released) == 3  # after the second failure too: for the next request
     assert "OutOfMemoryError: CUDA out of memory." in worker.log.getvalue()
     worker.tracker.close()
 

@@ -316,7 +316,7 @@ def test_the_cache_of_encoded_frames(start: Start, mib: int) -> None:
     function = start(frame_cache_mib=mib)
     before = function.model.encoded
     for _ in range(2):
-        function.ask(shapes=[BOX])
+        function.ask(shapes=[BOX] * 3)
     assert function.model.encoded - before == (1 if mib else 2)
 
 

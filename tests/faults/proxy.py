@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A TCP proxy before Redis: watches, is slow or silent, answers for the server, speaks TLS."""
+"""A TCP proxy before Redis: watches, is slow, answers for the server, speaks TLS."""
 
 import contextlib
 import select
@@ -22,8 +22,6 @@ class Proxy:
         """Before each chunk of an answer."""
         self.stub_answer: bytes | None = None
         """Sent in place of the server's answer; then the connection is closed."""
-        self.silent = False
-        """Connections are taken and nothing ever answers."""
         self.handshakes = 0
         """Begun by clients, those that failed too."""
         self.round_trips = 0
@@ -86,8 +84,6 @@ class Proxy:
                     with self._lock:
                         self.round_trips += 1
                 spoke_last = source
-                while self.silent and not self._closed:
-                    time.sleep(0.01)
                 if source is client and self.stub_answer is not None:
                     client.sendall(self.stub_answer)
                     return
