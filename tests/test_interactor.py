@@ -16,11 +16,11 @@ from PIL import Image
 from running import environment
 
 import model_handler
-from interactor import Interactor, click_by_click
+from interactor import Interactor
 from model_handler import ModelHandler
 from sam2_tracker.click_protocol import ClickRequest
 from sam2_tracker.clicks import MAX_CLICKS, Clicks
-from sam2_tracker.errors import ConfigurationError, OutOfMemory
+from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.mask_logits import fill_holes
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.settings import Settings, check_workers
@@ -94,13 +94,9 @@ class Counting(ModelHandler):
     def __init__(self, model: ModelHandler) -> None:
         self.__dict__.update(model.__dict__)
         self.encoded = self.decoded = 0
-        self.fails = False
 
     def encode(self, image: Image.Image, *, single: bool = False) -> Any:
         self.encoded += 1
-        if self.fails:
-            self.fails = False
-            raise OutOfMemory("once")
         return super().encode(image, single=single)
 
     def decode(self, frame: Any, prompts: Any, **options: Any) -> Any:
@@ -131,21 +127,6 @@ def test_the_next_click_costs_one_decode_and_the_answer_never_depends_on_the_cac
     (other,) = Interactor(micro_model, Settings(threads=1)).click(mirrored)
     assert warm.click(mirrored)[0].mask == other.mask
     assert answers[0].mask != other.mask  # the image does too
-
-
-def test_the_order_of_the_clicks_that_correct_a_mask() -> None:
-    points = ((1.0, 1.0), (2.0, 2.0), (3.0, 3.0))
-    clicks = Clicks(points=points, positive=(True, True, False))
-    assert [len(step.points) for step in click_by_click(clicks)] == [1, 2, 3]
-    with_box = Clicks(points=points[:1], positive=(True,), box=(0.0, 0.0, 9.0, 9.0))
-    assert [len(step.points) for step in click_by_click(with_box)] == [0, 1]
-
-
-def test_too_little_memory_is_cured_once(micro_model: ModelHandler, picture: Image.Image) -> None:
-    counting = Counting(micro_model)
-    counting.fails = True
-    assert Interactor(counting, Settings(threads=1)).click(request(picture, POSITIVE))
-    assert counting.encoded == 2
 
 
 @pytest.mark.parametrize("agent", [NEW, "CVAT/2.73.0 python-requests/2.32", "curl/8", None])
