@@ -105,6 +105,11 @@ class Machine:
         container = self.state["containers"].get(CONTAINER)
         return str(container["image"]) if container and container["running"] else ""
 
+    def deploy(self, options: str = "") -> str:
+        """Deploys the function for a CPU; the image that runs then."""
+        self.run(f"./deploy_cpu.sh {options}")
+        return self.runs()
+
     def set_in_script(self, name: str, value: int) -> None:
         script = self.repository / "deploy_common.sh"
         script.write_text(re.sub(rf"{name}=\d+", f"{name}={value}", script.read_text()))

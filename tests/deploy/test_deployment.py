@@ -168,8 +168,7 @@ def test_a_deployment_that_fails_says_what_runs(machine: Machine, fails: str) ->
     assert machine.calls("docker", "exec") == []
     assert "What ran before" not in done.stderr
     machine.state["deploy_fails"] = ""
-    machine.run("./deploy_cpu.sh")
-    first = machine.runs()
+    first = machine.deploy()
     machine.state["deploy_fails"] = fails
     done = machine.run("./deploy_cpu.sh", status=1)
     if fails == "before the removal":
@@ -178,8 +177,7 @@ def test_a_deployment_that_fails_says_what_runs(machine: Machine, fails: str) ->
     else:
         assert "What ran before is gone, so CVAT's users get errors now. " + BACK in done.stderr
     machine.state["deploy_fails"] = ""
-    machine.run("./deploy_cpu.sh --rollback")
-    assert machine.runs() == first
+    assert machine.deploy("--rollback") == first
 
 
 def interrupted(machine: Machine, during: str, signal: str) -> str:
@@ -198,8 +196,7 @@ def interrupted(machine: Machine, during: str, signal: str) -> str:
 
 def test_a_deployment_that_is_interrupted_lets_run_what_ran(machine: Machine) -> None:
     """Docker's daemon ends the stop also where the session is lost."""
-    machine.run("./deploy_cpu.sh")
-    first = machine.runs()
+    first = machine.deploy()
     for signal in ("INT", "TERM", "HUP", "PIPE"):
         error = interrupted(machine, "docker stop", signal)
         assert "the deployment was interrupted. What ran before runs again." in error
@@ -214,8 +211,7 @@ def test_after_nuctl_was_interrupted_the_way_back_and_the_removal_work(
     machine: Machine, when: str, signal: str
 ) -> None:
     """nuctl refuses both as long as Nuclio's record says that the function is being built."""
-    machine.run("./deploy_cpu.sh")
-    first = machine.runs()
+    first = machine.deploy()
     machine.state["deploy_fails"] = f"interrupted {when}"
     error = interrupted(machine, "nuctl deploy", signal)
     gone = "What ran before is gone, so CVAT's users get errors now. "
@@ -223,8 +219,7 @@ def test_after_nuctl_was_interrupted_the_way_back_and_the_removal_work(
     machine.run(f"nuctl delete function {NAME} --platform local")
     assert machine.runs() == ""
     machine.state["deploy_fails"] = ""
-    machine.run("./deploy_cpu.sh --rollback")
-    assert machine.runs() == first
+    assert machine.deploy("--rollback") == first
 
 
 @pytest.mark.parametrize("options", ["", "--rollback"])
@@ -233,8 +228,7 @@ def test_a_deployment_goes_on_where_an_earlier_one_was_killed(
 ) -> None:
     """No trap runs there, nor in CVAT's own script."""
     machine.run("./deploy_cpu.sh")
-    machine.run("./deploy_cpu.sh")
-    before = machine.runs()
+    before = machine.deploy()
     machine.state["functions"][NAME] = "building"
     done = machine.run(f"./deploy_cpu.sh {options}")
     assert "an earlier deployment of the function was interrupted; what it left is" in done.stderr
@@ -258,41 +252,31 @@ def test_a_function_that_never_answers(machine: Machine) -> None:
 def test_rollback(machine: Machine) -> None:
     done = machine.run("./deploy_cpu.sh --rollback", status=1)
     assert "no image from before the last upgrade is on this machine" in done.stderr
-
-    def upgrade(options: str = "") -> str:
-        machine.run(f"./deploy_cpu.sh {options}")
-        return machine.runs()
-
-    first, second = upgrade(), upgrade()  # the same version and model, built again
+    first, second = machine.deploy(), machine.deploy()  # the same version and model, built again
     assert first != second
-    assert upgrade("--rollback") == first
-    assert upgrade("--rollback") == second, "and back"
-    large = upgrade("--model sam2.1_hiera_large")
+    assert machine.deploy("--rollback") == first
+    assert machine.deploy("--rollback") == second, "and back"
+    large = machine.deploy("--model sam2.1_hiera_large")
     found = machine.run(f"docker image ls --format '{{{{.Tag}}}}' {IMAGE}").stdout.split()
     models = [f"{VERSION}-sam2.1_hiera_{size}" for size in ("tiny", "large")]
     assert set(found) == {f"{IMAGE}:{tag}" for tag in (*models, "answered", "previous", "rollback")}
-    assert upgrade(f"--image {IMAGE}:{models[0]}") == second
-    assert upgrade("--rollback") == large
+    assert machine.deploy(f"--image {IMAGE}:{models[0]}") == second
+    assert machine.deploy("--rollback") == large
 
 
 def test_a_rollback_that_fails_is_repeated(machine: Machine) -> None:
-    machine.run("./deploy_cpu.sh")
-    first = machine.runs()
-    machine.run("./deploy_cpu.sh")
-    second = machine.runs()
+    first = machine.deploy()
+    second = machine.deploy()
     machine.state["deploy_fails"] = "after the removal"
     machine.run("./deploy_cpu.sh --rollback", status=1)
     machine.state["deploy_fails"] = ""
-    machine.run("./deploy_cpu.sh --rollback")
-    assert machine.runs() == first
-    machine.run("./deploy_cpu.sh --rollback")
-    assert machine.runs() == second, "and back"
+    assert machine.deploy("--rollback") == first
+    assert machine.deploy("--rollback") == second, "and back"
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["our script", "another one"])
 def test_two_upgrades_fail_and_what_answered_comes_back(machine: Machine, ours: bool) -> None:
-    machine.run("./deploy_cpu.sh")
-    first = machine.runs()
+    first = machine.deploy()
     if not ours:
         machine.state["images"] = {}
     machine.set_in_script("READY_SECONDS", 0)
@@ -301,5 +285,4 @@ def test_two_upgrades_fail_and_what_answered_comes_back(machine: Machine, ours: 
     machine.state |= {"deploy_fails": "", "function_answers": ""}
     assert BACK in machine.run("./deploy_cpu.sh", status=1).stderr
     machine.state["function_answers"] = INFO
-    machine.run("./deploy_cpu.sh --rollback")
-    assert machine.runs() == first
+    assert machine.deploy("--rollback") == first
