@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from PIL import Image
 from torch import Tensor
 
-from model_handler import FrameFeatures, ModelHandler, ModelInfo
+from model_handler import ModelHandler, ModelInfo
+from sam2_tracker.predictions import FrameFeatures
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.click_protocol import ClickRequest, Found, request_to_objects
 from sam2_tracker.clicks import Clicks

@@ -9,15 +9,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from model_handler import (
-    FrameFeatures,
-    ModelHandler,
-    ModelInfo,
-    Prediction,
-    Prompt,
-    Result,
-    prediction_of,
-)
+from model_handler import ModelHandler, ModelInfo
+from sam2_tracker.predictions import FrameFeatures, Prediction, Prompt, Result, prediction_of
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import (
     AllObjectsFailed,

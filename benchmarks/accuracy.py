@@ -19,7 +19,8 @@ from PIL import Image
 from benchmarks.models import MICRO, benchmark_files
 from benchmarks.plan import Clock, Plan, Report
 from benchmarks.runners import mean_iou
-from model_handler import ModelHandler, prediction_of
+from model_handler import ModelHandler
+from sam2_tracker.predictions import prediction_of
 from sam2_tracker.memory_bank import MemoryBank, start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember

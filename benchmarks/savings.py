@@ -20,7 +20,8 @@ from benchmarks.machine import synchronise
 from benchmarks.models import benchmark_files
 from benchmarks.plan import Clock, Plan, Report
 from benchmarks.runners import autocast
-from model_handler import FrameFeatures, ModelHandler
+from model_handler import ModelHandler
+from sam2_tracker.predictions import FrameFeatures
 from sam2_tracker.memory_bank import MemoryBank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles

@@ -29,7 +29,8 @@ from scipy.stats import rankdata
 from benchmarks.origin import BUNDLED, origin_of
 from benchmarks.report import table
 from benchmarks.session import read_clip
-from model_handler import ModelHandler, Result, prediction_of
+from model_handler import ModelHandler
+from sam2_tracker.predictions import Result, prediction_of
 from sam2_tracker.mask_logits import stability
 from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.memory_cache import MemoryCache

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model_handler import FrameFeatures, ModelHandler, prediction_of
+from model_handler import ModelHandler
+from sam2_tracker.predictions import FrameFeatures, prediction_of
 from sam2_tracker.mask_logits import logits_to_bitmaps
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import remember

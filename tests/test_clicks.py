@@ -12,7 +12,8 @@ from clicking import SIZE
 from PIL import Image
 from tracking import SAM2_CONFIGS
 
-from model_handler import Candidates, FrameFeatures, ModelHandler
+from model_handler import ModelHandler
+from sam2_tracker.predictions import Candidates, FrameFeatures
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import ModelFailure
 from sam2_tracker.models import ModelFiles

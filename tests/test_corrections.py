@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 from tracking import LOGIT_TOLERANCE, images, step, tight_box
 
-from model_handler import ModelHandler, Prediction, prediction_of
+from model_handler import ModelHandler
+from sam2_tracker.predictions import Prediction, prediction_of
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.mask_logits import logits_to_image_size
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank

@@ -18,7 +18,8 @@ from PIL import Image
 from tracking import start, tight_box
 
 import tracker as tracker_module
-from model_handler import FrameFeatures, ModelHandler
+from model_handler import ModelHandler
+from sam2_tracker.predictions import FrameFeatures
 from sam2_tracker import stopwatch
 from sam2_tracker.errors import AllObjectsFailed, TooLarge
 from sam2_tracker.memory_cache import MemoryCache

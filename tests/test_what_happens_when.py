@@ -21,7 +21,8 @@ from faults.standin_model import HashedFrame, StandinModel
 from PIL import Image
 
 import main
-from model_handler import ModelHandler, Prediction
+from model_handler import ModelHandler
+from sam2_tracker.predictions import Prediction
 from sam2_tracker import record_format
 from sam2_tracker.batches import Batches
 from sam2_tracker.errors import ModelFailure, OutOfMemory
