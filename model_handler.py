@@ -89,7 +89,7 @@ class ModelHandler:
             cache=self._cache,
         )
         self.network = self._loaded.network
-        self._fill_hole_area = fill_hole_area
+        self.fill_hole_area = fill_hole_area
         self._conditioning_frames = conditioning_frames
         self._batches = Batches(OBJECTS_AT_ONCE, self.release_memory)
         self._image_mean = torch.tensor(IMAGE_MEAN, device=self.device)[:, None, None]
@@ -100,7 +100,7 @@ class ModelHandler:
                 f"SAM2_FILL_HOLE_AREA is {fill_hole_area}, but a whole mask of this model has "
                 f"{grid} low-resolution pixels; take a smaller number."
             )
-        self._passes = Passes(
+        self.passes: Passes = Passes(
             self.network, self.layout, device=self.device, fill_hole_area=fill_hole_area
         )
 
@@ -195,9 +195,9 @@ class ModelHandler:
 
         def run(indexes: list[int]) -> list[Candidates | ModelFailure]:
             with self._inference():
-                points = self._passes.points_of([prompts[i] for i in indexes], width, height)
+                points = self.passes.points_of([prompts[i] for i in indexes], width, height)
                 masks = torch.stack([previous[i] for i in indexes])[:, None] if previous else None
-                return self._passes.decode(frame, points, masks, multimask)
+                return self.passes.decode(frame, points, masks, multimask)
 
         return self._batches.run([prompt.count for prompt in prompts], run)
 
@@ -217,14 +217,14 @@ class ModelHandler:
             points = [each for i in indexes if (each := clicked[i]) is not None]
             if points:
                 with self._inference():
-                    return self._passes.start(
-                        frame, self._passes.points_of(points, width, height), None
+                    return self.passes.start(
+                        frame, self.passes.points_of(points, width, height), None
                     )
             chosen = [prompts[index] for index in indexes]
             masks = [self.scale_mask(each) for each in chosen if isinstance(each, np.ndarray)]
             with self._inference():
                 stacked = torch.from_numpy(np.stack(masks))[:, None].to(self.device).float()
-                return self._passes.start(frame, None, stacked)
+                return self.passes.start(frame, None, stacked)
 
         return self._batches.run([each and each.count for each in clicked], run)
 
@@ -239,7 +239,7 @@ class ModelHandler:
         def run(indexes: list[int]) -> list[Result]:
             with_candidates = any(banks[index].policy == "anchors" for index in indexes)
             with self._inference():
-                return self._passes.step(frame, [recalls[i] for i in indexes], with_candidates)
+                return self.passes.step(frame, [recalls[i] for i in indexes], with_candidates)
 
         return self._batches.run([each.size for each in recalls], run)
 
@@ -264,8 +264,8 @@ class ModelHandler:
 
         def run(indexes: list[int]) -> list[Result]:
             with self._inference():
-                points = self._passes.points_of([clicked[i] for i in indexes], width, height)
-                return self._passes.correct(frame, [recalls[i] for i in indexes], points)
+                points = self.passes.points_of([clicked[i] for i in indexes], width, height)
+                return self.passes.correct(frame, [recalls[i] for i in indexes], points)
 
         keys = [(own.size, each.count) for own, each in zip(recalls, clicked, strict=True)]
         return self._batches.run(keys, run)
@@ -286,7 +286,7 @@ class ModelHandler:
     ) -> Iterator[Bitmap]:
         """logits_to_bitmaps for masks of decode(), with their holes filled as SAM2ImagePredictor
         fills them. Raises OutOfMemory."""
-        area, logit = self._fill_hole_area, SINGLE_HOLE_FILL_LOGIT
+        area, logit = self.fill_hole_area, SINGLE_HOLE_FILL_LOGIT
         with memory_errors(NO_MEMORY):
             filled = [fill_holes(each[None, None], largest=area, logit=logit) for each in logits]
         return self.logits_to_bitmaps([each[0, 0] for each in filled], width=width, height=height)

@@ -49,7 +49,7 @@ HANDLER, WIRING = "tests/test_model_handler.py", "tests/test_wiring.py"
 MACHINE, STATE = "tests/faults/test_machine.py", "tests/test_tracker_state.py"
 # fmt: off
 MUTANTS = (
-    mutant("score without the predicted IoU", "model_handler.py",
+    mutant("score without the predicted IoU", "sam2_tracker/passes.py",
         "scores = heads.object_scores.sigmoid()[:, 0] * ious",
         "scores = heads.object_scores.sigmoid()[:, 0]", HANDLER),
     mutant("auto never takes bfloat16 on a CPU", "sam2_tracker/build_model.py",

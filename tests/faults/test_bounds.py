@@ -18,9 +18,9 @@ from faults.local import DictRecords, make_tracker
 from faults.proxy import Proxy
 from faults.reference import image_to_png, noise_png
 from faults.standin_model import HashedFrame, StandinModel
-from sam2_tracker.predictions import Prediction
 from sam2_tracker.errors import BadRequest, EmptyShape, OutOfMemory, StoreUnavailable, TooLarge
 from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.predictions import Prediction
 from sam2_tracker.protocol import Seed, TrackRequest
 from sam2_tracker.records import RedisRecords
 from sam2_tracker.settings import MIB, Settings
