@@ -40,8 +40,7 @@ class Kind:
 
     frames: of each. clips: how many. hidden_share, longest_hidden: how often something hides, and
     for how many frames at most. composite: cut-outs over photographs, else drawn shapes.
-    area: pixels of a frame of any aspect. pictures: the textures of drawn shapes. parts: share of
-    the objects of composites of which only a part has the mask.
+    area: pixels of a frame of any aspect. pictures: the textures of drawn shapes.
     """
 
     frames: int
@@ -52,7 +51,6 @@ class Kind:
     composite: bool
     area: int = 300 * 300
     pictures: Pictures = "training"
-    parts: float = 0.0
 
 
 KINDS = {
@@ -61,7 +59,6 @@ KINDS = {
     "mottled": Kind(8, 400, 0.35, 3, 4 * FIRST_SEED, composite=False, pictures="mottled"),
     "composite": Kind(10, 3000, 0.15, 3, 5 * FIRST_SEED, composite=True, area=370 * 370),
     "composite_long": Kind(22, 1000, 0.5, 12, 6 * FIRST_SEED, composite=True, area=340 * 340),
-    "parts": Kind(10, 1500, 0.15, 3, 7 * FIRST_SEED, composite=True, area=370 * 370, parts=0.75),
 }
 DRAWN_KINDS = tuple(name for name, kind in KINDS.items() if not kind.composite)
 
@@ -101,7 +98,6 @@ def training_clip(kind: Kind, number: int, picture_folder: Path = pictures.FOLDE
                     leaving=leaving,
                     clutter=clutter,
                     motion=motion,
-                    parts=kind.parts,
                     folder=picture_folder,
                 )
             except ValueError:

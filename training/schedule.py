@@ -21,12 +21,11 @@ SMALL_UNTIL, LONG_FROM = 0.35, 0.6  # shares of a training from nothing
 ALONE_SHARE, DECODER_ALONE_SHARE = 0.25, 0.5
 # Stocks by share of the batches.
 MIXTURE = {
-    "composite": 0.25,
-    "composite_long": 0.24,
-    "parts": 0.25,
-    "drawn": 0.1,
-    "drawn_long": 0.12,
-    "mottled": 0.04,
+    "composite": 0.42,
+    "composite_long": 0.26,
+    "drawn": 0.13,
+    "drawn_long": 0.14,
+    "mottled": 0.05,
 }
 
 
