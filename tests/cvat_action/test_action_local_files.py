@@ -25,6 +25,7 @@ from cvat_action.errors import ActionError
 from cvat_action.formats import read_document
 from cvat_action.journal import Journal
 from cvat_action.media import open_media
+from cvat_action.put_in_place import put_in_place
 from cvat_action.tracked import TrackedObject
 
 FRAMES = 8
@@ -906,3 +907,10 @@ def test_what_is_tracked_again_is_not_kept(act, run, coco, monkeypatch):
     monkeypatch.setattr(MovingTracker, "step", counted)
     act("local", "--resume", ended.journal)
     assert held == [[0]] * 7
+
+
+def test_what_is_left_of_a_file_by_a_kill_says_what_it_is(tmp_path):
+    with put_in_place(tmp_path / "b.json"):
+        (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".unfinished-")
+    assert left.suffix == ".json"
