@@ -131,7 +131,7 @@ MUTANTS = (
         "if place.iou(other) >= SAME",
         "if place.iou(other) > SAME + 1", "tests/cvat_action/test_action_clicks.py"),
     mutant("command line: both ways, drawings do not join on the way", "cvat_action/both_ways.py",
-        "way = tuple(o.corrections[gap.left] for gap in gaps[1:])",
+        "way = tuple(self.of.corrections[gap.left] for gap in gaps[1:])",
         "way = ()", "tests/cvat_action/test_action_both_ways.py"),
     mutant("command line: a run that goes on has forgotten its objects", "cvat_action/rebuild.py",
         "o.state = each.state if each.live else None",
