@@ -40,7 +40,7 @@ pictures: setup  ## draw the pictures of README's table of first masks (docs/ima
 
 demo: setup  ## the main job on a clip that we draw (or VIDEO=my.mp4 SEEDS=seeds.json, MODEL=..., MEMORY=...)
 	$(PY) -m tools.demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SEEDS),--seeds "$(SEEDS)") \
-		$(if $(MODEL),--model "$(MODEL)") $(if $(MEMORY),--memory "$(MEMORY)")
+		$(if $(MODEL),--model "$(MODEL)") $(if $(MEMORY),--memory "$(MEMORY)") $(ARGS)
 
 film: setup  ## the demo on three people of a film that Debian's opencv-doc carries (out/film)
 	$(PY) -m tools.film $(if $(SHEET),--sheet "$(SHEET)")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 from torch import Tensor
 
-from model_handler import FrameFeatures, ModelHandler, ModelInfo
+from model_handler import ModelHandler, ModelInfo
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.click_protocol import ClickRequest, Found, request_to_objects
 from sam2_tracker.clicks import Clicks
@@ -27,6 +27,7 @@ from sam2_tracker.everything import (
 from sam2_tracker.frame_cache import Frame, FrameCache
 from sam2_tracker.models import model_files
 from sam2_tracker.out_of_memory import retry_after_release
+from sam2_tracker.predictions import FrameFeatures
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import Bitmap, bitmap_to_mask
 from sam2_tracker.stopwatch import Stopwatch

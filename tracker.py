@@ -9,15 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from model_handler import (
-    FrameFeatures,
-    ModelHandler,
-    ModelInfo,
-    Prediction,
-    Prompt,
-    Result,
-    prediction_of,
-)
+from model_handler import ModelHandler, ModelInfo
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import (
     AllObjectsFailed,
@@ -35,6 +27,7 @@ from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
 from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
 from sam2_tracker.out_of_memory import retry_after_release
+from sam2_tracker.predictions import FrameFeatures, Prediction, Prompt, Result, prediction_of
 from sam2_tracker.protocol import (
     Adoption,
     Answer,

@@ -19,11 +19,12 @@ from PIL import Image
 from benchmarks.models import MICRO, benchmark_files
 from benchmarks.plan import Clock, Plan, Report
 from benchmarks.runners import mean_iou
-from model_handler import ModelHandler, prediction_of
+from model_handler import ModelHandler
 from sam2_tracker.memory_bank import MemoryBank, start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import ModelFiles
+from sam2_tracker.predictions import prediction_of
 from sam2_tracker.settings import MIB, Settings
 from training.clips import Clip
 from training.evaluation_set import SUBSETS, Subset, parameters_hash

@@ -20,7 +20,7 @@ from benchmarks.machine import synchronise
 from benchmarks.models import benchmark_files
 from benchmarks.plan import Clock, Plan, Report
 from benchmarks.runners import autocast
-from model_handler import FrameFeatures, ModelHandler
+from model_handler import ModelHandler
 from sam2_tracker.memory_bank import MemoryBank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
@@ -28,6 +28,7 @@ from sam2_tracker.modules import image_encoder, memory_attention
 from sam2_tracker.modules.attention import attend_fused
 from sam2_tracker.modules.memory_attention import MemoryAttention
 from sam2_tracker.modules.official_rounding import PlainMemoryAttention
+from sam2_tracker.predictions import FrameFeatures
 from sam2_tracker.settings import MIB, Settings
 from tools.official import official_predictor
 

@@ -29,12 +29,14 @@ from scipy.stats import rankdata
 from benchmarks.origin import BUNDLED, origin_of
 from benchmarks.report import table
 from benchmarks.session import read_clip
-from model_handler import ModelHandler, Result, prediction_of
+from model_handler import ModelHandler
 from sam2_tracker.mask_logits import stability
 from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
+from sam2_tracker.passes import Passes
+from sam2_tracker.predictions import Result, prediction_of
 from sam2_tracker.settings import MIB, Settings
 from training.clips import Clip
 from training.evaluation_set import SUBSETS
@@ -51,7 +53,7 @@ RESAMPLES = 200
 Row = dict[str, Any]
 
 
-class Watched(ModelHandler):
+class Listening(Passes):
     """Keeps what the mask decoder said last."""
 
     heads: Any = None
@@ -59,6 +61,16 @@ class Watched(ModelHandler):
     def _results(self, heads: Any, *arguments: Any, **options: Any) -> list[Result]:
         self.heads = heads
         return super()._results(heads, *arguments, **options)
+
+
+class Watched(ModelHandler):
+    passes: Listening
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.passes = Listening(
+            self.network, self.layout, device=self.device, fill_hole_area=self.fill_hole_area
+        )
 
 
 def signals_of(heads: Any, score: float, areas: Sequence[float], last: torch.Tensor | None) -> Row:
@@ -100,7 +112,7 @@ def follow(model: Watched, clip: Clip) -> list[Row]:
             each = prediction_of(model.step(frame, [banks[index]])[0])
             (bitmap,) = model.logits_to_bitmaps([each.logits], width=width, height=height)
             truth = clip.masks[number, index]
-            row = signals_of(model.heads, each.score, areas[index], last[index])
+            row = signals_of(model.passes.heads, each.score, areas[index], last[index])
             if each.seen.area:
                 areas[index].append(float(each.seen.area))
                 last[index] = each.logits > 0

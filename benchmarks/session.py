@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model_handler import FrameFeatures, ModelHandler, prediction_of
+from model_handler import ModelHandler
 from sam2_tracker.mask_logits import logits_to_bitmaps
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import remember
+from sam2_tracker.predictions import FrameFeatures, prediction_of
 from sam2_tracker.shapes import Bitmap
 from training.clips import Clip
 from training.real_clip import read_real_clip

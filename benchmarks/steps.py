@@ -32,12 +32,13 @@ from benchmarks.models import EFFICIENTTAM, META, MICRO, benchmark_files
 from benchmarks.origin import origin_of
 from benchmarks.runners import fill_store
 from benchmarks.summary import Interval, median_interval, paired_ratio
-from model_handler import FrameFeatures, ModelHandler, prediction_of
+from model_handler import ModelHandler
 from sam2_tracker.image_decoding import decode_image
 from sam2_tracker.memory_bank import MemoryBank, MemoryFrame, MemoryLayout, Observation, start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import POLICIES, recall, remember
 from sam2_tracker.models import ModelFiles
+from sam2_tracker.predictions import FrameFeatures, prediction_of
 from sam2_tracker.protocol import Correction, Entry, Seed, Token, TrackRequest
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import bitmap_to_mask

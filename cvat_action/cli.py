@@ -11,15 +11,12 @@ import io
 import json
 import logging
 import shlex
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from getpass import GetPassWarning
-from types import FrameType
-from typing import NoReturn
 
 import urllib3
 from cvat_sdk.core.auth import make_client_from_cli
@@ -35,6 +32,7 @@ from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.program import program
 from cvat_action.selection import name_to_ref
 from cvat_action.server import AWAY, READ_SECONDS, Server, no_cvat
+from cvat_action.signals import stop_on_signals
 from cvat_action.undo import undo
 
 logger = logging.getLogger("cvat_action")
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code; a failed command ends with one critical line."""
     options = parse(arguments)
     _configure_logging(options)
-    _stop_on_signals()
+    stop_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a label may be of any script
     problem = "Stopped by Ctrl+C."
@@ -268,20 +266,6 @@ def _configure_logging(options: argparse.Namespace) -> None:
     # logger above this one whenever a client is built.
     connections = logging.getLogger("urllib3.connectionpool")
     connections.setLevel(logging.DEBUG if options.debug else logging.ERROR)
-
-
-def _stop_on_signals() -> None:
-    """A signal that ends the process ends the run as Ctrl+C does."""
-
-    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    try:
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), stop)
-    except ValueError:
-        pass  # not in the main thread: no signal arrives here
 
 
 def _login_failure(error: Exception, options: argparse.Namespace) -> str:

@@ -22,6 +22,7 @@ from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
 from cvat_action.overlay import Picture
 from cvat_action.plan import Options, Plan, make_plan, target_of, wants_whole
 from cvat_action.plan_record import plan_as_json, plan_from_json
+from cvat_action.program import to_resume
 from cvat_action.rebuild import rebuild
 from cvat_action.receipt import Receipt, numbers_of_seeds, numbers_of_tracks
 from cvat_action.run import Outcome, run_plan
@@ -192,10 +193,11 @@ def resume_track(
     check_pictures(output)
     journal, record = Journal.go_on(path)
     try:
-        if record.plan["server"] != server.host:
+        whose = record.plan["server"]
+        if whose != server.host:
             raise ActionError(
-                f"{path} belongs to {record.plan['server'] or 'a run of files'}, "
-                f"not to {server.host}."
+                f"{path} belongs to {whose or 'a run of files'}, not to {server.host}. Go on with "
+                f"it: {to_resume(path, whose)}"
             )
         job = server.job(record.plan["job"])
         try:

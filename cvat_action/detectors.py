@@ -10,7 +10,7 @@ from typing import Any
 from cvat_action.calls import Cure, Pace, Patience
 from cvat_action.detections import Detection, Reader
 from cvat_action.errors import ActionError
-from cvat_action.formats.coco import Result
+from cvat_action.formats.coco_detections import Result
 from cvat_action.job import Job, Wire
 from cvat_action.plan import Options
 from cvat_action.server import Function, HttpFailure, Server

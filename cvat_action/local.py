@@ -27,7 +27,7 @@ from cvat_action.newcomers import Finder, first_ones
 from cvat_action.plan import Options, Plan, make_plan, target_of
 from cvat_action.plan_record import plan_as_json, plan_from_json
 from cvat_action.preview import check_apart, check_place
-from cvat_action.program import to_discard
+from cvat_action.program import to_discard, to_resume
 from cvat_action.snapshot import annotations_to_snapshot
 from cvat_action.stepper import Stepper, step_picture
 from sam2_tracker.everything import words_to_everything
@@ -172,7 +172,12 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
             sha256 = said.pop("sha256", None)  # an older version kept none
             files = Files(**{**said, **{k: Path(said[k]) for k in ("video", "annotations", "out")}})
         except (KeyError, TypeError):
-            raise ActionError(f"{path} belongs to a run on a server; use track --resume.") from None
+            server = record.plan.get("server")
+            if not isinstance(server, str) or not server:
+                raise journals.damaged(path) from None
+            raise ActionError(
+                f"{path} belongs to a run on a server. Go on with it: {to_resume(path, server)}"
+            ) from None
         _check_paths(files, None, output)
         record.states = [None] * len(record.states)  # they went with the process
         with _loaded_when_asked(files.model) as load:

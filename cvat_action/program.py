@@ -14,6 +14,12 @@ def program() -> str:
     return shlex.quote(sys.argv[0])
 
 
+def to_resume(journal: Path, server: str) -> str:
+    """The command that goes on with a journal. server: empty for a run of files."""
+    where = f"--server-host {shlex.quote(server)} track" if server else "local"
+    return f"{program()} {where} --resume {shlex.quote(str(journal))}"
+
+
 def to_discard(journal: Path) -> str:
     """The command that drops a journal."""
     return f"{program()} discard {shlex.quote(str(journal))}"

@@ -34,10 +34,13 @@ def check_can_put(path: Path) -> None:
 
 
 def _new_file_beside(file: Path) -> Path:
-    """With a name that nobody else uses, and the suffix, which OpenCV goes by."""
+    """With a name that nobody else uses, and the suffix, which OpenCV goes by.
+
+    A process that is killed leaves it, so the name says what it is.
+    """
     if file.exists() and not file.is_file():
         raise OSError("it is no file")
-    part = file.with_name(f".{secrets.token_hex(8)}{file.suffix}")
+    part = file.with_name(f".unfinished-{secrets.token_hex(8)}{file.suffix}")
     # Nobody reads what is written before it has the mode of the file in whose place it comes.
     part.touch(0o600 if file.exists() else 0o666, exist_ok=False)
     return part

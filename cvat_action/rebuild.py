@@ -72,5 +72,5 @@ def rebuild(
     if run.broken:  # what was in the way may be put right
         return replace(run, objects=tuple(objects), done=(), resumable=True)
     for o, each in zip(followed, again, strict=True):
-        o.state = each.state if o.live and each.live else None
+        o.state = each.state if each.live else None
     return None

@@ -110,22 +110,34 @@ def annotations_to_snapshot(annotations: Annotations) -> Snapshot:
 
 
 class _FirstResults:
-    """Finds the objects whose number their first result gives: the one with the lowest id."""
+    """Finds the objects whose number their first result gives.
+
+    It is the one with the lowest id, or, where an undo brought it back under another id, the first
+    or the last in the video. To look at all would take as long as reading the job.
+    """
 
     def __init__(self) -> None:
-        self._first: dict[int, tuple[int, bool]] = {}
-        """number to the id, and whether the shape gives the number"""
+        self._candidates: dict[int, list[Wire]] = {}
+        """by number: the shapes with the lowest id, on the first and on the last frame"""
 
     def add(self, known: Known, shape: Wire) -> None:
         if not known.mark:
             return
-        number = known.mark.number
-        if number not in self._first or known.id < self._first[number][0]:
-            self._first[number] = known.id, number_of_outline(shape) == number
+        ends = self._candidates.setdefault(known.mark.number, [shape] * 3)
+        if known.id < ends[0]["id"]:
+            ends[0] = shape
+        if known.frame < ends[1]["frame"]:
+            ends[1] = shape
+        elif known.frame > ends[2]["frame"]:
+            ends[2] = shape
 
     @property
     def numbers(self) -> frozenset[int]:
-        return frozenset(number for number, (_, gives) in self._first.items() if gives)
+        return frozenset(
+            number
+            for number, ends in self._candidates.items()
+            if any(number_of_outline(shape) == number for shape in ends)
+        )
 
 
 def known_from_wire(shape: Wire, kinds: dict[Kind, Kind] | None = None) -> Known:

@@ -49,7 +49,7 @@ HANDLER, WIRING = "tests/test_model_handler.py", "tests/test_wiring.py"
 MACHINE, STATE = "tests/faults/test_machine.py", "tests/test_tracker_state.py"
 # fmt: off
 MUTANTS = (
-    mutant("score without the predicted IoU", "model_handler.py",
+    mutant("score without the predicted IoU", "sam2_tracker/passes.py",
         "scores = heads.object_scores.sigmoid()[:, 0] * ious",
         "scores = heads.object_scores.sigmoid()[:, 0]", HANDLER),
     mutant("auto never takes bfloat16 on a CPU", "sam2_tracker/build_model.py",
@@ -131,11 +131,14 @@ MUTANTS = (
         "if place.iou(other) >= SAME",
         "if place.iou(other) > SAME + 1", "tests/cvat_action/test_action_clicks.py"),
     mutant("command line: both ways, drawings do not join on the way", "cvat_action/both_ways.py",
-        "way = tuple(o.corrections[gap.left] for gap in gaps[1:])",
+        "way = tuple(self.of.corrections[gap.left] for gap in gaps[1:])",
         "way = ()", "tests/cvat_action/test_action_both_ways.py"),
     mutant("command line: a run that goes on has forgotten its objects", "cvat_action/rebuild.py",
-        "o.state = each.state if o.live and each.live else None",
-        "o.state = None", "tests/cvat_action/test_action_resume.py"),
+        "o.state = each.state if each.live else None",
+        "o.state = None", "tests/cvat_action/test_action_local_files.py"),
+    mutant("command line: a run that goes on has forgotten how its objects are remembered",
+        "cvat_action/rebuild.py", "memory=o.memory", "memory=None",
+        "tests/cvat_action/test_action_local_files.py"),
     mutant("command line: a preview is drawn over a person's file", "cvat_action/own_files.py",
         "return digest(path) in (None, _noted(path)[0])",
         "return True", "tests/cvat_action/test_action_pictures.py"),

@@ -25,10 +25,11 @@ from benchmarks.savings import savings
 from benchmarks.scores import auroc
 from benchmarks.steps import cache_hits, holds, take_turns
 from benchmarks.summary import Interval, median_interval, paired_ratio, slope
-from model_handler import ModelHandler, prediction_of
+from model_handler import ModelHandler
 from sam2_tracker.image_decoding import decode_image
 from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.models import ModelFiles
+from sam2_tracker.predictions import prediction_of
 from tools.official import official_predictor
 from training.evaluation_set import SUBSETS
 

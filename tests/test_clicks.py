@@ -12,10 +12,11 @@ from clicking import SIZE
 from PIL import Image
 from tracking import SAM2_CONFIGS
 
-from model_handler import Candidates, FrameFeatures, ModelHandler
+from model_handler import ModelHandler
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import ModelFailure
 from sam2_tracker.models import ModelFiles
+from sam2_tracker.predictions import Candidates, FrameFeatures
 from tools.official import official_image_predictor
 from tools.sam2_models import load_model, random_model
 

@@ -17,12 +17,13 @@ from PIL import Image
 from torch import Tensor
 from tracking import LOGIT_TOLERANCE, images, step, tight_box
 
-from model_handler import ModelHandler, Prediction, prediction_of
+from model_handler import ModelHandler
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.mask_logits import logits_to_image_size
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import ModelFiles
+from sam2_tracker.predictions import Prediction, prediction_of
 from tools.official import OfficialRun, Prompt, official_predictor
 from tools.sam2_models import load_model
 from training.clips import Clip, draw_clip

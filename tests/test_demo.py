@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from cvat_action.errors import ActionError
 from tools import demo, film, first_mask
+from tools.function_process import FunctionError
 from training.pictures import FILMED
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 12
@@ -361,3 +363,79 @@ def test_the_film_of_a_package_is_tracked_from_end_to_end(
     tracked = json.loads((out / "annotations.json").read_text())
     assert len(tracked["images"]) == 2
     assert cv2.imread(str(sheet)).shape[1] == 1200
+
+
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_ends_the_demo_loses_nothing(
+    standin: Any, words: list[str], tmp_path: Path, signal_name: str
+) -> None:
+    ended = signal.Signals[signal_name]
+    before = signal.signal(ended, signal.SIG_IGN)
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def stop() -> Any:
+        os.kill(os.getpid(), ended)
+        return 400, {"error": {"code": "", "message": "The signal did not end it."}}
+
+    standin.ends_on, standin.end = 3, staticmethod(stop)
+    try:
+        assert demo.main(words) == 130
+    finally:
+        for number, handler in {**kept, ended: before}.items():
+            signal.signal(number, handler)
+    written = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert {a["image_id"] for a in written["annotations"]} == {1, 2, 3}
+
+
+def test_all_files_in_the_way_are_named_with_what_to_do(
+    standin: Any, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of an older version, which noted nothing."""
+    out = tmp_path / "out"
+    out.mkdir()
+    paths = [out / name for name in demo.FILES]
+    for path in paths:
+        path.write_text("of an older version")
+    assert demo.main(words) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"mv {' '.join(map(str, paths))} FOLDER" in line
+    assert 'make demo ARGS="--out FOLDER"' in line
+
+
+@pytest.mark.parametrize("why", ["does not start", "is stopped at once"])
+def test_a_clip_without_results_leaves_no_folder(
+    standin: Any, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    def no_start(self: Any) -> Any:
+        raise FunctionError("The function cannot start.")
+
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    if why == "does not start":
+        monkeypatch.setattr(standin, "__enter__", no_start)
+    else:
+        standin.ends_on, standin.end = 0, staticmethod(stop)
+    assert demo.main(words[:4]) != 0
+    assert [*(tmp_path / "out" / "clips").iterdir()] == []
+
+
+@pytest.mark.parametrize("theirs", ["out/film.mp4", "sheet.jpg"])
+def test_a_film_is_written_over_nothing_of_somebody_else(
+    standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], theirs: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(film, "FRAMES", 2)
+    unpacked = tmp_path / "pictures"
+    write_film(unpacked / FILMED[0], "MJPG", (768, 576), [90] * 3)
+    (unpacked / f"{film.PACKAGE}.done").touch()
+    held = tmp_path / theirs
+    held.parent.mkdir(exist_ok=True)
+    held.write_text("of somebody else")
+    words = ["--pictures", str(unpacked), "--out", str(tmp_path / "out")]
+    words += ["--sheet", str(tmp_path / "sheet.jpg")]
+    assert film.main(words) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"{held} is there already" in line
+    assert held.read_text() == "of somebody else"
+    held.unlink()
+    for _ in range(2):
+        assert film.main(words) == 0

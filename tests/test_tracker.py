@@ -18,12 +18,13 @@ from PIL import Image
 from tracking import start, tight_box
 
 import tracker as tracker_module
-from model_handler import FrameFeatures, ModelHandler
+from model_handler import ModelHandler
 from sam2_tracker import stopwatch
 from sam2_tracker.errors import AllObjectsFailed, TooLarge
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
+from sam2_tracker.predictions import FrameFeatures
 from sam2_tracker.protocol import Seed, TrackRequest, answers_to_json, body_to_request
 from sam2_tracker.record_format import Track
 from sam2_tracker.settings import Settings

@@ -25,6 +25,7 @@ from training.dataset import (
     write_clip,
 )
 from training.evaluation_set import COVERED_SUBSETS, SEMI_REAL_SUBSETS, check_frozen
+from training.parts import LEAST_SHARE, MOST_SHARE, draw_part
 
 SMALL = {"frames": 5, "width": 160, "height": 96, "objects": 2, "side": "training"}
 
@@ -138,6 +139,39 @@ def test_the_mask_of_a_composite_lies_on_what_is_drawn(picture_folder: Path) -> 
         spread = np.stack([f[m[0]].std(0) for f, m in zip(clip.frames, clip.masks, strict=True)])
         assert spread.mean() < 25, "one colour within the mask"
         assert np.abs(inside - inside[0]).max() < 60, "and the same colour in every frame"
+
+
+def test_a_part_has_a_smaller_mask_on_the_same_picture_and_moves_with_its_thing(
+    picture_folder: Path,
+) -> None:
+    for seed in range(3):
+        whole, part = (_one_thing(seed, picture_folder, parts=share) for share in (0.0, 1.0))
+        assert part.masks.any((2, 3)).all()
+        assert not (part.masks & ~whole.masks).any()
+        shares = part.masks.sum((1, 2, 3)) / whole.masks.sum((1, 2, 3))
+        assert (shares < 0.9).all()
+        assert np.ptp(shares) < 0.35 * shares.mean(), "the same part in every frame"
+
+
+def _one_thing(seed: int, folder: Path, *, parts: float) -> Clip:
+    """A thing that stands still, and no other."""
+    options = SMALL | {"objects": 1, "clutter": 0, "motion": 0.0}
+    return draw_composite(seed, **options, parts=parts, folder=folder)
+
+
+def test_a_part_ends_where_the_colour_changes_or_anywhere_and_is_never_all_of_the_thing() -> None:
+    colour = np.zeros((60, 90, 3), np.float32)
+    colour[:, :30], colour[:, 30:] = (200, 40, 40), (40, 40, 200)
+    alpha = np.zeros((60, 90), np.float32)
+    alpha[5:55, 5:85] = 1
+    by_colour = 0
+    for seed in range(40):
+        part = draw_part(np.random.default_rng(seed), colour, alpha) > 0.5
+        assert part.shape == alpha.shape
+        share = (part & (alpha > 0.5)).sum() / (alpha > 0.5).sum()
+        assert LEAST_SHARE / 2 < share < MOST_SHARE + 0.1
+        by_colour += not part[:, 34:].any()
+    assert by_colour > 4
 
 
 def test_the_evaluation_sets_are_the_frozen_ones() -> None:

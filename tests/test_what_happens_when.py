@@ -21,11 +21,12 @@ from faults.standin_model import HashedFrame, StandinModel
 from PIL import Image
 
 import main
-from model_handler import ModelHandler, Prediction
+from model_handler import ModelHandler
 from sam2_tracker import record_format
 from sam2_tracker.batches import Batches
 from sam2_tracker.errors import ModelFailure, OutOfMemory
 from sam2_tracker.memory_cache import MemoryCache
+from sam2_tracker.predictions import Prediction
 from sam2_tracker.records import Records, RedisRecords
 from sam2_tracker.settings import Settings
 from sam2_tracker.time_budget import TimeBudget
@@ -348,7 +349,7 @@ def test_nothing_that_is_stored_is_ever_changed(monkeypatch: pytest.MonkeyPatch)
 def test_too_little_memory(micro_model: ModelHandler, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker(model=micro_model, cache=MemoryCache(1 << 20))
     states = worker.start(*[MASK] * 4)
-    step, room, tried = micro_model._step_batch, [4], []
+    step, room, tried = micro_model.passes.step, [4], []
 
     def step_batch(frame: Any, recalls: Any, with_candidates: bool) -> Any:
         tried.append(len(recalls))
@@ -361,7 +362,7 @@ def test_too_little_memory(micro_model: ModelHandler, monkeypatch: pytest.Monkey
     released, encoded, encode = [], [], micro_model.encode
     monkeypatch.setattr(micro_model, "encode", lambda image: encoded.append(1) or encode(image))
     monkeypatch.setattr(micro_model, "_batches", Batches(32, lambda: None))
-    monkeypatch.setattr(micro_model, "_step_batch", step_batch)
+    monkeypatch.setattr(micro_model.passes, "step", step_batch)
     monkeypatch.setattr(micro_model, "release_memory", lambda: released.append(1))
     room[:] = [2]
     answer = worker.ask(1, states=states)

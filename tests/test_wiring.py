@@ -25,11 +25,11 @@ from running import new_context
 import interactor as interactor_module
 import main
 import tracker as tracker_module
-from model_handler import Candidates, Prediction
 from sam2_tracker import records as records_module
 from sam2_tracker import stopwatch, threads
 from sam2_tracker.errors import ConfigurationError, TooLarge
 from sam2_tracker.models import model_files
+from sam2_tracker.predictions import Candidates, Prediction
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.store_call import StoreThread
 from sam2_tracker.time_budget import TimeBudget

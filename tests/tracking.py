@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model_handler import ModelHandler, Prediction, prediction_of
+from model_handler import ModelHandler
 from sam2_tracker.mask_logits import logits_to_image_size
 from sam2_tracker.memory_bank import MemoryBank, start_bank
 from sam2_tracker.memory_policy import remember
+from sam2_tracker.predictions import Prediction, prediction_of
 from tools.official import Prompt
 from training.clips import Clip
 

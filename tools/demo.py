@@ -15,6 +15,7 @@ import http.client
 import json
 import math
 import os
+import shlex
 import statistics
 import sys
 import time
@@ -33,8 +34,10 @@ from cvat_action.commands import COMPLETE, FAILED, INTERRUPTED
 from cvat_action.errors import ActionError
 from cvat_action.media import Media, open_media, size_of
 from cvat_action.overlay import Picture, contact_sheet, draw_masks, new_video, write_picture
-from cvat_action.preview import check_place, named_errors, written
+from cvat_action.own_files import may_replace
+from cvat_action.preview import check_apart, check_place, named_errors, written
 from cvat_action.put_in_place import put_in_place
+from cvat_action.signals import stop_on_signals
 from sam2_tracker.errors import ObjectError
 from sam2_tracker.memory_policy import POLICIES
 from sam2_tracker.settings import with_model
@@ -376,6 +379,35 @@ def folder_of(video: Path) -> Path:
     return folder
 
 
+def leave_no_empty_folder(folder: Path) -> None:
+    """Removes a folder of a clip that got no results."""
+    owner = folder / OWNER
+    if owner.is_file() and [*folder.iterdir()] == [owner]:
+        owner.unlink()
+        folder.rmdir()
+
+
+def check_files(out: Path, given: dict[str, Path]) -> None:
+    """Raises ActionError where the results would harm what is there.
+
+    given: by option, the files of the clip.
+    """
+    paths = [out / name for name in FILES]
+    for path in paths:
+        check_apart(path, given)
+    others = [str(path) for path in paths if path.is_file() and not may_replace(path)]
+    if others:
+        there, them = ("are", "them") if len(others) > 1 else ("is", "it")
+        raise ActionError(
+            f"{', '.join(others)} {there} there already, and this command has not noted that it "
+            f"wrote {them}: another program or an older version did, or somebody changed {them} "
+            f"since. Nothing is written over. Move {them} away: mv {shlex.join(others)} FOLDER, or "
+            'name another folder for the results: make demo ARGS="--out FOLDER".'
+        )
+    for path in paths:
+        check_place(path, given)
+
+
 def _is_of(folder: Path, whose: bytes) -> bool:
     owner = folder / OWNER
     return owner.is_file() and owner.read_bytes() == whose
@@ -410,6 +442,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory", choices=POLICIES, help="default: the function's setting")
     parser.add_argument("--out", type=Path, help="folder for the results")
     options = parser.parse_args(arguments)
+    stop_on_signals()
     try:
         return run_demo(options)
     except (FunctionError, ActionError) as error:
@@ -430,10 +463,20 @@ def run_demo(options: argparse.Namespace) -> int:
     given = {"--video": options.video, "--seeds": options.seeds} if options.video else {}
     clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()
     out: Path = options.out or (folder_of(options.video) if options.video else ROOT / "out")
+    try:
+        return track_into(out, clip, given, options)
+    finally:
+        leave_no_empty_folder(out)
+
+
+def track_into(out: Path, clip: Clip, given: dict[str, Path], options: argparse.Namespace) -> int:
+    """The exit code. Raises FunctionError or ActionError before anything is tracked.
+
+    given: by option, the files of the clip.
+    """
     with named_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        check_place(out / name, given)
+    check_files(out, given)
     print("Starting the function ...")
     environment = with_model(os.environ, options.model) if options.model else {**os.environ}
     if options.memory:

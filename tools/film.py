@@ -2,7 +2,8 @@
 """Tracks three people through a film that a package carries under a free licence.
 
     python -m tools.film                                        into out/film
-    python -m tools.film --sheet docs/images/film.jpg           and README's picture
+    python -m tools.film --sheet docs/images/film.jpg           and README's picture, which has
+                                                                to be moved away before
 
 The first frames of OpenCV's `vtest.avi` (Apache-2.0 and BSD-3-Clause) are used, from Debian's
 package opencv-doc. No training has seen them: the evaluation takes them as background. The people
@@ -19,7 +20,7 @@ import numpy as np
 
 from cvat_action.errors import ActionError
 from cvat_action.overlay import new_video, write_picture
-from cvat_action.preview import named_errors
+from cvat_action.preview import check_path, named_errors, written
 from tools import demo
 from training.pictures import FILMED, FOLDER, NoPicturesError, fetch, filmed
 
@@ -40,13 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     video = options.out / "film.mp4"
     try:
+        if options.sheet:
+            check_path(options.sheet, ".jpg", {})
         fetch(options.pictures, [PACKAGE])
         frames = filmed(options.pictures / FILMED[0])[:FRAMES]
         with named_errors(video):
             options.out.mkdir(parents=True, exist_ok=True)
-            with new_video(video, FRAMES_PER_SECOND) as file:
-                for frame in frames:
-                    file.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        with written(video), new_video(video, FRAMES_PER_SECOND) as file:
+            for frame in frames:
+                file.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     except (NoPicturesError, ActionError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         resized = cv2.resize(sheet, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA)
         small = resized.astype(np.uint8, copy=False)
         try:
-            with named_errors(options.sheet):
+            with written(options.sheet):
                 write_picture(options.sheet, small, [cv2.IMWRITE_JPEG_QUALITY, 85])
         except ActionError as error:
             print(error, file=sys.stderr)

@@ -6,7 +6,7 @@ Everything is a function of the seed and of the pictures (training/pictures.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -15,19 +15,25 @@ import numpy as np
 from training.clips import Clip
 from training.motion import draw_path, smooth_curve
 from training.outlines import draw_shape_mask
+from training.parts import draw_part
 from training.pictures import FILMED, FOLDER, Side, any_cut_out, any_photograph, filmed
 
 _TRIES = 40
 _LEAST_SHARE = 0.004  # of the picture that every object covers in frame 0
+_LEAST_PART_SHARE = 0.0025  # the same where objects may be parts of things
 _SOLID = 0.5  # a pixel belongs to the object whose share of its light is at least this
 
 
 @dataclass(frozen=True)
 class _Sprite:
-    """Colours float32 (h, w, 3), 0..255, that go on beyond the outline; alpha float32 (h, w)."""
+    """Colours float32 (h, w, 3), 0..255, that go on beyond the outline; alpha float32 (h, w).
+
+    part: float32 (h, w), 0..1, what of it has the mask; None: all of it.
+    """
 
     colour: np.ndarray
     alpha: np.ndarray
+    part: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def _like_the_background(
     there = background.reshape(-1, 3)
     moved = (sprite.colour - mean) / spread * np.clip(there.std(0), 12, 70) + there.mean(0)
     colour = sprite.colour * (1 - share) + moved * share
-    return _Sprite(np.clip(colour, 0, 255).astype(np.float32), sprite.alpha)
+    return _Sprite(np.clip(colour, 0, 255).astype(np.float32), sprite.alpha, sprite.part)
 
 
 def _shrunk(sprite: _Sprite, longest: float) -> _Sprite:
@@ -107,10 +113,12 @@ def _shrunk(sprite: _Sprite, longest: float) -> _Sprite:
     if scale >= 1:
         return sprite
     size = max(round(width * scale), 2), max(round(height * scale), 2)
-    return _Sprite(
-        np.asarray(cv2.resize(sprite.colour, size, interpolation=cv2.INTER_AREA)),
-        np.asarray(cv2.resize(sprite.alpha, size, interpolation=cv2.INTER_AREA)),
-    )
+
+    def shrunk(picture: np.ndarray) -> np.ndarray:
+        return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+
+    part = None if sprite.part is None else shrunk(sprite.part)
+    return _Sprite(shrunk(sprite.colour), shrunk(sprite.alpha), part)
 
 
 def _mover(
@@ -159,7 +167,8 @@ def _mover(
         stretch=turning,
         handles=handles,
         bends=np.stack(swaying, 1),
-        slide=np.stack(sliding, 1),
+        # A part is a place on the thing: its colours stay where they are.
+        slide=np.stack(sliding, 1) * (sprite.part is None),
         light=1 + smooth_curve(rng, frames, float(rng.choice([0.0, 0.15], p=[0.6, 0.4]))),
         shadow=float(rng.choice([0.0, 0.25, 0.5], p=[0.4, 0.35, 0.25])),
         softness=float(rng.choice([0.0, 0.7, 1.2], p=[0.4, 0.4, 0.2])) * unit / 256,
@@ -174,6 +183,7 @@ class _Patch:
     left: int
     light: np.ndarray  # float32 (h, w, 3), already multiplied by alpha
     alpha: np.ndarray  # float32 (h, w)
+    marked: np.ndarray  # float32 (h, w): alpha of the part that has the mask
 
 
 def _at(values: np.ndarray, time: float) -> np.ndarray:
@@ -207,6 +217,7 @@ def _render(
         return None
     light = np.zeros((bottom - top, right - left, 3), np.float32)
     alpha = np.zeros((bottom - top, right - left), np.float32)
+    marked = np.zeros_like(alpha)
     gy, gx = np.mgrid[top:bottom, left:right].astype(np.float32) + np.float32(0.5)
     tall, wide = mover.sprite.alpha.shape
     half = max(tall, wide) / 2
@@ -232,12 +243,18 @@ def _render(
             borderMode=cv2.BORDER_REFLECT,
         )  # fmt: skip
         alpha += shown / len(moments)
+        if mover.sprite.part is not None:
+            part = cv2.remap(mover.sprite.part, x, y, cv2.INTER_LINEAR, borderValue=0)
+            marked += shown * np.asarray(part) / len(moments)
         light += np.asarray(colour) * shown[..., None] / len(moments)
     light *= np.float32(_at(mover.light, time))
     if mover.softness:
         alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), mover.softness))
         light = np.asarray(cv2.GaussianBlur(light, (0, 0), mover.softness))
-    return _Patch(int(top), int(left), light, alpha)
+        marked = np.asarray(cv2.GaussianBlur(marked, (0, 0), mover.softness))
+    if mover.sprite.part is None:
+        marked = alpha
+    return _Patch(int(top), int(left), light, alpha, marked)
 
 
 def _shade(picture: np.ndarray, patch: _Patch, strength: float, offset: int) -> None:
@@ -350,6 +367,7 @@ def draw_composite(
     pseudo: float = 0.3,
     motion: float = 1.0,
     use_film: bool = False,
+    parts: float = 0.0,
     folder: Path = FOLDER,
 ) -> Clip:
     """Draw a clip of cut-outs over photographs; the same arguments give the same clip.
@@ -362,11 +380,13 @@ def draw_composite(
     clutter: further things that move and have no mask.
     pseudo: share of the things that are an outline filled with a piece of a photograph.
     use_film: a filmed background (held-out side only).
+    parts: share of the objects of which only a part has the mask (training/parts.py).
 
     Raises ValueError where no arrangement shows every object, NoPicturesError without pictures.
     """
     for attempt in range(_TRIES):
         rng = np.random.default_rng((seed, attempt))
+        choice = np.random.default_rng((seed, attempt, 1))  # parts move as their things do
         world = _world(rng, frames, width, height, side, folder, use_film)
         unit = min(width, height)
         shared = _sprite(rng, side, folder, pseudo) if twins else None
@@ -375,6 +395,8 @@ def draw_composite(
             own = shared is None or (index >= objects and rng.random() < 0.5)
             sprite = _sprite(rng, side, folder, pseudo) if own or shared is None else shared
             sprite = _like_the_background(rng, sprite, world[0])
+            if index < objects and choice.random() < parts:
+                sprite = replace(sprite, part=draw_part(choice, sprite.colour, sprite.alpha))
             mover = _mover(
                 rng, sprite, frames, width, height, motion,
                 largest=0.55 if index < objects else 0.35,
@@ -389,7 +411,8 @@ def draw_composite(
         movers = [movers[i] for i in rng.permutation(len(movers))] + covers
         camera = _camera(rng, frames, width, height, motion)
         first_masks = _shoot_frame(movers, camera, 0, world, width, height, objects, 0.0)[1]
-        if (first_masks.sum((1, 2)) >= _LEAST_SHARE * width * height).all():
+        least = _LEAST_PART_SHARE if parts else _LEAST_SHARE
+        if (first_masks.sum((1, 2)) >= least * width * height).all():
             return _shoot(rng, movers, camera, world, frames, width, height, objects)
     raise ValueError(f"no arrangement shows {objects} objects (seed {seed})")
 
@@ -421,7 +444,7 @@ def _shoot_frame(
         shot[rows, columns] += patch.light
         share[:, rows, columns] *= 1 - patch.alpha
         if index >= 0:
-            share[index, rows, columns] += patch.alpha
+            share[index, rows, columns] += patch.marked
     return shot, share >= _SOLID
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Judge the micro model with the official predictor: `python -m training.evaluate`.
 
-On frozen sets, the drawn, the covered and the semi-real one: tracks from masks and boxes beside
-two baselines, one and three clicks, and corrections that join a track against tracks started anew.
+On frozen sets, the drawn, the covered, the semi-real one and parts of things: tracks from masks and
+boxes beside two baselines, one and three clicks, and corrections that join a track against tracks
+started anew.
 `--clip FOLDER` measures a clip of your own that has masks.
 """
 
@@ -30,6 +31,7 @@ from training.baselines import carry_by_flow, repeat_first
 from training.clips import Clip
 from training.evaluation_set import (
     COVERED_SUBSETS,
+    PARTS_SUBSETS,
     SEMI_REAL_SUBSETS,
     SUBSETS,
     SemiRealSubset,
@@ -309,9 +311,10 @@ def main() -> int:
             pictures.fetch()
             check_frozen()
         except (pictures.NoPicturesError, ValueError) as error:
-            print(f"NOT MEASURED: the semi-real set. {error}\n")
+            print(f"NOT MEASURED: the semi-real set and parts of things. {error}\n")
         else:
             run_set("semi-real set", SEMI_REAL_SUBSETS, arguments, corrections=False)
+            run_set("parts of things", PARTS_SUBSETS, arguments, corrections=False)
     if arguments.only == "semi-real":
         return 0
     _, covered = run_set("drawn set with plain covers", COVERED_SUBSETS, arguments, False)

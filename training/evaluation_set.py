@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The clips that the micro model is judged on and never trained on: seeds and parameters.
 
-Three sets: drawn shapes with textures held out; the same with plain covers; cut-outs of kinds held
-out over photographs and films held out ("semi-real"). Weights are chosen by the semi-real one.
+Four sets: drawn shapes with textures held out; the same with plain covers; cut-outs of kinds held
+out over photographs and films held out ("semi-real"); the same with parts of things.
 """
 
 from __future__ import annotations
@@ -92,6 +92,9 @@ class SemiRealSubset:
     height: int = 360
 
     def draw(self, number: int, folder: Path = pictures.FOLDER) -> Clip:
+        return self._draw(number, folder, parts=0.0)
+
+    def _draw(self, number: int, folder: Path, parts: float) -> Clip:
         upright = number % 5 == 4
         return draw_composite(
             self.first_seed + number,
@@ -106,8 +109,19 @@ class SemiRealSubset:
             pseudo=0.0,
             motion=self.motion,
             use_film=number % 3 == 2,
+            parts=parts,
             folder=folder,
         )
+
+
+@dataclass(frozen=True)
+class PartsSubset(SemiRealSubset):
+    """The same with parts of things: the rest of each thing goes on beside its mask."""
+
+    parts: float = 1.0
+
+    def draw(self, number: int, folder: Path = pictures.FOLDER) -> Clip:
+        return self._draw(number, folder, self.parts)
 
 
 # Training seeds are 1,000,000 and above (training/dataset.py).
@@ -122,10 +136,12 @@ SEMI_REAL_SUBSETS = (
     SemiRealSubset("hidden", 500, 8, 1, 8, False, 1, 0.8),
     SemiRealSubset("twins", 600, 8, 2, 0, True, 1, 0.8),
 )
+PARTS_SUBSETS = (PartsSubset("parts", 800, 12, 2, 0, False, 1, 0.8),)
 # What the sets are frozen as: of their parameters, and of the held-out pictures' files.
 DRAWN_HASH = "3185ef38ac83e795"
 COVERED_HASH = "cb727e2f00745355"
 SEMI_REAL_HASH = "54b923700e324ee7"
+PARTS_HASH = "5eefc8dc54063996"
 HELD_OUT_PICTURES = "8c3815c8fa058ec8"
 
 
@@ -141,6 +157,7 @@ def check_frozen(folder: Path | None = pictures.FOLDER) -> None:
         "the drawn evaluation set": (parameters_hash(SUBSETS), DRAWN_HASH),
         "the covered evaluation set": (parameters_hash(COVERED_SUBSETS), COVERED_HASH),
         "the semi-real evaluation set": (parameters_hash(SEMI_REAL_SUBSETS), SEMI_REAL_HASH),
+        "the set of parts": (parameters_hash(PARTS_SUBSETS), PARTS_HASH),
     }
     if folder is not None:
         found = pictures.digest("held_out", folder)[:16]

@@ -7,7 +7,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from cvat_action.errors import ActionError
-from cvat_action.formats import coco, cvat_video
+from cvat_action.formats import coco, coco_detections, cvat_video
+from cvat_action.formats.coco_detections import Result
 from cvat_action.formats.document import Document
 from cvat_action.media import Media
 from cvat_action.put_in_place import check_can_put, put_in_place
@@ -38,10 +39,10 @@ def read_document(path: Path, media: Media) -> tuple[Document, Media]:
     return cvat_video.read(data, str(path), media), media
 
 
-def read_results(path: Path, document: Document, media: Media) -> list[coco.Result]:
+def read_results(path: Path, document: Document, media: Media) -> list[Result]:
     """What a detector found, in a file. Raises ActionError, naming what is wrong with it."""
     name, data = _content(path)
-    return coco.read_results(data, name, document, media)
+    return coco_detections.read_results(data, name, document, media)
 
 
 def write_document(path: Path, document: Document, media: Media, *, dry: bool = False) -> None:

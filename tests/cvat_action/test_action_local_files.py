@@ -19,10 +19,14 @@ from PIL import Image
 from scripted_function import HEIGHT, WIDTH, moved
 from wire import POLYGON
 
-from cvat_action import local
+from cvat_action import local, rebuild
 from cvat_action.calls import Answer
+from cvat_action.errors import ActionError
 from cvat_action.formats import read_document
+from cvat_action.journal import Journal
 from cvat_action.media import open_media
+from cvat_action.put_in_place import put_in_place
+from cvat_action.tracked import TrackedObject
 
 FRAMES = 8
 
@@ -779,3 +783,134 @@ def test_the_annotations_themselves_may_be_written_over(run, coco, lefts):
         assert lefts("a.json") == FROM_4
     coco(box(0, 20), name="other.json")
     run("other.json", "a.json", code=1)
+
+
+# --- the memory that a run goes on with ----------------------------------------------------------
+
+
+class AsAskedTracker(FasterTracker):
+    """How fast an object moves is also said by the memory and the tolerance that it began with."""
+
+    def start(self, frame, shapes, ages=None):
+        asked = [(s.get("memory") == "official") + 2 * (s.get("tolerance") == 0.1) for s in shapes]
+        return super().start(frame, shapes, ages or asked)
+
+    def adopt(self, frame, kind, state, others):
+        (shape, age) = state
+        return self.start(frame, [shape], [age])
+
+
+def test_a_resume_remembers_the_objects_as_the_run_was_asked_to(
+    act, run, coco, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(local, "LocalTracker", AsAskedTracker)
+    coco(polygon(0))
+    options = ("--memory", "official", "--tolerance", 0.1)
+    run("a.json", "whole.json", *options)
+    with unreadable_from(4):
+        ended = run("a.json", "b.json", *options, code=4)
+    act("local", "--resume", ended.journal)
+    assert without_scores(tmp_path / "b.json") == without_scores(tmp_path / "whole.json")
+
+
+def test_an_object_that_is_lost_while_it_is_tracked_again_goes_on_from_its_last_result(
+    act, run, coco, lefts, monkeypatch
+):
+    class ForgetfulTracker(MovingTracker):
+        def step(self, frame, states):
+            answer = super().step(frame, states)
+            lost = [frame == 2 and state["points"][1] == 30 for state in states]
+            shapes, states = (
+                [None if gone else each for each, gone in zip(whole, lost, strict=True)]
+                for whole in (answer.shapes, answer.states)
+            )
+            return Answer(shapes, states, answer.scores, answer.errors)
+
+    coco(box(0, 4), annotation(0, [4, 10, 8, 8]))
+    with unreadable_from(5):
+        ended = run("a.json", "b.json", code=4)
+    monkeypatch.setattr(local, "LocalTracker", ForgetfulTracker)
+    act("local", "--resume", ended.journal)
+    assert lefts("b.json") == sorted(FROM_4 * 2)
+
+
+@pytest.mark.parametrize("found", [False, True], ids=["drawn", "drawn and found"])
+def test_a_resume_of_both_ways_tracks_again_only_what_was_found(
+    act, run, coco, tmp_path, monkeypatch, found
+):
+    """What is drawn starts anew from its drawings in any case."""
+    monkeypatch.setattr(local, "LocalTracker", AsAskedTracker)
+    coco(box(0, 4), box(6, 26))
+    detected = [{**annotation(2, [4, 9, 8, 8]), "score": 1}] if found else []
+    (tmp_path / "found.json").write_text(json.dumps(detected))
+    options = ("--frame", 0, "--both-ways", "--detect", tmp_path / "found.json", "--every", 2)
+    run("a.json", "whole.json", *options)
+    with monkeypatch.context() as patch:
+        _full_from(patch, 5)
+        ended = run("a.json", "b.json", *options, code=4)
+    again = act("local", "--resume", ended.journal)
+    assert ("4 frames are tracked again" in again.log) == found
+    assert without_scores(tmp_path / "b.json") == without_scores(tmp_path / "whole.json")
+
+
+def _full_from(patch, frame):
+    """From this frame on the journal has no room."""
+    keep = Journal.frame
+
+    def full(self, at, objects):
+        if at >= frame:
+            raise ActionError("No space left on device.")
+        keep(self, at, objects)
+
+    patch.setattr(Journal, "frame", full)
+
+
+def test_nothing_is_tracked_again_where_every_object_has_stopped(
+    act, run, coco, tmp_path, monkeypatch
+):
+    """The detector may find others."""
+
+    class OfOneFrame(MovingTracker):
+        def step(self, frame, states):
+            nothing = [None] * len(states)
+            return Answer(nothing, nothing, nothing, nothing)
+
+    monkeypatch.setattr(local, "LocalTracker", OfOneFrame)
+    coco(box(0, 4))
+    (tmp_path / "found.json").write_text("[]")
+    options = ("--detect", tmp_path / "found.json", "--every", 2)
+    with monkeypatch.context() as patch:
+        _full_from(patch, 5)
+        ended = run("a.json", "b.json", *options, code=4)
+    assert "tracked again" not in act("local", "--resume", ended.journal, code=3).log
+
+
+def test_what_is_tracked_again_is_not_kept(act, run, coco, monkeypatch):
+    """Of a long clip it would fill the memory."""
+    made = []
+
+    def object_again(*seed, **how):
+        made.append(TrackedObject(*seed, **how))
+        return made[-1]
+
+    coco(box(0, 4))
+    with unreadable_from(6):
+        ended = run("a.json", "b.json", code=4)
+    held = []
+    step = MovingTracker.step
+
+    def counted(self, frame, states):
+        held.append([len(o.frames) for o in made])
+        return step(self, frame, states)
+
+    monkeypatch.setattr(rebuild, "TrackedObject", object_again)
+    monkeypatch.setattr(MovingTracker, "step", counted)
+    act("local", "--resume", ended.journal)
+    assert held == [[0]] * 7
+
+
+def test_what_is_left_of_a_file_by_a_kill_says_what_it_is(tmp_path):
+    with put_in_place(tmp_path / "b.json"):
+        (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".unfinished-")
+    assert left.suffix == ".json"

@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -365,3 +366,25 @@ def test_a_pipe_that_was_closed_leaves_no_journal(cvat, job, one_mask, tmp_path)
     assert "Traceback" not in said
     assert len(job.shapes) == 5
     assert list(tmp_path.glob("cvat-action/*.jsonl")) == []
+
+
+def test_a_journal_of_a_server_given_to_local_names_the_command_that_goes_on(
+    cvat, act, cut_off, one_mask
+):
+    ended = cut_off(13, 15)
+    refused = act("local", "--resume", ended.journal, code=1)
+    whole = f"-m cvat_action --server-host {cvat.url} track --resume {ended.journal}\n"
+    assert refused.log.endswith(
+        f"belongs to a run on a server. Go on with it: {sys.executable} {whole}"
+    )
+
+
+def test_a_journal_of_files_given_to_track_names_the_command_that_goes_on(
+    act, cut_off, resume, one_mask
+):
+    ended = cut_off(13, 15)
+    head, frames = ended.journal.read_text().split("\n", 1)
+    content = json.loads(head)
+    content["plan"]["server"] = ""
+    ended.journal.write_text(f"{json.dumps(content)}\n{frames}")
+    assert f"-m cvat_action local --resume {ended.journal}\n" in resume(ended, code=1).log

@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model_handler import ModelHandler, Prediction
+from model_handler import ModelHandler
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name_memory
 from sam2_tracker.memory_policy import recall
+from sam2_tracker.predictions import Prediction
 from sam2_tracker.shapes import Bitmap, Box
 
 TINY = MemoryLayout(tokens=4, channels=4, recent=6, pointer_channels=8, pointers=15)

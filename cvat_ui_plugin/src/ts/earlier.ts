@@ -323,7 +323,7 @@ export async function recognise(
     // the drawings of a large job are looked at only where something may depend on them
     if (!ofShapes.length && !ofTracks.length) return false;
     const shapes = new Shapes(all);
-    const numbers = new Numbers(all, known);
+    const numbers = new Numbers(all, known, start);
     const run = freeRun(shapes.runs, look.random);
     const byID = new Map(shapes.on(start).map((shape) => [shape.clientID, shape]));
     const seedOf = (source: Source): SerializedShape => byID.get(source.clientID) ?? source.shape!;

@@ -19,13 +19,18 @@ export class Numbers {
     /** By frame, of those that were asked for; within a frame by clientID. */
     private readonly found = new Map<number, Map<number | undefined, number>>();
 
-    /** `shapes`: all shapes of the job. */
+    /** `shapes`: all shapes of the job. `start`: the frame of the run's seeds; on others an automatic shape
+     * takes no number from a drawing. */
     public constructor(
         shapes: SerializedShape[],
         private readonly known: KnownNumbers,
+        start: number,
     ) {
         this.there = new Set(shapes.map(({ clientID }) => clientID));
-        for (const shape of shapes) addTo(this.byFrame, shape.frame, shape);
+        for (const shape of shapes) {
+            const counts = shape.frame === start || shape.source !== 'auto';
+            if (counts) addTo(this.byFrame, shape.frame, shape);
+        }
     }
 
     public of(shape: SerializedShape): number {

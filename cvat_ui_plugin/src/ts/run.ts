@@ -378,7 +378,7 @@ export class Running {
     }
 
     private passDrawn(run: Run, shapes: SerializedShape[]): Tracked[] {
-        const numbers = new Numbers(shapes, this.known.numbers);
+        const numbers = new Numbers(shapes, this.known.numbers, this.start.number);
         return passDrawn(ofShapes(run), shapes, this.start.number, numbers);
     }
 
@@ -393,7 +393,7 @@ export class Running {
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
             const { tracks } = now;
-            const numbers = new Numbers(now.shapes, this.known.numbers);
+            const numbers = new Numbers(now.shapes, this.known.numbers, this.start.number);
             const beside = besideResults(
                 run.objects,
                 { shapes: rest, tracks },

@@ -23,7 +23,7 @@ export async function takeClaimed(
     all: SerializedShape[],
     look: Look,
 ): Promise<void> {
-    const ofJob = new Numbers(all, look.known);
+    const ofJob = new Numbers(all, look.known, look.start);
     const claiming = sources.filter(({ claimed }) => claimed.length);
     for (const source of claiming) {
         const number = numberTakenOver(source);
