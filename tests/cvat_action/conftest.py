@@ -35,6 +35,11 @@ def recorded(name: str) -> Any:
     return json.loads((Path(__file__).parents[1] / "action_cases" / f"{name}.json").read_text())
 
 
+def ctrl_c(*_: object) -> None:
+    """Stands for what a person interrupts."""
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def unreadable_from(first: int) -> Iterator[None]:
     """Meanwhile no picture from this frame on can be read."""
