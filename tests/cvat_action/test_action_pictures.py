@@ -75,8 +75,8 @@ def files(grey_clip, tmp_path):
     (frames / "007.png").write_bytes(cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))[1])
     (tmp_path / "seeds.json").write_text("{}")
     (tmp_path / "round.png").symlink_to("round.png")
-    for name in ("pipe.png", "pipe.json"):
-        os.mkfifo(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "pipe.json").symlink_to("pipe.png")
     (tmp_path / "link.mp4").symlink_to("seeds.json")
     for name in ("holiday.png", "holiday.step.png"):
         (tmp_path / name).write_text("a picture of somebody else")
