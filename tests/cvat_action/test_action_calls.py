@@ -201,18 +201,6 @@ def test_a_broken_result_is_never_written(job, track_to, masks, function, answer
     assert frames_of_group(job, 40) == ALL_FRAMES
 
 
-@pytest.fixture
-def drawn_again(job, one_mask):
-    """Beside a mask a track, which a person drew again on frame 13."""
-    job.tracks = [track(keyframe(10, POLYGON), keyframe(13, shifted(POLYGON, 3)), id=1)]
-
-
-@pytest.fixture
-def drawn_late(job, one_mask):
-    """Beside a mask a polygon, which a person drew on frame 13."""
-    job.shapes.append(shape("polygon", POLYGON, id=901, frame=13))
-
-
 def refuse_the_drawing(function, frame):
     """The upper polygon can be stepped to this frame, but not be drawn on it."""
     answer = function.answer
@@ -228,27 +216,19 @@ def refuse_the_drawing(function, frame):
     function.answer = answer_or_refuse
 
 
-@pytest.mark.parametrize(
-    ("drawing", "options"), [("drawn_again", ()), ("drawn_late", ("--all-seeds",))]
-)
+@pytest.mark.parametrize("late", [False, True], ids=["a track's keyframe", "a later polygon"])
 def test_one_drawing_that_covers_no_pixel_does_not_end_the_run_for_others(
-    job, track_to, function, request, drawing, options
+    job, track_to, one_mask, function, late
 ):
-    request.getfixturevalue(drawing)
+    if late:
+        job.shapes.append(shape("polygon", POLYGON, id=901, frame=13))
+    else:
+        job.tracks = [track(keyframe(10, POLYGON), keyframe(13, shifted(POLYGON, 3)), id=1)]
     refuse_the_drawing(function, 13)
-    done = track_to(16, *options, code=3)
+    done = track_to(16, *(("--all-seeds",) if late else ()), code=3)
     assert "not started on frame 13: The function refused it" in done.out
     assert frames_of(s for s in job.shapes if s["type"] == "mask") == list(range(10, 17))
     assert all(13 in by_frame(t) for t in job.tracks)
-
-
-def test_a_correction_that_cannot_be_joined_starts_the_object_anew(
-    job, track_to, drawn_again, function
-):
-    function.errors[2, 13] = [{"code": "too_many_keyframes", "message": "It holds 8 already."}]
-    track_to(16)
-    assert ("start", 13, [2]) in function.calls
-    assert frames_of(job.tracks[0]["shapes"]) == [10, 11, 12, 13, 14, 15, 16, 17]
 
 
 def test_a_found_box_that_is_refused_alone_does_not_end_the_run(cvat, job, track_to, function):

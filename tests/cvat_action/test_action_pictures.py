@@ -4,14 +4,13 @@
 import errno
 import io
 import os
-import resource
 import tracemalloc
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ctrl_c
+from conftest import ctrl_c, disk_with
 from cvat_sdk.masks import encode_mask
 from standin_cvat import Fault
 from wire import MASK
@@ -144,13 +143,8 @@ def test_a_video_on_a_full_disk_is_an_error_and_nothing_is_left_of_it(tmp_path):
             for _ in range(20):
                 video.write(noise.integers(0, 255, (120, 160, 3), np.uint8))
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match="of 20 frames are in it"):
-            write()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with disk_with(50_000), pytest.raises(OSError, match="of 20 frames are in it"):
+        write()
     assert [p.read_text() for p in tmp_path.iterdir()] == ["an earlier one"]
 
 
