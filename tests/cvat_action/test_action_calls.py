@@ -11,10 +11,8 @@ from standin_cvat import Fault, StandinFunction
 from standin_detector import ScriptedDetector
 from wire import MASK, POLYGON, keyframe, shape, shifted, track
 
-from cvat_action import tracking
 from cvat_action.errors import ActionError
-from cvat_action.job import Job
-from cvat_action.seeds import Seed
+from cvat_action.journal import Journal
 
 CALL = r"/api/lambda/functions/.*"
 ANNOTATIONS = "/api/jobs/42/annotations/"
@@ -280,39 +278,19 @@ def test_another_image_size_ends_the_run_with_what_is_done(job, track_to, masks)
     assert frames_of(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
 
 
-class Disappearing:
-    """A tracker whose pictures are gone from frame 12 on."""
+def test_a_frame_that_cannot_be_noted_in_the_journal_is_not_written(
+    job, track_to, one_mask, monkeypatch
+):
+    """Else a resume would write it again."""
+    note = Journal.frame
 
-    joins = True
-
-    def start(self, frame, shapes):
-        return tracking.Answer([None], ["state"], [1.0], [None])
-
-    def step(self, frame, states):
+    def full(journal, frame, objects):
         if frame == 12:
-            raise ActionError("pic_12.png cannot be read: No such file or directory.")
-        shape = {"type": "rectangle", "points": [1, 2, 3, 4]}
-        return tracking.Answer([shape], ["state"], [0.5], [None])
+            raise ActionError("The disk is full.")
+        note(journal, frame, objects)
 
-
-def not_on_frame_11(frame):
-    if frame == 11:
-        raise tracking.NotOnRecord("The journal cannot be written.")
-
-
-@pytest.mark.parametrize(
-    ("keep", "done", "broken"),
-    [
-        (None, [10, 11], "pic_12.png cannot be read: No such file or directory."),
-        # else a frame that is on no record would be written, and again
-        (not_on_frame_11, [10], "The journal cannot be written."),
-    ],
-)
-def test_where_nothing_can_be_read_or_noted_any_more_what_is_done_comes_back(keep, done, broken):
-    seed = Seed("1", "rectangle", 9, (1, 2, 3, 4), {"id": 1}, False, 0)
-    job = Job(1, 1, 0, 20, (), ((40, 30),))
-    objects = [tracking.TrackedObject(seed)]
-    options = {"keep": keep} if keep else {}
-    run = tracking.track(Disappearing(), job, objects, [10, 11, 12, 13], **options)
-    assert (list(run.done), run.broken) == (done, broken)
-    assert [*objects[0].frames] == done
+    monkeypatch.setattr(Journal, "frame", full)
+    ended = track_to(14, "--json", code=4)
+    assert "The disk is full." in ended.log
+    assert frames_of(job.shapes) == [10, 11]
+    assert (ended.json["frames"], ended.json["objects"][0]["frames"]) == ([11], 1)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from look import by_frame, correct, frames_of, on_frame, places
-from wire import MASK, keyframe, mask_at, shape, track
+from look import by_frame, correct, frames_of, on_frame
+from wire import MASK, keyframe, shape, track
 
 from cvat_action.calls import Answer
 from cvat_action.job import Job, Label
@@ -125,22 +125,11 @@ def test_what_was_hidden_while_stepping_starts_anew_where_it_is_drawn_again():
 # --- through a server ----------------------------------------------------------------------------
 
 
-def drawn_in_the_middle(job, track_to):
-    """Drawn on frame 12 and tracked from there to 14 and back to 10."""
-    job.shapes = [shape("mask", MASK, id=900, frame=12)]
-    track_to(14, start=12)
-    track_to(10, start=12)
-
-
-def test_a_drawing_that_was_edited_is_still_the_objects_when_a_run_goes_over_it(job, track_to):
-    drawn_in_the_middle(job, track_to)
-    on_frame(job, 12)["points"] = mask_at(30)
-    track_to(14, "--replace")
-    assert places(job.shapes) == [(10, 6), (11, 7), (12, 30), (13, 31), (14, 32)]
-
-
 def test_all_seeds_take_an_object_and_what_it_was_drawn_as_for_one(job, track_to):
-    drawn_in_the_middle(job, track_to)
+    """It was drawn on frame 12, and tracked from there to 14 and back to 10."""
+    job.shapes = [shape("mask", MASK, id=900, frame=12)]
+    for target in (14, 10):
+        track_to(target, start=12)
     track_to(14, "--replace", "--all-seeds")
     assert frames_of(job.shapes) == [10, 11, 12, 13, 14]
 
