@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 import json
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ def recorded(name: str) -> Any:
     return json.loads((Path(__file__).parents[1] / "action_cases" / f"{name}.json").read_text())
 
 
+def ctrl_c(*_: object) -> None:
+    """Stands for what a person interrupts."""
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def unreadable_from(first: int) -> Iterator[None]:
     """Meanwhile no picture from this frame on can be read."""
@@ -48,6 +54,17 @@ def unreadable_from(first: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageFolder, "encoded", broken)
         yield
+
+
+@contextmanager
+def disk_with(free_bytes: int) -> Iterator[None]:
+    """No file may become longer than this."""
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free_bytes, unlimited[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
 
 
 def write_clip(path: Path, pictures: Iterable[Any]) -> Path:

@@ -59,9 +59,8 @@ class ScriptedTracker:
 class World:
     """The job, and what happens to it and to the process. Quiet, unless a test overrides it."""
 
-    def before_snapshot(self) -> None: ...
-
-    def before_create(self) -> None: ...
+    def before(self) -> None:
+        """Before the job is read, and before something is created in it."""
 
     def fate(self, action: str) -> str:
         """ok, refused (not carried out), lost (carried out), late (carried out later), killed
@@ -83,13 +82,13 @@ class DirectServer:
         self.late: list[tuple[str, Any]] = []
 
     def snapshot(self, job: int, whole: Any) -> Any:
-        self.world.before_snapshot()
+        self.world.before()
         found = [("shapes", s) for s in self.job.shapes] + [("tracks", t) for t in self.job.tracks]
         return take_snapshot(copy.deepcopy(found), whole)
 
     def patch(self, job: int, action: str, body: Any) -> Any:
         if action == "create":
-            self.world.before_create()
+            self.world.before()
         body = json.loads(json.dumps(body))
         fate = self.world.fate(action)
         if fate == "killed":
@@ -131,21 +130,13 @@ def new_job(*, earlier: bool) -> StandinJob:
         track(keyframe(8, other, id=1), keyframe(14, later, id=2), keyframe(20, other, id=3), id=50)
     ]
     if earlier:
-        plan = plan_of(job, replace=False)
-        for number in [s.number for s in plan.seeds if s.type == "mask"]:
+        tracked = [seed for seed in plan_of(job, replace=False).seeds if seed.type == "mask"]
+        for group, (seed, y) in enumerate(zip(tracked, (20, 30), strict=True), 1):
             for frame in FRAMES:
-                y = 20 if number == plan.seeds[0].number else 30
-                job.shapes.append(
-                    shape(
-                        "mask",
-                        mask_at(frame - 5, y),
-                        id=1000 + 100 * y + frame,
-                        frame=frame,
-                        group=1 if y == 20 else 2,
-                        source="auto",
-                        score=marked_score(0.5, Mark(number, EARLIER_RUN), frame),
-                    )
-                )
+                about = {"id": 1000 + 100 * y + frame, "frame": frame, "group": group}
+                score = marked_score(0.5, Mark(seed.number, EARLIER_RUN), frame)
+                result = shape("mask", mask_at(frame - 5, y), source="auto", score=score, **about)
+                job.shapes.append(result)
     return job
 
 

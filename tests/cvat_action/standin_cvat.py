@@ -242,9 +242,8 @@ class StandinCvat(LocalServer):
     # --- functions -------------------------------------------------------------------------
 
     def signer(self, function: str) -> TimestampSigner:
-        return TimestampSigner(
-            key="the server's secret", salt=f"cvat-tracker-state:{function}", fallback_keys=[]
-        )
+        salt = f"cvat-tracker-state:{function}"
+        return TimestampSigner(key="the server's secret", salt=salt, fallback_keys=[])
 
     def _call_function(self, function_id: str, query: Any, body: Any) -> Any:
         if function_id not in self.functions:
@@ -265,9 +264,8 @@ class StandinCvat(LocalServer):
             return self._detect(function, job, body)
         if function.kind == "interactor":
             names = ("pos_points", "neg_points", "obj_bbox", "text_prompts", "threshold")
-            return self._invoke(
-                function, _image(job, body) | {n: body[n] for n in names if n in body}
-            )
+            asked = {name: body[name] for name in names if name in body}
+            return self._invoke(function, _image(job, body) | asked)
         if "shapes" not in body and "states" not in body:
             raise Refused(400, "`shapes` or `states` is required")
         expired = body["frame"] in self.expired_on
@@ -276,9 +274,8 @@ class StandinCvat(LocalServer):
         shapes = body.get("shapes", [None] * len(states))
         for shape in shapes:
             if shape is not None and shape["type"] not in function.shape_types:
-                raise Refused(
-                    400, f"This function does not support shapes of type {shape['type']!r}"
-                )
+                said = f"This function does not support shapes of type {shape['type']!r}"
+                raise Refused(400, said)
         answer = self._invoke(function, _image(job, body) | {"shapes": shapes, "states": states})
         signer = self.signer(function_id)
         try:
@@ -311,29 +308,25 @@ class StandinCvat(LocalServer):
         return json.loads(text)
 
     def _invoke(self, function: StandinFunction, body: Any) -> Any:
-        if function.url is None:
-            raise Refused(
-                500, "Failed to parse: 'host.docker.internal:None', label empty or too long"
-            )
         url = function.url
-        request = urllib.request.Request(
-            url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        if url is None:
+            said = "Failed to parse: 'host.docker.internal:None', label empty or too long"
+            raise Refused(500, said)
+        kind = {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, json.dumps(body).encode(), kind)
         try:
             with urllib.request.urlopen(request, timeout=120) as response:
                 data = response.read()
         except urllib.error.HTTPError as error:
             error.read()
             side = "Client" if error.code < 500 else "Server"
-            raise Refused(
-                error.code, f"{error.code} {side} Error: {error.reason} for url: {url}"
-            ) from None
+            said = f"{error.code} {side} Error: {error.reason} for url: {url}"
+            raise Refused(error.code, said) from None
         except TimeoutError:
             raise Refused(504, f"{url}: Read timed out. (read timeout=120)") from None
         except OSError as error:
-            raise Refused(
-                503, f"HTTPConnectionPool: Max retries exceeded with url: / ({error})"
-            ) from None
+            said = f"HTTPConnectionPool: Max retries exceeded with url: / ({error})"
+            raise Refused(503, said) from None
         try:
             return json.loads(data)
         except ValueError as error:
@@ -397,31 +390,29 @@ class StandinCvat(LocalServer):
             return "points: there must be an even number of coordinates"
         if keyframe:
             return None
-        return self._common_problem(job, shape) or self._attribute_problem(job, shape, None)
+        return self._common_problem(job, shape, None)
 
     def _track_problem(self, job: StandinJob, track: Any) -> str | None:
-        problem = self._common_problem(job, track) or self._attribute_problem(job, track, False)
+        problem = self._common_problem(job, track, False)
         if type(track.get("frame")) is not int:
             return "frame: a valid integer is required"
         for k in track.get("shapes", []):
             problem = problem or self._shape_problem(job, k, keyframe=True)
-            problem = problem or self._attribute_problem(
-                job, {**k, "label_id": track.get("label_id")}, True
-            )
+            own = {**k, "label_id": track.get("label_id")}
+            problem = problem or self._attribute_problem(job, own, True)
         return problem
 
-    def _common_problem(self, job: StandinJob, o: Any) -> str | None:
+    def _common_problem(self, job: StandinJob, o: Any, mutable: bool | None) -> str | None:
         if o.get("label_id") not in {label["id"] for label in job.labels}:
             return f"label_id: {o.get('label_id')} is not a label of the job"
         if o.get("source", "manual") not in SOURCES:
             return f"source: {o.get('source')!r} is not a valid choice"
-        return None
+        return self._attribute_problem(job, o, mutable)
 
     def _attribute_problem(self, job: StandinJob, o: Any, mutable: bool | None) -> str | None:
         label = next(x for x in job.labels if x["id"] == o["label_id"])
-        allowed = {
-            a["id"] for a in label["attributes"] if mutable is None or a["mutable"] == mutable
-        }
+        wanted = (True, False) if mutable is None else (mutable,)
+        allowed = {a["id"] for a in label["attributes"] if a["mutable"] in wanted}
         for a in o.get("attributes", []):
             if a["spec_id"] not in allowed or not isinstance(a["value"], str):
                 return f"attributes: spec_id {a['spec_id']} is not allowed here"
@@ -503,8 +494,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
             return None
-        headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
-        return self._send(fault.status, fault.body.encode(), "text/html", headers=headers)
+        headers = [("Retry-After", fault.retry_after)] if fault.retry_after else []
+        return self._send(fault.status, fault.body.encode(), "text/html", *headers)
 
     def _log_in(self, body: Any) -> None:
         if self.cvat.users.get(body["username"]) != body["password"]:
@@ -512,7 +503,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(400, text, "application/json")
         self.cvat.sessions.add("session-1")
         cookies = ("sessionid=session-1; Path=/", "csrftoken=csrf-1; Path=/")
-        return self._send(200, b'{"key":"key-1"}', "application/json", cookies)
+        headers = (("Set-Cookie", cookie) for cookie in cookies)
+        return self._send(200, b'{"key":"key-1"}', "application/json", *headers)
 
     def _authenticate(self) -> None:
         if self.path.startswith("/api/server/about"):
@@ -531,22 +523,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "GET" and self.headers.get("X-CSRFToken") != "csrf-1":
             raise Refused(403, {"detail": "CSRF Failed: CSRF token missing."})
 
-    def _send(
-        self,
-        status: int,
-        data: bytes,
-        kind: str,
-        cookies: tuple[str, ...] = (),
-        headers: dict[str, str] | None = None,
-    ) -> None:
+    def _send(self, status: int, data: bytes, kind: str, *headers: tuple[str, str]) -> None:
         try:
             self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
-            for name, value in (headers or {}).items():
+            about = (("Content-Type", kind), ("Content-Length", str(len(data))))
+            for name, value in (*about, *headers):
                 self.send_header(name, value)
-            for cookie in cookies:
-                self.send_header("Set-Cookie", cookie)
             self.end_headers()
             self.wfile.write(data)
         except OSError:

@@ -178,19 +178,12 @@ def test_at_most_8_drawings_count_at_once() -> None:
     assert [frame for frame, _ in tracker.adopted] == [0, 14, 14, 22]
 
 
-def test_of_a_run_that_breaks_nothing_is_kept() -> None:
-    tracker = Mover()
-    tracker.fails_on = 4
-    done, _, kept = run(tracker, {0: 100, 6: 300}, range(1, 9))
-    assert (done.broken, done.done, kept) == ("It broke.", (), [])
-
-
-def test_after_a_fault_in_one_gap_the_function_is_asked_for_no_other():
+def test_after_a_fault_in_one_gap_nothing_is_kept_and_the_function_is_asked_for_no_other():
     tracker = Mover()
     tracker.fails_on = 8
-    done, _, _ = run(tracker, FIVE_DRAWN, range(1, 30))
-    assert done.broken == "It broke."
-    assert tracker.stepped[-1] == 8
+    done, _, kept = run(tracker, FIVE_DRAWN, range(1, 30))
+    assert (done.broken, done.done, kept) == ("It broke.", (), [])
+    assert tracker.stepped == [1, 2, 3, 4, 5, 7, 8]  # on frame 6 a drawing joins
 
 
 def test_after_ctrl_c_the_function_is_asked_for_no_other_gap(monkeypatch):

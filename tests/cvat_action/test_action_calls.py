@@ -11,10 +11,8 @@ from standin_cvat import Fault, StandinFunction
 from standin_detector import ScriptedDetector
 from wire import MASK, POLYGON, keyframe, shape, shifted, track
 
-from cvat_action import tracking
 from cvat_action.errors import ActionError
-from cvat_action.job import Job
-from cvat_action.seeds import Seed
+from cvat_action.journal import Journal
 
 CALL = r"/api/lambda/functions/.*"
 ANNOTATIONS = "/api/jobs/42/annotations/"
@@ -201,18 +199,6 @@ def test_a_broken_result_is_never_written(job, track_to, masks, function, answer
     assert frames_of_group(job, 40) == ALL_FRAMES
 
 
-@pytest.fixture
-def drawn_again(job, one_mask):
-    """Beside a mask a track, which a person drew again on frame 13."""
-    job.tracks = [track(keyframe(10, POLYGON), keyframe(13, shifted(POLYGON, 3)), id=1)]
-
-
-@pytest.fixture
-def drawn_late(job, one_mask):
-    """Beside a mask a polygon, which a person drew on frame 13."""
-    job.shapes.append(shape("polygon", POLYGON, id=901, frame=13))
-
-
 def refuse_the_drawing(function, frame):
     """The upper polygon can be stepped to this frame, but not be drawn on it."""
     answer = function.answer
@@ -228,27 +214,19 @@ def refuse_the_drawing(function, frame):
     function.answer = answer_or_refuse
 
 
-@pytest.mark.parametrize(
-    ("drawing", "options"), [("drawn_again", ()), ("drawn_late", ("--all-seeds",))]
-)
+@pytest.mark.parametrize("late", [False, True], ids=["a track's keyframe", "a later polygon"])
 def test_one_drawing_that_covers_no_pixel_does_not_end_the_run_for_others(
-    job, track_to, function, request, drawing, options
+    job, track_to, one_mask, function, late
 ):
-    request.getfixturevalue(drawing)
+    if late:
+        job.shapes.append(shape("polygon", POLYGON, id=901, frame=13))
+    else:
+        job.tracks = [track(keyframe(10, POLYGON), keyframe(13, shifted(POLYGON, 3)), id=1)]
     refuse_the_drawing(function, 13)
-    done = track_to(16, *options, code=3)
+    done = track_to(16, *(("--all-seeds",) if late else ()), code=3)
     assert "not started on frame 13: The function refused it" in done.out
     assert frames_of(s for s in job.shapes if s["type"] == "mask") == list(range(10, 17))
     assert all(13 in by_frame(t) for t in job.tracks)
-
-
-def test_a_correction_that_cannot_be_joined_starts_the_object_anew(
-    job, track_to, drawn_again, function
-):
-    function.errors[2, 13] = [{"code": "too_many_keyframes", "message": "It holds 8 already."}]
-    track_to(16)
-    assert ("start", 13, [2]) in function.calls
-    assert frames_of(job.tracks[0]["shapes"]) == [10, 11, 12, 13, 14, 15, 16, 17]
 
 
 def test_a_found_box_that_is_refused_alone_does_not_end_the_run(cvat, job, track_to, function):
@@ -300,39 +278,19 @@ def test_another_image_size_ends_the_run_with_what_is_done(job, track_to, masks)
     assert frames_of(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
 
 
-class Disappearing:
-    """A tracker whose pictures are gone from frame 12 on."""
+def test_a_frame_that_cannot_be_noted_in_the_journal_is_not_written(
+    job, track_to, one_mask, monkeypatch
+):
+    """Else a resume would write it again."""
+    note = Journal.frame
 
-    joins = True
-
-    def start(self, frame, shapes):
-        return tracking.Answer([None], ["state"], [1.0], [None])
-
-    def step(self, frame, states):
+    def full(journal, frame, objects):
         if frame == 12:
-            raise ActionError("pic_12.png cannot be read: No such file or directory.")
-        shape = {"type": "rectangle", "points": [1, 2, 3, 4]}
-        return tracking.Answer([shape], ["state"], [0.5], [None])
+            raise ActionError("The disk is full.")
+        note(journal, frame, objects)
 
-
-def not_on_frame_11(frame):
-    if frame == 11:
-        raise tracking.NotOnRecord("The journal cannot be written.")
-
-
-@pytest.mark.parametrize(
-    ("keep", "done", "broken"),
-    [
-        (None, [10, 11], "pic_12.png cannot be read: No such file or directory."),
-        # else a frame that is on no record would be written, and again
-        (not_on_frame_11, [10], "The journal cannot be written."),
-    ],
-)
-def test_where_nothing_can_be_read_or_noted_any_more_what_is_done_comes_back(keep, done, broken):
-    seed = Seed("1", "rectangle", 9, (1, 2, 3, 4), {"id": 1}, False, 0)
-    job = Job(1, 1, 0, 20, (), ((40, 30),))
-    objects = [tracking.TrackedObject(seed)]
-    options = {"keep": keep} if keep else {}
-    run = tracking.track(Disappearing(), job, objects, [10, 11, 12, 13], **options)
-    assert (list(run.done), run.broken) == (done, broken)
-    assert [*objects[0].frames] == done
+    monkeypatch.setattr(Journal, "frame", full)
+    ended = track_to(14, "--json", code=4)
+    assert "The disk is full." in ended.log
+    assert frames_of(job.shapes) == [10, 11]
+    assert (ended.json["frames"], ended.json["objects"][0]["frames"]) == ([11], 1)

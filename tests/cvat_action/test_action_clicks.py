@@ -121,10 +121,7 @@ def test_hostile_clicks_name_what_is_wrong_and_write_nothing(
     assert job.shapes == []
 
 
-def test_a_tracker_or_a_job_that_cannot_be_clicked_on(job, track_to, clickable):
-    job.labels = [*LABELS, {**LABELS[0], "id": 9}]
-    two = "2 labels of job 42 are called 'car'. Rename all but one."
-    assert two in track_to(20, *POINTS, code=1).log
+def test_a_tracker_that_cannot_be_clicked_on(track_to, clickable):
     clickable.shape_types = ("mask",)
     assert "takes no clicks, which --points needs" in track_to(20, *POINTS, code=1).log
     assert "--points-as is for --points" in track_to(20, "--points-as", "mask", code=2).log

@@ -5,18 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from look import by_frame, correct, frames_of, on_frame, places
-from wire import MASK, keyframe, mask_at, shape, track
+from look import by_frame, correct, frames_of, on_frame
+from wire import MASK, keyframe, shape, track
 
 from cvat_action.calls import Answer
 from cvat_action.job import Job, Label
-from cvat_action.journal import Journal, fill
-from cvat_action.plan import Options, make_plan
-from cvat_action.plan_record import plan_as_json
 from cvat_action.seeds import Correction, Seed
-from cvat_action.shape_results import result_shape
-from cvat_action.snapshot import Snapshot, take_snapshot
-from cvat_action.tracked import Tracked, TrackedObject, shape_to_start_from
+from cvat_action.tracked import TrackedObject, shape_to_start_from
 from cvat_action.tracking import Corrected
 from cvat_action.tracking import track as track_frames
 
@@ -117,80 +112,24 @@ def test_the_memory_policy_is_asked_for_where_an_object_starts() -> None:
     assert asked == {"type": "mask", "points": MASK, "memory": "anchors"}
 
 
-# --- while stepping ------------------------------------------------------------------------------
-
-
-def stepping(folder):
-    """A plan of one mask from frame 0 to 8, and its journal."""
-    seed = shape("mask", SEED, id=5, frame=0)
-    plan = make_plan(JOB, take_snapshot([("shapes", seed)], lambda s: True), Options(0, 8))
-    return seed, plan, Journal.begin(folder / "journal", plan_as_json(plan))
-
-
-def test_what_is_drawn_while_stepping_is_a_persons_in_the_next_run(tmp_path):
-    seed, plan, journal = stepping(tmp_path)
-    journal.close()
-    drawn = result_shape(plan, plan.seeds[0], 4, Tracked(DRAWN, drawn=True), Snapshot())
-    both = [("shapes", s) for s in (seed, {**drawn, "id": 9})]
-    again = make_plan(JOB, take_snapshot(both, lambda s: True), Options(0, 8, replace=True))
-    assert [(c.frame, list(c.points)) for c in again.seeds[0].corrections] == [(4, DRAWN)]
-    assert not any(again.earlier.values())  # nothing of it is to be replaced
-
-
-def test_what_is_hidden_while_stepping_is_still_hidden_when_the_run_goes_on(tmp_path):
-    _, plan, journal = stepping(tmp_path)
-
-    def ask(frame, objects):
-        return [Corrected(0, None)] if frame == 3 else None
-
-    def keep(frame):
-        journal.frame(frame, objects)
-        if frame == 5:
-            raise KeyboardInterrupt
-
-    objects = [TrackedObject(s) for s in plan.seeds]
-    track_frames(Recorder(), JOB, objects, plan.frames, on_frame=ask, keep=keep)
-    journal.close()
-    journal, record = Journal.go_on(tmp_path / "journal")
-    objects = [TrackedObject(s) for s in plan.seeds]
-    record.states = [None] * len(record.states)  # as without a server
-    fill(record, tmp_path / "journal", objects, TrackedObject)
-    track_frames(Recorder(), JOB, objects, plan.frames[len(record.done) :])
-    journal.close()
-    assert {f for f, t in objects[0].frames.items() if t.points is not None} == {1, 2}
-
-
 def test_what_was_hidden_while_stepping_starts_anew_where_it_is_drawn_again():
     said = {2: None, 4: DRAWN}
-    tracker = Recorder()
-    objects = [TrackedObject(Seed("1", "mask", 0, SEED, {"label_id": 7}, False, 0))]
 
-    def ask(frame, objects):
-        return [Corrected(0, said[frame])] if frame in said else None
+    def on_frame(frame, objects):
+        return [Corrected(0, said[frame])] if frame in said else []
 
-    track_frames(tracker, JOB, objects, range(1, 6), on_frame=ask)
-    assert tracker.calls[3:] == [("start", 4, [DRAWN]), ("step", 5, ["started 4"])]
+    calls = run(Recorder(), None, on_frame=on_frame)
+    assert calls[3:] == [("start", 4, [DRAWN]), ("step", 5, ["started 4"])]
 
 
 # --- through a server ----------------------------------------------------------------------------
 
 
-def drawn_in_the_middle(job, track_to):
-    """Drawn on frame 12 and tracked from there to 14 and back to 10."""
-    job.shapes = [shape("mask", MASK, id=900, frame=12)]
-    track_to(14, start=12)
-    track_to(10, start=12)
-
-
-def test_a_drawing_that_was_edited_is_still_the_objects_when_a_run_goes_over_it(job, track_to):
-    drawn_in_the_middle(job, track_to)
-    on_frame(job, 12)["points"] = mask_at(30)
-    track_to(14, "--replace")
-    assert places(job.shapes) == [(10, 6), (11, 7), (12, 30), (13, 31), (14, 32)]
-
-
 def test_all_seeds_take_an_object_and_what_it_was_drawn_as_for_one(job, track_to):
-    drawn_in_the_middle(job, track_to)
+    """It was drawn on frame 12, and tracked from there to 14 and back to 10."""
+    job.shapes = [shape("mask", MASK, id=900, frame=12)]
+    for target in (14, 10):
+        track_to(target, start=12)
     track_to(14, "--replace", "--all-seeds")
     assert frames_of(job.shapes) == [10, 11, 12, 13, 14]
 

@@ -353,8 +353,9 @@ def local(act, tmp_path):
     return local
 
 
-def result_of(frame, box, **more):
-    return {"image_id": frame + 1, "category_id": 7, "bbox": box, "score": 0.8, **more}
+def result_of(frame, **more):
+    common = {"category_id": 7, "bbox": [4, 30, 8, 8], "score": 0.8}
+    return {"image_id": frame + 1, **common, **more}
 
 
 @pytest.mark.parametrize(
@@ -363,14 +364,11 @@ def result_of(frame, box, **more):
         ("{", "is not JSON that can be read"),
         ({}, "holds neither COCO results"),
         ([{"image_id": 1}], "entry 0 cannot be read (it has no category_id)"),
-        (
-            [result_of(0, [1, 1, 5, 5], category_id=9)],
-            "0 cannot be read (its category_id 9 is not in",
-        ),
-        ([result_of(0, [1, 1, 5, 5], score=float("nan"))], "its score is nan"),
-        ([result_of(0, None)], "neither a box nor a segmentation"),
-        ([result_of(0, ["x", 1, 5, 5])], "entry 0 cannot be read"),
-        ([result_of(77, [1, 1, 5, 5])], "none of its images is a frame of clip"),
+        ([result_of(0, category_id=9)], "0 cannot be read (its category_id 9 is not in"),
+        ([result_of(0, score=float("nan"))], "its score is nan"),
+        ([result_of(0, bbox=None)], "neither a box nor a segmentation"),
+        ([result_of(0, bbox=["x", 1, 5, 5])], "entry 0 cannot be read"),
+        ([result_of(77)], "none of its images is a frame of clip"),
     ],
 )
 def test_wrong_files_of_results(local, tmp_path, content, sentence):
@@ -382,7 +380,7 @@ def test_wrong_files_of_results(local, tmp_path, content, sentence):
 @pytest.mark.parametrize("find", ["--detect", "--points", "--everything"])
 def test_two_labels_of_one_name_are_told_apart_by_nobody(local, tmp_path, find):
     path = tmp_path / "found.json"
-    path.write_text(json.dumps([result_of(0, [4, 30, 8, 8])]))
+    path.write_text(json.dumps([result_of(0)]))
     words = {"--detect": [path], "--points": ["car 8,31", "--frame", 0]}
     said = local(
         *(find, *words.get(find, ["--label", "car"])),

@@ -186,17 +186,6 @@ def test_all_seeds_take_nothing_before_a_drawing_for_its_results(job, track_to):
     assert {901, 950} < {s["id"] for s in job.shapes}
 
 
-def test_without_a_receipt_a_drawing_that_was_edited_takes_over_its_number(
-    job, track_to, monkeypatch
-):
-    monkeypatch.setattr("cvat_action.commands.numbers_of_seeds", lambda server, job: {})
-    job.shapes = [shape("rectangle", RECTANGLE, id=900)]
-    track_to(13)
-    job.shapes[0]["points"] = shifted(RECTANGLE, 2)
-    track_to(13, "--replace")
-    assert places(job.shapes) == [(10, 6), (11, 7), (12, 8), (13, 9)]
-
-
 def test_all_seeds_take_two_drawings_with_one_number_for_two_objects(job, track_to):
     by_chance = shape("rectangle", [45.5, 10.25, 54.5, 16.25], id=950, frame=12)
     job.shapes = [shape("rectangle", RECTANGLE, id=900), by_chance]

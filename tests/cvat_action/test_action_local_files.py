@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from conftest import CONVERT, unreadable_from
+from conftest import CONVERT, ctrl_c, unreadable_from
 from look import hidden
 from PIL import Image
 from scripted_function import HEIGHT, WIDTH, moved
@@ -33,6 +33,8 @@ FRAMES = 8
 
 class MovingTracker:
     joins = True
+    meanwhile = {}
+    """what happens when it is asked for a frame, once each"""
 
     def __init__(self, tracker, media):
         self._media = media
@@ -43,6 +45,7 @@ class MovingTracker:
         return Answer(drawn, drawn, [0.9] * len(drawn), [None] * len(drawn))
 
     def step(self, frame, states):
+        self.meanwhile.pop(frame, lambda: None)()
         return self.start(frame, [moved(state) for state in states])
 
     def correct(self, frame, shapes, states):
@@ -71,6 +74,7 @@ def scripted(monkeypatch):
     nothing = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr(local, "load_tracker", lambda model: nothing)
     monkeypatch.setattr(local, "LocalTracker", MovingTracker)
+    monkeypatch.setattr(MovingTracker, "meanwhile", {})
 
 
 @pytest.fixture
@@ -83,8 +87,12 @@ def pictures(request, tmp_path):
 
 
 @pytest.fixture
-def run(act, pictures, tmp_path):
-    """Tracks from one file to another; both are named without their folder."""
+def run(act, pictures, coco, tmp_path):
+    """Tracks from one file to another; both are named without their folder.
+
+    There is a.json, with a box on frame 0.
+    """
+    coco(box(0, 4))
 
     def run(source, out, *more, code=0):
         files = ("--annotations", tmp_path / source, "--out", tmp_path / out)
@@ -148,6 +156,7 @@ def change(path, frame, **keys):
 
 MOVED = {"bbox": [30, 30, 8, 8]}
 FROM_4 = [(n, 4 + n) for n in range(FRAMES)]
+CORRECTED_ON_3 = [*FROM_4[:3], *((n, 27 + n) for n in range(3, FRAMES))]
 
 
 # --- what is tracked -----------------------------------------------------------------------------
@@ -167,42 +176,39 @@ def test_where_no_frame_is_left_to_track_it_is_said_why(run, coco, options, said
     assert said in run("a.json", "b.json", *options, code=1).log
 
 
-def test_a_dry_run_names_the_video(run, coco):
-    coco(box(0, 4))
+def test_a_dry_run_names_the_video(run):
     shown = run("a.json", "b.json", "--dry-run").out
     assert shown.startswith("pictures: from frame 0 to 7, 7 frames\n")
 
 
 # --- CVAT's own export ---------------------------------------------------------------------------
 
-ATTRIBUTE = '<attribute name="colour">red</attribute>'
-FLAGS = 'keyframe="1" occluded="0" z_order="0"'
-POLYGON_AND_BOX = {
-    "polygon": f'{FLAGS} points="4.13,2.00;10.00,2.00;10.00,6.00"',
-    "box": f'{FLAGS} xtl="4.13" ytl="30.0" xbr="12.0" ybr="38.0"',
-}
-MASK_AND_BOX = {
-    "mask": f'{FLAGS} rle="0, 8" left="30" top="9" width="4" height="2"',
-    "box": POLYGON_AND_BOX["box"],
-}
 
-
-def as_cvat_exports(shapes=POLYGON_AND_BOX, ends=1, more=""):
-    """Each shape a track of its own, with an `outside` element on another frame.
-
-    more: further tracks.
-    """
-    tracks = "".join(
-        f'<track id="{n}" label="car" source="manual">'
-        f'<{kind} frame="0" outside="0" {more}>{ATTRIBUTE}</{kind}>'
-        f'<{kind} frame="{ends}" outside="1" {more}>{ATTRIBUTE}</{kind}></track>'
-        for n, (kind, more) in enumerate(shapes.items())
+def exported(number, kind, left=4.13, frame=0, ends=1, label="car", group=0):
+    """A shape of one frame as CVAT exports it: a track with an `outside` element on another one."""
+    place = {
+        "polygon": f'points="{left:.2f},2.00;{left + 6:.2f},2.00;{left + 6:.2f},6.00"',
+        "box": f'xtl="{left:.2f}" ytl="30.00" xbr="{left + 8:.2f}" ybr="38.00"',
+        "mask": 'rle="0, 8" left="30" top="9" width="4" height="2"',
+    }
+    both = "".join(
+        f'<{kind} frame="{at}" outside="{outside}" keyframe="1" occluded="0" z_order="0" '
+        f'{place[kind]}><attribute name="colour">red</attribute></{kind}>'
+        for at, outside in ((frame, 0), (ends, 1))
     )
+    about = f'id="{number}" label="{label}" source="manual" group_id="{group}"'
+    return f"<track {about}>{both}</track>"
+
+
+POLYGON_AND_BOX = exported(0, "polygon") + exported(1, "box")
+
+
+def as_cvat_exports(tracks=POLYGON_AND_BOX):
     return f"""<annotations><version>1.1</version><meta><task><id>1</id><size>8</size>
 <start_frame>0</start_frame><stop_frame>7</stop_frame><frame_filter></frame_filter><labels><label>
 <name>car</name><attributes><attribute><name>colour</name><mutable>False</mutable>
 <input_type>text</input_type></attribute></attributes></label></labels></task></meta>
-{tracks}{more}</annotations>"""
+{tracks}</annotations>"""
 
 
 @pytest.fixture
@@ -214,11 +220,17 @@ def keyframes_of(tracks):
     return [[(k["frame"], k["outside"]) for k in t["shapes"]] for t in tracks]
 
 
-def test_shapes_of_cvats_export_are_tracked_and_keep_their_attributes(run, tmp_path, tracks_of):
-    """Their export ends on the next frame, which no person drew."""
-    (tmp_path / "a.xml").write_text(as_cvat_exports())
+@pytest.mark.parametrize(
+    ("ends", "hidden_on"), [(1, 6), (3, 3)], ids=["by the export", "by a person"]
+)
+def test_shapes_of_cvats_export_are_tracked_up_to_where_a_person_hid_them(
+    run, tmp_path, tracks_of, ends, hidden_on
+):
+    """Each ends on the next frame in the export, which no person drew. Attributes stay."""
+    both = (exported(n, kind, ends=ends) for n, kind in enumerate(("polygon", "box")))
+    (tmp_path / "a.xml").write_text(as_cvat_exports("".join(both)))
     run("a.xml", "b.xml", "--target-frame", 5)
-    whole = [*((frame, False) for frame in range(6)), (6, True)]
+    whole = [*((frame, False) for frame in range(hidden_on)), (hidden_on, True)]
     assert keyframes_of(tracks_of("b.xml")) == [whole, whole]
     assert [[a["value"] for a in t["attributes"]] for t in tracks_of("b.xml")] == [["red"]] * 2
 
@@ -232,28 +244,7 @@ def test_a_shape_of_cvats_export_that_is_not_tracked_keeps_its_end(run, tmp_path
     ]  # fmt: skip
 
 
-def test_an_object_that_a_person_hid_later_sleeps_there(run, tmp_path, tracks_of):
-    (tmp_path / "a.xml").write_text(as_cvat_exports(ends=3))
-    run("a.xml", "b.xml")
-    kept = [(0, False), (1, False), (2, False), (3, True)]
-    assert keyframes_of(tracks_of("b.xml")) == [kept, kept]
-
-
-def drawn_on_4(kind, left, label="car", ends=5, group=0):
-    """A shape that a person drew on frame 4, as CVAT exports it."""
-    place = {
-        "polygon": f'points="{left:.2f},2.00;{left + 6:.2f},2.00;{left + 6:.2f},6.00"',
-        "box": f'xtl="{left:.2f}" ytl="30.00" xbr="{left + 8:.2f}" ybr="38.00"',
-    }
-    both = "".join(
-        f'<{kind} frame="{frame}" outside="{outside}" {FLAGS} {place[kind]}></{kind}>'
-        for frame, outside in ((4, 0), (ends, 1))
-    )
-    about = f'id="9" label="{label}" source="manual" group_id="{group}"'
-    return f"<track {about}>{both}</track>"
-
-
-@pytest.mark.parametrize("kind", POLYGON_AND_BOX)
+@pytest.mark.parametrize("kind", ["polygon", "box"])
 @pytest.mark.parametrize(
     ("drawn", "hidden_on"),
     [
@@ -266,8 +257,8 @@ def drawn_on_4(kind, left, label="car", ends=5, group=0):
 )
 def test_what_a_person_drew_later_is_not_doubled(run, tmp_path, tracks_of, kind, drawn, hidden_on):
     """In this format it is a track of one frame."""
-    shapes = {kind: POLYGON_AND_BOX[kind]}
-    (tmp_path / "a.xml").write_text(as_cvat_exports(shapes, more=drawn_on_4(kind, **drawn)))
+    later = exported(9, kind, frame=4, **{"ends": 5, **drawn})
+    (tmp_path / "a.xml").write_text(as_cvat_exports(exported(0, kind) + later))
     done = run("a.xml", "b.xml", "--frame", 0, code=3 if hidden_on else 0)
     told = "Object track:0, frame 4: a drawing of this frame alone lies in its place and was kept"
     assert (told in done.log) == bool(hidden_on)
@@ -279,8 +270,7 @@ def test_what_a_person_drew_later_is_not_doubled(run, tmp_path, tracks_of, kind,
     assert after == before
 
 
-def test_results_that_are_tracks_of_one_frame_each_are_not_doubled(run, coco, tracks_of):
-    coco(box(0, 4))
+def test_results_that_are_tracks_of_one_frame_each_are_not_doubled(run, tracks_of):
     run("a.json", "b.xml", "--target-frame", 5)
     again = run("b.xml", "c.xml", "--frame", 0)
     assert "results of an earlier run as tracks of one frame each" in again.log
@@ -292,35 +282,22 @@ def test_results_that_are_tracks_of_one_frame_each_are_not_doubled(run, coco, tr
 # --- tracks in COCO ------------------------------------------------------------------------------
 
 
-def test_a_track_in_coco_goes_on(run, coco, lefts):
-    tracked = {"attributes": {"track_id": 0, "keyframe": True}}
-    coco(*(box(n, 4 + n, **tracked) for n in range(4)))
-    run("a.json", "b.json", "--frame", 3)
-    assert [frame for frame, _ in lefts("b.json")] == list(range(FRAMES))
+TRACK = {"attributes": {"track_id": 0}}
 
 
-@pytest.mark.parametrize("drawn", [box(0, 4.0), polygon(0)], ids=["box", "polygon"])
-def test_a_track_of_an_earlier_run_in_coco_goes_on_and_is_not_a_persons(run, coco, lefts, drawn):
-    coco({**drawn, "attributes": {"track_id": 0}})
-    run("a.json", "b.json", "--target-frame", 3)
+@pytest.mark.parametrize(
+    ("drawn", "options"),
+    [(box(0, 4.0, **TRACK), ()), (polygon(0, **TRACK), ()), (polygon(0), (CONVERT,))],
+    ids=["box", "polygon", "a polygon that became a track"],
+)
+def test_a_track_of_an_earlier_run_in_coco_goes_on_and_is_not_a_persons(
+    run, coco, lefts, drawn, options
+):
+    coco(drawn)
+    run("a.json", "b.json", "--target-frame", 3, *options)
     run("b.json", "c.json", "--frame", 1)
     assert [frame for frame, _ in lefts("c.json")] == list(range(FRAMES))
     assert "corrected on" not in run("c.json", "d.json", "--frame", 1, "--dry-run").out
-
-
-def test_a_polygon_that_became_a_track_in_coco_goes_on(run, coco, lefts):
-    coco(polygon(0))
-    run("a.json", "b.json", "--target-frame", 3, CONVERT)
-    run("b.json", "c.json", "--frame", 3)
-    assert [frame for frame, _ in lefts("c.json")] == list(range(FRAMES))
-
-
-def test_what_cvat_interpolated_in_coco_is_tracked_anew(run, coco, lefts):
-    """Only the keyframes on frames 0 and 7 are a person's."""
-    about = {"track_id": 0, "occluded": False}
-    coco(*(box(n, 4 + 2 * n, attributes={**about, "keyframe": n in (0, 7)}) for n in range(FRAMES)))
-    run("a.json", "b.json", "--frame", 0)
-    assert [(f, round(left)) for f, left in lefts("b.json")] == [*FROM_4[:7], (7, 18)]
 
 
 def test_the_same_run_over_its_own_sparse_track_changes_nothing(run, coco, tmp_path):
@@ -335,9 +312,8 @@ def test_the_same_run_over_its_own_sparse_track_changes_nothing(run, coco, tmp_p
 
 
 @pytest.fixture
-def tracked(run, coco, tmp_path):
+def tracked(run, tmp_path):
     """A box that a first run tracked over all frames."""
-    coco(box(0, 4))
     run("a.json", "b.json")
     return tmp_path / "b.json"
 
@@ -349,7 +325,7 @@ def test_a_box_that_is_corrected_in_the_file_is_not_doubled(run, tracked, lefts)
     done = run("b.json", "c.json", "--frame", 3, "--replace")
     written = f"written to {tracked.parent / 'c.json'}: 4 shapes created, 4 shapes deleted"
     assert written in done.out
-    assert lefts("c.json") == [*FROM_4[:3], *((n, 27 + n) for n in range(3, 8))]
+    assert lefts("c.json") == CORRECTED_ON_3
 
 
 @pytest.mark.parametrize(
@@ -414,7 +390,7 @@ def test_text_of_cvat_for_video_stays_text_in_coco(run, tmp_path, text):
 @pytest.mark.parametrize(("more", "frames"), [((), [2, 3, 4]), (("--backward",), [7, 6, 5, 4])])
 def test_a_detector_begins_on_the_first_frame_of_the_task(run, tmp_path, more, frames):
     """Its task leaves out the first two frames of the source."""
-    empty = as_cvat_exports({}).replace("<start_frame>0", "<start_frame>2")
+    empty = as_cvat_exports("").replace("<start_frame>0", "<start_frame>2")
     (tmp_path / "a.xml").write_text(empty)
     found = [{**box(frame, 4), "score": 0.9} for frame in (2, 7)]
     (tmp_path / "found.json").write_text(json.dumps(found))
@@ -436,19 +412,27 @@ def typed(monkeypatch):
 OVER_AGAIN = ("--frame", 0, "--replace", "--step")
 
 
-def test_the_picture_of_an_earlier_step_is_replaced_unless_it_was_changed(
-    run, coco, tmp_path, typed
+@pytest.mark.parametrize("name", ["b.step.png", "sheet.png"])
+def test_a_picture_of_an_earlier_run_is_replaced_unless_it_was_changed(
+    run, coco, tmp_path, typed, name
 ):
-    coco(box(0, 4))
-    picture = tmp_path / "b.step.png"
-    typed("r")
+    def drawn(left, code=0):
+        coco(box(0, left))
+        typed("r")
+        pictures = ("--step", "--contact-sheet", tmp_path / "sheet.png")
+        said = run("a.json", "b.json", *pictures, code=code).log
+        return said, (tmp_path / name).read_bytes()
+
+    assert drawn(4)[1] != drawn(20)[1]
+    (tmp_path / name).write_text("a picture of somebody else")
+    assert "It is not written over" in drawn(4, code=1)[0]
+
+
+def test_what_is_drawn_while_stepping_is_a_persons_in_the_next_run(run, lefts, typed):
+    typed("", "", "c 1 30,30 38,38")
     run("a.json", "b.json", "--step")
-    shown = picture.read_bytes()
-    typed("", "", "")
-    run("a.json", "b.json", "--step")
-    assert picture.read_bytes() != shown
-    picture.write_text("a picture of somebody else")
-    assert "It is not written over" in run("a.json", "b.json", "--step", code=1).log
+    run("b.json", "c.json", "--frame", 0, "--replace")
+    assert lefts("c.json") == lefts("b.json") == CORRECTED_ON_3
 
 
 @pytest.mark.parametrize("again", [(), ("c 1 30,30 38,38",)], ids=["to the end", "for a while"])
@@ -528,9 +512,8 @@ def without_scores(path):
 
 
 @pytest.fixture
-def cut_off(run, coco):
+def cut_off(run):
     """A run from a.json to b.json from which frame 5 on is missing."""
-    coco(box(0, 4))
     with unreadable_from(5):
         return run("a.json", "b.json", "--json", code=4)
 
@@ -600,7 +583,8 @@ def test_a_resume_writes_over_nothing_that_a_person_corrected(act, tmp_path, cut
 def test_a_resume_needs_the_annotations_as_they_were(act, run, tmp_path, tracks_of, out, changed):
     """Also where the header of the file does not name the label of its tracks."""
     annotations = tmp_path / "a.xml"
-    held = as_cvat_exports(MASK_AND_BOX).replace("<name>car<", "<name>bus<")
+    held = as_cvat_exports(exported(0, "mask") + exported(1, "box"))
+    held = held.replace("<name>car<", "<name>bus<")
     annotations.write_text(held)
     with unreadable_from(4):
         ended = run("a.xml", out, "--type", "rectangle", code=4)
@@ -618,20 +602,23 @@ def test_a_resume_needs_the_annotations_as_they_were(act, run, tmp_path, tracks_
     assert {round(k["points"][1]) for k in t["shapes"]} == {30}, "it stays the same object"
 
 
-def test_a_file_that_cannot_be_written_counts_nothing_as_written(run, coco, monkeypatch):
+def test_a_file_that_cannot_be_written_counts_nothing_as_written_and_leaves_what_is_there(
+    run, tmp_path, monkeypatch
+):
     def stands_there(*arguments):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
-    coco(box(0, 4))
+    (tmp_path / "b.json").touch()
     monkeypatch.setattr(Path, "replace", stands_there)
     ended = run("a.json", "b.json", "--json", code=4)
     assert ended.json["written"] == {}
     assert "b.json cannot be written: Is a directory. 7 of 7 frames are tracked" in ended.log
     assert "and nothing was written. Go on with" in ended.log
+    assert (tmp_path / "b.json").read_bytes() == b""
+    assert {*tmp_path.glob(".*")} == set()
 
 
-def test_the_same_command_given_twice_writes_the_same(run, coco, tmp_path, lefts):
-    coco(box(0, 4))
+def test_the_same_command_given_twice_writes_the_same(run, tmp_path, lefts):
     (tmp_path / "b.json").touch()  # an empty file holds nothing
     for _ in range(2):
         run("a.json", "b.json")
@@ -659,39 +646,21 @@ def test_a_smaller_run_loses_no_results_of_an_earlier_one(run, coco, tmp_path, l
 
 
 @pytest.mark.parametrize("how", ["s", "Ctrl+C"])
-def test_a_run_that_ends_early_loses_no_results_of_an_earlier_one(
-    run, coco, lefts, typed, monkeypatch, how
-):
-    coco(box(0, 4))
+def test_a_run_that_ends_early_loses_no_results_of_an_earlier_one(run, lefts, typed, how):
     run("a.json", "b.json")
     if how == "s":
         typed("s")
         ended = run("a.json", "b.json", "--step", code=4)
         assert "writing it would lose them" in ended.log
     else:
-        _stops_on(monkeypatch, 3)
+        MovingTracker.meanwhile[3] = ctrl_c
         ended = run("a.json", "b.json", code=130)
     assert "Go on with" in ended.log
     assert lefts("b.json") == FROM_4
 
 
-def _stops_on(monkeypatch, frame):
-    """A person presses Ctrl+C when this frame is tracked."""
-    step = MovingTracker.step
-
-    def pressed(self, at, states):
-        if at == frame:
-            raise KeyboardInterrupt
-        return step(self, at, states)
-
-    monkeypatch.setattr(MovingTracker, "step", pressed)
-
-
 @pytest.mark.parametrize("corrected", [False, True], ids=["another program's", "corrected"])
-def test_a_file_that_is_not_as_this_command_wrote_it_is_not_written_over(
-    run, coco, tmp_path, corrected
-):
-    coco(box(0, 4))
+def test_a_file_that_is_not_as_this_command_wrote_it_is_not_written_over(run, tmp_path, corrected):
     out = tmp_path / "b.json"
     if corrected:
         run("a.json", "b.json")
@@ -705,38 +674,31 @@ def test_a_file_that_is_not_as_this_command_wrote_it_is_not_written_over(
 
 
 @pytest.mark.parametrize("out", ["a.json", "b.json"], ids=["in place", "beside"])
-def test_a_file_that_a_person_changed_during_the_run_is_not_written_over(
-    run, coco, tmp_path, monkeypatch, out
-):
-    coco(box(0, 4))
-    step = MovingTracker.step
-
-    def meanwhile(self, frame, states):
-        if frame == 4:
-            (tmp_path / out).write_text('{"by": "a person"}')
-        return step(self, frame, states)
-
-    monkeypatch.setattr(MovingTracker, "step", meanwhile)
+def test_a_file_that_a_person_changed_during_the_run_is_not_written_over(run, tmp_path, out):
+    changed = '{"by": "a person"}'
+    MovingTracker.meanwhile[4] = lambda: (tmp_path / out).write_text(changed)
     ended = run("a.json", out, code=4)
-    assert (tmp_path / out).read_text() == '{"by": "a person"}'
+    assert (tmp_path / out).read_text() == changed
     assert "was changed while this ran" in ended.log
 
 
-def test_a_file_that_is_written_over_keeps_its_mode_and_the_link_to_it(run, coco, tmp_path, lefts):
-    coco(box(0, 4), name="held.json")
-    held, link = tmp_path / "held.json", tmp_path / "a.json"
-    held.chmod(0o640)
-    link.symlink_to("held.json")
-    run("a.json", "a.json")
-    assert link.is_symlink()
-    assert held.stat().st_mode & 0o777 == 0o640
-    assert lefts("held.json") == FROM_4
+def test_files_that_are_written_over_keep_their_modes_and_the_links_to_them(run, tmp_path, lefts):
+    links = [tmp_path / name for name in ("a.json", "sheet.png")]
+    links[1].touch()
+    for link in links:
+        held = link.rename(tmp_path / f"held_{link.name}")
+        held.chmod(0o640)
+        link.symlink_to(held.name)
+    run("a.json", "a.json", "--contact-sheet", links[1])
+    assert all(link.is_symlink() for link in links)
+    assert [link.stat().st_mode & 0o777 for link in links] == [0o640, 0o640]
+    assert lefts("held_a.json") == FROM_4
+    assert links[1].stat().st_size
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
 @pytest.mark.parametrize("part", ["b.json.part", "s.png.part.png"])
-def test_a_persons_files_beside_the_results_stay(run, coco, tmp_path, part, kind):
-    coco(box(0, 4))
+def test_a_persons_files_beside_the_results_stay(run, tmp_path, part, kind):
     held = tmp_path / "thesis.txt"
     held.write_text("a thesis")
     if kind == "link":
@@ -751,33 +713,19 @@ def test_a_persons_files_beside_the_results_stay(run, coco, tmp_path, part, kind
     assert new <= {"b.json", "s.png", "state", "config"}
 
 
-def test_a_picture_that_is_written_over_keeps_its_mode_and_the_link_to_it(run, coco, tmp_path):
-    coco(box(0, 4))
-    held, link = tmp_path / "held.png", tmp_path / "s.png"
-    held.touch(0o640)
-    link.symlink_to("held.png")
-    run("a.json", "b.json", "--contact-sheet", link)
-    assert link.is_symlink()
-    assert held.stat().st_mode & 0o777 == 0o640
-    assert held.stat().st_size
-
-
-def test_a_name_as_long_as_any_can_be_is_written_to(run, coco, lefts):
-    coco(box(0, 4))
+def test_a_name_as_long_as_any_can_be_is_written_to(run, lefts):
     name = "b" * 248 + ".json"
     run("a.json", name)
     assert lefts(name) == FROM_4
 
 
-def test_a_link_that_leads_to_itself_is_named(run, coco, tmp_path):
-    coco(box(0, 4))
+def test_a_link_that_leads_to_itself_is_named(run, tmp_path):
     (tmp_path / "b.json").symlink_to("b.json")
     for files in (("a.json", "b.json"), ("b.json", "c.json")):
         assert "b.json cannot be read: Too many levels" in run(*files, code=1).log
 
 
 def test_the_annotations_themselves_may_be_written_over(run, coco, lefts):
-    coco(box(0, 4))
     for options in ((), ("--frame", 0, "--replace")):
         run("a.json", "a.json", *options)
         assert lefts("a.json") == FROM_4

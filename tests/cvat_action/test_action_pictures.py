@@ -4,13 +4,13 @@
 import errno
 import io
 import os
-import resource
 import tracemalloc
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ctrl_c, disk_with
 from cvat_sdk.masks import encode_mask
 from standin_cvat import Fault
 from wire import MASK
@@ -74,8 +74,8 @@ def files(grey_clip, tmp_path):
     (frames / "007.png").write_bytes(cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))[1])
     (tmp_path / "seeds.json").write_text("{}")
     (tmp_path / "round.png").symlink_to("round.png")
-    for name in ("pipe.png", "pipe.json"):
-        os.mkfifo(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "pipe.json").symlink_to("pipe.png")
     (tmp_path / "link.mp4").symlink_to("seeds.json")
     for name in ("holiday.png", "holiday.step.png"):
         (tmp_path / name).write_text("a picture of somebody else")
@@ -119,18 +119,6 @@ def test_a_picture_and_the_journal_cannot_be_the_same_file(track_to, one_mask, t
     assert not same.exists()
 
 
-def test_a_picture_of_an_earlier_run_is_replaced_unless_it_was_changed(
-    track_to, one_mask, tmp_path
-):
-    sheet = tmp_path / "sheet.png"
-    track_to(12, "--contact-sheet", sheet)
-    first = sheet.read_bytes()
-    track_to(14, "--replace", "--contact-sheet", sheet)
-    assert sheet.read_bytes() != first
-    sheet.write_text("a picture of somebody else")
-    assert "It is not written over" in track_to(14, "--contact-sheet", sheet, code=1).log
-
-
 def test_one_picture_that_cannot_be_written_does_not_keep_the_other_away(
     track_to, one_mask, tmp_path, monkeypatch
 ):
@@ -155,13 +143,8 @@ def test_a_video_on_a_full_disk_is_an_error_and_nothing_is_left_of_it(tmp_path):
             for _ in range(20):
                 video.write(noise.integers(0, 255, (120, 160, 3), np.uint8))
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match="of 20 frames are in it"):
-            write()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with disk_with(50_000), pytest.raises(OSError, match="of 20 frames are in it"):
+        write()
     assert [p.read_text() for p in tmp_path.iterdir()] == ["an earlier one"]
 
 
@@ -176,10 +159,7 @@ def test_a_video_holds_every_frame(tmp_path, rate):
 def test_ctrl_c_while_drawing_hides_nothing_of_what_is_written(
     job, track_to, masks, tmp_path, monkeypatch
 ):
-    def stop(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("cvat_action.preview.decode_picture", stop)
+    monkeypatch.setattr("cvat_action.preview.decode_picture", ctrl_c)
     result = track_to(14, "--contact-sheet", tmp_path / "out.png", "--json", code=130)
     assert "Stopped by Ctrl+C while drawing. The annotations are complete." in result.log
     assert (result.json["complete"], result.json["resume"]) == (True, None)
@@ -235,26 +215,29 @@ def test_a_caption_has_a_black_edge_and_stays_in_the_picture(left):
     assert white.sum() == (wide == 255).all(axis=2).sum()
 
 
-def test_a_picture_of_step_that_cannot_be_written_is_not_called_drawn(
-    tmp_path, monkeypatch, capsys
-):
+@pytest.fixture
+def step(tmp_path, monkeypatch):
+    """Shows a mask to a person, who types this line."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     job = Job(1, 1, 0, 9, (Label(1, "thing"),), ((64, 48),))
     media = SimpleNamespace(picture=lambda frame: np.zeros((48, 64, 3), np.uint8))
     seed = Seed("1", "mask", 0, tuple(MASK), {"label_id": 1}, False, 0)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
-    Stepper(job, media, tmp_path / "gone" / "out.json").ask(1, [TrackedObject(seed)])
+
+    def step(line, out):
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{line}\n\n"))
+        return Stepper(job, media, tmp_path / out).ask(1, [TrackedObject(seed)])
+
+    return step
+
+
+def test_a_picture_of_step_that_cannot_be_written_is_not_called_drawn(step, capsys):
+    step("", "gone/out.json")
     said = capsys.readouterr().err
     assert "Drawn in" not in said
     assert "out.step.png cannot be written: No such file or directory." in said
 
 
-def test_what_is_drawn_during_step_is_filled_exactly(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    job = Job(1, 1, 0, 9, (Label(1, "thing"),), ((64, 48),))
-    media = SimpleNamespace(picture=lambda frame: np.zeros((48, 64, 3), np.uint8))
-    seed = Seed("1", "mask", 0, tuple(MASK), {"label_id": 1}, False, 0)
-    monkeypatch.setattr("sys.stdin", io.StringIO("c 1 5.4,5.6 20.7,6.2 9.1,18.9\n\n"))
-    (drawn,) = Stepper(job, media, tmp_path / "out.json").ask(1, [TrackedObject(seed)])
+def test_what_is_drawn_during_step_is_filled_exactly(step):
+    (drawn,) = step("c 1 5.4,5.6 20.7,6.2 9.1,18.9", "out.json")
     ring = [5.4, 5.6, 20.7, 6.2, 9.1, 18.9]
     assert list(drawn.points) == encode_mask(polygon_to_bitmap(ring, width=64, height=48))

@@ -3,17 +3,15 @@
 
 import json
 import re
-import resource
 import signal
 import sys
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import CONVERT
-from look import course, frames_of
+from conftest import CONVERT, ctrl_c, disk_with
+from look import course, frames_of, frames_of_group
 from processes import WAIT, command, read_until
 from standin_cvat import Fault
 from wire import RECTANGLE, keyframe, mask_at, shape, track
@@ -35,27 +33,21 @@ def waiting(act):
 # --- a run that goes on --------------------------------------------------------------------------
 
 
-def test_a_resume_goes_on_with_tracks_made_by_the_first_part(job, cut_off, resume, one_polygon):
+def test_a_resume_goes_on_with_the_tracks_of_the_first_part_and_tracks_only_what_is_left(
+    job, cut_off, resume, one_polygon, function
+):
     job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
     ended = cut_off(13, 14, CONVERT)
     (number,) = [t["id"] for t in job.tracks if t["id"] != 5]
     made = lambda: next(t for t in job.tracks if t["id"] == number)  # noqa: E731
     assert course(made()) == "10:0 11:1 12:2 (13:2)"
     assert job.shapes == []
+    function.calls.clear()
     resume(ended)
+    assert [(kind, frame) for kind, frame, _ in function.calls] == [("step", 13), ("step", 14)]
     assert course(made()) == "10:0 11:1 12:2 13:3 14:4 (15:4)"
     (other,) = [t for t in job.tracks if t["id"] != number]
     assert course(other, RECTANGLE) == "10:0 11:1 12:2 13:3 14:4 (15:4)"
-
-
-def test_a_resume_asks_the_function_for_the_frames_that_are_left(
-    job, cut_off, resume, one_mask, function
-):
-    ended = cut_off(13, 14)
-    function.bodies.clear()
-    resume(ended)
-    assert len(function.bodies) == 2  # for frames 13 and 14
-    assert all(body["states"] for body in function.bodies)
 
 
 def test_a_resume_goes_on_replacing(job, track_to, cut_off, resume, masks):
@@ -179,11 +171,8 @@ def test_a_receipt_is_no_journal_and_stays(act, track_to, one_mask, receipts):
 
 
 def test_ctrl_c_while_a_journal_is_begun_leaves_none(act, track_to, one_mask, monkeypatch):
-    def stop(*arguments):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
-        patched.setattr("cvat_action.journal._lock", stop)
+        patched.setattr("cvat_action.journal._lock", ctrl_c)
         track_to(13, code=130)
     assert waiting(act) == []
 
@@ -224,17 +213,6 @@ def test_a_file_that_is_no_journal_is_not_called_one(track_to, one_mask, tmp_pat
     assert f"{path} is there already and is no journal of this command" in refused.log
     assert "discard" not in refused.log
     assert path.read_text() == content
-
-
-@contextmanager
-def disk_with(free_bytes):
-    """No file may become longer than this."""
-    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (free_bytes, unlimited[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
 
 
 def test_a_full_disk_leaves_a_journal_that_can_be_read_and_its_owner_alone_reads_it(tmp_path):
@@ -292,11 +270,14 @@ def test_a_journal_of_another_run_is_never_written_over(
     assert "still going on in another process" in second.log
     process.kill()
     process.communicate(timeout=WAIT)
+    with Path(journal).open("a") as file:
+        file.write('{"frame": 13, "resul')  # the last line may be cut short
     at_frame_13.go_on.set()
     third = track_to(14, "--object", 20, code=1)
     assert "Such a run was cut off before" in third.log
+    assert len(job.shapes) == 3
     resume(third)
-    assert [s["group"] for s in job.shapes if s["frame"] == 14] == [20]
+    assert [frames_of_group(job, group) for group in (20, 30)] == [[10, 11, 12, 13, 14], [10]]
     track_to(14, "--object", 30)
 
 
@@ -315,21 +296,6 @@ def test_ctrl_c_keeps_what_is_done(cvat, job, act, masks, at_frame_13, tmp_path,
     at_frame_13.go_on.set()
     act("track", "--resume", json.loads(out)["resume"].split()[-1])
     assert len(job.shapes) == 3 + 3 * 4
-
-
-@pytest.mark.slow
-def test_a_killed_run_is_written_and_goes_on(cvat, job, act, masks, at_frame_13, tmp_path):
-    journal = tmp_path / "run.jsonl"
-    process = command(cvat, tmp_path, *TO_14, "--journal", journal)
-    assert at_frame_13.reached.wait(WAIT)
-    process.kill()
-    process.communicate(timeout=WAIT)
-    assert len(job.shapes) == 3
-    with journal.open("a") as file:
-        file.write('{"frame": 13, "resul')  # the last line may be cut short
-    at_frame_13.go_on.set()
-    act("track", "--resume", journal)
-    assert frames_of(job.shapes) == ALL_FRAMES
 
 
 @pytest.mark.slow

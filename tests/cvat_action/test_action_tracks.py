@@ -151,12 +151,6 @@ def test_automatic_keyframes_that_were_deleted_do_not_come_back(job, track_to):
     track_to(20, "--replace")
     assert frames(job) == list(range(10, 22))
 
-    for gone, said in (((12, 13, 15), "12, 13, 15."), ((18,), "18.")):
-        without(job, *gone)
-        assert f"deleted its keyframes here: {said}" in track_to(20).log
-        assert not set(gone) & set(frames(job))
-        track_to(20, "--replace")
-
 
 def test_a_run_over_nothing_but_deleted_keyframes_changes_nothing(job, track_to):
     converted(job, track_to)

@@ -2,7 +2,7 @@
 """`undo` takes a run back by its receipt, except what a person changed since."""
 
 import pytest
-from conftest import CONVERT, MOVING
+from conftest import CONVERT, MOVING, ctrl_c
 from look import by_frame, correct, frames_of, on_frame, places
 from standin_cvat import Fault
 from wire import POLYGON, keyframe, mask_at, shape, shifted, track
@@ -177,14 +177,11 @@ def both_are_undone(job, undo, two_runs):
 def test_an_undo_that_breaks_off_can_be_repeated(
     cvat, undo, two_runs, both_are_undone, monkeypatch, how
 ):
-    def stopped(*_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
         if how == "refused half way":
             cvat.faults = [Fault("PATCH", ".*", 403, "no", skip=1)]
         else:
-            patched.setattr("cvat_action.undo.tell_restored", stopped)
+            patched.setattr("cvat_action.undo.tell_restored", ctrl_c)
         undo(code=1 if cvat.faults else 130)
     both_are_undone()
 

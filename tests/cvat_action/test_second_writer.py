@@ -13,6 +13,7 @@ import logging
 import os
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -49,8 +50,6 @@ COURSES_OF_EVENTS = settings(
     database=None,
 )
 MOST_EVENTS = 12
-COURSES = itertools.count()
-FOLDER: list[Path] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,11 +65,6 @@ def short_stages():
         patch.setattr("os.fsync", lambda file: None)
         yield
     logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    FOLDER[:] = [tmp_path_factory.mktemp("courses")]
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +108,11 @@ class Events(World):
             event(drawn)
         return drawn
 
-    def before_snapshot(self):
-        self._late_ones()
-        self._person()
-
-    def before_create(self):
-        self._late_ones()
-        self._person()
-
-    def _late_ones(self):
+    def before(self):
         if self._server.late and self._draw(st.booleans()):
             self._server.what_is_late()
-
-    def _person(self):
-        if not self._persons or not self._left or self._draw(st.integers(0, 2)):
+        idle = not self._persons or not self._left or not self._job.shapes
+        if idle or self._draw(st.integers(0, 2)):
             return
         self._left -= 1
         act = self._draw(st.sampled_from(ACTS))
@@ -135,9 +120,7 @@ class Events(World):
         getattr(self, f"_{act}")()
 
     def _some_shape(self):
-        if not self._job.shapes:
-            return None
-        return self._job.shapes[self._draw(st.integers(0, len(self._job.shapes) - 1))]
+        return self._draw(st.sampled_from(self._job.shapes))
 
     def _put(self, s):
         """As CVAT's page saves: delete by id, create with the same id."""
@@ -146,31 +129,24 @@ class Events(World):
 
     def _correct(self):
         s = self._some_shape()
-        if s:
-            source = "semi-auto" if s["source"] in ("auto", "semi-auto") else "manual"
-            points = [p + (i >= len(s["points"]) - 4) for i, p in enumerate(s["points"])]
-            self._put({**s, "points": points, "source": source})
+        source = "semi-auto" if s["source"] in ("auto", "semi-auto") else "manual"
+        points = [p + (i >= len(s["points"]) - 4) for i, p in enumerate(s["points"])]
+        self._put({**s, "points": points, "source": source})
 
     def _attribute(self):
         """The page leaves the source as it is."""
-        s = self._some_shape()
-        if s:
-            self._put({**s, "attributes": [{"spec_id": 31, "value": "blue"}]})
+        self._put({**self._some_shape(), "attributes": [{"spec_id": 31, "value": "blue"}]})
 
     def _delete(self):
         s = self._some_shape()
-        if s:
-            self._job.shapes = [x for x in self._job.shapes if x["id"] != s["id"]]
-            self.theirs[s["id"]] = None
-            self.emptied |= held([s])
+        self._job.shapes = [x for x in self._job.shapes if x["id"] != s["id"]]
+        self.theirs[s["id"]] = None
+        self.emptied |= held([s])
 
     def _new_shape(self, **more):
-        frame = self._draw(st.sampled_from([*FRAMES]))
+        frame = self._draw(st.sampled_from(FRAMES))
         y, group = self._draw(st.sampled_from([(20, 1), (30, 2)]))
-        s = copy.deepcopy(self._job.shapes[0] if self._job.shapes else None)
-        if s is None:
-            return
-        s |= {
+        s = copy.deepcopy(self._job.shapes[0]) | {
             "type": "mask", "frame": frame, "points": mask_at(frame - 6, y), "group": group,
             "source": "manual", "score": 1.0, "label_id": 7, "attributes": [], "id": None,
         } | more  # fmt: skip
@@ -189,18 +165,21 @@ class Events(World):
             self.of_other_runs.add(self._job.shapes[-1]["id"])
 
     def _keyframe(self):
-        tracks = self._job.tracks
-        if not tracks:
-            return
-        t = copy.deepcopy(tracks[self._draw(st.integers(0, len(tracks) - 1))])
-        inside = [k for k in t["shapes"] if k["frame"] in FRAMES and not k["outside"]]
+        inside = [
+            (t, k["frame"])
+            for t in self._job.tracks
+            for k in t["shapes"]
+            if k["frame"] in FRAMES and not k["outside"]
+        ]
         if not inside:
             return
-        k = inside[self._draw(st.integers(0, len(inside) - 1))]
+        held_track, frame = self._draw(st.sampled_from(inside))
+        t = copy.deepcopy(held_track)
+        (k,) = (k for k in t["shapes"] if k["frame"] == frame)
         k["points"] = [p + 0.25 for p in k["points"]]
         t["source"] = "semi-auto"
-        self._job.tracks = [x for x in tracks if x["id"] != t["id"]] + [t]
-        self.keyframes[t["id"], k["frame"]] = list(k["points"])
+        self._job.tracks = [x for x in self._job.tracks if x["id"] != t["id"]] + [t]
+        self.keyframes[t["id"], frame] = list(k["points"])
 
 
 def signed_keyframes(t):
@@ -212,7 +191,7 @@ def held(shapes):
     return {(m.number, s["frame"]) for s in shapes if (m := mark(s))}
 
 
-def check(world, before, plan, sink, job):
+def check(world, before, plan, job):
     now = {s["id"]: s for s in job.shapes}
     replaced = {k.id for by in plan.earlier.values() for shapes in by.values() for k in shapes}
     converted = {s.wire["id"] for s in plan.seeds if s.type == "polygon" and not s.is_track}
@@ -252,10 +231,9 @@ def course(data, *, persons, faults):
     server = DirectServer(job)
     before = copy.deepcopy(job.shapes)
     world = Events(data.draw, server, persons=persons, faults=faults)
-    folder = FOLDER[0] / str(next(COURSES))
-    folder.mkdir()
-    plan, sink = run_until_done(server, folder, world)
-    check(world, before, plan, sink, job)
+    with TemporaryDirectory() as folder:
+        plan, _ = run_until_done(server, Path(folder), world)
+    check(world, before, plan, job)
     return earlier, job
 
 
