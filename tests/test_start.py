@@ -17,10 +17,10 @@ from cvat_requests import init
 from running import FRAME, POLYGON, environment, new_context
 
 import main
-from model_handler import ModelHandler
 from sam2_tracker import build_model
 from sam2_tracker.errors import ConfigurationError, OutOfMemory
 from sam2_tracker.models import ModelFiles
+from sam2_tracker.passes import Passes
 from tools.redis_server import RedisServer
 
 Set = Callable[..., None]
@@ -132,9 +132,7 @@ def test_a_first_run_without_memory_is_logged_with_the_words_of_the_device(
     no_engine = "GET was unable to find an engine to execute this computation"
     set_variables()
     context = new_context()
-    monkeypatch.setattr(
-        ModelHandler, "_start_batch", mock.Mock(side_effect=RuntimeError(no_engine))
-    )
+    monkeypatch.setattr(Passes, "start", mock.Mock(side_effect=RuntimeError(no_engine)))
     with pytest.raises(OutOfMemory):
         main.init_context(context)
     (message,) = context.logger.messages("error")
