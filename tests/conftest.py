@@ -116,7 +116,10 @@ def efficienttam_files(repository: Path, tmp_path_factory: pytest.TempPathFactor
     return random_model(config, tmp_path_factory.mktemp("efficienttam"), image_size=128)
 
 
-@pytest.fixture(scope="session", params=["micro_files", "efficienttam_files"])
+@pytest.fixture(
+    scope="session",
+    params=["micro_files", pytest.param("efficienttam_files", marks=pytest.mark.slow)],
+)
 def family_files(request: pytest.FixtureRequest) -> "ModelFiles":
     """A small model of each family: SAM 2 and EfficientTAM."""
     files: ModelFiles = request.getfixturevalue(request.param)
