@@ -219,42 +219,57 @@ def _render(
     alpha = np.zeros((bottom - top, right - left), np.float32)
     marked = np.zeros_like(alpha)
     gy, gx = np.mgrid[top:bottom, left:right].astype(np.float32) + np.float32(0.5)
-    tall, wide = mover.sprite.alpha.shape
-    half = max(tall, wide) / 2
+    sprite, half = mover.sprite, max(mover.sprite.alpha.shape) / 2
     for moment, (spot, turn, size) in zip(moments, poses, strict=True):
-        u, v = (gx - spot[0]) / size, (gy - spot[1]) / size
-        cos, sin = np.cos(turn), np.sin(turn)
-        stretch = _at(mover.stretch, moment)
-        u, v = (u * cos + v * sin) / stretch[0], (v * cos - u * sin) / stretch[1]
-        tilt = _at(mover.tilt, moment)
-        depth = np.maximum(1 + tilt[0] * u + tilt[1] * v, 0.3)
-        u, v = u / depth, v / depth
-        du, dv = np.zeros_like(u), np.zeros_like(v)
-        for (hu, hv), (bu, bv) in zip(mover.handles, _at(mover.bends, moment), strict=True):
-            near = np.exp(-((u - hu) ** 2 + (v - hv) ** 2) / 0.35)
-            du += bu * near
-            dv += bv * near
-        x = ((u - du) * half + wide / 2 - 0.5).astype(np.float32)
-        y = ((v - dv) * half + tall / 2 - 0.5).astype(np.float32)
-        shown = np.asarray(cv2.remap(mover.sprite.alpha, x, y, cv2.INTER_LINEAR, borderValue=0))
+        x, y = _sprite_places(mover, moment, gx, gy, spot, turn, size)
+        shown = np.asarray(cv2.remap(sprite.alpha, x, y, cv2.INTER_LINEAR, borderValue=0))
         slide = (_at(mover.slide, moment) * half).astype(np.float32)
         colour = cv2.remap(
-            mover.sprite.colour, x + slide[0], y + slide[1], cv2.INTER_LINEAR,
+            sprite.colour, x + slide[0], y + slide[1], cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT,
         )  # fmt: skip
         alpha += shown / len(moments)
-        if mover.sprite.part is not None:
-            part = cv2.remap(mover.sprite.part, x, y, cv2.INTER_LINEAR, borderValue=0)
+        if sprite.part is not None:
+            part = cv2.remap(sprite.part, x, y, cv2.INTER_LINEAR, borderValue=0)
             marked += shown * np.asarray(part) / len(moments)
         light += np.asarray(colour) * shown[..., None] / len(moments)
     light *= np.float32(_at(mover.light, time))
-    if mover.softness:
-        alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), mover.softness))
-        light = np.asarray(cv2.GaussianBlur(light, (0, 0), mover.softness))
-        marked = np.asarray(cv2.GaussianBlur(marked, (0, 0), mover.softness))
-    if mover.sprite.part is None:
-        marked = alpha
-    return _Patch(int(top), int(left), light, alpha, marked)
+
+    def softened(picture: np.ndarray) -> np.ndarray:
+        if not mover.softness:
+            return picture
+        return np.asarray(cv2.GaussianBlur(picture, (0, 0), mover.softness))
+
+    alpha = softened(alpha)
+    marked = alpha if sprite.part is None else softened(marked)
+    return _Patch(int(top), int(left), softened(light), alpha, marked)
+
+
+def _sprite_places(
+    mover: _Mover, moment: float, gx: np.ndarray, gy: np.ndarray, spot: np.ndarray, turn: float,
+    size: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Which places of its sprite, float32 x and y, stand on the pixels gx and gy of the picture.
+
+    spot, turn, size: where the mover is then, in the picture.
+    """
+    u, v = (gx - spot[0]) / size, (gy - spot[1]) / size
+    cos, sin = np.cos(turn), np.sin(turn)
+    stretch = _at(mover.stretch, moment)
+    u, v = (u * cos + v * sin) / stretch[0], (v * cos - u * sin) / stretch[1]
+    tilt = _at(mover.tilt, moment)
+    depth = np.maximum(1 + tilt[0] * u + tilt[1] * v, 0.3)
+    u, v = u / depth, v / depth
+    du, dv = np.zeros_like(u), np.zeros_like(v)
+    for (hu, hv), (bu, bv) in zip(mover.handles, _at(mover.bends, moment), strict=True):
+        near = np.exp(-((u - hu) ** 2 + (v - hv) ** 2) / 0.35)
+        du += bu * near
+        dv += bv * near
+    tall, wide = mover.sprite.alpha.shape
+    half = max(tall, wide) / 2
+    x = ((u - du) * half + wide / 2 - 0.5).astype(np.float32)
+    y = ((v - dv) * half + tall / 2 - 0.5).astype(np.float32)
+    return x, y
 
 
 def _shade(picture: np.ndarray, patch: _Patch, strength: float, offset: int) -> None:
@@ -295,10 +310,12 @@ def _camera(
 
 
 def _cover(
-    rng: np.random.Generator, mover: _Mover, sprite: _Sprite, first: int, hidden: int, unit: int
+    rng: np.random.Generator, mover: _Mover, hidden: int, unit: int, side: Side, folder: Path
 ) -> _Mover:
-    """Something as large as the mover that lies over it from `first` on, for `hidden` frames."""
+    """Something as large as the mover that lies over it for `hidden` frames."""
     frames = len(mover.radius)
+    first = int(rng.integers(2, max(frames - hidden - 1, 3)))
+    sprite = _pseudo_sprite(rng, side, folder)
     time = np.arange(frames)
     height, width = sprite.alpha.shape
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -388,7 +405,6 @@ def draw_composite(
         rng = np.random.default_rng((seed, attempt))
         choice = np.random.default_rng((seed, attempt, 1))  # parts move as their things do
         world = _world(rng, frames, width, height, side, folder, use_film)
-        unit = min(width, height)
         shared = _sprite(rng, side, folder, pseudo) if twins else None
         movers: list[tuple[_Mover, int]] = []
         for index in range(objects + clutter):
@@ -405,9 +421,8 @@ def draw_composite(
             movers.append((mover, index if index < objects else -1))
         covers: list[tuple[_Mover, int]] = []
         if hidden:
-            first = int(rng.integers(2, max(frames - hidden - 1, 3)))
-            filling = _pseudo_sprite(rng, side, folder)
-            covers.append((_cover(rng, movers[0][0], filling, first, hidden, unit), -1))
+            cover = _cover(rng, movers[0][0], hidden, min(width, height), side, folder)
+            covers.append((cover, -1))
         movers = [movers[i] for i in rng.permutation(len(movers))] + covers
         camera = _camera(rng, frames, width, height, motion)
         first_masks = _shoot_frame(movers, camera, 0, world, width, height, objects, 0.0)[1]

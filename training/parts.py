@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy.ndimage import binary_fill_holes
 
 LEAST_SHARE, MOST_SHARE = 0.06, 0.55  # of the thing's pixels
 COLOURED = 0.65  # share of the parts that end where the colour changes; the others end anywhere
@@ -28,8 +29,8 @@ def draw_part(rng: np.random.Generator, colour: np.ndarray, alpha: np.ndarray) -
     small = np.asarray(cv2.resize(colour, size, interpolation=cv2.INTER_AREA))
     solid = np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)) >= 0.5
     for _ in range(_TRIES):
-        how = _by_colour if rng.random() < COLOURED else _by_a_line
-        part = how(rng, small, solid) & solid
+        coloured = rng.random() < COLOURED
+        part = (_by_colour(rng, small, solid) if coloured else _by_a_line(rng, solid)) & solid
         if LEAST_SHARE <= part.sum() / max(solid.sum(), 1) <= MOST_SHARE:
             smooth = cv2.resize(
                 part.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
@@ -65,14 +66,10 @@ def _by_colour(rng: np.random.Generator, colour: np.ndarray, solid: np.ndarray) 
     if count < 2:
         return np.zeros_like(solid)
     region = regions == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    outlines, _ = cv2.findContours(
-        region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
-    filled = cv2.drawContours(np.zeros(solid.shape, np.uint8), outlines, -1, (1,), cv2.FILLED)
-    return np.asarray(filled) > 0
+    return np.asarray(binary_fill_holes(region))
 
 
-def _by_a_line(rng: np.random.Generator, colour: np.ndarray, solid: np.ndarray) -> np.ndarray:
+def _by_a_line(rng: np.random.Generator, solid: np.ndarray) -> np.ndarray:
     """One side of a wavy line across the thing, or what lies between two of them."""
     height, width = solid.shape
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
