@@ -418,6 +418,18 @@ def test_a_clip_without_results_leaves_no_folder(
     assert [*(tmp_path / "out" / "clips").iterdir()] == []
 
 
+def test_a_file_of_a_person_stays_in_a_folder_without_results(
+    standin: Any, words: list[str], tmp_path: Path
+) -> None:
+    """Also one of the name by which a clip's own folder is known."""
+    held = tmp_path / "out" / demo.OWNER
+    held.parent.mkdir()
+    held.write_text("of a person")
+    standin.ends_on, standin.end = 0, staticmethod(stop)
+    assert demo.main(words) != 0
+    assert held.read_text() == "of a person"
+
+
 @pytest.mark.parametrize("theirs", ["out/film.mp4", "sheet.jpg"])
 def test_a_film_is_written_over_nothing_of_somebody_else(
     standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -35,8 +35,8 @@ from cvat_action.errors import ActionError
 from cvat_action.media import Media, open_media, size_of
 from cvat_action.overlay import Picture, contact_sheet, draw_masks, new_video, write_picture
 from cvat_action.own_files import may_replace
-from cvat_action.preview import check_apart, check_place, named_errors, written
-from cvat_action.put_in_place import put_in_place
+from cvat_action.preview import check_apart, named_errors, written
+from cvat_action.put_in_place import check_can_put, put_in_place
 from cvat_action.signals import stop_on_signals
 from sam2_tracker.errors import ObjectError
 from sam2_tracker.memory_policy import POLICIES
@@ -405,7 +405,8 @@ def check_files(out: Path, given: dict[str, Path]) -> None:
             'name another folder for the results: make demo ARGS="--out FOLDER".'
         )
     for path in paths:
-        check_place(path, given)
+        with named_errors(path):
+            check_can_put(path)
 
 
 def _is_of(folder: Path, whose: bytes) -> bool:
@@ -462,11 +463,13 @@ def run_demo(options: argparse.Namespace) -> int:
         )
     given = {"--video": options.video, "--seeds": options.seeds} if options.video else {}
     clip = clip_from_files(options.video, options.seeds) if options.video else drawn_clip()
-    out: Path = options.out or (folder_of(options.video) if options.video else ROOT / "out")
+    if options.out or not options.video:
+        return track_into(options.out or ROOT / "out", clip, given, options)
+    folder = folder_of(options.video)
     try:
-        return track_into(out, clip, given, options)
+        return track_into(folder, clip, given, options)
     finally:
-        leave_no_empty_folder(out)
+        leave_no_empty_folder(folder)
 
 
 def track_into(out: Path, clip: Clip, given: dict[str, Path], options: argparse.Namespace) -> int:
