@@ -118,7 +118,7 @@ class ModelHandler:
                 f"SAM2_FILL_HOLE_AREA is {fill_hole_area}, but a whole mask of this model has "
                 f"{grid} low-resolution pixels; take a smaller number."
             )
-        self.passes: Passes = Passes(
+        self.passes = Passes(
             self.network, self.layout, device=self.device, fill_hole_area=fill_hole_area
         )
 

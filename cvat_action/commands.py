@@ -3,7 +3,6 @@
 
 import json
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -316,12 +315,9 @@ def finish(
     jobs.
     """
     problem = outcome.problem
-    command = "track" if plan.server else "local"
-    resume = (
-        f"{output.command}{command} --resume {shlex.quote(str(journal.path))}"
-        if outcome.resumable
-        else None
-    )
+    resume = None
+    if outcome.resumable:
+        resume = to_resume(journal.path, plan.server, output.command)
     _warn_of_results(plan, objects, sink)
     with report.telling():
         if output.as_json:

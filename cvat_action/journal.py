@@ -26,7 +26,7 @@ import portalocker
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.plan_record import seed_as_json, seed_from_json
-from cvat_action.program import program, to_discard
+from cvat_action.program import to_discard, to_resume
 from cvat_action.results import Written
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject, compact
@@ -234,10 +234,9 @@ def in_the_way(path: Path, command: str = "") -> ActionError:
             f"--journal: {name} is there already and is no journal of this command. It stays as it "
             "is; name another file."
         )
-    go_on = f"{command or program() + ' '}{'track' if head.plan.get('server') else 'local'}"
     return ActionError(
         "Such a run was cut off before, and its journal is still there. Go on with it: "
-        f"{go_on} --resume {name}, {drop}"
+        f"{to_resume(path, head.plan.get('server', ''), command)}, {drop}"
     )
 
 

@@ -14,10 +14,15 @@ def program() -> str:
     return shlex.quote(sys.argv[0])
 
 
-def to_resume(journal: Path, server: str) -> str:
-    """The command that goes on with a journal. server: empty for a run of files."""
-    where = f"--server-host {shlex.quote(server)} track" if server else "local"
-    return f"{program()} {where} --resume {shlex.quote(str(journal))}"
+def to_resume(journal: Path, server: str, command: str = "") -> str:
+    """The command that goes on with a journal.
+
+    server: of the run; empty for a run of files. command: this program with the options that lead
+    to the server, and a blank at the end; without it the server's address is all that is known.
+    """
+    if not command:
+        command = program() + (f" --server-host {shlex.quote(server)} " if server else " ")
+    return f"{command}{'track' if server else 'local'} --resume {shlex.quote(str(journal))}"
 
 
 def to_discard(journal: Path) -> str:

@@ -99,10 +99,7 @@ class Passes:
         )
         # SAM 2 adds this where there is no memory, as on the first frame of a video.
         levels = [*frame.levels[:-1], frame.levels[-1] + network.no_mem_embed]
-        maps = [
-            _to_map(level, size)
-            for level, size in zip(_expand(levels, count), frame.sizes, strict=True)
-        ]
+        maps = _to_maps(levels, frame.sizes, count)
         logits, ious, _, _ = network.sam_mask_decoder(
             image_embeddings=maps[-1],
             image_pe=network.sam_prompt_encoder.get_dense_pe(),
@@ -191,8 +188,7 @@ class Passes:
         previous: Tensor | None = None,
     ) -> _Heads:
         """features: from `_attend`. previous: mask logits (objects, 1, h, w) as a prompt."""
-        levels = _expand(frame.levels, len(features))
-        maps = [_to_map(level, size) for level, size in zip(levels, frame.sizes, strict=True)]
+        maps = _to_maps(frame.levels, frame.sizes, len(features))
         return self._heads(
             self._network._forward_sam_heads(
                 backbone_features=features,
@@ -297,6 +293,13 @@ class Passes:
 
 def _expand(levels: Sequence[Tensor], count: int) -> list[Tensor]:
     return [level.expand(-1, count, -1) for level in levels]
+
+
+def _to_maps(
+    levels: Sequence[Tensor], sizes: Sequence[tuple[int, int]], count: int
+) -> list[Tensor]:
+    """Each level of a frame as a map, the same for `count` objects."""
+    return [_to_map(level, size) for level, size in zip(_expand(levels, count), sizes, strict=True)]
 
 
 def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
