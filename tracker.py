@@ -2,7 +2,7 @@
 """The flow of one request: restore what is remembered, run the model once for all objects, save."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,11 +21,16 @@ from sam2_tracker.errors import (
     TrackerError,
 )
 from sam2_tracker.frame_cache import Frame, FrameCache
-from sam2_tracker.memory_bank import adopt_keyframes, correct_bank, start_bank
+from sam2_tracker.memory_bank import Observation, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
-from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
+from sam2_tracker.object_shapes import (
+    bitmap_to_shape,
+    cut_prompt,
+    place_bitmap,
+    seed_to_prompt,
+)
 from sam2_tracker.out_of_memory import retry_after_release
 from sam2_tracker.predictions import FrameFeatures, Prediction, Prompt, Result, prediction_of
 from sam2_tracker.protocol import (
@@ -41,8 +46,15 @@ from sam2_tracker.protocol import (
 )
 from sam2_tracker.record_format import Track
 from sam2_tracker.records import open_records
+from sam2_tracker.search_region import (
+    SearchRegion,
+    Window,
+    follow,
+    start_region,
+    whole_region,
+)
 from sam2_tracker.settings import MIB, Settings
-from sam2_tracker.shapes import Bitmap, Box, widen_box
+from sam2_tracker.shapes import Bitmap, Box, bitmap_to_rectangle, widen_box
 from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
 from sam2_tracker.store_call import StoreThread
 from sam2_tracker.threads import set_threads
@@ -78,6 +90,10 @@ class _Object:
     """What is remembered from earlier frames."""
     prompt: Prompt | None = None
     """What was drawn on this frame, ready for the model."""
+    box: Box | None = None
+    """Around what was drawn on this frame, in pixels of the image."""
+    region: SearchRegion | None = None
+    """Where it is looked for on this frame; None: on the whole image."""
     new_state: TrackState | None = None
     """What is to be remembered from now on."""
     logits: Tensor | None = None
@@ -165,15 +181,20 @@ class Tracker:
                 _restore(objects, loading.wait())
             _adopt(objects)
             if frame is not None:
-                self._compute(objects, frame, watch, check_time)
+                self._compute(objects, frame, request.image, watch, check_time)
             with watch.phase("save"):
                 self._save(objects, watch.traffic)
         return _to_answers(objects, watch)
 
     def _compute(
-        self, objects: Sequence[_Object], frame: _Frame, watch: Stopwatch, check_time: Check
+        self,
+        objects: Sequence[_Object],
+        frame: _Frame,
+        image: bytes,
+        watch: Stopwatch,
+        check_time: Check,
     ) -> None:
-        """Everything that needs the frame: new objects, corrections, steps."""
+        """Everything that needs the frame: new objects, corrections, steps. image: its file."""
         _check_sizes(objects, frame)
         self._check_budget(objects, frame)
         with watch.phase("start"):
@@ -183,19 +204,39 @@ class Tracker:
         watch.started, watch.continued = len(drawn), len(stepped)
         if not drawn and not stepped:
             return
-        with watch.phase("encode"):
-            features = self._encode(frame)
-        with watch.phase("start"):
-            self._start([each for each in drawn if not each.steps], features, frame)
-            self._correct([each for each in drawn if each.steps], features, frame)
-        with watch.phase("step"):
-            self._step(stepped, features)
+        for each in stepped:
+            each.region = _known(each).track.region
+        groups = _by_window([*drawn, *stepped], frame)
+        encoded = 0
+        for done, (window, group) in enumerate(groups.items()):
+            check_time(done, len(groups), "search regions are done", "send fewer objects at once")
+            with watch.phase("encode"):
+                view = self._frames.cut(frame, image, window)
+                features = self._encode(view)
+            encoded += view.is_new
+            self._compute_view(group, view, features, frame, watch)
+            if any(each.active for each in group):  # the features served
+                self._frames.keep(view, features)
         with watch.phase("shapes"):
-            found = [each for each in (*drawn, *stepped) if each.logits is not None]
+            found = [each for group in groups.values() for each in group if each.logits is not None]
             self._make_shapes(found, frame)
-        if any(each.active for each in (*drawn, *stepped)):  # the features served
-            self._frames.keep(frame, features)
-        self._remember_costs(drawn, stepped, frame, watch)
+        self._remember_costs(drawn, stepped, encoded if frame.is_new else 0, watch)
+
+    def _compute_view(
+        self,
+        group: Sequence[_Object],
+        view: _Frame,
+        features: FrameFeatures,
+        frame: _Frame,
+        watch: Stopwatch,
+    ) -> None:
+        """Objects that are looked for in the same window. view: the window; frame: the whole."""
+        drawn = [each for each in group if each.prompt is not None]
+        with watch.phase("start"):
+            self._start([each for each in drawn if not each.steps], features, view, frame)
+            self._correct([each for each in drawn if each.steps], features, view, frame)
+        with watch.phase("step"):
+            self._step([each for each in group if isinstance(each.entry, Token)], features)
 
     def warm_up(self) -> None:
         """Runs every part of the model, so that no request pays for what happens only once."""
@@ -258,9 +299,28 @@ class Tracker:
         self.budget.check(
             starts=starts,
             steps=steps,
+            views=max(1, len({self._view_of(each) for each in active})),
             shapes=Counter(each.made_type for each in active if each.made_type),
             megapixels=frame.megapixels if frame else 0.0,
         )
+
+    def _view_of(self, each: _Object) -> object:
+        """Equal for objects that, as far as is known, are looked for in the same window."""
+        if isinstance(each.entry, Adoption | Lent):
+            return None
+        if each.state is not None and each.state.track.region is not None:
+            return each.state.track.region.window
+        return each if self._region_size(each) else None
+
+    def _region_size(self, each: _Object) -> float:
+        """Of an object's windows (`SearchRegion.size`); 0: it is looked for on the whole image."""
+        if each.state is not None:
+            region = each.state.track.region
+            return region.size if region else 0.0
+        if each.seed is None:
+            return 0.0
+        own = each.seed.search_region
+        return self._settings.search_region if own is None else own
 
     def _read_store(self, ids: list[str], traffic: StoreTraffic) -> list[TrackState | StateGone]:
         if ids:
@@ -282,29 +342,56 @@ class Tracker:
                 done, len(drawn), "new shapes are prepared", "send fewer or simpler ones at once"
             )
             try:
-                each.prompt = self._to_prompt(_drawn(each), frame)
+                self._prepare_prompt(each, frame)
             except ObjectError as error:
                 each.fail(error)
 
-    def _to_prompt(self, seed: Seed, frame: _Frame) -> Prompt:
+    def _prepare_prompt(self, each: _Object, frame: _Frame) -> None:
+        seed = _drawn(each)
         prompt = seed_to_prompt(seed, width=frame.width, height=frame.height)
-        if not isinstance(prompt, np.ndarray):
-            return prompt
-        # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
-        return self._model.scale_mask(prompt)
+        each.box = _box_of(seed, prompt, frame)
+        each.region = self._region_of(each, prompt, each.box, frame)
+        if each.region is not None:
+            prompt = cut_prompt(prompt, each.region.window)
+        if isinstance(prompt, np.ndarray):
+            # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
+            prompt = self._model.scale_mask(prompt)
+        each.prompt = prompt
 
-    def _start(self, drawn: list[_Object], features: FrameFeatures, frame: _Frame) -> None:
+    def _region_of(
+        self, each: _Object, prompt: Prompt, box: Box, frame: _Frame
+    ) -> SearchRegion | None:
+        """Where an object is looked for on the frame on which it was drawn."""
+        size = self._region_size(each)
+        if not size:
+            return None
+        clicks = prompt if isinstance(prompt, Clicks) else None
+        region = None
+        if each.steps and each.state is not None:
+            region = each.state.track.region  # the model tracks it there, and then sees the prompt
+        elif clicks is None or clicks.box is not None:
+            region = start_region(size, box, width=frame.width, height=frame.height)
+        points = [box[:2], box[2:], *(clicks.points if clicks else ())]
+        if region and all(region.holds(point) for point in points):
+            return region
+        return whole_region(size, width=frame.width, height=frame.height)
+
+    def _start(
+        self, drawn: list[_Object], features: FrameFeatures, view: _Frame, frame: _Frame
+    ) -> None:
         """New objects, and corrections by masks and polygons: both are starts of the model."""
         prompts = [each.prompt for each in drawn if each.prompt is not None]
-        results = self._model.start(features, prompts, width=frame.width, height=frame.height)
+        results = self._model.start(features, prompts, width=view.width, height=view.height)
         self._take(drawn, results, frame)
 
-    def _correct(self, drawn: list[_Object], features: FrameFeatures, frame: _Frame) -> None:
+    def _correct(
+        self, drawn: list[_Object], features: FrameFeatures, view: _Frame, frame: _Frame
+    ) -> None:
         """Corrections by rectangles and clicks."""
         prompts = [p for each in drawn if isinstance(p := each.prompt, tuple | Clicks)]
         banks = [_known(each).bank for each in drawn]
         results = self._model.correct(
-            features, banks, prompts, width=frame.width, height=frame.height
+            features, banks, prompts, width=view.width, height=view.height
         )
         self._take(drawn, results, frame)
 
@@ -315,7 +402,8 @@ class Tracker:
                 each.fail(result)
                 continue
             seed = _drawn(each)
-            each.new_state = _prompted_state(each, result, frame, self._settings.memory_policy)
+            seen = _seen(each, result)
+            each.new_state = _prompted_state(each, seen, frame, self._settings.memory_policy)
             each.answer = Answer(
                 shape=Shape(type=seed.type, points=seed.points), score=result.score
             )
@@ -329,7 +417,7 @@ class Tracker:
                 each.fail(result)
                 continue
             state = _known(each)
-            bank = remember(state.bank, result.seen, self._model.layout)
+            bank = remember(state.bank, _seen(each, result), self._model.layout)
             each.new_state = replace(state, bank=bank)
             each.answer = Answer(score=result.score)
             each.logits = result.logits
@@ -340,10 +428,7 @@ class Tracker:
         They have a budget of their own: a model that stalled is no reason to throw its work away.
         """
         check_time = self.budget.begin()
-        logits = [each.logits for each in found if each.logits is not None]
-        bitmaps = iter(
-            self._model.logits_to_bitmaps(logits, width=frame.width, height=frame.height)
-        )
+        bitmaps = self._bitmaps(found, frame)
         tolerance = self._settings.polygon_tolerance
         watch, made = Stopwatch(), Counter[str]()
         for done, each in enumerate(found):
@@ -351,13 +436,26 @@ class Tracker:
             state = _computed(each)
             type_ = state.track.shape_type
             with watch.phase(type_):
-                shape, track = bitmap_to_shape(next(bitmaps), state.track, tolerance=tolerance)
+                bitmap = next(bitmaps)
+                shape, track = bitmap_to_shape(bitmap, state.track, tolerance=tolerance)
+                if track.region is not None:
+                    track = replace(track, region=_follow(track.region, bitmap))
             made[type_] += 1
             each.new_state = replace(state, track=track)
             each.answer = replace(each.answer, shape=shape)
         megapixels = max(frame.megapixels, LEAST_MEGAPIXELS)
         for type_, count in made.items():
             self.budget.remember(type_, watch.phases[type_] / count / megapixels)
+
+    def _bitmaps(self, found: Sequence[_Object], frame: _Frame) -> Iterator[Bitmap]:
+        """Where each object was found on the image, bool (height, width). Raises OutOfMemory."""
+        for window, group in _by_window(found, frame).items():
+            left, top, right, bottom = window
+            logits = [each.logits for each in group if each.logits is not None]
+            for bitmap in self._model.logits_to_bitmaps(
+                logits, width=right - left, height=bottom - top
+            ):
+                yield place_bitmap(bitmap, window, width=frame.width, height=frame.height)
 
     def _save(self, objects: Sequence[_Object], traffic: StoreTraffic) -> None:
         changed = [each for each in objects if each.active and each.new_state is not None]
@@ -369,11 +467,12 @@ class Tracker:
             each.answer = replace(each.answer, token=Token(id=id_))
 
     def _remember_costs(
-        self, drawn: list[_Object], stepped: list[_Object], frame: _Frame, watch: Stopwatch
+        self, drawn: list[_Object], stepped: list[_Object], encoded: int, watch: Stopwatch
     ) -> None:
+        """encoded: images and windows that were; 0: the frame was known, and cost less."""
         seconds = watch.phases
-        if frame.is_new:  # else it would seem to cost nothing
-            self.budget.remember("frame", seconds["decode"] + seconds["encode"])
+        if encoded:
+            self.budget.remember("frame", seconds["decode"] + seconds["encode"] / encoded)
         if drawn and not any(each.steps for each in drawn):
             self.budget.remember("start", seconds["start"] / len(drawn))
         # Most of a track is stepped with all that an object remembers.
@@ -507,27 +606,51 @@ def _check_seed_pixels(drawn: Sequence[_Object], frame: _Frame) -> None:
         )
 
 
-def _prompted_state(each: _Object, found: Prediction, frame: _Frame, policy: str) -> TrackState:
+def _by_window(objects: Sequence[_Object], frame: _Frame) -> dict[Window, list[_Object]]:
+    """The objects by the part of the image in which they are looked for, in order."""
+    groups: dict[Window, list[_Object]] = {}
+    for each in objects:
+        window = each.region.window if each.region else (0, 0, frame.width, frame.height)
+        groups.setdefault(window, []).append(each)
+    return groups
+
+
+def _seen(each: _Object, found: Prediction) -> Observation:
+    """What was found, with the area as a part of the image whatever window was searched."""
+    if each.region is None or not found.seen.area:
+        return found.seen
+    return replace(found.seen, area=max(1, round(found.seen.area * each.region.share**2)))
+
+
+def _follow(region: SearchRegion, bitmap: Bitmap) -> SearchRegion:
+    height, width = bitmap.shape
+    if not bitmap.any():
+        return follow(region, None, width=width, height=height)
+    left, top, right, bottom = bitmap_to_rectangle(bitmap)
+    return follow(region, (left, top, right, bottom), width=width, height=height)
+
+
+def _prompted_state(each: _Object, seen: Observation, frame: _Frame, policy: str) -> TrackState:
     """What is remembered of an object that was drawn on this frame."""
     seed = _drawn(each)
-    drawn = start_bank(seed.policy or policy, found.seen)
+    drawn = start_bank(seed.policy or policy, seen)
     track = Track(
         width=frame.width,
         height=frame.height,
         shape_type=seed.answer_type,
         tolerance=seed.tolerance,
     )
-    if each.prompt is not None:
+    if each.box is not None:
         # What is answered while the object is lost, if it is never seen again.
-        box = _box_of(seed, each.prompt, frame)
-        track = replace(track, box=widen_box(box, width=frame.width, height=frame.height))
+        box = widen_box(each.box, width=frame.width, height=frame.height)
+        track = replace(track, box=box, region=each.region)
     if each.state is None:
         return TrackState(track=track, bank=drawn)
     distance = each.entry.distance if isinstance(each.entry, Correction) else 0
     bank = correct_bank(each.state.bank, drawn, distance=distance)
     # The object keeps the type in which it is answered.
     tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance
-    track = replace(each.state.track, box=track.box, tolerance=tolerance)
+    track = replace(each.state.track, box=track.box, tolerance=tolerance, region=track.region)
     return adopt_references(replace(each.state, track=track), bank)
 
 

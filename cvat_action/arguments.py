@@ -17,13 +17,15 @@ from cvat_action.server import READ_SECONDS
 from sam2_tracker.errors import BadRequest
 from sam2_tracker.everything import USAGE as EVERYTHING_USAGE
 from sam2_tracker.everything import words_to_everything
+from sam2_tracker.search_region import LARGEST_SIZE, SMALLEST_SIZE
 
 SAID_BY_JOURNAL = (
     "job", "task", "frame", "target_frame", "object", "exclude", "label", "function", "backward",
     "keyframes", "convert_polygon_shapes_to_tracks", "leave_open", "replace", "dry_run",
-    "journal", "all_seeds", "memory", "both_ways", "parallel", "tolerance", "sparse", "video",
-    "annotations", "out", "model", "step", "points", "points_as", "detect", "threshold", "map",
-    "text", "everything", "every", "max_objects", "boxes_to_masks", "type", "min_score",
+    "journal", "all_seeds", "memory", "search_region", "both_ways", "parallel", "tolerance",
+    "sparse", "video", "annotations", "out", "model", "step", "points", "points_as", "detect",
+    "threshold", "map", "text", "everything", "every", "max_objects", "boxes_to_masks", "type",
+    "min_score",
 )  # fmt: skip
 FOR_FINDING = ("threshold", "map", "text", "every", "max_objects", "boxes_to_masks")
 
@@ -120,6 +122,7 @@ def track_options(options: argparse.Namespace, frame: int) -> Options:
         keep_earlier=options.keep_earlier,
         all_seeds=options.all_seeds,
         memory=options.memory,
+        search_region=options.search_region,
         both_ways=options.both_ways,
         parallel=getattr(options, "parallel", None) or 1,
         tolerance=options.tolerance,
@@ -343,6 +346,14 @@ def _add_how_it_is_tracked(add: Callable[..., object]) -> None:
         choices=("official", "quality", "anchors"),
         help="which frames an object is remembered by (default: the function's setting)",
     )
+    add(
+        "--search-region",
+        type=_region,
+        metavar="SIZES",
+        help="look for each object in a window of so many times its size, from "
+        f"{SMALLEST_SIZE:g} to {LARGEST_SIZE:g}; 0: in the whole image (default: the function's "
+        "setting)",
+    )
 
 
 def _add_how_it_runs(add: Callable[..., object]) -> None:
@@ -424,6 +435,10 @@ def _share(text: str) -> float:
 
 def _tolerance(text: str) -> float:
     return _between(text, 0, 0.1)
+
+
+def _region(text: str) -> float:
+    return 0.0 if text == "0" else _between(text, SMALLEST_SIZE, LARGEST_SIZE)
 
 
 def _iou(text: str) -> float:

@@ -73,7 +73,7 @@ class _Drawn:
         """
         own = self.standing[frame]
         seed = replace(own.seed, corrections=way)
-        each = TrackedObject(seed, state=own.state, memory=own.memory, tolerance=own.tolerance)
+        each = TrackedObject(seed, state=own.state, tuning=own.tuning)
         far = {f: direction * (self.place[f] - self.place[frame]) for f in self.standing}
         drawn = (f for f in self.standing if far[f] and f not in own.seed.relabelled)
         nearest = sorted(drawn, key=lambda f: abs(far[f]))
@@ -181,7 +181,7 @@ def _make_sure(
     if not asked:
         return None
     last = max(n for n, f in enumerate(frames) if any(f in unsure[o.seed.ref] for o in asked))
-    trial = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in asked]
+    trial = [TrackedObject(o.seed, tuning=o.tuning) for o in asked]
     count = _Count("forwards to what is drawn", last + 1, tell)
     run = track(tracker, job, trial, frames[: last + 1], pace=pace, on_frame=count.one_more)
     if _broke(run):
@@ -260,16 +260,14 @@ def _drawings(o: TrackedObject, place: dict[int, int]) -> dict[int, TrackedObjec
     None: marked as outside.
     """
     found: dict[int, TrackedObject | None] = {
-        o.seed.frame: TrackedObject(
-            replace(o.seed, corrections=()), memory=o.memory, tolerance=o.tolerance
-        )
+        o.seed.frame: TrackedObject(replace(o.seed, corrections=()), tuning=o.tuning)
     }
     for frame in sorted(set(o.corrections) & set(place), key=place.__getitem__):
         correction = o.corrections[frame]
         found[frame] = None
         if correction.points is not None:
             seed = replace(o.seed, frame=frame, points=correction.points, corrections=())
-            found[frame] = TrackedObject(seed, memory=o.memory, tolerance=o.tolerance)
+            found[frame] = TrackedObject(seed, tuning=o.tuning)
     return found
 
 

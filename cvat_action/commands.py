@@ -259,7 +259,7 @@ def go(
     """
 
     def make(seed: Seed) -> TrackedObject:
-        return object_of(seed, plan.options.memory, plan.tolerance_of(seed))
+        return object_of(seed, plan.tuning_of(seed))
 
     objects = [make(s) for s in plan.seeds]
     enter = None

@@ -51,6 +51,7 @@ def _seed(shape: dict[str, Any]) -> StartSeed:
         tolerance=shape.get("tolerance"),
         negative=shape.get("neg_points", []),
         answer=shape.get("answer"),
+        search_region=shape.get("search_region"),
     )
 
 

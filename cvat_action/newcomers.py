@@ -19,7 +19,7 @@ from cvat_action.errors import ActionError
 from cvat_action.identity import free_number, number_of_drawing
 from cvat_action.job import Job, Wire
 from cvat_action.plan import Options
-from cvat_action.seeds import Seed
+from cvat_action.seeds import Seed, Tuning
 from cvat_action.selection import outlines_on
 from cvat_action.snapshot import Snapshot
 from cvat_action.tracked import Tracked, TrackedObject, compact
@@ -150,7 +150,7 @@ class Newcomers:
         objects: Sequence[TrackedObject],
     ) -> None:
         """Tracks objects back to where they came into sight, or to where another one is."""
-        behind = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in entered]
+        behind = [TrackedObject(o.seed, tuning=o.tuning) for o in entered]
 
         def stop_those_that_began(frame: int, _: Sequence[TrackedObject]) -> None:
             there = self._there(snapshot, objects, frame)
@@ -176,9 +176,9 @@ class Newcomers:
             o.frames |= each.frames
 
 
-def object_of(seed: Seed, memory: str | None, tolerance: float | None) -> TrackedObject:
+def object_of(seed: Seed, tuning: Tuning) -> TrackedObject:
     """An object to track; one that was found has its first result on its own frame."""
-    o = TrackedObject(seed, memory=memory, tolerance=tolerance)
+    o = TrackedObject(seed, tuning=tuning)
     if seed.found:
         o.frames[seed.frame] = Tracked(compact(seed.type, seed.points), seed.score)
     return o

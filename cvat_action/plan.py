@@ -18,7 +18,7 @@ from cvat_action.holes import fill_holes
 from cvat_action.identity import RUNS, KnownNumbers, number_of, numbers_of
 from cvat_action.job import Job, check_range
 from cvat_action.positions import removed_keyframes
-from cvat_action.seeds import Refusal, Seed, becomes_track
+from cvat_action.seeds import Refusal, Seed, Tuning, becomes_track
 from cvat_action.selection import Selection, select, select_on_all
 from cvat_action.snapshot import Known, Snapshot
 
@@ -52,6 +52,9 @@ class Options:
     all_seeds: bool = False
     memory: str | None = None
     """memory policy of the function; None: its own"""
+    search_region: float | None = None
+    """side of the window in which an object is searched, in sizes of the object; 0: no window;
+    None: the function's own"""
     both_ways: bool = False
     """with `keyframes`: every gap between drawn frames is tracked from both ends"""
     parallel: int = 1
@@ -113,11 +116,15 @@ class Plan:
     def target(self) -> int:
         return target_of(self.job, self.options)
 
-    def tolerance_of(self, seed: Seed) -> float | None:
+    def tuning_of(self, seed: Seed) -> Tuning:
         """What the function is asked for: sparse keyframes are made of exact outlines."""
-        if self.options.sparse is not None and self.becomes_track(seed):
-            return 0.0
-        return self.options.tolerance
+        options = self.options
+        sparse = options.sparse is not None and self.becomes_track(seed)
+        return Tuning(
+            memory=options.memory,
+            tolerance=0.0 if sparse else options.tolerance,
+            search_region=options.search_region,
+        )
 
     def becomes_track(self, seed: Seed) -> bool:
         return becomes_track(seed, convert=self.options.convert)

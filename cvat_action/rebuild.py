@@ -45,7 +45,7 @@ def rebuild(
         counted(len(done), "frame") + (" is" if len(done) == 1 else " are"),
     )
     place = {frame: number for number, frame in enumerate(done, 1)}
-    again = [TrackedObject(o.seed, memory=o.memory, tolerance=o.tolerance) for o in followed]
+    again = [TrackedObject(o.seed, tuning=o.tuning) for o in followed]
     entered: dict[int, list[TrackedObject]] = {}
     for o in again:
         if o.seed.found and o.seed.frame in place:

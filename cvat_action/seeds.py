@@ -61,6 +61,21 @@ class Seed:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What the function is told beside a shape that starts (docs/request.md).
+
+    None: the function's own setting.
+    """
+
+    memory: str | None = None
+    """memory policy"""
+    tolerance: float | None = None
+    """of polygons, how much their IoU with the mask may be short of 1"""
+    search_region: float | None = None
+    """side of the window in which the object is searched, in sizes of the object; 0: no window"""
+
+
+@dataclass(frozen=True)
 class Refusal:
     ref: str
     label_id: int

@@ -4,10 +4,10 @@
 import logging
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cvat_action.seeds import Seed
+from cvat_action.seeds import Seed, Tuning
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +64,7 @@ class TrackedObject:
     state: Any = None
     state_before: Any = None
     """the state of the frame before, which a correction joins; None: the correction starts anew"""
-    memory: str | None = None
-    """memory policy to start with; None: the function's own"""
-    tolerance: float | None = None
-    """of polygons, how much their IoU with the mask may be short of 1; None: the function's own"""
+    tuning: Tuning = field(default_factory=Tuning)
     asleep: bool = False
     hidden: bool = False
     """asleep because a person said during this run that it is not visible: each frame has a result
@@ -125,11 +122,10 @@ class TrackedObject:
 def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:
     """The shape of a request that starts or corrects an object (docs/request.md)."""
     shape: dict[str, Any] = {"type": o.seed.type, "points": list(o.last_good[1])}
-    if o.memory:
-        shape["memory"] = o.memory
-    if o.tolerance is not None and o.seed.type == "polygon":
-        shape["tolerance"] = o.tolerance
-    return shape
+    told = {key: value for key, value in asdict(o.tuning).items() if value is not None}
+    if o.seed.type != "polygon":
+        told.pop("tolerance", None)
+    return shape | told
 
 
 def compact(kind: str, points: Iterable[float]) -> Sequence[float]:

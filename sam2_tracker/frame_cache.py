@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Images by a digest of their bytes: one that came before is neither decoded nor encoded again."""
+"""Images by a digest of their bytes: one that came before is neither decoded nor encoded again.
+
+A window of an image is kept like an image of its own.
+"""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -9,6 +12,7 @@ from PIL import Image
 
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.image_decoding import decode_image
+from sam2_tracker.search_region import Window
 
 
 class Features(Protocol):
@@ -55,8 +59,22 @@ class FrameCache(Generic[F]):
         image = decode_image(data, max_megapixels=self._max_megapixels)
         return Frame(digest=digest, width=image.width, height=image.height, content=image)
 
+    def cut(self, frame: Frame[F], data: bytes, window: Window) -> Frame[F]:
+        """A window of the frame that `open` made of `data`. Raises as `open`."""
+        left, top, right, bottom = window
+        if (right - left, bottom - top) == (frame.width, frame.height):
+            return frame
+        digest = frame.digest + str(window).encode()
+        if (known := self._frames.get(digest)) is not None:
+            return known
+        image = frame.content
+        if not isinstance(image, Image.Image):  # only what the model made of it was kept
+            image = decode_image(data, max_megapixels=self._max_megapixels)
+        part = image.crop(window)
+        return Frame(digest=digest, width=part.width, height=part.height, content=part)
+
     def keep(self, frame: Frame[F], features: F) -> None:
-        """Remembers the features of a frame that `open` gave; what was used least gives way."""
+        """Remembers the features of a frame of `open` or `cut`; what was used least gives way."""
         if frame.is_new:
             self._frames.put(frame.digest, replace(frame, content=features), features.nbytes)
 

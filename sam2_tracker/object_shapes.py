@@ -3,10 +3,13 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from sam2_tracker.clicks import Clicks, read_clicks
 from sam2_tracker.errors import BadShape
 from sam2_tracker.protocol import Seed, Shape
 from sam2_tracker.record_format import Track
+from sam2_tracker.search_region import Window
 from sam2_tracker.shapes import (
     Bitmap,
     Box,
@@ -36,6 +39,34 @@ def seed_to_prompt(seed: Seed, *, width: int, height: int) -> Bitmap | Box | Cli
         return rectangle_to_box(seed.points, width=width, height=height)
     to_bitmap = mask_to_bitmap if seed.type == "mask" else polygon_to_bitmap
     return to_bitmap(seed.points, width=width, height=height)
+
+
+def cut_prompt(prompt: Bitmap | Box | Clicks, window: Window) -> Bitmap | Box | Clicks:
+    """What was drawn on an image, as it lies in a window that holds it."""
+    left, top, right, bottom = window
+    if isinstance(prompt, Clicks):
+        return replace(
+            prompt,
+            points=tuple((x - left, y - top) for x, y in prompt.points),
+            box=prompt.box and _shift(prompt.box, -left, -top),
+        )
+    if isinstance(prompt, tuple):
+        return _shift(prompt, -left, -top)
+    return prompt[top:bottom, left:right]
+
+
+def place_bitmap(bitmap: Bitmap, window: Window, *, width: int, height: int) -> Bitmap:
+    """The bitmap of a window as one of the whole image: bool (height, width)."""
+    if bitmap.shape == (height, width):
+        return bitmap
+    left, top, right, bottom = window
+    placed = np.zeros((height, width), dtype=np.bool_)
+    placed[top:bottom, left:right] = bitmap
+    return placed
+
+
+def _shift(box: Box, x: float, y: float) -> Box:
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
 def bitmap_to_shape(

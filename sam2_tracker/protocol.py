@@ -12,6 +12,7 @@ from sam2_tracker.errors import BadRequest, BadShape, BadState, ObjectError, Too
 from sam2_tracker.ids import ID
 from sam2_tracker.memory_bank import MAX_CONDITIONING
 from sam2_tracker.memory_policy import POLICIES
+from sam2_tracker.search_region import LARGEST_SIZE, SMALLEST_SIZE
 from sam2_tracker.shapes import ANSWER_TYPES, PROMPT_TYPES, SHAPE_TYPES, Points
 
 STATE_VERSION = 1
@@ -37,6 +38,9 @@ class Seed:
     """Clicks that are not on the object."""
     answer: str | None = None
     """The type in which the object is answered; None: its own, and a mask for points."""
+    search_region: float | None = None
+    """Side of the window in which an object that starts is searched, in sizes of the object; 0: the
+    whole image; None: the function's own."""
 
     @property
     def is_prompt(self) -> bool:
@@ -345,6 +349,7 @@ def _shape_to_seed(shape: object, max_points: int) -> Seed:
         positive=positive,
         negative=negative,
         answer=answer,
+        search_region=_search_region(shape),
     )
 
 
@@ -365,6 +370,18 @@ def _tolerance(shape: dict[Any, Any]) -> float | None:
     if type(tolerance) not in (int, float) or not 0 <= tolerance <= MAX_TOLERANCE:
         raise BadShape(f"tolerance must be a number from 0 to {MAX_TOLERANCE}.")
     return float(tolerance)
+
+
+def _search_region(shape: dict[Any, Any]) -> float | None:
+    size = shape.get("search_region")
+    if size is None:
+        return None
+    known = type(size) in (int, float)
+    if not known or not (size == 0 or SMALLEST_SIZE <= size <= LARGEST_SIZE):
+        raise BadShape(
+            f"search_region must be 0 or a number from {SMALLEST_SIZE:g} to {LARGEST_SIZE:g}."
+        )
+    return float(size)
 
 
 def _shape_to_wire(shape: Shape) -> dict[str, object]:

@@ -26,9 +26,10 @@ from torch import Tensor
 from sam2_tracker.ids import ID
 from sam2_tracker.memory_bank import MAX_CONDITIONING, MemoryLayout
 from sam2_tracker.memory_policy import ANCHOR_AREAS, MAX_ANCHORS, POLICIES
+from sam2_tracker.search_region import LARGEST_SIZE, LEAST_SHARE, SMALLEST_SIZE, SearchRegion
 from sam2_tracker.shapes import ANSWER_TYPES, Box
 
-VERSION = 2
+VERSION = 3
 RETAINED = 8
 """So many of the last tokens of a track can be repeated or branched from."""
 SEAL_BYTES = 32
@@ -81,7 +82,7 @@ class Leaving:
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """What is told about an object when it starts; only the box changes on the way."""
+    """What is told about an object when it starts; only box and region change on the way."""
 
     width: int
     height: int
@@ -90,6 +91,8 @@ class Track:
     """Where a rectangle was seen last, in pixels; of other shapes all 0."""
     tolerance: float | None = None
     """Of the track's polygons, 1 - IoU; None: the function's setting."""
+    region: SearchRegion | None = None
+    """Where the object is searched on the next frame; None: on the whole image, always."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,6 +152,7 @@ def write_head(id_: str, head: Head) -> bytes:
             "shape_type": head.track.shape_type,
             "box": head.track.box,
             "tolerance": head.track.tolerance,
+            "region": head.track.region and _region_to_json(head.track.region),
             "conditioning": [
                 [row.step, *_reference_to_json(row.memory)] for row in head.conditioning
             ],
@@ -201,13 +205,15 @@ def read_head(id_: str, record: bytes, layout: MemoryLayout) -> Head:
         torch.float32,
         (len(conditioning) + len(tracked), layout.pointer_channels),
     )
+    width, height = (_whole(content[name], 1, 1 << 20) for name in ("width", "height"))
     return Head(
         track=Track(
-            width=_whole(content["width"], 1, 1 << 20),
-            height=_whole(content["height"], 1, 1 << 20),
+            width=width,
+            height=height,
             shape_type=content["shape_type"],
             box=_json_to_box(content["box"]),
             tolerance=_json_to_tolerance(content["tolerance"]),
+            region=_json_to_region(content["region"], width, height),
         ),
         policy=content["policy"],
         step=step,
@@ -272,11 +278,26 @@ def _json_to_box(numbers: Any) -> Box:
 
 
 def _json_to_tolerance(number: Any) -> float | None:
-    if number is None:
+    return None if number is None else _real(number, 0, 1)
+
+
+def _region_to_json(region: SearchRegion) -> list[Any]:
+    return [region.size, region.share, region.window, region.centre, region.speed, region.seen]
+
+
+def _json_to_region(item: Any, width: int, height: int) -> SearchRegion | None:
+    if item is None:
         return None
-    if type(number) is not float or not 0 <= number <= 1:
-        raise ValueError("its tolerance is malformed")
-    return number
+    size, share, (x0, y0, x1, y1), (x, y), (across, down), seen = item
+    left, top = _whole(x0, 0, width - 1), _whole(y0, 0, height - 1)
+    return SearchRegion(
+        size=_real(size, SMALLEST_SIZE, LARGEST_SIZE),
+        share=_real(share, LEAST_SHARE, 1),
+        window=(left, top, _whole(x1, left + 1, width), _whole(y1, top + 1, height)),
+        centre=(_real(x, 0, width), _real(y, 0, height)),
+        speed=(_real(across, 0, width), _real(down, 0, height)),
+        seen=_flag(seen),
+    )
 
 
 def _at_most(items: Any, most: int) -> list[Any]:
@@ -295,6 +316,12 @@ def _whole(number: Any, low: int, high: int) -> int:
     if type(number) is not int or not low <= number <= high:
         raise ValueError("a number in it is out of range")
     return number
+
+
+def _real(number: Any, low: float, high: float) -> float:
+    if type(number) not in (int, float) or not low <= number <= high:
+        raise ValueError("a number in it is out of range")
+    return float(number)
 
 
 def _flag(value: Any) -> bool:

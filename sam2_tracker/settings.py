@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from sam2_tracker.errors import ConfigurationError
 from sam2_tracker.memory_policy import POLICIES
+from sam2_tracker.search_region import LARGEST_SIZE, SMALLEST_SIZE
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -50,7 +51,7 @@ def _number(low: float, high: float, unit: str) -> Kind[float]:
     return Kind(lambda text: _between(float(text), low, high), allowed)
 
 
-def _zero_or(kind: Kind[int]) -> Kind[int]:
+def _zero_or(kind: Kind[T]) -> Kind[T | int]:
     return Kind(lambda text: 0 if text == "0" else kind.parse(text), f"0 or {kind.allowed}")
 
 
@@ -148,6 +149,11 @@ class Settings:
     """Which frames an object is remembered by (memory_policy.py), unless its shape says it."""
     conditioning_frames: int = setting("SAM2_CONDITIONING_FRAMES", 2, _zero_or(_whole(2, 8)))
     """Drawn frames of an object that a step attends to, the nearest ones; 0: all of them."""
+    search_region: float = setting(
+        "SAM2_SEARCH_REGION", 0.0, _zero_or(_number(SMALLEST_SIZE, LARGEST_SIZE, "object sizes"))
+    )
+    """Side of the window in which an object is searched (search_region.py), unless its shape says
+    it; 0: the whole image."""
     polygon_tolerance: float = setting("SAM2_POLYGON_TOLERANCE", 0.02, _number(0, 0.1, "(1 - IoU)"))
     """How much a polygon's IoU with its mask may be short of 1; 0: exact, with all points."""
 

@@ -43,6 +43,7 @@ class TimeBudget:
         *,
         starts: int,
         steps: int,
+        views: int = 1,
         shapes: Mapping[str, int] | None = None,
         megapixels: float = 0.0,
     ) -> None:
@@ -50,12 +51,13 @@ class TimeBudget:
 
         A single object is never refused.
 
-        shapes: how many are made of each type. megapixels: size of the image, 0 as long as it is
-        not known.
+        views: how often the image, or a window of it, is encoded. shapes: how many are made of each
+        type. megapixels: size of the image, 0 as long as it is not known.
         """
         objects = starts + steps
         per_megapixel = sum(count * self._cost(type_) for type_, count in (shapes or {}).items())
         needed = starts * self._cost("start") + steps * self._cost("step")
+        needed += (views - 1) * self._cost("frame")
         needed += megapixels * per_megapixel
         left = self.seconds - self._cost("frame")
         if objects > 1 and needed > left:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # the tests of protocol and geometry run without torch and Re
     from model_handler import ModelHandler
     from sam2_tracker.models import ModelFiles
     from tools.redis_server import RedisServer
+    from tracker import Tracker
 
 # A shell that starts us in the background has SIGINT ignored, and our children would inherit that:
 # the tests of Ctrl+C could wait for ever.
@@ -73,6 +74,15 @@ def what_a_test_changed() -> "Iterator[None]":
     root.setLevel(level)
     if torch and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def open_tracker() -> "Iterator[Callable[..., Tracker]]":
+    """Opens trackers, with the embedded store or on a Redis; they are closed after the test."""
+    from asking import opener
+
+    with opener() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

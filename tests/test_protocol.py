@@ -173,6 +173,13 @@ def test_a_malformed_token_is_an_error_of_its_object(state: object) -> None:
                 for no in ("", "Official", 0, 1, True, [], {}, ["official"])
             ],
         ),
+        (
+            "search_region must be 0 or a number from 1.5 to 10",
+            [
+                {**POLYGON, "search_region": no}
+                for no in (1, 1.4, 10.1, -2, math.nan, math.inf, "2", True, [2], {})
+            ],
+        ),
     ],
 )
 def test_a_malformed_shape_is_an_error_of_its_object(said: str, shapes: list[object]) -> None:
@@ -383,3 +390,9 @@ def test_a_malformed_state_that_is_adopted_is_both_objects_error() -> None:
 @pytest.mark.parametrize("policy", ["official", "quality", "anchors", None])
 def test_a_shape_may_name_its_memory_policy(policy: str | None) -> None:
     assert entries([{**POLYGON, "memory": policy}], []) == (replace(SEED, policy=policy),)
+
+
+@pytest.mark.parametrize("size", [0, 1.5, 2, 10, None])
+def test_a_shape_may_name_its_search_region(size: float | None) -> None:
+    wanted = replace(SEED, search_region=size)
+    assert entries([{**POLYGON, "search_region": size}], []) == (wanted,)

@@ -41,6 +41,7 @@ VARIABLES: dict[str, tuple[str, str, object]] = {
     "memory_cache_mib": ("SAM2_MEMORY_CACHE_MIB", "0", 0),
     "frame_cache_mib": ("SAM2_FRAME_CACHE_MIB", "5", 5),
     "memory_policy": ("SAM2_MEMORY_POLICY", "anchors", "anchors"),
+    "search_region": ("SAM2_SEARCH_REGION", "2.5", 2.5),
     "conditioning_frames": ("SAM2_CONDITIONING_FRAMES", "3", 3),
     "embedded_store_mib": ("SAM2_EMBEDDED_STORE_MIB", "64", 64),
 }

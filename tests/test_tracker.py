@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The flow of a request: rules per object, errors, limits, what is saved and what is not."""
 
-import contextlib
 import itertools
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cvat_requests import image_to_base64, shape_to_bitmap
+from asking import Open, track
+from cvat_requests import shape_to_bitmap
 from cvat_sdk.masks import encode_mask
-from faults.local import BY_NO_CLOCK
 from PIL import Image
 from tracking import start, tight_box
 
@@ -21,17 +19,15 @@ import tracker as tracker_module
 from model_handler import ModelHandler
 from sam2_tracker import stopwatch
 from sam2_tracker.errors import AllObjectsFailed, TooLarge
-from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import ModelFiles
 from sam2_tracker.object_shapes import bitmap_to_shape, seed_to_prompt
 from sam2_tracker.predictions import FrameFeatures
-from sam2_tracker.protocol import Seed, TrackRequest, answers_to_json, body_to_request
+from sam2_tracker.protocol import Seed
 from sam2_tracker.record_format import Track
-from sam2_tracker.settings import Settings
 from sam2_tracker.time_budget import TimeBudget
 from tools.redis_server import RedisServer
 from tools.sam2_models import load_model
-from tracker import Tracker, open_store
+from tracker import Tracker
 from training.clips import Clip, draw_clip
 
 WIDTH, HEIGHT = 160, 120
@@ -61,26 +57,6 @@ def family_model(family_files: ModelFiles) -> ModelHandler:
     return load_model(family_files)
 
 
-Open = Callable[..., Tracker]
-
-
-@pytest.fixture
-def open_tracker() -> Iterator[Open]:
-    """Opens trackers, with the embedded store or on a Redis; they are closed after the test."""
-    with contextlib.ExitStack() as opened:
-
-        def new(model: ModelHandler, server: RedisServer | None = None, **changes: Any) -> Tracker:
-            waits = dict.fromkeys(("redis_timeout_seconds", "time_budget_seconds"), BY_NO_CLOCK)
-            settings = Settings(**{"threads": 1, **waits, **changes})
-            if server is not None:
-                settings = replace(settings, redis_host=server.host, redis_port=server.port)
-            cache = MemoryCache(settings.memory_cache_mib << 20)
-            tracker = Tracker(model, open_store(settings, model, cache), settings)
-            return opened.enter_context(contextlib.closing(tracker))
-
-        yield new
-
-
 @pytest.fixture
 def tracker(open_tracker: Open, family_model: ModelHandler) -> Tracker:
     """Of each family, with the embedded store."""
@@ -90,23 +66,6 @@ def tracker(open_tracker: Open, family_model: ModelHandler) -> Tracker:
 @pytest.fixture
 def micro_tracker(open_tracker: Open, micro_model: ModelHandler) -> Tracker:
     return open_tracker(micro_model)
-
-
-def request(
-    frame: np.ndarray, shapes: Sequence[Any] = (), states: Sequence[Any] = ()
-) -> TrackRequest:
-    image = image_to_base64(Image.fromarray(frame))
-    body = {"image": image, "shapes": list(shapes), "states": list(states)}
-    return body_to_request(body, max_objects=100, max_points=1_000_000)
-
-
-def track(
-    tracker: Tracker, frame: np.ndarray, shapes: Sequence[Any] = (), states: Sequence[Any] = ()
-) -> dict[str, list[Any]]:
-    """The answer as it goes over the wire."""
-    answer = json.loads(answers_to_json(tracker.track(request(frame, shapes, states))))
-    assert len({len(each) for each in answer.values()}) == 1
-    return answer
 
 
 def kinds(answer: dict[str, list[Any]]) -> list[str | None]:

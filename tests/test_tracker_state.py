@@ -25,12 +25,19 @@ from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.record_format import RETAINED, Track
 from sam2_tracker.records import open_records
+from sam2_tracker.search_region import start_region
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.stopwatch import StoreTraffic
 from tools.redis_server import RedisServer
 from tracker_state import StateStore, TrackState, adopt_references
 
-TRACK = Track(width=640, height=480, shape_type="rectangle", box=(1.5, 2.0, 30.25, 40.0))
+TRACK = Track(
+    width=640,
+    height=480,
+    shape_type="rectangle",
+    box=(1.5, 2.0, 30.25, 40.0),
+    region=start_region(2.5, (10, 20, 301, 240), width=640, height=480),
+)
 
 
 def open_store(server: RedisServer | None, **changes: Any) -> StateStore:

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// The plugin's settings: few keyframes, the memory policy, the tolerance of polygons.
+// The plugin's settings: few keyframes, the memory policy, the search region, the tolerance of polygons.
 
 import { expect, test } from 'vitest';
 import { betweenKeyframes } from '../src/ts/interpolation';
 import { sparseKeyframes } from '../src/ts/keyframes';
 import { PolygonTruth } from '../src/ts/limits';
 import { isSigned } from '../src/ts/signature';
-import { SETTINGS_NAME, settingsFrom } from '../src/ts/settings';
+import { DEFAULTS, SETTINGS_NAME, settingsFrom } from '../src/ts/settings';
 import { Bench, createBench, drawing, framesFrom, mask, Memory, moving } from './bench';
 import { polygon, Surroundings, track } from './bench';
 
@@ -166,29 +166,48 @@ test('the settings are an action of their own, are kept, and reach the function'
     const undoSteps = bench.store.undoSteps;
     await bench.choose({
         'Memory policy': 'anchors',
+        'Search region': '3 times the object',
         'Polygon tolerance': '0.05',
         'Keyframes of tracks': 'as few as keep an IoU of 0.95',
     });
-    expect(settingsFrom(bench.kept)).toEqual({ memory: 'anchors', tolerance: 0.05, sparse: 0.95 });
+    expect(settingsFrom(bench.kept)).toEqual({
+        memory: 'anchors',
+        searchRegion: 3,
+        tolerance: 0.05,
+        sparse: 0.95,
+    });
     expect(bench.reports[0].lines[0]).toBe(
-        'Memory policy: anchors. Polygon tolerance: 0.05. ' +
+        'Memory policy: anchors. Search region: 3 times the object. Polygon tolerance: 0.05. ' +
             'Keyframes of tracks: as few as keep an IoU of 0.95.',
     );
     const [action] = (await bench.core.actions.list()).filter(({ name }) => name === SETTINGS_NAME);
     const values = Object.values(action.parameters!).map(({ defaultValue }) => defaultValue);
-    expect(values).toEqual(['anchors', '0.05', 'as few as keep an IoU of 0.95']);
+    expect(values).toEqual([
+        'anchors',
+        '3 times the object',
+        '0.05',
+        'as few as keep an IoU of 0.95',
+    ]);
     await bench.runAll(2, 4);
     expect(bench.calls[0].shapes).toEqual([
-        expect.objectContaining({ type: 'polygon', memory: 'anchors', tolerance: 0.05 }),
-        { type: 'mask', points: mask(2).points, memory: 'anchors' },
+        expect.objectContaining({
+            type: 'polygon',
+            memory: 'anchors',
+            search_region: 3,
+            tolerance: 0.05,
+        }),
+        { type: 'mask', points: mask(2).points, memory: 'anchors', search_region: 3 },
     ]);
     // sparse keyframes are made of exact outlines
     await bench.runAll(2, 4, { convert: true });
     expect(bench.calls[3].shapes![0]).toMatchObject({ type: 'polygon', tolerance: 0 });
     bench.store.undo();
+    await bench.choose({ 'Search region': 'the whole image' });
+    await bench.runAll(2, 4);
+    expect(bench.calls[6].shapes![0]).toMatchObject({ search_region: 0 });
     await bench.choose({});
     await bench.runAll(2, 4);
-    expect(Object.keys(bench.calls[6].shapes![0])).toEqual(['type', 'points']);
+    expect(Object.keys(bench.calls[9].shapes![0])).toEqual(['type', 'points']);
     expect(bench.store.undoSteps).toBeGreaterThan(undoSteps);
 });
 
@@ -197,9 +216,9 @@ test.each([
     ['no JSON', '{'],
     ['a list', '[3]'],
     ['a word', '"anchors"'],
-    ['values that do not exist', '{"memory":"all","tolerance":7,"sparse":"0.9"}'],
+    ['values that do not exist', '{"memory":"all","searchRegion":1,"tolerance":7,"sparse":"0.9"}'],
 ])('settings that hold %s are as the function is set', (_what, text) => {
-    expect(settingsFrom(text)).toEqual({ memory: null, tolerance: null, sparse: null });
+    expect(settingsFrom(text)).toEqual(DEFAULTS);
 });
 
 /** A circle of so many points. */

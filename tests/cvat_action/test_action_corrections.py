@@ -10,7 +10,7 @@ from wire import MASK, keyframe, shape, track
 
 from cvat_action.calls import Answer
 from cvat_action.job import Job, Label
-from cvat_action.seeds import Correction, Seed
+from cvat_action.seeds import Correction, Seed, Tuning
 from cvat_action.tracked import TrackedObject, shape_to_start_from
 from cvat_action.tracking import Corrected
 from cvat_action.tracking import track as track_frames
@@ -106,10 +106,11 @@ def test_a_correction_that_cannot_join_starts_anew_and_says_so(
     assert "its correction starts it anew. Too many." in caplog.text
 
 
-def test_the_memory_policy_is_asked_for_where_an_object_starts() -> None:
+def test_how_an_object_is_tracked_is_said_where_it_starts() -> None:
     seed = Seed("1", "mask", 0, MASK, {"label_id": 1}, False, 0)
-    asked = shape_to_start_from(TrackedObject(seed, memory="anchors"))
-    assert asked == {"type": "mask", "points": MASK, "memory": "anchors"}
+    tuning = Tuning(memory="anchors", tolerance=0.1, search_region=0)
+    asked = shape_to_start_from(TrackedObject(seed, tuning=tuning))  # a mask has no tolerance
+    assert asked == {"type": "mask", "points": MASK, "memory": "anchors", "search_region": 0}
 
 
 def test_what_was_hidden_while_stepping_starts_anew_where_it_is_drawn_again():

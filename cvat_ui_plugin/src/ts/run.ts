@@ -318,6 +318,7 @@ export class Running {
             call: (args) => core.lambda.call(job.taskId, tracker, { ...args, job: job.id }),
             functionID: tracker.id,
             memory: settings.memory,
+            searchRegion: settings.searchRegion,
             // sparse keyframes are made of exact outlines
             toleranceOf: (source) =>
                 settings.sparse !== null && this.becomesTrack(source) ? 0 : settings.tolerance,

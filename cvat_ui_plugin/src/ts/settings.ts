@@ -9,6 +9,9 @@ import { Page } from './page';
 export interface Settings {
     /** Which frames an object remembers; null: as the function is set. */
     memory: string | null;
+    /** Side of the window in which an object is looked for, in sizes of the object; 0: no window;
+     * null: as the function is set. */
+    searchRegion: number | null;
     /** By how much the IoU of a polygon with its mask may be short of 1; null: as the function is
      * set. */
     tolerance: number | null;
@@ -17,16 +20,25 @@ export interface Settings {
 }
 
 /** What holds until a user chooses. Change it before the page is built to have others. */
-export const DEFAULTS: Settings = { memory: null, tolerance: null, sparse: null };
+export const DEFAULTS: Settings = {
+    memory: null,
+    searchRegion: null,
+    tolerance: null,
+    sparse: null,
+};
 
 export const SETTINGS_NAME = 'Segment Anything 2: Settings';
 export const MEMORY = 'Memory policy';
+export const REGION = 'Search region';
 export const TOLERANCE = 'Polygon tolerance';
 export const KEYFRAMES = 'Keyframes of tracks';
 const AS_SET = 'as the function is set';
+const WHOLE = 'the whole image';
+const TIMES = ' times the object';
 const DENSE = 'on every frame';
 const SPARSE = 'as few as keep an IoU of ';
 const POLICIES = ['official', 'quality', 'anchors'];
+const SIZES = ['2', '3', '4'];
 const TOLERANCES = ['0', '0.005', '0.01', '0.02', '0.03', '0.05'];
 const LIMITS = ['0.98', '0.97', '0.95'];
 
@@ -44,6 +56,7 @@ export function settingsFrom(text: string | null): Settings {
     }
     return {
         memory: POLICIES.find((policy) => policy === kept.memory) ?? null,
+        searchRegion: kept.searchRegion === 0 ? 0 : numberIn(kept.searchRegion, 1.5, 10),
         tolerance: numberIn(kept.tolerance, 0, 0.1),
         sparse: numberIn(kept.sparse, 0.5, 1),
     };
@@ -53,9 +66,11 @@ function settingsOf(chosen: Record<string, unknown>): Settings {
     const numberOf = (text: string): number | null =>
         text !== '' && Number.isFinite(Number(text)) ? Number(text) : null;
     const memory = String(chosen[MEMORY]);
+    const region = String(chosen[REGION]);
     return settingsFrom(
         JSON.stringify({
             memory,
+            searchRegion: region === WHOLE ? 0 : numberOf(region.replace(TIMES, '')),
             tolerance: numberOf(String(chosen[TOLERANCE])),
             sparse: numberOf(String(chosen[KEYFRAMES]).replace(SPARSE, '')),
         }),
@@ -63,12 +78,17 @@ function settingsOf(chosen: Record<string, unknown>): Settings {
 }
 
 /** What a run is told of its settings. */
-export function settingsText({ memory, tolerance, sparse }: Settings): string {
+export function settingsText({ memory, searchRegion, tolerance, sparse }: Settings): string {
     return [
         `${MEMORY}: ${memory ?? AS_SET}`,
+        `${REGION}: ${regionText(searchRegion) ?? AS_SET}`,
         `${TOLERANCE}: ${tolerance ?? AS_SET}`,
         `${KEYFRAMES}: ${sparse === null ? DENSE : `${SPARSE}${sparse}`}`,
     ].join('. ');
+}
+
+function regionText(size: number | null): string | null {
+    return size === 0 ? WHOLE : size && `${size}${TIMES}`;
 }
 
 /** The choices of a parameter, with what is set now among them. */
@@ -87,7 +107,7 @@ export function createSettingsAction(core: Core, page: Page): CollectionAction {
         }
 
         public get parameters(): Record<string, ActionParameter> {
-            const { memory, tolerance, sparse } = settingsFrom(page.kept());
+            const { memory, searchRegion, tolerance, sparse } = settingsFrom(page.kept());
             const select = (
                 first: string,
                 others: string[],
@@ -107,6 +127,13 @@ export function createSettingsAction(core: Core, page: Page): CollectionAction {
                     'Which frames an object remembers. "quality": those on which it was seen; ' +
                         '"anchors": also those that tell it from others of its kind; ' +
                         '"official": the last six, as SAM 2 was published.',
+                ),
+                [REGION]: select(
+                    AS_SET,
+                    [WHOLE, ...SIZES.map((size) => `${size}${TIMES}`)],
+                    regionText(searchRegion),
+                    'Where an object is looked for. In a window of a few times its size the masks ' +
+                        'of small objects are finer, and each object takes a time of its own.',
                 ),
                 [TOLERANCE]: select(
                     AS_SET,

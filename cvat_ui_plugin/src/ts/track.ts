@@ -49,6 +49,9 @@ export interface Tools {
     functionID: string | number;
     /** The memory policy of all objects; null: as the function is set. */
     memory: string | null;
+    /** Side of the window in which each object is looked for, in sizes of the object; 0: no window;
+     * null: as the function is set. */
+    searchRegion: number | null;
     /** The tolerance of an object's polygons; null: as the function is set. */
     toleranceOf(source: Source): number | null;
     /** Throws `Cancelled` or `JobClosed` where the run must end. */
@@ -179,7 +182,7 @@ class Caller {
 
 function startRequest(
     pointsOf: (object: Live) => number[],
-    { memory, toleranceOf }: Pick<Tools, 'memory' | 'toleranceOf'>,
+    { memory, searchRegion, toleranceOf }: Pick<Tools, 'memory' | 'searchRegion' | 'toleranceOf'>,
 ): Request {
     return (batch) => ({
         type: 'init_tracking',
@@ -190,6 +193,7 @@ function startRequest(
                 type: source.type,
                 points: pointsOf(object),
                 ...(memory === null ? {} : { memory }),
+                ...(searchRegion === null ? {} : { search_region: searchRegion }),
                 ...(tolerance === null ? {} : { tolerance }),
             };
         }),

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: MIT
+"""Objects that are looked for in a window of the image."""
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from asking import Open, request, track
+from cvat_requests import shape_to_bitmap
+from cvat_sdk.masks import encode_mask
+from PIL import Image
+from tracking import tight_box
+
+from model_handler import ModelHandler
+from sam2_tracker.errors import TooLarge
+from sam2_tracker.models import ModelFiles
+from sam2_tracker.search_region import (
+    SearchRegion,
+    Window,
+    follow,
+    start_region,
+    whole_region,
+)
+from tools.official import official_logits, official_predictor
+from tools.redis_server import RedisServer
+from tools.sam2_models import load_model
+from tracker import Tracker
+from tracker_state import TrackState
+from training.clips import Clip, draw_clip
+
+WIDTH, HEIGHT = 320, 240
+IMAGE = {"width": WIDTH, "height": HEIGHT}
+
+
+# --- where the window lies ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "window"),
+    [
+        (2, (100, 100, 160, 120), (70, 65, 190, 155)),  # twice as wide, in the image's aspect
+        (2, (100, 60, 120, 120), (30, 30, 190, 150)),  # twice as high
+        (4, (100, 100, 140, 120), (40, 50, 200, 170)),
+        (2, (0, 0, 60, 20), (0, 0, 120, 90)),  # moved into the image
+        (2, (260, 220, 320, 240), (200, 150, 320, 240)),
+        (2, (200, 100, 202, 101), (181, 86, 221, 116)),  # no smaller than LEAST_SHARE
+        (2, (20, 20, 200, 200), (0, 0, WIDTH, HEIGHT)),
+    ],
+)
+def test_a_window_around_what_was_drawn(
+    size: float, box: tuple[float, ...], window: tuple[int, ...]
+) -> None:
+    region = start_region(size, box, **IMAGE)  # type: ignore[arg-type]
+    left, top, right, bottom = region.window
+    assert np.abs(np.subtract(region.window, window)).max() <= 1
+    assert (right - left) / WIDTH == pytest.approx((bottom - top) / HEIGHT, abs=0.01)
+    assert all(map(region.holds, (box[:2], box[2:])))  # type: ignore[arg-type]
+
+
+def moved(region: SearchRegion, *boxes: tuple[float, float, float, float] | None) -> SearchRegion:
+    for box in boxes:
+        region = follow(region, box, **IMAGE)
+    return region
+
+
+BOX = (140, 100, 180, 130)
+STILL = start_region(3, BOX, **IMAGE)
+
+
+def test_it_keeps_still_while_the_object_stays_well_inside() -> None:
+    near = [(143, 102, 183, 132), (141, 98, 181, 128), (138, 100, 180, 131)]
+    assert moved(STILL, *near).window == STILL.window
+
+
+def test_it_moves_with_the_object() -> None:
+    boxes = [(140 + 5 * n, 100, 180 + 5 * n, 130) for n in range(25)]
+    region = STILL
+    for box in boxes:
+        assert region.holds(box[:2])
+        assert region.holds(box[2:])
+        region = follow(region, box, **IMAGE)
+    assert region.window != STILL.window
+
+
+def test_it_is_wider_around_what_moves_fast() -> None:
+    region = STILL
+    for n in range(1, 8):
+        before, region = region, moved(region, (140 + 15 * n, 100, 180 + 15 * n, 130))
+        assert region.share <= 1.1 * before.share + 1e-9  # the memory has another scale
+    assert region.share > 1.2 * STILL.share
+    calm = moved(region, *[(245, 100, 285, 130)] * 30)
+    assert calm.share == pytest.approx(STILL.share, rel=0.4)
+
+
+def test_it_goes_ahead_of_the_object() -> None:
+    """A window of twice the size leaves little room."""
+    region = start_region(2, (20, 100, 60, 130), **IMAGE)
+    for n in range(1, 12):
+        box = (20 + 20 * n, 100, 60 + 20 * n, 130)
+        assert n == 1 or region.holds((box[2], box[3]))
+        region = moved(region, box)
+
+
+def test_it_follows_the_size_of_the_object() -> None:
+    grown = moved(STILL, *[(100, 70, 220, 160)] * 4)  # wider than the window
+    assert grown.share == 1
+    assert moved(grown, *[BOX] * 40).share == pytest.approx(STILL.share)
+    smaller = moved(STILL, *[(152, 110, 168, 120)] * 40)
+    assert smaller.share == pytest.approx(0.15, rel=0.4)
+
+
+def test_it_grows_to_the_whole_image_while_the_object_is_not_seen() -> None:
+    shares = [STILL.share]
+    region = STILL
+    while region.share < 1:
+        region = follow(region, None, **IMAGE)
+        assert region.share > shares[-1]
+        shares.append(region.share)
+    assert 3 < len(shares) < 6
+    back = follow(region, (20, 20, 60, 50), **IMAGE)  # far away: that was no motion
+    assert back.share == pytest.approx(STILL.share)
+    assert back.speed == (0, 0)
+
+
+def test_clicks_say_no_size_and_no_speed() -> None:
+    region = follow(whole_region(3, **IMAGE), BOX, **IMAGE)
+    assert (region.window, region.speed) == (STILL.window, (0, 0))
+
+
+# --- what is tracked in it ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def still_clip() -> Clip:
+    """A small object that hardly moves, between others."""
+    return draw_clip(12, frames=20, width=WIDTH, height=HEIGHT, objects=3, motion=0.02)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return draw_clip(20, frames=14, width=WIDTH, height=HEIGHT, objects=3)
+
+
+def mask(clip: Clip, number: int, frame: int = 0, **keys: object) -> dict[str, Any]:
+    return {"type": "mask", "points": encode_mask(clip.masks[frame, number]), **keys}
+
+
+def walk(
+    tracker: Tracker, clip: Clip, shapes: Sequence[Any], frames: int = 14
+) -> list[dict[str, list[Any]]]:
+    """The answers, each with the windows in which the next frame is searched."""
+    answers: list[dict[str, list[Any]]] = []
+    for frame in clip.frames[:frames]:
+        answer = track(
+            tracker, frame, [] if answers else shapes, answers[-1]["states"] if answers else []
+        )
+        answers.append({**answer, "windows": windows(tracker, answer)})
+    return answers
+
+
+def windows(tracker: Tracker, answer: dict[str, list[Any]]) -> list[Window | None]:
+    states = tracker._store.load([state["id"] for state in answer["states"]])
+    regions = [state.track.region for state in states if isinstance(state, TrackState)]
+    return [region.window if region else None for region in regions]
+
+
+def contains(window: Window | None, box: tuple[float, float, float, float]) -> bool:
+    x0, y0, x1, y1 = window or (0, 0, 0, 0)
+    return x0 <= box[0] and y0 <= box[1] and x1 >= box[2] and y1 >= box[3]
+
+
+def shown(answers: Sequence[dict[str, list[Any]]]) -> list[Any]:
+    """All but the tokens, which are random."""
+    return [{**each, "states": None} for each in answers]
+
+
+def test_the_model_sees_the_window_as_if_it_were_the_image(
+    still_clip: Clip, micro_files: ModelFiles, open_tracker: Open, tmp_path: Path
+) -> None:
+    """The official predictor, given the window alone, finds the same masks."""
+    tracker = open_tracker(load_model(micro_files))
+    shape = mask(still_clip, 1, search_region=3, memory="official")
+    answers = walk(tracker, still_clip, [shape], 20)
+    (window,) = {answer["windows"][0] for answer in answers}  # it kept still
+    left, top, right, bottom = window
+    assert (right - left) * (bottom - top) < WIDTH * HEIGHT / 2
+    (official,) = official_logits(
+        official_predictor(micro_files),
+        [Image.fromarray(frame[top:bottom, left:right]) for frame in still_clip.frames],
+        [still_clip.masks[0, 1, top:bottom, left:right]],
+        tmp_path,
+    )
+    for index, answer in enumerate(answers[1:], 1):
+        wanted = np.zeros((HEIGHT, WIDTH), dtype=bool)
+        wanted[top:bottom, left:right] = (official[index] > 0).numpy()
+        assert wanted.any()
+        assert np.array_equal(shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT), wanted)
+
+
+def test_a_window_goes_on_in_another_process(
+    clip: Clip, micro_model: ModelHandler, empty_redis: RedisServer, open_tracker: Open
+) -> None:
+    shapes = [mask(clip, 0, search_region=2)]
+    alone = walk(open_tracker(micro_model), clip, shapes)
+    assert len({answer["windows"][0] for answer in alone}) > 2  # it moved
+    workers = [open_tracker(micro_model, empty_redis, search_region=size) for size in (0, 9)]
+    answer = track(workers[0], clip.frames[0], shapes)
+    for number, frame in enumerate(clip.frames[1:], 1):
+        answer = track(workers[number % 2], frame, [], answer["states"])
+        assert answer["shapes"] == alone[number]["shapes"]
+
+
+def test_each_object_has_its_own_window(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+) -> None:
+    """In one request they are found where each is found alone; one sees the whole image."""
+    shapes = [mask(clip, 0), mask(clip, 1, search_region=0), mask(clip, 2, search_region=4)]
+    tracker = open_tracker(micro_model, search_region=2.5)
+    together = walk(tracker, clip, shapes)
+    for number, shape in enumerate(shapes):
+        alone = walk(open_tracker(micro_model, search_region=2.5), clip, [shape])
+        for one, all_ in zip(alone, together, strict=True):
+            for name in ("shapes", "scores", "errors", "windows"):
+                assert one[name] == [all_[name][number]]
+    assert {answer["windows"][1] for answer in together} == {None}
+    assert all(answer["windows"][0] for answer in together)
+
+
+def test_without_a_window_nothing_changes(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+) -> None:
+    plain = walk(open_tracker(micro_model), clip, [mask(clip, 0), mask(clip, 1)], 5)
+    off = [mask(clip, number, search_region=0) for number in range(2)]
+    assert shown(walk(open_tracker(micro_model, search_region=2), clip, off, 5)) == shown(plain)
+
+
+def test_a_known_image_is_searched_like_a_new_one(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+) -> None:
+    """The cache holds what the model made of the whole image, and then of each window."""
+    fresh = walk(open_tracker(micro_model), clip, [mask(clip, 0, search_region=2)], 5)
+    tracker = open_tracker(micro_model)
+    walk(tracker, clip, [mask(clip, 1)], 5)
+    for _ in range(2):
+        again = walk(tracker, clip, [mask(clip, 0, search_region=2)], 5)
+        assert shown(again) == shown(fresh)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"type": "rectangle"},
+        {"type": "rectangle", "answer": "mask"},
+        {"type": "polygon"},
+        {"type": "points", "answer": "polygon"},
+    ],
+)
+def test_whatever_is_drawn_is_followed(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open, shape: dict[str, Any]
+) -> None:
+    left, top, right, bottom = box = tight_box(clip.masks[0, 1])
+    y, x = np.argwhere(clip.masks[0, 1]).mean(axis=0)
+    points = {
+        "rectangle": [*box],
+        "polygon": [left, top, right, top, right, bottom, left, bottom],
+        "points": [float(x), float(y)],
+    }[shape["type"]]
+    tracker = open_tracker(micro_model, search_region=2.5)
+    answers = walk(tracker, clip, [{**shape, "points": points}], 6)
+    for answer, truth in zip(answers[1:], clip.masks[1:], strict=False):
+        found = shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT)
+        x0, y0, x1, y1 = answer["windows"][0]
+        assert (x1 - x0) < WIDTH
+        middle = np.argwhere(found).mean(axis=0) - np.argwhere(truth[1]).mean(axis=0)
+        assert np.abs(middle).max() < 15
+
+
+@pytest.mark.parametrize("kind", ["mask", "rectangle"])
+def test_a_correction_takes_the_window_along(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open, kind: str
+) -> None:
+    """The picture jumps, and a person says where the object is now: outside its window."""
+    tracker = open_tracker(micro_model, search_region=2)
+    before = walk(tracker, clip, [mask(clip, 1)], 4)[-1]
+    jumped = Clip(*(np.roll(each, 150, axis=-1 - (each is clip.frames)) for each in astuple(clip)))
+    box = tight_box(jumped.masks[4, 1])
+    assert not contains(before["windows"][0], box)
+    drawn = mask(jumped, 1, 4) if kind == "mask" else {"type": kind, "points": [*box]}
+    answer = track(tracker, jumped.frames[4], [{**drawn, "correction": 1}], before["states"])
+    assert answer["errors"] == [None]
+    assert contains(windows(tracker, answer)[0], box)
+    answer = track(tracker, jumped.frames[5], [], answer["states"])
+    found = shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT)
+    truth = jumped.masks[5, 1]
+    assert (found & truth).sum() / (found | truth).sum() > 0.5
+
+
+def test_a_window_that_is_drawn_on_elsewhere_is_adopted(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+) -> None:
+    tracker = open_tracker(micro_model, search_region=2)
+    first = track(tracker, clip.frames[0], [mask(clip, 0)])
+    last = track(tracker, clip.frames[13], [mask(clip, 0, 13)])
+    adopt = {"adopt": [{"index": 1, "distance": 13}]}
+    both = [first["states"][0], last["states"][0]]
+    adopted = track(tracker, clip.frames[0], [adopt, None], both)
+    assert adopted["errors"][0] is None
+    assert windows(tracker, {"states": adopted["states"][:1]}) == windows(tracker, first)
+    answer = track(tracker, clip.frames[1], [], adopted["states"][:1])
+    assert shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT).any()
+
+
+def test_a_request_that_would_encode_for_too_long_is_refused(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+) -> None:
+    """Each window is encoded by itself."""
+    shapes = [mask(clip, number, search_region=2) for number in range(3)]
+    tracker = open_tracker(micro_model)
+    tracker.budget.seconds = 25.0
+    tracker.budget.remember("frame", 10.0)
+    with pytest.raises(TooLarge, match="3 objects would take longer than 25 s here; send at most"):
+        tracker.track(request(clip.frames[0], shapes))
+    plain = [{**shape, "search_region": 0} for shape in shapes]
+    tracker.track(request(clip.frames[0], plain))
