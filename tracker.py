@@ -28,6 +28,7 @@ from sam2_tracker.models import model_files
 from sam2_tracker.object_shapes import (
     bitmap_to_shape,
     cut_prompt,
+    follow_bitmap,
     place_bitmap,
     seed_to_prompt,
 )
@@ -49,12 +50,11 @@ from sam2_tracker.records import open_records
 from sam2_tracker.search_region import (
     SearchRegion,
     Window,
-    follow,
     start_region,
     whole_region,
 )
 from sam2_tracker.settings import MIB, Settings
-from sam2_tracker.shapes import Bitmap, Box, bitmap_to_rectangle, widen_box
+from sam2_tracker.shapes import Bitmap, Box, widen_box
 from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
 from sam2_tracker.store_call import StoreThread
 from sam2_tracker.threads import set_threads
@@ -439,7 +439,7 @@ class Tracker:
                 bitmap = next(bitmaps)
                 shape, track = bitmap_to_shape(bitmap, state.track, tolerance=tolerance)
                 if track.region is not None:
-                    track = replace(track, region=_follow(track.region, bitmap))
+                    track = replace(track, region=follow_bitmap(track.region, bitmap))
             made[type_] += 1
             each.new_state = replace(state, track=track)
             each.answer = replace(each.answer, shape=shape)
@@ -620,14 +620,6 @@ def _seen(each: _Object, found: Prediction) -> Observation:
     if each.region is None or not found.seen.area:
         return found.seen
     return replace(found.seen, area=max(1, round(found.seen.area * each.region.share**2)))
-
-
-def _follow(region: SearchRegion, bitmap: Bitmap) -> SearchRegion:
-    height, width = bitmap.shape
-    if not bitmap.any():
-        return follow(region, None, width=width, height=height)
-    left, top, right, bottom = bitmap_to_rectangle(bitmap)
-    return follow(region, (left, top, right, bottom), width=width, height=height)
 
 
 def _prompted_state(each: _Object, seen: Observation, frame: _Frame, policy: str) -> TrackState:

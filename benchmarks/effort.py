@@ -3,6 +3,7 @@
 
     python -m benchmarks effort                       clips of the drawn evaluation set
     python -m benchmarks effort --clip FOLDER         a real clip with masks instead
+    python -m benchmarks effort --search-region 2     in a window of twice the object's size
 
 A simulated person looks at the frame that the tool proposes, draws the true mask there if the IoU
 is below 0.8, and runs again, until every frame holds or 10 corrections are spent. Three ways to use
@@ -144,18 +145,20 @@ def _mean_j(found: Found, truth: Masks, judged: list[int]) -> float:
 
 
 def sessions(
-    model: ModelHandler, policy: str, real: Path | None
+    model: ModelHandler, policy: str, search_region: float, real: Path | None
 ) -> Iterator[tuple[str, Session, list[Masks]]]:
     """(name, session, the true masks of each object), clip by clip."""
     if real is not None:
         clip = read_clip(real)
-        yield real.name, Session(model, clip.frames, policy), [clip.masks[:, 0]]
+        session = Session(model, clip.frames, policy, search_region)
+        yield real.name, session, [clip.masks[:, 0]]
         return
     for subset in SUBSETS:
         for number in range(CLIPS_PER_SUBSET):
             drawn = subset.draw(number)
             truths = [drawn.masks[:, index] for index in range(drawn.masks.shape[1])]
-            yield f"{subset.name} {number}", Session(model, drawn.frames, policy), truths
+            session = Session(model, drawn.frames, policy, search_region)
+            yield f"{subset.name} {number}", session, truths
 
 
 def row(way: str, proposal: str, efforts: list[Effort]) -> dict[str, Any]:
@@ -198,6 +201,10 @@ def main() -> int:
     parser.add_argument(
         "--conditioning-frames", type=int, default=Settings().conditioning_frames, metavar="N"
     )
+    parser.add_argument(
+        "--search-region", type=float, default=0, metavar="SIZES",
+        help="look for the object in a window of so many times its size",
+    )  # fmt: skip
     parser.add_argument("--proposal", action="append", choices=PROPOSALS, help="only this one")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -208,7 +215,8 @@ def main() -> int:
     )
     proposals = options.proposal or list(PROPOSALS)
     efforts: dict[tuple[str, str], list[Effort]] = {(w, p): [] for w in WAYS for p in proposals}
-    for name, session, truths in sessions(model, options.policy, options.clip):
+    size = options.search_region
+    for name, session, truths in sessions(model, options.policy, size, options.clip):
         for (way, proposal), done in efforts.items():
             done += [simulate(session, truth, way, proposal) for truth in truths]
         print(f"{name} ", end="", flush=True, file=sys.stderr)
@@ -219,11 +227,13 @@ def main() -> int:
         "precision": model.precision,
         "policy": options.policy,
         "conditioning_frames": options.conditioning_frames,
+        "search_region": size,
         "evaluation_set": parameters_hash(),
         "rows": rows,
     }
     key = options.clip.name if options.clip else "drawn"
     key += f", {options.policy}, {options.conditioning_frames} conditioning frames"
+    key += f", search region {size:g}" if size else ""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps({**known, key: about}, indent=1) + "\n")
     print(f"{key}; weights {about['weights']}, {model.precision}")

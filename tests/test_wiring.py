@@ -320,6 +320,16 @@ def test_the_cache_of_encoded_frames(start: Start, mib: int) -> None:
     assert function.model.encoded - before == (1 if mib else 2)
 
 
+@check("search_region")
+@pytest.mark.parametrize(("size", "views"), [(0, 1), (1.5, 2)])
+def test_the_search_region(start: Start, size: float, views: int) -> None:
+    """Two objects in different places: each is looked for in a window of its own."""
+    function = start(search_region=size)
+    before = function.model.encoded
+    function.ask(shapes=[{**BOX, "points": [left, 10, left + 20, 20]} for left in (0, 60)])
+    assert function.model.encoded - before == views
+
+
 @check("embedded_store_mib")
 def test_the_size_of_the_embedded_store(start: Start) -> None:
     """A memory frame at 1024 px takes 0.5 MiB: 8 MiB hold 15 of them with their heads."""

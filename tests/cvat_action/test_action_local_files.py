@@ -737,10 +737,11 @@ def test_the_annotations_themselves_may_be_written_over(run, coco, lefts):
 
 
 class AsAskedTracker(FasterTracker):
-    """How fast an object moves is also said by the memory and the tolerance that it began with."""
+    """How fast an object moves is also said by how it was asked for where it began."""
 
     def start(self, frame, shapes, ages=None):
-        asked = [(s.get("memory") == "official") + 2 * (s.get("tolerance") == 0.1) for s in shapes]
+        wanted = {"memory": "official", "tolerance": 0.1, "search_region": 3}
+        asked = [sum(s.get(key) == value for key, value in wanted.items()) for s in shapes]
         return super().start(frame, shapes, ages or asked)
 
     def adopt(self, frame, kind, state, others):
@@ -753,7 +754,7 @@ def test_a_resume_remembers_the_objects_as_the_run_was_asked_to(
 ):
     monkeypatch.setattr(local, "LocalTracker", AsAskedTracker)
     coco(polygon(0))
-    options = ("--memory", "official", "--tolerance", 0.1)
+    options = ("--memory", "official", "--tolerance", 0.1, "--search-region", 3)
     run("a.json", "whole.json", *options)
     with unreadable_from(4):
         ended = run("a.json", "b.json", *options, code=4)
