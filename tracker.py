@@ -27,10 +27,9 @@ from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
 from sam2_tracker.object_shapes import (
     bitmap_to_shape,
-    cut_prompt,
     follow_bitmap,
     place_bitmap,
-    seed_to_prompt,
+    read_drawing,
 )
 from sam2_tracker.out_of_memory import retry_after_release
 from sam2_tracker.predictions import FrameFeatures, Prediction, Prompt, Result, prediction_of
@@ -47,12 +46,7 @@ from sam2_tracker.protocol import (
 )
 from sam2_tracker.record_format import Track
 from sam2_tracker.records import open_records
-from sam2_tracker.search_region import (
-    SearchRegion,
-    Window,
-    start_region,
-    whole_region,
-)
+from sam2_tracker.search_region import SearchRegion, Window
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import Bitmap, Box, widen_box
 from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
@@ -347,34 +341,19 @@ class Tracker:
                 each.fail(error)
 
     def _prepare_prompt(self, each: _Object, frame: _Frame) -> None:
-        seed = _drawn(each)
-        prompt = seed_to_prompt(seed, width=frame.width, height=frame.height)
-        each.box = _box_of(seed, prompt, frame)
-        each.region = self._region_of(each, prompt, each.box, frame)
-        if each.region is not None:
-            prompt = cut_prompt(prompt, each.region.window)
+        drawing = read_drawing(
+            _drawn(each),
+            width=frame.width,
+            height=frame.height,
+            size=self._region_size(each),
+            # A box or clicks correct what the model finds there, by the memory.
+            tracked_in=each.state.track.region if each.steps and each.state else None,
+        )
+        each.box, each.region, prompt = drawing.box, drawing.region, drawing.prompt
         if isinstance(prompt, np.ndarray):
             # Scaled at once: bitmaps of 40 megapixels are not held for many seeds together.
             prompt = self._model.scale_mask(prompt)
         each.prompt = prompt
-
-    def _region_of(
-        self, each: _Object, prompt: Prompt, box: Box, frame: _Frame
-    ) -> SearchRegion | None:
-        """Where an object is looked for on the frame on which it was drawn."""
-        size = self._region_size(each)
-        if not size:
-            return None
-        clicks = prompt if isinstance(prompt, Clicks) else None
-        region = None
-        if each.steps and each.state is not None:
-            region = each.state.track.region  # the model tracks it there, and then sees the prompt
-        elif clicks is None or clicks.box is not None:
-            region = start_region(size, box, width=frame.width, height=frame.height)
-        points = [box[:2], box[2:], *(clicks.points if clicks else ())]
-        if region and all(region.holds(point) for point in points):
-            return region
-        return whole_region(size, width=frame.width, height=frame.height)
 
     def _start(
         self, drawn: list[_Object], features: FrameFeatures, view: _Frame, frame: _Frame
@@ -644,24 +623,6 @@ def _prompted_state(each: _Object, seen: Observation, frame: _Frame, policy: str
     tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance
     track = replace(each.state.track, box=track.box, tolerance=tolerance, region=track.region)
     return adopt_references(replace(each.state, track=track), bank)
-
-
-def _box_of(seed: Seed, prompt: Prompt, frame: _Frame) -> Box:
-    """Around what was drawn on the image; of clicks only the positive ones count."""
-    if isinstance(prompt, Clicks):
-        if prompt.box is not None:
-            return prompt.box
-        clicks = zip(prompt.points, prompt.positive, strict=True)
-        x, y = zip(*(point for point, positive in clicks if positive), strict=True)
-        return min(x), min(y), max(x), max(y)
-    if isinstance(prompt, tuple):
-        return prompt
-    if seed.type == "mask":
-        left, top, right, bottom = seed.points[-4:]
-        return left, top, right + 1, bottom + 1
-    xs = [min(max(x, 0.0), frame.width) for x in seed.points[::2]]
-    ys = [min(max(y, 0.0), frame.height) for y in seed.points[1::2]]
-    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _drawn(each: _Object) -> Seed:

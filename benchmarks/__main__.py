@@ -12,7 +12,7 @@ with the parts that are missing there, and measures those anew that are named. `
     python -m benchmarks --resume --part savings --part accuracy
 
 Benchmarks of their own, with their own options (--help): `python -m benchmarks steps`, `memory`,
-`effort`, `scores`, `flop`, `growth`, `clicks`, `models`.
+`effort`, `small`, `scores`, `flop`, `growth`, `clicks`, `models`.
 """
 
 import argparse
@@ -57,7 +57,8 @@ SHARES = {
 EXTRA = ("savings", "accuracy")
 # Programs with options of their own, and their modules; imported only when asked for.
 OTHERS = {
-    n: n for n in ("steps", "memory", "effort", "scores", "flop", "growth", "clicks", "tracks")
+    n: n
+    for n in ("steps", "memory", "effort", "small", "scores", "flop", "growth", "clicks", "tracks")
 }
 OTHERS["models"] = "all_models"
 # Of the whole time: what has begun when it is over is finished.

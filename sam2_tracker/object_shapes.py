@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Between the wire's shapes and what the model works on, by the type of the shape."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,7 +9,13 @@ from sam2_tracker.clicks import Clicks, read_clicks
 from sam2_tracker.errors import BadShape
 from sam2_tracker.protocol import Seed, Shape
 from sam2_tracker.record_format import Track
-from sam2_tracker.search_region import SearchRegion, Window, follow
+from sam2_tracker.search_region import (
+    SearchRegion,
+    Window,
+    follow,
+    start_region,
+    whole_region,
+)
 from sam2_tracker.shapes import (
     Bitmap,
     Box,
@@ -78,6 +84,46 @@ def _shift(box: Box, x: float, y: float) -> Box:
     return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawing:
+    """What a person drew on an image, as the model is asked about it."""
+
+    prompt: Bitmap | Box | Clicks
+    """As it lies in the window of the region, or on the image."""
+    box: Box
+    """Around it, in pixels of the image; of clicks only the positive ones count."""
+    region: SearchRegion | None
+    """Where the object is looked for; None: on the whole image."""
+
+
+def read_drawing(
+    seed: Seed,
+    *,
+    width: int,
+    height: int,
+    size: float = 0,
+    tracked_in: SearchRegion | None = None,
+) -> Drawing:
+    """A drawn shape as a prompt, in a search region if it has a size.
+
+    width, height: of the image. size: `SearchRegion.size`; 0: no region. tracked_in: where the
+    model looks for the object anyway before it sees the prompt; it is the region, if it holds all
+    that was drawn. Raises BadShape, EmptyShape.
+    """
+    prompt = seed_to_prompt(seed, width=width, height=height)
+    box = _box_of(seed, prompt, width, height)
+    if not size:
+        return Drawing(prompt=prompt, box=box, region=None)
+    clicks = prompt if isinstance(prompt, Clicks) else None
+    region = tracked_in
+    if region is None and (clicks is None or clicks.box is not None):  # clicks say no size
+        region = start_region(size, box, width=width, height=height)
+    points = [box[:2], box[2:], *(clicks.points if clicks else ())]
+    if region is None or not all(map(region.holds, points)):
+        region = whole_region(size, width=width, height=height)
+    return Drawing(prompt=cut_prompt(prompt, region.window), box=box, region=region)
+
+
 def bitmap_to_shape(
     bitmap: Bitmap, track: Track, *, tolerance: float
 ) -> tuple[Shape | None, Track]:
@@ -99,3 +145,20 @@ def bitmap_to_shape(
         return Shape(type="mask", points=bitmap_to_mask(bitmap)), track
     own = tolerance if track.tolerance is None else track.tolerance
     return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=own)), track
+
+
+def _box_of(seed: Seed, prompt: Bitmap | Box | Clicks, width: int, height: int) -> Box:
+    if isinstance(prompt, Clicks):
+        if prompt.box is not None:
+            return prompt.box
+        clicks = zip(prompt.points, prompt.positive, strict=True)
+        x, y = zip(*(point for point, positive in clicks if positive), strict=True)
+        return min(x), min(y), max(x), max(y)
+    if isinstance(prompt, tuple):
+        return prompt
+    if seed.type == "mask":
+        left, top, right, bottom = seed.points[-4:]
+        return left, top, right + 1, bottom + 1
+    xs = [min(max(x, 0.0), width) for x in seed.points[::2]]
+    ys = [min(max(y, 0.0), height) for y in seed.points[1::2]]
+    return min(xs), min(ys), max(xs), max(ys)

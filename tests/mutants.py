@@ -46,6 +46,7 @@ def mutant(name: str, file: str, old: str, new: str, near: str) -> Mutant:
 
 
 HANDLER, WIRING = "tests/test_model_handler.py", "tests/test_wiring.py"
+REGION = "tests/test_search_region.py"
 MACHINE, STATE = "tests/faults/test_machine.py", "tests/test_tracker_state.py"
 # fmt: off
 MUTANTS = (
@@ -174,6 +175,21 @@ MUTANTS = (
     mutant("plugin: the memory policy does not reach the function",
         "cvat_ui_plugin/src/ts/track.ts",
         "...(memory === null ? {} : { memory }),", "", "vitest tests/sparse.test.ts"),
+    mutant("a search region that never moves", "sam2_tracker/search_region.py",
+        "        window = _window(share, ahead, width, height)\n", "        pass\n", REGION),
+    mutant("a search region that goes behind the object", "sam2_tracker/search_region.py",
+        "ahead = centre[0] + motion[0], centre[1] + motion[1]",
+        "ahead = centre[0] - motion[0], centre[1] - motion[1]", REGION),
+    mutant("the masks of a window are not put in their place", "sam2_tracker/object_shapes.py",
+        "placed[top:bottom, left:right] = bitmap",
+        "placed[: bottom - top, : right - left] = bitmap", REGION),
+    mutant("what is drawn is not carried into the window", "sam2_tracker/object_shapes.py",
+        "prompt=cut_prompt(prompt, region.window)", "prompt=prompt", REGION),
+    mutant("the search region is forgotten between two requests", "sam2_tracker/record_format.py",
+        '"region": head.track.region and _region_to_json(head.track.region),', '"region": None,',
+        STATE),
+    mutant("windows of one image share their features", "sam2_tracker/frame_cache.py",
+        "digest = frame.digest + str(window).encode()", "digest = frame.digest", REGION),
     mutant("plugin: a wait for CVAT cannot be cancelled", "cvat_ui_plugin/src/ts/waiting.ts",
         "                mayGoOn();\n", "", "vitest tests/waiting.test.ts"),
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from asking import Open, request, track
@@ -31,6 +32,7 @@ from tools.sam2_models import load_model
 from tracker import Tracker
 from tracker_state import TrackState
 from training.clips import Clip, draw_clip
+from training.metrics import jaccard
 
 WIDTH, HEIGHT = 320, 240
 IMAGE = {"width": WIDTH, "height": HEIGHT}
@@ -277,8 +279,32 @@ def test_whatever_is_drawn_is_followed(
 
 
 def overlap(answer: dict[str, list[Any]], truth: np.ndarray) -> float:
-    found = shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT)
-    return float((found & truth).sum() / (found | truth).sum())
+    return jaccard(shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT), truth)
+
+
+def test_what_is_too_small_for_the_image_is_followed_in_a_window(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+) -> None:
+    """15 pixels of an image of 960: a cell of the mask grid has 10."""
+    size, grey = (96, 72), ((432, 432), (324, 324))
+    frames, truths = [], []
+    for frame, masks in zip(clip.frames[:8], clip.masks[:, 2], strict=False):
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        truth = cv2.resize(masks.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+        frames.append(np.pad(small, (*grey[::-1], (0, 0)), constant_values=128))
+        truths.append(np.pad(truth, grey[::-1]))
+    small_clip = Clip(np.stack(frames), np.stack(truths)[:, None])
+    found = {}
+    for region in (0, 3):
+        tracker = open_tracker(micro_model, search_region=region)
+        answers = walk(tracker, small_clip, [mask(small_clip, 0)], 8)
+        shapes = [answer["shapes"][0] for answer in answers]
+        masks = [shape and shape_to_bitmap(shape, 960, 720) for shape in shapes]
+        found[region] = [
+            mask is not None and jaccard(mask, truth) > 0.7
+            for mask, truth in zip(masks, truths, strict=True)
+        ]
+    assert found == {0: [True] + [False] * 7, 3: [True] * 8}
 
 
 @pytest.mark.parametrize("kind", ["mask", "rectangle"])

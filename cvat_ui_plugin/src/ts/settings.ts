@@ -88,7 +88,8 @@ export function settingsText({ memory, searchRegion, tolerance, sparse }: Settin
 }
 
 function regionText(size: number | null): string | null {
-    return size === 0 ? WHOLE : size && `${size}${TIMES}`;
+    if (size === null) return null;
+    return size === 0 ? WHOLE : `${size}${TIMES}`;
 }
 
 /** The choices of a parameter, with what is set now among them. */
