@@ -76,6 +76,25 @@ def effort_lines() -> Iterator[tuple[str, str]]:
     def mean_j(row: Any) -> list[str]:
         return [f"{row['mean_j_after'][key]:.3f}" for key in ("0", "1", "2", "4")]
 
+    in_region = result("effort")["chair, quality, 2 conditioning frames, search region 2"]["rows"]
+    for row in in_region:
+        name, by = names[row["way"]], proposals[row["proposal"]]
+        yield "docs/benchmarks.md", cells(name, by, *mean_j(row))
+    region = mean_j(in_region[-1])
+    whole, in_region = (
+        [
+            f"{row['corrections_per_object']:.2f}"
+            for row in result("effort")[f"drawn, quality, 2 conditioning frames{part}"]["rows"]
+            if row["way"] == "both ways" and row["proposal"] in proposals
+        ]
+        for part in ("", ", search region 3")
+    )
+    yield (
+        "docs/benchmarks.md",
+        f"{in_region[0]} both ways at the first bad frame ({whole[0]} on the whole image), "
+        f"{in_region[1]} at the lowest score ({whole[1]})",
+    )
+
     for proposal, by in proposals.items():
         for way, name in names.items():
             yield "docs/benchmarks.md", cells(name, by, *mean_j(chair[way, proposal]))
@@ -100,10 +119,22 @@ def effort_lines() -> Iterator[tuple[str, str]]:
         "README.md",
         f"{mean_j(chair['anew', 'score'])[3]} started anew from each, "
         f"{mean_j(chair['both ways', 'score'])[3]} with all drawn frames known and every gap "
-        f"tracked both ways; on drawn clips {by_score[0]} corrections per object started anew and "
+        "tracked both ways; in a [search region](#small-objects) of twice the object "
+        f"{region[0]} before the first correction and {region[3]} after four; on drawn "
+        f"clips {by_score[0]} corrections per object started anew and "
         f"{by_score[1]} both ways, {by_eye[0]} and {by_eye[1]} where a person finds the first bad "
         "frame",
     )
+
+
+def small_lines() -> Iterator[tuple[str, str]]:
+    names = {"chair": 'clip "chair"', "drawn": "drawn, 6 clips"}
+    shown = {1: "as it is", 2: "half of the image", 4: "a quarter of the image"}
+    for set_, name in names.items():
+        for times, as_ in shown.items():
+            rows = [row for row in result("small")[set_]["rows"] if row["shown_at"] == times]
+            line = cells(name, as_, *(f"{row['j_and_f']:.3f}" for row in rows))
+            yield from ((file, line) for file in ("README.md", "docs/benchmarks.md"))
 
 
 def models_lines() -> Iterator[tuple[str, str]]:
@@ -209,7 +240,7 @@ def growth_lines() -> Iterator[tuple[str, str]]:
         yield "docs/action.md", line
 
 
-LINES = (memory_lines, effort_lines, models_lines, steps_lines, scores_lines)
+LINES = (memory_lines, effort_lines, small_lines, models_lines, steps_lines, scores_lines)
 LINES += (options_lines, speed_lines, clicks_lines, growth_lines, faults_lines)
 
 
