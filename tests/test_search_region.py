@@ -146,7 +146,7 @@ def mask(clip: Clip, number: int, frame: int = 0, **keys: object) -> dict[str, A
 
 
 def walk(
-    tracker: Tracker, clip: Clip, shapes: Sequence[Any], frames: int = 14
+    tracker: Tracker, clip: Clip, shapes: Sequence[Any], frames: int = 6
 ) -> list[dict[str, list[Any]]]:
     """The answers, each with the windows in which the next frame is searched."""
     answers: list[dict[str, list[Any]]] = []
@@ -174,6 +174,7 @@ def shown(answers: Sequence[dict[str, list[Any]]]) -> list[Any]:
     return [{**each, "states": None} for each in answers]
 
 
+@pytest.mark.slow
 def test_the_model_sees_the_window_as_if_it_were_the_image(
     micro_files: ModelFiles, open_tracker: Open, tmp_path: Path
 ) -> None:
@@ -206,11 +207,11 @@ def test_a_window_goes_on_in_another_process(
     clip: Clip, micro_model: ModelHandler, empty_redis: RedisServer, open_tracker: Open
 ) -> None:
     shapes = [mask(clip, 2, search_region=2)]
-    alone = walk(open_tracker(micro_model), clip, shapes)
+    alone = walk(open_tracker(micro_model), clip, shapes, 10)
     assert len({answer["windows"][0] for answer in alone}) > 2  # it moved
     workers = [open_tracker(micro_model, empty_redis, search_region=size) for size in (0, 9)]
     answer = track(workers[0], clip.frames[0], shapes)
-    for number, frame in enumerate(clip.frames[1:], 1):
+    for number, frame in enumerate(clip.frames[1:10], 1):
         answer = track(workers[number % 2], frame, [], answer["states"])
         assert answer["shapes"] == alone[number]["shapes"]
 
