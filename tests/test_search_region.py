@@ -208,7 +208,7 @@ def test_a_window_goes_on_in_another_process(
 ) -> None:
     shapes = [mask(clip, 2, search_region=2)]
     alone = walk(open_tracker(micro_model), clip, shapes, 10)
-    assert len({answer["windows"][0] for answer in alone}) > 2  # it moved
+    assert len({answer["windows"][0] for answer in alone}) > 1  # it moved
     workers = [open_tracker(micro_model, empty_redis, search_region=size) for size in (0, 9)]
     answer = track(workers[0], clip.frames[0], shapes)
     for number, frame in enumerate(clip.frames[1:10], 1):
