@@ -46,7 +46,7 @@ from sam2_tracker.protocol import (
 )
 from sam2_tracker.record_format import Track
 from sam2_tracker.records import open_records
-from sam2_tracker.search_region import SearchRegion, Window
+from sam2_tracker.search_region import LEAST_SHARE, SearchRegion, Window, follow
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import Bitmap, Box, widen_box
 from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
@@ -201,11 +201,13 @@ class Tracker:
         for each in stepped:
             each.region = _known(each).track.region
         groups = _by_window([*drawn, *stepped], frame)
+        self._check_budget(objects, frame, views=len(groups))
         encoded = 0
-        for done, (window, group) in enumerate(groups.items()):
+        views = self._frames.cut(frame, image, groups)
+        for done, group in enumerate(groups.values()):
             check_time(done, len(groups), "search regions are done", "send fewer objects at once")
             with watch.phase("encode"):
-                view = self._frames.cut(frame, image, window)
+                view = next(views)
                 features = self._encode(view)
             encoded += view.is_new
             self._compute_view(group, view, features, frame, watch)
@@ -286,25 +288,19 @@ class Tracker:
         self._store_thread.close()
         self._store.close()
 
-    def _check_budget(self, objects: Sequence[_Object], frame: _Frame | None = None) -> None:
+    def _check_budget(
+        self, objects: Sequence[_Object], frame: _Frame | None = None, views: int = 1
+    ) -> None:
         active = [each for each in objects if each.active]
         steps = sum(each.steps for each in active)
         starts = sum(each.seed is not None and not each.steps for each in active)
         self.budget.check(
             starts=starts,
             steps=steps,
-            views=max(1, len({self._view_of(each) for each in active})),
+            views=views,
             shapes=Counter(each.made_type for each in active if each.made_type),
             megapixels=frame.megapixels if frame else 0.0,
         )
-
-    def _view_of(self, each: _Object) -> object:
-        """Equal for objects that, as far as is known, are looked for in the same window."""
-        if isinstance(each.entry, Adoption | Lent):
-            return None
-        if each.state is not None and each.state.track.region is not None:
-            return each.state.track.region.window
-        return each if self._region_size(each) else None
 
     def _region_size(self, each: _Object) -> float:
         """Of an object's windows (`SearchRegion.size`); 0: it is looked for on the whole image."""
@@ -595,10 +591,11 @@ def _by_window(objects: Sequence[_Object], frame: _Frame) -> dict[Window, list[_
 
 
 def _seen(each: _Object, found: Prediction) -> Observation:
-    """What was found, with the area as a part of the image whatever window was searched."""
-    if each.region is None or not found.seen.area:
+    """What was found, with an area that does not depend on the size of the window."""
+    if each.region is None:
         return found.seen
-    return replace(found.seen, area=max(1, round(found.seen.area * each.region.share**2)))
+    scale = (each.region.share / LEAST_SHARE) ** 2  # at least 1: no mask has an area of 0
+    return replace(found.seen, area=round(found.seen.area * scale))
 
 
 def _prompted_state(each: _Object, seen: Observation, frame: _Frame, policy: str) -> TrackState:
@@ -614,7 +611,10 @@ def _prompted_state(each: _Object, seen: Observation, frame: _Frame, policy: str
     if each.box is not None:
         # What is answered while the object is lost, if it is never seen again.
         box = widen_box(each.box, width=frame.width, height=frame.height)
-        track = replace(track, box=box, region=each.region)
+        region = each.region
+        if region and not each.made_type:  # else it follows what the model found
+            region = follow(region, each.box, width=frame.width, height=frame.height)
+        track = replace(track, box=box, region=region)
     if each.state is None:
         return TrackState(track=track, bank=drawn)
     distance = each.entry.distance if isinstance(each.entry, Correction) else 0

@@ -46,7 +46,7 @@ class Followed(NamedTuple):
 
 
 class Session:
-    """The frames of a clip, encoded once, and the ways to track one object through them."""
+    """The frames of a clip, each window encoded once, and the ways to track one object through them."""
 
     def __init__(
         self, model: ModelHandler, frames: NDArray[np.uint8], policy: str, search_region: float = 0
@@ -67,7 +67,7 @@ class Session:
             region = start_region(self._search_region, (left, top, right, bottom), **self._size)
         window = self._window(region)
         features = self._encode(frame, window)
-        cut = cut_prompt(mask, window)
+        cut = cut_prompt(mask, region) if region else mask
         (result,) = self._model.start(features, [cut], **_size_of(window))
         return Followed(start_bank(self._policy, prediction_of(result).seen), region)
 
@@ -82,12 +82,12 @@ class Session:
     def joined(self, drawn: Mapping[int, Bitmap]) -> Found:
         """Tracked once from the first drawn frame; the others join on the way."""
         found, starts = Found(), sorted(drawn)
-        bank = self.start(starts[0], drawn[starts[0]])
+        followed = self.start(starts[0], drawn[starts[0]])
         self._draw(found, starts[0], drawn[starts[0]])
         for start, end in zip(starts, [*starts[1:], self.count], strict=True):
-            bank = self._follow(found, bank, range(start + 1, end))
+            followed = self._follow(found, followed, range(start + 1, end))
             if end in drawn:
-                bank = _correct(bank, self.start(end, drawn[end]))
+                followed = _correct(followed, self.start(end, drawn[end]))
                 self._draw(found, end, drawn[end])
         return found
 
@@ -99,9 +99,9 @@ class Session:
         the scores is largest.
         """
         starts = sorted(drawn)
-        banks = {frame: self.start(frame, drawn[frame]) for frame in starts}
-        forward = self._sweep(banks, range(starts[0], self.count))
-        backward = self._sweep(banks, range(starts[-1], -1, -1))
+        started = {frame: self.start(frame, drawn[frame]) for frame in starts}
+        forward = self._sweep(started, range(starts[0], self.count))
+        backward = self._sweep(started, range(starts[-1], -1, -1))
         found = Found()
         for frame in starts:
             self._draw(found, frame, drawn[frame])
@@ -109,15 +109,15 @@ class Session:
             _merge(found, forward, backward, range(left + 1, right))
         return found
 
-    def _sweep(self, banks: Mapping[int, Followed], frames: range) -> Found:
-        """Over frames that begin with a drawn one; banks: of the drawn frames."""
+    def _sweep(self, started: Mapping[int, Followed], frames: range) -> Found:
+        """Over frames that begin with a drawn one; started: from the drawn frames."""
         found = Found()
-        bank = _adopt(banks, frames[0], frames.step)
+        followed = _adopt(started, frames[0], frames.step)
         for frame in frames[1:]:
-            if frame in banks:
-                bank = _correct(bank, banks[frame])
+            if frame in started:
+                followed = _correct(followed, started[frame])
             else:
-                bank = self._follow(found, bank, [frame])
+                followed = self._follow(found, followed, [frame])
         return found
 
     def _follow(self, found: Found, followed: Followed, frames: Sequence[int]) -> Followed:
@@ -164,11 +164,11 @@ def _correct(followed: Followed, drawn: Followed) -> Followed:
     return Followed(correct_bank(followed.bank, drawn.bank, distance=1), drawn.region)
 
 
-def _adopt(banks: Mapping[int, Followed], own: int, direction: int) -> Followed:
+def _adopt(started: Mapping[int, Followed], own: int, direction: int) -> Followed:
     """The bank that was drawn on frame `own`, with the nearest others; at most 8 together."""
-    others = sorted((frame for frame in banks if frame != own), key=lambda f: abs(f - own))[:7]
-    lent = [(banks[f].bank, (f - own) * direction) for f in others]
-    return Followed(adopt_keyframes(banks[own].bank, lent), banks[own].region)
+    others = sorted((frame for frame in started if frame != own), key=lambda f: abs(f - own))[:7]
+    lent = [(started[f].bank, (f - own) * direction) for f in others]
+    return Followed(adopt_keyframes(started[own].bank, lent), started[own].region)
 
 
 def _size_of(window: Window) -> dict[str, int]:

@@ -106,7 +106,9 @@ def main() -> int:
     key = options.clip.name if options.clip else "drawn"
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps({**known, key: about}, indent=1) + "\n")
-    print(f"{key}; weights {about['weights']}, {model.precision}; J&F; found on of the frames")
+    print(
+        f"{key}; weights {about['weights']}, {model.precision}; J&F; share of frames on which the object was found"
+    )
     for each in rows:
         print(
             f"1/{each['shown_at']} of the image, search region {each['search_region']}: "

@@ -438,7 +438,15 @@ def _tolerance(text: str) -> float:
 
 
 def _region(text: str) -> float:
-    return 0.0 if text == "0" else _between(text, SMALLEST_SIZE, LARGEST_SIZE)
+    try:
+        value = _between(text, 0, LARGEST_SIZE)
+    except argparse.ArgumentTypeError:
+        value = math.nan
+    if value == 0 or value >= SMALLEST_SIZE:
+        return value
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is neither 0 nor a number from {SMALLEST_SIZE:g} to {LARGEST_SIZE:g}"
+    )
 
 
 def _iou(text: str) -> float:

@@ -5,6 +5,7 @@ A window of an image is kept like an image of its own.
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -59,19 +60,22 @@ class FrameCache(Generic[F]):
         image = decode_image(data, max_megapixels=self._max_megapixels)
         return Frame(digest=digest, width=image.width, height=image.height, content=image)
 
-    def cut(self, frame: Frame[F], data: bytes, window: Window) -> Frame[F]:
-        """A window of the frame that `open` made of `data`. Raises as `open`."""
-        left, top, right, bottom = window
-        if (right - left, bottom - top) == (frame.width, frame.height):
-            return frame
-        digest = frame.digest + str(window).encode()
-        if (known := self._frames.get(digest)) is not None:
-            return known
-        image = frame.content
-        if not isinstance(image, Image.Image):  # only what the model made of it was kept
-            image = decode_image(data, max_megapixels=self._max_megapixels)
-        part = image.crop(window)
-        return Frame(digest=digest, width=part.width, height=part.height, content=part)
+    def cut(self, frame: Frame[F], data: bytes, windows: Iterable[Window]) -> Iterator[Frame[F]]:
+        """Windows of the frame that `open` made of `data`, in order. Raises as `open`."""
+        image = frame.content if isinstance(frame.content, Image.Image) else None
+        for window in windows:
+            left, top, right, bottom = window
+            if (right - left, bottom - top) == (frame.width, frame.height):
+                yield frame
+                continue
+            digest = frame.digest + str(window).encode()
+            if (known := self._frames.get(digest)) is not None:
+                yield known
+                continue
+            if image is None:  # only what the model made of it was kept
+                image = decode_image(data, max_megapixels=self._max_megapixels)
+            part = image.crop(window)
+            yield Frame(digest=digest, width=part.width, height=part.height, content=part)
 
     def keep(self, frame: Frame[F], features: F) -> None:
         """Remembers the features of a frame of `open` or `cut`; what was used least gives way."""

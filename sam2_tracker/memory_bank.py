@@ -91,7 +91,8 @@ class Observation:
     predicted_iou: float
     """Of the chosen mask, as the model predicts it."""
     area: int
-    """Pixels of the chosen mask at low resolution; 0: the object is not visible."""
+    """Pixels of the chosen mask at low resolution; in a search region as many as it would have in
+    the smallest window. 0: the object is not visible."""
     distractor: bool = False
     """Another candidate mask claims a second place (memory_policy.py, "anchors")."""
 

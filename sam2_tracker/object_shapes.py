@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Between the wire's shapes and what the model works on, by the type of the shape."""
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,18 +48,23 @@ def seed_to_prompt(seed: Seed, *, width: int, height: int) -> Bitmap | Box | Cli
     return to_bitmap(seed.points, width=width, height=height)
 
 
-def cut_prompt(prompt: Bitmap | Box | Clicks, window: Window) -> Bitmap | Box | Clicks:
-    """What was drawn on an image, as it lies in a window that holds it."""
-    left, top, right, bottom = window
+def cut_prompt(prompt: Bitmap | Box | Clicks, region: SearchRegion) -> Bitmap | Box | Clicks:
+    """What was drawn on an image, as it lies in the window of a region that holds it.
+
+    Negative clicks outside the window are left out: the model does not see that place.
+    """
+    left, top, right, bottom = region.window
     if isinstance(prompt, Clicks):
-        return replace(
-            prompt,
-            points=tuple((x - left, y - top) for x, y in prompt.points),
+        seen = [region.holds(point) for point in prompt.points]
+        points = ((x - left, y - top) for x, y in prompt.points)
+        return Clicks(
+            points=tuple(itertools.compress(points, seen)),
+            positive=tuple(itertools.compress(prompt.positive, seen)),
             box=prompt.box and _shift(prompt.box, -left, -top),
         )
     if isinstance(prompt, tuple):
         return _shift(prompt, -left, -top)
-    return prompt[top:bottom, left:right]
+    return prompt[top:bottom, left:right].copy()  # a view would keep the whole bitmap
 
 
 def place_bitmap(bitmap: Bitmap, window: Window, *, width: int, height: int) -> Bitmap:
@@ -78,6 +84,13 @@ def follow_bitmap(region: SearchRegion, bitmap: Bitmap) -> SearchRegion:
         return follow(region, None, width=width, height=height)
     left, top, right, bottom = bitmap_to_rectangle(bitmap)
     return follow(region, (left, top, right, bottom), width=width, height=height)
+
+
+def _box_around(box: Box, clicks: Clicks) -> Box:
+    """Around a box and the positive clicks."""
+    inside = [p for p, positive in zip(clicks.points, clicks.positive, strict=True) if positive]
+    xs, ys = [box[0], box[2], *(x for x, _ in inside)], [box[1], box[3], *(y for _, y in inside)]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _shift(box: Box, x: float, y: float) -> Box:
@@ -107,21 +120,23 @@ def read_drawing(
     """A drawn shape as a prompt, in a search region if it has a size.
 
     width, height: of the image. size: `SearchRegion.size`; 0: no region. tracked_in: where the
-    model looks for the object anyway before it sees the prompt; it is the region, if it holds all
-    that was drawn. Raises BadShape, EmptyShape.
+    model looks for the object on this image before it sees the prompt. It stays the region if the
+    object was seen there and the drawing lies in it. Raises BadShape, EmptyShape.
     """
     prompt = seed_to_prompt(seed, width=width, height=height)
     box = _box_of(seed, prompt, width, height)
     if not size:
         return Drawing(prompt=prompt, box=box, region=None)
-    clicks = prompt if isinstance(prompt, Clicks) else None
-    region = tracked_in
-    if region is None and (clicks is None or clicks.box is not None):  # clicks say no size
-        region = start_region(size, box, width=width, height=height)
-    points = [box[:2], box[2:], *(clicks.points if clicks else ())]
-    if region is None or not all(map(region.holds, points)):
+    clicks = prompt if isinstance(prompt, Clicks) else Clicks()
+    reach = _box_around(box, clicks)
+    inside = tracked_in is not None and all(map(tracked_in.holds, (reach[:2], reach[2:])))
+    if tracked_in is not None and tracked_in.seen and inside:
+        region = tracked_in
+    elif clicks.points and clicks.box is None:  # clicks say no size
         region = whole_region(size, width=width, height=height)
-    return Drawing(prompt=cut_prompt(prompt, region.window), box=box, region=region)
+    else:
+        region = start_region(size, reach, width=width, height=height)
+    return Drawing(prompt=cut_prompt(prompt, region), box=box, region=region)
 
 
 def bitmap_to_shape(

@@ -5,8 +5,8 @@ SAM 2 scales every image to its input, so a small object has few pixels there an
 search region, as trackers have long had one (SiamFC, arXiv 1606.09549), is a window around the
 place where the object was seen last; the model is shown the window in place of the image. It has
 the image's aspect, keeps still while the object stays well inside, and grows while it is not seen.
-What the object looks like in the memory is of the same scale for as long as that can be: each
-change of scale makes masks worse for some frames.
+The window keeps its size as long as it can, because the memory then shows the object at one
+scale: each change of scale makes masks worse for some frames.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPEED_KEPT = 0.8
 """Share of the speed that counts one frame later, if the object has become slower."""
 MARGIN, LEAST_MARGIN = 0.2, 0.04
 """The window moves when less than the first share of it lies between the object and its edge. With
-less than the second it is high time that it grows."""
+less than the second it grows faster."""
 RESIZED_FROM = 1.4
 """The window is resized when it is too large or too small by this factor."""
 RESIZED_BY, RESIZED_IN_HASTE = 1.1, 1.4

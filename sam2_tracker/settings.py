@@ -52,7 +52,10 @@ def _number(low: float, high: float, unit: str) -> Kind[float]:
 
 
 def _zero_or(kind: Kind[T]) -> Kind[T | int]:
-    return Kind(lambda text: 0 if text == "0" else kind.parse(text), f"0 or {kind.allowed}")
+    def parse(text: str) -> T | int:
+        return 0 if re.fullmatch(r"0(\.0*)?", text) else kind.parse(text)
+
+    return Kind(parse, f"0 or {kind.allowed}")
 
 
 def _multiple_of_32(text: str) -> int:

@@ -27,6 +27,7 @@ def in_words(options: dict[str, float]) -> str:
     return " ".join(["everything", *(f"{key}={value}" for key, value in options.items())])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -102,6 +102,7 @@ def deep_grey(kind: str, values: np.ndarray) -> bytes:
     return encoded(Image.fromarray(values.astype(np.uint16)), kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "unit"),
     [("PNG", unit) for unit in (1, 3, 16, 1000)]
@@ -165,6 +166,7 @@ def test_a_photo_is_turned_upright_though_another_tag_is_wrong(tag: int) -> None
         assert pixels(encoded(Image.new("RGB", (40, 20)), kind, exif=exif)).shape == (40, 20, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_strange_image_is_decoded_or_refused_as_it_should_be(name: str) -> None:
     data = hostile_image(name)

@@ -16,8 +16,12 @@ from PIL import Image
 from tracking import tight_box
 
 from model_handler import ModelHandler
+from sam2_tracker import frame_cache
 from sam2_tracker.errors import TooLarge
+from sam2_tracker.image_decoding import decode_image
 from sam2_tracker.models import ModelFiles
+from sam2_tracker.object_shapes import read_drawing
+from sam2_tracker.protocol import Seed
 from sam2_tracker.search_region import (
     SearchRegion,
     Window,
@@ -99,12 +103,12 @@ def test_it_is_wider_around_what_moves_fast() -> None:
 
 
 def test_it_goes_ahead_of_the_object() -> None:
-    """A window of twice the size leaves little room."""
     region = start_region(2, (20, 100, 60, 130), **IMAGE)
-    for n in range(1, 12):
-        box = (20 + 20 * n, 100, 60 + 20 * n, 130)
-        assert n == 1 or region.holds((box[2], box[3]))
-        region = moved(region, box)
+    for n in range(1, 8):
+        before, region = region, moved(region, (20 + 12 * n, 100, 60 + 12 * n, 130))
+        middle = (region.window[0] + region.window[2]) / 2
+        assert region.window == before.window or middle > 45 + 12 * n
+    assert region.window[0] > 40
 
 
 def test_it_follows_the_size_of_the_object() -> None:
@@ -216,6 +220,7 @@ def test_a_window_goes_on_in_another_process(
         assert answer["shapes"] == alone[number]["shapes"]
 
 
+@pytest.mark.slow
 def test_each_object_has_its_own_window(
     clip: Clip, micro_model: ModelHandler, open_tracker: Open
 ) -> None:
@@ -232,6 +237,7 @@ def test_each_object_has_its_own_window(
     assert all(answer["windows"][0] for answer in together)
 
 
+@pytest.mark.slow
 def test_without_a_window_nothing_changes(
     clip: Clip, micro_model: ModelHandler, open_tracker: Open
 ) -> None:
@@ -252,6 +258,7 @@ def test_a_known_image_is_searched_like_a_new_one(
         assert shown(again) == shown(fresh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [
@@ -308,22 +315,53 @@ def test_what_is_too_small_for_the_image_is_followed_in_a_window(
     assert found == {0: [True] + [False] * 7, 3: [True] * 8}
 
 
+@pytest.mark.parametrize("unseen", [0, 3])
+@pytest.mark.parametrize("answer", ["mask", "rectangle"])
 @pytest.mark.parametrize("kind", ["mask", "rectangle"])
 def test_a_correction_takes_the_window_along(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open, kind: str
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open, kind: str, answer: str, unseen: int
 ) -> None:
     """The picture jumps, and a person says where the object is now: outside its window."""
     tracker = open_tracker(micro_model, search_region=2)
-    before = walk(tracker, clip, [mask(clip, 2)], 4)[-1]
+    start = mask(clip, 2)
+    if answer == "rectangle":
+        start = {"type": "rectangle", "points": [*tight_box(clip.masks[0, 2])]}
+    before = walk(tracker, clip, [start], 4)[-1]
+    for _ in range(unseen):
+        before = track(tracker, np.zeros_like(clip.frames[0]), [], before["states"])
     jumped = Clip(np.roll(clip.frames, 150, axis=2), np.roll(clip.masks, 150, axis=3))
     box = tight_box(jumped.masks[4, 2])
-    assert not contains(before["windows"][0], box)
     drawn = mask(jumped, 2, 4) if kind == "mask" else {"type": kind, "points": [*box]}
-    answer = track(tracker, jumped.frames[4], [{**drawn, "correction": 1}], before["states"])
+    found = track(tracker, jumped.frames[4], [{**drawn, "correction": 1}], before["states"])
+    assert found["errors"] == [None]
+    left, _, right, _ = window = windows(tracker, found)[0] or (0, 0, 0, 0)
+    assert contains(window, box)
+    assert right - left < 0.5 * WIDTH
+    after = track(tracker, jumped.frames[5], [], found["states"])
+    assert overlap(after, jumped.masks[5, 2]) > (0.4 if answer == "rectangle" else 0.8)
+
+
+def test_a_negative_click_far_away_leaves_the_window_as_it_is(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+) -> None:
+    shape = {"type": "rectangle", "points": [*tight_box(clip.masks[0, 2])], "answer": "mask"}
+    near, far = (
+        walk(open_tracker(micro_model, search_region=2), clip, [{**shape, "neg_points": clicks}], 3)
+        for clicks in ([], [[300.0, 10.0]])
+    )
+    assert shown(far) == shown(near)
+
+
+def test_a_positive_click_beside_the_box_lies_in_the_window(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+) -> None:
+    shape = {"type": "rectangle", "points": [*tight_box(clip.masks[0, 2])]}
+    answer = track(
+        open_tracker(micro_model, search_region=2),
+        clip.frames[0],
+        [{**shape, "pos_points": [[200, 90]]}],
+    )
     assert answer["errors"] == [None]
-    assert contains(windows(tracker, answer)[0], box)
-    answer = track(tracker, jumped.frames[5], [], answer["states"])
-    assert overlap(answer, jumped.masks[5, 2]) > 0.8
 
 
 def test_a_window_that_is_drawn_on_elsewhere_is_adopted(
@@ -353,3 +391,29 @@ def test_a_request_that_would_encode_for_too_long_is_refused(
         tracker.track(request(clip.frames[0], shapes))
     plain = [{**shape, "search_region": 0} for shape in shapes]
     tracker.track(request(clip.frames[0], plain))
+    large = {"type": "rectangle", "points": [10, 10, 310, 230], "search_region": 2}
+    tracker.track(request(clip.frames[0], [large] * 3))  # all on the whole image
+
+
+def test_a_known_image_is_decoded_once_for_all_windows(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def decode(data: bytes, **limits: Any) -> Image.Image:
+        decoded.append(data)
+        return decode_image(data, **limits)
+
+    monkeypatch.setattr(frame_cache, "decode_image", decode)
+    tracker = open_tracker(micro_model)
+    track(tracker, clip.frames[0], [mask(clip, 0)])
+    track(tracker, clip.frames[0], [mask(clip, n, search_region=1.5) for n in range(3)])
+    assert len(decoded) == 2
+
+
+def test_a_drawing_does_not_keep_the_bitmap_of_the_whole_image(clip: Clip) -> None:
+    """Of many drawings on a large image that would be much."""
+    seed = Seed(type="mask", points=encode_mask(clip.masks[0, 2]))
+    drawing = read_drawing(seed, width=WIDTH, height=HEIGHT, size=2)
+    assert isinstance(drawing.prompt, np.ndarray)
+    assert drawing.prompt.base is None

@@ -123,6 +123,7 @@ CLICK = {"type": "points", "points": [80.5, 60.25], "neg_points": [[5, 5]]}
 BOX = {"type": "rectangle", "points": [40.0, 30.0, 120.0, 90.0], "pos_points": [[80, 60]]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "kind"),
     [
