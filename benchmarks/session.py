@@ -46,7 +46,7 @@ class Followed(NamedTuple):
 
 
 class Session:
-    """The frames of a clip, each window encoded once, and the ways to track one object through them."""
+    """The frames of a clip and the ways to track one object through them."""
 
     def __init__(
         self, model: ModelHandler, frames: NDArray[np.uint8], policy: str, search_region: float = 0

@@ -106,9 +106,8 @@ def main() -> int:
     key = options.clip.name if options.clip else "drawn"
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps({**known, key: about}, indent=1) + "\n")
-    print(
-        f"{key}; weights {about['weights']}, {model.precision}; J&F; share of frames on which the object was found"
-    )
+    print(f"{key}; weights {about['weights']}, {model.precision}")
+    print("J&F; share of the frames on which the object was found")
     for each in rows:
         print(
             f"1/{each['shown_at']} of the image, search region {each['search_region']}: "

@@ -107,6 +107,7 @@ WRONG = {
     "SAM2_MEMORY_POLICY": ["best"],
     "SAM2_IMAGE_SIZE": ["500", "32", "2048"],
     "SAM2_MEMORY_FRAMES": ["1", "-1"],
+    "SAM2_SEARCH_REGION": ["1", "11", "-0", "nan"],
     "SAM2_POLYGON_TOLERANCE": ["1", "-0.1"],
     "SAM2_MAX_IMAGE_MEGAPIXELS": ["0"],
     "SAM2_MAX_OBJECTS": ["0"],

@@ -263,6 +263,7 @@ LOCAL = ("local", "--video", "clip.mp4")
         ((*LOCAL, "--annotations", "a.json", "--out", "b.json", "--step", "--both-ways"), "--step"),
         ((*TO_12, "--type", "points"), "invalid choice: 'points'"),
         ((*TO_12, "--min-score", "50"), "'50' is not a number from 0 to 1"),
+        ((*TO_12, "--search-region", "1"), "'1' is neither 0 nor a number from 1.5 to 10"),
         ((*TO_12, "--all-seeds", "--keyframes"), "give one of them"),
         ((*TO_12, "--task", "7"), "--job and --task contradict each other"),
         ((*TO_12, "--every", "5"), "--every is for --detect or --everything"),
