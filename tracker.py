@@ -68,6 +68,8 @@ class TrackerInfo(ModelInfo):
     """What a running tracker is, for GET and for the log at start."""
 
     memory_policy: str
+    search_region: float
+    """`SearchRegion.size` of objects that name none; 0: the whole image."""
     store: str
     limits: dict[str, float]
 
@@ -263,6 +265,7 @@ class Tracker:
         return TrackerInfo(
             **vars(self._model.info()),
             memory_policy=settings.memory_policy,
+            search_region=settings.search_region,
             store=self._store.name,
             limits={
                 "image_megapixels": settings.max_image_megapixels,

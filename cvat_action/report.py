@@ -85,8 +85,11 @@ def summary_table(entries: Sequence[dict[str, Any]], *, with_unsure: bool = Fals
 
 def _why_nothing(entry: dict[str, Any]) -> str:
     """Why an object has no result although nothing went wrong, for a person."""
-    frame = entry["hidden_from"]
-    return "" if frame is None else f"hidden (outside) from frame {frame} on"
+    if entry["hidden_from"] is not None:
+        return f"hidden (outside) from frame {entry['hidden_from']} on"
+    if 0 < entry["frames"] == entry["lost"]:
+        return "seen on no frame; if it is small, try --search-region 4"
+    return ""
 
 
 def _relabelled(entry: dict[str, Any]) -> str:

@@ -328,6 +328,7 @@ def test_the_search_region(start: Start, size: float, views: int) -> None:
     before = function.model.encoded
     function.ask(shapes=[{**BOX, "points": [left, 10, left + 20, 20]} for left in (0, 60)])
     assert function.model.encoded - before == views
+    assert function.get()["search_region"] == size
 
 
 @check("embedded_store_mib")

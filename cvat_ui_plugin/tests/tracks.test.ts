@@ -78,6 +78,14 @@ test('lost objects: nothing for shapes, one outside keyframe for tracks, and the
     expect(timelineOf(own)).toBe('2 3 4- 7 8 9-');
     expect(whole(own.shapes[2].points)).toEqual(whole(own.shapes[1].points));
     expect(bench.said()).toMatch(/Not visible: .*on 3 frames, first on 4/);
+    expect(bench.said()).not.toMatch(/Seen on no frame/);
+});
+
+test('of an object that is seen on no frame, the message says what may help', async () => {
+    const bench = createBench({ invoke: moving(() => ({ shape: null, score: 0.1 })) });
+    bench.add(mask(2));
+    await bench.runAll(2, 5);
+    expect(bench.said()).toMatch(/Seen on no frame: .* For small objects choose a search region/);
 });
 
 test('a lost rectangle is the box marked outside, which is never drawn', async () => {

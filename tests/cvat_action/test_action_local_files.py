@@ -733,6 +733,20 @@ def test_the_annotations_themselves_may_be_written_over(run, coco, lefts):
     run("other.json", "a.json", code=1)
 
 
+def test_of_an_object_that_is_seen_on_no_frame_it_is_said_what_may_help(run, coco, monkeypatch):
+    class BlindTracker(MovingTracker):
+        def step(self, frame, states):
+            answer = super().step(frame, states)
+            gone = [state["points"][0] > 20 for state in states]
+            shapes = [None if g else s for g, s in zip(gone, answer.shapes, strict=True)]
+            return Answer(shapes, answer.states, answer.scores, answer.errors)
+
+    monkeypatch.setattr(local, "LocalTracker", BlindTracker)
+    coco(polygon(0), polygon(0, [30, 2, 36, 2, 33, 6]))
+    told = run("a.json", "b.json").out
+    assert told.count("seen on no frame; if it is small, try --search-region 4") == 1
+
+
 # --- the memory that a run goes on with ----------------------------------------------------------
 
 

@@ -168,9 +168,18 @@ function tracking(tracked: Tracked[], names: Map<Tracked, string>, start: number
         const count = counted(away.length, 'frame');
         return away.length ? [`${names.get(object)} on ${count}, first on ${away[0].frame}`] : [];
     });
+    const never = tracked.filter(
+        ({ results }) => results.length && results.every(({ points }) => points === null),
+    );
     return [
         `${counted(tracked.length, 'object')} tracked over ${counted(frames.length, 'frame')} (${way}).`,
         lost.length ? `Not visible: ${listed(lost)}.` : 'No object was lost.',
+        ...(never.length
+            ? [
+                  `Seen on no frame: ${listed(never.map((object) => names.get(object)!))}. For small ` +
+                      'objects choose a search region in the settings.',
+              ]
+            : []),
     ];
 }
 
