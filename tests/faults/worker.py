@@ -77,7 +77,7 @@ def die_on_demand(control: Path) -> None:
 def tell_in_headers() -> None:
     """Who answered, at what cost, and whether the request came as far as the geometry."""
     reached = [False]
-    prepare, handler = tracker.seed_to_prompt, main.handler
+    prepare, handler = tracker.read_drawing, main.handler
 
     def noting(*args: Any, **options: Any) -> Any:
         reached[0] = True
@@ -94,7 +94,7 @@ def tell_in_headers() -> None:
         }
         return response
 
-    tracker.seed_to_prompt = noting
+    tracker.read_drawing = noting
     main.handler = telling
 
 
