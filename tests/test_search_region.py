@@ -30,6 +30,7 @@ from sam2_tracker.search_region import (
     whole_region,
 )
 from sam2_tracker.shapes import bitmap_to_polygon
+from sam2_tracker.time_budget import TimeBudget
 from tools.official import official_logits, official_predictor
 from tools.redis_server import RedisServer
 from tools.sam2_models import load_model
@@ -393,6 +394,27 @@ def test_a_request_that_would_encode_for_too_long_is_refused(
     tracker.track(request(clip.frames[0], plain))
     large = {"type": "rectangle", "points": [10, 10, 310, 230], "search_region": 2}
     tracker.track(request(clip.frames[0], [large] * 3))  # all on the whole image
+
+
+def test_a_request_ends_between_two_windows_when_its_time_is_spent(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def encode_slowly(image: Image.Image) -> Any:
+        now[0] += 20
+        return encode(image)
+
+    tracker = open_tracker(micro_model)
+    tracker.budget = TimeBudget(25, clock=lambda: now[0])
+    encode = micro_model.encode
+    monkeypatch.setattr(micro_model, "encode", encode_slowly)
+    corner = {"type": "rectangle", "points": [5, 5, 25, 25], "search_region": 2}
+    shapes = [corner, mask(clip, 2, search_region=2), mask(clip, 0)]
+    said = "After 25 s only 2 of 3 search regions are done; send fewer objects at once"
+    with pytest.raises(TooLarge, match=said):
+        tracker.track(request(clip.frames[0], shapes))
+    assert track(tracker, clip.frames[0], shapes[:1])["errors"] == [None]
 
 
 def test_a_known_image_is_decoded_once_for_all_windows(
