@@ -46,7 +46,7 @@ from sam2_tracker.protocol import (
 )
 from sam2_tracker.record_format import Track
 from sam2_tracker.records import open_records
-from sam2_tracker.search_region import LEAST_SHARE, SearchRegion, Window, follow
+from sam2_tracker.search_region import LEAST_SHARE, SearchRegion, Window, follow, window_of
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import Bitmap, Box, widen_box
 from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
@@ -313,7 +313,7 @@ class Tracker:
         if each.seed is None:
             return 0.0
         own = each.seed.search_region
-        return self._settings.search_region if own is None else own
+        return float(self._settings.search_region if own is None else own)
 
     def _read_store(self, ids: list[str], traffic: StoreTraffic) -> list[TrackState | StateGone]:
         if ids:
@@ -588,7 +588,7 @@ def _by_window(objects: Sequence[_Object], frame: _Frame) -> dict[Window, list[_
     """The objects by the part of the image in which they are looked for, in order."""
     groups: dict[Window, list[_Object]] = {}
     for each in objects:
-        window = each.region.window if each.region else (0, 0, frame.width, frame.height)
+        window = window_of(each.region, width=frame.width, height=frame.height)
         groups.setdefault(window, []).append(each)
     return groups
 

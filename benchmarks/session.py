@@ -17,7 +17,7 @@ from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, 
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.object_shapes import cut_prompt, follow_bitmap, place_bitmap
 from sam2_tracker.predictions import FrameFeatures, prediction_of
-from sam2_tracker.search_region import SearchRegion, Window, start_region
+from sam2_tracker.search_region import SearchRegion, Window, start_region, window_of
 from sam2_tracker.settings import MIB
 from sam2_tracker.shapes import Bitmap, bitmap_to_rectangle
 from training.clips import Clip
@@ -65,7 +65,7 @@ class Session:
         if self._search_region:
             left, top, right, bottom = bitmap_to_rectangle(mask)
             region = start_region(self._search_region, (left, top, right, bottom), **self._size)
-        window = self._window(region)
+        window = window_of(region, **self._size)
         features = self._encode(frame, window)
         cut = cut_prompt(mask, region) if region else mask
         (result,) = self._model.start(features, [cut], **_size_of(window))
@@ -123,7 +123,7 @@ class Session:
     def _follow(self, found: Found, followed: Followed, frames: Sequence[int]) -> Followed:
         bank, region = followed.bank, followed.region
         for frame in frames:
-            window = self._window(region)
+            window = window_of(region, **self._size)
             (result,) = self._model.step(self._encode(frame, window), [bank])
             prediction = prediction_of(result)
             bank = remember(bank, prediction.seen, self._model.layout)
@@ -133,9 +133,6 @@ class Session:
             if region is not None:
                 region = follow_bitmap(region, found.masks[frame])
         return Followed(bank, region)
-
-    def _window(self, region: SearchRegion | None) -> Window:
-        return region.window if region else (0, 0, self._size["width"], self._size["height"])
 
     def _encode(self, frame: int, window: Window) -> FrameFeatures:
         features = self._features.get((frame, window))

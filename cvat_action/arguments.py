@@ -17,7 +17,7 @@ from cvat_action.server import READ_SECONDS
 from sam2_tracker.errors import BadRequest
 from sam2_tracker.everything import USAGE as EVERYTHING_USAGE
 from sam2_tracker.everything import words_to_everything
-from sam2_tracker.search_region import LARGEST_SIZE, SMALLEST_SIZE
+from sam2_tracker.search_region import LARGEST_SIZE, SMALLEST_SIZE, is_size
 
 SAID_BY_JOURNAL = (
     "job", "task", "frame", "target_frame", "object", "exclude", "label", "function", "backward",
@@ -438,12 +438,9 @@ def _tolerance(text: str) -> float:
 
 
 def _region(text: str) -> float:
-    try:
-        value = _between(text, 0, LARGEST_SIZE)
-    except argparse.ArgumentTypeError:
-        value = math.nan
-    if value == 0 or value >= SMALLEST_SIZE:
-        return value
+    size = _number(text)
+    if is_size(size):
+        return size
     raise argparse.ArgumentTypeError(
         f"{text!r} is neither 0 nor a number from {SMALLEST_SIZE:g} to {LARGEST_SIZE:g}"
     )
@@ -454,13 +451,18 @@ def _iou(text: str) -> float:
 
 
 def _between(text: str, low: float, high: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not low <= value <= high:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
     return value
+
+
+def _number(text: str) -> float:
+    """NaN, which no range holds, where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _count(text: str) -> int:

@@ -86,17 +86,6 @@ def follow_bitmap(region: SearchRegion, bitmap: Bitmap) -> SearchRegion:
     return follow(region, (left, top, right, bottom), width=width, height=height)
 
 
-def _box_around(box: Box, clicks: Clicks) -> Box:
-    """Around a box and the positive clicks."""
-    inside = [p for p, positive in zip(clicks.points, clicks.positive, strict=True) if positive]
-    xs, ys = [box[0], box[2], *(x for x, _ in inside)], [box[1], box[3], *(y for _, y in inside)]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _shift(box: Box, x: float, y: float) -> Box:
-    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawing:
     """What a person drew on an image, as the model is asked about it."""
@@ -129,8 +118,7 @@ def read_drawing(
         return Drawing(prompt=prompt, box=box, region=None)
     clicks = prompt if isinstance(prompt, Clicks) else Clicks()
     reach = _box_around(box, clicks)
-    inside = tracked_in is not None and all(map(tracked_in.holds, (reach[:2], reach[2:])))
-    if tracked_in is not None and tracked_in.seen and inside:
+    if tracked_in and tracked_in.seen and all(map(tracked_in.holds, (reach[:2], reach[2:]))):
         region = tracked_in
     elif clicks.points and clicks.box is None:  # clicks say no size
         region = whole_region(size, width=width, height=height)
@@ -177,3 +165,14 @@ def _box_of(seed: Seed, prompt: Bitmap | Box | Clicks, width: int, height: int) 
     xs = [min(max(x, 0.0), width) for x in seed.points[::2]]
     ys = [min(max(y, 0.0), height) for y in seed.points[1::2]]
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def _box_around(box: Box, clicks: Clicks) -> Box:
+    """Around a box and the positive clicks."""
+    inside = [p for p, positive in zip(clicks.points, clicks.positive, strict=True) if positive]
+    xs, ys = [box[0], box[2], *(x for x, _ in inside)], [box[1], box[3], *(y for _, y in inside)]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _shift(box: Box, x: float, y: float) -> Box:
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y

@@ -12,7 +12,7 @@ from sam2_tracker.errors import BadRequest, BadShape, BadState, ObjectError, Too
 from sam2_tracker.ids import ID
 from sam2_tracker.memory_bank import MAX_CONDITIONING
 from sam2_tracker.memory_policy import POLICIES
-from sam2_tracker.search_region import LARGEST_SIZE, SMALLEST_SIZE
+from sam2_tracker.search_region import LARGEST_SIZE, SMALLEST_SIZE, is_size
 from sam2_tracker.shapes import ANSWER_TYPES, PROMPT_TYPES, SHAPE_TYPES, Points
 
 STATE_VERSION = 1
@@ -376,8 +376,7 @@ def _search_region(shape: dict[Any, Any]) -> float | None:
     size = shape.get("search_region")
     if size is None:
         return None
-    known = type(size) in (int, float)
-    if not known or not (size == 0 or SMALLEST_SIZE <= size <= LARGEST_SIZE):
+    if type(size) not in (int, float) or not is_size(size):
         raise BadShape(
             f"search_region must be 0 or a number from {SMALLEST_SIZE:g} to {LARGEST_SIZE:g}."
         )

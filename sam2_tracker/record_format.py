@@ -319,9 +319,9 @@ def _whole(number: Any, low: int, high: int) -> int:
 
 
 def _real(number: Any, low: float, high: float) -> float:
-    if type(number) not in (int, float) or not low <= number <= high:
+    if type(number) is not float or not low <= number <= high:
         raise ValueError("a number in it is out of range")
-    return float(number)
+    return number
 
 
 def _flag(value: Any) -> bool:

@@ -63,6 +63,16 @@ class SearchRegion:
         return left <= point[0] <= right and top <= point[1] <= bottom
 
 
+def is_size(size: float) -> bool:
+    """Whether it may be asked for: 0, which stands for no region, or a `SearchRegion.size`."""
+    return size == 0 or SMALLEST_SIZE <= size <= LARGEST_SIZE
+
+
+def window_of(region: SearchRegion | None, *, width: int, height: int) -> Window:
+    """Where an object is looked for; without a region on the whole image."""
+    return region.window if region else (0, 0, width, height)
+
+
 def start_region(size: float, box: Box, *, width: int, height: int) -> SearchRegion:
     """The search region of an object that was drawn.
 

@@ -51,9 +51,11 @@ def _number(low: float, high: float, unit: str) -> Kind[float]:
     return Kind(lambda text: _between(float(text), low, high), allowed)
 
 
-def _zero_or(kind: Kind[T]) -> Kind[T | int]:
+def _zero_or(kind: Kind[T], zero: str = "0") -> Kind[T | int]:
+    """zero: a pattern of what is read as 0."""
+
     def parse(text: str) -> T | int:
-        return 0 if re.fullmatch(r"0(\.0*)?", text) else kind.parse(text)
+        return 0 if re.fullmatch(zero, text) else kind.parse(text)
 
     return Kind(parse, f"0 or {kind.allowed}")
 
@@ -153,7 +155,9 @@ class Settings:
     conditioning_frames: int = setting("SAM2_CONDITIONING_FRAMES", 2, _zero_or(_whole(2, 8)))
     """Drawn frames of an object that a step attends to, the nearest ones; 0: all of them."""
     search_region: float = setting(
-        "SAM2_SEARCH_REGION", 0.0, _zero_or(_number(SMALLEST_SIZE, LARGEST_SIZE, "object sizes"))
+        "SAM2_SEARCH_REGION",
+        0.0,
+        _zero_or(_number(SMALLEST_SIZE, LARGEST_SIZE, "object sizes"), zero=r"0(\.0*)?"),
     )
     """Side of the window in which an object is searched (search_region.py), unless its shape says
     it; 0: the whole image."""

@@ -419,10 +419,8 @@ def draw_composite(
                 leaving=leaving and index == objects - 1,
             )  # fmt: skip
             movers.append((mover, index if index < objects else -1))
-        covers: list[tuple[_Mover, int]] = []
-        if hidden:
-            cover = _cover(rng, movers[0][0], hidden, min(width, height), side, folder)
-            covers.append((cover, -1))
+        unit = min(width, height)
+        covers = [(_cover(rng, movers[0][0], hidden, unit, side, folder), -1)] if hidden else []
         movers = [movers[i] for i in rng.permutation(len(movers))] + covers
         camera = _camera(rng, frames, width, height, motion)
         first_masks = _shoot_frame(movers, camera, 0, world, width, height, objects, 0.0)[1]
