@@ -55,11 +55,13 @@ MOMENTS = ("get", "get_and_check", "put")
 FAULTS = ("refuse", "lose the answer", "break off", "hang")
 
 shapes = st.sampled_from(SHAPES)
+regions = st.sampled_from((0, 1.5, 3))
+"""Sizes of search regions; 0: the whole image."""
 ages = st.one_of(st.just(0), st.integers(0, 30))
 """Which token is meant: 0 is the newest."""
 entries = st.one_of(
     st.tuples(st.just("step"), ages),
-    st.tuples(st.just("start"), shapes, st.sampled_from((None, *POLICIES))),
+    st.tuples(st.just("start"), shapes, st.sampled_from((None, *POLICIES)), regions),
     st.tuples(st.just("correct"), ages, shapes, st.integers(0, 1)),
     st.tuples(
         st.just("adopt"),
@@ -142,7 +144,8 @@ class Request:
         states: list[Any] = []
         for what, *more in wanted:
             if what == "start":
-                shape, policy = more
+                shape, policy, region = more
+                shape = {**shape, "search_region": region}
                 shape = {**shape, "memory": policy} if policy else shape
                 self._add("start", shape, shape=shape, to=(shapes, states))
             elif what == "nothing" or not machine.nodes:
@@ -438,5 +441,6 @@ class TrackersOnOneStore(RuleBasedStateMachine):
         if error is not None or found != node.answer:
             raise Refused(f"{error}, {found}, not {node.answer}")
         self.met[f"right answer under policy {node.bank.policy}"] += 1
+        self.met["right answer in a search region"] += bool(node.region and node.region.share < 1)
         self.tokens[node] = state["id"]
         self.nodes.append(node)

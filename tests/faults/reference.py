@@ -13,16 +13,11 @@ from PIL import Image
 from sam2_tracker.errors import TooManyKeyframes
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import remember
+from sam2_tracker.object_shapes import Drawing, follow_bitmap, place_bitmap, read_drawing
+from sam2_tracker.protocol import Seed
 from sam2_tracker.record_format import RETAINED
-from sam2_tracker.shapes import (
-    Bitmap,
-    bitmap_to_mask,
-    bitmap_to_polygon,
-    bitmap_to_rectangle,
-    mask_to_bitmap,
-    polygon_to_bitmap,
-    rectangle_to_box,
-)
+from sam2_tracker.search_region import LEAST_SHARE, SearchRegion, Window, follow, window_of
+from sam2_tracker.shapes import Bitmap, bitmap_to_mask, bitmap_to_polygon, bitmap_to_rectangle
 from tracker_state import RENEW_BELOW
 
 POLYGON_TOLERANCE = 0.02
@@ -39,6 +34,8 @@ class Node:
     box: list[float]
     answer: dict[str, Any]
     """The wire's shape (None: not visible) and score."""
+    region: SearchRegion | None = None
+    """Where it is looked for on the next image; None: on the whole image."""
     lives: Mapping[str, int] = field(default_factory=dict)
     """Of each memory frame when it expires, as far as this track knows."""
     leaving: tuple[tuple[str, int], ...] = ()
@@ -101,44 +98,56 @@ class Reference:
     def __init__(self, model: Any, images: Sequence[Image.Image]) -> None:
         self._model = model
         self._images = images
-        self._frames = [model.encode(image) for image in images]
 
     def start(self, index: int, shape: dict[str, Any]) -> Node:
         """An object that is drawn on image `index`; `shape` as in a request."""
-        prompt, prediction = self._prompt(index, shape)
+        drawing = self._read(index, shape, shape.get("search_region", 0))
+        prediction = self._start(index, drawing)
         return Node(
             bank=start_bank(shape.get("memory") or POLICY, prediction.seen),
             type=shape["type"],
-            box=list(prompt) if isinstance(prompt, tuple) else [],
+            box=list(drawing.box),
             answer=_drawn(shape, prediction),
+            region=self._follow_drawn(index, drawing),
         )
 
     def step(self, index: int, parent: Node) -> Node:
         """An object that is tracked to image `index`."""
-        (prediction,) = self._model.step(self._frames[index], [parent.bank])
-        shape, box = _found(self._bitmap(index, prediction), parent)
-        bank = remember(parent.bank, prediction.seen, self._model.layout)
-        return _follow(parent, bank, {"shape": shape, "score": prediction.score}, box)
+        features, window = self._look(index, parent.region)
+        (prediction,) = self._model.step(features, [parent.bank])
+        bitmap = self._bitmap(index, prediction, window)
+        shape, box = _found(bitmap, parent)
+        bank = remember(parent.bank, _seen(prediction, parent.region), self._model.layout)
+        region = parent.region and follow_bitmap(parent.region, bitmap)
+        return _follow(parent, bank, {"shape": shape, "score": prediction.score}, box, region)
 
     def correct(self, index: int, parent: Node, shape: dict[str, Any], distance: int) -> Node | str:
         """An object that is drawn on image `index` though it is tracked; or the error's code."""
-        if shape["type"] == "rectangle":
-            box = tuple(float(number) for number in shape["points"])
-            width, height = self._images[index].size
+        size = parent.region.size if parent.region else 0
+        is_box = shape["type"] == "rectangle"
+        drawing = self._read(index, shape, size, parent.region if is_box else None)
+        window = (0, 0, 0, 0)
+        if is_box:
+            features, window = self._look(index, drawing.region)
             (prediction,) = self._model.correct(
-                self._frames[index], [parent.bank], [box], width=width, height=height
+                features, [parent.bank], [drawing.prompt], **_size_of(window)
             )
+            prediction = replace(prediction, seen=_seen(prediction, drawing.region))
         else:
-            _, prediction = self._prompt(index, shape)
+            prediction = self._start(index, drawing)
         drawn = start_bank(parent.bank.policy, prediction.seen)
         try:
             bank = correct_bank(parent.bank, drawn, distance=distance)
         except TooManyKeyframes as error:
             return error.code
-        if shape["type"] == "rectangle" != parent.type:  # SAM 2 finds the mask
-            told, _ = _found(self._bitmap(index, prediction), parent)
-            return _follow(parent, bank, {"shape": told, "score": prediction.score}, parent.box)
-        return _follow(parent, bank, _drawn(shape, prediction), _box_around(shape))
+        if is_box and parent.type != "rectangle":  # SAM 2 finds the mask
+            bitmap = self._bitmap(index, prediction, window)
+            told, _ = _found(bitmap, parent)
+            region = drawing.region and follow_bitmap(drawing.region, bitmap)
+            answer = {"shape": told, "score": prediction.score}
+            return _follow(parent, bank, answer, parent.box, region)
+        region = self._follow_drawn(index, drawing)
+        return _follow(parent, bank, _drawn(shape, prediction), list(drawing.box), region)
 
     def adopt(self, parent: Node, others: Sequence[tuple[Node, int]]) -> Node | str:
         """An object that takes over what was drawn of others; or the error's code."""
@@ -146,28 +155,51 @@ class Reference:
             bank = adopt_keyframes(parent.bank, [(node.bank, far) for node, far in others])
         except TooManyKeyframes as error:
             return error.code
-        node = _follow(parent, bank, {"shape": None, "score": None}, parent.box)
+        answer: dict[str, Any] = {"shape": None, "score": None}
+        node = _follow(parent, bank, answer, parent.box, parent.region)
         lives = dict(parent.lives)
         for other, _ in others:
             for frame in other.bank.conditioning:
                 lives[frame.memory.id] = other.lives[frame.memory.id]
         return replace(node, lives=lives)
 
-    def _prompt(self, index: int, shape: dict[str, Any]) -> tuple[Any, Any]:
+    def _read(
+        self, index: int, shape: dict[str, Any], size: float, tracked_in: Any = None
+    ) -> Drawing:
+        seed = Seed(type=shape["type"], points=shape["points"])
         width, height = self._images[index].size
-        decode: Any = {
-            "mask": mask_to_bitmap,
-            "polygon": polygon_to_bitmap,
-            "rectangle": rectangle_to_box,
-        }[shape["type"]]
-        prompt = decode(shape["points"], width=width, height=height)
-        (found,) = self._model.start(self._frames[index], [prompt], width=width, height=height)
-        return prompt, found
+        return read_drawing(seed, width=width, height=height, size=size, tracked_in=tracked_in)
 
-    def _bitmap(self, index: int, prediction: Any) -> Bitmap:
+    def _look(self, index: int, region: SearchRegion | None) -> tuple[Any, Window]:
+        """The features of the part of an image in which an object is looked for."""
+        image = self._images[index]
+        window = window_of(region, width=image.width, height=image.height)
+        return self._model.encode(image.crop(window)), window
+
+    def _start(self, index: int, drawing: Drawing) -> Any:
+        features, window = self._look(index, drawing.region)
+        (found,) = self._model.start(features, [drawing.prompt], **_size_of(window))
+        return replace(found, seen=_seen(found, drawing.region))
+
+    def _follow_drawn(self, index: int, drawing: Drawing) -> SearchRegion | None:
         width, height = self._images[index].size
-        (bitmap,) = self._model.logits_to_bitmaps([prediction.logits], width=width, height=height)
-        return bitmap
+        return drawing.region and follow(drawing.region, drawing.box, width=width, height=height)
+
+    def _bitmap(self, index: int, prediction: Any, window: Window) -> Bitmap:
+        (bitmap,) = self._model.logits_to_bitmaps([prediction.logits], **_size_of(window))
+        width, height = self._images[index].size
+        return place_bitmap(bitmap, window, width=width, height=height)
+
+
+def _size_of(window: Window) -> dict[str, int]:
+    left, top, right, bottom = window
+    return {"width": right - left, "height": bottom - top}
+
+
+def _seen(prediction: Any, region: SearchRegion | None) -> Any:
+    """What is remembered of the prediction: areas of windows of any size can be compared."""
+    scale = (region.share / LEAST_SHARE) ** 2 if region else 1
+    return replace(prediction.seen, area=round(prediction.seen.area * scale))
 
 
 def _found(bitmap: Bitmap, parent: Node) -> tuple[dict[str, Any] | None, list[float]]:
@@ -186,28 +218,25 @@ def _found(bitmap: Bitmap, parent: Node) -> tuple[dict[str, Any] | None, list[fl
     return shape, parent.box
 
 
-def _box_around(shape: dict[str, Any]) -> list[float]:
-    points = [float(number) for number in shape["points"]]
-    if shape["type"] == "rectangle":
-        return points
-    if shape["type"] == "mask":
-        left, top, right, bottom = points[-4:]
-        return [left, top, right + 1, bottom + 1]
-    return [min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])]
-
-
 def _drawn(shape: dict[str, Any], prediction: Any) -> dict[str, Any]:
     """What was drawn is what is there."""
     told = {"type": shape["type"], "points": shape["points"]}
     return {"shape": told, "score": prediction.score}
 
 
-def _follow(parent: Node, bank: MemoryBank, answer: dict[str, Any], box: list[float]) -> Node:
+def _follow(
+    parent: Node,
+    bank: MemoryBank,
+    answer: dict[str, Any],
+    box: list[float],
+    region: SearchRegion | None,
+) -> Node:
     return Node(
         bank=bank,
         type=parent.type,
         box=box,
         answer=answer,
+        region=region,
         lives=parent.lives,
         leaving=parent.leaving,
         ancestors=(*parent.ancestors, parent),
