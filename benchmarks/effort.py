@@ -6,12 +6,14 @@
     python -m benchmarks effort --search-region 2     in a window of twice the object's size
 
 A simulated person looks at the frame that the tool proposes, draws the true mask there if the IoU
-is below 0.8, and runs again, until every frame holds or 10 corrections are spent. Three ways to use
+is below 0.8, and runs again, until every frame holds or 10 corrections are spent. Four ways to use
 the corrections are compared, and ways to propose the next frame:
 
     anew        each correction starts the object anew from its frame
     joined      corrections join the object's memory
     both ways   every gap between drawn frames is tracked from both ends, on all drawn frames
+    carried     both ways, and the drawings are carried to the frames beside them by optical flow,
+                where that is better: what the command line does with --both-ways
 
     eye         the first bad frame: a person who plays the clip from the start
     ahead       beyond it by as many frames as tracking held, but not beyond the middle of what is
@@ -53,7 +55,7 @@ CLIPS_PER_SUBSET = 2
 TOLD_AFTER = (0, 1, 2, 4)
 """Corrections after which the mean J is reported."""
 
-WAYS = ("anew", "joined", "both ways")
+WAYS = ("anew", "joined", "both ways", "carried")
 PROPOSALS = ("eye", "ahead", "score", "turn")
 
 
@@ -74,6 +76,7 @@ def track(session: Session, way: str, drawn: dict[int, Bitmap]) -> Found:
         "anew": session.anew,
         "joined": session.joined,
         "both ways": session.both_ways,
+        "carried": session.carried,
     }
     return ways[way](drawn)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cvat_action.carrying import Drawing, Estimate, Flow, carry
 from model_handler import ModelHandler
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.mask_logits import logits_to_bitmaps
@@ -59,6 +60,7 @@ class Session:
         self.count, height, width = frames.shape[:3]
         self._size = {"width": width, "height": height}
         self._features: ByteCache[tuple[int, Window], FrameFeatures] = ByteCache(MOST_FEATURES)
+        self._flow = Flow(lambda frame: frames[frame, :, :, ::-1], (width, height))
 
     def start(self, frame: int, mask: Bitmap) -> Followed:
         region = None
@@ -107,6 +109,22 @@ class Session:
             self._draw(found, frame, drawn[frame])
         for left, right in zip([-1, *starts], [*starts, self.count], strict=True):
             _merge(found, forward, backward, range(left + 1, right))
+        return found
+
+    def carried(self, drawn: Mapping[int, Bitmap]) -> Found:
+        """Both ways, and then what was drawn is carried to the frames beside it by optical flow."""
+        found, starts = self.both_ways(drawn), sorted(drawn)
+        drawings = [Drawing(frame, drawn[frame]) for frame in starts]
+
+        def tracked(frame: int) -> Estimate:
+            return Estimate(found.masks[frame], found.scores[frame])
+
+        better = carry(self._flow, drawings[0], None, range(starts[0])[::-1], tracked)
+        for left, right in zip(drawings, [*drawings[1:], None], strict=True):
+            gap = range(left.frame + 1, right.frame if right else self.count)
+            better |= carry(self._flow, left, right, gap, tracked)
+        for frame, estimate in better.items():
+            found.masks[frame], found.scores[frame] = estimate.mask, estimate.score
         return found
 
     def _sweep(self, started: Mapping[int, Followed], frames: range) -> Found:

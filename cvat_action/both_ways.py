@@ -5,9 +5,11 @@ An object that a person drew on several frames of the range stands on all of the
 (`adopt` in docs/request.md). It is tracked forwards from the first of them and backwards from the
 last. On the way each drawing joins, so what was tracked before it still counts. In each gap between
 two drawings the answer switches once from the forward to the backward result: where the sum of the
-scores is largest, so that it does not flicker.
+scores is largest, so that it does not flicker. Beside a drawing the answer is the drawing itself,
+carried by optical flow, as far as that is better (carrying.py).
 """
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +17,27 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from cvat_action.calls import CallFailed, Pace, Tracker
+from cvat_action.carrying import Drawing, Estimate, Flow, carry
+from cvat_action.errors import ActionError
+from cvat_action.geometry import points_to_bitmap, size_fault
 from cvat_action.job import Job
+from cvat_action.overlay import Frames
+from cvat_action.polygons import aligned_points
 from cvat_action.seeds import Correction
-from cvat_action.tracked import Tracked, TrackedObject
+from cvat_action.tracked import Tracked, TrackedObject, compact
 from cvat_action.tracking import Enter, Loop, Run, StopTracking, track
+from sam2_tracker.settings import Settings
+from sam2_tracker.shapes import Bitmap, bitmap_to_mask, bitmap_to_polygon
+
+logger = logging.getLogger(__name__)
 
 Tell = Callable[[str, int, int], None]
 """called with where frames are tracked beforehand, how many of them are done, and of how many"""
 
 MOST_KEYFRAMES = 8
 """Drawn frames that the function remembers of one object."""
+OUTLINES = ("mask", "polygon")
+"""Types whose shapes follow the object's outline."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,7 @@ def track_both_ways(
     parallel: int = 1,
     done: Sequence[int] = (),
     tell: Tell = lambda what, done, total: None,
+    picture: Frames | None = None,
 ) -> Run:
     """Tracks `objects` over `frames`, in that order, with what was drawn on them known beforehand.
 
@@ -130,7 +144,7 @@ def track_both_ways(
     nothing but what is drawn is remembered. `keep` is called with every frame when all gaps are
     done; nothing is kept of a run that ends before. Objects that were found and not drawn are
     tracked from frame to frame after that, and so are those that `enter` adds. tell: by one thread
-    at a time.
+    at a time. picture: gives a frame, for optical flow; None: nothing is carried.
     """
     left, frames = frames, [*done, *frames]
     pace = pace or Pace()
@@ -148,14 +162,17 @@ def track_both_ways(
             again = [gap for section in stopped for gap in section.apart()]
             broken = _follow_all(tracker, job, again, pace, parallel, tell)
             sections = [s for s in sections if s not in stopped] + again
+        if not broken:
+            for section in sections:
+                _merge(section)
+            if picture:
+                _carry_all(sections, job, picture, tell)
     except CallFailed as failure:
         return Run(tuple(objects), (), str(failure), resumable=failure.resumable)
     except KeyboardInterrupt:
         return Run(tuple(objects), (), "Stopped by Ctrl+C.", True)
     if broken:
         return replace(broken, objects=tuple(objects), done=())
-    for section in sections:
-        _merge(section)
     for o in drawn:
         o.settled = True
         for frame in done:
@@ -346,8 +363,11 @@ class _Count:
         self._lock = threading.Lock()
 
     def one_more(self, frame: int, objects: Sequence[TrackedObject]) -> None:
+        self.add(1)
+
+    def add(self, frames: int) -> None:
         with self._lock:
-            self._done += 1
+            self._done += frames
             self._tell(self._what, self._done, self._total)
 
 
@@ -372,3 +392,52 @@ def _merge(section: _Section) -> None:
 def _score(result: Tracked | None) -> float:
     """A frame without a result is worse than any with one."""
     return -1.0 if result is None else result.score or 0.0
+
+
+def _carry_all(sections: Sequence[_Section], job: Job, picture: Frames, tell: Tell) -> None:
+    """Puts carried drawings in the place of what was tracked, where they are better."""
+    outlined = [s for s in sections if s.drawn.of.seed.type in OUTLINES]
+    gaps = [(section.drawn, gap) for section in outlined for gap in section.gaps if gap.frames]
+    gaps = [(drawn, gap) for drawn, gap in gaps if gap.left not in drawn.of.seed.relabelled]
+    if not gaps:
+        return
+    flow = Flow(picture, job.size(gaps[0][1].left))
+    count = _Count("that drawings are carried to", sum(len(gap.frames) for _, gap in gaps), tell)
+    try:
+        for drawn, gap in gaps:
+            _carry(drawn, gap, flow)
+            count.add(len(gap.frames))
+    except ActionError as error:
+        logger.warning("Results between drawings may be coarser: a picture is missing. %s", error)
+
+
+def _carry(drawn: _Drawn, gap: _Gap, flow: Flow) -> None:
+    o, (width, height) = drawn.of, flow.size
+
+    def bitmap(points: Sequence[float]) -> Bitmap:
+        return points_to_bitmap(o.seed.type, points, width, height)
+
+    def found(frame: int) -> Estimate | None:
+        t = o.frames.get(frame)
+        if t is None or t.points is None:
+            return None
+        return Estimate(bitmap(t.points), t.score or 0.0)
+
+    def drawing(frame: int) -> Drawing:
+        return Drawing(frame, bitmap(drawn.standing[frame].seed.points))
+
+    ends = gap.right is not None and gap.right not in o.seed.relabelled
+    right = drawing(gap.right) if gap.right is not None and ends else None
+    for frame, carried in carry(flow, drawing(gap.left), right, gap.frames, found).items():
+        points = _points(o, carried.mask, drawn.standing[gap.left].seed.points)
+        if size_fault(o.seed.type, points) is None:
+            o.frames[frame] = Tracked(points, carried.score)
+
+
+def _points(o: TrackedObject, mask: Bitmap, like: Sequence[float]) -> Sequence[float]:
+    """The mask as points of the object's type; like: a polygon to begin and to be directed like."""
+    if o.seed.type == "mask":
+        return compact("mask", bitmap_to_mask(mask))
+    own = o.tuning.tolerance
+    ring = bitmap_to_polygon(mask, tolerance=Settings().polygon_tolerance if own is None else own)
+    return compact("polygon", aligned_points(ring, like))

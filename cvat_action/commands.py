@@ -18,7 +18,7 @@ from cvat_action.errors import ActionError
 from cvat_action.job import Job, check_range
 from cvat_action.journal import Journal
 from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
-from cvat_action.overlay import Picture
+from cvat_action.overlay import Frames, Picture
 from cvat_action.plan import Options, Plan, make_plan, target_of, wants_whole
 from cvat_action.plan_record import plan_as_json, plan_from_json
 from cvat_action.program import to_resume
@@ -229,13 +229,13 @@ def _run(
     if record:
         sink.counts.update(_counts_of(record))
     tracker = ServerTracker(server, plan.job, function)
-    outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder)
 
     def frame(number: int) -> Picture:
         return preview.decode_picture(
             server.frame(plan.job.id, number), number, plan.job.size(number)
         )
 
+    outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder, picture=frame)
     link = (
         f"{server.host.rstrip('/')}/tasks/{plan.job.task_id}/jobs/{plan.job.id}"
         f"?frame={plan.options.frame}"
@@ -252,10 +252,12 @@ def go(
     pace: Pace,
     finder: Finder | None = None,
     ask: Any = None,
+    picture: Frames | None = None,
 ) -> tuple[Outcome, list[TrackedObject], list[int]]:
     """Runs a plan, from where its journal ends.
 
-    finder: finds new objects on the way, where the plan's options ask for it.
+    finder: finds new objects on the way, where the plan's options ask for it. picture: gives a
+    frame, for the optical flow of --both-ways.
     """
 
     def make(seed: Seed) -> TrackedObject:
@@ -290,6 +292,7 @@ def go(
         ask,
         enter,
         remember,
+        picture,
     )
     return outcome, objects, [*done, *outcome.run.done]
 
@@ -302,7 +305,7 @@ def finish(
     done: Sequence[int],
     sink: Sink,
     output: Output,
-    frame: preview.Frames,
+    frame: Frames,
     link: str | None = None,
     fps: float = 10.0,
     out: Path | None = None,
@@ -384,7 +387,7 @@ def _draw(
     journal: Journal,
     sink: Sink,
     output: Output,
-    frame: preview.Frames,
+    frame: Frames,
     fps: float,
 ) -> str | None:
     """Writes the pictures that are asked for; what is wrong with them, else None.

@@ -225,7 +225,9 @@ def _run(
     )
     ask = Stepper(plan.job, media, out).ask if opened.files.step else None
     tracker = LocalTracker(opened.load(), media)
-    outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder, ask)
+    outcome, objects, done = go(
+        plan, journal, record, tracker, sink, pace, finder, ask, media.picture
+    )
     return finish(
         plan, journal, outcome, objects, done, sink, output, media.picture, None, media.fps, out
     )

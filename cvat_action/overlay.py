@@ -2,7 +2,7 @@
 """Masks drawn over frames, as pictures, a video and a contact sheet. Colours are BGR throughout."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from sam2_tracker.shapes import Bitmap
 
 Picture = NDArray[np.uint8]
 """uint8 (height, width, 3), BGR as OpenCV has it."""
+Frames = Callable[[int], Picture]
+"""Gives a frame; raises ActionError where it cannot be read."""
 
 OPACITY = 0.45
 CELL_WIDTH = 400

@@ -2,7 +2,7 @@
 """The tracked objects drawn over their frames: a video and a contact sheet."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +15,20 @@ from cvat_action import own_files
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.job import Wire
-from cvat_action.overlay import Picture, contact_sheet, draw_masks, new_video, write_picture
+from cvat_action.overlay import (
+    Frames,
+    Picture,
+    contact_sheet,
+    draw_masks,
+    new_video,
+    write_picture,
+)
 from cvat_action.positions import position_among
 from cvat_action.put_in_place import check_can_put
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked
 from sam2_tracker.shapes import Bitmap
 
-Frames = Callable[[int], Picture]
 Results = Mapping[int, Sequence[Tracked | None]]
 """the results of all objects, in the order of the seeds, by frame"""
 

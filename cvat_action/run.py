@@ -14,6 +14,7 @@ from cvat_action.both_ways import track_both_ways
 from cvat_action.calls import Pace, Tracker
 from cvat_action.errors import ActionError
 from cvat_action.journal import Journal
+from cvat_action.overlay import Frames
 from cvat_action.plan import Plan
 from cvat_action.report import counted
 from cvat_action.sinks import Sink
@@ -61,12 +62,14 @@ def run_plan(
     ask: OnFrame | None = None,
     enter: Enter | None = None,
     remember: Callable[[], Run | None] | None = None,
+    picture: Frames | None = None,
 ) -> Outcome:
     """Tracks the frames that are not done and writes all results.
 
     objects: with what is tracked already, of which `written_until` frames are written; those that
     enter are appended.
     remember: called before tracking goes on, to build up a memory that is gone (rebuild.py).
+    picture: gives a frame, for what --both-ways does with optical flow.
     """
     stages = _Stages(plan, objects, list(done), written_until, sink, journal)
     # An object that stopped in one gap between drawn frames may go on in the others.
@@ -78,7 +81,9 @@ def run_plan(
         with logging_redirect_tqdm():
             if left and (more or any(o.live for o in objects)):
                 forgot = remember() if remember else None
-                run = forgot or _track_left(plan, objects, tracker, stages, pace, ask, enter)
+                run = forgot or _track_left(
+                    plan, objects, tracker, stages, pace, ask, enter, picture
+                )
         problem = run.broken
         stages.write_rest()
         goes_on = Outcome(run, len(stages.done), False, problem, more).resumable
@@ -99,6 +104,7 @@ def _track_left(
     pace: Pace,
     ask: OnFrame | None,
     enter: Enter | None,
+    picture: Frames | None,
 ) -> Run:
     done = tuple(stages.done)
     left = plan.frames[len(done) :]
@@ -112,6 +118,7 @@ def _track_left(
         how: dict[str, Any] = {"pace": pace, "enter": enter, "keep": keep}
         if plan.options.both_ways and tracker.joins:
             how |= {"parallel": plan.options.parallel, "tell": progress.beforehand}
+            how["picture"] = picture
             return track_both_ways(tracker, plan.job, objects, left, done=done, **how)
         return track(tracker, plan.job, objects, left, on_frame=ask, **how)
 

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""Drawings that are carried by optical flow to the frames beside them."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from cvat_sdk.masks import encode_mask
+
+from cvat_action.both_ways import track_both_ways
+from cvat_action.calls import Answer
+from cvat_action.carrying import MOST_FRAMES, Drawing, Estimate, Flow, carry
+from cvat_action.errors import ActionError
+from cvat_action.geometry import points_to_bitmap
+from cvat_action.job import Job, Label
+from cvat_action.seeds import Correction, Seed
+from cvat_action.tracked import Tracked, TrackedObject
+from sam2_tracker.shapes import Bitmap, bitmap_to_polygon, bitmap_to_rectangle
+from training.clips import Clip, draw_clip
+from training.metrics import jaccard
+
+WIDTH, HEIGHT, COUNT = 320, 240, 13
+LAST = COUNT - 1
+THING = 1
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return draw_clip(21, frames=COUNT, width=WIDTH, height=HEIGHT, objects=3, motion=0.3)
+
+
+def truth(clip: Clip, frame: int) -> Bitmap:
+    return np.asarray(clip.masks[frame, THING])
+
+
+def coarse(mask: Bitmap) -> Bitmap:
+    """As a tracker finds it whose masks are too large on all sides."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+
+
+def flow_of(clip: Clip) -> Flow:
+    return Flow(lambda frame: clip.frames[frame, :, :, ::-1], (WIDTH, HEIGHT))
+
+
+def tracked(clip: Clip, score: float = 0.7) -> Callable[[int], Estimate | None]:
+    return lambda frame: Estimate(coarse(truth(clip, frame)), score)
+
+
+def drawing(clip: Clip, frame: int) -> Drawing:
+    return Drawing(frame, truth(clip, frame))
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [(0, LAST), (0, None), (LAST, 0), (LAST, None)],
+    ids=["between two", "behind the last", "backwards between two", "backwards behind the last"],
+)  # fmt: skip
+def test_a_carried_outline_is_finer(clip: Clip, left: int, right: int | None) -> None:
+    frames = range(1, LAST) if left == 0 else range(LAST - 1, 0, -1)
+    end = None if right is None else drawing(clip, right)
+    found = carry(flow_of(clip), drawing(clip, left), end, frames, tracked(clip))
+    assert sorted(found) == sorted(frames)
+    assert jaccard(truth(clip, 0), truth(clip, LAST)) < 0.6  # it moves
+    for frame, estimate in found.items():
+        least = max(0.8, jaccard(coarse(truth(clip, frame)), truth(clip, frame)))
+        assert jaccard(estimate.mask, truth(clip, frame)) > least
+        assert 0.7 < estimate.score <= 1
+
+
+def test_what_the_tracker_is_sure_of_stays(clip: Clip) -> None:
+    sure = tracked(clip, score=1.2)  # more than any check can reach
+    for right in (drawing(clip, LAST), None):
+        assert carry(flow_of(clip), drawing(clip, 0), right, range(1, LAST), sure) == {}
+
+
+def test_nothing_is_carried_over_frames_on_which_the_tracker_sees_nothing(clip: Clip) -> None:
+    def found(frame: int) -> Estimate | None:
+        return None if 5 <= frame <= 8 else tracked(clip)(frame)
+
+    both = carry(flow_of(clip), drawing(clip, 0), drawing(clip, LAST), range(1, LAST), found)
+    assert sorted(both) == [1, 2, 3, 4, 9, 10, 11]
+    one = carry(flow_of(clip), drawing(clip, 0), None, range(1, LAST), found)
+    assert sorted(one) == [1, 2, 3, 4]
+
+
+def test_nothing_is_carried_over_a_cut(clip: Clip) -> None:
+    """Another scene begins on frame 6."""
+    other = draw_clip(22, frames=COUNT, width=WIDTH, height=HEIGHT, objects=3)
+    frames = np.concatenate([clip.frames[:6], other.frames[6:]])
+    found = carry(
+        flow_of(replace(clip, frames=frames)), drawing(clip, 0), drawing(clip, LAST),
+        range(1, LAST), tracked(clip),
+    )  # fmt: skip
+    assert not found.keys() & set(range(6, LAST))
+
+
+def test_a_drawing_is_carried_so_far_and_no_farther(clip: Clip) -> None:
+    """A film of one frame, on which all that is carried is right."""
+    still = Flow(lambda frame: clip.frames[0, :, :, ::-1], (WIDTH, HEIGHT))
+
+    def found(frame: int) -> Estimate | None:
+        return tracked(clip)(0)
+
+    long = range(1, 3 * MOST_FRAMES)
+    one = carry(still, drawing(clip, 0), None, long, found)
+    assert sorted(one) == [*range(1, MOST_FRAMES + 1)]
+    end = Drawing(3 * MOST_FRAMES, truth(clip, 0))
+    both = carry(still, drawing(clip, 0), end, long, found)
+    assert sorted(both) == [*one, *range(2 * MOST_FRAMES, 3 * MOST_FRAMES)]
+
+
+def test_pictures_that_are_too_small_for_flow_are_left_to_the_tracker() -> None:
+    picture = np.zeros((8, 40, 3), np.uint8)
+    mask = np.ones((8, 40), dtype=bool)
+    flow = Flow(lambda frame: picture, (40, 8))
+    assert carry(flow, Drawing(0, mask), None, [1, 2], lambda frame: Estimate(mask, 0.1)) == {}
+
+
+# --- in a run with --both-ways --------------------------------------------------------------------
+
+
+class Coarse:
+    """A tracker that knows where the object is, and not its outline."""
+
+    joins = True
+
+    def __init__(self, clip: Clip, kind: str) -> None:
+        self._clip, self._kind = clip, kind
+
+    def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer:
+        return Answer(list(shapes), [frame] * len(shapes), [1.0] * len(shapes), [None])
+
+    def step(self, frame: int, states: list[Any]) -> Answer:
+        found = shape_of(coarse(truth(self._clip, frame)), self._kind)
+        return Answer([{"type": self._kind, "points": found}], [frame], [0.7], [None])
+
+    def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
+        return self.start(frame, shapes)
+
+    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+        return Answer([None], [state], [None], [None])
+
+
+def shape_of(mask: Bitmap, kind: str) -> list[float]:
+    if kind == "mask":
+        return [float(n) for n in encode_mask(mask)]
+    if kind == "polygon":
+        return bitmap_to_polygon(mask, tolerance=0.0)
+    return [float(n) for n in bitmap_to_rectangle(mask)]
+
+
+def run(
+    clip: Clip, kind: str, picture: Callable[[int], Any] | None, relabelled: tuple[int, ...] = ()
+) -> dict[int, Tracked]:
+    """What is found between drawings on frames 0, 6 and the last but one, and on the last."""
+    job = Job(1, 1, 0, LAST, (Label(1, "thing"),), ((WIDTH, HEIGHT),))
+    drawn = {frame: tuple(shape_of(truth(clip, frame), kind)) for frame in (0, 6, LAST - 1)}
+    corrections = tuple(Correction(frame, points) for frame, points in drawn.items() if frame)
+    how: dict[str, Any] = {"corrections": corrections, "relabelled": frozenset(relabelled)}
+    object_ = TrackedObject(Seed("1", kind, 0, drawn[0], {"label_id": 1}, False, 0, **how))
+    done = track_both_ways(Coarse(clip, kind), job, [object_], range(1, COUNT), picture=picture)
+    assert done.broken is None
+    assert [f for f, t in object_.frames.items() if t.by_hand] == [6, LAST - 1]
+    assert sorted(object_.frames) == [*range(1, COUNT)]
+    return object_.frames
+
+
+def overlaps(clip: Clip, kind: str, found: dict[int, Tracked]) -> dict[int, float]:
+    return {
+        frame: jaccard(points_to_bitmap(kind, t.points or (), WIDTH, HEIGHT), truth(clip, frame))
+        for frame, t in found.items()
+        if not t.by_hand
+    }
+
+
+@pytest.mark.parametrize("kind", ["mask", "polygon"])
+def test_a_run_takes_the_carried_outlines(clip: Clip, kind: str) -> None:
+    before = overlaps(clip, kind, run(clip, kind, None))
+    after = overlaps(clip, kind, run(clip, kind, lambda frame: clip.frames[frame, :, :, ::-1]))
+    assert all(after[frame] > max(before[frame], 0.85) for frame in before)
+
+
+def test_rectangles_are_not_carried(clip: Clip) -> None:
+    def picture(frame: int) -> Any:
+        raise AssertionError("No picture is needed.")
+
+    assert run(clip, "rectangle", picture) == run(clip, "rectangle", None)
+
+
+def test_a_result_with_another_label_is_not_carried(clip: Clip) -> None:
+    before = run(clip, "mask", None, relabelled=(6,))
+    after = run(clip, "mask", lambda frame: clip.frames[frame, :, :, ::-1], relabelled=(6,))
+    changed = [frame for frame in before if before[frame] != after[frame]]
+    assert changed == [1, 2, 3, 4, 5, LAST]
+
+
+def test_without_a_picture_the_results_are_the_trackers(
+    clip: Clip, caplog: pytest.LogCaptureFixture
+) -> None:
+    def picture(frame: int) -> Any:
+        raise ActionError(f"Frame {frame} cannot be read: it is gone.")
+
+    with caplog.at_level(logging.WARNING):
+        assert run(clip, "mask", picture) == run(clip, "mask", None)
+    assert "may be coarser" in caplog.text
+    assert "it is gone" in caplog.text
