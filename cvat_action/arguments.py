@@ -339,7 +339,8 @@ def _add_how_it_is_tracked(add: Callable[..., object]) -> None:
         "--both-ways",
         action="store_true",
         help="with what a person drew on several frames: track every gap from both ends and take "
-        "the better result; written when all is tracked (implies --keyframes)",
+        "the better result, or what was drawn, carried by optical flow; written when all is "
+        "tracked (implies --keyframes)",
     )
     add(
         "--memory",

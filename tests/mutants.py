@@ -47,6 +47,7 @@ def mutant(name: str, file: str, old: str, new: str, near: str) -> Mutant:
 
 HANDLER, WIRING = "tests/test_model_handler.py", "tests/test_wiring.py"
 REGION = "tests/test_search_region.py"
+CARRYING = "tests/cvat_action/test_carrying.py"
 MACHINE, STATE = "tests/faults/test_machine.py", "tests/test_tracker_state.py"
 # fmt: off
 MUTANTS = (
@@ -190,6 +191,15 @@ MUTANTS = (
         STATE),
     mutant("windows of one image share their features", "sam2_tracker/frame_cache.py",
         "digest = frame.digest + str(window).encode()", "digest = frame.digest", REGION),
+    mutant("a carried drawing is not compared with what was tracked", "cvat_action/carrying.py",
+        "check - found.score - lead if overlap > LEAST_OVERLAP else -1.0",
+        "check - found.score - lead", CARRYING),
+    mutant("a drawing that is carried on is not carried back", "cvat_action/carrying.py",
+        "_iou(back > 0.5, drawn > 0.5)", "1.0", CARRYING),
+    mutant("the end of a gap is carried from its beginning", "cvat_action/carrying.py",
+        "soft = (1 - nearer_right) * one + nearer_right * other", "soft = one", CARRYING),
+    mutant("a result with another label is carried", "cvat_action/both_ways.py",
+        "if gap.left not in drawn.of.seed.relabelled]", "]", CARRYING),
     mutant("plugin: a wait for CVAT cannot be cancelled", "cvat_ui_plugin/src/ts/waiting.ts",
         "                mayGoOn();\n", "", "vitest tests/waiting.test.ts"),
 )

@@ -70,6 +70,16 @@ def test_a_carried_outline_is_finer(clip: Clip, left: int, right: int | None) ->
         assert 0.7 < estimate.score <= 1
 
 
+def test_near_each_drawing_its_own_outline_counts(clip: Clip) -> None:
+    """So a gap is right at both of its ends."""
+    flow, frames = flow_of(clip), range(1, LAST)
+    both = carry(flow, drawing(clip, 0), drawing(clip, LAST), frames, tracked(clip))
+    for frame in (1, 2, LAST - 2, LAST - 1):
+        assert jaccard(both[frame].mask, truth(clip, frame)) > 0.93
+    one = carry(flow, drawing(clip, 0), None, frames, tracked(clip))
+    assert jaccard(one[LAST - 1].mask, truth(clip, LAST - 1)) < 0.9
+
+
 def test_what_the_tracker_is_sure_of_stays(clip: Clip) -> None:
     sure = tracked(clip, score=1.2)  # more than any check can reach
     for right in (drawing(clip, LAST), None):
@@ -86,15 +96,31 @@ def test_nothing_is_carried_over_frames_on_which_the_tracker_sees_nothing(clip: 
     assert sorted(one) == [1, 2, 3, 4]
 
 
-def test_nothing_is_carried_over_a_cut(clip: Clip) -> None:
+@pytest.mark.parametrize("right", [LAST, None], ids=["between two", "behind the last"])
+def test_nothing_is_carried_over_a_cut(clip: Clip, right: int | None) -> None:
     """Another scene begins on frame 6."""
     other = draw_clip(22, frames=COUNT, width=WIDTH, height=HEIGHT, objects=3)
     frames = np.concatenate([clip.frames[:6], other.frames[6:]])
     found = carry(
-        flow_of(replace(clip, frames=frames)), drawing(clip, 0), drawing(clip, LAST),
+        flow_of(replace(clip, frames=frames)), drawing(clip, 0), right and drawing(clip, right),
         range(1, LAST), tracked(clip),
     )  # fmt: skip
     assert not found.keys() & set(range(6, LAST))
+
+
+@pytest.mark.parametrize("right", [LAST, None], ids=["between two", "behind the last"])
+def test_nothing_is_carried_to_where_the_tracker_sees_no_object(
+    clip: Clip, right: int | None
+) -> None:
+    """It may know that something else lies over the drawing's place."""
+
+    def found(frame: int) -> Estimate:
+        mask = coarse(truth(clip, frame))
+        return Estimate(np.roll(mask, 100, axis=1) if frame > 4 else mask, 0.3)
+
+    end = right and drawing(clip, right)
+    carried = carry(flow_of(clip), drawing(clip, 0), end, range(1, LAST), found)
+    assert sorted(carried) == [1, 2, 3, 4]
 
 
 def test_a_drawing_is_carried_so_far_and_no_farther(clip: Clip) -> None:
