@@ -197,6 +197,17 @@ def show(rows: list[dict[str, Any]]) -> None:
         )
 
 
+def _beside(
+    known: Mapping[str, Any], about: Mapping[str, Any], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The new rows, and of those that were measured under the same conditions the others."""
+    if {"search_region": 0, **known, "rows": None} != {**about, "rows": None}:
+        return rows
+    measured = {(row["way"], row["proposal"]): row for row in [*known["rows"], *rows]}
+    order = [(way, proposal) for way in WAYS for proposal in PROPOSALS]
+    return sorted(measured.values(), key=lambda row: order.index((row["way"], row["proposal"])))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--clip", type=Path, help="a real clip with masks")
@@ -209,6 +220,10 @@ def main() -> int:
         help="look for the object in a window of so many times its size",
     )  # fmt: skip
     parser.add_argument("--proposal", action="append", choices=PROPOSALS, help="only this one")
+    parser.add_argument(
+        "--way", action="append", choices=WAYS,
+        help="only this one; what was measured of the others with the same weights stays",
+    )  # fmt: skip
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = ModelHandler(
@@ -217,7 +232,8 @@ def main() -> int:
         cache=MemoryCache(256 * MIB),
     )
     proposals = options.proposal or list(PROPOSALS)
-    efforts: dict[tuple[str, str], list[Effort]] = {(w, p): [] for w in WAYS for p in proposals}
+    ways = options.way or list(WAYS)
+    efforts: dict[tuple[str, str], list[Effort]] = {(w, p): [] for w in ways for p in proposals}
     size = options.search_region
     for name, session, truths in sessions(model, options.policy, size, options.clip):
         for (way, proposal), done in efforts.items():
@@ -232,13 +248,13 @@ def main() -> int:
         "conditioning_frames": options.conditioning_frames,
         "search_region": size,
         "evaluation_set": parameters_hash(),
-        "rows": rows,
     }
     key = options.clip.name if options.clip else "drawn"
     key += f", {options.policy}, {options.conditioning_frames} conditioning frames"
     key += f", search region {size:g}" if size else ""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**known, key: about}, indent=1) + "\n")
+    rows = _beside(known.get(key, {}), about, rows)
+    RESULTS.write_text(json.dumps({**known, key: {**about, "rows": rows}}, indent=1) + "\n")
     print(f"{key}; weights {about['weights']}, {model.precision}")
     show(rows)
     return 0

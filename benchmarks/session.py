@@ -119,10 +119,10 @@ class Session:
         def tracked(frame: int) -> Estimate:
             return Estimate(found.masks[frame], found.scores[frame])
 
-        better = carry(self._flow, drawings[0], None, range(starts[0])[::-1], tracked)
+        better: dict[int, Estimate] = {}
         for left, right in zip(drawings, [*drawings[1:], None], strict=True):
             gap = range(left.frame + 1, right.frame if right else self.count)
-            better |= carry(self._flow, left, right, gap, tracked)
+            better |= dict(carry(self._flow, left, right, gap, tracked))
         for frame, estimate in better.items():
             found.masks[frame], found.scores[frame] = estimate.mask, estimate.score
         return found

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import cv2
+
 from cvat_action.calls import CallFailed, Pace, Tracker
 from cvat_action.carrying import Drawing, Estimate, Flow, carry
 from cvat_action.errors import ActionError
@@ -166,7 +168,7 @@ def track_both_ways(
             for section in sections:
                 _merge(section)
             if picture:
-                _carry_all(sections, job, picture, tell)
+                _carry_all(sections, job, done, picture, tell)
     except CallFailed as failure:
         return Run(tuple(objects), (), str(failure), resumable=failure.resumable)
     except KeyboardInterrupt:
@@ -394,21 +396,35 @@ def _score(result: Tracked | None) -> float:
     return -1.0 if result is None else result.score or 0.0
 
 
-def _carry_all(sections: Sequence[_Section], job: Job, picture: Frames, tell: Tell) -> None:
-    """Puts carried drawings in the place of what was tracked, where they are better."""
-    outlined = [s for s in sections if s.drawn.of.seed.type in OUTLINES]
-    gaps = [(section.drawn, gap) for section in outlined for gap in section.gaps if gap.frames]
-    gaps = [(drawn, gap) for drawn, gap in gaps if gap.left not in drawn.of.seed.relabelled]
+def _carry_all(
+    sections: Sequence[_Section], job: Job, done: Sequence[int], picture: Frames, tell: Tell
+) -> None:
+    """Puts carried drawings in the place of what was tracked, where they are better.
+
+    Whatever stops this leaves the other results as they are.
+    """
+    gaps = [
+        (section.drawn, gap)
+        for section in sections
+        for gap in section.gaps
+        if section.drawn.of.seed.type in OUTLINES
+        and gap.left not in section.drawn.of.seed.relabelled
+        and not set(gap.frames) <= set(done)
+    ]
     if not gaps:
         return
+    # Gaps that lie together need the same pictures.
+    gaps.sort(key=lambda each: (each[0].place[each[1].left], len(each[1].frames)))
     flow = Flow(picture, job.size(gaps[0][1].left))
-    count = _Count("that drawings are carried to", sum(len(gap.frames) for _, gap in gaps), tell)
+    count = _Count("to carry what is drawn", sum(len(gap.frames) for _, gap in gaps), tell)
     try:
         for drawn, gap in gaps:
             _carry(drawn, gap, flow)
             count.add(len(gap.frames))
-    except ActionError as error:
-        logger.warning("Results between drawings may be coarser: a picture is missing. %s", error)
+    except (ActionError, cv2.error) as error:
+        logger.warning("Results between drawings may be coarser: a frame is not read. %s", error)
+    except KeyboardInterrupt:
+        logger.warning("Stopped by Ctrl+C; what is tracked is written.")
 
 
 def _carry(drawn: _Drawn, gap: _Gap, flow: Flow) -> None:
@@ -428,8 +444,10 @@ def _carry(drawn: _Drawn, gap: _Gap, flow: Flow) -> None:
 
     ends = gap.right is not None and gap.right not in o.seed.relabelled
     right = drawing(gap.right) if gap.right is not None and ends else None
-    for frame, carried in carry(flow, drawing(gap.left), right, gap.frames, found).items():
-        points = _points(o, carried.mask, drawn.standing[gap.left].seed.points)
+    for frame, carried in carry(flow, drawing(gap.left), right, gap.frames, found):
+        before = o.frames.get(drawn.order[drawn.place[frame] - 1])
+        like = before.points if before and before.points else drawn.standing[gap.left].seed.points
+        points = _points(o, carried.mask, like)
         if size_fault(o.seed.type, points) is None:
             o.frames[frame] = Tracked(points, carried.score)
 
@@ -438,6 +456,6 @@ def _points(o: TrackedObject, mask: Bitmap, like: Sequence[float]) -> Sequence[f
     """The mask as points of the object's type; like: a polygon to begin and to be directed like."""
     if o.seed.type == "mask":
         return compact("mask", bitmap_to_mask(mask))
-    own = o.tuning.tolerance
+    own = o.tuning.tolerance  # what is set for the function is not known here
     ring = bitmap_to_polygon(mask, tolerance=Settings().polygon_tolerance if own is None else own)
     return compact("polygon", aligned_points(ring, like))

@@ -11,7 +11,7 @@ longer agree, and one that is carried on and back again no longer fits itself.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -32,10 +32,13 @@ LEAST_OVERLAP = 0.5
 LEAD_BETWEEN, LEAD_BEHIND = -0.1, 0.1
 """by how much a carried mask's check has to be above the tracker's score: between two drawings, and
 behind the last one, where the check sees less"""
+NEVER = -1e6
+"""the gain of a frame that no mask may be carried to: more than all others can make up for"""
 CACHE_BYTES = 256 << 20
 
-Soft = NDArray[np.float32]
-"""float32 (height, width), 0 to 1: how much of a pixel of the small picture is the object's"""
+Soft = NDArray[np.uint8]
+"""uint8 (height, width): how much of a pixel of the small picture is the object's, 255 is all"""
+HALF = 127
 
 
 class Drawing(NamedTuple):
@@ -82,11 +85,15 @@ class Flow:
         return known.astype(np.float32)
 
     def shrink(self, mask: Bitmap) -> Soft:
-        small = cv2.resize(mask.astype(np.float32), self.small, interpolation=cv2.INTER_AREA)
-        return np.asarray(small, np.float32)
+        whole = mask.astype(np.uint8) * 255
+        return np.asarray(cv2.resize(whole, self.small, interpolation=cv2.INTER_AREA), np.uint8)
 
     def enlarge(self, soft: Soft) -> Bitmap:
-        return np.asarray(cv2.resize(soft, self.size, interpolation=cv2.INTER_LINEAR) > 0.5)
+        return np.asarray(cv2.resize(soft, self.size, interpolation=cv2.INTER_LINEAR) > HALF)
+
+    def keeps(self, mask: Bitmap) -> float:
+        """IoU of a mask with what is left of it at the size of the small picture."""
+        return _iou(self.enlarge(self.shrink(mask)), mask)
 
     def _grey(self, frame: int) -> NDArray[np.uint8]:
         known = self._greys.get(frame)
@@ -103,23 +110,35 @@ def carry(
     right: Drawing | None,
     frames: Sequence[int],
     found: Callable[[int], Estimate | None],
-) -> dict[int, Estimate]:
-    """The carried masks that are better than what the tracker found, by frame.
+) -> Iterator[tuple[int, Estimate]]:
+    """The frames, in order, on which a carried mask is taken in place of the tracker's, and it.
 
     left, right: what is drawn before and after the frames, in their order; None: nothing is drawn
-    after them. found: the tracker's result; None: it sees nothing there. In a row of frames the
-    answer changes at most once from each drawing to the tracker. A carried mask's score is the mean
-    of its check and of its IoU with the tracker's mask. Raises what the flow's `picture` raises.
+    after them. found: the tracker's result; None: it sees nothing there. What is left to the
+    tracker is one row of frames: the one in which all carried masks together are the worst. A
+    carried mask's score is the mean of its check and of its IoU with the tracker's mask, and at
+    least the tracker's score. Raises what the flow's `picture` raises.
     """
     if not flow.possible:
-        return {}
+        return
     if right is not None and len(frames) <= MOST_FRAMES:
-        return _between(flow, left, right, frames, found)
-    reach = MOST_FRAMES if right is None else min(MOST_FRAMES, len(frames) // 2)
-    carried = _behind(flow, left, frames[:reach], found)
-    if right is not None:
-        carried |= _behind(flow, right, frames[::-1][:reach], found)
-    return carried
+        carried = _between(flow, left, right, frames, found)
+    elif right is None:
+        carried = _behind(flow, left, frames[:MOST_FRAMES], found)
+    else:
+        reach = min(MOST_FRAMES, len(frames) // 2)
+        carried = _behind(flow, left, frames[:reach], found)
+        carried += _behind(flow, right, frames[::-1][:reach], found)[::-1]
+    for each in carried:
+        yield each.frame, Estimate(flow.enlarge(each.soft), each.score)
+
+
+class _Carried(NamedTuple):
+    frame: int
+    soft: Soft
+    score: float
+    gain: float
+    """by how much it is better than the tracker's"""
 
 
 def _between(
@@ -128,34 +147,32 @@ def _between(
     right: Drawing,
     frames: Sequence[int],
     found: Callable[[int], Estimate | None],
-) -> dict[int, Estimate]:
-    forward = list(_follow(flow, left, frames))
+) -> list[_Carried]:
+    keeps = min(flow.keeps(left.mask), flow.keeps(right.mask))
     backward = list(_follow(flow, right, frames[::-1]))[::-1]
     made = []
-    for number, (frame, one, other) in enumerate(zip(frames, forward, backward, strict=True), 1):
-        nearer_right = number / (len(frames) + 1)
-        soft = (1 - nearer_right) * one + nearer_right * other
-        check = _iou(one > 0.5, other > 0.5)
-        made.append(_compare(flow, soft, check, found(frame), LEAD_BETWEEN))
-    from_left = _best_length([gain for _, _, gain in made])
-    from_right = _best_length([gain for _, _, gain in made[::-1]])
-    taken = [n < from_left or n >= len(frames) - from_right for n in range(len(frames))]
-    return _taken(flow, frames, made, taken)
+    for number, (frame, one) in enumerate(zip(frames, _follow(flow, left, frames), strict=True)):
+        other, nearer_right = backward[number], (number + 1) / (len(frames) + 1)
+        soft = np.asarray(cv2.addWeighted(one, 1 - nearer_right, other, nearer_right, 0), np.uint8)
+        check = keeps * _iou(one > HALF, other > HALF)
+        made.append(_compare(flow, frame, soft, check, found(frame), LEAD_BETWEEN))
+    begin, end = _worst_row([each.gain for each in made])
+    return made[:begin] + made[end:]
 
 
 def _behind(
     flow: Flow, drawing: Drawing, frames: Sequence[int], found: Callable[[int], Estimate | None]
-) -> dict[int, Estimate]:
-    drawn = flow.shrink(drawing.mask)
-    way, before = flow.here, drawing.frame
+) -> list[_Carried]:
+    drawn, keeps = flow.shrink(drawing.mask), flow.keeps(drawing.mask)
+    way, before = flow.here, drawing.frame  # from each pixel of the drawing to where it lies now
     made = []
     for frame, soft in zip(frames, _follow(flow, drawing, frames), strict=True):
-        way = way + _sample(flow.between(before, frame), way)  # from where it was drawn to here
-        back = _sample(soft, way)
-        made.append(_compare(flow, soft, _iou(back > 0.5, drawn > 0.5), found(frame), LEAD_BEHIND))
+        way = way + _sample(flow.between(before, frame), way)
+        check = keeps * _iou(_sample(soft, way) > HALF, drawn > HALF)
+        made.append(_compare(flow, frame, soft, check, found(frame), LEAD_BEHIND))
         before = frame
-    length = _best_length([gain for _, _, gain in made])
-    return _taken(flow, frames, made, [n < length for n in range(len(frames))])
+    begin, _ = _worst_row([each.gain for each in made], to_the_end=True)
+    return made[:begin]
 
 
 def _follow(flow: Flow, drawing: Drawing, frames: Sequence[int]) -> Iterator[Soft]:
@@ -168,39 +185,28 @@ def _follow(flow: Flow, drawing: Drawing, frames: Sequence[int]) -> Iterator[Sof
         before = frame
 
 
-_Made = tuple[Soft, float, float]
-"""a carried mask, its score, and by how much it is better than the tracker's"""
+def _compare(
+    flow: Flow, frame: int, soft: Soft, check: float, found: Estimate | None, lead: float
+) -> _Carried:
+    overlap = _iou(flow.enlarge(soft), found.mask) if found else 0.0
+    if found is None or overlap <= LEAST_OVERLAP:
+        return _Carried(frame, soft, 0.0, NEVER)
+    score = max((check + overlap) / 2, found.score)
+    return _Carried(frame, soft, score, check - found.score - lead)
 
 
-def _compare(flow: Flow, soft: Soft, check: float, found: Estimate | None, lead: float) -> _Made:
-    if found is None:
-        return soft, 0.0, -1.0
-    overlap = _iou(flow.enlarge(soft), found.mask)
-    gain = check - found.score - lead if overlap > LEAST_OVERLAP else -1.0
-    return soft, (check + overlap) / 2, gain
-
-
-def _best_length(gains: Sequence[float]) -> int:
-    """How many from the first one on have the largest sum."""
+def _worst_row(gains: Sequence[float], *, to_the_end: bool = False) -> tuple[int, int]:
+    """The row of gains with the smallest sum, which may be empty: where it begins and ends."""
     sums = list(accumulate(gains, initial=0.0))
-    return sums.index(max(sums))
+    ends = [len(gains)] if to_the_end else range(len(sums))
+    rows = [(begin, end) for end in ends for begin in range(end + 1)]
+    return min(rows, key=lambda row: sums[row[1]] - sums[row[0]])
 
 
-def _taken(
-    flow: Flow, frames: Sequence[int], made: Sequence[_Made], taken: Sequence[bool]
-) -> dict[int, Estimate]:
-    return {
-        frame: Estimate(flow.enlarge(soft), score)
-        for frame, (soft, score, _), yes in zip(frames, made, taken, strict=True)
-        if yes
-    }
-
-
-def _sample(values: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sample(values: NDArray[Any], at: NDArray[np.float32]) -> NDArray[Any]:
     """values: (height, width) or (height, width, 2); at: (height, width, 2), x and y."""
     x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
-    sampled = cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(sampled, np.float32)
+    return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -42,7 +42,8 @@ def decode_picture(data: bytes, frame: int, size: tuple[int, int]) -> Picture:
     CVAT halves the pictures of some tasks for its page. Raises ActionError where the bytes are not
     a picture.
     """
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    # OpenCV raises an error of its own where there is no byte at all
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if picture is None:
         raise ActionError(f"Frame {frame} could not be decoded as a picture.")
     if picture.shape[1::-1] != size:

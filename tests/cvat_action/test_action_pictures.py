@@ -16,6 +16,7 @@ from standin_cvat import Fault
 from wire import MASK
 
 from cvat_action import preview
+from cvat_action.errors import ActionError
 from cvat_action.job import Job, Label
 from cvat_action.overlay import new_video, write_caption
 from cvat_action.seeds import Seed
@@ -241,3 +242,9 @@ def test_what_is_drawn_during_step_is_filled_exactly(step):
     (drawn,) = step("c 1 5.4,5.6 20.7,6.2 9.1,18.9", "out.json")
     ring = [5.4, 5.6, 20.7, 6.2, 9.1, 18.9]
     assert list(drawn.points) == encode_mask(polygon_to_bitmap(ring, width=64, height=48))
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture"])
+def test_what_is_no_picture_is_told_with_its_frame(data):
+    with pytest.raises(ActionError, match="Frame 7 could not be decoded as a picture"):
+        preview.decode_picture(data, 7, (4, 4))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cvat_sdk.masks import encode_mask
 
+from cvat_action import carrying
 from cvat_action.both_ways import track_both_ways
 from cvat_action.calls import Answer
 from cvat_action.carrying import MOST_FRAMES, Drawing, Estimate, Flow, carry
@@ -61,7 +62,7 @@ def drawing(clip: Clip, frame: int) -> Drawing:
 def test_a_carried_outline_is_finer(clip: Clip, left: int, right: int | None) -> None:
     frames = range(1, LAST) if left == 0 else range(LAST - 1, 0, -1)
     end = None if right is None else drawing(clip, right)
-    found = carry(flow_of(clip), drawing(clip, left), end, frames, tracked(clip))
+    found = dict(carry(flow_of(clip), drawing(clip, left), end, frames, tracked(clip)))
     assert sorted(found) == sorted(frames)
     assert jaccard(truth(clip, 0), truth(clip, LAST)) < 0.6  # it moves
     for frame, estimate in found.items():
@@ -73,27 +74,17 @@ def test_a_carried_outline_is_finer(clip: Clip, left: int, right: int | None) ->
 def test_near_each_drawing_its_own_outline_counts(clip: Clip) -> None:
     """So a gap is right at both of its ends."""
     flow, frames = flow_of(clip), range(1, LAST)
-    both = carry(flow, drawing(clip, 0), drawing(clip, LAST), frames, tracked(clip))
+    both = dict(carry(flow, drawing(clip, 0), drawing(clip, LAST), frames, tracked(clip)))
     for frame in (1, 2, LAST - 2, LAST - 1):
         assert jaccard(both[frame].mask, truth(clip, frame)) > 0.93
-    one = carry(flow, drawing(clip, 0), None, frames, tracked(clip))
+    one = dict(carry(flow, drawing(clip, 0), None, frames, tracked(clip)))
     assert jaccard(one[LAST - 1].mask, truth(clip, LAST - 1)) < 0.9
 
 
 def test_what_the_tracker_is_sure_of_stays(clip: Clip) -> None:
     sure = tracked(clip, score=1.2)  # more than any check can reach
     for right in (drawing(clip, LAST), None):
-        assert carry(flow_of(clip), drawing(clip, 0), right, range(1, LAST), sure) == {}
-
-
-def test_nothing_is_carried_over_frames_on_which_the_tracker_sees_nothing(clip: Clip) -> None:
-    def found(frame: int) -> Estimate | None:
-        return None if 5 <= frame <= 8 else tracked(clip)(frame)
-
-    both = carry(flow_of(clip), drawing(clip, 0), drawing(clip, LAST), range(1, LAST), found)
-    assert sorted(both) == [1, 2, 3, 4, 9, 10, 11]
-    one = carry(flow_of(clip), drawing(clip, 0), None, range(1, LAST), found)
-    assert sorted(one) == [1, 2, 3, 4]
+        assert not [*carry(flow_of(clip), drawing(clip, 0), right, range(1, LAST), sure)]
 
 
 @pytest.mark.parametrize("right", [LAST, None], ids=["between two", "behind the last"])
@@ -101,10 +92,9 @@ def test_nothing_is_carried_over_a_cut(clip: Clip, right: int | None) -> None:
     """Another scene begins on frame 6."""
     other = draw_clip(22, frames=COUNT, width=WIDTH, height=HEIGHT, objects=3)
     frames = np.concatenate([clip.frames[:6], other.frames[6:]])
-    found = carry(
-        flow_of(replace(clip, frames=frames)), drawing(clip, 0), right and drawing(clip, right),
-        range(1, LAST), tracked(clip),
-    )  # fmt: skip
+    cut = flow_of(replace(clip, frames=frames))
+    end = drawing(clip, right) if right else None
+    found = dict(carry(cut, drawing(clip, 0), end, range(1, LAST), tracked(clip)))
     assert not found.keys() & set(range(6, LAST))
 
 
@@ -118,31 +108,67 @@ def test_nothing_is_carried_to_where_the_tracker_sees_no_object(
         mask = coarse(truth(clip, frame))
         return Estimate(np.roll(mask, 100, axis=1) if frame > 4 else mask, 0.3)
 
-    end = right and drawing(clip, right)
-    carried = carry(flow_of(clip), drawing(clip, 0), end, range(1, LAST), found)
+    end = drawing(clip, right) if right else None
+    carried = dict(carry(flow_of(clip), drawing(clip, 0), end, range(1, LAST), found))
     assert sorted(carried) == [1, 2, 3, 4]
 
 
-def test_a_drawing_is_carried_so_far_and_no_farther(clip: Clip) -> None:
+def still(clip: Clip) -> Flow:
     """A film of one frame, on which all that is carried is right."""
-    still = Flow(lambda frame: clip.frames[0, :, :, ::-1], (WIDTH, HEIGHT))
+    return Flow(lambda frame: clip.frames[0, :, :, ::-1], (WIDTH, HEIGHT))
 
+
+@pytest.mark.parametrize("right", [61, None], ids=["between two", "behind the last"])
+def test_nothing_is_carried_over_frames_on_which_the_tracker_sees_nothing(
+    clip: Clip, right: int | None
+) -> None:
+    """However many there are behind them."""
+
+    def found(frame: int) -> Estimate | None:
+        return None if frame in (5, 6) else Estimate(coarse(truth(clip, 0)), 0.5)
+
+    end = Drawing(right, truth(clip, 0)) if right else None
+    carried = dict(carry(still(clip), drawing(clip, 0), end, range(1, 61), found))
+    assert sorted(carried) == [1, 2, 3, 4, *(range(7, 61) if right else ())]
+
+
+def test_what_is_carried_is_better_in_all(clip: Clip) -> None:
+    """The tracker is very sure near both drawings, and less so between."""
+
+    def found(frame: int) -> Estimate:
+        return Estimate(coarse(truth(clip, 0)), 0.9 if 5 < frame < 16 else 1.4)
+
+    end = Drawing(21, truth(clip, 0))
+    carried = dict(carry(still(clip), drawing(clip, 0), end, range(1, 21), found))
+    assert sorted(carried) == [*range(6, 21)]
+    assert all(estimate.score >= found(frame).score for frame, estimate in carried.items())
+
+
+def test_a_drawing_is_carried_so_far_and_no_farther(clip: Clip) -> None:
     def found(frame: int) -> Estimate | None:
         return tracked(clip)(0)
 
     long = range(1, 3 * MOST_FRAMES)
-    one = carry(still, drawing(clip, 0), None, long, found)
+    one = dict(carry(still(clip), drawing(clip, 0), None, long, found))
     assert sorted(one) == [*range(1, MOST_FRAMES + 1)]
     end = Drawing(3 * MOST_FRAMES, truth(clip, 0))
-    both = carry(still, drawing(clip, 0), end, long, found)
-    assert sorted(both) == [*one, *range(2 * MOST_FRAMES, 3 * MOST_FRAMES)]
+    both = [frame for frame, _ in carry(still(clip), drawing(clip, 0), end, long, found)]
+    assert both == [*one, *range(2 * MOST_FRAMES, 3 * MOST_FRAMES)]
+
+
+def test_what_is_finer_than_the_flow_is_left_to_the_tracker() -> None:
+    """Flow is computed on a picture of 640 pixels: it is too coarse for 12 of 2560."""
+    picture = np.zeros((1920, 2560, 3), np.uint8)
+    mask = cv2.circle(picture[..., 0].copy(), (900, 700), 6, 1, -1).astype(bool)
+    flow = Flow(lambda frame: picture, (2560, 1920))
+    assert not [*carry(flow, Drawing(0, mask), None, [1, 2], lambda frame: Estimate(mask, 0.8))]
 
 
 def test_pictures_that_are_too_small_for_flow_are_left_to_the_tracker() -> None:
     picture = np.zeros((8, 40, 3), np.uint8)
     mask = np.ones((8, 40), dtype=bool)
     flow = Flow(lambda frame: picture, (40, 8))
-    assert carry(flow, Drawing(0, mask), None, [1, 2], lambda frame: Estimate(mask, 0.1)) == {}
+    assert not [*carry(flow, Drawing(0, mask), None, [1, 2], lambda frame: Estimate(mask, 0.1))]
 
 
 # --- in a run with --both-ways --------------------------------------------------------------------
@@ -223,13 +249,57 @@ def test_a_result_with_another_label_is_not_carried(clip: Clip) -> None:
     assert changed == [1, 2, 3, 4, 5, LAST]
 
 
-def test_without_a_picture_the_results_are_the_trackers(
-    clip: Clip, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("stopped", "told"),
+    [
+        (ActionError("Frame 3 cannot be read: it is gone."), "may be coarser"),
+        (cv2.error("no memory"), "may be coarser"),
+        (KeyboardInterrupt(), "what is tracked is written"),
+    ],
+)
+def test_whatever_stops_it_the_results_are_the_trackers(
+    clip: Clip, caplog: pytest.LogCaptureFixture, stopped: BaseException, told: str
 ) -> None:
     def picture(frame: int) -> Any:
-        raise ActionError(f"Frame {frame} cannot be read: it is gone.")
+        raise stopped
 
     with caplog.at_level(logging.WARNING):
         assert run(clip, "mask", picture) == run(clip, "mask", None)
-    assert "may be coarser" in caplog.text
-    assert "it is gone" in caplog.text
+    assert told in caplog.text
+    assert str(stopped) in caplog.text
+
+
+def test_objects_that_are_drawn_on_the_same_frames_share_the_pictures(
+    clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CVAT is asked for each of them. Only 30 are kept here, so a few are asked for again."""
+    monkeypatch.setattr(carrying, "CACHE_BYTES", 4 * 30 * WIDTH * HEIGHT)
+    job = Job(1, 1, 0, 80, (Label(1, "thing"),), ((WIDTH, HEIGHT),))
+    asked: list[int] = []
+
+    def picture(frame: int) -> Any:
+        asked.append(frame)
+        return clip.frames[frame % COUNT, :, :, ::-1]
+
+    points = tuple(shape_of(truth(clip, 0), "mask"))
+    drawn = tuple(Correction(frame, points) for frame in (20, 40, 60, 80))
+    objects = [
+        TrackedObject(Seed(str(n), "mask", 0, points, {"label_id": 1}, False, 0, drawn))
+        for n in range(2)
+    ]
+    track_both_ways(Still(clip, "mask"), job, objects, range(1, 81), picture=picture)
+    assert set(asked) == {*range(81)}
+    assert len(asked) < 90
+
+
+class Still(Coarse):
+    """Finds each object where it is on the first frame."""
+
+    def start(self, frame: int, shapes: list[dict[str, Any]]) -> Answer:
+        count = len(shapes)
+        return Answer(list(shapes), [0] * count, [1.0] * count, [None] * count)
+
+    def step(self, frame: int, states: list[Any]) -> Answer:
+        shape = {"type": "mask", "points": shape_of(coarse(truth(self._clip, 0)), "mask")}
+        count = len(states)
+        return Answer([shape] * count, [0] * count, [0.7] * count, [None] * count)
