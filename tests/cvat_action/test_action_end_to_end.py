@@ -152,14 +152,20 @@ TRUTHS = list(zip(*map(truth, range(FRAMES)), strict=True))
 
 
 @pytest.mark.parametrize("option", ["--keyframes", "--both-ways"])
-def test_what_was_drawn_on_two_frames_joins_through_cvat(job, track_to, option):
-    """Through CVAT's rules for shapes and states, as its server has them."""
+def test_what_was_drawn_on_two_frames_joins_through_cvat(cvat, job, track_to, option):
+    """Through CVAT's rules for shapes and states, as its server has them.
+
+    Both ways, what is drawn is also carried by optical flow, over the pictures that CVAT shows.
+    """
     drawn_on = FRAMES - 2
     first, second = (keyframe(frame, outline(truth(frame)[1])) for frame in (0, drawn_on))
     job.tracks = [track(first, second, id=5)]
     result = track_to(FRAMES - 1, option, start=0)
     assert "anew" not in result.log
     assert "do not count" not in result.log
+    assert "coarser" not in result.log
+    pictures = [q["number"] for _, path, q, _ in cvat.requests if path.endswith("/data")]
+    assert sorted(map(int, pictures)) == (list(range(FRAMES)) if option == "--both-ways" else [])
     assert by_frame(job.tracks[0])[drawn_on]["points"] == second["points"]
     assert_on(job.tracks[0]["shapes"], "polygon", TRUTHS[1])
 
