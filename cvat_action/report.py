@@ -119,6 +119,8 @@ def print_run(
     print(f"written{f' to {out}' if out else ''}: {counts_as_text(done)}")
     if thinned := sparse_as_text(written):
         print(thinned)
+    if not plan.options.both_ways and any(o.tally.by_hand for o in objects):
+        print("With --both-ways, frames between drawn ones are tracked from both: often better.")
     if link:
         print(f"{link}\nReload the page if the job is open: it does not show this yet.")
 

@@ -164,6 +164,7 @@ def test_what_was_drawn_on_two_frames_joins_through_cvat(cvat, job, track_to, op
     assert "anew" not in result.log
     assert "do not count" not in result.log
     assert "coarser" not in result.log
+    assert ("With --both-ways" in result.out) is (option != "--both-ways")
     pictures = [q["number"] for _, path, q, _ in cvat.requests if path.endswith("/data")]
     assert sorted(map(int, pictures)) == (list(range(FRAMES)) if option == "--both-ways" else [])
     assert by_frame(job.tracks[0])[drawn_on]["points"] == second["points"]
