@@ -149,13 +149,16 @@ def _between(
     found: Callable[[int], Estimate | None],
 ) -> list[_Carried]:
     keeps = min(flow.keeps(left.mask), flow.keeps(right.mask))
-    backward = list(_follow(flow, right, frames[::-1]))[::-1]
+    # First in the order of the frames, in which a video is read fastest.
+    forward = list(_follow(flow, left, frames))
+    backward = _follow(flow, right, frames[::-1])
     made = []
-    for number, (frame, one) in enumerate(zip(frames, _follow(flow, left, frames), strict=True)):
-        other, nearer_right = backward[number], (number + 1) / (len(frames) + 1)
-        soft = np.asarray(cv2.addWeighted(one, 1 - nearer_right, other, nearer_right, 0), np.uint8)
+    for number, (frame, other) in enumerate(zip(frames[::-1], backward, strict=True), 1):
+        one, nearer_left = forward[-number], number / (len(frames) + 1)
+        soft = np.asarray(cv2.addWeighted(one, nearer_left, other, 1 - nearer_left, 0), np.uint8)
         check = keeps * _iou(one > HALF, other > HALF)
         made.append(_compare(flow, frame, soft, check, found(frame), LEAD_BETWEEN))
+    made.reverse()
     begin, end = _worst_row([each.gain for each in made])
     return made[:begin] + made[end:]
 

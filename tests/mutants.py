@@ -196,7 +196,7 @@ MUTANTS = (
     mutant("a drawing that is carried on is not carried back", "cvat_action/carrying.py",
         "check = keeps * _iou(_sample(soft, way) > HALF, drawn > HALF)", "check = keeps", CARRYING),
     mutant("the end of a gap is carried from its beginning", "cvat_action/carrying.py",
-        "1 - nearer_right, other, nearer_right, 0", "1.0, other, 0.0, 0", CARRYING),
+        "nearer_left, other, 1 - nearer_left, 0", "1.0, other, 0.0, 0", CARRYING),
     mutant("a result with another label is carried", "cvat_action/both_ways.py",
         "        and gap.left not in section.drawn.of.seed.relabelled\n", "", CARRYING),
     mutant("plugin: a wait for CVAT cannot be cancelled", "cvat_ui_plugin/src/ts/waiting.ts",
