@@ -14,7 +14,7 @@ from cvat_sdk.masks import encode_mask
 from cvat_action import carrying
 from cvat_action.both_ways import track_both_ways
 from cvat_action.calls import Answer
-from cvat_action.carrying import MOST_FRAMES, Drawing, Estimate, Flow, carry
+from cvat_action.carrying import Drawing, Estimate, Flow, carry
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
 from cvat_action.job import Job, Label
@@ -144,16 +144,21 @@ def test_what_is_carried_is_better_in_all(clip: Clip) -> None:
     assert all(estimate.score >= found(frame).score for frame, estimate in carried.items())
 
 
-def test_a_drawing_is_carried_so_far_and_no_farther(clip: Clip) -> None:
+def test_a_drawing_is_carried_so_far_and_no_farther(
+    clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 20
+    monkeypatch.setattr(carrying, "MOST_FRAMES", most)
+
     def found(frame: int) -> Estimate | None:
         return tracked(clip)(0)
 
-    long = range(1, 3 * MOST_FRAMES)
+    long = range(1, 3 * most)
     one = dict(carry(still(clip), drawing(clip, 0), None, long, found))
-    assert sorted(one) == [*range(1, MOST_FRAMES + 1)]
-    end = Drawing(3 * MOST_FRAMES, truth(clip, 0))
+    assert sorted(one) == [*range(1, most + 1)]
+    end = Drawing(3 * most, truth(clip, 0))
     both = [frame for frame, _ in carry(still(clip), drawing(clip, 0), end, long, found)]
-    assert both == [*one, *range(2 * MOST_FRAMES, 3 * MOST_FRAMES)]
+    assert both == [*one, *range(2 * most, 3 * most)]
 
 
 def test_what_is_finer_than_the_flow_is_left_to_the_tracker() -> None:
