@@ -21,7 +21,7 @@ from faults.reference import Node, Reference, image_to_png, noise_images, random
 from faults.standin_model import StandinModel
 from sam2_tracker.errors import AllObjectsFailed
 from sam2_tracker.protocol import Seed, Token, TrackRequest
-from sam2_tracker.record_format import SEAL_BYTES, hash_id, seal
+from sam2_tracker.record_format import SEAL_BYTES, VERSION, hash_id, seal
 
 WIDTH, HEIGHT, IMAGES = 40, 30, 8
 PICKLE = pickle.dumps(print)
@@ -191,6 +191,22 @@ NOT_WHOLE = (-1, 1.5, "3", True, None, [], 1 << 50, float("nan"))
 BAD_IDS = ("", "*", "../x", "a" * 42, "a" * 43 + "\n", "a" * 42 + " ", 7, None, ["a" * 43])
 
 
+def _bad_regions() -> list[Any]:
+    """Search regions of which one part is wrong."""
+    nan = float("nan")
+    right: list[Any] = [2.0, 0.5, [0, 0, 20, 15], [10.0, 7.0], [0.0, 0.0], True]
+    wrong: list[list[Any]] = [
+        [1.0, 11.0, 2, nan, "2", None],
+        [0.0, 1.5, 1, nan, None],
+        [[0, 0, 0, 15], [5, 0, 4, 15], [0, 0, 20], [-1, 0, 20, 15], [0, 0, 1 << 20, 15], None],
+        [[-1.0, 7.0], [1e9, 7.0], [10, 7.0], [nan, 7.0], [10.0], None],
+        [[-1.0, 0.0], [0.0, 1e9], ["0", 0.0], [0.0], None],
+        [1, None, "true"],
+    ]
+    ways = [(n, value) for n, values in enumerate(wrong) for value in values]
+    return [right[:-1], *([*right[:n], value, *right[n + 1 :]] for n, value in ways)]
+
+
 def _alter_content(rng: random.Random, victim: Victim) -> str:
     content, pointers = victim.head(0)
     other, _ = victim.head(1)
@@ -205,7 +221,7 @@ def _alter_content(rng: random.Random, victim: Victim) -> str:
 
     far = ["b" * 43, 1]
     kinds: dict[str, Callable[[], Any]] = {
-        "version": value("version", 0, 1, 3, "2", None, [2]),
+        "version": value("version", 0, VERSION - 1, VERSION + 1, str(VERSION), None, [VERSION]),
         "a key missing": lambda: content.pop(rng.choice(sorted(content))),
         "step": value("step", *NOT_WHOLE),
         "policy": value("policy", "", "best", None, 1, []),
@@ -219,6 +235,8 @@ def _alter_content(rng: random.Random, victim: Victim) -> str:
         "size": value(rng.choice(("width", "height")), 0, *NOT_WHOLE),
         "shape type": value("shape_type", "ellipse", "", None, 1, [], {}),
         "box": value("box", [1, 2, 3], [1, 2, 3, float("nan")], "abcd", None, [1, 2, 3, 1e400]),
+        "tolerance": value("tolerance", -0.1, 1.5, "0", True, [], float("nan")),
+        "region": value("region", 0, "whole", {}, *_bad_regions()),
         "last head": lambda: content["heads"].__setitem__(-1, other["heads"][-1]),
         "head count": lambda: content.update(heads=other["heads"][:1] * 9 + content["heads"][-1:]),
         "head id": lambda: content["heads"].__setitem__(0, rng.choice(BAD_IDS)),
