@@ -118,7 +118,7 @@ def still(clip: Clip) -> Flow:
     return Flow(lambda frame: clip.frames[0, :, :, ::-1], (WIDTH, HEIGHT))
 
 
-@pytest.mark.parametrize("right", [61, None], ids=["between two", "behind the last"])
+@pytest.mark.parametrize("right", [31, None], ids=["between two", "behind the last"])
 def test_nothing_is_carried_over_frames_on_which_the_tracker_sees_nothing(
     clip: Clip, right: int | None
 ) -> None:
@@ -128,8 +128,8 @@ def test_nothing_is_carried_over_frames_on_which_the_tracker_sees_nothing(
         return None if frame in (5, 6) else Estimate(coarse(truth(clip, 0)), 0.5)
 
     end = Drawing(right, truth(clip, 0)) if right else None
-    carried = dict(carry(still(clip), drawing(clip, 0), end, range(1, 61), found))
-    assert sorted(carried) == [1, 2, 3, 4, *(range(7, 61) if right else ())]
+    carried = dict(carry(still(clip), drawing(clip, 0), end, range(1, 31), found))
+    assert sorted(carried) == [1, 2, 3, 4, *(range(7, 31) if right else ())]
 
 
 def test_what_is_carried_is_better_in_all(clip: Clip) -> None:
@@ -274,6 +274,7 @@ def test_whatever_stops_it_the_results_are_the_trackers(
     assert str(stopped) in caplog.text
 
 
+@pytest.mark.slow
 def test_objects_that_are_drawn_on_the_same_frames_share_the_pictures(
     clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
