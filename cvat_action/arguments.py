@@ -459,7 +459,7 @@ def _between(text: str, low: float, high: float) -> float:
 
 
 def _number(text: str) -> float:
-    """NaN, which no range holds, where it is none."""
+    """The number that the text says. If it says none: NaN, which lies in no range."""
     try:
         return float(text)
     except ValueError:

@@ -401,7 +401,8 @@ def _carry_all(
 ) -> None:
     """Puts carried drawings in the place of what was tracked, where they are better.
 
-    Whatever stops this leaves the other results as they are.
+    If a frame cannot be read, or a person presses Ctrl+C, the results that are left stay as they
+    were tracked.
     """
     gaps = [
         (section.drawn, gap)
@@ -422,7 +423,7 @@ def _carry_all(
             _carry(drawn, gap, flow)
             count.add(len(gap.frames))
     except (ActionError, cv2.error) as error:
-        logger.warning("Results between drawings may be coarser: a frame is not read. %s", error)
+        logger.warning("Results may be coarser, because a frame could not be read. %s", error)
     except KeyboardInterrupt:
         logger.warning("Stopped by Ctrl+C; what is tracked is written.")
 
@@ -442,8 +443,9 @@ def _carry(drawn: _Drawn, gap: _Gap, flow: Flow) -> None:
     def drawing(frame: int) -> Drawing:
         return Drawing(frame, bitmap(drawn.standing[frame].seed.points))
 
-    ends = gap.right is not None and gap.right not in o.seed.relabelled
-    right = drawing(gap.right) if gap.right is not None and ends else None
+    right = None
+    if gap.right is not None and gap.right not in o.seed.relabelled:
+        right = drawing(gap.right)
     for frame, carried in carry(flow, drawing(gap.left), right, gap.frames, found):
         before = o.frames.get(drawn.order[drawn.place[frame] - 1])
         like = before.points if before and before.points else drawn.standing[gap.left].seed.points

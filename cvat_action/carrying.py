@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cvat_action.geometry import bitmaps_iou
 from cvat_action.overlay import Frames
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.shapes import Bitmap
@@ -93,7 +94,7 @@ class Flow:
 
     def keeps(self, mask: Bitmap) -> float:
         """IoU of a mask with what is left of it at the size of the small picture."""
-        return _iou(self.enlarge(self.shrink(mask)), mask)
+        return bitmaps_iou(self.enlarge(self.shrink(mask)), mask)
 
     def _grey(self, frame: int) -> NDArray[np.uint8]:
         known = self._greys.get(frame)
@@ -156,7 +157,7 @@ def _between(
     for number, (frame, other) in enumerate(zip(frames[::-1], backward, strict=True), 1):
         one, nearer_left = forward[-number], number / (len(frames) + 1)
         soft = np.asarray(cv2.addWeighted(one, nearer_left, other, 1 - nearer_left, 0), np.uint8)
-        check = keeps * _iou(one > HALF, other > HALF)
+        check = keeps * bitmaps_iou(one > HALF, other > HALF)
         made.append(_compare(flow, frame, soft, check, found(frame), LEAD_BETWEEN))
     made.reverse()
     begin, end = _worst_row([each.gain for each in made])
@@ -171,7 +172,7 @@ def _behind(
     made = []
     for frame, soft in zip(frames, _follow(flow, drawing, frames), strict=True):
         way = way + _sample(flow.between(before, frame), way)
-        check = keeps * _iou(_sample(soft, way) > HALF, drawn > HALF)
+        check = keeps * bitmaps_iou(_sample(soft, way) > HALF, drawn > HALF)
         made.append(_compare(flow, frame, soft, check, found(frame), LEAD_BEHIND))
         before = frame
     begin, _ = _worst_row([each.gain for each in made], to_the_end=True)
@@ -191,7 +192,7 @@ def _follow(flow: Flow, drawing: Drawing, frames: Sequence[int]) -> Iterator[Sof
 def _compare(
     flow: Flow, frame: int, soft: Soft, check: float, found: Estimate | None, lead: float
 ) -> _Carried:
-    overlap = _iou(flow.enlarge(soft), found.mask) if found else 0.0
+    overlap = bitmaps_iou(flow.enlarge(soft), found.mask) if found else 0.0
     if found is None or overlap <= LEAST_OVERLAP:
         return _Carried(frame, soft, 0.0, NEVER)
     score = max((check + overlap) / 2, found.score)
@@ -210,8 +211,3 @@ def _sample(values: NDArray[Any], at: NDArray[np.float32]) -> NDArray[Any]:
     """values: (height, width) or (height, width, 2); at: (height, width, 2), x and y."""
     x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
     return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-
-
-def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    union = int(np.count_nonzero(a | b))
-    return int(np.count_nonzero(a & b)) / union if union else 0.0

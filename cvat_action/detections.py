@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cvat_action.errors import ActionError
 from cvat_action.geometry import (
     TRACKABLE,
+    bitmaps_iou,
     bounding_box,
     boxes_iou,
     points_fault,
@@ -61,8 +62,7 @@ class Outline:
             x, y = each._corner[0] - left, each._corner[1] - top
             height, width = each._bitmap.shape
             bitmap[y : y + height, x : x + width] = each._bitmap
-        either = int(np.count_nonzero(both[0] | both[1]))
-        return int(np.count_nonzero(both[0] & both[1])) / either if either else 0.0
+        return bitmaps_iou(both[0], both[1])
 
     @cached_property
     def _corner(self) -> tuple[int, int]:

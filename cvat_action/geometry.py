@@ -132,3 +132,9 @@ def boxes_iou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
     areas = [np.prod(np.clip(o[..., 2:] - o[..., :2], 0, None), axis=2) for o in (first, second)]
     union = areas[0] + areas[1] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def bitmaps_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Intersection over union of two bitmaps of one shape; 0 where both are empty."""
+    either = int(np.count_nonzero(a | b))
+    return int(np.count_nonzero(a & b)) / either if either else 0.0

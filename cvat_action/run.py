@@ -117,9 +117,10 @@ def _track_left(
 
         how: dict[str, Any] = {"pace": pace, "enter": enter, "keep": keep}
         if plan.options.both_ways and tracker.joins:
-            how |= {"parallel": plan.options.parallel, "tell": progress.beforehand}
-            how["picture"] = picture
-            return track_both_ways(tracker, plan.job, objects, left, done=done, **how)
+            how |= {"parallel": plan.options.parallel, "picture": picture, "done": done}
+            return track_both_ways(
+                tracker, plan.job, objects, left, tell=progress.beforehand, **how
+            )
         return track(tracker, plan.job, objects, left, on_frame=ask, **how)
 
 

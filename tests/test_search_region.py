@@ -249,6 +249,19 @@ def test_without_a_window_nothing_changes(
 
 
 @pytest.mark.slow
+def test_a_known_image_is_searched_like_a_new_one(
+    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+) -> None:
+    """The cache holds what the model made of the whole image, and then of each window."""
+    fresh = walk(open_tracker(micro_model), clip, [mask(clip, 0, search_region=2)], 5)
+    tracker = open_tracker(micro_model)
+    walk(tracker, clip, [mask(clip, 1)], 5)
+    for _ in range(2):
+        again = walk(tracker, clip, [mask(clip, 0, search_region=2)], 5)
+        assert shown(again) == shown(fresh)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [
@@ -286,7 +299,7 @@ def test_what_is_too_small_for_the_image_is_followed_in_a_window(
     """15 pixels of an image of 960: a cell of the mask grid has 10."""
     size, grey = (96, 72), ((432, 432), (324, 324))
     frames, truths = [], []
-    for frame, masks in zip(clip.frames[:5], clip.masks[:, 2], strict=False):
+    for frame, masks in zip(clip.frames[:8], clip.masks[:, 2], strict=False):
         small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         truth = cv2.resize(masks.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
         frames.append(np.pad(small, (*grey[::-1], (0, 0)), constant_values=128))
@@ -295,14 +308,14 @@ def test_what_is_too_small_for_the_image_is_followed_in_a_window(
     found = {}
     for region in (0, 3):
         tracker = open_tracker(micro_model, search_region=region)
-        answers = walk(tracker, small_clip, [mask(small_clip, 0)], 5)
+        answers = walk(tracker, small_clip, [mask(small_clip, 0)], 8)
         shapes = [answer["shapes"][0] for answer in answers]
         masks = [shape and shape_to_bitmap(shape, 960, 720) for shape in shapes]
         found[region] = [
             mask is not None and jaccard(mask, truth) > 0.7
             for mask, truth in zip(masks, truths, strict=True)
         ]
-    assert found == {0: [True] + [False] * 4, 3: [True] * 5}
+    assert found == {0: [True] + [False] * 7, 3: [True] * 8}
 
 
 @pytest.mark.parametrize(
@@ -313,6 +326,9 @@ def test_what_is_too_small_for_the_image_is_followed_in_a_window(
         ("rectangle", "mask", 0),
         ("rectangle", "rectangle", 0),
         ("rectangle", "rectangle", 3),
+        pytest.param("mask", "mask", 3, marks=pytest.mark.slow),
+        pytest.param("mask", "rectangle", 0, marks=pytest.mark.slow),
+        pytest.param("rectangle", "mask", 3, marks=pytest.mark.slow),
     ],
 )
 def test_a_correction_takes_the_window_along(
@@ -323,7 +339,7 @@ def test_a_correction_takes_the_window_along(
     start = mask(clip, 2)
     if answer == "rectangle":
         start = {"type": "rectangle", "points": [*tight_box(clip.masks[0, 2])]}
-    before = walk(tracker, clip, [start], 2)[-1]
+    before = walk(tracker, clip, [start], 4)[-1]
     for _ in range(unseen):
         before = track(tracker, np.zeros_like(clip.frames[0]), [], before["states"])
     jumped = Clip(np.roll(clip.frames, 150, axis=2), np.roll(clip.masks, 150, axis=3))

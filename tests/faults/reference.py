@@ -126,9 +126,8 @@ class Reference:
         size = parent.region.size if parent.region else 0
         is_box = shape["type"] == "rectangle"
         drawing = self._read(index, shape, size, parent.region if is_box else None)
-        window = (0, 0, 0, 0)
+        features, window = self._look(index, drawing.region)
         if is_box:
-            features, window = self._look(index, drawing.region)
             (prediction,) = self._model.correct(
                 features, [parent.bank], [drawing.prompt], **_size_of(window)
             )
