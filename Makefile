@@ -12,6 +12,8 @@ VIDEO ?=
 SHEET ?=
 SEEDS ?=
 ARGS ?=
+# Python keeps what it compiles: without that, each process of the tests compiles all of it again.
+unexport PYTHONDONTWRITEBYTECODE
 # npm writes it after the packages of the plugin
 PLUGIN_PACKAGES := cvat_ui_plugin/node_modules/.package-lock.json
 # torch for another device: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu

@@ -57,9 +57,19 @@ SLOW = (
 )
 
 
+def is_slow(path: Path) -> bool:
+    return path.stem in SLOW or path.parent.name in SLOW
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What `make test-fast` leaves out is not even imported. None: pytest's own rules decide."""
+    left_out = config.option.markexpr == "not slow" and is_slow(collection_path)
+    return True if left_out else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {item.path.stem, item.path.parent.name} & {*SLOW}:
+        if is_slow(item.path):
             item.add_marker(pytest.mark.slow)
 
 

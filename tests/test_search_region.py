@@ -293,6 +293,7 @@ def overlap(answer: dict[str, list[Any]], truth: np.ndarray) -> float:
     return jaccard(shape_to_bitmap(answer["shapes"][0], WIDTH, HEIGHT), truth)
 
 
+@pytest.mark.slow
 def test_what_is_too_small_for_the_image_is_followed_in_a_window(
     clip: Clip, micro_model: ModelHandler, open_tracker: Open
 ) -> None:

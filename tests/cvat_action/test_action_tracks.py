@@ -185,7 +185,7 @@ def test_a_track_that_gets_no_result_keeps_its_source(job, track_to, function):
     assert hand_made_frames(job.tracks[0]) >= {8, 10}
 
 
-@pytest.mark.parametrize("target", [100, 240])
+@pytest.mark.parametrize("target", [100, pytest.param(240, marks=pytest.mark.slow)])
 def test_a_track_that_ends_on_a_drawn_frame_is_closed_however_long_it_is(
     long_job, track_to, target
 ):

@@ -144,6 +144,7 @@ def test_what_is_carried_is_better_in_all(clip: Clip) -> None:
     assert all(estimate.score >= found(frame).score for frame, estimate in carried.items())
 
 
+@pytest.mark.slow
 def test_a_drawing_is_carried_so_far_and_no_farther(
     clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
