@@ -8,7 +8,8 @@ IMAGE_NAME=cvat.pth.facebookresearch.sam2
 DEFAULT_PORT=32100 # as in function.yaml; above Docker's own choices start at 32768
 PORTS=100          # how many ports from there on are tried
 LISTENERS=/dev/tcp/127.0.0.1 # bash connects to what is opened there
-ASK='import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/", timeout=20).read().decode())'
+# Asked inside its container, never through the proxy that Docker's configuration may put there.
+ASK='import urllib.request as u; print(u.build_opener(u.ProxyHandler({})).open("http://127.0.0.1:8080/", timeout=20).read().decode())'
 
 # What ships: these files and the whole package, beside the function yamls and weights/.
 FILES=(
@@ -18,7 +19,7 @@ FILES=(
 CONFIGS=(function.yaml function-gpu.yaml function-interactor.yaml function-interactor-gpu.yaml)
 
 READY_SECONDS=120
-STOP_SECONDS=45 # workerTerminationTimeout in the yamls, and what Nuclio itself takes to stop
+STOP_SECONDS=70 # workerTerminationTimeout in the yamls, and what Nuclio itself takes to stop
 CPU_DISK_GIB=4 # the image, its build context and pip's downloads; docs/deploy.md, "Sizes"
 GPU_DISK_GIB=12
 GPU_DRIVER=580 # the first NVIDIA driver for CUDA 13, which PyPI's torch brings along
@@ -129,6 +130,7 @@ parse_options() {
             SAM2_WEIGHTS_URL=*) die "set SAM2_WEIGHTS_URL in the environment of this script: weights are fetched for the build." ;;
             SAM2_WEIGHTS_DIR=*) die "the image has its weights; choose them with --model, or --config and --checkpoint." ;;
             SAM2_FUNCTION=*) die "choose the interactor with --interactor." ;;
+            SAM2_DEVICE=cuda*) [ "$DEVICE" = gpu ] || die "this function gets no GPU; deploy it with ./deploy_gpu.sh." ;;
             SAM2_WORKERS=*) die "give the number of workers with --workers." ;;
             CVAT_FUNCTIONS_REDIS_*) die "set ${2%%=*} in the environment of this script, not with --env." ;;
             esac
@@ -665,16 +667,22 @@ not_deployed() {
 }
 
 way_back() {
+    ! image_id "$PREVIOUS" >/dev/null || printf ' Back to the last image that answered: %s' "$(rollback_command)"
+}
+
+# With the script that fits the image: the one for a GPU does not start without it.
+rollback_command() {
     local option=""
     [ "$KIND" = tracker ] || option=" --$KIND"
-    ! image_id "$PREVIOUS" >/dev/null ||
-        printf ' Back to the last image that answered: ./deploy_%s.sh%s --rollback' "$DEVICE" "$option"
+    printf './deploy_%s.sh%s --rollback' "$(image_device "$PREVIOUS")" "$option"
 }
 
 pull_image() {
     if [ "$IMAGE" = "$PREVIOUS" ]; then
         [ -n "$DRY_RUN" ] || docker image inspect "$IMAGE" >/dev/null 2>&1 ||
             die "no image from before the last upgrade is on this machine."
+        [ -n "$DRY_RUN" ] || [ "$(image_device "$IMAGE")" = "$DEVICE" ] ||
+            die "the image from before the last upgrade is for another device: $(rollback_command)"
         # Its own name goes to the image that runs now, once this one answers.
         IMAGE="$ROLLBACK"
         run docker tag "$PREVIOUS" "$IMAGE"
@@ -697,6 +705,14 @@ check_settings_in_image() {
 
 image_id() {
     docker image inspect --format '{{.Id}}' "$1" 2>/dev/null
+}
+
+# cpu or gpu: what the image was built for.
+image_device() {
+    case "$(docker image inspect --format '{{.Config.Env}}' "$1")" in
+    *SAM2_DEVICE=cuda*) printf gpu ;;
+    *) printf cpu ;;
+    esac
 }
 
 # What runs now is an image that answered.

@@ -91,17 +91,24 @@ class Patience:
         self._left = pace.wait
         self._pause = pace.first_wait
 
-    def waits(self, reason: object, what: str = "Trying again", *, least: float = 0.0) -> bool:
+    def waits(
+        self,
+        reason: object,
+        what: str = "Trying again",
+        *,
+        least: float = 0.0,
+        last: bool = False,
+    ) -> bool:
         """Waits and says so; False: the time is used up, and nothing was waited.
 
-        least: seconds that the other side asks for.
+        least: seconds that the other side asks for. last: this pause uses up the time.
         """
         if self._left <= 0:
             return False
         pause = min(max(min(self._pause, LONGEST_PAUSE), least), self._left)
         logger.warning("%s %s in %.3g s.", reason, what, pause)
         time.sleep(pause)
-        self._left -= pause
+        self._left = 0.0 if last else self._left - pause
         self._pause *= 2
         return True
 
@@ -157,7 +164,10 @@ class Calls:
                     logger.warning("%s They are started again.", failure)
                     for _ in chunk:
                         lost_states.append(waiting.popleft())
-                elif failure.cure not in (Cure.REPEAT, Cure.FEWER) or not patience.waits(failure):
+                elif failure.cure is Cure.FEWER:  # one object, and a minute was waited for it
+                    if not patience.waits(failure, last=True):
+                        raise
+                elif failure.cure is not Cure.REPEAT or not patience.waits(failure):
                     raise
                 continue
             patience = Patience(self._pace)

@@ -34,18 +34,20 @@ STARTS_IN_PROCESS = re.compile(
 # The process is given up after so long. Its limit of CPU time, in decode_process.py, is lower.
 PROCESS_SECONDS = 40.0
 
-# These parts take minutes if there are very many: the scans of a progressive JPEG, each a pass over
-# the whole image, of which cameras write 10; the segments that a JPEG's EXIF data is cut into, each
-# a copy of all before it, of which cameras write 1; and the colour profiles of a PNG, of which
-# there should be 1.
+# Very many of these parts take minutes. Scans of a progressive JPEG: each is a pass over the whole
+# image, and cameras write 10. Segments of a JPEG, and stray bytes before its first scan: each is a
+# step of Pillow in Python, and cameras write 20. Segments with a JPEG's EXIF data: each copies all
+# before it, and cameras write 1. Colour profiles of a PNG: there should be 1.
 MAX_JPEG_SCANS = 32
+MAX_JPEG_PARTS = 65_536
 MAX_JPEG_EXIF = 64
 MAX_PNG_PROFILES = 8
 # Resizing a line of millions of pixels takes gigabytes of tables, in this project and in Pillow.
 MAX_SIDE = 65_535
-# JPEG markers that are followed by a length, and the end of the image.
-JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
-START_OF_SCAN = 0xDA
+# JPEG markers that are followed by a length, and the end of the image. Without a repetition in it:
+# on a long run of FF that would take a time that grows with the square of its length.
+JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 # The value of EXIF's tag for the way the camera was held, and what turns the picture upright.
 ORIENTATION = 0x0112
 UPRIGHT = {
@@ -172,21 +174,26 @@ def _undecodable() -> BadRequest:
 def _check_parts(data: bytes) -> None:
     if data.startswith(b"\x89PNG") and data.count(b"iCCP") > MAX_PNG_PROFILES:
         raise BadRequest(f"The PNG has more than {MAX_PNG_PROFILES} colour profiles.")
-    if data.startswith(b"\xff\xd8") and data.count(b"Exif\0\0") > MAX_JPEG_EXIF:
+    if not data.startswith(b"\xff\xd8"):
+        return
+    if data.count(b"Exif\0\0") > MAX_JPEG_EXIF:
         raise BadRequest(f"The JPEG has more than {MAX_JPEG_EXIF} EXIF segments.")
-    if data.startswith(b"\xff\xd8") and _has_many_scans(data):
-        raise BadRequest(f"The JPEG has more than {MAX_JPEG_SCANS} scans.")
+    _check_jpeg_segments(data)
 
 
-def _has_many_scans(jpeg: bytes) -> bool:
-    if jpeg.count(bytes((0xFF, START_OF_SCAN))) <= MAX_JPEG_SCANS:
-        return False
-    # Some of these may belong to an embedded preview: count only the segments of the file itself.
-    scans, position = 0, 2
-    while scans <= MAX_JPEG_SCANS and (marker := JPEG_MARKER.search(jpeg, position)):
-        code = marker[1][0]
-        if code == 0xD9:  # end of image
-            return False
-        scans += code == START_OF_SCAN
+def _check_jpeg_segments(jpeg: bytes) -> None:
+    # Some of these may belong to an embedded preview; the walk counts those of the file itself.
+    may_have_many_scans = jpeg.count(bytes((0xFF, START_OF_SCAN))) > MAX_JPEG_SCANS
+    parts, scans, position = 0, 0, 2
+    while position < len(jpeg) and (scans == 0 or may_have_many_scans):
+        marker = JPEG_MARKER.search(jpeg, position)
+        end = marker.start() if marker else len(jpeg)
+        parts += 1 if scans else 1 + end - position
+        if parts > MAX_JPEG_PARTS:
+            raise BadRequest(f"The JPEG has more than {MAX_JPEG_PARTS} segments and stray bytes.")
+        if marker is None or marker[1][0] == END_OF_IMAGE:
+            return
+        scans += marker[1][0] == START_OF_SCAN
+        if scans > MAX_JPEG_SCANS:
+            raise BadRequest(f"The JPEG has more than {MAX_JPEG_SCANS} scans.")
         position = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
-    return scans > MAX_JPEG_SCANS

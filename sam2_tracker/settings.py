@@ -135,16 +135,16 @@ class Settings:
     """CPU threads of this worker; 0: its share of the container's CPU quota, or of all cores."""
     workers: int = setting("SAM2_WORKERS", 1, _whole(1, 256))
     """The workers that share this container: `numWorkers` in function.yaml."""
-    fill_hole_area: int = setting("SAM2_FILL_HOLE_AREA", 8, _whole(0, 65536, "pixels"))
+    fill_hole_area: int = setting("SAM2_FILL_HOLE_AREA", 8, _whole(0, 4095, "pixels"))
     """Holes in a mask up to this many low-resolution pixels are filled; 0: none.
 
-    The model refuses an area that is not smaller than its low-resolution grid.
+    With a SAM2_IMAGE_SIZE below 256 the model may refuse it: it is smaller than a whole mask.
     """
     image_size: int = setting(
         "SAM2_IMAGE_SIZE", 0, _zero_or(Kind(_multiple_of_32, "a multiple of 32 from 64 to 1024"))
     )
     """Side of the model's input in pixels; 0: the model's own. Smaller: faster and less exact."""
-    memory_frames: int = setting("SAM2_MEMORY_FRAMES", 0, _zero_or(_whole(2, 32)))
+    memory_frames: int = setting("SAM2_MEMORY_FRAMES", 0, _zero_or(_whole(2, 7)))
     """Memory frames that the model reads per object; 0: the model's own `num_maskmem`."""
     memory_policy: str = setting(
         "SAM2_MEMORY_POLICY",

@@ -215,6 +215,37 @@ def test_a_jpeg_with_too_many_exif_segments_is_refused() -> None:
         pixels(jpeg_with_exif(65))
 
 
+JPEG = encoded(Image.new("RGB", (64, 64), (90, 90, 90)), "JPEG")
+"""Its first segment, JFIF, ends at byte 20."""
+STARTS_OF_SCANS = b"\xff\xfe\0\x44" + b"\xff\xda" * (MAX_JPEG_SCANS + 1)
+"""A comment that holds them: the file has one scan."""
+
+
+@pytest.mark.parametrize(
+    "part", [b"\xff", b"\0", b"\xff\0", b"\xff\xe9\0\x02"], ids=["FF", "00", "FF00", "segment"]
+)
+@pytest.mark.parametrize("ends", [True, False], ids=["an image", "nothing"])
+def test_a_jpeg_with_a_very_long_header_is_refused(part: bytes, ends: bool) -> None:
+    """Pillow walks through it in Python, in a second per megabyte."""
+    assert (pixels(JPEG[:20] + part * 1000 + JPEG[20:]) == 90).all()
+    with pytest.raises(BadRequest, match="more than 65536 segments and stray bytes"):
+        pixels(JPEG[:20] + part * 1_000_000 + JPEG[20:] * ends)
+
+
+@pytest.mark.parametrize("part", [b"\xff", b"\xff\xe9\0\x02"], ids=["FF", "segment"])
+def test_what_follows_the_first_scan_takes_no_time_either(part: bytes) -> None:
+    """Minutes, with a search that goes back in a run of FF; here pytest's limit would end it."""
+    jpeg = JPEG[:20] + STARTS_OF_SCANS + JPEG[20:-2]
+    few = jpeg + part * 1000 + b"\0" + JPEG[-2:]
+    assert (pixels(few) == 90).all()
+    many = jpeg + part * 1_000_000 + b"\0" + JPEG[-2:]
+    if part == b"\xff":
+        assert (pixels(many) == 90).all()
+    else:
+        with pytest.raises(BadRequest, match="more than 65536 segments"):
+            pixels(many)
+
+
 def rle_bmp(compression: int) -> bytes:
     """8 x 8 pixels, each line one run: of 8 bits where the compression is 1, of 4 where it is 2."""
     bits, pixel = (8, 7) if compression == 1 else (4, 0x77)

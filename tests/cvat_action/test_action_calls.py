@@ -74,6 +74,23 @@ def test_too_much_for_one_call_is_sent_in_parts(job, track_to, masks, function, 
     assert all(len(objects) <= most for _, _, objects in function.calls)
 
 
+@pytest.mark.parametrize("status", [408, 504])
+def test_a_call_that_is_too_slow_for_one_object_is_made_once_more(
+    track_to, masks, function, status
+):
+    """Each takes a minute of the function's time."""
+    asked = []
+
+    def refuse(frame, count):
+        asked.append(frame)
+        return status if frame == 13 else None
+
+    function.refuse = refuse
+    ended = track_to(14, "--object", 20, code=4)
+    assert asked == [10, 11, 12, 13, 13]
+    assert ended.log.count("Trying again") == 1
+
+
 def test_slow_calls_are_split_and_joined_again(job, track_to, masks, function, monkeypatch):
     clock = SimpleNamespace(now=0.0, sleep=time.sleep)
     clock.monotonic = lambda: clock.now

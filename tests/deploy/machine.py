@@ -27,6 +27,7 @@ STATE = {
     "driver": "580.95.05",
     "networks": ["cvat_cvat"],
     "images": {},
+    "env": {},
     "registry": [],
     "ports_taken": [],
     "images_running": ["cvat/server:v2.73.0", "quay.io/nuclio/dashboard:1.16.3-amd64"],

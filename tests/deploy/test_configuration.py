@@ -41,7 +41,7 @@ def test_nuclio_accepts_every_field(name: str) -> None:
         "numWorkers": 1,
         "kind": "http",
         "workerAvailabilityTimeoutMilliseconds": 35_000,
-        "workerTerminationTimeout": "35s",
+        "workerTerminationTimeout": "60s",
         "attributes": {"port": 32100, "maxRequestBodySize": BODY_LIMIT},
     }
     assert spec["platform"]["attributes"] == {"restartPolicy": {"name": "always"}}

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: MIT
 """A deployment into CVAT: its calls, its port, an upgrade, what a failure leaves, the way back."""
 
+import re
 import shutil
 import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from machine import Machine, original, settings, trigger_of, yaml_of
@@ -85,6 +90,28 @@ def test_an_upgrade_lets_a_request_end(machine: Machine) -> None:
     budget = Settings().time_budget_seconds + 2 * Settings().redis_timeout_seconds
     wait = int(trigger_of(machine.spec())["workerTerminationTimeout"].removesuffix("s"))
     assert budget < wait < seconds
+    assert f"{wait}s" == machine.spec()["eventTimeout"], "Nuclio ends what takes longer"
+
+
+class Info(BaseHTTPRequestHandler):
+    """What runs, as a GET of the function says it."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(INFO.encode())
+
+
+def test_the_function_is_asked_behind_no_proxy() -> None:
+    """Docker's configuration may name one for all containers, and none answers for this address."""
+    ask = re.findall(r"^ASK='(.+)'$", (ROOT / "deploy_common.sh").read_text(), re.MULTILINE)[0]
+    with HTTPServer(("127.0.0.1", 0), Info) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        code = ask.replace(":8080/", f":{server.server_port}/")
+        proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=proxies, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == INFO, done.stderr
 
 
 def test_a_store_that_does_not_answer_is_said(machine: Machine) -> None:
@@ -262,6 +289,19 @@ def test_rollback(machine: Machine) -> None:
     assert set(found) == {f"{IMAGE}:{tag}" for tag in (*models, "answered", "previous", "rollback")}
     assert machine.deploy(f"--image {IMAGE}:{models[0]}") == second
     assert machine.deploy("--rollback") == large
+
+
+def test_a_rollback_has_the_device_of_its_image(machine: Machine) -> None:
+    """An image for a GPU does not start without one, and an image for a CPU would not use it."""
+    first = machine.deploy()
+    machine.state["function_answers"] = ""
+    machine.set_in_script("READY_SECONDS", 0)
+    assert BACK in machine.run("./deploy_gpu.sh", status=1).stderr
+    done = machine.run("./deploy_gpu.sh --rollback", status=1)
+    assert "is for another device: ./deploy_cpu.sh --rollback" in done.stderr
+    assert machine.calls("docker", "stop") + machine.calls("nuctl", "deploy") == []
+    machine.state["function_answers"] = INFO
+    assert machine.deploy("--rollback") == first
 
 
 def test_a_rollback_that_fails_is_repeated(machine: Machine) -> None:

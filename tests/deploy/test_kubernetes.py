@@ -154,7 +154,7 @@ def test_nuclio_is_a_subchart_of_cvats() -> None:
     labels = function["metadata"]["labels"]
     assert config["labelSelector"]["matchLabels"].items() <= labels.items()
     spec = config["kubernetes"]["deployment"]["spec"]["template"]["spec"]
-    assert spec == {"terminationGracePeriodSeconds": 60}
+    assert spec == {"terminationGracePeriodSeconds": 75}
     wait = int(trigger_of(function["spec"])["workerTerminationTimeout"].removesuffix("s"))
     assert wait + 5 < spec["terminationGracePeriodSeconds"], "and Nuclio's own five seconds"
 

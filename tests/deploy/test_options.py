@@ -33,6 +33,7 @@ WRONG_OPTIONS = [
     ("--port 65536", "--port is a number from 1 to 65535, not '65536'"),
     ("--memory 6g", "--memory is a size such as 6Gi or 6144Mi, not '6g'"),
     ("--env SAM2_WORKERS=2", "give the number of workers with --workers"),
+    ("--env SAM2_DEVICE=cuda:1", "this function gets no GPU; deploy it with ./deploy_gpu.sh"),
     ("--env CVAT_FUNCTIONS_REDIS_HOST=r", "set CVAT_FUNCTIONS_REDIS_HOST in the environment"),
     ("--env SAM2_THREADS=2 --env SAM2_THREADS=4", "--env SAM2_THREADS is given twice"),
     ("--redis-secret s", "--redis-secret is for Kubernetes, with --stage"),
@@ -87,6 +88,8 @@ def test_a_cpu_without_a_choice_of_model_hears_of_the_faster_one(machine: Machin
         ),
         ("--env SAM2_THREADS=four", {}, "SAM2_THREADS is 'four'; it must be a whole number"),
         ("--env SAM2_DEVICE=gpu", {}, "SAM2_DEVICE is 'gpu'; it must be auto, cpu, cuda or cuda:N"),
+        ("--env SAM2_MEMORY_FRAMES=10", {}, "it must be 0 or a whole number from 2 to 7"),
+        ("--env SAM2_FILL_HOLE_AREA=65536", {}, "it must be a whole number from 0 to 4095 pixels"),
         ("", {"CVAT_FUNCTIONS_REDIS_PORT": "redis"}, "CVAT_FUNCTIONS_REDIS_PORT is 'redis'"),
     ],
 )

@@ -28,9 +28,13 @@ export type Remedy = 'wait' | 'fewer' | 'fewer for good' | 'reseed' | 'draw agai
 export class CallError extends Error {
     public readonly remedy: Remedy;
 
-    public constructor(message: string, remedy: Remedy) {
+    /** The call took a minute or more before it failed, and so would each repetition. */
+    public readonly slow: boolean;
+
+    public constructor(message: string, remedy: Remedy, slow = false) {
         super(message);
         this.remedy = remedy;
+        this.slow = slow;
     }
 }
 
@@ -136,6 +140,7 @@ export function explain(error: unknown, functionID: string | number): CallError 
             return new CallError(
                 `One call took too long (${status}), even for one object. ${log}`,
                 'fewer',
+                true,
             );
         case 410:
             return new CallError('The function no longer knows these objects (410).', 'reseed');

@@ -119,6 +119,7 @@ class Caller {
                         new CallError(
                             `CVAT's server did not answer within ${CALL_LIMIT_MS / 1000} s.`,
                             'wait',
+                            true,
                         ),
                 );
                 const entries = (args.states ?? args.shapes) as unknown[];
@@ -134,6 +135,7 @@ class Caller {
                     refused.push([batch[0], error]);
                     rest = rest.slice(1);
                 } else if ((tooMany || error.remedy === 'wait') && repeats < WAITS_MS.length) {
+                    if (error.slow) repeats = WAITS_MS.length - 1; // one more, after the longest
                     await this.wait(WAITS_MS[repeats], error.message);
                     repeats += 1;
                 } else {

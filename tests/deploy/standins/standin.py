@@ -226,6 +226,8 @@ def nuctl_build(options: dict, state: dict) -> str:
     image = image if ":" in image else f"{image}:latest"
     state["builds"] = state.get("builds", 0) + 1
     state["images"][image] = f"sha256:built{state['builds']}"
+    directives = [d for each in config["spec"]["build"]["directives"].values() for d in each]
+    state["env"][state["images"][image]] = [d["value"] for d in directives if d["kind"] == "ENV"]
     return image
 
 
@@ -354,7 +356,9 @@ def docker_image(command: str, options: dict, positional: list[str], state: dict
     if command == "image inspect":
         if positional[0] not in images:
             refuse(f"No such image: {positional[0]}")
-        print({"{{.Id}}": images[positional[0]], None: "[]"}[template])
+        id_ = images[positional[0]]
+        env = " ".join(state["env"].get(id_, []))
+        print({"{{.Id}}": id_, "{{.Config.Env}}": f"[{env}]", None: "[]"}[template])
     elif command == "image rm":
         for name in positional:
             if images.pop(name, None) is None:
