@@ -36,7 +36,7 @@ from sam2_tracker.time_budget import Check, TimeBudget
 
 FEWER_BOXES = "send fewer boxes at once"
 LOGITS_SHARE = 16
-"""The part of the frame cache, one of so many, that holds what clicks found."""
+"""One part of this many of the frame cache holds what clicks found, the others hold images."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -306,7 +306,7 @@ class Tracker:
         )
 
     def _region_size(self, each: _Object) -> float:
-        """Of an object's windows (`SearchRegion.size`); 0: it is looked for on the whole image."""
+        """The size of an object's windows (`SearchRegion.size`); 0: the whole image is searched."""
         if each.state is not None:
             region = each.state.track.region
             return region.size if region else 0.0

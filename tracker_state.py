@@ -59,8 +59,8 @@ logger = logging.getLogger(__name__)
 
 NO_MEMORY = "The device has too little memory for this request."
 RENEW_BELOW = 0.96
-"""A frame in use gets a new full life when it has less than this part of one left: 8 of 8 h 20 min,
-what CVAT's tokens live. Rarely, because Kvrocks rewrites the value for it."""
+"""The time to live of a memory frame in use is renewed when less than this share of it is left: 8 h
+of 8 h 20 min, because CVAT's tokens live 8 h. Not on every step: Kvrocks rewrites the value."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,7 +153,7 @@ class StateStore:
         """Writes states in one round trip and returns the ids of their tokens.
 
         Memory frames that `TrackState.references` does not name are written too. Raises
-        StoreUnavailable, OutOfMemory; then nothing can be seen of it but records that expire.
+        StoreUnavailable, OutOfMemory; then no token names what was written, and it expires.
         """
         expires_at = int(self._clock()) + self._ttl_seconds
         frames: dict[str, bytes] = {}

@@ -306,8 +306,9 @@ def _add_what_it_becomes(add: Callable[..., object]) -> None:
         nargs="?",
         const=0.97,
         metavar="IOU",
-        help="give tracks as few keyframes as keep what CVAT makes between them at this IoU "
-        "(default: %(const)s; rectangles: 0.95) or a pixel's mean distance",
+        help="give tracks only as many keyframes as CVAT's interpolation needs to keep this IoU, "
+        "or a pixel's mean distance (without a number %(const)s, and 0.95 for rectangles); "
+        "without this option every frame is a keyframe",
     )
     add(
         "--min-score",
@@ -369,7 +370,7 @@ def _add_how_it_runs(add: Callable[..., object]) -> None:
         type=_seconds,
         default=Pace.seconds_per_call,
         metavar="S",
-        help="send fewer objects per call when one nears this (default: %(default)g)",
+        help="send fewer objects per call when one takes nearly this long (default: %(default)g)",
     )
     add(
         "--objects-per-call",
@@ -380,7 +381,7 @@ def _add_how_it_runs(add: Callable[..., object]) -> None:
     )
     add(
         "--wait",
-        type=_seconds_or_none,
+        type=_seconds_or_zero,
         default=Pace.wait,
         metavar="S",
         help="wait this long in all for a server or function that is away (default: %(default)g)",
@@ -418,8 +419,8 @@ def _add_finding_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODEL=LABEL",
-        help="which label what the detector calls MODEL gets (default: the equal names); "
-        "may be repeated",
+        help="what the detector calls MODEL gets the label LABEL, and what no --map names is left "
+        "out (default: labels of the same name); may be repeated",
     )
     add(
         "--max-objects",
@@ -479,13 +480,13 @@ def _positive(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    value = _seconds_or_none(text)
+    value = _seconds_or_zero(text)
     if value == 0:
         raise argparse.ArgumentTypeError("must be more than 0 seconds")
     return value
 
 
-def _seconds_or_none(text: str) -> float:
+def _seconds_or_zero(text: str) -> float:
     """0: no seconds."""
     try:
         value = float(text)

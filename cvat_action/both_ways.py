@@ -201,7 +201,7 @@ def _make_sure(
         return None
     last = max(n for n, f in enumerate(frames) if any(f in unsure[o.seed.ref] for o in asked))
     trial = [TrackedObject(o.seed, tuning=o.tuning) for o in asked]
-    count = _Count("forwards to what is drawn", last + 1, tell)
+    count = _Count("tracked forwards to check drawings", last + 1, tell)
     run = track(tracker, job, trial, frames[: last + 1], pace=pace, on_frame=count.one_more)
     if _broke(run):
         return replace(run, done=())
@@ -309,7 +309,7 @@ def _follow_all(
     What one raises ends the others. Returns a run that broke, if there is one.
     """
     together = _together(sections)
-    what = "from drawn frame to drawn frame, both ways"
+    what = "tracked between drawings, in both directions"
     count = _Count(what, sum(map(len, together)), tell)
     halt = threading.Event()
     with ThreadPoolExecutor(parallel) as threads:
@@ -417,7 +417,9 @@ def _carry_all(
     # Gaps that lie together need the same pictures.
     gaps.sort(key=lambda each: (each[0].place[each[1].left], len(each[1].frames)))
     flow = Flow(picture, job.size(gaps[0][1].left))
-    count = _Count("to carry what is drawn", sum(len(gap.frames) for _, gap in gaps), tell)
+    count = _Count(
+        "compared with the drawings carried to them", sum(len(gap.frames) for _, gap in gaps), tell
+    )
     try:
         for drawn, gap in gaps:
             _carry(drawn, gap, flow)

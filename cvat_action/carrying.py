@@ -29,7 +29,8 @@ SHORTEST_SIDE = 32
 MOST_FRAMES = 100
 """that a drawing is carried"""
 LEAST_OVERLAP = 0.5
-"""IoU of a carried mask with the tracker's, which knows what is hidden"""
+"""IoU of a carried mask with the tracker's: below it the carried one is not taken, because the
+tracker notices what is hidden and optical flow does not"""
 LEAD_BETWEEN, LEAD_BEHIND = -0.1, 0.1
 """by how much a carried mask's check has to be above the tracker's score: between two drawings, and
 behind the last one, where the check sees less"""
@@ -115,10 +116,10 @@ def carry(
     """The frames, in order, on which a carried mask is taken in place of the tracker's, and it.
 
     left, right: what is drawn before and after the frames, in their order; None: nothing is drawn
-    after them. found: the tracker's result; None: it sees nothing there. What is left to the
-    tracker is one row of frames: the one in which all carried masks together are the worst. A
-    carried mask's score is the mean of its check and of its IoU with the tracker's mask, and at
-    least the tracker's score. Raises what the flow's `picture` raises.
+    after them. found: the tracker's result; None: it sees nothing there. The tracker keeps one
+    unbroken row of frames, which may be empty: the one where the gains of the carried masks have
+    the lowest sum. A carried mask's score is the mean of its check and of its IoU with the
+    tracker's mask, and at least the tracker's score. Raises what the flow's `picture` raises.
     """
     if not flow.possible:
         return

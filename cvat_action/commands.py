@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""`track`, `--resume`, `runs` and `discard`: what the commands do with a server."""
+"""`track` and `--resume`: starts a run, goes on with one, and ends it.
+
+`run_track` and `resume_track` are for jobs of a server; local.py shares the rest.
+"""
 
 import json
 import logging

@@ -121,7 +121,7 @@ def file_detector(name: str, results: Sequence[Result], job: Job, options: Optio
 
 def tell_left_out(reader: Reader, frame: int, name: str) -> None:
     if reader.left_out:
-        logger.warning("Frame %d: of what %s found is left out: %s.", frame, name, reader.left_out)
+        logger.warning("Frame %d: left out of what %s found: %s.", frame, name, reader.left_out)
 
 
 def tell_message(frame: int, name: str, message: Any) -> None:

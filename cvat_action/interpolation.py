@@ -8,7 +8,7 @@ ties between equally near points decide which points are matched.
 Polygons are matched by the share of the outline's length that lies before each point. Both outlines
 are taken to begin at the same place and to run in the same direction: `polygons.aligned_ring` makes
 them so. Only what lies *between* keyframes is computed here; which keyframes count, and what holds
-before the first and after the last one, is in `selection.position_among`.
+before the first and after the last one, is in `positions.position_among`.
 """
 
 import math

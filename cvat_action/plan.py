@@ -24,8 +24,8 @@ from cvat_action.snapshot import Known, Snapshot
 
 MOST_FOUND = 100
 ALL_BY_HAND = (
-    "it has a keyframe that a person made, or an older version of this command, on every frame of "
-    "the range; delete those in CVAT that are to be tracked again"
+    "every frame of the range has a keyframe that a person made, or an older version of this "
+    "command; delete in CVAT those that are to be tracked again"
 )
 
 

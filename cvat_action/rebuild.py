@@ -40,8 +40,8 @@ def rebuild(
     if not any(o.live for o in followed):
         return None
     logger.info(
-        "The memory of the objects went with the process that ended. %s tracked again to build it "
-        "up; what is done there stays as it is.",
+        "The tracker's memory was lost when the last run ended. %s tracked again to rebuild it; "
+        "the results there do not change.",
         counted(len(done), "frame") + (" is" if len(done) == 1 else " are"),
     )
     place = {frame: number for number, frame in enumerate(done, 1)}

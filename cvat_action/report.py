@@ -120,7 +120,7 @@ def print_run(
     if thinned := sparse_as_text(written):
         print(thinned)
     if not plan.options.both_ways and any(o.tally.by_hand for o in objects):
-        print("With --both-ways, frames between drawn ones are tracked from both: often better.")
+        print("With --both-ways frames between drawings are tracked from both ends: often better.")
     if link:
         print(f"{link}\nReload the page if the job is open: it does not show this yet.")
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Turns tracked frames into the shapes and tracks to create, update and delete.
+"""Whose the shapes and tracks of a job are: this run's own, an earlier run's, or a person's.
+
+From tracked frames the run makes the shapes and tracks to create, update and delete:
 
 | seed on frame N | as it is | with `convert` |
 |---|---|---|
@@ -9,8 +11,8 @@
 | rectangle shape, track | like polygons | shapes stay shapes, tracks stay tracks |
 
 What is still missing is worked out from a fresh snapshot of the job. So asking again after a lost
-answer writes nothing twice, and nothing that changed since the plan is touched. This file says what
-is whose; shape_results.py and track_results.py say what to write. None of them knows a server.
+answer writes nothing twice, and nothing that changed since the plan is touched.
+shape_results.py and track_results.py say what to write. None of the three knows a server.
 """
 
 from dataclasses import dataclass, field

@@ -13,9 +13,11 @@ T = TypeVar("T")
 
 
 SMALL = 4
-"""Where so few objects find too little memory, what is held for speed takes most of it."""
+"""A batch of so few objects that runs out of memory empties the caches before it is made smaller:
+then they take most of the memory."""
 GROW_AFTER = 64
-"""After so many full batches twice as many objects are tried: others may have left the device."""
+"""After so many full batches twice as many objects are tried: another process may have given memory
+back."""
 
 
 class Batches:

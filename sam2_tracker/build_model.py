@@ -22,6 +22,7 @@ from sam2_tracker.modules.memory_attention import MemoryAttention
 from sam2_tracker.modules.memory_encoder import MemoryEncoder
 from sam2_tracker.modules.official_rounding import PlainMemoryAttention, keep_objects_apart
 from sam2_tracker.out_of_memory import is_out_of_memory
+from sam2_tracker.record_format import VERSION
 
 # As sam2.build_sam.build_sam2_video_predictor changes every configuration it builds.
 PREDICTOR_OVERRIDES = {
@@ -33,8 +34,6 @@ PREDICTOR_OVERRIDES = {
         "dynamic_multimask_stability_thresh": 0.98,
     },
 }
-RECORD_FORMAT = "2"
-"""Part of every fingerprint: tracks of another format are not found, and so are never misread."""
 AMPERE = 8
 """Compute capability of the first NVIDIA GPUs with bfloat16 in hardware."""
 
@@ -271,7 +270,7 @@ def _check_supported(network: SAM2VideoPredictor, config: str) -> None:
 
 
 def _fingerprint(files: ModelFiles, config: DictConfig) -> str:
-    text = "\n".join((RECORD_FORMAT, files.sha256, OmegaConf.to_yaml(config, sort_keys=True)))
+    text = "\n".join((str(VERSION), files.sha256, OmegaConf.to_yaml(config, sort_keys=True)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -140,7 +140,10 @@ def _append(url: str, part: BinaryIO) -> None:
             while block := response.read1(1 << 18):
                 bar.update(part.write(block))
                 if bar.n > MAX_FILE_BYTES or time.monotonic() - began > ATTEMPT_SECONDS:
-                    raise ConfigurationError(f"{url} is too large a file, or too slow a server.")
+                    raise ConfigurationError(
+                        f"{url} was given up: more than {MAX_FILE_BYTES >> 30} GiB, or more than "
+                        f"{ATTEMPT_SECONDS / 3600:.0f} hours."
+                    )
     part.flush()
     if bar.total and bar.n < bar.total:
         raise ConnectionError("the connection was cut")

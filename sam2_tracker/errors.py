@@ -9,7 +9,8 @@
     │   ├── AllObjectsFailed    the status of the first object's error
     │   ├── TooLarge            413
     │   ├── StoreUnavailable    503
-    │   └── OutOfMemory         503
+    │   ├── OutOfMemory         503
+    │   └── DeviceFailed        503
     └── ObjectError             one object fails, the others go on
         ├── BadShape            400
         ├── EmptyShape          400

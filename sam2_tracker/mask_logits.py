@@ -18,9 +18,9 @@ from sam2_tracker.shapes import Bitmap
 
 HOLE_FILL_LOGIT = 0.1
 SINGLE_HOLE_FILL_LOGIT = 10.0
-"""That of the official predictor for single images."""
-# Masks of large images that leave a GPU together.
+"""What the official predictor for single images fills holes with."""
 MASKS_AT_ONCE = 32
+"""So many masks of large images leave a GPU together."""
 SAME_PLACE_IOU = 0.7
 """Boxes that overlap less than this show that a candidate mask claims a second place."""
 

@@ -88,7 +88,10 @@ class MemoryCache:
         return value
 
     def retire(self, id_: str) -> None:
-        """The frame left its object's memory: a repeated request may still want its features."""
+        """Drops what was derived from a frame that left its object's memory.
+
+        Its features stay: a repeated request may still want them.
+        """
         if (entry := self._entries.get(id_)) is not None:
             self._drop_derived(entry)
 

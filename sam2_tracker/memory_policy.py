@@ -42,11 +42,14 @@ POLICIES = ("official", "quality", "anchors")
 GOOD_SCORE = 0.01
 """A frame is good if `seen_score` exceeds this."""
 MAX_ANCHORS = 3
-"""At most; and half of the recent frames where SAM2_MEMORY_FRAMES leaves fewer than six."""
+"""So many anchors are used at most. Where SAM2_MEMORY_FRAMES leaves fewer than six recent frames,
+half of these."""
 ANCHOR_IOU = 0.8
+"""An anchor's predicted IoU exceeds this."""
 ANCHOR_AREA = (0.8, 1.2)
 """Allowed area of an anchor, relative to the median of the last areas."""
 ANCHOR_AREAS = 10
+"""The median is taken of so many areas."""
 ANCHOR_PAUSE = 5
 """An anchor lies more than so many steps after the last one."""
 
@@ -152,9 +155,9 @@ def _quality(
 ) -> list[tuple[Drawn, int]]:
     """The last frame, and the newest good ones; the age of each is its rank.
 
-    A frame that was drawn holds its place in the ranks, and so does every step before the tracking
-    began. So this is `_official` for an object that is seen on every frame. Frames that were drawn
-    ahead have no place.
+    Drawn frames in the past, and the steps before the tracking began, count in the ranking but are
+    not returned. So this is `_official` for an object that is seen on every frame. Drawn frames in
+    the future do not count.
     """
     first = min((frame.step for frame in bank.tracked), default=now)
     past = range(min(first, now - most), now)

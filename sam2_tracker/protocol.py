@@ -17,9 +17,9 @@ from sam2_tracker.shapes import ANSWER_TYPES, PROMPT_TYPES, SHAPE_TYPES, Points
 
 STATE_VERSION = 1
 MAX_DISTANCE = 1 << 30
-"""Frames between two keyframes of an object."""
+"""Two keyframes of an object lie so many frames apart at most."""
 MAX_TOLERANCE = 0.1
-"""Of polygons: 1 - IoU."""
+"""The largest tolerance of polygons, 1 - IoU."""
 
 
 @dataclass(frozen=True, kw_only=True)

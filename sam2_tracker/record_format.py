@@ -30,6 +30,7 @@ from sam2_tracker.search_region import LARGEST_SIZE, LEAST_SHARE, SMALLEST_SIZE,
 from sam2_tracker.shapes import ANSWER_TYPES, Box
 
 VERSION = 3
+"""Part of every fingerprint, so tracks of another version are not continued."""
 RETAINED = 8
 """So many of the last tokens of a track can be repeated or branched from."""
 SEAL_BYTES = 32
@@ -82,13 +83,14 @@ class Leaving:
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """What is told about an object when it starts; only box and region change on the way."""
+    """What else is known of an object. The box and the region may change with each frame, the
+    tolerance with a correction."""
 
     width: int
     height: int
     shape_type: str
     box: Box = (0.0, 0.0, 0.0, 0.0)
-    """Where a rectangle was seen last, in pixels; of other shapes all 0."""
+    """In pixels: where a rectangle was seen last; of other types, where it was drawn last."""
     tolerance: float | None = None
     """Of the track's polygons, 1 - IoU; None: the function's setting."""
     region: SearchRegion | None = None

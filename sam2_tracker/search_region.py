@@ -18,24 +18,26 @@ if TYPE_CHECKING:  # settings and wire know the bounds without OpenCV
     from sam2_tracker.shapes import Box
 
 SMALLEST_SIZE, LARGEST_SIZE = 1.5, 10.0
-"""Of a window's side, in sides of the object's box."""
+"""A window is so many times as wide or as high as the object's box: least and most."""
 LEAST_SHARE = 0.125
-"""Of the image's width and height. A smaller window shows too little of the surroundings."""
+"""A window has at least this share of the image's width and height: a smaller one shows too little
+of the surroundings."""
 WHOLE_FROM = 0.85
-"""A window of this share and more is the whole image."""
+"""A window of this share of the image, or more, is the whole image."""
 LEAD_FRAMES = 2
-"""On each side there is room for so many frames of the object's own motion."""
+"""A window leaves room on each side for so many frames of the object's own motion."""
 SPEED_KEPT = 0.8
-"""Share of the speed that counts one frame later, if the object has become slower."""
+"""This share of the speed still counts one frame later, if the object has become slower."""
 MARGIN, LEAST_MARGIN = 0.2, 0.04
-"""The window moves when less than the first share of it lies between the object and its edge. With
-less than the second it grows faster."""
+"""The window moves when the object is closer to its edge than MARGIN, a share of the window. When
+it is closer than LEAST_MARGIN the window also grows faster."""
 RESIZED_FROM = 1.4
 """The window is resized when it is too large or too small by this factor."""
 RESIZED_BY, RESIZED_IN_HASTE = 1.1, 1.4
-"""By how much per frame. A mask that runs over to the surroundings is not followed at once."""
+"""The factor per frame, in general and in haste (LEAST_MARGIN). It is small, so that a mask that
+runs over to the surroundings is not followed at once."""
 GROWTH_UNSEEN = 1.3
-"""Per frame, while the object is not seen."""
+"""The factor by which the window grows per frame while the object is not seen."""
 
 Window = tuple[int, int, int, int]
 """left, top, right, bottom in whole pixels of the image; right and bottom lie beyond it."""

@@ -30,11 +30,11 @@ Points = list[int] | list[float]
 """CVAT's flat list: runs and box of a mask, x and y of a polygon, corners of a rectangle."""
 
 ANSWER_TYPES = ("mask", "polygon", "rectangle")
-"""In which a tracked object is answered."""
+"""The types in which a tracked object is answered."""
 PROMPT_TYPES = ("rectangle", "points")
-"""What is drawn as these is shown to SAM 2, which finds the mask."""
+"""Drawings of these types are prompts: SAM 2 finds the mask."""
 SHAPE_TYPES = (*ANSWER_TYPES, "points")
-"""That can be drawn of an object."""
+"""All types in which an object can be drawn."""
 
 # Crossings of polygon edges with pixel rows that are computed at a time, at about 100 bytes each.
 # Bounds the memory that a polygon of many long edges takes.

@@ -232,7 +232,7 @@ def test_it_is_told_how_far_the_gaps_are_while_they_are_tracked(parallel):
         told.append((what, done, total, len(tracker.stepped)))
 
     run(tracker, {0: 100, 6: 300}, range(1, 9), parallel=parallel, tell=tell)
-    assert {what for what, *_ in told} == {"from drawn frame to drawn frame, both ways"}
+    assert {what for what, *_ in told} == {"tracked between drawings, in both directions"}
     assert [(done, total) for _, done, total, _ in told] == [(n, 13) for n in range(1, 14)]
     assert told[0][3] <= parallel
 
@@ -242,8 +242,8 @@ def test_it_is_told_how_far_the_search_for_unsure_drawings_is():
     tell = lambda *each: told.append(each)  # noqa: E731
     run(Mover(), {0: 100, 4: 104}, range(1, 6), unsure=[4], tell=tell)
     assert told[:5] == [
-        *(("forwards to what is drawn", n, 4) for n in range(1, 5)),
-        ("from drawn frame to drawn frame, both ways", 1, 8),
+        *(("tracked forwards to check drawings", n, 4) for n in range(1, 5)),
+        ("tracked between drawings, in both directions", 1, 8),
     ]
 
 
@@ -268,7 +268,7 @@ def test_without_a_terminal_a_line_tells_how_far_the_gaps_are(job, track_to, mon
     monkeypatch.setattr("cvat_action.run.LOG_SECONDS", 0.0)
     job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14)]
     log = track_to(16, "--both-ways", "--object", 910).log
-    assert "9 of 9 frames from drawn frame to drawn frame, both ways." in log
+    assert "9 of 9 frames tracked between drawings, in both directions." in log
     assert log.index(" 9 of 9 frames ") < log.index("Frame 11: 1 of 6 frames, 1 object.")
 
 
