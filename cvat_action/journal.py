@@ -30,7 +30,7 @@ from cvat_action.program import to_discard, to_resume
 from cvat_action.results import Written
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject, compact
-from cvat_action.tracking import Corrected
+from cvat_action.tracking import StepCorrection
 
 VERSION = 4
 OWNER_ONLY = 0o600
@@ -158,13 +158,13 @@ class Journal:
             here[:known] = _results(line, kinds[:known])
         return found
 
-    def drawn(self) -> dict[int, list[Corrected]]:
+    def drawn(self) -> dict[int, list[StepCorrection]]:
         """By frame, what a person drew of the objects while stepping."""
-        found: dict[int, list[Corrected]] = {}
+        found: dict[int, list[StepCorrection]] = {}
         for line in _lines(self.path):
             for index, result in enumerate(line.get("results", ())):
                 if result and result[3]:
-                    found.setdefault(line["frame"], []).append(Corrected(index, result[0]))
+                    found.setdefault(line["frame"], []).append(StepCorrection(index, result[0]))
         return found
 
     def close(self) -> None:
@@ -308,9 +308,9 @@ def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int])
             o.handed_on.add(frame, t)
         else:
             o.frames[frame] = t
-        if t.by_hand or t.drawn:
+        if t.by_hand or t.drawn_in_run:
             o.asleep = t.points is None
-            o.hidden = o.asleep and t.drawn
+            o.hidden = o.asleep and t.drawn_in_run
         if t.points is not None:
             o.last_good = (frame, t.points)
         elif t.unsure is not None:
@@ -338,7 +338,7 @@ def _result(kind: str, result: Sequence[Any]) -> Tracked:
 
 def _as_json(t: Tracked) -> list[Any]:
     points, unsure = (None if each is None else list(each) for each in (t.points, t.unsure))
-    return [points, t.score, t.by_hand, t.drawn, *([] if unsure is None else [unsure])]
+    return [points, t.score, t.by_hand, t.drawn_in_run, *([] if unsure is None else [unsure])]
 
 
 def _take(record: Record, line: Wire) -> None:

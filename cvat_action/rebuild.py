@@ -16,7 +16,7 @@ from cvat_action.plan import Plan
 from cvat_action.report import counted
 from cvat_action.run import Progress
 from cvat_action.tracked import TrackedObject
-from cvat_action.tracking import Corrected, Run, track
+from cvat_action.tracking import Run, StepCorrection, track
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def rebuild(
     tracker: Tracker,
     objects: Sequence[TrackedObject],
     done: Sequence[int],
-    drawn: Mapping[int, Sequence[Corrected]],
+    drawn: Mapping[int, Sequence[StepCorrection]],
     pace: Pace,
 ) -> Run | None:
     """Gives the objects their states after the last frame that is done.

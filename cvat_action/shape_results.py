@@ -92,7 +92,7 @@ def result_shape(plan: Plan, seed: Seed, frame: int, t: Tracked, snapshot: Snaps
         "frame": frame,
         "label_id": like["label_id"],
         "group": like.get("group") or 0,
-        "source": "semi-auto" if t.drawn else "auto",
+        "source": "semi-auto" if t.drawn_in_run else "auto",
         "score": marked_score(t.score, Mark(seed.number, plan.run), frame),
         "points": list(t.points or ()),
         "occluded": seed.occluded,

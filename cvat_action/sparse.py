@@ -88,7 +88,7 @@ def _thinned(stretch: Stretch) -> dict[int, Tracked]:
             drawn = {
                 f: Result(
                     tuple(before[f]["points"] if f in still else results[f].points or ()),
-                    fixed=f in still or results[f].drawn,
+                    fixed=f in still or results[f].drawn_in_run,
                     occluded=flags.occluded(f),
                     z_order=flags.z_order(f),
                 )

@@ -15,7 +15,7 @@ from cvat_action.media import Media
 from cvat_action.overlay import write_picture
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject
-from cvat_action.tracking import Corrected, StopTracking
+from cvat_action.tracking import StepCorrection, StopTracking
 from sam2_tracker.errors import BadShape, EmptyShape
 from sam2_tracker.shapes import polygon_to_bitmap
 
@@ -41,9 +41,9 @@ class Stepper:
         self._asking = True
         _say(self.HELP)
 
-    def ask(self, frame: int, objects: Sequence[TrackedObject]) -> list[Corrected]:
+    def ask(self, frame: int, objects: Sequence[TrackedObject]) -> list[StepCorrection]:
         """Raises StopTracking where the person wants no more."""
-        corrections: dict[int, Corrected] = {}
+        corrections: dict[int, StepCorrection] = {}
         if not self._asking:
             return []
         self._show(frame, objects)
@@ -68,7 +68,7 @@ class Stepper:
             except ActionError as error:
                 _say(str(error))
                 continue
-            corrections[index] = Corrected(index, points)
+            corrections[index] = StepCorrection(index, points)
             _say(f"Object {objects[index].seed.ref} is corrected; Enter goes on.")
 
     def _show(self, frame: int, objects: Sequence[TrackedObject]) -> None:

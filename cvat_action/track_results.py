@@ -303,7 +303,7 @@ def _laid(
         held = counting[max(at - 1, 0)] if counting else None
         if t.points is not None:
             keyframe = _keyframe(seed, frame, t.points, held)
-            laid[frame] = last = keyframe if t.drawn else _signed(job, keyframe)
+            laid[frame] = last = keyframe if t.drawn_in_run else _signed(job, keyframe)
         elif last is not None and not last["outside"]:
             points = last["points"]
             far = last["frame"] not in results and last["frame"] != seed.frame
@@ -311,7 +311,7 @@ def _laid(
                 position = position_among(counting, frame)
                 points = position["points"] if position else points
             keyframe = _keyframe(seed, frame, points, held, outside=True)
-            laid[frame] = last = keyframe if t.drawn else _signed(job, keyframe)
+            laid[frame] = last = keyframe if t.drawn_in_run else _signed(job, keyframe)
     return laid
 
 

@@ -20,9 +20,9 @@ class Tracked:
     """None: not visible"""
     score: float | None = None
     by_hand: bool = False
-    """drawn by a person (a correction): nothing is written here"""
-    drawn: bool = False
-    """drawn by a person during this run: it is written as it is, as a person's keyframe"""
+    """a person drew it before this run: nothing is written here"""
+    drawn_in_run: bool = False
+    """a person drew it during this run: it is written as it is, as a person's keyframe"""
     unsure: Sequence[float] | None = None
     """its points, if it is less sure than what is asked for: it is not written"""
 
@@ -66,6 +66,7 @@ class TrackedObject:
     """the state of the frame before, which a correction joins; None: the correction starts anew"""
     tuning: Tuning = field(default_factory=Tuning)
     asleep: bool = False
+    """not tracked before the next frame on which it is drawn"""
     hidden: bool = False
     """asleep because a person said during this run that it is not visible: each frame has a result
     that says so, and takes the place of what an earlier run left there"""
@@ -106,7 +107,7 @@ class TrackedObject:
         """Takes the points off the tracker's results that are less sure, from 0 to 1."""
         for frame in frames:
             t = self.frames.get(frame)
-            if t is None or t.points is None or t.score is None or t.by_hand or t.drawn:
+            if t is None or t.points is None or t.score is None or t.by_hand or t.drawn_in_run:
                 continue
             if t.score < min_score:
                 self.frames[frame] = replace(t, points=None, unsure=t.points)

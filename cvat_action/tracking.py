@@ -51,7 +51,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Corrected:
+class StepCorrection:
     """What a person says of an object on the frame that was just tracked."""
 
     index: int
@@ -62,7 +62,7 @@ class Corrected:
 class StopTracking(Exception):  # noqa: N818 (not an error)
     """Raised by `on_frame` where a person wants no more frames, with what is corrected here."""
 
-    def __init__(self, corrected: Sequence[Corrected] = ()) -> None:
+    def __init__(self, corrected: Sequence[StepCorrection] = ()) -> None:
         super().__init__()
         self.corrected = corrected
 
@@ -71,7 +71,7 @@ class NotOnRecord(ActionError):
     """A frame could not be recorded, so it does not count as done."""
 
 
-OnFrame = Callable[[int, Sequence[TrackedObject]], Sequence[Corrected] | None]
+OnFrame = Callable[[int, Sequence[TrackedObject]], Sequence[StepCorrection] | None]
 """called after every frame; what it returns is put in the place of the results"""
 
 Enter = Callable[[int, Sequence[TrackedObject]], list[TrackedObject]]
@@ -339,12 +339,14 @@ class Loop:
         boxes = [bounding_box(o.seed.type, points) for points in (result.points, drawn.points)]
         return bool(boxes_iou(boxes[:1], boxes[1:])[0, 0] >= SAME_OBJECT)
 
-    def correct(self, frame: int, corrected: Sequence[Corrected], *, start: bool = True) -> None:
+    def correct(
+        self, frame: int, corrected: Sequence[StepCorrection], *, start: bool = True
+    ) -> None:
         """Puts corrections in the place of results; from there on they count."""
         again = []
         for c in corrected:
             o = self.objects[c.index]
-            o.frames[frame] = Tracked(c.points, drawn=True)
+            o.frames[frame] = Tracked(c.points, drawn_in_run=True)
             if c.points is not None:
                 o.last_good = (frame, c.points)
                 if o.asleep:  # its state is of the frame before it was hidden

@@ -12,7 +12,7 @@ from cvat_action.calls import Answer
 from cvat_action.job import Job, Label
 from cvat_action.seeds import Correction, Seed, Tuning
 from cvat_action.tracked import TrackedObject, shape_to_start_from
-from cvat_action.tracking import Corrected
+from cvat_action.tracking import StepCorrection
 from cvat_action.tracking import track as track_frames
 
 SEED = [0, 100, 10, 10, 19, 19]
@@ -77,8 +77,8 @@ def test_a_drawing_joins_from_the_state_of_the_frame_before(drawn, sure, calls) 
 
 
 def test_what_is_corrected_while_stepping_joins() -> None:
-    def on_frame(frame: int, objects: Sequence[TrackedObject]) -> list[Corrected]:
-        return [Corrected(0, DRAWN)] if frame == 2 else []
+    def on_frame(frame: int, objects: Sequence[TrackedObject]) -> list[StepCorrection]:
+        return [StepCorrection(0, DRAWN)] if frame == 2 else []
 
     assert run(Recorder(), None, on_frame=on_frame)[2:5] == [
         ("step", 2, ["stepped 1"]),
@@ -117,7 +117,7 @@ def test_what_was_hidden_while_stepping_starts_anew_where_it_is_drawn_again():
     said = {2: None, 4: DRAWN}
 
     def on_frame(frame, objects):
-        return [Corrected(0, said[frame])] if frame in said else []
+        return [StepCorrection(0, said[frame])] if frame in said else []
 
     calls = run(Recorder(), None, on_frame=on_frame)
     assert calls[3:] == [("start", 4, [DRAWN]), ("step", 5, ["started 4"])]
