@@ -2,13 +2,21 @@
 """The losses: their definitions, and that each falls the right way. The schedule of a training."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from training.dataset import SIDE
-from training.losses import balanced_loss, dice_loss, focal_loss, losses_of, mean_of
+from training.losses import (
+    balanced_loss,
+    dice_loss,
+    drift_loss,
+    focal_loss,
+    losses_of,
+    mean_of,
+)
 from training.prompting import Answer
 from training.schedule import MIXTURE, rate_at, serving_at, stock_at
 
@@ -29,6 +37,7 @@ def answer(
         logits=logits,
         ious=torch.tensor([ious or [1.0] * 4]),
         visibility=torch.tensor([[visibility]]),
+        tokens=torch.arange(32.0).view(1, 4, 8),
         decoded=torch.zeros(1, 4, 8),
         remembered=None,
         truth=truth[None],
@@ -157,6 +166,26 @@ def test_drawn_clips_alone_are_enough() -> None:
         for continued in (False, True):
             serving = serving_at(progress, continued, rng, drawn_only=True)
             assert not serving.stock.startswith("composite")
+
+
+def test_drift_counts_what_a_later_frame_would_notice() -> None:
+    before = answer(square(), [square()] * 4)
+    for prompted in (True, False):
+        assert drift_loss([(before, before, prompted)]).item() == pytest.approx(0, abs=1e-6)
+    changes = {
+        "single token": ("tokens", (0, 0), True, False),
+        "other tokens": ("tokens", (0, 2), False, True),
+        "masks": ("logits", (0, 3), False, True),
+        "IoUs": ("ious", (0, 1), False, True),
+        "visibility": ("visibility", (0, 0), False, True),
+    }
+    for name, (field, place, after_mask, after_tracking) in changes.items():
+        values = getattr(before, field).clone()
+        values[place] += 3.0
+        now = replace(before, **{field: values})
+        for prompted, counts in ((True, after_mask), (False, after_tracking)):
+            moved = drift_loss([(now, before, prompted)]).item() > 1e-4
+            assert moved == counts, (name, prompted)
 
 
 @pytest.mark.parametrize(("decoder_only", "share"), [(False, 0.25), (True, 0.5)])

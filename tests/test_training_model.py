@@ -231,15 +231,34 @@ def test_one_batch_is_learned(stocks) -> None:
     batch = stocks["drawn"].sample(rng, 1, 3, 2, 1, SIDE)
     costs = []
     for _ in range(6):
-        losses, _ = training.answers_loss(batch, alone=False, clicks=False)
-        costs.append(float(losses.total.detach()))
-        losses.total.backward()
+        _, total = training.answers_loss(batch, alone=False, clicks=False)
+        costs.append(float(total.detach()))
+        total.backward()
         for optimizer in training.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = 5e-4
             optimizer.step()
         training.flat.zero_()
     assert costs[-1] < 0.9 * costs[0]
+
+
+def test_clicks_are_learned_and_tracking_is_kept(stocks) -> None:
+    training = Training("cpu", seed=1, steps=100, decoder_only=True, keep_tracking=True)
+    training.start_from(WEIGHTS)
+    training.remember(WEIGHTS)
+    batch = stocks["drawn"].sample(np.random.default_rng(0), 1, 3, 2, 1, SIDE)
+    _, unchanged = training.answers_loss(batch, alone=False, clicks=False)
+    assert unchanged.item() == pytest.approx(0, abs=1e-4), "a mask prompt: nothing is to be learned"
+    _, clicked = training.answers_loss(batch, alone=True, clicks=True)
+    assert clicked.item() > 0.1
+    with torch.no_grad():
+        for name, weight in training.model.named_parameters():
+            if "output_hypernetworks_mlps.2.layers.2" in name:
+                weight *= 1.5
+    _, moved = training.answers_loss(batch, alone=False, clicks=False)
+    assert moved.item() > 1e-3
+    moved.backward()
+    assert training.flat.abs().sum() > 0
 
 
 def test_the_best_average_is_exported_not_the_last(stocks, tmp_path: Path) -> None:
@@ -311,6 +330,7 @@ def test_a_training_is_not_mixed_up_with_another(tmp_path: Path) -> None:
         steps=100,
         drawn_only=True,
         decoder_only=False,
+        keep_tracking=False,
     )
     checkpoint = tmp_path / "checkpoint.pt"
     from_nothing = training_program.begin(arguments)

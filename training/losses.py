@@ -114,6 +114,27 @@ def losses_of(answers: Sequence[Answer], balance: float, side: int) -> Losses:
     )
 
 
+def drift_loss(comparisons: Sequence[tuple[Answer, Answer, bool]]) -> torch.Tensor:
+    """How far answers without clicks have moved since before the training; 0: not at all.
+
+    Of a mask prompt only the token counts that becomes the object pointer, because the mask itself
+    is the answer. Of a tracked frame all four masks count, with their tokens, IoUs and visibility.
+    """
+    parts = []
+    for now, before, prompted in comparisons:
+        used = slice(0, 1) if prompted else slice(1, None)
+        tokens, kept = now.tokens[:, used].float(), before.tokens[:, used].float()
+        parts.append(F.mse_loss(tokens, kept) / kept.square().mean())
+        if not prompted:
+            chance = before.logits.float().sigmoid()
+            moved = F.binary_cross_entropy_with_logits(now.logits.float(), chance)
+            least = F.binary_cross_entropy_with_logits(before.logits.float(), chance)
+            parts.append(2 * (moved - least))
+            parts.append(F.mse_loss(now.ious.float(), before.ious.float()))
+            parts.append(0.01 * F.mse_loss(now.visibility.float(), before.visibility.float()))
+    return torch.stack(parts).sum() / len(comparisons)
+
+
 def guide_loss(guides: torch.nn.ModuleList, answers: Sequence[Answer]) -> torch.Tensor:
     """How well two linear layers read the object off the features of decoder and memory attention.
 

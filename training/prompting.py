@@ -57,6 +57,7 @@ class Answer:
     """What the mask decoder said of M objects in one frame.
 
     logits: (M, 4, s, s), the single mask first. ious: (M, 4). visibility: (M, 1) logits.
+    tokens: (M, 4, C), of which object pointers are made.
     decoded: (M, HW, C) and remembered: (HW, M, C) or None, features for the guides.
     truth: bool (M, S, S). points: how many the prompt had,
     a box as two, with the corrections so far; 0 of a tracked frame.
@@ -65,6 +66,7 @@ class Answer:
     logits: torch.Tensor
     ious: torch.Tensor
     visibility: torch.Tensor
+    tokens: torch.Tensor
     decoded: torch.Tensor
     remembered: torch.Tensor | None
     truth: torch.Tensor
@@ -75,7 +77,7 @@ class Tap:
     """Listens to the mask decoder of a model, which itself gives only the chosen mask."""
 
     def __init__(self, model: SAM2VideoPredictor) -> None:
-        self._decoder: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._decoder: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self._remembered: torch.Tensor | None = None
         self._decoded: torch.Tensor | None = None
         model.memory_attention.register_forward_hook(self._hear_attention)
@@ -84,7 +86,7 @@ class Tap:
 
         def listening(**inputs: Any) -> tuple[torch.Tensor, ...]:
             masks, ious, tokens, visibility = predict_masks(**inputs)
-            self._decoder = (masks, ious, visibility)
+            self._decoder = (masks, ious, visibility, tokens)
             return masks, ious, tokens, visibility
 
         model.sam_mask_decoder.predict_masks = listening
@@ -105,6 +107,30 @@ class Tap:
 
     def forget(self) -> None:
         self._decoder = self._decoded = self._remembered = None
+
+
+class Before:
+    """The model as it was before a training: what it would answer where no click is given."""
+
+    def __init__(self, model: SAM2VideoPredictor) -> None:
+        self.model = model.requires_grad_(False)
+        self._tap = Tap(model)
+
+    @torch.no_grad()
+    def answer(
+        self, features: torch.Tensor, fine: list[torch.Tensor], mask: torch.Tensor | None,
+        truth: torch.Tensor,
+    ) -> Answer:  # fmt: skip
+        """features: (M, C, h, w), with what is remembered. fine: the finer levels.
+
+        mask: float (M, 1, S, S), a prompt; None: a tracked frame. truth: bool (M, S, S).
+        """
+        resize_input(self.model, truth.shape[-1])
+        if mask is not None:
+            self.model._use_mask_as_output(features, fine, mask)
+        else:
+            self.model._forward_sam_heads(features, high_res_features=fine, multimask_output=True)
+        return self._tap.take(truth, 0)
 
 
 def encode(
@@ -168,12 +194,16 @@ class Tracker:
     def __init__(
         self, model: SAM2VideoPredictor, tap: Tap, images: torch.Tensor, masks: torch.Tensor,
         clip: torch.Tensor, times: tuple[int, ...], rng: np.random.Generator,
-        through_memory: bool = True,
+        through_memory: bool = True, before: Before | None = None,
     ) -> None:  # fmt: skip
         """images: (B, T, 3, S, S), normalised; masks: bool (M, T, S, S); clip: int (M,).
 
         through_memory: gradients flow from a frame through its memories to the frames before.
+        before: is asked too on each frame without clicks, for `comparisons`.
         """
+        self.before = before
+        self.comparisons: list[tuple[Answer, Answer, bool]] = []
+        """An answer, what it was before the training, and whether the prompt was a mask."""
         self.through_memory = through_memory
         self.model, self.tap, self.masks, self.clip = model, tap, masks, clip
         self.frames, self.times, self.rng = images.shape[1], times, rng
@@ -207,11 +237,13 @@ class Tracker:
             time, first, current, [place.expand(-1, len(rows), -1) for place in self.places],
             self.sizes, points, mask, self.bank, NUM_FRAMES, False, None,
         )  # fmt: skip
-        if mask is not None:
-            self.tap.forget()
-        else:
-            count = 0 if points is None else points["point_labels"].shape[1]
-            self.answers.append(self.tap.take(truth[:, 0], count))
+        count = 0 if points is None else points["point_labels"].shape[1]
+        answer = self.tap.take(truth[:, 0], count)
+        if self.before is not None and points is None:
+            was = self.before.answer(conditioned, fine, mask, truth[:, 0])
+            self.comparisons.append((answer, was, mask is not None))
+        if mask is None:
+            self.answers.append(answer)
             for _ in range(corrections):
                 low, high = heads[3], heads[4]
                 click, label = clicks_of(truth, high > 0, self.rng)

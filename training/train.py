@@ -28,7 +28,7 @@ from torch.multiprocessing.spawn import spawn
 from training import pictures
 from training.dataset import DATA_VERSION, FOLDER, KINDS, LEAST_PIXELS, SIDE, Batch, ClipStock
 from training.evaluation_set import SEMI_REAL_HASH, check_frozen, parameters_hash
-from training.losses import Losses, guide_loss, losses_of
+from training.losses import Losses, drift_loss, guide_loss, losses_of
 from training.model import (
     CONFIG,
     build_predictor,
@@ -37,13 +37,15 @@ from training.model import (
     save_weights,
 )
 from training.predict import MEAN, STD
-from training.prompting import Tap, Tracker, draw_plan, resize_input
+from training.prompting import Before, Tap, Tracker, draw_plan, resize_input
 from training.schedule import CONTINUED_DECAY_SHARE, rate_at, serving_at
 from training.validate import score_of
 
 PEAK_RATE = {"Muon": 3e-3, "AdamW": 1e-3}
 # Of the peak, for weights that can track already: batches are small, and more only shakes them.
 CONTINUED_RATE = 0.05
+# With --keep-tracking: clicks have more to learn, and what tracks is held fast.
+KEPT_RATE, DRIFT_WEIGHT = 0.15, 20.0
 WEIGHT_DECAY = 0.02
 WARM_UP, CONTINUED_WARM_UP = 300, 100  # steps
 EARLY_STEPS = 2000  # over which the evened-out loss and the guides fade in a training from nothing
@@ -121,7 +123,7 @@ class Training:
 
     def __init__(
         self, device: str, seed: int, steps: int, drawn_only: bool = False,
-        decoder_only: bool = False,
+        decoder_only: bool = False, keep_tracking: bool = False,
     ) -> None:  # fmt: skip
         torch.manual_seed(seed)
         self.model = build_predictor(CONFIG, None, device)
@@ -139,6 +141,8 @@ class Training:
         self.best_score, self.best_step = -1.0, 0
         self.step, self.steps, self.seed, self.drawn_only = 0, steps, seed, drawn_only
         self.origin = ""  # the digest of the weights that it started from
+        self.keep_tracking = keep_tracking
+        self.before: Before | None = None
         self.trained_seconds = 0.0
         # All gradients lie in one tensor, so that processes share them in one piece.
         self.weights = [w for w in self.model.parameters() if w.requires_grad]
@@ -149,18 +153,20 @@ class Training:
             weight.grad = part.view_as(weight)
 
     _COUNTS = ("step", "seed", "origin", "best_score", "best_step", "trained_seconds", "drawn_only",
-               "decoder_only")  # fmt: skip
+               "decoder_only", "keep_tracking")  # fmt: skip
 
     def load(self, path: Path) -> None:
         """Raises ValueError for a checkpoint of another model or of other data."""
         kept = torch.load(path, map_location=self.model.device, weights_only=True)
         if kept.get("made_for") != made_for():
             raise ValueError(f"{path} is of another model or of other data: remove it")
-        if kept.get("decoder_only") != self.decoder_only:
-            raise ValueError(
-                f"{path} was begun {'without' if self.decoder_only else 'with'} --decoder-only: "
-                "go on like that, or remove it"
-            )
+        for option in ("decoder_only", "keep_tracking"):
+            wanted = getattr(self, option)
+            if kept.get(option, False) != wanted:
+                raise ValueError(
+                    f"{path} was begun {'without' if wanted else 'with'} "
+                    f"--{option.replace('_', '-')}: go on like that, or remove it"
+                )
         self.model.load_state_dict(kept["model"])
         self.guides.load_state_dict(kept["guides"])
         self.average, self.best = kept["average"], kept["best"]
@@ -192,16 +198,24 @@ class Training:
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.best = self.average
 
+    def remember(self, weights: Path) -> None:
+        """With --keep-tracking: the weights whose tracking is kept."""
+        self.before = Before(build_predictor(CONFIG, weights, str(self.model.device)))
+
     @property
     def rate(self) -> float:
         """Share of the peak learning rate of the next step."""
         if self.origin:
             share = rate_at(self.step, self.steps, CONTINUED_WARM_UP, CONTINUED_DECAY_SHARE)
-            return CONTINUED_RATE * share
+            return (KEPT_RATE if self.keep_tracking else CONTINUED_RATE) * share
         return rate_at(self.step, self.steps, WARM_UP)
 
     def answers_loss(self, batch: Batch, alone: bool, clicks: bool) -> tuple[Losses, torch.Tensor]:
-        """The losses, and the guides' loss, of one batch."""
+        """The losses of one batch, and what is trained on.
+
+        Where tracking is kept as it was, answers without clicks are compared with the former ones
+        and not with the truth.
+        """
         rank = dist.get_rank() if dist.is_initialized() else 0
         rng = np.random.default_rng((self.seed, self.step, rank, 1))
         device, early = self.model.device, max(0.0, 1 - self.step / EARLY_STEPS)
@@ -217,15 +231,24 @@ class Training:
         with torch.autocast(device.type, torch.bfloat16):
             tracker = Tracker(
                 self.model, self.tap, images, masks, clip, batch.times, rng,
-                through_memory=not self.decoder_only,
+                through_memory=not self.decoder_only, before=self.before,
             )  # fmt: skip
             if alone:
                 answers = tracker.segment(plan, LEAST_PIXELS * (side / SIDE) ** 2)
             else:
                 answers = tracker.track(plan, told=bool(rng.random() < early))
-        losses = losses_of(answers, 2 * early, side // 4 if side <= SIDE // 2 else side // 2)
-        guiding = guide_loss(self.guides, answers) if early else losses.total.new_zeros(())
-        return losses, 2 * early * guiding
+        compared = side // 4 if side <= SIDE // 2 else side // 2
+        if self.before is not None:
+            clicked = [answer for answer in answers if answer.points]
+            losses = losses_of(clicked or answers, 0.0, compared)
+            total = losses.total if clicked else losses.total.new_zeros(())
+            if tracker.comparisons:
+                total = total + DRIFT_WEIGHT * drift_loss(tracker.comparisons)
+            return losses, total
+        losses = losses_of(answers, 2 * early, compared)
+        if not early:
+            return losses, losses.total
+        return losses, losses.total + 2 * early * guide_loss(self.guides, answers)
 
     def advance(self, stocks: dict[str, ClipStock]) -> Losses:
         """One step."""
@@ -240,8 +263,8 @@ class Training:
             np.random.default_rng((self.seed, self.step, rank)), serving.clips, serving.frames,
             serving.objects, serving.widest_stride, serving.side,
         )  # fmt: skip
-        losses, guiding = self.answers_loss(batch, serving.alone, serving.clicks)
-        (losses.total + guiding).backward()  # type: ignore[no-untyped-call]
+        losses, total = self.answers_loss(batch, serving.alone, serving.clicks)
+        total.backward()  # type: ignore[no-untyped-call]
         if world > 1:
             dist.all_reduce(self.flat)
             self.flat /= world
@@ -328,8 +351,10 @@ def begin(arguments: argparse.Namespace) -> Training:
     """
     training = Training(
         arguments.device, arguments.seed, arguments.steps, arguments.drawn_only,
-        arguments.decoder_only,
+        arguments.decoder_only, arguments.keep_tracking,
     )  # fmt: skip
+    if arguments.keep_tracking:
+        training.remember(arguments.start_from)
     checkpoint = arguments.folder / "checkpoint.pt"
     if not checkpoint.exists():
         if arguments.start_from is not None:
@@ -404,6 +429,11 @@ def main() -> None:
         "--decoder-only", action="store_true",
         help="train the mask decoder and the prompt encoder alone, for a few hundred steps",
     )  # fmt: skip
+    parser.add_argument(
+        "--keep-tracking", action="store_true",
+        help="with --decoder-only and --start-from: learn clicks and boxes, and answer frames "
+        "without them as the weights did that it starts from",
+    )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--processes", type=int, help="default: 1 with CUDA, else one per core")
     parser.add_argument("--port", type=int, default=29517, help="on this machine, for gradients")
@@ -411,6 +441,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.steps < 1 or arguments.minutes <= 0 or arguments.validate_every < 1:
         parser.error("--steps, --minutes and --validate-every have to be above 0")
+    if arguments.keep_tracking and not (arguments.decoder_only and arguments.start_from):
+        parser.error("--keep-tracking goes with --decoder-only and --start-from")
     processes = arguments.processes or (os.cpu_count() or 1 if arguments.device == "cpu" else 1)
     try:
         if not arguments.drawn_only:
