@@ -38,26 +38,8 @@ from sam2_tracker.modules.image_resize import (
 )
 from sam2_tracker.out_of_memory import memory_errors
 from sam2_tracker.passes import Passes
-from sam2_tracker.predictions import (
-    Candidates,
-    FrameFeatures,
-    Prediction,
-    Prompt,
-    Result,
-    prediction_of,
-)
+from sam2_tracker.predictions import Candidates, FrameFeatures, Prompt, Result
 from sam2_tracker.shapes import Bitmap, Box
-
-__all__ = [  # the model, and what it takes and gives
-    "Candidates",
-    "FrameFeatures",
-    "ModelHandler",
-    "ModelInfo",
-    "Prediction",
-    "Prompt",
-    "Result",
-    "prediction_of",
-]
 
 # Objects that go through the model together; bounds the memory of a request with many.
 OBJECTS_AT_ONCE = 32

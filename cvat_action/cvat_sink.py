@@ -25,6 +25,7 @@ from cvat_action.journal import Journal
 from cvat_action.plan import Plan
 from cvat_action.receipt import Receipt
 from cvat_action.results import Written
+from cvat_action.server import HttpFailure
 from cvat_action.shape_results import drawn_in_tracks, shapes_to_create, shapes_to_delete
 from cvat_action.sinks import Objects, tracks_of, with_seeds_of
 from cvat_action.snapshot import (
@@ -127,11 +128,11 @@ class CvatSink:
             try:
                 step()
                 return
-            except ActionError as error:
+            except HttpFailure as error:
                 self._seen = None
-                if getattr(error, "status", 0) not in REPEATED_STATUSES:
+                if error.status not in REPEATED_STATUSES:
                     raise
-                if not patience.waits(error, again, least=getattr(error, "retry_after", 0.0)):
+                if not patience.waits(error, again, least=error.retry_after):
                     raise
 
     def _batches(
@@ -321,10 +322,9 @@ class CvatSink:
             return []
         ids = [o["id"] for o in answer.get(where) or () if isinstance(o.get("id"), int)]
         if len(ids) != len(objects):
-            error = ActionError("CVAT did not name the ids of everything that it stored.")
-            error.status = None  # type: ignore[attr-defined]  # look again, as after a lost answer
             self._seen, self.written.uncertain = None, True
-            raise error
+            # Status None, as after a lost answer: what the job holds is looked at again.
+            raise HttpFailure(None, "", "CVAT did not name the ids of all that it stored.")
         return ids
 
     @contextmanager
