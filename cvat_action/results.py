@@ -190,7 +190,8 @@ class Ownership:
         return others[best] if overlap[best] >= SAME_PLACE else None
 
     def _others_like(self, seed: Seed, frame: int) -> list[Known]:
-        kind, compared = kind_of(seed.wire), compared_kind_of(seed.wire)
+        wire = {**seed.wire, "type": seed.type}
+        kind, compared = kind_of(wire), compared_kind_of(wire)
         return [
             k
             for k in self._others.get(frame, ())

@@ -122,9 +122,11 @@ def _why_hidden(
         return THERE_ALREADY
     if not plan.server and here.is_drawn_alone(seed, frame, t):
         return ALONE_IN_ITS_PLACE
-    holder = None if seed.is_track else here.holder(seed, frame, t)
+    holder = here.holder(seed, frame, t)
     if holder is None:
         return None
+    if seed.is_track:
+        return ALONE_IN_ITS_PLACE
     replaced = plan.earlier.get(seed.number, {}).get(frame, ())
     return EDITED if any(k.id == holder.id for k in replaced) else IN_ITS_PLACE
 

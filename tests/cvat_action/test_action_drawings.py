@@ -52,6 +52,17 @@ def test_a_new_track_is_hidden_where_a_person_drew_a_polygon_in_its_place(
     assert hidden(job.tracks[0], range(10, 15)) == [12]
 
 
+@pytest.mark.parametrize("more", [(), ("--keyframes",), ("--both-ways",)])
+def test_a_track_stays_hidden_where_a_person_drew_a_polygon_in_its_place(job, track_to, more):
+    drawn = polygon_at(2, 950, 12)
+    job.shapes = [polygon_at(0, 900), drawn]
+    track_to(14, "--object", 900, CONVERT, code=3)
+    done = track_to(14, "--object", f"track:{job.tracks[0]['id']}", *more, code=3)
+    assert "frame 12: a drawing of this frame alone lies in its place and was kept" in done.log
+    assert job.shapes == [drawn]
+    assert hidden(job.tracks[0], range(10, 15)) == [12]
+
+
 def test_a_drawing_without_a_group_becomes_a_part_of_the_track_with_keyframes(job, track_to):
     redrawn(job)
     track_to(14, CONVERT, "--keyframes")

@@ -543,7 +543,7 @@ def test_a_resumed_run_writes_what_an_undisturbed_one_writes(
         ended = run("a.json", "b.json", *options, code=4)
     typed()
     again = act("local", "--resume", ended.journal)
-    assert "5 frames are tracked again to build it up" in again.log
+    assert "5 frames are tracked again to rebuild it" in again.log
     assert without_scores(tmp_path / "b.json") == without_scores(tmp_path / "whole.json")
 
 

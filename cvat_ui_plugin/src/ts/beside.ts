@@ -79,14 +79,16 @@ export function passDrawn(
             const { frame, points, byHand, inPlace = false } = result;
             const there = byHand ? [] : (byHandOn.get(frame) ?? []);
             const own = points && there.length ? boxOf(object.source.type, points) : null;
+            // what changed on the way of a track while it was tracked stays marked
             result.inPlace =
-                own !== null &&
-                there.some(
-                    ({ shape, box }) =>
-                        isSameKind(shape, kind) &&
-                        iouOf(own, box) >= SAME_PLACE &&
-                        !isOfAnother(shape),
-                );
+                (inPlace && object.source.track !== null) ||
+                (own !== null &&
+                    there.some(
+                        ({ shape, box }) =>
+                            isSameKind(shape, kind) &&
+                            iouOf(own, box) >= SAME_PLACE &&
+                            !isOfAnother(shape),
+                    ));
             differs ||= result.inPlace !== inPlace;
         }
         return differs;

@@ -380,7 +380,7 @@ export class Running {
 
     private passDrawn(run: Run, shapes: SerializedShape[]): Tracked[] {
         const numbers = new Numbers(shapes, this.known.numbers, this.start.number);
-        return passDrawn(ofShapes(run), shapes, this.start.number, numbers);
+        return passDrawn(run.objects, shapes, this.start.number, numbers);
     }
 
     /** Bring the run up to what the job holds now; what stands around its results there. */
@@ -509,11 +509,6 @@ export class Running {
             return reportOf({ ...told, nameOn, warnings: [unseen, ...told.warnings] });
         }
     }
-}
-
-/** The objects of a run that were shapes when it began. */
-function ofShapes({ objects }: Run): Tracked[] {
-    return objects.filter(({ source }) => source.shape);
 }
 
 /** The clientIDs of all objects of a job. */
