@@ -83,6 +83,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             parser.error("local needs --video, --annotations and --out, or --resume JOURNAL.")
         return
     values = {name: getattr(options, name, None) for name in SAID_BY_JOURNAL}
+    if options.command == "local":
+        values["keep_earlier"] = options.keep_earlier
     given = [name for name, v in values.items() if not (v is None or v is False or v == [])]
     if given:
         names = ", ".join("--" + name.replace("_", "-") for name in given)

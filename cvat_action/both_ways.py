@@ -167,8 +167,7 @@ def track_both_ways(
         if not broken:
             for section in sections:
                 _merge(section)
-            if picture:
-                _carry_all(sections, job, done, picture, tell)
+            interrupted = picture is not None and not _carry_all(sections, job, done, picture, tell)
     except CallFailed as failure:
         return Run(tuple(objects), (), str(failure), resumable=failure.resumable)
     except KeyboardInterrupt:
@@ -179,7 +178,8 @@ def track_both_ways(
         o.settled = True
         for frame in done:
             o.frames.pop(frame, None)
-    return track(tracker, job, objects, left, pace=pace, enter=enter, keep=keep)
+    run = track(tracker, job, objects, left, pace=pace, enter=enter, keep=keep)
+    return replace(run, interrupted=run.interrupted or interrupted)
 
 
 def _make_sure(
@@ -398,11 +398,11 @@ def _score(result: Tracked | None) -> float:
 
 def _carry_all(
     sections: Sequence[_Section], job: Job, done: Sequence[int], picture: Frames, tell: Tell
-) -> None:
+) -> bool:
     """Puts carried drawings in the place of what was tracked, where they are better.
 
     If a frame cannot be read, or a person presses Ctrl+C, the results that are left stay as they
-    were tracked.
+    were tracked. Returns False after Ctrl+C.
     """
     gaps = [
         (section.drawn, gap)
@@ -413,7 +413,7 @@ def _carry_all(
         and not set(gap.frames) <= set(done)
     ]
     if not gaps:
-        return
+        return True
     # Gaps that lie together need the same pictures.
     gaps.sort(key=lambda each: (each[0].place[each[1].left], len(each[1].frames)))
     flow = Flow(picture, job.size(gaps[0][1].left))
@@ -428,6 +428,8 @@ def _carry_all(
         logger.warning("Results may be coarser, because a frame could not be read. %s", error)
     except KeyboardInterrupt:
         logger.warning("Stopped by Ctrl+C; what is tracked is written.")
+        return False
+    return True
 
 
 def _carry(drawn: _Drawn, gap: _Gap, flow: Flow) -> None:

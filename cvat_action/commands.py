@@ -353,6 +353,8 @@ def finish(
     if picture_problem:
         logger.critical("%s The annotations are complete.", picture_problem)
         return INTERRUPTED if stopped_drawing else FAILED
+    if outcome.run.interrupted:
+        return INTERRUPTED
     if sink.interrupted and output.gathered is not None:
         raise KeyboardInterrupt  # this job is complete, and the person wants no other
     return COMPLETE if _is_complete(plan, objects, sink) else INCOMPLETE

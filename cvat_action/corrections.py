@@ -58,7 +58,7 @@ def with_corrections(
                 warnings.append(
                     f"Frame {frame}: more than one object could be object {seed.ref} "
                     f"({job.label(seed.label_id).name}, {seed.type}); it is not corrected there. "
-                    "Give each its own group."
+                    "Give each its own group in CVAT; COCO knows no groups: use CVAT for video."
                 )
         if seed.is_track:
             found = _keyframes_by_hand(seed, wanted, every=unmarked)

@@ -119,7 +119,8 @@ def print_run(
     print(f"written{f' to {out}' if out else ''}: {counts_as_text(done)}")
     if thinned := sparse_as_text(written):
         print(thinned)
-    if not plan.options.both_ways and any(o.tally.by_hand for o in objects):
+    could_go_both_ways = not (plan.options.both_ways or plan.options.all_seeds)
+    if could_go_both_ways and any(o.tally.by_hand for o in objects):
         print("With --both-ways frames between drawings are tracked from both ends: often better.")
     if link:
         print(f"{link}\nReload the page if the job is open: it does not show this yet.")

@@ -272,6 +272,26 @@ def test_without_a_terminal_a_line_tells_how_far_the_gaps_are(job, track_to, mon
     assert log.index(" 9 of 9 frames ") < log.index("Frame 11: 1 of 6 frames, 1 object.")
 
 
+def test_ctrl_c_while_drawings_are_carried_ends_the_command_with_all_that_is_tracked(
+    job, track_to, monkeypatch
+):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cvat_action.both_ways.carry", stopped)
+    job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14)]
+    log = track_to(16, "--both-ways", "--object", 910, code=130).log
+    assert "Stopped by Ctrl+C; what is tracked is written." in log
+    assert sorted({s["frame"] for s in job.shapes}) == [*range(10, 17)]
+
+
+def test_both_ways_is_not_recommended_where_it_cannot_be_used(job, track_to):
+    told = "--both-ways frames between drawings are tracked from both ends"
+    job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14)]
+    assert told in track_to(16, "--keyframes", "--object", 910).out
+    assert told not in track_to(16, "--all-seeds", "--replace").out
+
+
 def test_one_object_that_cannot_be_tracked_leaves_the_others_alone(job, track_to, function):
     job.shapes = [
         *(shape("mask", MASK, id=900 + n, frame=f, group=1) for n, f in enumerate((10, 14))),
