@@ -312,6 +312,7 @@ def _follow_all(
     what = "tracked between drawings, in both directions"
     count = _Count(what, sum(map(len, together)), tell)
     halt = threading.Event()
+    pace = replace(pace, halt=halt)
     with ThreadPoolExecutor(parallel) as threads:
         try:
             runs = [
@@ -343,7 +344,11 @@ def _follow(
 
     if halt.is_set():
         return Run(tuple(objects), ())
-    run = track(tracker, job, objects, frames, pace=pace, on_frame=on_frame)
+    try:
+        run = track(tracker, job, objects, frames, pace=pace, on_frame=on_frame)
+    except BaseException:
+        halt.set()
+        raise
     if _broke(run):
         halt.set()
     return run

@@ -3,6 +3,7 @@
 
 import enum
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -79,6 +80,8 @@ class Pace:
     """seconds that are waited in all for one call that may succeed later"""
     first_wait: float = 1.0
     """seconds before the first repetition; doubles each time, up to LONGEST_PAUSE"""
+    halt: threading.Event | None = None
+    """ends every wait when it is set, by another thread"""
 
 
 LONGEST_PAUSE = 15.0
@@ -90,6 +93,7 @@ class Patience:
     def __init__(self, pace: Pace) -> None:
         self._left = pace.wait
         self._pause = pace.first_wait
+        self._halt = pace.halt
 
     def waits(
         self,
@@ -99,7 +103,7 @@ class Patience:
         least: float = 0.0,
         last: bool = False,
     ) -> bool:
-        """Waits and says so; False: the time is used up, and nothing was waited.
+        """Waits and says so; False: the time is used up and nothing was waited, or it was halted.
 
         least: seconds that the other side asks for. last: this pause uses up the time.
         """
@@ -107,7 +111,10 @@ class Patience:
             return False
         pause = min(max(min(self._pause, LONGEST_PAUSE), least), self._left)
         logger.warning("%s %s in %.3g s.", reason, what, pause)
-        time.sleep(pause)
+        if self._halt is None:
+            time.sleep(pause)
+        elif self._halt.wait(pause):
+            return False
         self._left = 0.0 if last else self._left - pause
         self._pause *= 2
         return True

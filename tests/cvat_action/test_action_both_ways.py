@@ -16,7 +16,7 @@ from tqdm import tqdm
 from wire import MASK, RECTANGLE, mask_at, shape, shifted
 
 from cvat_action.both_ways import track_both_ways
-from cvat_action.calls import Answer, CallFailed, Cure
+from cvat_action.calls import Answer, CallFailed, Cure, Pace
 from cvat_action.job import Job, Label
 from cvat_action.run import Progress
 from cvat_action.seeds import Correction, Seed
@@ -220,6 +220,24 @@ def test_after_ctrl_c_the_function_is_asked_for_no_other_gap(monkeypatch):
 
 
 # --- how far it is -------------------------------------------------------------------------------
+
+
+def test_what_ends_a_run_does_not_wait_for_a_function_that_is_away() -> None:
+    """Forwards it is away for an hour; backwards a person presses Ctrl+C meanwhile."""
+    waiting = threading.Event()
+
+    class Away(Mover):
+        def step(self, frame: int, states: list[Any]) -> Answer:
+            if frame == 1:
+                waiting.set()
+                raise CallFailed(Cure.REPEAT, "It is away.")
+            waiting.wait(60)
+            raise KeyboardInterrupt
+
+    pace = Pace(wait=3600, first_wait=3600)
+    done, _, kept = run(Away(), {0: 100, 6: 300}, range(1, 8), pace=pace, parallel=2)
+    assert done.broken
+    assert kept == []
 
 
 @pytest.mark.parametrize("parallel", [1, 2])
