@@ -95,17 +95,10 @@ class Patience:
         self._pause = pace.first_wait
         self._halt = pace.halt
 
-    def waits(
-        self,
-        reason: object,
-        what: str = "Trying again",
-        *,
-        least: float = 0.0,
-        last: bool = False,
-    ) -> bool:
+    def waits(self, reason: object, what: str = "Trying again", *, least: float = 0.0) -> bool:
         """Waits and says so; False: the time is used up and nothing was waited, or it was halted.
 
-        least: seconds that the other side asks for. last: this pause uses up the time.
+        least: seconds that the other side asks for.
         """
         if self._left <= 0:
             return False
@@ -115,7 +108,7 @@ class Patience:
             time.sleep(pause)
         elif self._halt.wait(pause):
             return False
-        self._left = 0.0 if last else self._left - pause
+        self._left -= pause
         self._pause *= 2
         return True
 
@@ -154,7 +147,7 @@ class Calls:
         alone: list[Refused] = []
         limit = self._limit
         waiting = deque(objects)
-        patience = Patience(self._pace)
+        patience, too_slow = Patience(self._pace), False
         while waiting:
             chunk = [waiting.popleft() for _ in range(min(self._per_call, len(waiting)))]
             began = time.monotonic()
@@ -163,6 +156,8 @@ class Calls:
             except CallFailed as failure:
                 waiting.extendleft(reversed(chunk))
                 fewer = failure.cure in (Cure.FEWER, Cure.FEWER_FOR_GOOD)
+                # One object took a minute or more: such a call is made once more, not for `wait`.
+                slow = failure.cure is Cure.FEWER and len(chunk) == 1
                 if fewer and len(chunk) > 1:
                     self._send_fewer(len(chunk) // 2, failure)
                 elif failure.cure is Cure.FEWER_FOR_GOOD:
@@ -171,13 +166,13 @@ class Calls:
                     logger.warning("%s They are started again.", failure)
                     for _ in chunk:
                         lost_states.append(waiting.popleft())
-                elif failure.cure is Cure.FEWER:  # one object, and a minute was waited for it
-                    if not patience.waits(failure, last=True):
+                else:
+                    may_help = failure.cure in (Cure.REPEAT, Cure.FEWER)
+                    if not may_help or (slow and too_slow) or not patience.waits(failure):
                         raise
-                elif failure.cure is not Cure.REPEAT or not patience.waits(failure):
-                    raise
+                too_slow |= slow
                 continue
-            patience = Patience(self._pace)
+            patience, too_slow = Patience(self._pace), False
             self.answered_on = frame
             self._adapt(len(chunk), time.monotonic() - began)
             answered += zip(

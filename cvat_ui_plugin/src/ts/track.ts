@@ -103,6 +103,7 @@ class Caller {
         let isStart = refuse !== null;
         let rest = objects;
         let repeats = 0;
+        let tooSlow = false;
         while (rest.length) {
             this.tools.mayGoOn();
             const batch = rest.slice(0, this.perCall);
@@ -134,8 +135,12 @@ class Caller {
                 } else if (error.remedy === 'fewer for good') {
                     refused.push([batch[0], error]);
                     rest = rest.slice(1);
-                } else if ((tooMany || error.remedy === 'wait') && repeats < WAITS_MS.length) {
-                    if (error.slow) repeats = WAITS_MS.length - 1; // one more, after the longest
+                } else if (
+                    (tooMany || error.remedy === 'wait') &&
+                    repeats < WAITS_MS.length &&
+                    !(error.slow && tooSlow)
+                ) {
+                    tooSlow ||= error.slow; // it is made once more
                     await this.wait(WAITS_MS[repeats], error.message);
                     repeats += 1;
                 } else {
@@ -144,6 +149,7 @@ class Caller {
                 continue;
             }
             repeats = 0;
+            tooSlow = false;
             this.adapt(batch.length, this.tools.now() - started);
             batch.forEach((object, index) => take(object, answers[index]));
             rest = rest.slice(batch.length);
