@@ -94,14 +94,24 @@ class Patience:
         self._left = pace.wait
         self._pause = pace.first_wait
         self._halt = pace.halt
+        self._was_slow = False
 
-    def waits(self, reason: object, what: str = "Trying again", *, least: float = 0.0) -> bool:
+    def waits(
+        self,
+        reason: object,
+        what: str = "Trying again",
+        *,
+        least: float = 0.0,
+        slow: bool = False,
+    ) -> bool:
         """Waits and says so; False: the time is used up and nothing was waited, or it was halted.
 
-        least: seconds that the other side asks for.
+        least: seconds that the other side asks for. slow: the request took a minute or more before
+        it failed; it is made once more, and not until the time is used up.
         """
-        if self._left <= 0:
+        if self._left <= 0 or (slow and self._was_slow):
             return False
+        self._was_slow |= slow
         pause = min(max(min(self._pause, LONGEST_PAUSE), least), self._left)
         logger.warning("%s %s in %.3g s.", reason, what, pause)
         if self._halt is None:
@@ -147,7 +157,7 @@ class Calls:
         alone: list[Refused] = []
         limit = self._limit
         waiting = deque(objects)
-        patience, too_slow = Patience(self._pace), False
+        patience = Patience(self._pace)
         while waiting:
             chunk = [waiting.popleft() for _ in range(min(self._per_call, len(waiting)))]
             began = time.monotonic()
@@ -156,8 +166,6 @@ class Calls:
             except CallFailed as failure:
                 waiting.extendleft(reversed(chunk))
                 fewer = failure.cure in (Cure.FEWER, Cure.FEWER_FOR_GOOD)
-                # One object took a minute or more: such a call is made once more, not for `wait`.
-                slow = failure.cure is Cure.FEWER and len(chunk) == 1
                 if fewer and len(chunk) > 1:
                     self._send_fewer(len(chunk) // 2, failure)
                 elif failure.cure is Cure.FEWER_FOR_GOOD:
@@ -166,13 +174,12 @@ class Calls:
                     logger.warning("%s They are started again.", failure)
                     for _ in chunk:
                         lost_states.append(waiting.popleft())
-                else:
-                    may_help = failure.cure in (Cure.REPEAT, Cure.FEWER)
-                    if not may_help or (slow and too_slow) or not patience.waits(failure):
-                        raise
-                too_slow |= slow
+                elif failure.cure not in (Cure.REPEAT, Cure.FEWER) or not patience.waits(
+                    failure, slow=failure.cure is Cure.FEWER
+                ):
+                    raise
                 continue
-            patience, too_slow = Patience(self._pace), False
+            patience = Patience(self._pace)
             self.answered_on = frame
             self._adapt(len(chunk), time.monotonic() - began)
             answered += zip(
