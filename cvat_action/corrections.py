@@ -2,14 +2,14 @@
 """What a person drew of the objects on the frames that are tracked."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cvat_action.geometry import upright
 from cvat_action.identity import KnownNumbers, mark_of, number_of
 from cvat_action.job import Annotations, Job, Wire
 from cvat_action.kinds import ANY_GROUP, Kind, compared_kind_of, same_kind
-from cvat_action.positions import hand_made_frames
+from cvat_action.positions import counting_keyframes, hand_made_frames
 from cvat_action.seeds import Correction, Seed, becomes_track
 from cvat_action.signature import is_signed
 
@@ -61,7 +61,7 @@ def with_corrections(
                     "Give each its own group in CVAT; COCO knows no groups: use CVAT for video."
                 )
         if seed.is_track:
-            found = _keyframes_by_hand(seed, wanted, every=unmarked)
+            found = _keyframes_by_hand(job, seed, frames, every=unmarked)
         if seed.asleep:  # its own drawing wakes it
             found = [*seed.corrections, *(c for c in found if c.frame != seed.frame)]
         in_order = tuple(sorted(found, key=lambda c: c.frame))
@@ -125,11 +125,25 @@ def _meant(
     return [s for drawn in fitting.values() for s in drawn], meant, False
 
 
-def _keyframes_by_hand(seed: Seed, wanted: Collection[int], *, every: bool) -> list[Correction]:
-    """The keyframes of a track that count as a person's; with `every` all that are not signed."""
+def _keyframes_by_hand(
+    job: Job, seed: Seed, frames: Sequence[int], *, every: bool
+) -> list[Correction]:
+    """The keyframes of a track that count as a person's; with `every` all that are not signed.
+
+    CVAT hides a track from an `outside` keyframe up to the next keyframe. A run backwards comes to
+    the last of these frames first, so there the correction lies on that one.
+    """
     by_hand = hand_made_frames(seed.wire)
-    return [
-        Correction(k["frame"], None if k["outside"] else upright(k))
-        for k in seed.wire.get("shapes", ())
-        if k["frame"] in wanted and (k["frame"] in by_hand or (every and not is_signed(k)))
-    ]
+    keyframes = counting_keyframes(job, seed.wire.get("shapes", ()))
+    backwards = bool(frames) and frames[-1] < seed.frame
+    wanted = set(frames)
+    found = {}
+    for k, following in zip(keyframes, [*keyframes[1:], None], strict=True):
+        frame = k["frame"]
+        if frame not in by_hand and not (every and not is_signed(k)):
+            continue
+        points = None if k["outside"] else upright(k)
+        if points is None and backwards and following:
+            frame = max((f for f in frames if frame <= f < following["frame"]), default=frame)
+        found[frame] = Correction(frame, points)
+    return [c for c in found.values() if c.frame in wanted]

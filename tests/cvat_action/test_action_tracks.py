@@ -195,6 +195,19 @@ def test_a_track_that_ends_on_a_drawn_frame_is_closed_however_long_it_is(
     assert course(long_job.tracks[0]).endswith(f" {target}:5 ({target + 1}:5)")
 
 
+@pytest.mark.parametrize("options", [(), ("--both-ways",), ("--replace",)])
+@pytest.mark.parametrize("target", [10, 14])
+def test_backwards_what_a_person_hid_stays_hidden_up_to_the_next_keyframe(
+    job, track_to, target, options
+):
+    drawn = [(2, False), (12, True), (20, False)]
+    job.tracks = [track(*(keyframe(f, HEXAGON, outside=hidden) for f, hidden in drawn), id=50)]
+    track_to(target, *options, start=22)
+    shown = [f for f in range(5, 25) if not position(job.tracks[0], f)["outside"]]
+    assert shown == [*range(5, 12), *range(20, 25)]
+    assert is_signed(by_frame(job.tracks[0])[21])
+
+
 # --- backwards, lost where a run breaks or a stage ends ------------------------------------------
 
 
