@@ -39,6 +39,8 @@ class _Chain:
     """as `compared_kind` gives it"""
     decided: bool
     """marked shapes of the job carry its number, or one that it took over: no others are its own"""
+    beside: Collection[int]
+    """numbers of the marked shapes on its own frame: it is none of their objects"""
     ref: str = ""
     """what `--object` calls the seed"""
 
@@ -75,6 +77,28 @@ def with_numbers(seeds: Sequence[Seed], known: KnownNumbers) -> tuple[Seed, ...]
         else s
         for s in numbered
     )
+
+
+def without_corrected_results(
+    job: Job,
+    snapshot: Snapshot,
+    seeds: Sequence[Seed],
+    frames: Sequence[int],
+    known: KnownNumbers,
+) -> tuple[Seed, ...]:
+    """The seeds without results that a person corrected, where their object was drawn anew.
+
+    Such an object takes its old number over, which shows only as long as no seed has it. Raises
+    ActionError as `earlier_results` does.
+    """
+    corrected = {s.ref for s in seeds if s.asleep and mark_of(s.wire.get("score"), s.frame)}
+    if not corrected:
+        return tuple(seeds)
+    others = [s for s in seeds if s.ref not in corrected]
+    drawn, _, _ = earlier_results(job, snapshot, others, frames, known)
+    by_ref = {s.ref: s for s in drawn}
+    taken = {s.number for s in drawn}
+    return tuple(by_ref.get(s.ref, s) for s in seeds if s.ref in by_ref or s.number not in taken)
 
 
 def earlier_results(
@@ -137,7 +161,7 @@ def _sort_out(
 ) -> dict[Family, dict[int, list[Known]]]:
     """The shapes whose numbers do not say whose they are, by frame. The others go to `found`.
 
-    place: of a frame among those of the run. others_numbers: of objects that no seed stands for.
+    place: of a frame among those of the run. others_numbers: of drawings that no seed stands for.
     """
     firsts = {c.first for alike in chains.values() for c in alike}
     unclear: dict[Family, dict[int, list[Known]]] = {family: {} for family in chains}
@@ -184,10 +208,13 @@ def _first_results(snapshot: Snapshot, place: Mapping[int, int]) -> set[int]:
 
 
 def _numbers_of_others(snapshot: Snapshot, seeds: Sequence[Seed], known: KnownNumbers) -> set[int]:
-    """Numbers of the objects on the seeds' frames that are not part of the run."""
+    """Numbers of the drawings on the seeds' frames that are not part of the run."""
     on = {s.frame for s in seeds}
-    drawn = {number_of(s, known.of_shapes) for s in snapshot.whole.values() if s["frame"] in on}
-    return drawn | {k.mark.number for k in snapshot.shapes.values() if k.mark and k.frame in on}
+    return {
+        number_of(s, known.of_shapes)
+        for s in snapshot.whole.values()
+        if s["frame"] in on and not mark_of(s.get("score"), s["frame"])
+    }
 
 
 def owners_of(snapshot: Snapshot, known: KnownNumbers) -> dict[int, str]:
@@ -217,6 +244,10 @@ def _chains(
     own = [s for s in seeds if not s.is_track and _family(s) == family]
     ids = {s.wire["id"] for s in own}
     first = {s.frame: place.get(s.frame, -1) + 1 for s in own}
+    beside: dict[int, set[int]] = {frame: set() for frame in first}
+    for k in snapshot.shapes.values():
+        if k.mark and k.frame in beside:
+            beside[k.frame].add(k.mark.number)
     chains = [
         _Chain(
             bounding_box(s.type, s.points),
@@ -224,6 +255,7 @@ def _chains(
             first[s.frame],
             compared_kind_of(s.wire),
             _is_decided(s.wire, s.number, known),
+            beside[s.frame],
             s.ref,
         )
         for s in own
@@ -236,7 +268,7 @@ def _chains(
         )
 
     return chains + [
-        _Chain(k.box, 0, first[k.frame], k.compared_kind, decided(k))
+        _Chain(k.box, 0, first[k.frame], k.compared_kind, decided(k), beside[k.frame])
         for k in snapshot.shapes.values()
         if k.kind[:2] == family and k.frame in first and k.id not in ids
     ]
@@ -273,7 +305,10 @@ class _Following:
         if marked:
             owned = [k for k in marked if k.mark and k.mark.number in self._owners()]
             shapes = [k for k in shapes if k not in owned]
-            self._warn_of(frame, owned, [c for c in chains if c.first == at])
+            new = [c for c in chains if c.first == at and c.number]
+            self._warn_of(frame, owned, new)
+            elsewhere = [c for c in new if c.decided and frame not in self._found[c.number]]
+            self._warn_of(frame, [k for k in marked if k not in owned], elsewhere)
         shape_of = self._linked(at, shapes, chains)
         for i, j in shape_of.items():
             chain, shape = chains[i], shapes[j]
@@ -306,23 +341,12 @@ class _Following:
             )
 
     def _linked(self, at: int, shapes: Sequence[Known], chains: Sequence[_Chain]) -> dict[int, int]:
-        """The best pairs of a chain and a shape, one to one, by their places in the lists.
-
-        A marked shape is another object's, except for a chain that has no shapes of its own number:
-        on the first frame of the chain, and on the first one with shapes of the other number.
-        """
+        """The best pairs of a chain and a shape, one to one, by their places in the lists."""
         if not (chains and shapes):
             return {}
         overlap = boxes_iou([c.box for c in chains], [k.box for k in shapes])
-        marked = [k.mark is not None for k in shapes]
-        far = [k.mark is not None and k.id not in self._first_results for k in shapes]
-        kinds = [k.compared_kind for k in shapes]
         for i, c in enumerate(chains):
-            overlap[i, [not same_kind(c.kind, kind) for kind in kinds]] = 0
-            if c.decided:
-                overlap[i, marked] = 0
-            elif c.first != at:
-                overlap[i, far] = 0
+            overlap[i, [not self._may_link(at, c, k) for k in shapes]] = 0
         pairs = np.argwhere(overlap >= SAME_OBJECT)
         best_first = pairs[np.argsort(-overlap[pairs[:, 0], pairs[:, 1]], kind="stable")]
         shape_of: dict[int, int] = {}
@@ -333,20 +357,36 @@ class _Following:
                 linked.add(j)
         return shape_of
 
-    def _warn_of(self, frame: int, owned: Sequence[Known], chains: Sequence[_Chain]) -> None:
-        """owned: shapes of objects that persons drew elsewhere; chains: those that begin here."""
+    def _may_link(self, at: int, chain: _Chain, shape: Known) -> bool:
+        """A marked shape is another object's, except for a chain that has no shapes of its own
+        number: on the first frame of the chain, and on the first one with shapes of the other
+        number.
+        """
+        if not same_kind(chain.kind, shape.compared_kind):
+            return False
+        if shape.mark is None:
+            return True
+        near = chain.first == at or shape.id in self._first_results
+        return near and not chain.decided and shape.mark.number not in chain.beside
+
+    def _warn_of(self, frame: int, passed: Sequence[Known], chains: Sequence[_Chain]) -> None:
+        """passed: shapes that are not taken over; chains: objects that may be the same."""
         for c in chains:
-            alike = _fitting(owned, [c])
-            if not c.number or not alike:
+            alike = _fitting(passed, [c])
+            if not alike:
                 continue
             overlap = boxes_iou([c.box], [k.box for k in alike])[0]
             mark = alike[int(overlap.argmax())].mark
-            if mark and overlap.max() >= SAME_OBJECT:
-                self.warnings.append(
-                    f"Object {c.ref}: on frame {frame} it lies where results of object "
-                    f"{self._owners()[mark.number]} are; these stay. If both are one object, "
-                    "track that one with --keyframes instead."
-                )
+            if mark is None or overlap.max() < SAME_OBJECT or mark.number in c.beside:
+                continue
+            if owner := self._owners().get(mark.number):
+                whose, what_to_do = f"object {owner}", "track that one with --keyframes instead"
+            else:
+                whose, what_to_do = "an object whose drawing is gone", "delete them in CVAT"
+            self.warnings.append(
+                f"Object {c.ref}: on frame {frame} it lies where results of {whose} are; these "
+                f"stay. If both are one object, {what_to_do}."
+            )
 
 
 def _fitting(shapes: Sequence[Known], chains: Sequence[_Chain]) -> list[Known]:

@@ -11,7 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 from cvat_action.corrections import with_corrections, with_relabelled
-from cvat_action.earlier import Found, earlier_results, with_numbers
+from cvat_action.earlier import (
+    Found,
+    earlier_results,
+    with_numbers,
+    without_corrected_results,
+)
 from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE
 from cvat_action.holes import fill_holes
@@ -236,6 +241,8 @@ def _earlier(
     """The seeds, what earlier runs left of them, and warnings. Raises ActionError where it cannot
     be told whose a shape is, and nothing is said about it."""
     try:
+        if not options.keep_earlier:
+            seeds = without_corrected_results(job, snapshot, seeds, frames, known)
         seeds, found, warnings = earlier_results(job, snapshot, seeds, frames, known)
     except ActionError:
         if not options.keep_earlier:

@@ -205,3 +205,19 @@ def test_all_seeds_take_two_drawings_with_one_number_for_two_objects(job, track_
         own = [s for s in job.shapes if s["points"][1] == RECTANGLE[1]]
         assert places(own) == [(10, 4), (11, 5), (12, 6), (13, 7), (14, 8)]
         assert len(job.shapes) == 8
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_all_seeds_replace_the_results_of_a_drawing_that_was_made_anew(job, track_to, corrected):
+    """Another object begins later, in the midst of these results."""
+    job.shapes = [polygon_at(0, 900), polygon_at(40, 901, frame=14)]
+    track_to(18, "--all-seeds")
+    before = places(job.shapes)
+    if corrected:
+        by_hand = next(s for s in job.shapes if s["frame"] == 14 and s["id"] != 901)
+        by_hand["source"] = "semi-auto"
+    job.shapes = [s for s in job.shapes if s["id"] != 900] + [polygon_at(0, 5000)]
+    track_to(18, "--all-seeds", "--replace")
+    assert places(job.shapes) == before
+    if corrected:
+        assert by_hand in job.shapes
