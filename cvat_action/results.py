@@ -15,6 +15,7 @@ answer writes nothing twice, and nothing that changed since the plan is touched.
 shape_results.py and track_results.py say what to write. None of the three knows a server.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,9 +26,9 @@ from cvat_action.plan import Plan
 from cvat_action.positions import counting_keyframes, position_among
 from cvat_action.seeds import Seed
 from cvat_action.signature import is_signed
-from cvat_action.snapshot import Known, Snapshot, keyframe_content
+from cvat_action.snapshot import Known, Snapshot, keyframe_content, known_from_wire
 from cvat_action.sparse import Thinning
-from cvat_action.tracked import Tracked
+from cvat_action.tracked import Tracked, TrackedObject
 
 SAME_PLACE = 0.5
 """IoU of boxes from which on a shape without a mark is taken for the object that was tracked"""
@@ -86,7 +87,14 @@ class Ownership:
     happened to draw the same number.
     """
 
-    def __init__(self, plan: Plan, snapshot: Snapshot, written: Written) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        snapshot: Snapshot,
+        written: Written,
+        objects: Sequence[TrackedObject] = (),
+    ) -> None:
+        """objects: what they hold on the frames that are to be written."""
         self._plan = plan
         self._written = written
         self.ours: dict[tuple[int, int], list[Known]] = {}
@@ -102,6 +110,8 @@ class Ownership:
         replaced = {
             k.id: k for by in plan.earlier.values() for shapes in by.values() for k in shapes
         }
+        drawn_again = [s for o in objects for s in o.drawn_again.values()]
+        replaced |= {s["id"]: known_from_wire(s) for s in drawn_again}
         seeds = {s.wire["id"] for s in plan.seeds if not s.is_track}
         numbers = {s.number for s in plan.seeds if not s.is_track}
         for k in snapshot.shapes.values():

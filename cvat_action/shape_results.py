@@ -27,7 +27,7 @@ def shapes_to_create(
     written: Written,
 ) -> Iterator[tuple[int, int, Wire]]:
     """(number of the object, frame, shape) for all results that are not in the job yet."""
-    here = Ownership(plan, snapshot, written)
+    here = Ownership(plan, snapshot, written, objects)
     for frame in sorted(frames):
         for o in objects:
             seed = o.seed
@@ -130,6 +130,9 @@ def shapes_to_delete(
                     unless_edited(o.seed, c.shape, c.frame)
         if o.seed.is_track and o.seed.wire["id"] not in snapshot.tracks:
             continue
+        for frame, shape in o.drawn_again.items():
+            if frame in frames:
+                unless_edited(o.seed, shape, frame)
         becomes_track = plan.becomes_track(o.seed)
         drawn = {c.frame: c.shape["id"] for c in o.seed.corrections if c.shape}
         for frame in frames:

@@ -37,7 +37,7 @@ def tracks_to_create(
 ) -> list[tuple[str, Wire]]:
     """(object, track) for all polygons that become tracks and are none yet."""
     made = []
-    here = Ownership(plan, snapshot, written)
+    here = Ownership(plan, snapshot, written, objects)
     for o in objects:
         seed = o.seed
         if seed.is_track or not plan.becomes_track(seed) or seed.ref in written.tracks:
@@ -73,7 +73,7 @@ def tracks_to_update(
     written: Written,
 ) -> Iterator[tuple[str, Wire]]:
     """(object, track as it is to be) for all tracks that do not hold these results yet."""
-    here = Ownership(plan, snapshot, written)
+    here = Ownership(plan, snapshot, written, objects)
     for o in objects:
         number = o.seed.wire["id"] if o.seed.is_track else written.tracks.get(o.seed.ref)
         if number is None:

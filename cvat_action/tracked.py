@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cvat_action.job import Wire
 from cvat_action.seeds import Seed, Tuning
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,15 @@ class TrackedObject:
     @property
     def live(self) -> bool:
         return self.stopped is None
+
+    @property
+    def drawn_again(self) -> dict[int, Wire]:
+        """By frame, drawings in whose place the person of this run drew another one."""
+        return {
+            c.frame: c.shape
+            for c in self.seed.corrections
+            if c.shape and c.frame in self.frames and self.frames[c.frame].drawn_in_run
+        }
 
     def stop(self, reason: str) -> None:
         self.stopped = reason

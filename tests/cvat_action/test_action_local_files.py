@@ -455,6 +455,21 @@ def test_what_is_hidden_while_stepping_leaves_what_a_person_corrected(run, track
     assert lefts("c.json") == [*FROM_4[:3], (5, 30), (6, 31), (7, 32)]
 
 
+@pytest.mark.parametrize("more", [(), (CONVERT,)], ids=["shapes", "tracks"])
+@pytest.mark.parametrize("again", ["20,20 28,20 28,28", "outside"])
+def test_a_correction_while_stepping_takes_the_place_of_one_of_an_earlier_run(
+    run, coco, lefts, typed, again, more
+):
+    coco(polygon(0))
+    typed("", "", "c 1 30,30 38,30 38,38")
+    run("a.json", "b.json", "--step")
+    assert (3, 30) in lefts("b.json")
+    typed("", "", f"c 1 {again}")
+    run("b.json", "c.json", *OVER_AGAIN, *more)
+    on_3 = [left for frame, left in lefts("c.json") if frame == 3]
+    assert on_3 == ([] if again == "outside" else [20])
+
+
 def test_a_track_that_is_hidden_while_stepping_stays_hidden(run, tmp_path, tracks_of, typed):
     (tmp_path / "a.xml").write_text(as_cvat_exports())
     run("a.xml", "b.xml")
