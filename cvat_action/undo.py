@@ -85,6 +85,8 @@ def undo(server: Server, path: Path) -> list[str]:
 def _do(server: Server, job: int, receipt: Receipt, work: Work, done: _Done) -> None:
     """Raises HttpFailure, after which it is not known what of it is done."""
     new_ids = dict(work.there)
+    if work.shapes or work.tracks or work.back:
+        receipt.taken_back()
     try:
         for batch in _batches(work.restored):
             without_ids = [{key: value for key, value in s.items() if key != "id"} for s in batch]

@@ -252,3 +252,16 @@ def test_undo_once_more_restores_nothing_that_a_person_deleted_since(job, undo, 
     assert places(job.shapes) == FIRST[:2]
     undo(first)
     assert places(job.shapes) == FIRST[:1]
+
+
+def test_a_run_that_was_taken_back_does_not_go_on(act, job, cut_off, resume, undo, track_to):
+    """It would leave the frames empty that it had written."""
+    job.shapes = [shape("mask", mask_at(4), id=900)]
+    ended = cut_off(15, 20)
+    undo()
+    told = resume(ended, code=1).log
+    assert f"discard {ended.journal}; then track anew" in told
+    assert frames_of(job.shapes) == [10]
+    act("discard", ended.journal)
+    track_to(20)
+    assert frames_of(job.shapes) == list(range(10, 21))
