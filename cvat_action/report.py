@@ -120,10 +120,14 @@ def print_run(
     if thinned := sparse_as_text(written):
         print(thinned)
     could_go_both_ways = not (plan.options.both_ways or plan.options.all_seeds)
-    if could_go_both_ways and any(o.tally.by_hand for o in objects):
+    if could_go_both_ways and any(map(_was_corrected, objects)):
         print("With --both-ways frames between drawings are tracked from both ends: often better.")
     if link:
         print(f"{link}\nReload the page if the job is open: it does not show this yet.")
+
+
+def _was_corrected(o: TrackedObject) -> bool:
+    return o.tally.by_hand > 0 and any(c.points is not None for c in o.seed.corrections)
 
 
 def refusals_table(job: Job, refused: Sequence[Refusal]) -> str:

@@ -13,7 +13,7 @@ from look import frames_of, places
 from processes import WAIT
 from standin_cvat import Fault, StandinFunction
 from tqdm import tqdm
-from wire import MASK, RECTANGLE, mask_at, shape, shifted
+from wire import MASK, POLYGON, RECTANGLE, keyframe, mask_at, shape, shifted, track
 
 from cvat_action.both_ways import track_both_ways
 from cvat_action.calls import Answer, CallFailed, Cure, Pace
@@ -308,6 +308,9 @@ def test_both_ways_is_not_recommended_where_it_cannot_be_used(job, track_to):
     job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14)]
     assert told in track_to(16, "--keyframes", "--object", 910).out
     assert told not in track_to(16, "--all-seeds", "--replace").out
+    hidden = keyframe(14, POLYGON, outside=True)
+    job.shapes, job.tracks = [], [track(keyframe(10, POLYGON), hidden, id=50)]
+    assert told not in track_to(16).out
 
 
 def test_one_object_that_cannot_be_tracked_leaves_the_others_alone(job, track_to, function):
