@@ -14,20 +14,20 @@ from typing import Any
 
 from cvat_action import journal as journals
 from cvat_action import preview, report
-from cvat_action.calls import Pace, Tracker
+from cvat_action.calls import Pace
 from cvat_action.cvat_sink import CvatSink
 from cvat_action.detectors import server_detector
 from cvat_action.errors import ActionError
 from cvat_action.job import Job, check_range
 from cvat_action.journal import Journal
 from cvat_action.newcomers import Finder, Newcomers, first_ones, object_of
-from cvat_action.overlay import Frames, Picture
+from cvat_action.overlay import Picture
 from cvat_action.plan import Options, Plan, make_plan, target_of, wants_whole
 from cvat_action.plan_record import plan_as_json, plan_from_json
 from cvat_action.program import to_discard, to_resume
 from cvat_action.rebuild import rebuild
 from cvat_action.receipt import Receipt, is_taken_back, numbers_of_seeds, numbers_of_tracks
-from cvat_action.run import Outcome, run_plan
+from cvat_action.run import Equipment, Outcome, run_plan
 from cvat_action.seeds import Seed
 from cvat_action.selection import name_to_ref
 from cvat_action.server import OUR_DESCRIPTION, OURS, Function, Server, choose_function
@@ -243,30 +243,26 @@ def _run(
             server.frame(plan.job.id, number), number, plan.job.size(number)
         )
 
-    outcome, objects, done = go(plan, journal, record, tracker, sink, pace, finder, picture=frame)
+    equipment = Equipment(tracker, sink, journal, pace, frame)
+    outcome, objects, done = go(plan, equipment, record, finder)
     link = (
         f"{server.host.rstrip('/')}/tasks/{plan.job.task_id}/jobs/{plan.job.id}"
         f"?frame={plan.options.frame}"
     )
-    return finish(plan, journal, outcome, objects, done, sink, output, frame, link)
+    return finish(plan, equipment, outcome, objects, done, output, link)
 
 
 def go(
     plan: Plan,
-    journal: Journal,
+    equipment: Equipment,
     record: journals.Record | None,
-    tracker: Tracker,
-    sink: Sink,
-    pace: Pace,
     finder: Finder | None = None,
-    ask: Any = None,
-    picture: Frames | None = None,
 ) -> tuple[Outcome, list[TrackedObject], list[int]]:
     """Runs a plan, from where its journal ends.
 
-    finder: finds new objects on the way, where the plan's options ask for it. picture: gives a
-    frame, for the optical flow of --both-ways.
+    finder: finds new objects on the way, where the plan's options ask for it.
     """
+    tracker, journal, pace = equipment.tracker, equipment.journal, equipment.pace
 
     def make(seed: Seed) -> TrackedObject:
         return object_of(seed, plan.tuning_of(seed))
@@ -275,7 +271,14 @@ def go(
     enter = None
     if finder and plan.options.every:
         enter = Newcomers(
-            finder, tracker, plan.job, plan.options, plan.frames, sink.snapshot, make, pace
+            finder,
+            tracker,
+            plan.job,
+            plan.options,
+            plan.frames,
+            equipment.sink.snapshot,
+            make,
+            pace,
         )
     done: list[int] = []
     remember = None
@@ -291,29 +294,22 @@ def go(
     outcome = run_plan(
         plan,
         objects,
-        done,
-        record.written_until if record else 0,
-        tracker,
-        sink,
-        journal,
-        pace,
-        ask,
-        enter,
-        remember,
-        picture,
+        equipment,
+        done=done,
+        written_until=record.written_until if record else 0,
+        enter=enter,
+        remember=remember,
     )
     return outcome, objects, [*done, *outcome.run.done]
 
 
 def finish(
     plan: Plan,
-    journal: Journal,
+    equipment: Equipment,
     outcome: Outcome,
     objects: Sequence[TrackedObject],
     done: Sequence[int],
-    sink: Sink,
     output: Output,
-    frame: Frames,
     link: str | None = None,
     fps: float = 10.0,
     out: Path | None = None,
@@ -325,7 +321,7 @@ def finish(
     Raises KeyboardInterrupt where a person pressed Ctrl+C during the last writing of one of several
     jobs.
     """
-    problem = outcome.problem
+    journal, sink, problem = equipment.journal, equipment.sink, outcome.problem
     resume = None
     if outcome.resumable:
         resume = to_resume(journal.path, plan.server, output.command)
@@ -342,7 +338,7 @@ def finish(
     picture_problem, stopped_drawing = None, False
     if done:
         try:
-            picture_problem = _draw(plan, objects, journal, sink, output, frame, fps)
+            picture_problem = _draw(plan, objects, equipment, output, fps)
         except KeyboardInterrupt:
             picture_problem, stopped_drawing = "Stopped by Ctrl+C while drawing.", True
     if resume:
@@ -394,10 +390,8 @@ def _how_far(plan: Plan, outcome: Outcome, done: Sequence[int]) -> str:
 def _draw(
     plan: Plan,
     objects: Sequence[TrackedObject],
-    journal: Journal,
-    sink: Sink,
+    equipment: Equipment,
     output: Output,
-    frame: Frames,
     fps: float,
 ) -> str | None:
     """Writes the pictures that are asked for; what is wrong with them, else None.
@@ -406,12 +400,12 @@ def _draw(
     """
     if not (output.preview or output.contact_sheet):
         return None
-    seeds = [o.seed for o in objects]
+    seeds, frame = [o.seed for o in objects], equipment.picture
     problems = []
     try:
-        results = journal.results([seed.type for seed in seeds])
+        results = equipment.journal.results([seed.type for seed in seeds])
         if plan.options.sparse is not None:
-            results = preview.as_cvat_shows(seeds, results, sink.tracks())
+            results = preview.as_cvat_shows(seeds, results, equipment.sink.tracks())
     except ActionError as error:
         return str(error)
     if output.preview:

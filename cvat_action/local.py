@@ -28,6 +28,7 @@ from cvat_action.plan import Options, Plan, make_plan, target_of
 from cvat_action.plan_record import plan_as_json, plan_from_json
 from cvat_action.preview import check_apart, check_place
 from cvat_action.program import to_discard, to_resume
+from cvat_action.run import Equipment
 from cvat_action.snapshot import annotations_to_snapshot
 from cvat_action.stepper import Stepper, step_picture
 from sam2_tracker.everything import words_to_everything
@@ -225,12 +226,9 @@ def _run(
     )
     ask = Stepper(plan.job, media, out).ask if opened.files.step else None
     tracker = LocalTracker(opened.load(), media)
-    outcome, objects, done = go(
-        plan, journal, record, tracker, sink, pace, finder, ask, media.picture
-    )
-    return finish(
-        plan, journal, outcome, objects, done, sink, output, media.picture, None, media.fps, out
-    )
+    equipment = Equipment(tracker, sink, journal, pace, media.picture, ask)
+    outcome, objects, done = go(plan, equipment, record, finder)
+    return finish(plan, equipment, outcome, objects, done, output, fps=media.fps, out=out)
 
 
 def _default_path(files: Files, frame: int, target: int) -> Path:

@@ -50,30 +50,40 @@ class Outcome:
         )
 
 
+@dataclass(frozen=True)
+class Equipment:
+    """What a run works with."""
+
+    tracker: Tracker
+    sink: Sink
+    journal: Journal
+    pace: Pace
+    picture: Frames
+    """gives a frame, for pictures and for the optical flow of --both-ways"""
+    ask: OnFrame | None = None
+    """asks a person after every frame"""
+
+
 def run_plan(
     plan: Plan,
     objects: list[TrackedObject],
+    equipment: Equipment,
+    *,
     done: Sequence[int],
     written_until: int,
-    tracker: Tracker,
-    sink: Sink,
-    journal: Journal,
-    pace: Pace,
-    ask: OnFrame | None = None,
-    enter: Enter | None = None,
-    remember: Callable[[], Run | None] | None = None,
-    picture: Frames | None = None,
+    enter: Enter | None,
+    remember: Callable[[], Run | None] | None,
 ) -> Outcome:
     """Tracks the frames that are not done and writes all results.
 
     objects: with what is tracked already, of which `written_until` frames are written; those that
     enter are appended.
     remember: called before tracking goes on, to build up a memory that is gone (rebuild.py).
-    picture: gives a frame, for what --both-ways does with optical flow.
     """
-    stages = _Stages(plan, objects, list(done), written_until, sink, journal)
+    sink = equipment.sink
+    stages = _Stages(plan, objects, list(done), written_until, sink, equipment.journal)
     # An object that stopped in one gap between drawn frames may go on in the others.
-    more = enter is not None or (plan.options.both_ways and tracker.joins)
+    more = enter is not None or _goes_both_ways(plan, equipment)
     left = plan.frames[len(done) :]
     run = Run(tuple(objects), ())
     try:
@@ -81,9 +91,7 @@ def run_plan(
         with logging_redirect_tqdm():
             if left and (more or any(o.live for o in objects)):
                 forgot = remember() if remember else None
-                run = forgot or _track_left(
-                    plan, objects, tracker, stages, pace, ask, enter, picture
-                )
+                run = forgot or _track_left(plan, objects, equipment, stages, enter)
         problem = run.broken
         stages.write_rest()
         goes_on = Outcome(run, len(stages.done), False, problem, more).resumable
@@ -96,15 +104,16 @@ def run_plan(
     return Outcome(run, len(stages.done), pending, problem, more)
 
 
+def _goes_both_ways(plan: Plan, equipment: Equipment) -> bool:
+    return plan.options.both_ways and equipment.tracker.joins
+
+
 def _track_left(
     plan: Plan,
     objects: list[TrackedObject],
-    tracker: Tracker,
+    equipment: Equipment,
     stages: "_Stages",
-    pace: Pace,
-    ask: OnFrame | None,
     enter: Enter | None,
-    picture: Frames | None,
 ) -> Run:
     done = tuple(stages.done)
     left = plan.frames[len(done) :]
@@ -115,13 +124,18 @@ def _track_left(
             stages.keep(frame)
             progress.tell(frame, len(stages.done), objects)
 
-        how: dict[str, Any] = {"pace": pace, "enter": enter, "keep": keep}
-        if plan.options.both_ways and tracker.joins:
-            how |= {"parallel": plan.options.parallel, "picture": picture, "done": done}
-            return track_both_ways(
-                tracker, plan.job, objects, left, tell=progress.beforehand, **how
-            )
-        return track(tracker, plan.job, objects, left, on_frame=ask, **how)
+        what = equipment.tracker, plan.job, objects, left
+        how: dict[str, Any] = {"pace": equipment.pace, "enter": enter, "keep": keep}
+        if not _goes_both_ways(plan, equipment):
+            return track(*what, on_frame=equipment.ask, **how)
+        return track_both_ways(
+            *what,
+            parallel=plan.options.parallel,
+            done=done,
+            tell=progress.beforehand,
+            picture=equipment.picture,
+            **how,
+        )
 
 
 class _Stages:

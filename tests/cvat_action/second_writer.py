@@ -25,6 +25,7 @@ from cvat_action.journal import Journal
 from cvat_action.plan import Options, make_plan, wants_whole
 from cvat_action.plan_record import plan_as_json, plan_from_json
 from cvat_action.receipt import Receipt
+from cvat_action.run import Equipment
 from cvat_action.server import HttpFailure
 from cvat_action.snapshot import take_snapshot
 
@@ -147,6 +148,10 @@ def plan_of(job: StandinJob, *, replace: bool) -> Any:
     return make_plan(JOB, snapshot, options, server="http://cvat", function="f")
 
 
+def no_picture(frame: int) -> Any:
+    raise NotImplementedError
+
+
 def run_until_done(
     server: DirectServer, folder: Path, world: World, *, replace: bool = True
 ) -> tuple[Any, CvatSink]:
@@ -163,7 +168,8 @@ def run_until_done(
         late, finish = server.what_is_late, sink.finish
         sink.finish = lambda *a, late=late, finish=finish, **kw: (late(), finish(*a, **kw))[1]  # type: ignore[assignment]
         try:
-            outcome, _, _ = commands.go(plan, journal, record, ScriptedTracker(), sink, PACE)
+            equipment = Equipment(ScriptedTracker(), sink, journal, PACE, no_picture)
+            outcome, _, _ = commands.go(plan, equipment, record)
             assert outcome.problem is None, outcome.problem
             return plan, sink
         except Killed:
