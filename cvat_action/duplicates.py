@@ -14,7 +14,13 @@ from cvat_action.job import Wire
 from cvat_action.plan import Plan
 from cvat_action.results import Ownership, Written, attributes_of, own_tracks
 from cvat_action.signature import is_signed
-from cvat_action.snapshot import Known, Snapshot, attributes_hash, keyframe_content
+from cvat_action.snapshot import (
+    Known,
+    Snapshot,
+    attributes_hash,
+    keyframe_content,
+    values_by_spec,
+)
 from cvat_action.track_results import keyframe_from_wire
 
 
@@ -52,7 +58,7 @@ def attributes_as_sent(plan: Plan) -> dict[int, set[int]]:
     """Hashes of the attributes that a shape of an object has, if no person set any, by number."""
     found = {}
     for seed in plan.seeds:
-        sent = {a["spec_id"]: a["value"] for a in attributes_of(seed.wire)}
+        sent = values_by_spec(seed.wire)
         filled_up = {**plan.job.label(seed.label_id).defaults, **sent}
         found[seed.number] = {attributes_hash(each) for each in (sent, filled_up)}
         if seed.number in plan.differing:

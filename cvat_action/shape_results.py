@@ -15,7 +15,7 @@ from cvat_action.results import (
     attributes_of,
 )
 from cvat_action.seeds import Seed
-from cvat_action.snapshot import Snapshot, attributes_hash, content_of
+from cvat_action.snapshot import Snapshot, attributes_hash, content_of, values_by_spec
 from cvat_action.tracked import Tracked, TrackedObject
 
 
@@ -71,7 +71,7 @@ def _standing(plan: Plan, seed: Seed, shape: Wire, snapshot: Snapshot) -> int | 
     known = snapshot.shapes.get(earlier[0].id)
     equal = known is not None and (known.content, known.attributes) == (
         content_of(shape),
-        attributes_hash({a["spec_id"]: a["value"] for a in shape["attributes"]}),
+        attributes_hash(values_by_spec(shape)),
     )
     return earlier[0].id if equal else None
 

@@ -154,7 +154,7 @@ def known_from_wire(shape: Wire, kinds: dict[Kind, Kind] | None = None) -> Known
         mark=mark_of(shape.get("score"), shape["frame"]),
         box=box_of(shape) if drawn else (0.0, 0.0, 0.0, 0.0),
         content=content_of(shape),
-        attributes=attributes_hash(_by_spec(shape)),
+        attributes=attributes_hash(values_by_spec(shape)),
     )
 
 
@@ -190,15 +190,16 @@ def track_attributes(track: Wire, defaults: Mapping[int, Any] = MappingProxyType
     defaults: values by spec id that CVAT fills up in a track that is sent. With these the hash is
     that of the track as CVAT gives it back.
     """
-    held = {**defaults, **_by_spec(track)}
+    held = {**defaults, **values_by_spec(track)}
     on = []
     for k in sorted(track["shapes"], key=itemgetter("frame")):
-        held |= _by_spec(k)
+        held |= values_by_spec(k)
         on.append((k["frame"], attributes_hash(held)))
     return _hash(on)
 
 
-def _by_spec(o: Wire) -> dict[int, Any]:
+def values_by_spec(o: Wire) -> dict[int, Any]:
+    """The values of a shape's, track's or keyframe's attributes, by spec id."""
     return {a["spec_id"]: a["value"] for a in o.get("attributes") or ()}
 
 

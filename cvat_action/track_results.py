@@ -23,7 +23,7 @@ from cvat_action.results import (
 )
 from cvat_action.seeds import Seed
 from cvat_action.signature import is_signed, sign
-from cvat_action.snapshot import Snapshot, keyframe_content, track_content
+from cvat_action.snapshot import Snapshot, keyframe_content, track_content, values_by_spec
 from cvat_action.sparse import Stretch
 from cvat_action.tracked import Tracked, TrackedObject
 
@@ -355,18 +355,14 @@ def _keep_attributes(before: dict[int, Wire], after: dict[int, Wire]) -> None:
     held: dict[int, Any] = {}
     for f in sorted(set(before) | set(after)):
         if f in before and after.get(f) is not before[f]:
-            held |= _by_spec(before[f])
+            held |= values_by_spec(before[f])
         if f in after and held:
-            after[f] = {**after[f], "attributes": _as_list(held | _by_spec(after[f]))}
+            after[f] = {**after[f], "attributes": _as_list(held | values_by_spec(after[f]))}
             held = {}
     first = min(after)
     if first < min(before):
-        values = _by_spec(before[min(before)])
+        values = values_by_spec(before[min(before)])
         after[first] = {**after[first], "attributes": _as_list(values)}
-
-
-def _by_spec(keyframe: Wire) -> dict[int, Any]:
-    return {a["spec_id"]: a["value"] for a in keyframe["attributes"]}
 
 
 def _as_list(values: dict[int, Any]) -> list[Wire]:
