@@ -42,10 +42,12 @@ class Tracker(Protocol):
     def correct(self, frame: int, shapes: list[dict[str, Any]], states: list[Any]) -> Answer:
         """Adds what was drawn on `frame` to what is known; states: of the frame before."""
 
-    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+    def adopt(
+        self, frame: int, shape_type: str, state: Any, others: list[tuple[Any, int]]
+    ) -> Answer:
         """Lets an object stand on what was drawn on other frames too (docs/request.md).
 
-        kind: its type. others: the state and the distance of each. The answer has one entry.
+        shape_type: its type. others: the state and the distance of each. The answer has one entry.
         """
 
 

@@ -43,17 +43,17 @@ class Detection:
 class Outline:
     """An object's place on a frame, to measure overlaps."""
 
-    def __init__(self, kind: str, points: Sequence[float], name: str = "") -> None:
+    def __init__(self, shape_type: str, points: Sequence[float], name: str = "") -> None:
         """name: what messages call it."""
-        self.kind = kind
+        self.shape_type = shape_type
         self.name = name
         self._points = points
-        self.box = bounding_box(kind, points)
+        self.box = bounding_box(shape_type, points)
 
     def iou(self, other: "Outline") -> float:
         """Of the pixels; where one of the two is a rectangle, of the boxes."""
         boxes = float(boxes_iou([self.box], [other.box])[0, 0])
-        if boxes == 0 or "rectangle" in (self.kind, other.kind):
+        if boxes == 0 or "rectangle" in (self.shape_type, other.shape_type):
             return boxes
         left, top = (min(self._corner[i], other._corner[i]) for i in (0, 1))
         right, bottom = (max(self._end[i], other._end[i]) for i in (0, 1))
@@ -77,13 +77,13 @@ class Outline:
         """The pixels of the box, (height, width)."""
         (left, top), (right, bottom) = self._corner, self._end
         width, height = right - left, bottom - top
-        if self.kind == "mask":
+        if self.shape_type == "mask":
             runs = [int(p) for p in self._points[:-4]]
             return decode_mask(
                 [*runs, 0, 0, width - 1, height - 1], image_width=width, image_height=height
             )
         moved = [p - (left, top)[i % 2] for i, p in enumerate(self._points)]
-        return points_to_bitmap(self.kind, moved, width, height)
+        return points_to_bitmap(self.shape_type, moved, width, height)
 
 
 def new_ones(
@@ -157,28 +157,28 @@ class Reader:
     def shape(
         self,
         label_id: int,
-        kind: Any,
+        shape_type: Any,
         points: Any,
         score: float | None,
         attributes: tuple[Wire, ...] = (),
         rotation: Any = 0,
     ) -> Detection | None:
         """A detection, inside the image; None where it is no use."""
-        if kind not in TRACKABLE:
-            return self._leave_out(f"type {str(kind)[:40]}")
-        if kind not in self._supported:
-            return self._leave_out(f"type {kind}, which the tracker does not take")
+        if shape_type not in TRACKABLE:
+            return self._leave_out(f"type {str(shape_type)[:40]}")
+        if shape_type not in self._supported:
+            return self._leave_out(f"type {shape_type}, which the tracker does not take")
         if rotation:
             return self._leave_out("a rotated box")
-        if kind == "rectangle" and isinstance(points, list) and len(points) == 4:
+        if shape_type == "rectangle" and isinstance(points, list) and len(points) == 4:
             points = _upright(points)
-        fault = points_fault(kind, points, *self._size)
+        fault = points_fault(shape_type, points, *self._size)
         if not fault:
-            points = points_in_image(kind, points, *self._size)
-            fault = size_fault(kind, points)
+            points = points_in_image(shape_type, points, *self._size)
+            fault = size_fault(shape_type, points)
         if fault:
             return self._leave_out(fault)
-        return Detection(label_id, kind, tuple(points), score, attributes)
+        return Detection(label_id, shape_type, tuple(points), score, attributes)
 
     def _leave_out(self, why: str) -> Detection | None:
         self._left_out[why] += 1

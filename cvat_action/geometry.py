@@ -21,7 +21,7 @@ MOST_OUTSIDE = 10
 """image sides that a point may lie off; farther ones are no drawing, and cost memory to fill"""
 
 
-def points_fault(kind: str, points: object, width: int, height: int) -> str | None:
+def points_fault(shape_type: str, points: object, width: int, height: int) -> str | None:
     """What is wrong with points that came over the wire, as the end of a sentence; else None.
 
     CVAT's server checks neither the sum of the runs nor the image's bounds: it stores such a mask,
@@ -35,18 +35,18 @@ def points_fault(kind: str, points: object, width: int, height: int) -> str | No
         finite = False
     if not finite:
         return "points that are not finite"
-    if kind == "mask":
+    if shape_type == "mask":
         return _mask_fault(points, width, height)
     most = MOST_OUTSIDE * max(width, height)
     if any(abs(p) > most for p in points):
         return f"points far outside the {width}x{height} image"
-    if kind == "rectangle":
+    if shape_type == "rectangle":
         return None if len(points) == 4 else f"a rectangle of {len(points)} numbers instead of 4"
-    if kind == "polygon":
+    if shape_type == "polygon":
         if len(points) < 6 or len(points) % 2:
             return f"a polygon of {len(points)} numbers (an even number of at least 6 is needed)"
         return None
-    return f"a shape of type {kind!r}"
+    return f"a shape of type {shape_type!r}"
 
 
 def _mask_fault(points: Sequence[float], width: int, height: int) -> str | None:
@@ -60,30 +60,32 @@ def _mask_fault(points: Sequence[float], width: int, height: int) -> str | None:
     return None
 
 
-def size_fault(kind: str, points: Sequence[float]) -> str | None:
+def size_fault(shape_type: str, points: Sequence[float]) -> str | None:
     """What is wrong with the size of checked points: CVAT's page drops shapes below a pixel."""
-    left, top, right, bottom = bounding_box(kind, points)
+    left, top, right, bottom = bounding_box(shape_type, points)
     sides = right - left, bottom - top
-    least = max(sides) if kind == "polygon" else min(sides)
-    return f"a {kind} smaller than a pixel inside the image" if least < 1 else None
+    least = max(sides) if shape_type == "polygon" else min(sides)
+    return f"a {shape_type} smaller than a pixel inside the image" if least < 1 else None
 
 
-def points_in_image(kind: str, points: Sequence[float], width: int, height: int) -> list[float]:
+def points_in_image(
+    shape_type: str, points: Sequence[float], width: int, height: int
+) -> list[float]:
     """Checked points as they are written: masks as integers, the others clamped to the image."""
-    if kind == "mask":
+    if shape_type == "mask":
         return [int(p) for p in points]
     limits = (float(width), float(height))
     return [min(max(float(p), 0.0), limits[i % 2]) for i, p in enumerate(points)]
 
 
 def points_to_bitmap(
-    kind: str, points: Sequence[float], width: int, height: int
+    shape_type: str, points: Sequence[float], width: int, height: int
 ) -> NDArray[np.bool_]:
     """(height, width) bitmap for previews and overlaps; polygons within a pixel."""
-    if kind == "mask":
+    if shape_type == "mask":
         return decode_mask([int(p) for p in points], image_width=width, image_height=height)
     bitmap = np.zeros((height, width), dtype=np.uint8)
-    if kind == "rectangle":
+    if shape_type == "rectangle":
         left, top, right, bottom = (round(p) for p in points)
         bitmap[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1
     else:
@@ -93,9 +95,9 @@ def points_to_bitmap(
     return bitmap.astype(bool)
 
 
-def bounding_box(kind: str, points: Sequence[float]) -> Box:
+def bounding_box(shape_type: str, points: Sequence[float]) -> Box:
     """(left, top, right, bottom) in continuous image coordinates."""
-    if kind == "mask":
+    if shape_type == "mask":
         left, top, right, bottom = points[-4:]
         return left, top, right + 1, bottom + 1
     xs, ys = points[0::2], points[1::2]

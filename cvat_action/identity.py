@@ -47,10 +47,10 @@ def mark_of(score: Any, frame: int) -> Mark | None:
     return mark if number and check == _check(mark, frame) else None
 
 
-def number_of_drawing(kind: str, frame: int, points: Sequence[float]) -> int:
+def number_of_drawing(shape_type: str, frame: int, points: Sequence[float]) -> int:
     """The number of an object that a person drew, from the drawing itself."""
     numbers = ",".join(str(math.floor(64 * p + 0.5)) for p in points)
-    return 1 + fnv1a32(f"{kind}:{frame}:{numbers}") % (NUMBERS - 1)
+    return 1 + fnv1a32(f"{shape_type}:{frame}:{numbers}") % (NUMBERS - 1)
 
 
 def number_of(shape: Mapping[str, Any], receipts: Mapping[int, int]) -> int:

@@ -142,8 +142,8 @@ class Journal:
         told = [[*key, sorted(on)] for key, on in left_out.items()]
         self._line({"written": frames, "left_out": told})
 
-    def results(self, kinds: Sequence[str]) -> dict[int, list[Tracked | None]]:
-        """Results of all objects by frame. kinds: their shape types."""
+    def results(self, shape_types: Sequence[str]) -> dict[int, list[Tracked | None]]:
+        """Results of all objects by frame. shape_types: of the objects."""
         found: dict[int, list[Tracked | None]] = {}
         known = len(_read_head(self.path).plan["seeds"])
         for line in _lines(self.path):
@@ -151,11 +151,11 @@ class Journal:
                 continue
             for entered in line.get("entered", ()):
                 for frame, result in entered["before"]:
-                    here = found.setdefault(frame, [None] * len(kinds))
-                    here[known] = _result(kinds[known], result)
+                    here = found.setdefault(frame, [None] * len(shape_types))
+                    here[known] = _result(shape_types[known], result)
                 known += 1
-            here = found.setdefault(line["frame"], [None] * len(kinds))
-            here[:known] = _results(line, kinds[:known])
+            here = found.setdefault(line["frame"], [None] * len(shape_types))
+            here[:known] = _results(line, shape_types[:known])
         return found
 
     def drawn(self) -> dict[int, list[StepCorrection]]:
@@ -300,8 +300,8 @@ def _entered(
 
 def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int]) -> None:
     frame = line["frame"]
-    kinds = [o.seed.type for o in objects]
-    for o, t in zip(objects, _results(line, kinds), strict=True):
+    shape_types = [o.seed.type for o in objects]
+    for o, t in zip(objects, _results(line, shape_types), strict=True):
         if t is None:
             continue
         if frame in written:
@@ -317,22 +317,22 @@ def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int])
             o.last_good = (frame, t.unsure)
 
 
-def _results(line: Wire, kinds: Sequence[str]) -> list[Tracked | None]:
+def _results(line: Wire, shape_types: Sequence[str]) -> list[Tracked | None]:
     return [
-        None if result is None else _result(kind, result)
-        for kind, result in zip(kinds, line["results"], strict=True)
+        None if result is None else _result(shape_type, result)
+        for shape_type, result in zip(shape_types, line["results"], strict=True)
     ]
 
 
-def _result(kind: str, result: Sequence[Any]) -> Tracked:
+def _result(shape_type: str, result: Sequence[Any]) -> Tracked:
     points, score, by_hand, drawn, *more = result
     unsure = more[0] if more else None
     return Tracked(
-        None if points is None else compact(kind, points),
+        None if points is None else compact(shape_type, points),
         score,
         by_hand,
         drawn,
-        None if unsure is None else compact(kind, unsure),
+        None if unsure is None else compact(shape_type, unsure),
     )
 
 

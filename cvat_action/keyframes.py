@@ -57,7 +57,7 @@ class _Truth(Protocol):
 
 
 def sparse_keyframes(
-    kind: str,
+    shape_type: str,
     results: Mapping[int, Result],
     *,
     iou: float,
@@ -68,7 +68,7 @@ def sparse_keyframes(
 ) -> dict[int, tuple[float, ...]]:
     """The keyframes to write for a run of frames on which an object is visible.
 
-    kind: `polygon` or `rectangle`.
+    shape_type: `polygon` or `rectangle`.
     results: by frame, at least one. Frames that are missing between the first and the last are
         deleted ones: they count in CVAT's interpolation, and nothing is asked of them.
     iou: least IoU of a polygon on each frame (or a mean outline distance of a pixel at 480 px);
@@ -79,7 +79,7 @@ def sparse_keyframes(
     Gives the points by frame: fixed ones as they are, the others signed for their frame.
     """
     frames = sorted(results)
-    run = _Run(kind, results, limit_for(kind, iou, width, height), (width, height))
+    run = _Run(shape_type, results, limit_for(shape_type, iou, width, height), (width, height))
     must = {
         frame
         for before, frame in zip([frames[0], *frames], frames, strict=False)
@@ -92,9 +92,9 @@ def sparse_keyframes(
     return {frame: run.points[frame] for frame in chosen}
 
 
-def limit_for(kind: str, iou: float, width: int, height: int) -> Limit:
-    """The limit for objects of a kind in a picture of this size."""
-    if kind == "rectangle":
+def limit_for(shape_type: str, iou: float, width: int, height: int) -> Limit:
+    """The limit for shapes of a type in a picture of this size."""
+    if shape_type == "rectangle":
         return Limit(min(iou, BOX_IOU))
     return Limit.for_picture(iou, width, height)
 
@@ -103,17 +103,17 @@ class _Run:
     """What would be written on each frame if it were a keyframe, and which pairs will do."""
 
     def __init__(
-        self, kind: str, results: Mapping[int, Result], limit: Limit, size: tuple[int, int]
+        self, shape_type: str, results: Mapping[int, Result], limit: Limit, size: tuple[int, int]
     ) -> None:
-        self.truths = {frame: _truth(kind, r.points) for frame, r in results.items()}
+        self.truths = {frame: _truth(shape_type, r.points) for frame, r in results.items()}
         self.points: dict[int, tuple[float, ...]] = {}
         """the candidates, as they are written"""
-        self._kind = kind
+        self._shape_type = shape_type
         self._results = results
         self._frames = sorted(results)
         self._limit = limit
         self._size = size
-        self._outlines = _aligned_outlines(results) if kind == "polygon" else {}
+        self._outlines = _aligned_outlines(results) if shape_type == "polygon" else {}
         self._sampled: dict[int, NDArray[np.complex128]] = {}
         self._rings: dict[int, Ring] = {}
         for frame in self._frames:
@@ -134,7 +134,7 @@ class _Run:
     def _all_within(self, left: int, right: int, right_ring: Ring) -> bool:
         frames = self._frames
         between = frames[bisect_right(frames, left) : bisect_left(frames, right)]
-        at = _interpolation(self._kind, self._rings[left], right_ring)
+        at = _interpolation(self._shape_type, self._rings[left], right_ring)
         for index in _middle_first(len(between)):
             frame = between[index]
             truth = self.truths[frame]
@@ -184,7 +184,7 @@ class _Run:
         result = self._results[frame]
         width, height = self._size
         signed = sign(
-            self._kind,
+            self._shape_type,
             points,
             frame,
             width=width,
@@ -259,10 +259,10 @@ def _flags(result: Result) -> tuple[bool, int]:
     return result.occluded, result.z_order
 
 
-def _truth(kind: str, points: Sequence[float]) -> _Truth | None:
+def _truth(shape_type: str, points: Sequence[float]) -> _Truth | None:
     """None: covers no pixel, so that nothing can be measured against it."""
     ring = points_to_ring(points)
-    if kind == "rectangle":
+    if shape_type == "rectangle":
         return RectangleTruth(ring)
     try:
         return PolygonTruth(ring)
@@ -318,9 +318,9 @@ def _moved(ring: Ring, before: NDArray[np.complex128], after: NDArray[np.complex
     return np.stack((moved.real, moved.imag), axis=1)
 
 
-def _interpolation(kind: str, left: Ring, right: Ring) -> Callable[[float], Ring]:
+def _interpolation(shape_type: str, left: Ring, right: Ring) -> Callable[[float], Ring]:
     """What CVAT makes of two keyframes, by the share of the way from left to right."""
-    if kind == "polygon":
+    if shape_type == "polygon":
         return PolygonPair(left, right).at
     return lambda share: left + (right - left) * share
 

@@ -110,7 +110,9 @@ class LocalTracker:
             ),
         )
 
-    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+    def adopt(
+        self, frame: int, shape_type: str, state: Any, others: list[tuple[Any, int]]
+    ) -> Answer:
         keyframes = tuple((n, distance) for n, (_, distance) in enumerate(others, 1))
         lent = (Lent(token=Token(id=each)) for each, _ in others)
         whole = self._track(frame, (Adoption(token=Token(id=state), keyframes=keyframes), *lent))

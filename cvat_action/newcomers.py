@@ -225,10 +225,10 @@ def _to_masks(loop: Loop, frame: int, new: Sequence[Detection]) -> list[Detectio
 
 
 def _ask(
-    loop: Callable[[], Loop], frame: int, kind: str, prompts: Sequence[Wire]
+    loop: Callable[[], Loop], frame: int, shape_type: str, prompts: Sequence[Wire]
 ) -> list[tuple[Tracked | None, str]]:
     """What the tracker finds of prompts, as shapes of this type; None and why where nothing."""
-    nothing = Detection(0, kind, ())
+    nothing = Detection(0, shape_type, ())
     objects = [TrackedObject(_seed(nothing, frame, n)) for n in range(1, len(prompts) + 1)]
     return loop().outlines(frame, objects, prompts)
 
@@ -267,7 +267,7 @@ def _seed(d: Detection, frame: int, count: int) -> Seed:
 
 
 def _outlines(drawn: Iterable[tuple[str, str, Sequence[float]]]) -> list[Outline]:
-    return [Outline(kind, points, f"object {ref}") for ref, kind, points in drawn]
+    return [Outline(shape_type, points, f"object {ref}") for ref, shape_type, points in drawn]
 
 
 def _is_there(outline: Outline, there: Sequence[Outline]) -> bool:

@@ -219,10 +219,10 @@ class _Named:
 
 
 def name_to_ref(name: str) -> str:
-    kind, _, number = name.strip().rpartition(":")
-    if kind not in ("", "shape", "track") or not number.isdecimal():
+    prefix, _, number = name.strip().rpartition(":")
+    if prefix not in ("", "shape", "track") or not number.isdecimal():
         raise ActionError(f"--object {name!r} is not an object; write 17 or track:5.")
-    return f"track:{number}" if kind == "track" else number
+    return f"track:{number}" if prefix == "track" else number
 
 
 def _check_labels(job: Job, labels: Collection[str]) -> None:
@@ -234,10 +234,10 @@ def _check_labels(job: Job, labels: Collection[str]) -> None:
             )
 
 
-def _unsupported(kind: str, supported: Collection[str]) -> str | None:
-    if kind in supported:
+def _unsupported(shape_type: str, supported: Collection[str]) -> str | None:
+    if shape_type in supported:
         return None
-    return f"the function does not track objects of type {kind}"
+    return f"the function does not track objects of type {shape_type}"
 
 
 def _malformed(job: Job, frame: int, p: _On) -> str | None:

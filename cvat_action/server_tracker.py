@@ -34,9 +34,11 @@ class ServerTracker:
         answer = self._call({"type": "track", "frame": frame, "shapes": drawn, "states": states})
         return _answer(answer, len(states), shapes_needed=False)
 
-    def adopt(self, frame: int, kind: str, state: Any, others: list[tuple[Any, int]]) -> Answer:
+    def adopt(
+        self, frame: int, shape_type: str, state: Any, others: list[tuple[Any, int]]
+    ) -> Answer:
         named = [{"index": n, "distance": far} for n, (_, far) in enumerate(others, 1)]
-        shapes = [{"type": kind, "points": [], "adopt": named}, *[None] * len(others)]
+        shapes = [{"type": shape_type, "points": [], "adopt": named}, *[None] * len(others)]
         states = [state, *(each for each, _ in others)]
         body = {"type": "track", "frame": frame, "shapes": shapes, "states": states}
         whole = _answer(self._call(body), len(states), shapes_needed=False)

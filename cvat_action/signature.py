@@ -36,7 +36,7 @@ HUNDREDTHS = 25
 
 
 def sign(
-    kind: str,
+    shape_type: str,
     points: Sequence[float],
     frame: int,
     *,
@@ -48,7 +48,8 @@ def sign(
 ) -> list[float]:
     """The points of an automatic keyframe as they are written, signed and inside the image.
 
-    kind: `polygon` or `rectangle`; points: CVAT's flat list, in pixels; width, height: the image's.
+    shape_type: `polygon` or `rectangle`; points: CVAT's flat list, in pixels; width, height: the
+    image's.
     No number moves by more than 0.4 px, and only those of carriers at the right and lower edge by
     more than 0.28 px. Rectangles stay at least a pixel wide and high.
     """
@@ -60,9 +61,9 @@ def sign(
         if index >= carriers:
             most = (width, height)[index % 2] * QUARTERS
         quarters.append(min(max(_round(value * QUARTERS), 0), most))
-    if kind == "rectangle":
+    if shape_type == "rectangle":
         _widen(quarters)
-    checksum = _checksum(kind, quarters, frame, outside, occluded, z_order)
+    checksum = _checksum(shape_type, quarters, frame, outside, occluded, z_order)
     hundredths = [quarter * HUNDREDTHS for quarter in quarters]
     for index in range(carriers):
         hundredths[index] += checksum >> (bits * index) & (2**bits - 1)
@@ -119,7 +120,12 @@ def _widen(quarters: list[int]) -> None:
 
 
 def _checksum(
-    kind: str, quarters: Sequence[int], frame: int, outside: bool, occluded: bool, z_order: int
+    shape_type: str,
+    quarters: Sequence[int],
+    frame: int,
+    outside: bool,
+    occluded: bool,
+    z_order: int,
 ) -> int:
     flags = f"{outside:d}:{occluded:d}:{z_order}"
-    return fnv1a32(f"{kind}:{frame}:{flags}:{','.join(map(str, quarters))}")
+    return fnv1a32(f"{shape_type}:{frame}:{flags}:{','.join(map(str, quarters))}")

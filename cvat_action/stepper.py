@@ -101,12 +101,16 @@ class Stepper:
         except ValueError:
             raise ActionError("Points are written as x,y x,y x,y.") from None
         width, height = self._job.size(frame)
-        kind = "rectangle" if len(words) == 2 else "polygon"
-        _check(points_fault(kind, flat, width, height))
-        flat = points_in_image(kind, flat, width, height)
-        _check(size_fault(kind, flat))
-        left, top, right, bottom = box = bounding_box(kind, flat)
-        ring = flat if kind == "polygon" else [left, top, right, top, right, bottom, left, bottom]
+        shape_type = "rectangle" if len(words) == 2 else "polygon"
+        _check(points_fault(shape_type, flat, width, height))
+        flat = points_in_image(shape_type, flat, width, height)
+        _check(size_fault(shape_type, flat))
+        left, top, right, bottom = box = bounding_box(shape_type, flat)
+        ring = (
+            flat
+            if shape_type == "polygon"
+            else [left, top, right, top, right, bottom, left, bottom]
+        )
         try:
             bitmap = polygon_to_bitmap(ring, width=width, height=height)
         except (BadShape, EmptyShape) as error:

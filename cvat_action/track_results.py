@@ -394,10 +394,13 @@ def _signed(job: Job, keyframe: Wire) -> Wire:
     """The keyframe as this run writes it: signed, so that it is known again."""
     if is_signed(keyframe):
         return keyframe
-    kind, points, frame = (keyframe[name] for name in ("type", "points", "frame"))
+    shape_type, points, frame = (keyframe[name] for name in ("type", "points", "frame"))
     flags = {name: keyframe[name] for name in ("outside", "occluded", "z_order")}
     width, height = job.size(frame)
-    return {**keyframe, "points": sign(kind, points, frame, width=width, height=height, **flags)}
+    return {
+        **keyframe,
+        "points": sign(shape_type, points, frame, width=width, height=height, **flags),
+    }
 
 
 def keyframe_from_wire(keyframe: Wire) -> Wire:

@@ -139,6 +139,6 @@ def shape_to_start_from(o: TrackedObject) -> dict[str, Any]:
     return shape | told
 
 
-def compact(kind: str, points: Iterable[float]) -> Sequence[float]:
+def compact(shape_type: str, points: Iterable[float]) -> Sequence[float]:
     """Points as an array: a result of hundreds of numbers takes a quarter of a list's memory."""
-    return array("i", map(int, points)) if kind == "mask" else array("d", points)
+    return array("i", map(int, points)) if shape_type == "mask" else array("d", points)

@@ -412,21 +412,21 @@ def _begun_like(o: TrackedObject, result: Tracked) -> Tracked:
 
 
 def _shape_to_tracked(
-    shape: Any, kind: str, width: int, height: int, score: float | None
+    shape: Any, shape_type: str, width: int, height: int, score: float | None
 ) -> tuple[Tracked | None, str]:
     """A shape of an answer, or None with what is wrong with it."""
     if shape is None:
         return Tracked(None, score), ""
-    if not isinstance(shape, dict) or shape.get("type") != kind:
+    if not isinstance(shape, dict) or shape.get("type") != shape_type:
         found = shape.get("type") if isinstance(shape, dict) else type(shape).__name__
-        return None, f"a {found} for a {kind}"
+        return None, f"a {found} for a {shape_type}"
     if shape.get("outside") is True:
         return Tracked(None, score), ""
-    wrong = points_fault(kind, shape.get("points"), width, height)
+    wrong = points_fault(shape_type, shape.get("points"), width, height)
     if wrong:
         return None, wrong
-    points = points_in_image(kind, shape["points"], width, height)
-    wrong = size_fault(kind, points)  # clamping can leave nothing
+    points = points_in_image(shape_type, shape["points"], width, height)
+    wrong = size_fault(shape_type, points)  # clamping can leave nothing
     if wrong:
         return None, wrong
-    return Tracked(compact(kind, points), score), ""
+    return Tracked(compact(shape_type, points), score), ""

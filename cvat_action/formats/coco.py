@@ -231,15 +231,15 @@ def _annotation_to_shape(
     size = size_of(media, frame)
     if annotation.get("keypoints"):
         return None
-    kind, points = annotation_to_points(annotation, *size)
+    shape_type, points = annotation_to_points(annotation, *size)
     if not points:
         return None
-    fault = points_fault(kind, points, *size)
+    fault = points_fault(shape_type, points, *size)
     if fault:
         raise ValueError(fault)
     attributes = annotation.get("attributes") or {}
     shape = {
-        "type": kind,
+        "type": shape_type,
         "frame": frame,
         "points": points,
         "label_id": label.id,
@@ -248,7 +248,7 @@ def _annotation_to_shape(
         "outside": False,
         "occluded": bool(attributes.get("occluded", False)),
         "z_order": 0,
-        "rotation": float(attributes.get("rotation") or 0) if kind == "rectangle" else 0.0,
+        "rotation": float(attributes.get("rotation") or 0) if shape_type == "rectangle" else 0.0,
         "attributes": [
             {"spec_id": a.id, "value": _text(attributes[a.name])}
             for a in label.attributes

@@ -65,13 +65,15 @@ def read_results(data: bytes, name: str, document: Document, media: Media) -> li
 
 def _result(entry: Wire, frame: int, label: str, media: Media) -> Result:
     size = size_of(media, frame)
-    kind, points = annotation_to_points(entry, *size)
+    shape_type, points = annotation_to_points(entry, *size)
     if not points:
         raise ValueError("it has neither a box nor a segmentation")
     score = entry.get("score")
     if score is not None and not math.isfinite(score):
         raise ValueError(f"its score is {score}")
-    return Result(frame, label, kind, points, None if score is None else min(max(score, 0.0), 1.0))
+    return Result(
+        frame, label, shape_type, points, None if score is None else min(max(score, 0.0), 1.0)
+    )
 
 
 def _frames_of(document: Document, media: Media) -> dict[Any, int]:

@@ -26,7 +26,7 @@ Element = Any
 TYPES = {"box": "rectangle", "polygon": "polygon", "mask": "mask"}
 FRAME = r"([0-9]{1,9})"
 MOST_FRAMES = 10**9
-TAGS = {kind: tag for tag, kind in TYPES.items()}
+TAGS = {shape_type: tag for tag, shape_type in TYPES.items()}
 
 
 def numbered(data: bytes, name: str, media: Media) -> Media:
