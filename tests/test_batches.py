@@ -88,7 +88,7 @@ def test_no_room_for_a_single_object_is_an_error() -> None:
         RuntimeError("FIND was unable to find an engine to execute this computation"),
     ],
 )
-def test_whoever_says_so_it_is_out_of_memory(error: Exception) -> None:
+def test_every_librarys_error_for_missing_memory_becomes_out_of_memory(error: Exception) -> None:
     with pytest.raises(OutOfMemory), memory_errors("no room"):
         raise error
 
@@ -112,7 +112,7 @@ def test_a_batch_that_failed_holds_no_memory_while_smaller_ones_run() -> None:
     assert len(tensors) > 4
 
 
-def test_other_errors_stay_what_they_are() -> None:
+def test_errors_that_are_not_about_memory_are_raised_unchanged() -> None:
     with pytest.raises(RuntimeError, match="shapes"), memory_errors("no room"):
         raise RuntimeError("shapes do not match")
 

@@ -64,7 +64,7 @@ def test_a_ratio_is_taken_within_rounds() -> None:
         paired_ratio({0: 1.0}, {1: 1.0})
 
 
-def test_an_interval_knows_what_it_does_not_know() -> None:
+def test_an_interval_is_wider_the_fewer_rounds_it_has() -> None:
     assert median_interval([0.5]) == Interval(median=0.5, low=-math.inf, high=math.inf, rounds=1)
     few, many = median_interval([0.8, 1.0, 1.2]), median_interval([0.8, 1.0, 1.2] * 50)
     assert few.low < many.low <= 1.0 <= many.high < few.high

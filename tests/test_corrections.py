@@ -164,7 +164,7 @@ CASES = [
 
 @SLOW
 @pytest.mark.parametrize(("name", "policy", "family_files"), CASES, indirect=["family_files"])
-def test_as_the_official_predictor_joins_them(
+def test_corrections_give_the_logits_of_the_official_predictor(
     name: str, policy: str, clip: Clip, family_files: ModelFiles, tmp_path: Path
 ) -> None:
     rows, nearest = SCENARIOS[name]

@@ -167,7 +167,7 @@ def test_requests_wait_for_their_turn(function: FunctionProcess) -> None:
     assert answers == [200] * 24
 
 
-def test_a_connection_is_not_kept_from_the_others(function: FunctionProcess) -> None:
+def test_a_connection_is_closed_after_its_answer(function: FunctionProcess) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", function.port, timeout=30)
     connection.request("GET", "/")
     response = connection.getresponse()

@@ -53,7 +53,7 @@ def model_with(files: ModelFiles, *, precision: str = "float32", **options: Any)
     )
 
 
-def test_fewer_memory_frames_are_the_official_predictors(
+def test_fewer_memory_frames_give_the_logits_of_the_official_predictor(
     clip: Clip, micro_files: ModelFiles, tmp_path: Path
 ) -> None:
     predictor = official_predictor(micro_files)
@@ -69,7 +69,7 @@ def test_fewer_memory_frames_are_the_official_predictors(
     assert largest_difference(whole, official) > 10 * LOGIT_TOLERANCE
 
 
-def test_a_smaller_input_is_the_official_predictors(
+def test_a_smaller_input_gives_the_logits_of_the_official_predictor(
     clip: Clip, micro_files: ModelFiles, tmp_path: Path
 ) -> None:
     config = OmegaConf.load(micro_files.config)
@@ -98,7 +98,7 @@ def test_bfloat16_tracks_alike(
     assert mean_overlap(our_logits(exact, images(clip), prompts), rough) > least
 
 
-def test_metas_models_take_them(tmp_path: Path) -> None:
+def test_metas_models_take_a_smaller_input_and_fewer_memory_frames(tmp_path: Path) -> None:
     files = random_model(SAM2_CONFIGS / "sam2.1" / "sam2.1_hiera_t.yaml", tmp_path)
     model = model_with(files, image_size=128, memory_frames=4)
     assert (model.layout.tokens, model.layout.recent) == (8 * 8, 3)

@@ -78,7 +78,7 @@ def test_get_tells_what_is_running(context: Any, micro_files: ModelFiles) -> Non
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "post", ""])
-def test_other_methods(context: Any, method: str) -> None:
+def test_methods_other_than_get_and_post_are_refused(context: Any, method: str) -> None:
     status, answer = call(context, None, method=method)
     assert (status, answer["error"]["code"]) == (405, "bad_method")
 

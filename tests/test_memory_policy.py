@@ -38,7 +38,9 @@ def pointer_distances(bank: MemoryBank) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("steps", [0, 1, 3, 6, 7, 15, 16, 40])
-def test_of_an_object_in_sight_the_last_6_frames_and_15_pointers(policy: str, steps: int) -> None:
+def test_the_last_6_frames_and_15_pointers_of_a_visible_object_are_remembered(
+    policy: str, steps: int
+) -> None:
     bank = bank_of(policy, [True] * steps)
     recent = range(max(1, steps - 5), steps + 1)
     assert attended(bank) == [(0, CONDITIONING_AGE), *((step, steps - step) for step in recent)]
@@ -167,7 +169,7 @@ def test_what_is_no_anchor(change: dict[str, object]) -> None:
     assert not any(frame.anchor for frame in bank.tracked)
 
 
-def test_after_a_correction_its_area_is_the_usual_one() -> None:
+def test_the_area_of_a_correction_becomes_the_usual_area_for_anchors() -> None:
     drawn = start_bank("anchors", observation(500, area=300))
     bank = correct_bank(bank_of("anchors", [True] * 12), drawn, distance=1)
     bank = seen_on(bank, [14], area=300, distractor=True)

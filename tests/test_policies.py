@@ -59,7 +59,7 @@ def hiding_files(family_files: ModelFiles, tmp_path_factory: pytest.TempPathFact
     indirect=["family_files"],
 )
 @pytest.mark.slow
-def test_over_hidden_stretches_as_the_oracle_remembers(
+def test_quality_and_anchors_give_the_logits_of_the_memory_oracle_over_hidden_stretches(
     policy: str, clip: Clip, covered: list[Image.Image], hiding_files: ModelFiles, tmp_path: Path
 ) -> None:
     masks, starts, frames = clip.masks, [0, 0, 0, 4], covered

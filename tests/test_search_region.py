@@ -78,12 +78,12 @@ BOX = (140, 100, 180, 130)
 STILL = start_region(3, BOX, **IMAGE)
 
 
-def test_it_keeps_still_while_the_object_stays_well_inside() -> None:
+def test_the_window_keeps_still_while_the_object_stays_well_inside() -> None:
     near = [(143, 102, 183, 132), (141, 98, 181, 128), (138, 100, 180, 131)]
     assert moved(STILL, *near).window == STILL.window
 
 
-def test_it_moves_with_the_object() -> None:
+def test_the_window_moves_with_the_object() -> None:
     boxes = [(140 + 5 * n, 100, 180 + 5 * n, 130) for n in range(25)]
     region = STILL
     for box in boxes:
@@ -93,7 +93,7 @@ def test_it_moves_with_the_object() -> None:
     assert region.window != STILL.window
 
 
-def test_it_is_wider_around_what_moves_fast() -> None:
+def test_the_window_is_wider_around_an_object_that_moves_fast() -> None:
     region = STILL
     for n in range(1, 8):
         before, region = region, moved(region, (140 + 15 * n, 100, 180 + 15 * n, 130))
@@ -103,7 +103,7 @@ def test_it_is_wider_around_what_moves_fast() -> None:
     assert calm.share == pytest.approx(STILL.share, rel=0.4)
 
 
-def test_it_goes_ahead_of_the_object() -> None:
+def test_the_window_goes_ahead_of_a_moving_object() -> None:
     region = start_region(2, (20, 100, 60, 130), **IMAGE)
     for n in range(1, 8):
         before, region = region, moved(region, (20 + 12 * n, 100, 60 + 12 * n, 130))
@@ -112,7 +112,7 @@ def test_it_goes_ahead_of_the_object() -> None:
     assert region.window[0] > 40
 
 
-def test_it_follows_the_size_of_the_object() -> None:
+def test_the_window_follows_the_size_of_the_object() -> None:
     grown = moved(STILL, *[(100, 70, 220, 160)] * 4)  # wider than the window
     assert grown.share > 1.5 * STILL.share
     assert moved(grown, *[BOX] * 40).share == pytest.approx(STILL.share, rel=0.4)
@@ -120,7 +120,7 @@ def test_it_follows_the_size_of_the_object() -> None:
     assert smaller.share == pytest.approx(0.15, rel=0.4)
 
 
-def test_it_grows_to_the_whole_image_while_the_object_is_not_seen() -> None:
+def test_the_window_grows_to_the_whole_image_while_the_object_is_not_seen() -> None:
     shares = [STILL.share]
     region = STILL
     while region.share < 1:
@@ -271,7 +271,7 @@ def test_a_known_image_is_searched_like_a_new_one(
         {"type": "points", "answer": "polygon"},
     ],
 )
-def test_whatever_is_drawn_is_followed(
+def test_an_object_is_followed_in_a_window_from_a_box_a_polygon_or_a_click(
     clip: Clip, micro_model: ModelHandler, open_tracker: Open, shape: dict[str, Any]
 ) -> None:
     y, x = np.argwhere(clip.masks[0, 2]).mean(axis=0)

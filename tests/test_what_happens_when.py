@@ -406,7 +406,7 @@ def test_a_gpu_that_failed_is_not_taken_for_a_full_one(monkeypatch: pytest.Monke
 
 
 @row("anything else")
-def test_what_nobody_thought_of() -> None:
+def test_details_of_an_unexpected_error_are_in_the_log_and_not_in_the_answer() -> None:
     worker = Worker()
     for error in (RuntimeError("secret/path"), RecursionError(), KeyError("x")):
         worker.model.failure = error

@@ -135,7 +135,7 @@ test('a call near the time budget halves the next ones', async () => {
     expect(callsOf(bench)).toBe('start 2:4, 3:4, 4:2, 4:2');
 });
 
-test('a call that takes too long for one object is no matter of how many there are', async () => {
+test('the message for a call that is too slow for one object does not advise fewer objects', async () => {
     const bench = createBench({
         intercept: ({ frame }, next) => (frame === 5 ? { status: 504, body: GATEWAY } : next()),
     });

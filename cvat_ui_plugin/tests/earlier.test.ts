@@ -42,7 +42,7 @@ test('running twice gives the same track', async () => {
     expect(timelineOf(bench.track())).toBe('2 3 4 5 6 7 8 9 10-');
 });
 
-test('what an earlier run found where this one loses the object goes too', async () => {
+test('a second run removes earlier results on frames where it loses the object', async () => {
     let visible = true;
     const invoke = moving((frame) => (frame === 4 && !visible ? { shape: null } : null));
     const { bench } = await tracked(mask(2), 5, { invoke });
@@ -51,7 +51,7 @@ test('what an earlier run found where this one loses the object goes too', async
     expect(layout(bench)).toEqual(['2:10:manual', '3:11:auto', '5:13:auto']);
 });
 
-test('backwards too, and only on frames that were tracked', async () => {
+test('a backward run that breaks replaces earlier results only on the frames it tracked', async () => {
     let loggedOut = false;
     const { bench } = await tracked(mask(6), 1, {
         intercept: ({ frame }, next) =>

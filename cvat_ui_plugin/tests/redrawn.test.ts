@@ -49,7 +49,7 @@ async function twoWithoutSix(second = {}): Promise<Bench> {
 
 // A result that was drawn anew
 
-test('a second run from it knows what was corrected', async () => {
+test('a second run from a redrawn and corrected object changes nothing and asks nothing', async () => {
     const { bench, drawn } = await drawnAnew();
     bench.store.set(on(bench, 8), { points: shifted('mask', MASK, 7), source: 'semi-auto' });
     await bench.runOn([drawn], 6, 10);
@@ -68,7 +68,7 @@ test('where nothing is written over a result that was drawn anew the message say
     expect(bench.said()).toContain(`drew a shape in its place: car ${seed} on 6.`);
 });
 
-test('who undoes such a run is asked again', async () => {
+test('after an undo the next run from a redrawn result asks again', async () => {
     const { bench, drawn } = await drawnAnew();
     await bench.runOn([drawn], 6, 10);
     bench.store.undo();

@@ -188,7 +188,7 @@ test('what a run makes of a track', async () => {
     }
 });
 
-test('polygons begin and run like another one', () => {
+test('a polygon gets the start and the direction of its reference polygon', () => {
     type Case = Record<'points' | 'reference' | 'aligned', number[]>;
     for (const { points, reference, aligned } of casesOf<Case[]>('polygons.json')) {
         expect(alignedPoints(points, reference)).toEqual(aligned);

@@ -143,7 +143,9 @@ def test_each_half_of_a_gap_comes_from_its_nearer_end(drawn, frames, parallel, f
         ),
     ],
 )
-def test_the_ends_stand_on_all_drawings_and_the_others_join(frames, relabelled, adopted, joined):
+def test_tracking_starts_with_all_drawings_known_and_each_one_on_the_way_joins(
+    frames, relabelled, adopted, joined
+):
     """Forwards from the first drawing, and backwards from the last."""
     tracker = Mover()
     run(tracker, {0: 0, 2: 20, 8: 80}, frames, relabelled=relabelled)
@@ -222,7 +224,7 @@ def test_after_ctrl_c_the_function_is_asked_for_no_other_gap(monkeypatch):
 # --- how far it is -------------------------------------------------------------------------------
 
 
-def test_what_ends_a_run_does_not_wait_for_a_function_that_is_away() -> None:
+def test_ctrl_c_ends_a_run_at_once_while_it_waits_for_an_absent_function() -> None:
     """Forwards it is away for an hour; backwards a person presses Ctrl+C meanwhile."""
     waiting = threading.Event()
 
@@ -241,7 +243,7 @@ def test_what_ends_a_run_does_not_wait_for_a_function_that_is_away() -> None:
 
 
 @pytest.mark.parametrize("parallel", [1, 2])
-def test_it_is_told_how_far_the_gaps_are_while_they_are_tracked(parallel):
+def test_progress_is_reported_frame_by_frame_while_gaps_are_tracked(parallel):
     """Eight frames forwards, and five backwards from the second drawing."""
     tracker = Mover()
     told: list[tuple[str, int, int, int]] = []
@@ -255,7 +257,7 @@ def test_it_is_told_how_far_the_gaps_are_while_they_are_tracked(parallel):
     assert told[0][3] <= parallel
 
 
-def test_it_is_told_how_far_the_search_for_unsure_drawings_is():
+def test_progress_is_reported_while_unsure_drawings_are_checked():
     told: list[tuple[str, int, int]] = []
     tell = lambda *each: told.append(each)  # noqa: E731
     run(Mover(), {0: 100, 4: 104}, range(1, 6), unsure=[4], tell=tell)
@@ -397,7 +399,7 @@ def second(cvat, job, function):
     return cvat.functions["sam2-large"]
 
 
-def test_a_function_that_cannot_do_it_is_refused(job, track_to, second):
+def test_both_ways_refuses_a_function_that_is_not_known_as_our_tracker(job, track_to, second):
     refused = track_to(24, "--both-ways", "--function", "sam2-large", code=1)
     assert "sam2-large is not known as this project's tracker" in refused.log
     assert len(job.shapes) == 2

@@ -275,7 +275,7 @@ def test_a_frame_that_every_object_is_refused_on_ends_the_run_and_names_the_fram
     assert frames_of(job.shapes) == sorted(ALL_FRAMES * 3)
 
 
-def test_the_only_object_that_is_refused_may_be_refused_for_its_picture(
+def test_the_message_names_the_picture_as_a_possible_cause_if_the_only_object_is_refused(
     track_to, one_mask, function
 ):
     function.refuse = lambda frame, count: 400

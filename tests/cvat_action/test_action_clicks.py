@@ -121,7 +121,7 @@ def test_hostile_clicks_name_what_is_wrong_and_write_nothing(
     assert job.shapes == []
 
 
-def test_a_tracker_that_cannot_be_clicked_on(track_to, clickable):
+def test_points_are_refused_if_the_tracker_takes_no_clicks(track_to, clickable):
     clickable.shape_types = ("mask",)
     assert "takes no clicks, which --points needs" in track_to(20, *POINTS, code=1).log
     assert "--points-as is for --points" in track_to(20, "--points-as", "mask", code=2).log

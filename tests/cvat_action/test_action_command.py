@@ -28,7 +28,7 @@ def test_the_summary_names_the_frame_to_look_at_first_and_ends_with_a_link(
     assert f"{cvat.url}/tasks/7/jobs/42?frame=10\nReload the page" in told
 
 
-def test_how_much_is_told(act, track_to, one_mask, monkeypatch):
+def test_quiet_silences_the_log_and_debug_adds_requests_to_it(act, track_to, one_mask, monkeypatch):
     monkeypatch.setattr("cvat_action.run.LOG_SECONDS", 0.0)
     lines = track_to(14).log
     assert all(f"Frame {11 + n}: {n + 1} of 4 frames, 1 object." in lines for n in range(4))
@@ -76,7 +76,7 @@ def test_the_description_is_that_of_the_function(name):
 
 
 @pytest.mark.slow
-def test_it_can_be_installed_as_a_command(tmp_path):
+def test_pip_installs_the_command_cvat_sam2(tmp_path):
     source, target = tmp_path / "source", tmp_path / "site"
     unwanted = shutil.ignore_patterns(".*", "node_modules", "out", "build", "tests", "docs")
     shutil.copytree(ROOT, source, ignore=unwanted)

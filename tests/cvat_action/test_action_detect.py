@@ -242,7 +242,9 @@ def test_labels_are_mapped_and_chosen(track_to, detector, options, labels):
     assert detector.bodies == [{"threshold": 0.4}]
 
 
-def test_words_are_for_an_interactor_and_its_confidence_counts(cvat, job, track_to, detector):
+def test_an_interactor_gets_the_words_and_its_more_confident_mask_is_taken(
+    cvat, job, track_to, detector
+):
     cvat.functions["det"].kind = "interactor"
     masks = [
         {"type": "mask", "points": points, "attributes": [{"spec_id": 0, "value": confidence}]}
@@ -378,7 +380,7 @@ def test_wrong_files_of_results(local, tmp_path, content, sentence):
 
 
 @pytest.mark.parametrize("find", ["--detect", "--points", "--everything"])
-def test_two_labels_of_one_name_are_told_apart_by_nobody(local, tmp_path, find):
+def test_two_labels_with_one_name_are_refused(local, tmp_path, find):
     path = tmp_path / "found.json"
     path.write_text(json.dumps([result_of(0)]))
     words = {"--detect": [path], "--points": ["car 8,31", "--frame", 0]}

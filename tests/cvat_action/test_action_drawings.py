@@ -81,7 +81,7 @@ def test_a_drawing_may_be_of_an_object_that_is_not_selected(job, track_to, group
     assert drawn in job.shapes
 
 
-def test_a_drawing_in_the_group_of_another_object_is_not_meant(job, track_to):
+def test_a_drawing_in_the_group_of_another_object_counts_for_that_object_alone(job, track_to):
     drawn = polygon_at(30, 950, 12, **GROUPED)
     job.shapes = [polygon_at(0, 900), polygon_at(28, 901, **GROUPED), drawn]
     done = track_to(14, "--keyframes")
@@ -158,7 +158,7 @@ def drifted(job):
     return results
 
 
-def test_far_from_the_results_the_command_asks_about_those_of_the_one_object(job, track_to):
+def test_a_drawing_far_from_the_results_that_may_be_its_own_stops_the_run(job, track_to):
     drifted(job)
     stopped = track_to(14, start=12, code=1)
     assert "Object 950 lies far from the results on frame 13. It is taken for" in stopped.log
@@ -168,7 +168,7 @@ def test_far_from_the_results_the_command_asks_about_those_of_the_one_object(job
     assert STOPPED in track_to(14, start=12, code=1).log, "it is known again"
 
 
-def test_far_from_the_results_they_stay_where_they_are_kept(job, track_to):
+def test_keep_earlier_keeps_results_that_lie_far_from_the_new_drawing(job, track_to):
     results = drifted(job)
     track_to(14, "--keep-earlier", start=12)
     assert all(s in job.shapes for s in results)

@@ -182,7 +182,9 @@ def test_objects_are_tracked_through_cvat_and_the_real_function(job, track_to):
     assert all(0 <= o["lowest_score"] <= 1 for o in result.json["objects"])
 
 
-def test_without_a_server_the_same_comes_out(job, track_to, local, written):
+def test_a_run_without_a_server_gives_the_shapes_of_a_run_on_the_server(
+    job, track_to, local, written
+):
     job.shapes = seeds()
     track_to(FRAMES - 1, start=0)
     for name in ("out.json", "out.xml"):
@@ -274,7 +276,7 @@ def test_what_a_detector_finds_is_tracked_on_a_server_and_without_one(
     assert here == masks
 
 
-def test_everything_is_the_same_by_the_interactor_and_without_a_server(
+def test_everything_finds_the_same_shapes_with_the_interactor_and_without_a_server(
     cvat, job, track_to, local, written
 ):
     job.labels = [{"id": 1, "name": "car", "type": "any", "attributes": []}]

@@ -90,7 +90,7 @@ CASES = recorded("keyframes")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])
-def test_the_recorded_runs(case):
+def test_sparse_keyframes_are_the_recorded_ones(case):
     """The plugin chooses the same keyframes, to the last digit."""
     results = {
         one["frame"]: Result(tuple(one["points"]), one["fixed"], one["occluded"], one["z_order"])
@@ -138,7 +138,7 @@ def test_the_bar_moves_once_per_frame():
     assert len(calls) == FRAMES
 
 
-def test_the_path_is_the_shortest():
+def test_the_fewest_allowed_keyframes_are_chosen():
     allowed = {(0, 5), (0, 2), (5, 7), (2, 9), (7, 9)}
     assert fewest_keyframes(range(10), (), lambda a, b: (a, b) in allowed) == [0, 2, 9]
     assert fewest_keyframes(range(10), {5}, lambda a, b: (a, b) in allowed) == [0, 5, 7, 9]

@@ -887,7 +887,7 @@ def test_what_is_tracked_again_is_not_kept(act, run, coco, monkeypatch):
     assert held == [[0]] * 7
 
 
-def test_what_is_left_of_a_file_by_a_kill_says_what_it_is(tmp_path):
+def test_a_file_that_a_kill_leaves_behind_is_named_unfinished(tmp_path):
     with put_in_place(tmp_path / "b.json"):
         (left,) = tmp_path.iterdir()
     assert left.name.startswith(".unfinished-")

@@ -99,7 +99,7 @@ def test_the_exit_code_of_a_resume_knows_what_was_left_out_before(
     assert [left["frames"] for left in done.json["left_out"]] == [[150]]
 
 
-def test_what_a_resumed_run_would_pass_over_is_refused(job, cut_off, resume, masks):
+def test_options_that_a_resume_cannot_use_are_refused(job, cut_off, resume, masks):
     ended = cut_off(13, 14)
     kept = ended.journal.read_bytes()
     for more in (["--dry-run"], ["--job", 42, "--frame", 0], ["--replace"]):
@@ -113,7 +113,9 @@ def test_what_a_resumed_run_would_pass_over_is_refused(job, cut_off, resume, mas
 # --- journals ------------------------------------------------------------------------------------
 
 
-def test_runs_lists_what_waits_and_discard_drops_it(cvat, job, act, track_to, cut_off, one_mask):
+def test_the_command_runs_lists_unfinished_runs_and_discard_drops_one(
+    cvat, job, act, track_to, cut_off, one_mask
+):
     assert "There are no journals and no receipts." in act("runs").out
     cut_off(12, 13)
     (there,) = waiting(act)
@@ -230,7 +232,7 @@ def test_a_full_disk_leaves_a_journal_that_can_be_read_and_its_owner_alone_reads
     assert read(path).done == [1, 3]
 
 
-def test_paths_of_other_letters_have_names_of_their_own():
+def test_different_paths_have_different_journal_names():
     tokyo, osaka = (Path(f"/data/{city}/o.json") for city in ("\u6771\u4eac", "\u5927\u962a"))
     others = [Path("/data/a b.json"), Path("/data/a_b.json")]
     assert len({name_of_path(p) for p in (tokyo, osaka, *others)}) == 4

@@ -75,7 +75,7 @@ def test_signing_again_changes_nothing(points, flags):
 
 
 @given(drawn, flags, st.data())
-def test_another_number_frame_or_flag_breaks_it(shape, flags, data):
+def test_another_number_frame_or_flag_breaks_the_signature(shape, flags, data):
     found = signed(*shape, **flags)
     index = data.draw(st.integers(0, len(found["points"]) - 1))
     hundredths = data.draw(st.integers(-500, 500).filter(bool))
@@ -91,7 +91,9 @@ def test_another_number_frame_or_flag_breaks_it(shape, flags, data):
 
 
 @given(polygons, st.floats(-5, 5), st.floats(-5, 5), st.data())
-def test_a_drag_a_point_added_or_removed_or_another_start_breaks_it(points, dx, dy, data):
+def test_a_drag_a_point_added_or_removed_or_another_start_breaks_the_signature(
+    points, dx, dy, data
+):
     found = signed("polygon", points)
     ring = found["points"]
     at = 2 * data.draw(st.integers(0, len(ring) // 2 - 1))
@@ -103,7 +105,7 @@ def test_a_drag_a_point_added_or_removed_or_another_start_breaks_it(points, dx, 
 
 
 @given(polygons, polygons, st.integers(1, 9))
-def test_a_keyframe_born_of_interpolation_does_not_carry_it(left, right, frame):
+def test_an_interpolated_keyframe_carries_no_signature(left, right, frame):
     before, after = signed("polygon", left, 0), signed("polygon", right, 10)
     born = polygon_between(before["points"], after["points"], frame / 10)
     assert not is_signed(keyframe("polygon", born, frame))

@@ -270,7 +270,7 @@ def test_both_ways_with_sparse_keyframes(job, track_to):
         assert (min(xs), max(xs)) == pytest.approx((min(expected), max(expected)), abs=2)
 
 
-def test_sparse_keyframes_around_frames_where_it_is_not_visible(job, track_to, function):
+def test_a_sparse_track_is_hidden_on_the_frames_where_its_object_is_lost(job, track_to, function):
     function.lost = {(2, 14), (2, 15)}
     converted(job, track_to, "--sparse")
     assert frames(job) == [10, 13, 14, 16, 20, 21]

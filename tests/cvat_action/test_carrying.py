@@ -71,7 +71,7 @@ def test_a_carried_outline_is_finer(clip: Clip, left: int, right: int | None) ->
         assert 0.7 < estimate.score <= 1
 
 
-def test_near_each_drawing_its_own_outline_counts(clip: Clip) -> None:
+def test_carried_outlines_near_a_drawing_follow_that_drawing(clip: Clip) -> None:
     """So a gap is right at both of its ends."""
     flow, frames = flow_of(clip), range(1, LAST)
     both = dict(carry(flow, drawing(clip, 0), drawing(clip, LAST), frames, tracked(clip)))
@@ -81,7 +81,7 @@ def test_near_each_drawing_its_own_outline_counts(clip: Clip) -> None:
     assert jaccard(one[LAST - 1].mask, truth(clip, LAST - 1)) < 0.9
 
 
-def test_what_the_tracker_is_sure_of_stays(clip: Clip) -> None:
+def test_carried_outlines_do_not_replace_results_of_which_the_tracker_is_sure(clip: Clip) -> None:
     sure = tracked(clip, score=1.2)  # more than any check can reach
     for right in (drawing(clip, LAST), None):
         assert not [*carry(flow_of(clip), drawing(clip, 0), right, range(1, LAST), sure)]
@@ -132,7 +132,7 @@ def test_nothing_is_carried_over_frames_on_which_the_tracker_sees_nothing(
     assert sorted(carried) == [1, 2, 3, 4, *(range(7, 31) if right else ())]
 
 
-def test_what_is_carried_is_better_in_all(clip: Clip) -> None:
+def test_the_tracker_keeps_the_one_row_of_frames_where_carrying_gains_least(clip: Clip) -> None:
     """The tracker is very sure near both drawings, and less so between."""
 
     def found(frame: int) -> Estimate:
@@ -145,7 +145,7 @@ def test_what_is_carried_is_better_in_all(clip: Clip) -> None:
 
 
 @pytest.mark.slow
-def test_a_drawing_is_carried_so_far_and_no_farther(
+def test_a_drawing_is_carried_over_a_limited_number_of_frames(
     clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 20
@@ -162,7 +162,7 @@ def test_a_drawing_is_carried_so_far_and_no_farther(
     assert both == [*one, *range(2 * most, 3 * most)]
 
 
-def test_what_is_finer_than_the_flow_is_left_to_the_tracker() -> None:
+def test_an_object_too_small_for_the_flow_is_left_to_the_tracker() -> None:
     """Flow is computed on a picture of 640 pixels: it is too coarse for 12 of 2560."""
     picture = np.zeros((1920, 2560, 3), np.uint8)
     mask = cv2.circle(picture[..., 0].copy(), (900, 700), 6, 1, -1).astype(bool)
@@ -263,7 +263,7 @@ def test_a_result_with_another_label_is_not_carried(clip: Clip) -> None:
         (KeyboardInterrupt(), "what is tracked is written"),
     ],
 )
-def test_whatever_stops_it_the_results_are_the_trackers(
+def test_results_stay_as_tracked_when_carrying_is_stopped(
     clip: Clip, caplog: pytest.LogCaptureFixture, stopped: BaseException, told: str
 ) -> None:
     def picture(frame: int) -> Any:

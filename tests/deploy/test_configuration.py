@@ -106,7 +106,9 @@ def test_cpu_and_gpu_yaml_differ_only_in_the_device() -> None:
         ("spec.env", [{"name": "A", "value": ""}, {"name": "A", "value": ""}], "twice"),
     ],
 )
-def test_the_check_itself_refuses(place: str, value: object, sentence: str) -> None:
+def test_the_check_of_the_configuration_refuses_wrong_values(
+    place: str, value: object, sentence: str
+) -> None:
     config = original()
     *path, last = place.split(".")
     target = config

@@ -135,7 +135,7 @@ def test_the_port_is_the_same_after_a_restart(machine: Machine) -> None:
         assert machine.run(f"docker port {CONTAINER} 8080/tcp").stdout == port
 
 
-def test_which_port(machine: Machine) -> None:
+def test_a_deployment_takes_the_first_free_port_and_keeps_it(machine: Machine) -> None:
     def deployed(options: str = "") -> int:
         done = machine.run(f"./deploy_cpu.sh {options}")
         assert f"It runs on port {machine.port()}:" in done.stdout
