@@ -23,6 +23,7 @@ from cvat_action.carrying import Drawing, Estimate, Flow, carry
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap, size_fault
 from cvat_action.job import Job
+from cvat_action.kept_ways import KeptWays
 from cvat_action.overlay import Frames
 from cvat_action.polygons import aligned_points
 from cvat_action.seeds import Correction
@@ -132,6 +133,7 @@ def track_both_ways(
     keep: Callable[[int], None] = lambda frame: None,
     parallel: int = 1,
     done: Sequence[int] = (),
+    kept: KeptWays | None = None,
     tell: Tell = lambda what, done, total: None,
     picture: Frames | None = None,
 ) -> Run:
@@ -144,9 +146,9 @@ def track_both_ways(
 
     parallel: how many calls are waited for at once; beyond 2 the range is cut at drawings, where
     nothing but what is drawn is remembered. `keep` is called with every frame when all gaps are
-    done; nothing is kept of a run that ends before. Objects that were found and not drawn are
-    tracked from frame to frame after that, and so are those that `enter` adds. tell: by one thread
-    at a time. picture: gives a frame, for optical flow; None: nothing is carried.
+    done. Of a run that ends before only `kept` holds what was tracked. Objects that were found and
+    not drawn are tracked from frame to frame after that, and so are those that `enter` adds. tell:
+    by one thread at a time. picture: gives a frame, for optical flow; None: nothing is carried.
     """
     left, frames = frames, [*done, *frames]
     pace = pace or Pace()
@@ -157,12 +159,12 @@ def track_both_ways(
     try:
         sections = _prepare(Loop(tracker, job, [], pace), drawn, frames, parallel)
         sections = [each for each in sections if not set(each.ahead) <= set(done)]
-        broken = _follow_all(tracker, job, sections, pace, parallel, tell)
+        broken = _follow_all(tracker, job, sections, pace, parallel, kept, tell)
         if not broken:
             # Where an object stopped on the way, the gaps behind are tracked by themselves.
             stopped = [s for s in sections if len(s.gaps) > 1 and not all(e.live for e in s.ends)]
             again = [gap for section in stopped for gap in section.apart()]
-            broken = _follow_all(tracker, job, again, pace, parallel, tell)
+            broken = _follow_all(tracker, job, again, pace, parallel, kept, tell)
             sections = [s for s in sections if s not in stopped] + again
         if not broken:
             for section in sections:
@@ -302,7 +304,13 @@ def _together(sections: Sequence[_Section]) -> dict[tuple[int, ...], list[Tracke
 
 
 def _follow_all(
-    tracker: Tracker, job: Job, sections: Sequence[_Section], pace: Pace, parallel: int, tell: Tell
+    tracker: Tracker,
+    job: Job,
+    sections: Sequence[_Section],
+    pace: Pace,
+    parallel: int,
+    kept: KeptWays | None,
+    tell: Tell,
 ) -> Run | None:
     """Tracks all sections, each way in a thread of its own, `parallel` of them at once.
 
@@ -316,7 +324,7 @@ def _follow_all(
     with ThreadPoolExecutor(parallel) as threads:
         try:
             runs = [
-                threads.submit(_follow, tracker, job, each, along, pace, halt, count)
+                threads.submit(_follow, tracker, job, each, along, pace, halt, kept, count)
                 for along, each in together.items()
             ]
             ended = [run.result() for run in runs]
@@ -333,11 +341,14 @@ def _follow(
     frames: Sequence[int],
     pace: Pace,
     halt: threading.Event,
+    kept: KeptWays | None,
     count: "_Count",
 ) -> Run:
-    """halt: nothing more is tracked, for none of it would be kept."""
+    """halt: nothing more is tracked, because another way has ended the run."""
 
     def on_frame(frame: int, objects: Sequence[TrackedObject]) -> None:
+        if kept:
+            kept.keep(objects, frames, frame)
         if halt.is_set():
             raise StopTracking
         count.one_more(frame, objects)
@@ -345,7 +356,10 @@ def _follow(
     if halt.is_set():
         return Run(tuple(objects), ())
     try:
-        run = track(tracker, job, objects, frames, pace=pace, on_frame=on_frame)
+        left = kept.recall(objects, frames) if kept else frames
+        if len(left) < len(frames):
+            count.add(len(frames) - len(left))
+        run = track(tracker, job, objects, left, pace=pace, on_frame=on_frame)
     except BaseException:
         halt.set()
         raise

@@ -381,6 +381,8 @@ def _warn_of_results(plan: Plan, objects: Sequence[TrackedObject], sink: Sink) -
 
 def _how_far(plan: Plan, outcome: Outcome, done: Sequence[int]) -> str:
     said = f"{outcome.done} of {len(plan.frames)} frames are tracked"
+    if outcome.run.one_way and not outcome.done:
+        return f"{said}, and {report.counted(outcome.run.one_way, 'frame')} in one direction."
     if outcome.pending:
         how_much = "not all of it is" if plan.server else "nothing was"
         return f"{said}, and {how_much} written."

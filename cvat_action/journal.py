@@ -3,8 +3,9 @@
 
 The first line is the plan. Then comes a line per tracked frame with the results and the tokens of
 all objects, and a line for everything that was written: so a run that goes on works out anew what
-is missing. One process at a time holds the file. The tokens are as good as the right to track
-with them for eight hours, so only its owner may read the file; there is no password in it.
+is missing. `--both-ways` has lines of its own before those (kept_ways.py). One process at a time
+holds the file. The tokens are as good as the right to track with them for eight hours, so only its
+owner may read the file; there is no password in it.
 """
 
 import errno
@@ -127,11 +128,13 @@ class Journal:
             {
                 "frame": frame,
                 "entered": entered,
-                "results": [_as_json(t) if (t := o.frames.get(frame)) else None for o in objects],
-                "stopped": [o.stopped for o in objects],
-                "states": [o.state if o.live else None for o in objects],
+                **_results_as_json(frame, objects),
             }
         )
+
+    def way(self, name: str, frame: int, objects: Sequence[TrackedObject]) -> None:
+        """A frame of a way of `--both-ways` (kept_ways.py)."""
+        self._line({"way": name, "at": frame, **_results_as_json(frame, objects)})
 
     def created(self, where: str, of: Sequence[Sequence[Any]]) -> None:
         """shapes: (number, frame, id); tracks: (object, id, hashes of the keyframes)."""
@@ -157,6 +160,31 @@ class Journal:
             here = found.setdefault(line["frame"], [None] * len(shape_types))
             here[:known] = _results(line, shape_types[:known])
         return found
+
+    def ways(self) -> dict[str, list[int]]:
+        """Where the lines of each way begin in the file, in their order, by its name."""
+        found: dict[str, list[int]] = {}
+        try:
+            for start, line in _lines_from(self.path):
+                if "way" in line:
+                    found.setdefault(line["way"], []).append(start)
+        except (ValueError, TypeError):
+            raise damaged(self.path) from None
+        return found
+
+    def fill_way(self, lines: Sequence[int], objects: Sequence[TrackedObject]) -> int:
+        """Gives the objects what these lines of their way hold; how many there are."""
+        try:
+            with self.path.open("rb") as file:
+                for start in lines:
+                    file.seek(start)
+                    line = json.loads(file.readline())
+                    _fill_frame({**line, "frame": line["at"]}, objects, set())
+                    for o, why, state in zip(objects, line["stopped"], line["states"], strict=True):
+                        o.stopped, o.state = why, state
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise damaged(self.path) from None
+        return len(lines)
 
     def drawn(self) -> dict[int, list[StepCorrection]]:
         """By frame, what a person drew of the objects while stepping."""
@@ -336,6 +364,14 @@ def _result(shape_type: str, result: Sequence[Any]) -> Tracked:
     )
 
 
+def _results_as_json(frame: int, objects: Sequence[TrackedObject]) -> Wire:
+    return {
+        "results": [_as_json(t) if (t := o.frames.get(frame)) else None for o in objects],
+        "stopped": [o.stopped for o in objects],
+        "states": [o.state if o.live else None for o in objects],
+    }
+
+
 def _as_json(t: Tracked) -> list[Any]:
     points, unsure = (None if each is None else list(each) for each in (t.points, t.unsure))
     return [points, t.score, t.by_hand, t.drawn_in_run, *([] if unsure is None else [unsure])]
@@ -380,11 +416,17 @@ def _read_head(path: Path) -> Record:
 
 def _lines(path: Path) -> Iterator[Wire]:
     """All lines but the first and one that was cut short."""
+    return (line for _, line in _lines_from(path))
+
+
+def _lines_from(path: Path) -> Iterator[tuple[int, Wire]]:
+    """(where it begins in the file, line) of all lines but the first and one that was cut short."""
     with path.open("rb") as file:
-        file.readline()
+        start = len(file.readline())
         for line in file:
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                yield start, json.loads(line)
+            start += len(line)
 
 
 def cut_half_line(file: IO[bytes]) -> int:

@@ -14,6 +14,7 @@ from cvat_action.both_ways import track_both_ways
 from cvat_action.calls import Pace, Tracker
 from cvat_action.errors import ActionError
 from cvat_action.journal import Journal
+from cvat_action.kept_ways import KeptWays
 from cvat_action.overlay import Frames
 from cvat_action.plan import Plan
 from cvat_action.report import counted
@@ -46,7 +47,10 @@ class Outcome:
     def resumable(self) -> bool:
         live = self.more or any(o.live for o in self.run.objects)
         return self.pending or (
-            self.problem is not None and self.done > 0 and live and self.run.resumable
+            self.problem is not None
+            and (self.done > 0 or self.run.one_way > 0)
+            and live
+            and self.run.resumable
         )
 
 
@@ -128,14 +132,20 @@ def _track_left(
         how: dict[str, Any] = {"pace": equipment.pace, "enter": enter, "keep": keep}
         if not _goes_both_ways(plan, equipment):
             return track(*what, on_frame=equipment.ask, **how)
-        return track_both_ways(
+        # Without a server the tracker's memory ends with the process, and no way could go on.
+        kept = KeptWays(equipment.journal) if plan.server else None
+        if kept and kept.frames:
+            logger.info("Going on with %s in one direction.", counted(kept.frames, "frame"))
+        run = track_both_ways(
             *what,
             parallel=plan.options.parallel,
             done=done,
+            kept=kept,
             tell=progress.beforehand,
             picture=equipment.picture,
             **how,
         )
+        return replace(run, one_way=kept.frames if kept else 0)
 
 
 class _Stages:

@@ -48,6 +48,8 @@ class Run:
     interrupted: bool = False
     resumable: bool = True
     """False: going on would fail in the same way"""
+    one_way: int = 0
+    """frames that `--both-ways` tracked in one direction, and kept"""
 
 
 @dataclass(frozen=True)

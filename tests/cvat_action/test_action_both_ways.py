@@ -3,6 +3,7 @@
 
 import io
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -370,6 +371,36 @@ def test_a_resume_goes_on_from_what_was_drawn_on_frames_that_are_done(
     function.refuse = lambda frame, count: None
     resume(ended)
     assert places(long_job.shapes) == whole
+
+
+@pytest.mark.parametrize("away_on", ["forwards", "backwards"])
+def test_a_resume_goes_on_with_what_was_tracked_in_one_direction(
+    job, track_to, resume, function, away_on
+):
+    def draw():
+        job.shapes = [
+            *(shape("mask", mask_at(9 + f), id=900 + f, frame=f, group=1) for f in (10, 20)),
+            *(shape("mask", mask_at(40 - f, 5), id=950 + f, frame=f, group=2) for f in (10, 14)),
+        ]
+
+    def calls():
+        """But for those on drawn frames, which start again."""
+        return Counter(frame for _, frame, _ in function.calls if frame not in (10, 14, 20))
+
+    draw()
+    track_to(24, "--both-ways", "--object", 910, "--object", 960)
+    whole, in_one_go = places(job.shapes), calls()
+    draw()
+    function.calls.clear()
+    answers = iter([503] if away_on == "forwards" else [None, 503])
+    function.refuse = lambda frame, count: next(answers) if frame == 15 else None
+    ended = track_to(24, "--both-ways", "--object", 910, "--object", 960, "--wait", 0, code=4)
+    assert "0 of 14 frames are tracked, and " in ended.log
+    assert " in one direction. Go on with: " in ended.log
+    function.refuse = lambda frame, count: None
+    resume(ended)
+    assert places(job.shapes) == whole
+    assert calls() == in_one_go, "no frame is tracked twice"
 
 
 @pytest.mark.slow
