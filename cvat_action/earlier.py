@@ -41,6 +41,8 @@ class _Chain:
     """marked shapes of the job carry its number, or one that it took over: no others are its own"""
     beside: Collection[int]
     """numbers of the marked shapes on its own frame: it is none of their objects"""
+    near: Collection[int]
+    """numbers of the marked shapes on the frame before: it may be one of these objects"""
     ref: str = ""
     """what `--object` calls the seed"""
 
@@ -121,7 +123,7 @@ def earlier_results(
         return tuple(seeds), found, ()
     place = {frame: n for n, frame in enumerate(frames)}
     chains = {
-        family: _chains(snapshot, seeds, family, place, known)
+        family: _chains(job, snapshot, seeds, family, place, known)
         for family in {_family(s) for s in seeds if not s.is_track}
     }
     first_results = _first_results(snapshot, place)
@@ -234,6 +236,7 @@ def _family(seed: Seed) -> Family:
 
 
 def _chains(
+    job: Job,
     snapshot: Snapshot,
     seeds: Sequence[Seed],
     family: Family,
@@ -244,10 +247,12 @@ def _chains(
     own = [s for s in seeds if not s.is_track and _family(s) == family]
     ids = {s.wire["id"] for s in own}
     first = {s.frame: place.get(s.frame, -1) + 1 for s in own}
-    beside: dict[int, set[int]] = {frame: set() for frame in first}
+    following = next(iter(place), 0)
+    before = {f: None if f in place else job.frame_before(f, following) for f in first}
+    on: dict[int | None, set[int]] = {frame: set() for frame in (*first, *before.values())}
     for k in snapshot.shapes.values():
-        if k.mark and k.frame in beside:
-            beside[k.frame].add(k.mark.number)
+        if k.mark and k.frame in on:
+            on[k.frame].add(k.mark.number)
     chains = [
         _Chain(
             bounding_box(s.type, s.points),
@@ -255,7 +260,8 @@ def _chains(
             first[s.frame],
             compared_kind_of(s.wire),
             _is_decided(s.wire, s.number, known),
-            beside[s.frame],
+            on[s.frame],
+            on[before[s.frame]],
             s.ref,
         )
         for s in own
@@ -268,7 +274,15 @@ def _chains(
         )
 
     return chains + [
-        _Chain(k.box, 0, first[k.frame], k.compared_kind, decided(k), beside[k.frame])
+        _Chain(
+            k.box,
+            0,
+            first[k.frame],
+            k.compared_kind,
+            decided(k),
+            on[k.frame],
+            on[before[k.frame]],
+        )
         for k in snapshot.shapes.values()
         if k.kind[:2] == family and k.frame in first and k.id not in ids
     ]
@@ -306,7 +320,9 @@ class _Following:
             owned = [k for k in marked if k.mark and k.mark.number in self._owners()]
             shapes = [k for k in shapes if k not in owned]
             new = [c for c in chains if c.first == at and c.number]
-            self._warn_of(frame, owned, new)
+            for c in chains:
+                near = [k for k in owned if c in new or k.mark and k.mark.number in c.near]
+                self._warn_of(frame, near, [c])
             elsewhere = [c for c in new if c.decided and frame not in self._found[c.number]]
             self._warn_of(frame, [k for k in marked if k not in owned], elsewhere)
         shape_of = self._linked(at, shapes, chains)

@@ -98,8 +98,7 @@ def _hole(
 ) -> _Hole:
     settled = {s.wire.get("id") for s in seeds if found.get(s.number)}
     after = frames[0]
-    other_end = job.start_frame if after > start else job.stop_frame
-    before = next(iter(job.frames_between(start, other_end)), None)
+    before = job.frame_before(start, after)
     on: dict[int | None, list[Known]] = {start: [], before: [], after: []}
     for k in snapshot.shapes.values():
         if k.frame in on:

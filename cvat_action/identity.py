@@ -94,12 +94,13 @@ class KnownNumbers:
     def is_own(self, drawing: Mapping[str, Any], number: int, *, of_drawing: bool) -> bool:
         """Whether a drawing with the number of a seed is the seed's own.
 
-        It is where a marked shape of the number has its label. Where the seed's number is that of a
-        drawing, too (of_drawing), the two are equal only by chance.
+        It is where a marked shape of the number has its label, or a receipt names it. Where the
+        seed's number is that of a drawing, too (of_drawing), the two are equal only by chance.
         """
         if not self.is_of_drawing(drawing):
             return True
-        return not of_drawing and drawing["label_id"] in self.labels.get(number, ())
+        its_label = drawing["label_id"] in self.labels.get(number, ())
+        return not of_drawing and (its_label or drawing["id"] in self.receipts)
 
 
 def numbers_of(shapes: Iterable[Mapping[str, Any]], receipts: Mapping[int, int]) -> dict[int, int]:

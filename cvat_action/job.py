@@ -65,6 +65,11 @@ class Job:
         step = 1 if target >= frame else -1
         return [f for f in range(frame + step, target + step, step) if f not in self.deleted_frames]
 
+    def frame_before(self, frame: int, following: int) -> int | None:
+        """The frame beside `frame` on the other side than `following`; None: there is none."""
+        other_end = self.start_frame if following > frame else self.stop_frame
+        return next(iter(self.frames_between(frame, other_end)), None)
+
     def next_frame(self, frame: int) -> int | None:
         """The first frame after `frame` that is not deleted, or None at the end of the job."""
         return next(

@@ -197,7 +197,7 @@ def make_plan(
         newest=snapshot.newest,
         refused=(*refused, *by_hand),
         earlier={} if options.keep_earlier else found,
-        differing=frozenset(n for n, on_frame in found.items() if _differ(on_frame)),
+        differing=_differing(snapshot, seeds, found),
         question=_question(found, options),
         warnings=(*about_others, *warnings),
     )
@@ -321,9 +321,24 @@ def _without(
     return left, refused
 
 
-def _differ(on_frame: Mapping[int, Sequence[Known]]) -> bool:
-    said = {(k.kind[0], k.kind[2], k.attributes) for shapes in on_frame.values() for k in shapes}
-    return len(said) > 1
+def _differing(snapshot: Snapshot, seeds: Sequence[Seed], found: Found) -> frozenset[int]:
+    """The numbers of objects whose untouched results in the job differ in label, group or
+    attributes."""
+    seen = {s.wire.get("id") for s in seeds}
+    said: dict[int, set[tuple[int, int, int]]] = {number: set() for number in found}
+
+    def add(number: int, k: Known) -> None:
+        if k.id not in seen:
+            said[number].add((k.kind[0], k.kind[2], k.attributes))
+
+    for number, on_frame in found.items():
+        for shapes in on_frame.values():
+            for k in shapes:
+                add(number, k)
+    for k in snapshot.shapes.values():
+        if k.auto and k.mark and k.mark.number in said:
+            add(k.mark.number, k)
+    return frozenset(number for number, sets in said.items() if len(sets) > 1)
 
 
 def _select(

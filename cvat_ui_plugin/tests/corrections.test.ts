@@ -100,6 +100,31 @@ test('label, group and attributes that a person set on a result are taken over',
     expect(bench.on(5)).toEqual([expect.objectContaining({ group: 0, attributes: [] })]);
 });
 
+test('attributes that a person set on all results of a part stay when the part is tracked again', async () => {
+    const valued = (value: string) => [
+        { spec_id: 31, value: 'red' },
+        { spec_id: 32, value },
+    ];
+    const { bench } = await tracked(mask(0, 0, { attributes: valued('standing') }), 8);
+    for (const frame of [5, 6, 7, 8]) {
+        bench.store.set(bench.on(frame)[0].clientID!, { attributes: valued('walking') });
+    }
+    bench.store.set(bench.on(4)[0].clientID!, { source: 'semi-auto' });
+    await bench.runAll(4, 8);
+    expect(bench.shapes().map(({ attributes }) => attributes[1].value)).toEqual([
+        ...Array(5).fill('standing'),
+        ...Array(4).fill('walking'),
+    ]);
+});
+
+test('a run backwards writes nothing over a drawing of which a person corrected the label', async () => {
+    const { bench, seed } = await tracked(mask(3), 8);
+    bench.store.set(seed, { label_id: 2, attributes: [] });
+    bench.store.set(bench.on(6)[0].clientID!, { source: 'semi-auto' });
+    await bench.runAll(6, 0);
+    expect(bench.on(3).map(({ clientID, label_id }) => [clientID, label_id])).toEqual([[seed, 2]]);
+});
+
 test('a track that a person drew on every frame of the run is left alone', async () => {
     const bench = createBench();
     const [id] = bench.addTracks(track({ 2: SQUARE, 3: SQUARE, 4: SQUARE }));

@@ -4,8 +4,8 @@
 
 import { expect, test } from 'vitest';
 import { shape } from '../standin/core';
-import { Bench, createBench, framesFrom, MASK, mask, moving } from './bench';
-import { shifted, timelineOf, track, tracked } from './bench';
+import { Bench, createBench, framesFrom, MASK, mask, moving, polygon } from './bench';
+import { shifted, SQUARE, timelineOf, track, tracked } from './bench';
 
 const REDRAWN = [0, 20, 10, 10, 13, 14];
 /** Where the object really is: far from its results. */
@@ -59,6 +59,32 @@ test('a second run from a redrawn and corrected object changes nothing and asks 
     expect(bench.frames()).toEqual(EACH);
     expect(bench.asked).toHaveLength(1);
 });
+
+test('results of a redrawn object are asked about also where the next one was deleted, too', async () => {
+    const { bench } = await tracked(polygon(2), 10);
+    bench.answer = true;
+    for (const frame of [6, 7]) bench.store.remove(on(bench, frame));
+    bench.add(shape('polygon', 6, shifted('polygon', SQUARE, 5)));
+    await bench.runAll(6, 10);
+    expect(bench.asked).toHaveLength(1);
+    expect(bench.frames()).toEqual(EACH);
+});
+
+test.each([true, false])(
+    'nothing is written over corrected results of an object that was drawn anew (answer: %s)',
+    async (answer) => {
+        const { bench } = await tracked(mask(2), 10);
+        bench.answer = answer;
+        const corrected = [7, 9].map((frame) => on(bench, frame));
+        for (const id of corrected) bench.store.set(id, { source: 'semi-auto' });
+        for (const frame of [6, 8, 10]) bench.store.remove(on(bench, frame));
+        bench.add(redraw(6, shifted('mask', REDRAWN, 4)));
+        await bench.runAll(6, 10);
+        expect(bench.frames()).toEqual(EACH);
+        expect([7, 9].map((frame) => on(bench, frame))).toEqual(corrected);
+        expect(bench.reports.at(-1)!.kind).toBe('warning');
+    },
+);
 
 test('where nothing is written over a result that was drawn anew the message says so', async () => {
     const { bench, seed } = await drawnAnew();

@@ -168,7 +168,7 @@ async function becomes(one: Written): Promise<SerializedTrack | null> {
     const sparse = one.sparse
         ? await sparseTracks(one.sparse, [tracked], start, route, labels, true, pause)
         : new Map();
-    const { created } = outcomeOf([tracked], start, route, labels, true, sparse, []);
+    const { created } = outcomeOf([tracked], start, route, labels, true, sparse, [], []);
     return created.tracks[0] ?? null;
 }
 

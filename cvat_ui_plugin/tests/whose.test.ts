@@ -137,7 +137,7 @@ async function outcomeOf(one: Case, expected: Seeds, replaces: boolean) {
     else for (const source of going) source.claimed = [];
     const objects = new Map([...seeds].map(([name, source]) => [name, found(source, order)]));
     const ofShapes = [...objects.values()].filter(({ source }) => source.shape);
-    passDrawn(ofShapes, shapes, start, new Numbers(shapes, known, start));
+    passDrawn(ofShapes, shapes, look, new Numbers(shapes, known, start));
     for (const [name, object] of objects) {
         const nothing = { replaces: [], corrections: [], other_label: [], in_place: [] };
         const { number, ...rest } = expected[name];

@@ -71,6 +71,20 @@ def test_replace_keeps_what_a_person_set_without_touching_the_shape(job, track_t
     assert said == [(7, 0, [MOVING]), (7, 0, [MOVING]), (8, 3, [])]
 
 
+def test_what_a_person_set_on_all_results_of_a_part_stays_when_the_part_is_tracked_again(
+    job, track_to
+):
+    job.shapes = [at(4, id=900)]
+    track_to(16)
+    for s in job.shapes:
+        if s["frame"] > 13:
+            s["attributes"] = [MOVING]
+    on_frame(job, 13)["source"] = "semi-auto"
+    as_another_model_had_it(job)
+    track_to(16, "--replace", start=13)
+    assert [s["frame"] for s in job.shapes if s["attributes"] == [MOVING]] == [14, 15, 16]
+
+
 def test_replace_after_a_correction_finds_what_is_left_over(job, track_to):
     job.shapes = [at(4, id=900), at(20, id=901)]
     track_to(12)

@@ -4,7 +4,7 @@
 
 import { Box, boxAround, boxOf, iouOf } from './boxes';
 import { Collection, SerializedShape, SerializedTrack } from './cvat';
-import { LEAST_OVERLAP } from './earlier';
+import { LEAST_OVERLAP, Look, numbersOn } from './earlier';
 import { addTo } from './groups';
 import { isSameKind, Kind } from './kinds';
 import { markedNumber, Numbers } from './numbers';
@@ -57,20 +57,23 @@ function numbersThere(
 }
 
 /** Mark the results of these objects in whose place a person drew a shape of the same kind, or corrected
- * one of which nobody can tell whose it is. `shapes`: all shapes of the job; `start`: the frame; `numbers`:
- * of the shapes. Answers the objects of which that is not what it was. */
+ * one of which nobody can tell whose it is. `shapes`: all shapes of the job; `start`: the frame; `before`:
+ * the one beside it where the run does not go; `numbers`: of the shapes. Answers the objects of which that
+ * is not what it was. */
 export function passDrawn(
     objects: Tracked[],
     shapes: SerializedShape[],
-    start: number,
+    { start, before }: Pick<Look, 'start' | 'before'>,
     numbers: Numbers,
 ): Tracked[] {
     const byHandOn = byHandByFrame(objects, shapes);
     const others = numbersThere(objects, shapes, start, numbers);
     const owners = new Owners(shapes, numbers);
+    const near = numbersOn(before, shapes, numbers);
     const isOfAnother = (shape: SerializedShape): boolean => {
         const number = markedNumber(shape);
-        return number !== null && (others.has(number) || owners.has(number));
+        if (number === null) return false;
+        return others.has(number) || (owners.has(number) && !near.has(number));
     };
     return objects.filter((object) => {
         const kind = kindOfResults(object);

@@ -94,6 +94,17 @@ function linked(chains: Chain[], shapes: SerializedShape[]): [Chain, SerializedS
     return links;
 }
 
+/** The numbers of the objects with a shape on a frame. One of the frame before the run's, without a shape
+ * on the start frame, may have been drawn anew there. */
+export function numbersOn(
+    frame: number | undefined,
+    shapes: SerializedShape[],
+    numbers: Numbers,
+): Set<number> {
+    const there = shapes.filter((shape) => shape.frame === frame);
+    return new Set(there.map((shape) => numbers.of(shape)));
+}
+
 /** Whether all results with the number of a drawing have another label, and nothing else says that they
  * are its own: an equal drawing may have had the number, or the label of this one was changed. */
 function hasOthersNumber(seed: SerializedShape, shapes: Shapes, numbers: Numbers): boolean {
@@ -131,8 +142,8 @@ interface Claims {
  * of an older version, and of a seed that was edited or drawn anew since (its number was another one).
  * They are followed from frame to frame by overlap. Of the shapes with one number, also corrected ones,
  * those of the first frame that has any are compared, and the mark tells the rest. Where this is not the
- * frame next to the seeds', an object that has an owner passes there. `owned`: numbers of objects that
- * have a shape on the start frame.
+ * frame next to the seeds', an object that has an owner passes there, unless it has a shape on the frame
+ * before the seeds'. `owned`: numbers of objects that have a shape on the start frame.
  */
 async function claimsOf(
     seeds: SerializedShape[],
@@ -164,12 +175,13 @@ async function claimsOf(
             chain.claimed.push(...results.filter(({ source }) => source === 'auto'));
         }
     };
+    const near = numbersOn(before, shapes.on(before ?? NaN), numbers);
     const passed = new Set<string>();
     /** Whether this is the first frame with shapes of a number, and a chain may claim them. */
     const mayClaim = (shape: SerializedShape, number: number): boolean =>
         !owned.has(number) &&
         !passed.has(`${kindOf(shape)} ${number}`) &&
-        (shape.frame === next || !owners.has(number));
+        (shape.frame === next || near.has(number) || !owners.has(number));
     for (const frame of order) {
         const there = shapes.on(frame).filter((shape) => kinds.has(kindOf(shape)));
         const candidates = there.filter((shape) => {
@@ -242,8 +254,8 @@ function drawingsOf(all: SerializedShape[], start: number, numbers: Numbers) {
 }
 
 /** What a person drew or corrected of an object. A drawing with its number is its own only where a result
- * has the label of the drawing; and where the number is that of the seed's drawing, too, the two are equal
- * only by chance. `drawings`: with this number, of any frame but that of the seed. */
+ * has the label of the drawing, or a run of this page knows it; and where the number is that of the seed's
+ * drawing, too, the two are equal only by chance. `drawings`: with this number, of any frame but that of the seed. */
 function ownOf(
     seed: SerializedShape,
     drawings: SerializedShape[],
@@ -253,7 +265,8 @@ function ownOf(
     return drawings.filter((drawing) => {
         if (drawing.type !== seed.type) return false;
         if (!numbers.isOfDrawing(drawing)) return true;
-        return !numbers.isOfDrawing(seed) && labels.has(drawing.label_id);
+        const isKnown = labels.has(drawing.label_id) || numbers.isCertain(drawing);
+        return isKnown && !numbers.isOfDrawing(seed);
     });
 }
 
@@ -404,33 +417,42 @@ function setOf({ label_id, group, attributes }: SerializedShape): string {
     return JSON.stringify([label_id, group, values]);
 }
 
+/** Results by the number of their mark. */
+export type Results = ReadonlyMap<number, SerializedShape[]>;
+
+export function resultsByNumber(shapes: SerializedShape[]): Results {
+    const byNumber = new Map<number, SerializedShape[]>();
+    for (const shape of shapes) {
+        const number = markedNumber(shape);
+        if (number !== null && shape.source === 'auto') addTo(byNumber, number, shape);
+    }
+    return byNumber;
+}
+
 /** Shapes from which new ones of the object take over label, group and attributes, by frame: those
- * that are replaced, where they differ among each other. */
+ * that are `replaced`, where the object's results in the job (`all`) differ among each other. */
 export function takenOver(
-    { mark, claimed }: Source,
-    replaced: SerializedShape[],
+    { mark, claimed, clientID }: Source,
+    replaced: Results,
+    all: Results,
 ): Map<number, SerializedShape> {
-    const ids = new Set(claimed.map(({ clientID }) => clientID));
-    const own = replaced.filter(
-        (shape) => markedNumber(shape) === mark?.number || ids.has(shape.clientID),
-    );
-    const differ = new Set(own.map(setOf)).size > 1;
-    return new Map(differ ? own.map((shape) => [shape.frame, shape]) : []);
+    const number = mark?.number ?? 0;
+    const others = claimed.filter((shape) => markedNumber(shape) !== number);
+    const results = [...(all.get(number) ?? []), ...others];
+    const sets = results.filter((shape) => shape.clientID !== clientID).map(setOf);
+    const own = [...(replaced.get(number) ?? []), ...others];
+    return new Map(new Set(sets).size > 1 ? own.map((shape) => [shape.frame, shape]) : []);
 }
 
 /** The shapes of an object that stay on other frames than `frames`, where it is converted to a track on
- * these. `shapes`: all shapes of the job; `numbers`: of these. */
+ * these. `shapes`: all shapes of the job, by their numbers. */
 export function leftAsShapes(
     { mark, clientID, labelID }: Source,
     frames: ReadonlySet<number>,
-    shapes: SerializedShape[],
-    numbers: Numbers,
+    shapes: ReadonlyMap<number, SerializedShape[]>,
 ): SerializedShape[] {
-    return shapes.filter(
+    return (shapes.get(mark?.number ?? 0) ?? []).filter(
         (shape) =>
-            shape.label_id === labelID &&
-            shape.clientID !== clientID &&
-            !frames.has(shape.frame) &&
-            numbers.of(shape) === mark?.number,
+            shape.label_id === labelID && shape.clientID !== clientID && !frames.has(shape.frame),
     );
 }

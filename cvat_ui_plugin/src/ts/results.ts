@@ -11,7 +11,7 @@ import {
     SerializedShape,
     SerializedTrack,
 } from './cvat';
-import { takenOver } from './earlier';
+import { Results, resultsByNumber, takenOver } from './earlier';
 import { Route } from './frames';
 import { markedScore } from './identity';
 import { betweenKeyframes, rotationBetween } from './interpolation';
@@ -36,10 +36,11 @@ function shapesOf(
     source: Source,
     seed: SerializedShape,
     results: FrameResult[],
-    replaced: SerializedShape[],
+    replaced: Results,
+    all: Results,
 ): SerializedShape[] {
     const { mark } = source;
-    const others = takenOver(source, replaced);
+    const others = takenOver(source, replaced, all);
     const shapes: SerializedShape[] = [];
     for (const { frame, points, score, byHand, inPlace } of results) {
         if (points === null || byHand || inPlace) continue;
@@ -308,7 +309,7 @@ function extendTrack(
  * An object without a single tracked frame stays as it is. An edited track is deleted and created
  * again with its id, so that saving it becomes an update; everything else is created without ids.
  * `sparse`: the points of the keyframes of tracks that do not have one on every frame; `replaced`: the
- * results of earlier runs that go.
+ * results of earlier runs that go; `all`: the shapes of the job.
  */
 export function outcomeOf(
     objects: Tracked[],
@@ -318,8 +319,11 @@ export function outcomeOf(
     convertPolygons: boolean,
     sparse: ReadonlyMap<Tracked, ReadonlyMap<number, readonly number[]>>,
     replaced: SerializedShape[],
+    all: SerializedShape[],
 ): ActionOutput {
     const { created, deleted } = nothing();
+    const replacedBy = resultsByNumber(replaced);
+    const resultsBy = resultsByNumber(all);
     // no spread: an argument list holds about 125,000 items
     deleted.shapes = deleted.shapes.concat(replaced);
     for (const object of objects) {
@@ -338,7 +342,7 @@ export function outcomeOf(
             if (source.track) deleted.tracks.push(source.track);
             else deleted.shapes.push(source.shape!, ...before.drawn);
         } else if (source.shape) {
-            const shapes = shapesOf(source, source.shape, results, replaced);
+            const shapes = shapesOf(source, source.shape, results, replacedBy, resultsBy);
             for (const shape of shapes) created.shapes.push(shape);
         }
     }

@@ -15,6 +15,7 @@ import {
 import { leftAsShapes, Look, recognise, replacedShapes } from './earlier';
 import { clampTarget, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
+import { addTo } from './groups';
 import { KnownNumbers } from './known';
 import { Numbers } from './numbers';
 import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, shapesInTheWay, Source, sourcesOf } from './objects';
@@ -75,6 +76,8 @@ interface Around {
     beside: Beside[];
     /** The clientIDs of all objects. */
     former: ReadonlySet<number | null>;
+    /** All of the job. */
+    shapes: SerializedShape[];
 }
 
 export class Running {
@@ -346,7 +349,7 @@ export class Running {
         const { page } = this;
         const { settings, convert } = this.chosen;
         if (settings.sparse === null) return new Map();
-        this.passDrawn(run, before.shapes);
+        this.passDrawn(run, before.shapes, route);
         let drawn = page.now();
         const pause = async (): Promise<void> => {
             this.checkOpen();
@@ -378,9 +381,9 @@ export class Running {
         }
     }
 
-    private passDrawn(run: Run, shapes: SerializedShape[]): Tracked[] {
+    private passDrawn(run: Run, shapes: SerializedShape[], route: Route): Tracked[] {
         const numbers = new Numbers(shapes, this.known.numbers, this.start.number);
-        return passDrawn(run.objects, shapes, this.start.number, numbers);
+        return passDrawn(run.objects, shapes, this.look(route), numbers);
     }
 
     /** Bring the run up to what the job holds now; what stands around its results there. */
@@ -389,7 +392,7 @@ export class Running {
         try {
             now = await this.job.annotations.export();
             withChanges(run, before, now);
-            for (const object of this.passDrawn(run, now.shapes)) object.changed = true;
+            for (const object of this.passDrawn(run, now.shapes, route)) object.changed = true;
             const replaced = replacedShapes(run.objects, now.shapes);
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
@@ -401,40 +404,43 @@ export class Running {
                 this.start.number,
                 numbers,
             );
-            for (const object of this.chosen.convert ? run.objects : []) {
-                this.tellLeft(object, run, now.shapes, numbers, route);
-            }
-            return { replaced, beside, former: idsOf(now) };
+            if (this.chosen.convert) this.tellLeft(run, now.shapes, numbers, route);
+            return { replaced, beside, former: idsOf(now), shapes: now.shapes };
         } catch (error) {
             // what was tracked must not be lost with it
             this.warnings.push(
                 `Results of earlier runs could not be looked at (${String(error)}): they ` +
                     'were kept. Undo takes this run back.',
             );
-            return { replaced: [], beside: [], former: idsOf(now) };
+            return { replaced: [], beside: [], former: idsOf(now), shapes: [] };
         }
     }
 
-    /** Say where an object that was converted stays a shape, unless the run only stopped early: then
-     * the message says how to go on. */
+    /** Say where objects that were converted stay shapes, unless the run only stopped early: then the
+     * message says how to go on. */
     private tellLeft(
-        { source, results }: Tracked,
-        { stop }: Run,
+        { objects, stop }: Run,
         shapes: SerializedShape[],
         numbers: Numbers,
         route: Route,
     ): void {
-        if (source.type !== 'polygon' || !source.shape) return;
-        const done = new Set(results.map(({ frame }) => frame));
-        const left = leftAsShapes(source, done, shapes, numbers);
         const toCome = new Set(stop?.cancelled === false ? route.frames.map((f) => f.number) : []);
-        if (left.every((shape) => shape.source === 'auto' && toCome.has(shape.frame))) return;
-        const [first, last] = endsOf([source.shape, ...results, ...left]);
-        this.hints.push(
-            `${source.name} is a track now on the frames of this run, and stays a ` +
-                `polygon shape on ${left.length} other frames. To have one track, undo ` +
-                `this run, then convert from frame ${first} to frame ${last}.`,
-        );
+        const byNumber = new Map<number, SerializedShape[]>();
+        for (const shape of shapes) {
+            if (shape.type === 'polygon') addTo(byNumber, numbers.of(shape), shape);
+        }
+        for (const { source, results } of objects) {
+            if (source.type !== 'polygon' || !source.shape) continue;
+            const done = new Set(results.map(({ frame }) => frame));
+            const left = leftAsShapes(source, done, byNumber);
+            if (left.every((one) => one.source === 'auto' && toCome.has(one.frame))) continue;
+            const [first, last] = endsOf([source.shape, ...results, ...left]);
+            this.hints.push(
+                `${source.name} is a track now on the frames of this run, and stays a ` +
+                    `polygon shape on ${left.length} other frames. To have one track, undo ` +
+                    `this run, then convert from frame ${first} to frame ${last}.`,
+            );
+        }
     }
 
     private async finish(
@@ -445,7 +451,7 @@ export class Running {
         const { job, page, hints, warnings } = this;
         const { leftOut, route } = plan;
         const start = this.start.number;
-        const { replaced, beside, former } = await this.around(run, plan);
+        const { replaced, beside, former, shapes } = await this.around(run, plan);
         // what a person drew or changed is not what the keyframes were chosen for
         for (const object of run.objects) if (object.changed) sparse.delete(object);
         const outcome = outcomeOf(
@@ -456,6 +462,7 @@ export class Running {
             this.chosen.convert,
             sparse,
             replaced,
+            shapes,
         );
         // CVAT commits after this returns and calls destroy() last: look at the result then
         this.chosen.afterwards = async () => {
