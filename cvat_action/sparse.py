@@ -27,6 +27,8 @@ class Stretch:
     """by frame"""
     still: Set[int]
     """frames of keyframes in `before` that stay as they are"""
+    forced: Set[int] = frozenset()
+    """frames of results that have a keyframe in any case"""
 
 
 @dataclass
@@ -100,7 +102,7 @@ def _thinned(stretch: Stretch) -> dict[int, Tracked]:
                 iou=stretch.iou,
                 width=width,
                 height=height,
-                forced=(flags.attributes_change | beside) & set(run),
+                forced=(flags.attributes_change | beside | stretch.forced) & set(run),
                 on_frame=bar.update,
             )
             chosen |= {

@@ -2,7 +2,7 @@
 """The tracks that a run creates and updates, keyframe by keyframe."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +46,7 @@ def tracks_to_create(
         if not results:
             continue
         with_seed = snapshot.holds(seed.wire)
-        track = _new_track(plan, o, results, written, with_seed=with_seed)
+        track = _new_track(plan, o, results, snapshot, written, with_seed=with_seed)
         if track is None:
             continue
         drawn = _keyframe(seed, seed.frame, seed.points)  # a request before this one may have it
@@ -88,7 +88,7 @@ def tracks_to_update(
         if fault := track_fault(fresh):
             o.stopped = fault
             continue
-        edited = _edited_track(plan, o, results, fresh, written)
+        edited = _edited_track(plan, o, results, fresh, snapshot, written)
         if track_content(edited) != track_content(fresh):
             yield o.seed.ref, edited
 
@@ -135,6 +135,7 @@ def _new_track(
     plan: Plan,
     o: TrackedObject,
     results: Mapping[int, Tracked],
+    snapshot: Snapshot,
     written: Written,
     *,
     with_seed: bool,
@@ -148,15 +149,16 @@ def _new_track(
     if with_seed:
         beginning = _keyframe(seed, seed.frame, seed.points)
         drawn[seed.frame] = {**beginning, "attributes": mine}
-    keyframes = _laid(plan, seed, drawn, results, written)
+    said = _attributes_said(plan, seed, drawn, results, snapshot)
+    keyframes = _laid(plan, seed, drawn, results, written, forced=said.keys())
     if not plan.options.leave_open:
         _close(plan.job, seed, keyframes, max(seed.frame, *results), {})
     if not keyframes:
         return None
-    if drawn:
-        _keep_attributes(drawn, keyframes)
+    if drawn or said:
+        _keep_attributes(said | drawn, keyframes)
     first = min(keyframes)
-    if not with_seed and first not in drawn:
+    if not with_seed and first not in drawn and first not in said:
         keyframes[first] = {**keyframes[first], "attributes": mine}
     return _checked(
         {
@@ -176,6 +178,7 @@ def _edited_track(
     o: TrackedObject,
     results: Mapping[int, Tracked],
     track: Wire,
+    snapshot: Snapshot,
     written: Written,
 ) -> Wire:
     seed = o.seed
@@ -187,7 +190,8 @@ def _edited_track(
     if seed.is_track and seed.frame not in held:
         held[seed.frame] = _signed(plan.job, _keyframe(seed, seed.frame, seed.points))
     own = {f: t for f, t in results.items() if not t.by_hand}
-    laid = _laid(plan, seed, held, results, written)
+    said = _attributes_said(plan, seed, held, results, snapshot)
+    laid = _laid(plan, seed, held, results, written, forced=said.keys())
     kept = set()
     for frame in own:
         if frame not in before:
@@ -203,7 +207,7 @@ def _edited_track(
             written.leave_out(seed, frame, EDITED)
     if kept:
         others = {f: t for f, t in results.items() if f not in kept}
-        laid = _laid(plan, seed, held, others, written, kept)
+        laid = _laid(plan, seed, held, others, written, kept, forced=said.keys())
     top = max(results, default=seed.frame)
     end = plan.job.next_frame(top)
     if end is not None and end < min(before) and top in laid and not laid[top]["outside"]:
@@ -213,7 +217,7 @@ def _edited_track(
     last = max(own if seed.is_track else results, default=seed.frame)
     if not plan.options.leave_open and last > seed.frame:
         _close(plan.job, seed, laid, last, before)
-    _keep_attributes(before, laid)
+    _keep_attributes(said | before, laid)
     return _checked(
         {
             "id": track["id"],
@@ -255,6 +259,40 @@ def _drawn_as_shapes(job: Job, seed: Seed, results: Mapping[int, Tracked]) -> di
     return keyframes
 
 
+def _attributes_said(
+    plan: Plan,
+    seed: Seed,
+    keyframes: Mapping[int, Wire],
+    frames: Iterable[int],
+    snapshot: Snapshot,
+) -> dict[int, Wire]:
+    """By frame, the mutable attributes that a person set on results which the track replaces, where
+    they are others than those that hold there by then.
+
+    keyframes: of the track beforehand, by frame. CVAT leaves the source of a result as it is when a
+    person sets its attributes, so this shows only where an object's results differ.
+    """
+    if seed.number not in plan.differing:
+        return {}
+    mutable = plan.job.label(seed.label_id).mutable_attributes
+    earlier = plan.earlier.get(seed.number, {})
+    held: dict[int, Any] = {}
+    said: dict[int, Wire] = {}
+    for frame in sorted({*keyframes, *frames}):
+        if frame in keyframes:
+            held |= values_by_spec(keyframes[frame])
+            continue
+        for k in earlier.get(frame, ()):
+            shape = snapshot.whole.get(k.id, {})
+            if shape.get("label_id") != seed.label_id:
+                continue
+            values = {s: v for s, v in values_by_spec(shape).items() if s in mutable}
+            if not values.items() <= held.items():
+                said[frame] = {"attributes": _as_list(values)}
+            held |= values
+    return said
+
+
 def _laid(
     plan: Plan,
     seed: Seed,
@@ -262,6 +300,8 @@ def _laid(
     results: Mapping[int, Tracked],
     written: Written,
     kept: Collection[int] = (),
+    *,
+    forced: Collection[int] = (),
 ) -> dict[int, Wire]:
     """The keyframes `before` with results laid over them, by frame.
 
@@ -271,7 +311,8 @@ def _laid(
     frames in between stay as they were. With sparse keyframes, only the results that are needed are
     laid, and the automatic keyframes on the other frames go.
 
-    kept: frames of keyframes in `before` that stay, besides a person's.
+    kept: frames of keyframes in `before` that stay, besides a person's. forced: frames that have a
+    keyframe in any case.
     """
     job = plan.job
     by_hand = {f for f, t in results.items() if t.by_hand}
@@ -285,6 +326,7 @@ def _laid(
             before=before,
             results=own,
             still={*by_hand, *kept},
+            forced=set(forced),
         )
         chosen = written.thinning.thin(stretch)
         dropped = own.keys() - chosen.keys()

@@ -85,6 +85,28 @@ def test_what_a_person_set_on_all_results_of_a_part_stays_when_the_part_is_track
     assert [s["frame"] for s in job.shapes if s["attributes"] == [MOVING]] == [14, 15, 16]
 
 
+@pytest.mark.parametrize("target", [16, 5])
+@pytest.mark.parametrize("more", [(), ("--sparse",)], ids=["dense", "sparse"])
+def test_a_track_has_the_attributes_that_a_person_set_on_the_results_it_replaces(
+    job, track_to, target, more
+):
+    standing, walking = ({"spec_id": 32, "value": value} for value in ("false", "true"))
+    job.shapes = [shape("polygon", POLYGON, id=900, attributes=[standing])]
+    track_to(target)
+    for s in job.shapes:
+        if abs(s["frame"] - 10) > 3:
+            s["attributes"] = [walking]
+    track_to(target, CONVERT, "--replace", *more)
+    (track,) = job.tracks
+    held, values = by_frame(track), {}
+    for frame in range(min(held), max(held) + 1):
+        said = held.get(frame, {}).get("attributes") or [values.get(frame - 1)]
+        values[frame] = said[0]
+    walked = [f for f in range(5, 17) if values.get(f) == walking]
+    assert walked == ([14, 15, 16] if target == 16 else [5, 6])
+    assert job.shapes == []
+
+
 def test_replace_after_a_correction_finds_what_is_left_over(job, track_to):
     job.shapes = [at(4, id=900), at(20, id=901)]
     track_to(12)
