@@ -117,6 +117,28 @@ test('attributes that a person set on all results of a part stay when the part i
     ]);
 });
 
+test.each(['{}', '{"sparse":0.97}'])(
+    'a track has the attributes that a person set on the results it replaces (settings: %s)',
+    async (settings) => {
+        const valued = (value: string) => [
+            { spec_id: 31, value: 'red' },
+            { spec_id: 32, value },
+        ];
+        const { bench } = await tracked(polygon(0, 0, { attributes: valued('standing') }), 8);
+        for (const frame of [5, 6, 7, 8]) {
+            bench.store.set(bench.on(frame)[0].clientID!, { attributes: valued('walking') });
+        }
+        bench.kept = settings;
+        await bench.runAll(0, 8, { convert: true });
+        const keyframes = [...bench.track().shapes].sort((a, b) => a.frame - b.frame);
+        const said = keyframes.filter(({ attributes }) => attributes.length);
+        expect(said.map(({ frame, attributes }) => [frame, attributes[0].value])).toEqual([
+            [0, 'standing'],
+            [5, 'walking'],
+        ]);
+    },
+);
+
 test('a run backwards writes nothing over a drawing of which a person corrected the label', async () => {
     const { bench, seed } = await tracked(mask(3), 8);
     bench.store.set(seed, { label_id: 2, attributes: [] });

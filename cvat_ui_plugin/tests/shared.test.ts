@@ -166,7 +166,7 @@ async function becomes(one: Written): Promise<SerializedTrack | null> {
     const labels = [{ ...LABELS[0], id: 7 }];
     const pause = async (): Promise<void> => {};
     const sparse = one.sparse
-        ? await sparseTracks(one.sparse, [tracked], start, route, labels, true, pause)
+        ? await sparseTracks(one.sparse, [tracked], start, route, labels, true, pause, [])
         : new Map();
     const { created } = outcomeOf([tracked], start, route, labels, true, sparse, [], []);
     return created.tracks[0] ?? null;

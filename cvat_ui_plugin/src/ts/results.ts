@@ -11,7 +11,7 @@ import {
     SerializedShape,
     SerializedTrack,
 } from './cvat';
-import { Results, resultsByNumber, takenOver } from './earlier';
+import { resultsByNumber, takenOver } from './earlier';
 import { Route } from './frames';
 import { markedScore } from './identity';
 import { betweenKeyframes, rotationBetween } from './interpolation';
@@ -36,15 +36,13 @@ function shapesOf(
     source: Source,
     seed: SerializedShape,
     results: FrameResult[],
-    replaced: Results,
-    all: Results,
+    likes: Likes,
 ): SerializedShape[] {
     const { mark } = source;
-    const others = takenOver(source, replaced, all);
     const shapes: SerializedShape[] = [];
     for (const { frame, points, score, byHand, inPlace } of results) {
         if (points === null || byHand || inPlace) continue;
-        const like = others.get(frame) ?? seed;
+        const like = likes.get(frame) ?? seed;
         shapes.push({
             type: seed.type,
             frame,
@@ -126,9 +124,9 @@ function placeOn(
  * the next one that stays; a track that now begins earlier begins with those of its former beginning.
  * `after` is in ascending order.
  */
-function keepAttributes(before: SerializedKeyframe[], after: SerializedKeyframe[]): void {
+function keepAttributes(before: Attributed[], after: SerializedKeyframe[]): void {
     const old = [...before].sort((a, b) => a.frame - b.frame);
-    const stays = new Set(after);
+    const stays = new Set<Attributed>(after);
     let held = new Map<number, string>();
     let next = 0;
     const merged = (keyframe: SerializedKeyframe, values: Attribute[]): SerializedKeyframe => {
@@ -148,6 +146,38 @@ function keepAttributes(before: SerializedKeyframe[], after: SerializedKeyframe[
     if (after[0].frame < old[0].frame) after[0] = merged(after[0], old[0].attributes);
 }
 
+/** What holds from a frame on. */
+type Attributed = Pick<SerializedKeyframe, 'frame' | 'attributes'>;
+
+/** The results that a run replaces, by frame, where their label, group or attributes are to stay. */
+export type Likes = ReadonlyMap<number, SerializedShape>;
+
+/** The mutable attributes that a person set on results which the track replaces, where they are others
+ * than hold there by then. */
+function attributesSaid(
+    { label_id: labelID, shapes }: SerializedTrack,
+    likes: Likes,
+    label: Label | undefined,
+): Attributed[] {
+    const mutable = new Set(label?.attributes.filter((spec) => spec.mutable).map(({ id }) => id));
+    const keyframes = new Map(shapes.map((keyframe) => [keyframe.frame, keyframe]));
+    const held = new Map<number, string>();
+    const said: Attributed[] = [];
+    const frames = new Set([...keyframes.keys(), ...likes.keys()]);
+    for (const frame of [...frames].sort((a, b) => a - b)) {
+        const keyframe = keyframes.get(frame);
+        const like = likes.get(frame);
+        const values = (keyframe ?? like)!.attributes.filter((one) => mutable.has(one.spec_id));
+        if (!keyframe) {
+            if (like!.label_id !== labelID) continue;
+            const isOther = values.some(({ spec_id, value }) => held.get(spec_id) !== value);
+            if (isOther) said.push({ frame, attributes: copyAttributes(values) });
+        }
+        for (const { spec_id, value } of values) held.set(spec_id, value);
+    }
+    return said;
+}
+
 /** A track before the results of a run are laid over it. */
 export interface Before {
     track: SerializedTrack;
@@ -156,6 +186,8 @@ export interface Before {
     keyframes: SerializedKeyframe[];
     /** What a person drew as shapes, and is a part of the track now. */
     drawn: SerializedShape[];
+    /** What a person set on the results that the track replaces; it has a keyframe there. */
+    said: Attributed[];
     /** Whether it takes the place of a polygon shape. */
     isNew: boolean;
     /** An automatic keyframe. Occluded and z-order hold from one keyframe to the next. */
@@ -169,6 +201,7 @@ export function trackBefore(
     deletedFrames: ReadonlySet<number>,
     labels: Label[],
     convertPolygons: boolean,
+    likes: Likes,
 ): Before | null {
     // an object that a person drew on every frame of the run stays as it is
     if (!results.some(({ byHand }) => !byHand)) return null;
@@ -211,7 +244,14 @@ export function trackBefore(
         // without it, the start would move: CVAT interpolates between keyframes
         keyframes.splice(lastUpTo(former, start) + 1, 0, keyframeAt(start, source.points, false));
     }
-    return { track, keyframes, drawn, isNew, keyframeAt };
+    return {
+        track,
+        keyframes,
+        drawn,
+        said: attributesSaid(track, likes, label),
+        isNew,
+        keyframeAt,
+    };
 }
 
 /** Of a track without a signed keyframe the source alone tells that nobody edited it. So it must not
@@ -223,7 +263,7 @@ function sourceOf(track: SerializedTrack, keyframes: SerializedKeyframe[]): stri
 
 /** The track with the results of a run laid over it; `sparse`: null for a keyframe on every frame. */
 function extendTrack(
-    { track, keyframes: before, isNew, keyframeAt }: Before,
+    { track, keyframes: before, said, isNew, keyframeAt }: Before,
     start: number,
     results: FrameResult[],
     { timeline, deleted: deletedFrames }: Route,
@@ -294,7 +334,7 @@ function extendTrack(
     }
 
     const shapes = [...keyframes.values()].sort((a, b) => a.frame - b.frame);
-    keepAttributes(track.shapes, shapes);
+    keepAttributes([...track.shapes, ...said], shapes);
     return {
         ...track,
         frame: shapes[0].frame,
@@ -328,7 +368,8 @@ export function outcomeOf(
     deleted.shapes = deleted.shapes.concat(replaced);
     for (const object of objects) {
         const { source, results } = object;
-        const before = trackBefore(object, start, route.deleted, labels, convertPolygons);
+        const likes = takenOver(source, replacedBy, resultsBy);
+        const before = trackBefore(object, start, route.deleted, labels, convertPolygons, likes);
         if (before) {
             const keyframes = sparse.get(object) ?? null;
             const { clientID: _, ...track } = extendTrack(
@@ -342,7 +383,7 @@ export function outcomeOf(
             if (source.track) deleted.tracks.push(source.track);
             else deleted.shapes.push(source.shape!, ...before.drawn);
         } else if (source.shape) {
-            const shapes = shapesOf(source, source.shape, results, replacedBy, resultsBy);
+            const shapes = shapesOf(source, source.shape, results, likes);
             for (const shape of shapes) created.shapes.push(shape);
         }
     }

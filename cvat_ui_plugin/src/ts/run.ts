@@ -371,6 +371,7 @@ export class Running {
                 labels,
                 convert,
                 pause,
+                before.shapes,
             );
         } catch (error) {
             if (error instanceof JobClosed) throw error;

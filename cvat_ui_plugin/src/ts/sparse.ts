@@ -2,10 +2,11 @@
 // Which results of a track become keyframes when they are to be sparse (keyframes.ts).
 // cvat_action/sparse.py is the same rule.
 
-import { Frame, Label, SerializedKeyframe } from './cvat';
+import { Frame, Label, SerializedKeyframe, SerializedShape } from './cvat';
+import { replacedShapes, resultsByNumber, takenOver } from './earlier';
 import { Route } from './frames';
 import { Pause, Position, sparseKeyframes } from './keyframes';
-import { trackBefore } from './results';
+import { Before, trackBefore } from './results';
 import { FrameResult, Tracked } from './track';
 
 /** The points of the keyframes that a run writes for a track, by frame. */
@@ -47,7 +48,7 @@ function runsOf(frames: number[], timeline: number[]): number[][] {
 }
 
 /** Choose the keyframes of all tracks of a run: of tracks that exist, and of polygons that become
- * some. `iou`: the least of polygons (keyframes.ts). */
+ * some. `iou`: the least of polygons (keyframes.ts); `shapes`: all of the job. */
 export async function sparseTracks(
     iou: number,
     objects: Tracked[],
@@ -56,21 +57,24 @@ export async function sparseTracks(
     labels: Label[],
     convertPolygons: boolean,
     pause: Pause,
+    shapes: SerializedShape[],
 ): Promise<Map<Tracked, Sparse>> {
     const sparse = new Map<Tracked, Sparse>();
+    const replacedBy = resultsByNumber(replacedShapes(objects, shapes));
+    const resultsBy = resultsByNumber(shapes);
     for (const object of objects) {
-        const before = trackBefore(object, start, route.deleted, labels, convertPolygons);
+        const likes = takenOver(object.source, replacedBy, resultsBy);
+        const before = trackBefore(object, start, route.deleted, labels, convertPolygons, likes);
         if (!before) continue;
-        sparse.set(object, await thinned(iou, object, before.keyframes, start, route, pause));
+        sparse.set(object, await thinned(iou, object, before, start, route, pause));
     }
     return sparse;
 }
 
-/** `keyframes`: of the track before the run, ascending. */
 async function thinned(
     iou: number,
     { source, results }: Tracked,
-    keyframes: SerializedKeyframe[],
+    { keyframes, said }: Before,
     size: { width: number; height: number },
     { timeline }: Route,
     pause: Pause,
@@ -98,7 +102,8 @@ async function thinned(
     const frames = [...new Set([...tracked, ...still])].sort((a, b) => a - b);
     const isVisible = (frame: number): boolean =>
         still.has(frame) ? before.get(frame)?.outside === false : isWritten(own.get(frame)!);
-    const forced = new Set([...attributeChanges(keyframes), ...turned]);
+    const changes = [...attributeChanges(keyframes), ...said.map(({ frame }) => frame)];
+    const forced = new Set([...changes, ...turned]);
     const points = new Map<number, readonly number[]>();
     for (const run of runsOf(frames.filter(isVisible), timeline)) {
         if (run.every((frame) => still.has(frame))) continue;
