@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -161,18 +161,21 @@ class Journal:
             here[:known] = _results(line, shape_types[:known])
         return found
 
-    def ways(self) -> dict[str, list[int]]:
-        """Where the lines of each way begin in the file, in their order, by its name."""
-        found: dict[str, list[int]] = {}
+    def ways(self) -> dict[str, dict[int, int]]:
+        """By the name of a way, where the line of each frame begins in the file, in their order."""
+        found: dict[str, dict[int, int]] = {}
         try:
             for start, line in _lines_from(self.path):
                 if "way" in line:
-                    found.setdefault(line["way"], []).append(start)
-        except (ValueError, TypeError):
+                    frames = found.setdefault(line["way"], {})
+                    if line["at"] in frames:  # it was begun anew
+                        frames.clear()
+                    frames[line["at"]] = start
+        except (ValueError, KeyError, TypeError):
             raise damaged(self.path) from None
         return found
 
-    def fill_way(self, lines: Sequence[int], objects: Sequence[TrackedObject]) -> int:
+    def fill_way(self, lines: Collection[int], objects: Sequence[TrackedObject]) -> int:
         """Gives the objects what these lines of their way hold; how many there are."""
         try:
             with self.path.open("rb") as file:

@@ -132,9 +132,9 @@ def _track_left(
         how: dict[str, Any] = {"pace": equipment.pace, "enter": enter, "keep": keep}
         if not _goes_both_ways(plan, equipment):
             return track(*what, on_frame=equipment.ask, **how)
-        # Without a server the tracker's memory ends with the process, and no way could go on.
-        kept = KeptWays(equipment.journal) if plan.server else None
-        if kept and kept.frames:
+        # Without a server the tracker's memory ends with the process.
+        kept = KeptWays(equipment.journal, goes_on=bool(plan.server))
+        if kept.frames:
             logger.info("Going on with %s in one direction.", counted(kept.frames, "frame"))
         run = track_both_ways(
             *what,
@@ -145,7 +145,7 @@ def _track_left(
             picture=equipment.picture,
             **how,
         )
-        return replace(run, one_way=kept.frames if kept else 0)
+        return replace(run, one_way=kept.frames)
 
 
 class _Stages:

@@ -773,7 +773,7 @@ class AsAskedTracker(FasterTracker):
         asked = [sum(s.get(key) == value for key, value in wanted.items()) for s in shapes]
         return super().start(frame, shapes, ages or asked)
 
-    def adopt(self, frame, kind, state, others):
+    def adopt(self, frame, shape_type, state, others):
         (shape, age) = state
         return self.start(frame, [shape], [age])
 
@@ -828,6 +828,32 @@ def test_a_resume_of_both_ways_tracks_again_only_what_was_found(
         ended = run("a.json", "b.json", *options, code=4)
     again = act("local", "--resume", ended.journal)
     assert ("4 frames are tracked again" in again.log) == found
+    assert without_scores(tmp_path / "b.json") == without_scores(tmp_path / "whole.json")
+
+
+def test_a_resume_of_both_ways_tracks_again_only_the_direction_that_was_not_complete(
+    act, run, coco, tmp_path, monkeypatch
+):
+    """First it is tracked forwards to check the drawing, then forwards and backwards."""
+    monkeypatch.setattr(local, "LocalTracker", AsAskedTracker)
+    coco(box(0, 4), box(4, 13))
+    options = ("--frame", 0, "--both-ways")
+    run("a.json", "whole.json", *options)
+
+    stepped, step = [], AsAskedTracker.step
+
+    def stepping(self, frame, states):
+        stepped.append(frame)
+        if stepped.count(2) == 3:
+            ctrl_c()
+        return step(self, frame, states)
+
+    monkeypatch.setattr(AsAskedTracker, "step", stepping)
+    ended = run("a.json", "b.json", *options, code=130)
+    assert "0 of 7 frames are tracked, and 7 frames in one direction." in ended.log
+    stepped.clear()
+    act("local", "--resume", ended.journal)
+    assert stepped == [1, 2, 3, 4, 3, 2, 1]
     assert without_scores(tmp_path / "b.json") == without_scores(tmp_path / "whole.json")
 
 
