@@ -328,7 +328,8 @@ class Loop:
                 else:
                     logger.warning(
                         "Frame %d: what is drawn there may be object %s or another one, so it does "
-                        "not count as its correction. Give the object a group of its own in CVAT.",
+                        "not count as its correction. Give the object a group of its own in CVAT; "
+                        "COCO knows no groups: use CVAT for video.",
                         frame,
                         o.seed.ref,
                     )
