@@ -316,21 +316,16 @@ def _laid(
     """
     job = plan.job
     by_hand = {f for f, t in results.items() if t.by_hand}
-    dropped: set[int] = set()
     own = {f: t for f, t in results.items() if not t.by_hand}
+    chosen = own
     if plan.options.sparse is not None and own:
+        iou, still = plan.options.sparse, {*by_hand, *kept}
         stretch = Stretch(
-            job=job,
-            seed=seed,
-            iou=plan.options.sparse,
-            before=before,
-            results=own,
-            still={*by_hand, *kept},
-            forced=set(forced),
+            job=job, seed=seed, iou=iou, before=before, results=own, still=still, forced=set(forced)
         )
         chosen = written.thinning.thin(stretch)
-        dropped = own.keys() - chosen.keys()
-        results = {**results, **chosen}
+    dropped = own.keys() - chosen.keys()
+    results = {**results, **chosen}
     counting = counting_keyframes(job, before.values())
     frames_counting = [k["frame"] for k in counting]
     laid: dict[int, Wire] = {}
