@@ -77,7 +77,7 @@ class _Drawn:
             self,
             gaps,
             forward=self._stand(first, way, 1),
-            backward=self._stand(last, way, -1) if end >= begin else None,
+            backward=self._stand(last, way, -1) if end > begin else None,
             ahead=tuple(self.order[begin : self.place[gaps[-1].left] + 1 + len(gaps[-1].frames)]),
             back=tuple(self.order[begin:end][::-1]),
         )
@@ -107,7 +107,7 @@ class _Section:
     gaps: Sequence[_Gap]
     forward: TrackedObject
     backward: TrackedObject | None
-    """None: nothing is drawn at the end of these frames"""
+    """None: nothing is drawn at the end of these frames, or no frame lies between the drawings"""
     ahead: tuple[int, ...]
     """the frames after the first drawing, in the order of tracking, drawn ones too"""
     back: tuple[int, ...]

@@ -26,7 +26,7 @@ from cvat_action.plan import Options, Plan, make_plan, target_of, wants_whole
 from cvat_action.plan_record import plan_as_json, plan_from_json
 from cvat_action.program import to_discard, to_resume
 from cvat_action.rebuild import rebuild
-from cvat_action.receipt import Receipt, is_taken_back, numbers_of_seeds, numbers_of_tracks
+from cvat_action.receipt import Receipt, numbers_of_seeds, numbers_of_tracks
 from cvat_action.run import Equipment, Outcome, run_plan
 from cvat_action.seeds import Seed
 from cvat_action.selection import name_to_ref
@@ -207,7 +207,7 @@ def resume_track(
             receipt = Receipt(Path(record.receipt["path"]), record.receipt["head"])
         except (KeyError, TypeError, ValueError):
             raise journals.damaged(path) from None
-        if is_taken_back(receipt.path):
+        if journals.is_taken_back(receipt.path):
             raise ActionError(
                 f"What the run of {path} had written was taken back with undo, so it cannot go on. "
                 f"Drop its journal: {to_discard(path)}; then track anew."

@@ -87,20 +87,22 @@ def without_corrected_results(
     seeds: Sequence[Seed],
     frames: Sequence[int],
     known: KnownNumbers,
-) -> tuple[Seed, ...]:
-    """The seeds without results that a person corrected, where their object was drawn anew.
+) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
+    """The seeds without results that a person corrected, where their object was drawn anew, and
+    warnings.
 
     Such an object takes its old number over, which shows only as long as no seed has it. Raises
     ActionError as `earlier_results` does.
     """
     corrected = {s.ref for s in seeds if s.asleep and mark_of(s.wire.get("score"), s.frame)}
     if not corrected:
-        return tuple(seeds)
+        return tuple(seeds), ()
     others = [s for s in seeds if s.ref not in corrected]
-    drawn, _, _ = earlier_results(job, snapshot, others, frames, known)
+    drawn, _, warnings = earlier_results(job, snapshot, others, frames, known)
     by_ref = {s.ref: s for s in drawn}
     taken = {s.number for s in drawn}
-    return tuple(by_ref.get(s.ref, s) for s in seeds if s.ref in by_ref or s.number not in taken)
+    left = (by_ref.get(s.ref, s) for s in seeds if s.ref in by_ref or s.number not in taken)
+    return tuple(left), warnings
 
 
 def earlier_results(

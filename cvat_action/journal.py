@@ -265,10 +265,22 @@ def in_the_way(path: Path, command: str = "") -> ActionError:
             f"--journal: {name} is there already and is no journal of this command. It stays as it "
             "is; name another file."
         )
+    if is_taken_back(Path(head.receipt.get("path", ""))):
+        return ActionError(f"The run of the journal {name} was taken back with undo: {drop}")
     return ActionError(
         "Such a run was cut off before, and its journal is still there. Go on with it: "
         f"{to_resume(path, head.plan.get('server', ''), command)}, {drop}"
     )
+
+
+def is_taken_back(receipt: Path) -> bool:
+    """Whether `undo` took back what the run of a receipt had written; a run that wrote nothing has
+    none."""
+    taken_back = False
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        for line in _lines(receipt):
+            taken_back = line.get("undone", taken_back)
+    return taken_back
 
 
 def is_held(path: Path) -> bool:
@@ -392,10 +404,24 @@ def _take(record: Record, line: Wire) -> None:
     elif line.get("created") == "tracks":
         written.tracks |= {ref: number for ref, number, _ in line["of"]}
         written.sent |= {ref: set(keyframes) for ref, _, keyframes in line["of"]}
+    elif "way" in line:
+        _check_way(line)
     elif "written" in line:
         record.written_until = line["written"]
         left_out = line.get("left_out", ())  # an older version told none
         written.left_out = {(ref, why): set(on) for ref, why, on in left_out}
+
+
+def _check_way(line: Wire) -> None:
+    """Raises ValueError, KeyError or TypeError where the line is not one of `Journal.way`."""
+    _, last, objects = json.loads(line["way"])
+    columns = [line[name] for name in ("results", "stopped", "states")]
+    whole = all(isinstance(each, list) and len(each) == len(objects) for each in columns)
+    results = [each for each in line["results"] if each is not None]
+    if not (whole and all(isinstance(n, int) for n in (last, line["at"]))):
+        raise ValueError
+    for each in results:
+        _result("mask", each)
 
 
 def _read_head(path: Path) -> Record:

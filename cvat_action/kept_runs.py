@@ -70,7 +70,8 @@ def _waiting(path: Path) -> dict[str, Any]:
         counts = {"frames": len(plan["frames"]), "tracked": len(record.done)}
     except (KeyError, TypeError, AttributeError):
         raise journals.damaged(path) from None
-    return entry | counts | {"going_on": journals.is_held(path)}
+    taken_back = journals.is_taken_back(Path(record.receipt.get("path", "")))
+    return entry | counts | {"going_on": journals.is_held(path), "taken_back": taken_back}
 
 
 def _state(e: dict[str, Any]) -> str:
@@ -80,6 +81,8 @@ def _state(e: dict[str, Any]) -> str:
         said = f"{e['video']} -> {e['out']}: {tracked}, all of them kept in this journal"
     else:
         said = f"job {e['job']} on {e['server']}: {tracked}, {e['written']} written"
+    if e["taken_back"]:
+        return f"{said}; was cut off, and taken back with undo"
     return f"{said}; " + ("is going on" if e["going_on"] else "was cut off")
 
 

@@ -240,10 +240,12 @@ def _earlier(
 ) -> tuple[tuple[Seed, ...], Found, tuple[str, ...]]:
     """The seeds, what earlier runs left of them, and warnings. Raises ActionError where it cannot
     be told whose a shape is, and nothing is said about it."""
+    about_others: tuple[str, ...] = ()
     try:
         if not options.keep_earlier:
-            seeds = without_corrected_results(job, snapshot, seeds, frames, known)
+            seeds, about_others = without_corrected_results(job, snapshot, seeds, frames, known)
         seeds, found, warnings = earlier_results(job, snapshot, seeds, frames, known)
+        warnings = tuple(dict.fromkeys((*about_others, *warnings)))
     except ActionError:
         if not options.keep_earlier:
             raise

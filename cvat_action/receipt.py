@@ -109,9 +109,9 @@ class Receipt:
         """ids: the former ones of shapes that `undo` of this run restored."""
         self._line({"brought_back": ids})
 
-    def taken_back(self) -> None:
-        """`undo` of this run begins."""
-        self._line({"undone": True})
+    def taken_back(self, began: bool) -> None:
+        """`undo` of this run begins; False: nothing has changed, because CVAT refused it."""
+        self._line({"undone": began})
 
     def _line(self, content: Wire) -> None:
         try:
@@ -173,14 +173,6 @@ def read_undo(path: Path) -> Undo:
     except (ValueError, KeyError, TypeError, StopIteration):
         raise ActionError(f"{path} is not a receipt of this command, or is damaged.") from None
     return undo
-
-
-def is_taken_back(path: Path) -> bool:
-    """Whether `undo` took back what the run had written so far; a run that wrote nothing has no
-    receipt."""
-    with suppress(OSError, ValueError, AttributeError):
-        return any("undone" in line for line in _lines(path))
-    return False
 
 
 def tell_restored(server: str, job: int, ids: Mapping[int, int]) -> None:

@@ -123,15 +123,17 @@ class Ownership:
                 key = known_of or (mark.number if mark else 0, k.frame)
                 self.ours.setdefault(key, []).append(k)
                 continue
-            if k.id in seeds or k.same(replaced.get(k.id)):
+            if k.same(replaced.get(k.id)):
+                continue
+            if mark and not k.auto and mark.number in near:
+                self._others.setdefault(k.frame, []).append(k)
+            if k.id in seeds:
                 continue
             self._not_ours.setdefault(k.frame, []).append(k)
             if mark and mark.number in numbers:
                 if new or not k.auto:
                     self.marked.setdefault((mark.number, k.frame), []).append(k)
-            elif (mark is None and (new or not k.auto)) or (
-                mark and not k.auto and mark.number in near
-            ):
+            elif mark is None and (new or not k.auto):
                 self._others.setdefault(k.frame, []).append(k)
 
     def _near(self) -> set[int]:

@@ -88,12 +88,13 @@ class TrackedObject:
 
     @property
     def drawn_again(self) -> dict[int, Wire]:
-        """By frame, drawings in whose place the person of this run drew another one."""
-        return {
-            c.frame: c.shape
-            for c in self.seed.corrections
-            if c.shape and c.frame in self.frames and self.frames[c.frame].drawn_in_run
-        }
+        """By frame, drawings of the object in whose place the person of this run drew another one.
+
+        One that may be another object's stays, and so does one with another label.
+        """
+        sure = {c.frame: c.shape for c in self.seed.corrections if c.shape and c.sure}
+        drawn = {frame for frame, t in self.frames.items() if t.drawn_in_run}
+        return {f: sure[f] for f in sure.keys() & drawn - self.seed.relabelled}
 
     def stop(self, reason: str) -> None:
         self.stopped = reason

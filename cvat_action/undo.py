@@ -14,6 +14,7 @@ from cvat_action import report
 from cvat_action.cvat_sink import MOST_OBJECTS, REPEATED_STATUSES
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
+from cvat_action.journal import is_taken_back
 from cvat_action.plan import listed
 from cvat_action.receipt import (
     Receipt,
@@ -52,6 +53,7 @@ def undo(server: Server, path: Path) -> list[str]:
     job, created = wanted.head["job"], wanted.created["shapes"]
     done = _Done()
     patience = server.patience()
+    begun_before = is_taken_back(path)
     while True:
         snapshot = server.first_snapshot(job, lambda s: s["id"] in created)
         work = work_of(wanted, snapshot, numbers_of_tracks(server.host, job))
@@ -59,6 +61,9 @@ def undo(server: Server, path: Path) -> list[str]:
             _do(server, job, Receipt(path, wanted.head), work, done)
             break
         except HttpFailure as failure:
+            refused = failure.status is not None and failure.status < 500
+            if refused and done == _Done() and not begun_before:
+                Receipt(path, wanted.head).taken_back(False)
             repeated = failure.status in REPEATED_STATUSES
             again = "Looking again"
             if not repeated or not patience.waits(failure, again, least=failure.retry_after):
@@ -86,7 +91,7 @@ def _do(server: Server, job: int, receipt: Receipt, work: Work, done: _Done) -> 
     """Raises HttpFailure, after which it is not known what of it is done."""
     new_ids = dict(work.there)
     if work.shapes or work.tracks or work.back:
-        receipt.taken_back()
+        receipt.taken_back(True)
     try:
         for batch in _batches(work.restored):
             without_ids = [{key: value for key, value in s.items() if key != "id"} for s in batch]

@@ -2,10 +2,12 @@
 """`--both-ways`: gaps between drawn frames are tracked from both ends."""
 
 import io
+import json
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -306,6 +308,13 @@ def test_ctrl_c_while_drawings_are_carried_ends_the_command_with_all_that_is_tra
     assert sorted({s["frame"] for s in job.shapes}) == [*range(10, 17)]
 
 
+def test_both_ways_goes_on_behind_drawings_on_neighbouring_frames(job, track_to):
+    drawn_on = (10, 11, 14)
+    job.shapes = [shape("mask", mask_at(f), id=900 + f, frame=f, group=1) for f in drawn_on]
+    track_to(16, "--both-ways", "--object", 910)
+    assert sorted(frames_of(job.shapes)) == list(range(10, 17))
+
+
 def test_both_ways_is_not_recommended_where_it_cannot_be_used(job, track_to):
     told = "--both-ways frames between drawings are tracked from both ends"
     job.shapes = [shape("mask", MASK, id=900 + f, frame=f, group=1) for f in (10, 14)]
@@ -401,6 +410,20 @@ def test_a_resume_goes_on_with_what_was_tracked_in_one_direction(
     resume(ended)
     assert places(job.shapes) == whole
     assert calls() == in_one_go, "no frame is tracked twice"
+
+
+@pytest.mark.parametrize("damage", [{"results": []}, {"states": None}, {"at": "x"}, {"way": "[]"}])
+def test_a_resume_from_a_damaged_direction_says_that_the_journal_is_damaged(
+    job, track_to, resume, function, damage
+):
+    job.shapes = [shape("mask", mask_at(f), id=900 + f, frame=f, group=1) for f in (10, 16)]
+    function.refuse = lambda frame, count: 503 if frame == 14 else None
+    ended = track_to(20, "--both-ways", "--object", 910, "--wait", 0, code=4)
+    lines = Path(ended.journal).read_text().splitlines()
+    at = next(n for n, line in enumerate(lines) if '"way"' in line)
+    lines[at] = json.dumps(json.loads(lines[at]) | damage)
+    Path(ended.journal).write_text("\n".join(lines) + "\n")
+    assert "is damaged" in resume(ended, code=1).log
 
 
 @pytest.mark.slow

@@ -221,3 +221,17 @@ def test_all_seeds_replace_the_results_of_a_drawing_that_was_made_anew(job, trac
     assert places(job.shapes) == before
     if corrected:
         assert by_hand in job.shapes
+
+
+@pytest.mark.parametrize("options", [(), ("--all-seeds",)])
+def test_nothing_is_written_over_a_corrected_result_of_an_object_that_was_drawn_anew(
+    job, track_to, options
+):
+    job.shapes = [polygon_at(0, 900)]
+    track_to(20)
+    job.shapes = [s for s in job.shapes if s["frame"] != 14] + [polygon_at(4, 5000, frame=14)]
+    on_frame(job, 17)["source"] = "semi-auto"
+    done = track_to(18, *options, "--replace", start=14, code=3)
+    assert "it lies where results of object 900 (frame 10) are; these stay" in done.log
+    assert "frame 17: a shape of this object is there" in done.log
+    assert [s["source"] for s in job.shapes if s["frame"] == 17] == ["semi-auto"]

@@ -470,6 +470,28 @@ def test_a_correction_while_stepping_takes_the_place_of_one_of_an_earlier_run(
     assert on_3 == ([] if again == "outside" else [20])
 
 
+@pytest.mark.parametrize("again", ["20,20 28,28", "outside"])
+def test_a_correction_while_stepping_leaves_what_may_be_another_object(
+    run, coco, tmp_path, typed, again
+):
+    """Far from the result, and without a group that would tell."""
+    coco(box(0, 4), box(3, 50))
+    typed("", "", f"c 1 {again}")
+    run("a.json", "b.json", "--frame", 0, "--keyframes", "--step")
+    there = [a["bbox"] for a in annotations_of(tmp_path / "b.json") if a["image_id"] == 4]
+    assert [50, 30, 8, 8] in there
+
+
+def test_a_correction_while_stepping_leaves_a_result_with_another_label(run, tracked, typed):
+    content = json.loads(tracked.read_text())
+    content["categories"].append({"id": 2, "name": "another"})
+    tracked.write_text(json.dumps(content))
+    change(tracked, 3, category_id=2)
+    typed("", "", "c 1 30,30 38,38")
+    done = run("b.json", "c.json", *OVER_AGAIN, code=3)
+    assert "frame 3: a shape of this object is there" in done.log
+
+
 def test_a_track_that_is_hidden_while_stepping_stays_hidden(run, tmp_path, tracks_of, typed):
     (tmp_path / "a.xml").write_text(as_cvat_exports())
     run("a.xml", "b.xml")

@@ -262,6 +262,17 @@ def test_a_run_that_was_taken_back_does_not_go_on(act, job, cut_off, resume, und
     told = resume(ended, code=1).log
     assert f"discard {ended.journal}; then track anew" in told
     assert frames_of(job.shapes) == [10]
+    assert "was cut off, and taken back with undo" in act("runs").out
+    assert "was taken back with undo: drop it: " in track_to(20, code=1).log
     act("discard", ended.journal)
     track_to(20)
+    assert frames_of(job.shapes) == list(range(10, 21))
+
+
+def test_a_run_goes_on_after_an_undo_that_cvat_refused(cvat, job, cut_off, resume, undo):
+    job.shapes = [shape("mask", mask_at(4), id=900)]
+    ended = cut_off(15, 20)
+    cvat.faults = [Fault("PATCH", ".*", 403, "You may only read.", times=1)]
+    undo(code=1)
+    resume(ended)
     assert frames_of(job.shapes) == list(range(10, 21))
