@@ -111,6 +111,9 @@ class Plan:
     refused: tuple[Refusal, ...] = ()
     earlier: Found = field(default_factory=dict)
     """what is replaced, as it was"""
+    near: frozenset[int] = frozenset()
+    """numbers of objects with results on the frame before the run's and nothing on its first one: a
+    person may have drawn them anew"""
     differing: frozenset[int] = frozenset()
     """numbers of the objects whose earlier shapes differ in label, group or attributes"""
     question: str | None = None
@@ -197,6 +200,7 @@ def make_plan(
         newest=snapshot.newest,
         refused=(*refused, *by_hand),
         earlier={} if options.keep_earlier else found,
+        near=_near(job, snapshot, options, seeds, frames, known),
         differing=_differing(snapshot, seeds, found),
         question=_question(found, options),
         warnings=(*about_others, *warnings),
@@ -321,6 +325,26 @@ def _without(
     if refused and not left and not more:
         raise ActionError(f"There is nothing to track: {refused[0].ref}: {refused[0].reason}.")
     return left, refused
+
+
+def _near(
+    job: Job,
+    snapshot: Snapshot,
+    options: Options,
+    seeds: Sequence[Seed],
+    frames: Sequence[int],
+    known: KnownNumbers,
+) -> frozenset[int]:
+    if not frames:
+        return frozenset()
+    start = options.frame
+    frame_before = job.frame_before(start, frames[0])
+    marked = [k for k in snapshot.shapes.values() if k.mark]
+    before = {k.mark.number for k in marked if k.mark and k.frame == frame_before}
+    here = {k.mark.number for k in marked if k.mark and k.frame == start}
+    here |= {s.number for s in seeds if s.frame == start}
+    drawn = (s for s in snapshot.whole.values() if s["frame"] == start)
+    return frozenset(before - here - {number_of(s, known.of_shapes) for s in drawn})
 
 
 def _differing(snapshot: Snapshot, seeds: Sequence[Seed], found: Found) -> frozenset[int]:

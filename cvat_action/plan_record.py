@@ -29,6 +29,7 @@ def plan_as_json(plan: Plan) -> Wire:
             for shapes in on_frame.values()
             for k in shapes
         ],
+        "near": sorted(plan.near),
         "differing": sorted(plan.differing),
     }
 
@@ -57,6 +58,7 @@ def plan_from_json(data: Wire, job: Job) -> Plan:
         newest=(data["newest"][0], data["newest"][1]),
         refused=tuple(Refusal(**r) for r in data["refused"]),
         earlier=earlier,
+        near=frozenset(data.get("near", ())),  # an older version told none
         differing=frozenset(data["differing"]),
     )
 

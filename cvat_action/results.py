@@ -112,7 +112,6 @@ class Ownership:
         }
         drawn_again = [s for o in objects for s in o.drawn_again.values()]
         replaced |= {s["id"]: known_from_wire(s) for s in drawn_again}
-        near = self._near()
         seeds = {s.wire["id"] for s in plan.seeds if not s.is_track}
         numbers = {s.number for s in plan.seeds if not s.is_track}
         for k in snapshot.shapes.values():
@@ -125,7 +124,7 @@ class Ownership:
                 continue
             if k.same(replaced.get(k.id)):
                 continue
-            if mark and not k.auto and mark.number in near:
+            if mark and not k.auto and mark.number in plan.near:
                 self._others.setdefault(k.frame, []).append(k)
             if k.id in seeds:
                 continue
@@ -135,22 +134,6 @@ class Ownership:
                     self.marked.setdefault((mark.number, k.frame), []).append(k)
             elif mark is None and (new or not k.auto):
                 self._others.setdefault(k.frame, []).append(k)
-
-    def _near(self) -> set[int]:
-        """The numbers of objects with marked shapes on the frame before the run's, but none on its
-        first one: a person may have drawn them anew there."""
-        start, frames = self._plan.options.frame, self._plan.frames
-        if not frames:
-            return set()
-        on: dict[int | None, set[int]] = {
-            start: set(),
-            self._plan.job.frame_before(start, frames[0]): set(),
-        }
-        for k in self._snapshot.shapes.values():
-            if k.mark and k.frame in on:
-                on[k.frame].add(k.mark.number)
-        here, before = on.values()
-        return before - here
 
     def is_taken(self, seed: Seed, frame: int, t: Tracked) -> bool:
         """Whether something that this run did not write lies in the place of what was found."""

@@ -94,7 +94,7 @@ class TrackedObject:
         """
         sure = {c.frame: c.shape for c in self.seed.corrections if c.shape and c.sure}
         drawn = {frame for frame, t in self.frames.items() if t.drawn_in_run}
-        return {f: sure[f] for f in sure.keys() & drawn - self.seed.relabelled}
+        return {f: sure[f] for f in sure.keys() & (drawn - self.seed.relabelled)}
 
     def stop(self, reason: str) -> None:
         self.stopped = reason

@@ -235,3 +235,22 @@ def test_nothing_is_written_over_a_corrected_result_of_an_object_that_was_drawn_
     assert "it lies where results of object 900 (frame 10) are; these stay" in done.log
     assert "frame 17: a shape of this object is there" in done.log
     assert [s["source"] for s in job.shapes if s["frame"] == 17] == ["semi-auto"]
+
+
+def test_a_corrected_result_of_a_drawing_of_the_frame_is_not_in_the_way_of_its_neighbour(
+    job, track_to
+):
+    """The drawing has results on both sides, and is in the run or not."""
+    job.shapes = [polygon_at(0, 900), polygon_at(1, 901)]
+    for target in (6, 14):
+        track_to(target)
+    first = polygon_at(2, 0)["points"]
+    corrected = next(s for s in job.shapes if s["frame"] == 12 and s["points"] == first)
+    corrected["source"] = "semi-auto"
+    before = frames_of(job.shapes)
+    for options in ((), ("--object", 901)):
+        for s in job.shapes:
+            if s["source"] == "auto":  # as another model had it
+                s["points"] = shifted(s["points"], 0.5)
+        track_to(14, "--replace", *options)
+        assert frames_of(job.shapes) == before
