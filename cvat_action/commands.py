@@ -207,7 +207,7 @@ def resume_track(
             receipt = Receipt(Path(record.receipt["path"]), record.receipt["head"])
         except (KeyError, TypeError, ValueError):
             raise journals.damaged(path) from None
-        if journals.is_taken_back(receipt.path):
+        if record.taken_back:
             raise ActionError(
                 f"What the run of {path} had written was taken back with undo, so it cannot go on. "
                 f"Drop its journal: {to_discard(path)}; then track anew."

@@ -63,6 +63,12 @@ class Record:
     receipt: Wire = field(default_factory=dict)
     """path and head of the run's receipt"""
 
+    @property
+    def taken_back(self) -> bool:
+        """Whether `undo` took back what the run had written."""
+        path = self.receipt.get("path")
+        return isinstance(path, str) and is_taken_back(Path(path))
+
 
 class Journal:
     """Written line by line; every line is on disk before the run goes on."""
@@ -265,7 +271,7 @@ def in_the_way(path: Path, command: str = "") -> ActionError:
             f"--journal: {name} is there already and is no journal of this command. It stays as it "
             "is; name another file."
         )
-    if is_taken_back(Path(head.receipt.get("path", ""))):
+    if head.taken_back:
         return ActionError(f"The run of the journal {name} was taken back with undo: {drop}")
     return ActionError(
         "Such a run was cut off before, and its journal is still there. Go on with it: "
@@ -434,9 +440,11 @@ def _read_head(path: Path) -> Record:
                 f"drop it: {to_discard(path)}."
             )
         plan = head["plan"]
-        if not isinstance(plan, dict) or not isinstance(plan.get("files", {}), dict):
+        receipt = head.get("receipt", {})
+        whole = isinstance(plan, dict) and isinstance(plan.get("files", {}), dict)
+        if not (whole and isinstance(receipt, dict)):
             raise damaged(path)
-        return Record(plan, receipt=head.get("receipt", {}))
+        return Record(plan, receipt=receipt)
     except OSError as error:
         raise ActionError(f"The journal {path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):

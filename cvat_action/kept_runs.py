@@ -70,8 +70,7 @@ def _waiting(path: Path) -> dict[str, Any]:
         counts = {"frames": len(plan["frames"]), "tracked": len(record.done)}
     except (KeyError, TypeError, AttributeError):
         raise journals.damaged(path) from None
-    taken_back = journals.is_taken_back(Path(record.receipt.get("path", "")))
-    return entry | counts | {"going_on": journals.is_held(path), "taken_back": taken_back}
+    return entry | counts | {"going_on": journals.is_held(path), "taken_back": record.taken_back}
 
 
 def _state(e: dict[str, Any]) -> str:

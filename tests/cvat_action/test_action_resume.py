@@ -179,7 +179,13 @@ def test_ctrl_c_while_a_journal_is_begun_leaves_none(act, track_to, one_mask, mo
     assert waiting(act) == []
 
 
-@pytest.mark.parametrize("content", [None, b"\x89PNG\xff\xfe", b"{}\n", "folder"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, "folder", b"\x89PNG\xff\xfe", b"{}\n"),
+        b'{"journal": 4, "plan": {}, "receipt": []}\n',
+    ],
+)
 @pytest.mark.parametrize(
     ("command", "what"),
     [("undo", "receipt"), ("discard", "journal"), ("track --resume", "journal")],
