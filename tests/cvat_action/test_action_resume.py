@@ -17,7 +17,7 @@ from standin_cvat import Fault
 from wire import RECTANGLE, keyframe, mask_at, shape, track
 
 from cvat_action.errors import ActionError
-from cvat_action.journal import Journal, folder, name_of_path, read
+from cvat_action.journal import VERSION, Journal, folder, name_of_path, read
 
 WRITE = "/api/jobs/42/annotations/"
 TO_14 = ("track", "--job", 42, "--frame", 10, "--target-frame", 14)
@@ -179,13 +179,7 @@ def test_ctrl_c_while_a_journal_is_begun_leaves_none(act, track_to, one_mask, mo
     assert waiting(act) == []
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(None, "folder", b"\x89PNG\xff\xfe", b"{}\n"),
-        b'{"journal": 4, "plan": {}, "receipt": []}\n',
-    ],
-)
+@pytest.mark.parametrize("content", [None, b"\x89PNG\xff\xfe", b"{}\n", "folder"])
 @pytest.mark.parametrize(
     ("command", "what"),
     [("undo", "receipt"), ("discard", "journal"), ("track --resume", "journal")],
@@ -203,6 +197,13 @@ def test_files_that_are_none_of_ours_are_named_and_stay(act, tmp_path, command, 
     assert done.log.endswith(f"{reason}\n")
     assert str(path) in done.log
     assert path.exists() == (content is not None)
+
+
+@pytest.mark.parametrize("parts", [{"plan": []}, {"plan": {"files": 1}}, {"receipt": []}])
+def test_a_journal_whose_parts_are_no_objects_is_damaged(act, tmp_path, parts):
+    path = tmp_path / "run.jsonl"
+    path.write_text(json.dumps({"journal": VERSION, "plan": {}, **parts}) + "\n")
+    assert "or is damaged." in act("track", "--resume", path, code=1).log
 
 
 def test_a_journal_where_a_folder_is_wanted_is_named(track_to, one_mask, tmp_path):
