@@ -120,6 +120,22 @@ def micro_files() -> "ModelFiles":
 
 
 @pytest.fixture(scope="session")
+def small_files(tmp_path_factory: pytest.TempPathFactory) -> "ModelFiles":
+    """The bundled model with an input of 192 x 192 pixels instead of 384 x 384: a quarter of the
+    work. For tests in which it does not count how well an object is seen."""
+    from tools import sam2_models
+
+    return sam2_models.micro_files_at(192, tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def small_model(small_files: "ModelFiles") -> "ModelHandler":
+    from tools.sam2_models import load_model
+
+    return load_model(small_files)
+
+
+@pytest.fixture(scope="session")
 def micro_model(micro_files: "ModelFiles") -> "ModelHandler":
     """The bundled model in the reference precision, without hole filling."""
     from tools.sam2_models import load_model
@@ -138,7 +154,7 @@ def efficienttam_files(repository: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(
     scope="session",
-    params=["micro_files", pytest.param("efficienttam_files", marks=pytest.mark.slow)],
+    params=["small_files", pytest.param("efficienttam_files", marks=pytest.mark.slow)],
 )
 def family_files(request: pytest.FixtureRequest) -> "ModelFiles":
     """A small model of each family: SAM 2 and EfficientTAM."""

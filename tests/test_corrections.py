@@ -153,9 +153,10 @@ def prompt_of(item: Any, clip: Clip) -> Prompt:
 
 SLOW = pytest.mark.slow
 CASES = [
-    *((name, "official", "micro_files") for name in SCENARIOS),
+    *((name, "official", "small_files") for name in SCENARIOS),
+    ("two corrections", "official", "micro_files"),
     # The object is in sight on every frame, so quality is official.
-    ("the nearest two of four, without the seed", "quality", "micro_files"),
+    ("the nearest two of four, without the seed", "quality", "small_files"),
     ("backwards between keyframes", "official", "efficienttam_files"),
     ("one of three objects is corrected", "official", "efficienttam_files"),
     ("a box with clicks, corrected by one", "official", "efficienttam_files"),
@@ -193,11 +194,11 @@ def test_corrections_give_the_logits_of_the_official_predictor(
 
 
 @SLOW
-def test_a_correction_changes_what_follows(clip: Clip, micro_model: ModelHandler) -> None:
+def test_a_correction_changes_what_follows(clip: Clip, small_files: ModelFiles) -> None:
     """Else the comparisons above would not see that it is missing."""
-    runs = []
+    model, runs = load_model(small_files), []
     for corrected in (False, True):
-        run = OurRun(micro_model, images(clip))
+        run = OurRun(model, images(clip))
         run.draw(0, 0, clip.masks[0, 0])
         run.track(1, 22)
         if corrected:

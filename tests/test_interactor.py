@@ -63,10 +63,10 @@ def notebook(
     ],
 )  # fmt: skip
 def test_click_by_click_as_sam2s_own_example(
-    micro_files: ModelFiles, picture: Image.Image, positive: int, negative: int, box: bool,
+    small_files: ModelFiles, picture: Image.Image, positive: int, negative: int, box: bool,
     fill_hole_area: int,
 ) -> None:  # fmt: skip
-    model = load_model(micro_files, fill_hole_area=fill_hole_area)
+    model = load_model(small_files, fill_hole_area=fill_hole_area)
     chosen = [*POSITIVE[:positive], *NEGATIVE[:negative]]
     clicks = Clicks(
         points=tuple((x, y) for x, y in chosen),
@@ -76,7 +76,7 @@ def test_click_by_click_as_sam2s_own_example(
     (ours,) = Interactor(model, Settings(threads=1)).click(
         request(picture, POSITIVE[:positive], NEGATIVE[:negative], [sum(BOX, [])] if box else [])
     )
-    mask, iou = notebook(micro_files, picture, clicks, fill_hole_area)
+    mask, iou = notebook(small_files, picture, clicks, fill_hole_area)
     assert ours.mask == bitmap_to_mask(mask)
     assert ours.confidence == min(max(iou, 0.0), 1.0)
 

@@ -90,15 +90,15 @@ def test_a_gpu_is_the_one_that_sam2s_modules_take(
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_gpu_that_refuses_all_work_is_told_from_one_that_works(
-    micro_model: ModelHandler, monkeypatch: pytest.MonkeyPatch, answers: bool
+    small_model: ModelHandler, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
     error = RuntimeError("CUDA error: an illegal memory access was encountered")
-    assert not micro_model.device_failed()  # a CPU
+    assert not small_model.device_failed()  # a CPU
     monkeypatch.setattr(ModelHandler, "device", torch.device("cuda"))
     monkeypatch.setattr(
         torch.cuda, "synchronize", mock.Mock(side_effect=None if answers else error)
     )
-    assert micro_model.device_failed() != answers
+    assert small_model.device_failed() != answers
 
 
 @pytest.mark.parametrize(
@@ -141,16 +141,16 @@ def test_a_gpus_way_to_bitmaps_gives_what_the_cpus_gives(size: tuple[int, int]) 
         assert (one == other).all()
 
 
-def test_32_objects_go_through_the_model_together(micro_model: ModelHandler) -> None:
+def test_32_objects_go_through_the_model_together(small_model: ModelHandler) -> None:
     calls: list[int] = []
-    hook = micro_model.network.sam_mask_decoder.register_forward_hook(
+    hook = small_model.network.sam_mask_decoder.register_forward_hook(
         lambda module, arguments, output: calls.append(len(output[1]))
     )
-    frame = micro_model.encode(Image.effect_noise((64, 48), 60).convert("RGB"))
+    frame = small_model.encode(Image.effect_noise((64, 48), 60).convert("RGB"))
     boxes = [(1.0 * n, 8.0, 20.0 + n, 40.0) for n in range(33)]
-    micro_model.start(frame, boxes[:32], width=64, height=48)
+    small_model.start(frame, boxes[:32], width=64, height=48)
     assert calls == [32]
-    micro_model.start(frame, boxes, width=64, height=48)
+    small_model.start(frame, boxes, width=64, height=48)
     assert calls == [32, 32, 1]
     hook.remove()
 

@@ -55,7 +55,7 @@ def hiding_files(family_files: ModelFiles, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize(
     ("policy", "family_files"),
-    [("quality", "micro_files"), ("anchors", "micro_files"), ("quality", "efficienttam_files")],
+    [("quality", "small_files"), ("anchors", "small_files"), ("quality", "efficienttam_files")],
     indirect=["family_files"],
 )
 @pytest.mark.slow
@@ -76,6 +76,7 @@ def test_quality_and_anchors_give_the_logits_of_the_memory_oracle_over_hidden_st
     assert largest_difference(ours, official) < LOGIT_TOLERANCE
 
 
+@pytest.mark.parametrize("family_files", ["small_files", "efficienttam_files"], indirect=True)
 @pytest.mark.slow
 def test_the_policies_differ_where_objects_hide(
     clip: Clip, covered: list[Image.Image], hiding_files: ModelFiles

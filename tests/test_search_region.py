@@ -210,12 +210,12 @@ def test_the_model_sees_the_window_as_if_it_were_the_image(
 
 @pytest.mark.slow
 def test_a_window_goes_on_in_another_process(
-    clip: Clip, micro_model: ModelHandler, empty_redis: RedisServer, open_tracker: Open
+    clip: Clip, small_model: ModelHandler, empty_redis: RedisServer, open_tracker: Open
 ) -> None:
     shapes = [mask(clip, 2, search_region=2)]
-    alone = walk(open_tracker(micro_model), clip, shapes, 10)
+    alone = walk(open_tracker(small_model), clip, shapes, 10)
     assert len({answer["windows"][0] for answer in alone}) > 1  # it moved
-    workers = [open_tracker(micro_model, empty_redis, search_region=size) for size in (0, 9)]
+    workers = [open_tracker(small_model, empty_redis, search_region=size) for size in (0, 9)]
     answer = track(workers[0], clip.frames[0], shapes)
     for number, frame in enumerate(clip.frames[1:10], 1):
         answer = track(workers[number % 2], frame, [], answer["states"])
@@ -224,14 +224,14 @@ def test_a_window_goes_on_in_another_process(
 
 @pytest.mark.slow
 def test_each_object_has_its_own_window(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+    clip: Clip, small_model: ModelHandler, open_tracker: Open
 ) -> None:
     """In one request they are found where each is found alone; one sees the whole image."""
     shapes = [mask(clip, 0), mask(clip, 1, search_region=0), mask(clip, 2, search_region=2)]
-    tracker = open_tracker(micro_model, search_region=2.5)
+    tracker = open_tracker(small_model, search_region=2.5)
     together = walk(tracker, clip, shapes)
     for number, shape in enumerate(shapes):
-        alone = walk(open_tracker(micro_model, search_region=2.5), clip, [shape])
+        alone = walk(open_tracker(small_model, search_region=2.5), clip, [shape])
         for one, all_ in zip(alone, together, strict=True):
             for name in ("shapes", "scores", "errors", "windows"):
                 assert one[name] == [all_[name][number]]
@@ -241,20 +241,20 @@ def test_each_object_has_its_own_window(
 
 @pytest.mark.slow
 def test_without_a_window_nothing_changes(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+    clip: Clip, small_model: ModelHandler, open_tracker: Open
 ) -> None:
-    plain = walk(open_tracker(micro_model), clip, [mask(clip, 0), mask(clip, 1)], 5)
+    plain = walk(open_tracker(small_model), clip, [mask(clip, 0), mask(clip, 1)], 5)
     off = [mask(clip, number, search_region=0) for number in range(2)]
-    assert shown(walk(open_tracker(micro_model, search_region=2), clip, off, 5)) == shown(plain)
+    assert shown(walk(open_tracker(small_model, search_region=2), clip, off, 5)) == shown(plain)
 
 
 @pytest.mark.slow
 def test_a_known_image_is_searched_like_a_new_one(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+    clip: Clip, small_model: ModelHandler, open_tracker: Open
 ) -> None:
     """The cache holds what the model made of the whole image, and then of each window."""
-    fresh = walk(open_tracker(micro_model), clip, [mask(clip, 0, search_region=2)], 5)
-    tracker = open_tracker(micro_model)
+    fresh = walk(open_tracker(small_model), clip, [mask(clip, 0, search_region=2)], 5)
+    tracker = open_tracker(small_model)
     walk(tracker, clip, [mask(clip, 1)], 5)
     for _ in range(2):
         again = walk(tracker, clip, [mask(clip, 0, search_region=2)], 5)
@@ -333,10 +333,10 @@ def test_what_is_too_small_for_the_image_is_followed_in_a_window(
     ],
 )
 def test_a_correction_takes_the_window_along(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open, kind: str, answer: str, unseen: int
+    clip: Clip, small_model: ModelHandler, open_tracker: Open, kind: str, answer: str, unseen: int
 ) -> None:
     """The picture jumps, and a person says where the object is now: outside its window."""
-    tracker = open_tracker(micro_model, search_region=2)
+    tracker = open_tracker(small_model, search_region=2)
     start = mask(clip, 2)
     if answer == "rectangle":
         start = {"type": "rectangle", "points": [*tight_box(clip.masks[0, 2])]}
@@ -356,22 +356,22 @@ def test_a_correction_takes_the_window_along(
 
 
 def test_a_negative_click_far_away_leaves_the_window_as_it_is(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+    clip: Clip, small_model: ModelHandler, open_tracker: Open
 ) -> None:
     shape = {"type": "rectangle", "points": [*tight_box(clip.masks[0, 2])], "answer": "mask"}
     near, far = (
-        walk(open_tracker(micro_model, search_region=2), clip, [{**shape, "neg_points": clicks}], 3)
+        walk(open_tracker(small_model, search_region=2), clip, [{**shape, "neg_points": clicks}], 3)
         for clicks in ([], [[300.0, 10.0]])
     )
     assert shown(far) == shown(near)
 
 
 def test_a_positive_click_beside_the_box_lies_in_the_window(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+    clip: Clip, small_model: ModelHandler, open_tracker: Open
 ) -> None:
     shape = {"type": "rectangle", "points": [*tight_box(clip.masks[0, 2])]}
     answer = track(
-        open_tracker(micro_model, search_region=2),
+        open_tracker(small_model, search_region=2),
         clip.frames[0],
         [{**shape, "pos_points": [[200, 90]]}],
     )
@@ -379,9 +379,9 @@ def test_a_positive_click_beside_the_box_lies_in_the_window(
 
 
 def test_a_window_that_is_drawn_on_elsewhere_is_adopted(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+    clip: Clip, small_model: ModelHandler, open_tracker: Open
 ) -> None:
-    tracker = open_tracker(micro_model, search_region=2)
+    tracker = open_tracker(small_model, search_region=2)
     first = track(tracker, clip.frames[0], [mask(clip, 0)])
     last = track(tracker, clip.frames[13], [mask(clip, 0, 13)])
     adopt = {"adopt": [{"index": 1, "distance": 13}]}
@@ -394,11 +394,11 @@ def test_a_window_that_is_drawn_on_elsewhere_is_adopted(
 
 
 def test_a_request_that_would_encode_for_too_long_is_refused(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open
+    clip: Clip, small_model: ModelHandler, open_tracker: Open
 ) -> None:
     """Each window is encoded by itself; two of the objects are so large that they have none."""
     shapes = [mask(clip, number, search_region=2) for number in range(3)]
-    tracker = open_tracker(micro_model)
+    tracker = open_tracker(small_model)
     tracker.budget.seconds = 25.0
     tracker.budget.remember("frame", 20.0)
     with pytest.raises(TooLarge, match="3 objects would take longer than 25 s here; send at most"):
@@ -410,7 +410,7 @@ def test_a_request_that_would_encode_for_too_long_is_refused(
 
 
 def test_a_request_ends_between_two_windows_when_its_time_is_spent(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open, monkeypatch: pytest.MonkeyPatch
+    clip: Clip, small_model: ModelHandler, open_tracker: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
 
@@ -418,10 +418,10 @@ def test_a_request_ends_between_two_windows_when_its_time_is_spent(
         now[0] += 20
         return encode(image)
 
-    tracker = open_tracker(micro_model)
+    tracker = open_tracker(small_model)
     tracker.budget = TimeBudget(25, clock=lambda: now[0])
-    encode = micro_model.encode
-    monkeypatch.setattr(micro_model, "encode", encode_slowly)
+    encode = small_model.encode
+    monkeypatch.setattr(small_model, "encode", encode_slowly)
     corner = {"type": "rectangle", "points": [5, 5, 25, 25], "search_region": 2}
     shapes = [corner, mask(clip, 2, search_region=2), mask(clip, 0)]
     said = "After 25 s only 2 of 3 search regions are done; send fewer objects at once"
@@ -431,7 +431,7 @@ def test_a_request_ends_between_two_windows_when_its_time_is_spent(
 
 
 def test_a_known_image_is_decoded_once_for_all_windows(
-    clip: Clip, micro_model: ModelHandler, open_tracker: Open, monkeypatch: pytest.MonkeyPatch
+    clip: Clip, small_model: ModelHandler, open_tracker: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
 
@@ -440,7 +440,7 @@ def test_a_known_image_is_decoded_once_for_all_windows(
         return decode_image(data, **limits)
 
     monkeypatch.setattr(frame_cache, "decode_image", decode)
-    tracker = open_tracker(micro_model)
+    tracker = open_tracker(small_model)
     track(tracker, clip.frames[0], [mask(clip, 0)])
     track(tracker, clip.frames[0], [mask(clip, n, search_region=1.5) for n in range(3)])
     assert len(decoded) == 2

@@ -64,8 +64,8 @@ def tracker(open_tracker: Open, family_model: ModelHandler) -> Tracker:
 
 
 @pytest.fixture
-def micro_tracker(open_tracker: Open, micro_model: ModelHandler) -> Tracker:
-    return open_tracker(micro_model)
+def small_tracker(open_tracker: Open, small_model: ModelHandler) -> Tracker:
+    return open_tracker(small_model)
 
 
 def kinds(answer: dict[str, list[Any]]) -> list[str | None]:
@@ -194,28 +194,28 @@ def test_what_is_corrected_on_a_tracked_frame_keeps_its_type(
     ids=["partly outside", "narrow", "mask", "polygon"],
 )
 def test_a_lost_rectangle_keeps_the_box_around_its_last_drawing(
-    micro_tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch,
+    small_tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch,
     drawn: dict[str, Any], box: list[float],
 ) -> None:  # fmt: skip
     states: list[Any] = []
     if "correction" in drawn:
-        states = track(micro_tracker, clip.frames[0], [seeds[2]])["states"]
-    answer = track(micro_tracker, clip.frames[1], [drawn], states)
+        states = track(small_tracker, clip.frames[0], [seeds[2]])["states"]
+    answer = track(small_tracker, clip.frames[1], [drawn], states)
     nothing = np.zeros((HEIGHT, WIDTH), np.bool_)
     monkeypatch.setattr(
-        micro_tracker._model, "logits_to_bitmaps", lambda logits, **_: [nothing] * len(logits)
+        small_tracker._model, "logits_to_bitmaps", lambda logits, **_: [nothing] * len(logits)
     )
     for frame in clip.frames[2:4]:
-        answer = track(micro_tracker, frame, [], answer["states"])
+        answer = track(small_tracker, frame, [], answer["states"])
         assert answer["shapes"] == [{"type": "rectangle", "points": box, "outside": True}]
 
 
 @pytest.mark.parametrize("way", ["steps", "starts", "corrections", "all of them"])
 def test_a_request_ends_when_the_time_for_its_shapes_is_spent(
-    micro_tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch, way: str
+    small_tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """Also where nothing is known yet of what they cost. The number that is told fits."""
-    tracker, now = micro_tracker, [0.0]
+    tracker, now = small_tracker, [0.0]
     tracker.budget = TimeBudget(25.0, clock=lambda: now[0])
     make_bitmaps = tracker._model.logits_to_bitmaps
 
@@ -241,10 +241,10 @@ def test_a_request_ends_when_the_time_for_its_shapes_is_spent(
 
 
 def test_masks_do_not_make_polygons_look_cheap(
-    micro_tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
+    small_tracker: Tracker, clip: Clip, seeds: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those of clicks. Too many of them are refused at once, with the number that fits."""
-    tracker, now, seconds = micro_tracker, [0.0], {"polygon": 0.5, "mask": 0.001}
+    tracker, now, seconds = small_tracker, [0.0], {"polygon": 0.5, "mask": 0.001}
     tracker.budget = TimeBudget(25.0, clock=lambda: now[0])
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
 
@@ -268,17 +268,17 @@ def test_masks_do_not_make_polygons_look_cheap(
 
 
 def test_a_tiny_image_does_not_make_large_ones_look_expensive(
-    micro_tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+    small_tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Making its shape takes 0.01 s, which is much for so few pixels."""
-    micro_tracker.budget = TimeBudget(25.0, clock=lambda: 0.0)
+    small_tracker.budget = TimeBudget(25.0, clock=lambda: 0.0)
     clock = itertools.count(step=0.01)
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(clock))
     image = np.zeros((48, 64, 3), np.uint8)
-    started = track(micro_tracker, image, [{"type": "rectangle", "points": [8, 8, 40, 40]}])
-    track(micro_tracker, image, [], started["states"])
+    started = track(small_tracker, image, [{"type": "rectangle", "points": [8, 8, 40, 40]}])
+    track(small_tracker, image, [], started["states"])
     shapes = {"rectangle": 20}
-    micro_tracker.budget.check(starts=0, steps=20, shapes=shapes, megapixels=8.3)
+    small_tracker.budget.check(starts=0, steps=20, shapes=shapes, megapixels=8.3)
 
 
 @pytest.mark.parametrize(
@@ -329,10 +329,10 @@ def test_a_model_that_fails_saves_nothing_and_its_features_are_not_kept(
 
 
 def test_a_seed_says_how_far_its_polygons_may_be_from_its_masks(
-    open_tracker: Open, micro_model: ModelHandler, clip: Clip, seeds: list[Any],
+    open_tracker: Open, small_model: ModelHandler, clip: Clip, seeds: list[Any],
     empty_redis: RedisServer,
 ) -> None:  # fmt: skip
-    tracker = open_tracker(micro_model, empty_redis)
+    tracker = open_tracker(small_model, empty_redis)
     big = clip.frames[:3].repeat(6, axis=1).repeat(6, axis=2)
     points = [6 * p for p in seeds[1]["points"]]
     kept = [{"type": "polygon", "points": points, "tolerance": t} for t in (0, 0.02, 0.1, None)]

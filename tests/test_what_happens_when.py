@@ -346,10 +346,10 @@ def test_nothing_that_is_stored_is_ever_changed(monkeypatch: pytest.MonkeyPatch)
 
 
 @row("out of memory")
-def test_too_little_memory(micro_model: ModelHandler, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = Worker(model=micro_model, cache=MemoryCache(1 << 20))
+def test_too_little_memory(small_model: ModelHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(model=small_model, cache=MemoryCache(1 << 20))
     states = worker.start(*[MASK] * 4)
-    step, room, tried = micro_model.passes.step, [4], []
+    step, room, tried = small_model.passes.step, [4], []
 
     def step_batch(frame: Any, recalls: Any, with_candidates: bool) -> Any:
         tried.append(len(recalls))
@@ -359,11 +359,11 @@ def test_too_little_memory(micro_model: ModelHandler, monkeypatch: pytest.Monkey
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return step(frame, recalls, with_candidates)
 
-    released, encoded, encode = [], [], micro_model.encode
-    monkeypatch.setattr(micro_model, "encode", lambda image: encoded.append(1) or encode(image))
-    monkeypatch.setattr(micro_model, "_batches", Batches(32, lambda: None))
-    monkeypatch.setattr(micro_model.passes, "step", step_batch)
-    monkeypatch.setattr(micro_model, "release_memory", lambda: released.append(1))
+    released, encoded, encode = [], [], small_model.encode
+    monkeypatch.setattr(small_model, "encode", lambda image: encoded.append(1) or encode(image))
+    monkeypatch.setattr(small_model, "_batches", Batches(32, lambda: None))
+    monkeypatch.setattr(small_model.passes, "step", step_batch)
+    monkeypatch.setattr(small_model, "release_memory", lambda: released.append(1))
     room[:] = [2]
     answer = worker.ask(1, states=states)
     assert codes(answer) == [None] * 4

@@ -22,6 +22,13 @@ def micro_files() -> ModelFiles:
     return model_files(Settings(model="sam2.1_hiera_micro"))
 
 
+def micro_files_at(image_size: int, folder: Path) -> ModelFiles:
+    """The bundled model with another input size (pixels); its configuration goes to `folder`."""
+    files = micro_files()
+    config = _with_image_size(files.config, image_size, folder)
+    return model_files(Settings(config=config, checkpoint=files.checkpoint))
+
+
 def load_model(
     files: ModelFiles,
     *,
@@ -47,13 +54,9 @@ def random_model(
 
     image_size: side of the model's input in pixels, instead of the configuration's.
     """
-    settings = OmegaConf.load(config)
-    if image_size is not None:
-        settings.model.image_size = image_size
-    our_config = folder / f"{config.stem.replace('.', '_')}_{image_size or 'full'}.yaml"
-    our_config.write_text("# @package _global_\n" + OmegaConf.to_yaml(settings))
+    our_config = _with_image_size(config, image_size, folder)
     torch.manual_seed(seed)
-    model = instantiate(settings.model, _recursive_=True)
+    model = instantiate(OmegaConf.load(our_config).model, _recursive_=True)
     weights = model.state_dict()
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in weights.items():
@@ -68,3 +71,13 @@ def random_model(
     checkpoint = folder / f"{our_config.stem}.pt"
     torch.save({"model": weights}, checkpoint)
     return model_files(Settings(config=our_config, checkpoint=checkpoint))
+
+
+def _with_image_size(config: Path, image_size: int | None, folder: Path) -> Path:
+    """A copy of the configuration. None: the size that it has."""
+    settings = OmegaConf.load(config)
+    if image_size is not None:
+        settings.model.image_size = image_size
+    copy = folder / f"{config.stem.replace('.', '_')}_{image_size or 'full'}.yaml"
+    copy.write_text("# @package _global_\n" + OmegaConf.to_yaml(settings))
+    return copy
