@@ -490,10 +490,7 @@ def _seconds(text: str) -> float:
 
 def _seconds_or_zero(text: str) -> float:
     """0: no seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 <= value < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value

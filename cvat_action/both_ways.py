@@ -29,6 +29,7 @@ from cvat_action.polygons import aligned_points
 from cvat_action.seeds import Correction
 from cvat_action.tracked import Tracked, TrackedObject, compact
 from cvat_action.tracking import Enter, Loop, Run, StopTracking, track
+from sam2_tracker.memory_bank import MAX_CONDITIONING
 from sam2_tracker.settings import Settings
 from sam2_tracker.shapes import Bitmap, bitmap_to_mask, bitmap_to_polygon
 
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 Tell = Callable[[str, int, int], None]
 """called with where frames are tracked beforehand, how many of them are done, and of how many"""
 
-MOST_KEYFRAMES = 8
-"""Drawn frames that the function remembers of one object."""
 OUTLINES = ("mask", "polygon")
 """Types whose shapes follow the object's outline."""
 
@@ -93,7 +92,7 @@ class _Drawn:
         far = {f: direction * (self.place[f] - self.place[frame]) for f in self.standing}
         drawn = (f for f in self.standing if far[f] and f not in own.seed.relabelled)
         nearest = sorted(drawn, key=lambda f: abs(far[f]))
-        others = [(self.standing[f], far[f]) for f in nearest[: MOST_KEYFRAMES - 1]]
+        others = [(self.standing[f], far[f]) for f in nearest[: MAX_CONDITIONING - 1]]
         if others:
             self.loop.adopt(each, others)
         return each
@@ -238,7 +237,7 @@ def _prepare(
         of = _Drawn(o, standing, order, place, loop)
         gaps = _gaps(of, ones)
         # No more drawings than the function remembers, so that none of them gives way to another.
-        longest = min(-(-len(gaps) // -(-parallel // 2)), MOST_KEYFRAMES - 1)
+        longest = min(-(-len(gaps) // -(-parallel // 2)), MAX_CONDITIONING - 1)
         sections += [of.section(group) for group in _cut(gaps, o.seed.relabelled, longest)]
     return [section for section in sections if any(gap.frames for gap in section.gaps)]
 

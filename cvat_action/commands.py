@@ -87,15 +87,15 @@ def run_track(
     target = target_of(job, options)
     path = path or journals.default_path(server.host, job.id, options.frame, target)
     if path.exists() and not dry_run:
-        raise journals.in_the_way(path, output.command)
+        raise journals.in_the_way(path, server.host, output.command)
     chosen = choose_function(server, function)
-    if options.frame == target:
+    check_range(job, options.frame, target, backward=options.backward)
+    if not job.frames_between(options.frame, target):
         where = "before" if options.backward else "after"
-        logger.info("Nothing to do: there is no frame to track %s frame %d.", where, target)
+        logger.info("Nothing to do: there is no frame to track %s frame %d.", where, options.frame)
         if output.as_json:
             output.tell({"job": job.id, "frames": [], "complete": True, "written": {}})
         return COMPLETE
-    check_range(job, options.frame, target, backward=options.backward)
     _check_takes_clicks(chosen, options)
     _check_joins(chosen, options)
     finder = _finder(server, job, options, chosen, pace)
@@ -195,18 +195,17 @@ def resume_track(
     check_pictures(output)
     journal, record = Journal.go_on(path)
     try:
-        whose = record.plan["server"]
+        with journals.sound(path):
+            whose, number = record.plan["server"], record.plan["job"]
         if whose != server.host:
             raise ActionError(
                 f"{path} belongs to {whose or 'a run of files'}, not to {server.host}. Go on with "
                 f"it: {to_resume(path, whose)}"
             )
-        job = server.job(record.plan["job"])
-        try:
+        job = server.job(number)
+        with journals.sound(path):
             plan = plan_from_json(record.plan, job)
             receipt = Receipt(Path(record.receipt["path"]), record.receipt["head"])
-        except (KeyError, TypeError, ValueError):
-            raise journals.damaged(path) from None
         if record.taken_back:
             raise ActionError(
                 f"What the run of {path} had written was taken back with undo, so it cannot go on. "
@@ -234,8 +233,6 @@ def _run(
     if finder is None and plan.options.every:
         finder = _finder(server, plan.job, plan.options, function, pace)
     sink = CvatSink(server, plan, pace, journal, receipt, record.written if record else None)
-    if record:
-        sink.counts.update(_counts_of(record))
     tracker = ServerTracker(server, plan.job, function)
 
     def frame(number: int) -> Picture:
@@ -407,7 +404,8 @@ def _draw(
     try:
         results = equipment.journal.results([seed.type for seed in seeds])
         if plan.options.sparse is not None:
-            results = preview.as_cvat_shows(seeds, results, equipment.sink.tracks())
+            tracks = equipment.sink.tracks()
+            results = preview.as_cvat_shows(plan.job, seeds, results, tracks)
     except ActionError as error:
         return str(error)
     if output.preview:
@@ -421,13 +419,6 @@ def _draw(
         except ActionError as error:
             problems.append(str(error))
     return " ".join(problems) or None
-
-
-def _counts_of(record: journals.Record) -> dict[str, int]:
-    return {
-        "shapes_created": len(record.written.ids),
-        "tracks_created": len(record.written.tracks),
-    }
 
 
 def tell_refusals(plan: Plan) -> None:

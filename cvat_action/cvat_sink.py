@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from cvat_action.calls import Pace, Patience
 from cvat_action.duplicates import attributes_as_sent, duplicate_shapes, duplicate_tracks
-from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.journal import Journal
 from cvat_action.plan import Plan
@@ -69,7 +68,9 @@ class CvatSink:
         written: Written | None = None,
     ) -> None:
         self.written = written or Written()
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter(
+            shapes_created=len(self.written.ids), tracks_created=len(self.written.tracks)
+        )
         self._updated: set[int] = set()
         """ids of the tracks that were edited in any stage"""
         self.interrupted = False
@@ -137,16 +138,16 @@ class CvatSink:
 
     def _batches(
         self, missing: Callable[[Snapshot], Iterable[tuple[Any, Wire]]]
-    ) -> Iterator[list[tuple[Any, Wire]]]:
-        """Batches of what is missing, each worked out from a fresh snapshot."""
+    ) -> Iterator[tuple[Snapshot, list[tuple[Any, Wire]]]]:
+        """Batches of what is missing, each with the fresh snapshot that it is worked out from."""
         while True:
             snapshot = self._snapshot()
             complete = True
-            for number, batch in enumerate(_chunks(missing(snapshot))):
+            for number, batch in enumerate(chunks(missing(snapshot))):
                 if number and not self._is_fresh():
                     complete = False
                     break
-                yield batch
+                yield snapshot, batch
             if complete:
                 return
 
@@ -157,7 +158,7 @@ class CvatSink:
 
         total = sum(f in o.frames for o in objects for f in frames)
         with tqdm(total=total, desc="writing", unit="object", disable=None, leave=False) as bar:
-            for batch in self._batches(missing):
+            for _, batch in self._batches(missing):
                 ids = self._patch("create", "shapes", [shape for _, shape in batch])
                 pairs = list(zip(batch, ids, strict=True))
                 self.written.shapes |= {key for key, _ in batch}
@@ -184,7 +185,7 @@ class CvatSink:
             self.written.adopted.clear()
 
     def _create_tracks(self, objects: Objects, frames: Sequence[int]) -> None:
-        for batch in self._batches(
+        for _, batch in self._batches(
             lambda snapshot: tracks_to_create(self._plan, objects, frames, snapshot, self.written)
         ):
             ids = self._patch("create", "tracks", [track for _, track in batch])
@@ -218,10 +219,9 @@ class CvatSink:
 
     def _update_tracks(self, objects: Objects, frames: Sequence[int]) -> None:
         created = set(self.written.tracks.values())
-        for batch in self._batches(
+        for snapshot, batch in self._batches(
             lambda snapshot: tracks_to_update(self._plan, objects, frames, snapshot, self.written)
         ):
-            snapshot = self._last_snapshot()
             for _, track in batch:
                 self._receipt.updating(
                     snapshot.tracks[track["id"]],
@@ -242,7 +242,7 @@ class CvatSink:
             ids = choose(self._plan, objects, on, snapshot, self.written)
             return ((number, snapshot.whole[number]) for number in ids)
 
-        for batch in self._batches(missing):
+        for _, batch in self._batches(missing):
             self._delete_shapes([shape for _, shape in batch])
             self.counts["shapes_deleted"] += len(batch)
 
@@ -261,7 +261,7 @@ class CvatSink:
             snapshot = self._snapshot()
             again = duplicate_shapes(self._plan, snapshot, self.written)
             shapes = [snapshot.whole[i] for i in again if i in snapshot.whole]
-            for batch in _chunks((s["id"], s) for s in shapes):
+            for batch in chunks((s["id"], s) for s in shapes):
                 self._patch("delete", "shapes", [s for _, s in batch])
             logger.warning("%d shapes that were stored twice were deleted.", len(shapes))
         self._note_adopted()
@@ -299,12 +299,6 @@ class CvatSink:
             self._seen = self._server.snapshot(self._plan.job.id, lambda s: s["id"] in whole)
             self._seen_at = time.monotonic()
             self._took = self._seen_at - began
-        return self._seen
-
-    def _last_snapshot(self) -> Snapshot:
-        """The snapshot that the batch at hand was worked out from."""
-        if self._seen is None:
-            raise ActionError("There is no snapshot of the job.")
         return self._seen
 
     def _is_fresh(self) -> bool:
@@ -350,7 +344,8 @@ class CvatSink:
                 signal.signal(s, handler)
 
 
-def _chunks(objects: Iterable[tuple[Any, Wire]]) -> Iterator[list[tuple[Any, Wire]]]:
+def chunks(objects: Iterable[tuple[Any, Wire]]) -> Iterator[list[tuple[Any, Wire]]]:
+    """Pairs of anything and an object of CVAT's, so many as one request may hold."""
     chunk: list[tuple[Any, Wire]] = []
     size = 0
     for key, o in objects:

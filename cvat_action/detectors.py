@@ -156,7 +156,7 @@ def server_detector(
                 f"{function.id} takes no text: it is a {function.kind}, and CVAT hands text on to "
                 "interactors only."
             )
-        label_id = only_label(job, options, "what is found")
+        label_id = only_label(job, options)
         question |= {"pos_points": [], "neg_points": [], "text_prompts": list(texts)}
     elif function.kind != "detector":
         raise ActionError(
@@ -172,13 +172,13 @@ def server_detector(
     return ServerDetector(server, job, function, supported, question, label_id, pace)
 
 
-def only_label(job: Job, options: Options, what: str) -> int:
+def only_label(job: Job, options: Options) -> int:
     """The label that objects get whose finder knows none. Raises ActionError."""
     if not options.labels and len(job.labels) == 1:
         return job.labels[0].id
     if len(options.labels) != 1:
         names = ", ".join(label.name for label in job.labels)
-        raise ActionError(f"Say with one --label which label {what} gets: {names}.")
+        raise ActionError(f"Say with one --label which label what is found gets: {names}.")
     return job.label_named(options.labels[0]).id
 
 

@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -33,7 +33,7 @@ from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject, compact
 from cvat_action.tracking import StepCorrection
 
-VERSION = 4
+VERSION = 5
 OWNER_ONLY = 0o600
 MOST_LETTERS = 100
 """of a path in a file name; a name may have 255 bytes"""
@@ -170,29 +170,24 @@ class Journal:
     def ways(self) -> dict[str, dict[int, int]]:
         """By the name of a way, where the line of each frame begins in the file, in their order."""
         found: dict[str, dict[int, int]] = {}
-        try:
+        with sound(self.path):
             for start, line in _lines_from(self.path):
                 if "way" in line:
                     frames = found.setdefault(line["way"], {})
                     if line["at"] in frames:  # it was begun anew
                         frames.clear()
                     frames[line["at"]] = start
-        except (ValueError, KeyError, TypeError):
-            raise damaged(self.path) from None
         return found
 
     def fill_way(self, lines: Collection[int], objects: Sequence[TrackedObject]) -> int:
         """Gives the objects what these lines of their way hold; how many there are."""
-        try:
-            with self.path.open("rb") as file:
-                for start in lines:
-                    file.seek(start)
-                    line = json.loads(file.readline())
-                    _fill_frame({**line, "frame": line["at"]}, objects, set())
-                    for o, why, state in zip(objects, line["stopped"], line["states"], strict=True):
-                        o.stopped, o.state = why, state
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            raise damaged(self.path) from None
+        with sound(self.path), self.path.open("rb") as file:
+            for start in lines:
+                file.seek(start)
+                line = json.loads(file.readline())
+                _fill_frame({**line, "frame": line["at"]}, objects, set())
+                for o, why, state in zip(objects, line["stopped"], line["states"], strict=True):
+                    o.stopped, o.state = why, state
         return len(lines)
 
     def drawn(self) -> dict[int, list[StepCorrection]]:
@@ -246,10 +241,11 @@ def name_of_path(path: Path) -> str:
     return f"{file_name(whole.strip('/'))[-MOST_LETTERS:]}-{digest[:HASH_DIGITS]}"
 
 
-def in_the_way(path: Path, command: str = "") -> ActionError:
+def in_the_way(path: Path, server: str = "", command: str = "") -> ActionError:
     """What to do about a file that lies where a journal is wanted.
 
-    command: the command with the options that lead to the server, and a blank at the end.
+    server: the one that is asked now. command: the command with the options that lead to it, and a
+    blank at the end.
     """
     name = shlex.quote(str(path))
     if not path.is_file():
@@ -273,9 +269,10 @@ def in_the_way(path: Path, command: str = "") -> ActionError:
         )
     if head.taken_back:
         return ActionError(f"The run of the journal {name} was taken back with undo: {drop}")
+    whose = head.plan.get("server", "")
     return ActionError(
         "Such a run was cut off before, and its journal is still there. Go on with it: "
-        f"{to_resume(path, head.plan.get('server', ''), command)}, {drop}"
+        f"{to_resume(path, whose, command if whose == server else '')}, {drop}"
     )
 
 
@@ -304,11 +301,9 @@ def is_held(path: Path) -> bool:
 def read(path: Path) -> Record:
     """Raises ActionError where the file is not a journal. A last line cut short is left out."""
     record = _read_head(path)
-    try:
+    with sound(path):
         for line in _lines(path):
             _take(record, line)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise damaged(path) from None
     return record
 
 
@@ -326,13 +321,11 @@ def fill(
     if written:
         for o in objects:
             o.hand_on(list(o.frames))
-    try:
+    with sound(path):
         for line in _lines(path):
             if "frame" in line:
                 objects += [_entered(each, line, make, written) for each in line.get("entered", ())]
                 _fill_frame(line, objects, written)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise damaged(path) from None
     for o, stopped, state in zip(objects, record.stopped, record.states, strict=False):
         o.stopped, o.state = stopped, state
 
@@ -414,8 +407,7 @@ def _take(record: Record, line: Wire) -> None:
         _check_way(line)
     elif "written" in line:
         record.written_until = line["written"]
-        left_out = line.get("left_out", ())  # an older version told none
-        written.left_out = {(ref, why): set(on) for ref, why, on in left_out}
+        written.left_out = {(ref, why): set(on) for ref, why, on in line["left_out"]}
 
 
 def _check_way(line: Wire) -> None:
@@ -432,23 +424,21 @@ def _check_way(line: Wire) -> None:
 
 def _read_head(path: Path) -> Record:
     try:
-        with path.open(encoding="utf-8") as file:
+        with sound(path), path.open(encoding="utf-8") as file:
             head = json.loads(file.readline())
-        if head["journal"] != VERSION:
-            raise OtherVersion(
-                f"{path} was written by another version of this command. Go on with that one, or "
-                f"drop it: {to_discard(path)}."
-            )
-        plan = head["plan"]
-        receipt = head.get("receipt", {})
-        whole = isinstance(plan, dict) and isinstance(plan.get("files", {}), dict)
-        if not (whole and isinstance(receipt, dict)):
-            raise damaged(path)
-        return Record(plan, receipt=receipt)
+            if head["journal"] != VERSION:
+                raise OtherVersion(
+                    f"{path} was written by another version of this command. Go on with that one, "
+                    f"or drop it: {to_discard(path)}."
+                )
+            plan = head["plan"]
+            receipt = head.get("receipt", {})
+            whole = isinstance(plan, dict) and isinstance(plan.get("files", {}), dict)
+            if not (whole and isinstance(receipt, dict)):
+                raise TypeError
+            return Record(plan, receipt=receipt)
     except OSError as error:
         raise ActionError(f"The journal {path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError):
-        raise damaged(path) from None
 
 
 def _lines(path: Path) -> Iterator[Wire]:
@@ -504,8 +494,13 @@ def _cannot_write(path: Path, why: str | None) -> ActionError:
     )
 
 
-def damaged(path: Path) -> Damaged:
-    return Damaged(f"{path} is not a journal of this command, or is damaged.")
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Raises Damaged where a part of the journal is missing, or is something else."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise Damaged(f"{path} is not a journal of this command, or is damaged.") from None
 
 
 def counts_as_journal(path: Path) -> bool:

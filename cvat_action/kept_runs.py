@@ -59,7 +59,7 @@ def show_runs(*, as_json: bool) -> int:
 def _waiting(path: Path) -> dict[str, Any]:
     """What a journal says of its run. Raises ActionError."""
     record = journals.read(path)
-    try:
+    with journals.sound(path):
         plan = record.plan
         files = plan.get("files")
         entry = (
@@ -68,8 +68,6 @@ def _waiting(path: Path) -> dict[str, Any]:
             else {"server": plan["server"], "job": plan["job"], "written": record.written_until}
         )
         counts = {"frames": len(plan["frames"]), "tracked": len(record.done)}
-    except (KeyError, TypeError, AttributeError):
-        raise journals.damaged(path) from None
     return entry | counts | {"going_on": journals.is_held(path), "taken_back": record.taken_back}
 
 

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvat_action.interpolation import PolygonPair, Ring, points_to_ring, ring_to_points
-from cvat_action.limits import Limit, PolygonTruth, RectangleTruth
+from cvat_action.limits import REFERENCE_SIDE, Limit, PolygonTruth, RectangleTruth
 from cvat_action.polygons import aligned_outline, outline_samples
 from cvat_action.signature import sign
 from sam2_tracker.errors import BadShape, EmptyShape
 from sam2_tracker.outlines import fewest_corners, ring_length, ring_to_outline
-from sam2_tracker.shapes import bitmap_to_ring, polygon_to_bitmap
+from sam2_tracker.shapes import bitmap_to_ring
 
 OWN_SHARE = 0.35
 """of the limit, that a keyframe's own simplification may use up; the rest is interpolation's"""
@@ -96,7 +96,7 @@ def limit_for(shape_type: str, iou: float, width: int, height: int) -> Limit:
     """The limit for shapes of a type in a picture of this size."""
     if shape_type == "rectangle":
         return Limit(min(iou, BOX_IOU))
-    return Limit.for_picture(iou, width, height)
+    return Limit(iou, min(width, height) / REFERENCE_SIDE)
 
 
 class _Run:
@@ -113,11 +113,33 @@ class _Run:
         self._frames = sorted(results)
         self._limit = limit
         self._size = size
-        self._outlines = _aligned_outlines(results) if shape_type == "polygon" else {}
+        self._outlines = self._aligned_outlines() if shape_type == "polygon" else {}
         self._sampled: dict[int, NDArray[np.complex128]] = {}
         self._rings: dict[int, Ring] = {}
         for frame in self._frames:
             self._set(frame, self._candidate(frame))
+
+    def _aligned_outlines(self) -> dict[int, Ring]:
+        """The smooth outline of each frame, begun and directed like that of the frame before.
+
+        Fixed keyframes hand on their own start and direction, the first one also to the frames
+        before. A polygon that covers no pixel is its own outline.
+        """
+        results, frames = self._results, self._frames
+        first_fixed = next((i for i, frame in enumerate(frames) if results[frame].fixed), 0)
+        outlines: dict[int, Ring] = {}
+        for order in (frames[first_fixed:], frames[first_fixed::-1]):
+            reference: Ring | None = None
+            for frame in order:
+                ring, truth = points_to_ring(results[frame].points), self.truths[frame]
+                if not results[frame].fixed:
+                    if isinstance(truth, PolygonTruth):
+                        pixels = bitmap_to_ring(truth.bitmap)
+                        ring = ring_to_outline(pixels) + (truth.left, truth.top)
+                    if reference is not None:
+                        ring = aligned_outline(ring, reference)
+                outlines[frame] = reference = outlines.get(frame, ring)
+        return outlines
 
     def fits(self, left: int, right: int) -> bool:
         """Whether every frame between is inside the limit if `left` and `right` are keyframes.
@@ -268,38 +290,6 @@ def _truth(shape_type: str, points: Sequence[float]) -> _Truth | None:
         return PolygonTruth(ring)
     except (BadShape, EmptyShape):
         return None
-
-
-def _aligned_outlines(results: Mapping[int, Result]) -> dict[int, Ring]:
-    """The smooth outline of each frame, begun and directed like that of the frame before.
-
-    Fixed keyframes hand on their own start and direction, the first one also to the frames before.
-    """
-    frames = sorted(results)
-    first_fixed = next((i for i, frame in enumerate(frames) if results[frame].fixed), 0)
-    outlines: dict[int, Ring] = {}
-    for order in (frames[first_fixed:], frames[first_fixed::-1]):
-        reference: Ring | None = None
-        for frame in order:
-            ring = points_to_ring(results[frame].points)
-            if not results[frame].fixed:
-                ring = _outline(ring)
-                if reference is not None:
-                    ring = aligned_outline(ring, reference)
-            outlines[frame] = reference = outlines.get(frame, ring)
-    return outlines
-
-
-def _outline(ring: Ring) -> Ring:
-    """The smooth outline of a polygon's pixels; the polygon itself where it covers none."""
-    low = np.floor(ring.min(axis=0))
-    width, height = (np.ceil(ring.max(axis=0)) - low).astype(int).tolist()
-    points = (ring - low).ravel().tolist()
-    try:
-        bitmap = polygon_to_bitmap(points, width=max(width, 1), height=max(height, 1))
-    except (BadShape, EmptyShape):
-        return ring
-    return ring_to_outline(bitmap_to_ring(bitmap)) + low
 
 
 def _simplified(outline: Ring, truth: PolygonTruth, limit: Limit) -> Ring | None:

@@ -28,11 +28,6 @@ class Limit:
     distance: float = 0.0
     """largest mean distance of the two outlines, in px of the picture at hand"""
 
-    @classmethod
-    def for_picture(cls, iou: float, width: int, height: int) -> "Limit":
-        """`iou`, or a mean distance of a pixel where the picture's shorter side has 480."""
-        return cls(iou, min(width, height) / REFERENCE_SIDE)
-
     def part(self, share: float) -> "Limit":
         """The limit that uses up only `share` of what this one allows."""
         return Limit(1 - (1 - self.iou) * share, self.distance * share)

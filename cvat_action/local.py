@@ -82,7 +82,7 @@ def run_local(
         options = replace(options, frame=frame)
         path = path or _default_path(files, frame, target_of(opened.job, options))
         if path.exists() and not dry_run:
-            raise journals.in_the_way(path, output.command)
+            raise journals.in_the_way(path, "", output.command)
         return _begin(opened, options, pace, output, path, dry_run=dry_run)
 
 
@@ -155,7 +155,7 @@ def _finder(opened: Opened, options: Options) -> Finder | None:
     """What says which objects are new. Raises ActionError where it cannot be used."""
     job, media = opened.job, opened.media
     if options.everything is not None:
-        label_id = only_label(job, options, "what is found")
+        label_id = only_label(job, options)
         wanted = words_to_everything([options.everything])
         return LocalEverything(opened.load(), media, job, label_id, wanted)
     if options.detect is None:
@@ -168,29 +168,26 @@ def resume_local(path: Path, pace: Pace, output: Output) -> int:
     """Goes on with a run that broke, from the same files."""
     journal, record = Journal.go_on(path)
     try:
-        try:
-            said = dict(record.plan["files"])
-            sha256 = said.pop("sha256", None)  # an older version kept none
-            files = Files(**{**said, **{k: Path(said[k]) for k in ("video", "annotations", "out")}})
-        except (KeyError, TypeError):
-            server = record.plan.get("server")
-            if not isinstance(server, str) or not server:
-                raise journals.damaged(path) from None
+        if server := record.plan.get("server"):
             raise ActionError(
-                f"{path} belongs to a run on a server. Go on with it: {to_resume(path, server)}"
-            ) from None
+                f"{path} belongs to a run on a server. Go on with it: "
+                f"{to_resume(path, str(server))}"
+            )
+        with journals.sound(path):
+            said = dict(record.plan["files"])
+            sha256 = said.pop("sha256")
+            files = Files(**{**said, **{k: Path(said[k]) for k in ("video", "annotations", "out")}})
         _check_paths(files, None, output)
         record.states = [None] * len(record.states)  # they went with the process
         with _loaded_when_asked(files.model) as load:
             opened = _open(files, load)
-            if sha256 != own_files.digest(files.annotations) and (
-                sha256 or files.annotations == files.out
-            ):
+            if sha256 != own_files.digest(files.annotations):
                 raise ActionError(
                     f"{files.annotations} is not as it was when this run began, so the run cannot "
                     f"go on. Put it back, or drop the run: {to_discard(path)}."
                 )
-            plan = plan_from_json(record.plan, opened.job)
+            with journals.sound(path):
+                plan = plan_from_json(record.plan, opened.job)
             finder = _finder(opened, plan.options)
             return _run(opened, plan, journal, record, pace, output, finder)
     finally:

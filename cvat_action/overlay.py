@@ -21,6 +21,7 @@ Frames = Callable[[int], Picture]
 
 OPACITY = 0.45
 CELL_WIDTH = 400
+SHEET_COLUMNS = 4
 
 
 def object_colour(number: int) -> tuple[int, int, int]:
@@ -74,10 +75,8 @@ def write_caption(picture: NDArray[Any], text: str, at: tuple[int, int] = (8, 20
         cv2.putText(picture, text, (left + x, at[1] + y), font, size, colour, 1, cv2.LINE_AA)
 
 
-def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], *, columns: int) -> Picture:
-    """Pictures side by side, each 400 px wide; raises ValueError if there are none."""
-    if not pictures:
-        raise ValueError("A contact sheet needs at least one picture.")
+def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Picture:
+    """Pictures, at least one, side by side; each is CELL_WIDTH px wide."""
     cells = []
     for picture, caption in zip(pictures, captions, strict=True):
         height = round(picture.shape[0] * CELL_WIDTH / picture.shape[1])
@@ -86,7 +85,7 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], *, colum
         write_caption(cell, caption)
         cells.append(cell)
     height = max(cell.shape[0] for cell in cells)
-    columns = min(columns, len(cells))
+    columns = min(SHEET_COLUMNS, len(cells))
     rows = math.ceil(len(cells) / columns)
     sheet = np.full((rows * height, columns * CELL_WIDTH, 3), 255, np.uint8)
     for index, cell in enumerate(cells):

@@ -254,7 +254,7 @@ def _earlier(
         if not options.keep_earlier:
             raise
         return tuple(seeds), {}, ()
-    if options.keep_earlier or not frames:
+    if options.keep_earlier:
         return seeds, found, warnings
     seeds, found, more = fill_holes(job, snapshot, seeds, found, options.frame, frames, known)
     return seeds, found, (*warnings, *more)
@@ -335,8 +335,6 @@ def _near(
     frames: Sequence[int],
     known: KnownNumbers,
 ) -> frozenset[int]:
-    if not frames:
-        return frozenset()
     start = options.frame
     frame_before = job.frame_before(start, frames[0])
     marked = [k for k in snapshot.shapes.values() if k.mark]

@@ -39,8 +39,7 @@ def plan_from_json(data: Wire, job: Job) -> Plan:
     known = {f.name for f in fields(Options)}
     options = {key: _tuple(value) for key, value in data["options"].items() if key in known}
     earlier: Found = {}
-    for number_of_shape, frame, number, content, attributes, *more in data["earlier"]:
-        run = more[0] if more else None  # an older version kept none
+    for number_of_shape, frame, number, content, attributes, run in data["earlier"]:
         mark = None if run is None else Mark(number, run)
         box = (0.0, 0.0, 0.0, 0.0)
         known_shape = Known(
@@ -58,7 +57,7 @@ def plan_from_json(data: Wire, job: Job) -> Plan:
         newest=(data["newest"][0], data["newest"][1]),
         refused=tuple(Refusal(**r) for r in data["refused"]),
         earlier=earlier,
-        near=frozenset(data.get("near", ())),  # an older version told none
+        near=frozenset(data["near"]),
         differing=frozenset(data["differing"]),
     )
 
@@ -91,7 +90,7 @@ def seed_from_json(data: Wire) -> Seed:
             "corrections": corrections,
             "keyframes": {frame: content for frame, content in data["keyframes"]},
             "removed": frozenset(data["removed"]),
-            "relabelled": frozenset(data.get("relabelled", ())),
+            "relabelled": frozenset(data["relabelled"]),
         }
     )
 

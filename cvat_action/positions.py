@@ -14,13 +14,11 @@ from cvat_action.job import Job, Wire
 from cvat_action.signature import is_signed
 
 
-def track_position(job: Job, track: Wire, frame: int) -> Wire | None:
-    """The keyframe, real or interpolated, of a track on `frame`; None before its first one."""
-    return position_among(counting_keyframes(job, track["shapes"]), frame)
-
-
 def position_among(keyframes: Sequence[Wire], frame: int) -> Wire | None:
-    """Like `track_position`, of keyframes in the order of their frames."""
+    """The keyframe, real or interpolated, on `frame`; None before the first one.
+
+    keyframes: of a track, in the order of their frames.
+    """
     after = bisect_right(keyframes, frame, key=_frame_of)
     if not after:
         return None

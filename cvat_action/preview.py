@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cvat_action import own_files
 from cvat_action.errors import ActionError
 from cvat_action.geometry import points_to_bitmap
-from cvat_action.job import Wire
+from cvat_action.job import Job, Wire
 from cvat_action.overlay import (
     Frames,
     Picture,
@@ -23,7 +23,7 @@ from cvat_action.overlay import (
     new_video,
     write_picture,
 )
-from cvat_action.positions import position_among
+from cvat_action.positions import counting_keyframes, position_among
 from cvat_action.put_in_place import check_can_put
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked
@@ -32,7 +32,6 @@ from sam2_tracker.shapes import Bitmap
 Results = Mapping[int, Sequence[Tracked | None]]
 """the results of all objects, in the order of the seeds, by frame"""
 
-SHEET_COLUMNS = 4
 SHEET_CELLS = 12
 
 
@@ -52,17 +51,17 @@ def decode_picture(data: bytes, frame: int, size: tuple[int, int]) -> Picture:
 
 
 def as_cvat_shows(
-    seeds: Sequence[Seed], results: Results, tracks: Mapping[str, Wire]
+    job: Job, seeds: Sequence[Seed], results: Results, tracks: Mapping[str, Wire]
 ) -> dict[int, list[Tracked | None]]:
     """The results with what CVAT makes of the tracks' keyframes in their place.
 
-    tracks: by the name of the seed; deleted frames are not asked for.
+    tracks: by the name of the seed.
     """
     shown = {frame: list(here) for frame, here in results.items()}
     for index, seed in enumerate(seeds):
         if seed.ref not in tracks:
             continue
-        keyframes = sorted(tracks[seed.ref]["shapes"], key=lambda k: int(k["frame"]))
+        keyframes = counting_keyframes(job, tracks[seed.ref]["shapes"])
         for frame, here in shown.items():
             result, position = here[index], position_among(keyframes, frame)
             if result is not None:
@@ -87,7 +86,7 @@ def write_contact_sheet(
     """A PNG of up to 12 frames: the first, the last, each object's least certain one, and some."""
     drawn = list(_drawn(frames, seeds, results, _frames_worth_seeing(seeds, results)))
     captions = [f"frame {frame}" for frame, _ in drawn]
-    sheet = contact_sheet([picture for _, picture in drawn], captions, columns=SHEET_COLUMNS)
+    sheet = contact_sheet([picture for _, picture in drawn], captions)
     with written(path):
         write_picture(path, sheet)
 

@@ -140,6 +140,8 @@ def read_undo(path: Path) -> Undo:
         head = next(lines)
         if head["receipt"] != VERSION:
             raise ActionError(f"{path} was written by another version of this command.")
+        if not {"server", "job", "time"} <= head.keys():
+            raise KeyError
         undo = Undo(head)
         updated: dict[int, int] = {}
         for line in lines:
@@ -203,7 +205,7 @@ def receipts_that_replaced(server: str, job: int, ids: Collection[int]) -> list[
 
 
 def numbers_of_seeds(server: str, job: int) -> dict[int, int]:
-    """Number of the object by the id of its seed, of all runs on this job, the latest first."""
+    """Number of the object by the id of its seed, of all runs on this job; the latest counts."""
     numbers: dict[int, int] = {}
     for _, head in _receipts_of(server, job):
         with suppress(ValueError, KeyError, TypeError):  # without it, a seed looks new

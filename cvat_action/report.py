@@ -14,7 +14,7 @@ from typing import Any
 from cvat_action.job import Job
 from cvat_action.plan import Plan, listed
 from cvat_action.results import Written
-from cvat_action.seeds import Refusal, Seed
+from cvat_action.seeds import Seed
 from cvat_action.server import Function, why_unusable
 from cvat_action.tracked import TrackedObject
 
@@ -128,10 +128,6 @@ def print_run(
 
 def _was_corrected(o: TrackedObject) -> bool:
     return o.tally.by_hand > 0 and any(c.points is not None for c in o.seed.corrections)
-
-
-def refusals_table(job: Job, refused: Sequence[Refusal]) -> str:
-    return table([(r.ref, job.label(r.label_id).name, r.reason) for r in refused])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -277,7 +273,7 @@ def print_plan(plan: Plan) -> None:
         rows.append((e["object"], e["label"], e["type"], e["becomes"], remark))
     print(table(rows))
     if plan.refused:
-        print("left alone:\n" + refusals_table(plan.job, plan.refused))
+        print("left alone:\n" + table([tuple(r.values()) for r in told["left_alone"]]))
     if plan.question:
         print(f"before it can run: {plan.question}")
     elif told["shapes_replaced"]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE, points_fault, upright
 from cvat_action.job import Annotations, Job, Wire
-from cvat_action.positions import counting_keyframes, is_visible, track_fault, track_position
+from cvat_action.positions import counting_keyframes, is_visible, position_among, track_fault
 from cvat_action.seeds import Correction, Refusal, Seed
 from cvat_action.snapshot import keyframe_content
 
@@ -38,21 +38,15 @@ def select(
     Raises ActionError for a name that is not there.
     """
     _check_labels(job, labels)
-    # CVAT lists them in an order that changes.
-    shapes = sorted(annotations.shapes, key=lambda s: s["id"])
-    tracks = sorted(annotations.tracks, key=lambda t: t["id"])
-    present = [_shape_on(s) for s in shapes if s["frame"] == frame]
-    present += [_track_on(job, t, frame) for t in tracks]
+    present = _present(job, annotations, frame)
     named = _Named(objects, excluded)
     named.check(
-        {p.ref for p in present if p.there},
+        {p.ref for p in present},
         f"on frame {frame} of {job.name}",
-        [p.ref for p in present if p.there and not p.reason],
+        [p.ref for p in present if not p.reason],
     )
     seeds, refused, passed_over = [], [], set()
     for p in present:
-        if not p.there:
-            continue
         of_label = not labels or job.label(p.wire["label_id"]).name in labels
         if not (named.takes(p.ref) and of_label and (not types or p.type in types)):
             passed_over.add(p.ref)
@@ -112,7 +106,7 @@ def select_on_all(
         passed_over |= here.passed_over
     named = _Named(objects, excluded)
     where = f"drawn on frames {min(frames)} to {max(frames)} of {job.name}"
-    named.check({*seeds, *refused}, where, seeds)
+    named.check({*seeds, *refused, *passed_over}, where, seeds)
     return Selection(
         tuple(s for ref, s in seeds.items() if named.takes(ref)),
         tuple(r for ref, r in refused.items() if named.takes(ref) and ref not in seeds),
@@ -127,15 +121,10 @@ def outlines_on(
 
     Of a rotated box it is the box around it.
     """
-    present = [_shape_on(s) for s in annotations.shapes if s["frame"] == frame]
-    present += [_track_on(job, t, frame) for t in annotations.tracks]
     return [
         (p.ref, p.type, upright(p.shape))
-        for p in present
-        if p.shape
-        and p.type in TRACKABLE
-        and not p.shape.get("outside")
-        and not _malformed(job, frame, p)
+        for p in _present(job, annotations, frame)
+        if p.type in TRACKABLE and not p.shape.get("outside") and not _malformed(job, frame, p)
     ]
 
 
@@ -145,21 +134,15 @@ class _On:
 
     ref: str
     wire: Wire
-    shape: Wire | None
-    """the shape, or the track's position; None: not there"""
+    shape: Wire
+    """the shape, or the track's position"""
 
     @property
     def type(self) -> str:
-        return str(self.shape["type"]) if self.shape else ""
-
-    @property
-    def there(self) -> bool:
-        return self.shape is not None
+        return str(self.shape["type"])
 
     @property
     def reason(self) -> str | None:
-        if self.shape is None:
-            return None
         if self.wire.get("elements") or self.type == "skeleton":
             return "skeletons cannot be tracked"
         if self.type not in TRACKABLE:
@@ -175,7 +158,7 @@ class _On:
         return None
 
     def seed(self, frame: int) -> Seed:
-        shape = self.shape or {}
+        shape = self.shape
         keyframes = {k["frame"]: keyframe_content(k) for k in self.wire.get("shapes", ())}
         return Seed(
             ref=self.ref,
@@ -189,12 +172,14 @@ class _On:
         )
 
 
-def _shape_on(shape: Wire) -> _On:
-    return _On(str(shape["id"]), shape, shape)
-
-
-def _track_on(job: Job, track: Wire, frame: int) -> _On:
-    return _On(f"track:{track['id']}", track, track_position(job, track, frame))
+def _present(job: Job, annotations: Annotations, frame: int) -> list[_On]:
+    # CVAT lists them in an order that changes.
+    shapes = sorted(annotations.shapes, key=lambda s: s["id"])
+    present = [_On(str(s["id"]), s, s) for s in shapes if s["frame"] == frame]
+    for t in sorted(annotations.tracks, key=lambda t: t["id"]):
+        if position := position_among(counting_keyframes(job, t["shapes"]), frame):
+            present.append(_On(f"track:{t['id']}", t, position))
+    return present
 
 
 class _Named:
@@ -241,6 +226,5 @@ def _unsupported(shape_type: str, supported: Collection[str]) -> str | None:
 
 
 def _malformed(job: Job, frame: int, p: _On) -> str | None:
-    points = p.shape["points"] if p.shape else None
-    fault = points_fault(p.type, points, *job.size(frame))
+    fault = points_fault(p.type, p.shape["points"], *job.size(frame))
     return f"malformed: {fault}" if fault else None

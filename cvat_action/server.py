@@ -162,7 +162,7 @@ class Server:
                 ) from None
             raise
         meta = self._get(f"/api/jobs/{number}/data/meta")
-        labels = self._labels(number)
+        labels = self._pages("/api/labels", [("job_id", number)])
         with self._as_cvat():
             return job_from_wire(job, meta, labels)
 
@@ -218,9 +218,6 @@ class Server:
         if not isinstance(answer, dict):
             raise HttpFailure(None, "", "CVAT did not say what it stored.")
         return answer
-
-    def _labels(self, job: int) -> list[Wire]:
-        return self._pages("/api/labels", [("job_id", job)])
 
     def _pages(self, path: str, query: Sequence[tuple[str, Any]]) -> list[Wire]:
         found: list[Wire] = []

@@ -126,7 +126,8 @@ def shapes_to_delete(
                 continue
             unless_edited(o.seed, o.seed.wire, o.seed.frame)
             for c in o.seed.corrections:
-                if c.shape and c.frame in frames and _is_by_hand(o, c.frame):
+                t = o.frames.get(c.frame)
+                if c.shape and c.frame in frames and t and t.by_hand:
                     unless_edited(o.seed, c.shape, c.frame)
         if o.seed.is_track and o.seed.wire["id"] not in snapshot.tracks:
             continue
@@ -183,7 +184,3 @@ def drawn_in_tracks(
             if snapshot.holds(shape) and held.get(shape["frame"]) == list(shape["points"])
         ]
     return gone
-
-
-def _is_by_hand(o: TrackedObject, frame: int) -> bool:
-    return frame in o.frames and o.frames[frame].by_hand

@@ -44,16 +44,8 @@ class Thinned:
 class Thinning:
     """Sparse keyframes of a run; what is worked out once is kept until the stage is written."""
 
-    tally: dict[str, Thinned] = field(default_factory=dict)
-    """by object"""
+    total: Thinned = field(default_factory=Thinned)
     _kept: dict[str, tuple[tuple[int, ...], dict[int, Tracked]]] = field(default_factory=dict)
-
-    @property
-    def total(self) -> Thinned:
-        each = self.tally.values()
-        return Thinned(
-            sum(t.frames for t in each), sum(t.keyframes for t in each), sum(t.points for t in each)
-        )
 
     def thin(self, stretch: Stretch) -> dict[int, Tracked]:
         """The results on frames that are to have a keyframe, and those that are not visible."""
@@ -67,11 +59,11 @@ class Thinning:
         return kept[1]
 
     def _count(self, stretch: Stretch, chosen: Mapping[int, Tracked]) -> None:
-        tally = self.tally.setdefault(stretch.seed.ref, Thinned())
-        tally.frames += sum(t.points is not None for t in stretch.results.values())
+        total = self.total
+        total.frames += sum(t.points is not None for t in stretch.results.values())
         written = [t.points for t in chosen.values() if t.points is not None]
-        tally.keyframes += len(written)
-        tally.points += sum(len(points) // 2 for points in written)
+        total.keyframes += len(written)
+        total.points += sum(len(points) // 2 for points in written)
 
 
 def _thinned(stretch: Stretch) -> dict[int, Tracked]:

@@ -4,6 +4,7 @@
 import logging
 from array import array
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -103,13 +104,7 @@ class TrackedObject:
     @property
     def tally(self) -> Tally:
         """Of all its frames."""
-        whole = Tally(
-            self.handed_on.frames,
-            self.handed_on.by_hand,
-            list(self.handed_on.lost),
-            list(self.handed_on.unsure),
-            self.handed_on.lowest,
-        )
+        whole = deepcopy(self.handed_on)
         for frame, t in self.frames.items():
             whole.add(frame, t)
         return whole

@@ -6,12 +6,12 @@ again, so an undo that broke off can be repeated too.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvat_action import report
-from cvat_action.cvat_sink import MOST_OBJECTS, REPEATED_STATUSES
+from cvat_action.cvat_sink import REPEATED_STATUSES, chunks
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.journal import is_taken_back
@@ -117,8 +117,5 @@ def _do(server: Server, job: int, receipt: Receipt, work: Work, done: _Done) -> 
         done.tracks |= {t["id"] for t in batch}
 
 
-def _batches(objects: Sequence[Wire]) -> list[list[Wire]]:
-    return [
-        list(objects[first : first + MOST_OBJECTS])
-        for first in range(0, len(objects), MOST_OBJECTS)
-    ]
+def _batches(objects: Sequence[Wire]) -> Iterator[list[Wire]]:
+    return ([o for _, o in chunk] for chunk in chunks((None, o) for o in objects))

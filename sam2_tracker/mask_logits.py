@@ -10,11 +10,10 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2_tracker.out_of_memory import memory_errors
-from sam2_tracker.shapes import Bitmap
+from sam2_tracker.shapes import Bitmap, bitmap_to_rectangle
 
 HOLE_FILL_LOGIT = 0.1
 SINGLE_HOLE_FILL_LOGIT = 10.0
@@ -71,12 +70,12 @@ def logits_to_image_size(logits: Tensor, *, width: int, height: int) -> Tensor:
         )[0, 0]
 
 
-def stability(logits: Tensor, *, offset: float = 1.0) -> float:
-    """IoU of the mask cut at `offset` with the one cut at -`offset`; 0 where both are empty.
+def stability(logits: Tensor) -> float:
+    """IoU of the mask cut at 1 with the one cut at -1; 0 where both are empty.
 
     logits: (height, width). That is sam2.utils.amg.calculate_stability_score.
     """
-    inner, outer = (int((logits > cut).sum()) for cut in (offset, -offset))
+    inner, outer = (int((logits > cut).sum()) for cut in (1, -1))
     return inner / outer if outer else 0.0
 
 
@@ -132,15 +131,10 @@ def _is_distractor(chosen: Bitmap, other: Bitmap) -> bool:
     _, _, stats, _ = cv2.connectedComponentsWithStats(rest, connectivity=8)
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     x, y, w, h = stats[largest, :4].tolist()
-    left, top, right, bottom = _box(chosen)
+    left, top, right, bottom = bitmap_to_rectangle(chosen)
     around = (min(left, x), min(top, y), max(right, x + w), max(bottom, y + h))
     # The box around both contains that of the chosen mask, so the latter is their intersection.
     return _box_area((left, top, right, bottom)) <= SAME_PLACE_IOU * _box_area(around)
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    return x, y, x + w, y + h
 
 
 def _box_area(box: tuple[int, int, int, int]) -> int:

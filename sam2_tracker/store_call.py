@@ -50,10 +50,9 @@ class StoreThread:
     two operations: on two cores every frame would take 1.4 times as long.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float) -> None:
         """seconds: deadline of each call, counted from its submission."""
         self._seconds = seconds
-        self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         threads = torch.get_num_threads()
         self._thread.submit(_take_one_cpu_thread).result()
@@ -63,7 +62,7 @@ class StoreThread:
         self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs
     ) -> StoreCall[T]:
         future = self._thread.submit(function, *arguments, **options)
-        return StoreCall(future, self._clock() + self._seconds, self._clock)
+        return StoreCall(future, time.monotonic() + self._seconds, time.monotonic)
 
     def close(self) -> None:
         """Waits for no call in flight."""

@@ -327,7 +327,7 @@ def write_sheet(clip: Clip, results: list[list[Result]], path: Path) -> None:
         picture, hidden = _drawn(clip, index, results[index])
         pictures.append(picture)
         captions.append(f"{index}" + (f"  hidden: {', '.join(hidden)}" if hidden else ""))
-    write_picture(path, contact_sheet(pictures, captions, columns=4))
+    write_picture(path, contact_sheet(pictures, captions))
 
 
 def _drawn(clip: Clip, index: int, objects: list[Result]) -> tuple[Picture, list[str]]:

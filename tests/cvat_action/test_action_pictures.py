@@ -13,7 +13,7 @@ import pytest
 from conftest import ctrl_c, disk_with
 from cvat_sdk.masks import encode_mask
 from standin_cvat import Fault
-from wire import MASK
+from wire import MASK, keyframe, track
 
 from cvat_action import preview
 from cvat_action.errors import ActionError
@@ -189,6 +189,16 @@ def test_the_contact_sheet_has_the_least_certain_frame():
         for f in range(1, 90)
     }
     assert 50 in preview._frames_worth_seeing([one] * 9, results)
+
+
+def test_a_preview_passes_over_keyframes_on_deleted_frames_as_cvat_does():
+    boxes = {10: [4.0, 0, 8, 4], 11: [13.0, 0, 17, 4], 14: [4.0, 0, 8, 4]}
+    made = track(*(keyframe(frame, box) for frame, box in boxes.items()), id=5)
+    seed = Seed("track:5", "rectangle", 10, tuple(boxes[10]), made, True, 0)
+    job = Job(1, 1, 0, 20, (), ((64, 48),), frozenset({11}))
+    results = {f: [Tracked(tuple(boxes[10]), 0.9)] for f in (12, 13, 14)}
+    shown = preview.as_cvat_shows(job, [seed], results, {"track:5": made})
+    assert {here[0].points for here in shown.values()} == {tuple(boxes[10])}
 
 
 def test_a_picture_of_many_objects_takes_little_memory():

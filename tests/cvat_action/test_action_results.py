@@ -126,6 +126,15 @@ def test_deleted_frames_are_neither_called_nor_written(job, track_to, function):
     assert frames_of(job.tracks[0]["shapes"]) == [10, 12, 13, 15]
 
 
+@pytest.mark.parametrize("target", [10, 12])
+def test_where_no_frame_is_left_to_track_it_says_so(job, track_to, one_mask, function, target):
+    job.deleted_frames = [11, 12]
+    done = track_to(target, "--json")
+    assert "Nothing to do: there is no frame to track after frame 10." in done.log
+    assert done.json == {"job": 42, "frames": [], "complete": True, "written": {}}
+    assert function.calls == []
+
+
 def test_frame_step_and_job_range_count_relative_frames(job, act, function):
     job.source_start, job.frame_step, job.source = 4, 2, job.source * 3
     job.stop_frame = 12

@@ -18,6 +18,8 @@ from wire import RECTANGLE, keyframe, mask_at, shape, track
 
 from cvat_action.errors import ActionError
 from cvat_action.journal import VERSION, Journal, folder, name_of_path, read
+from cvat_action.receipt import VERSION as RECEIPT_VERSION
+from cvat_action.receipt import receipts_folder
 
 WRITE = "/api/jobs/42/annotations/"
 TO_14 = ("track", "--job", 42, "--frame", 10, "--target-frame", 14)
@@ -199,11 +201,35 @@ def test_files_that_are_none_of_ours_are_named_and_stay(act, tmp_path, command, 
     assert path.exists() == (content is not None)
 
 
-@pytest.mark.parametrize("parts", [{"plan": []}, {"plan": {"files": 1}}, {"receipt": []}])
-def test_a_journal_whose_parts_are_no_objects_is_damaged(act, tmp_path, parts):
+@pytest.mark.parametrize(
+    "parts", [{}, {"plan": []}, {"plan": {"files": 1}}, {"plan": {"files": {}}}, {"receipt": []}]
+)
+@pytest.mark.parametrize("command", ["track", "local"])
+def test_a_journal_whose_parts_are_missing_or_no_objects_is_damaged(act, tmp_path, command, parts):
     path = tmp_path / "run.jsonl"
     path.write_text(json.dumps({"journal": VERSION, "plan": {}, **parts}) + "\n")
-    assert "or is damaged." in act("track", "--resume", path, code=1).log
+    assert "or is damaged." in act(command, "--resume", path, code=1).log
+
+
+def test_a_receipt_without_its_parts_is_damaged_and_hides_no_other_run(act, track_to, one_mask):
+    track_to(12)
+    path = receipts_folder() / "cut.jsonl"
+    path.write_text(json.dumps({"receipt": RECEIPT_VERSION}) + "\n")
+    assert "or is damaged." in act("undo", path, code=1).log
+    told = act("runs").out
+    assert f"{path} is not a receipt of this command, or is damaged." in told
+    assert ": 2 created, " in told
+
+
+def test_the_journal_of_a_run_on_another_server_names_that_one(track_to, cut_off, one_mask, act):
+    cut_off(12, 13)
+    path = Path(waiting(act)[0]["journal"])
+    head, _, rest = path.read_text().partition("\n")
+    there = json.loads(head)
+    there["plan"]["server"] = "https://other.example"
+    path.write_text(json.dumps(there) + "\n" + rest)
+    said = track_to(13, code=1).log
+    assert f"--server-host https://other.example track --resume {path}, drop it: " in said
 
 
 def test_a_journal_where_a_folder_is_wanted_is_named(track_to, one_mask, tmp_path):

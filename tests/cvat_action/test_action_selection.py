@@ -101,6 +101,12 @@ def test_all_seeds_are_tracked_each_from_its_frame_on(job, track_to, one_mask):
     assert frames_of(job.tracks[0]["shapes"]) == [13, 14, 15]
 
 
+def test_an_object_of_another_label_can_be_excluded_from_all_seeds(job, track_to, one_mask):
+    job.shapes.append(shape("mask", mask_at(30, 30), id=901, frame=12, label_id=8))
+    done = track_to(14, "--all-seeds", "--label", "car", "--exclude", 901, "--json")
+    assert objects_of(done) == ["900"]
+
+
 def test_a_corrected_result_is_no_seed_of_its_own(job, track_to, one_mask):
     track_to(14)
     correct(job, 12, [0, 8, 30, 20, 33, 21])

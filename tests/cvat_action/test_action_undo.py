@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`undo` takes a run back by its receipt, except what a person changed since."""
 
+import json
+
 import pytest
 from conftest import CONVERT, MOVING, ctrl_c
 from look import by_frame, correct, frames_of, on_frame, places
@@ -196,7 +198,7 @@ def test_undo_waits_for_a_cvat_that_restarts(cvat, two_runs, both_are_undone, sk
 def test_an_undo_that_breaks_off_between_two_requests_restores_all_when_repeated(
     cvat, job, track_to, undo, one_mask, function, monkeypatch
 ):
-    monkeypatch.setattr("cvat_action.undo.MOST_OBJECTS", 1)
+    monkeypatch.setattr("cvat_action.cvat_sink.MOST_OBJECTS", 1)
     track_to(13)
     moves(function, 20)
     track_to(13, "--keep-earlier")
@@ -209,6 +211,17 @@ def test_an_undo_that_breaks_off_between_two_requests_restores_all_when_repeated
     undo(code=1)
     undo()
     assert places(job.shapes) == both
+
+
+def test_a_request_of_undo_is_no_larger_than_one_of_the_run(
+    cvat, track_to, undo, masks, monkeypatch
+):
+    monkeypatch.setattr("cvat_action.cvat_sink.MOST_BYTES", 1500)
+    track_to(14)
+    undo()
+    patches = [(query["action"], body) for m, _, query, body in cvat.requests if m == "PATCH"]
+    assert {action for action, _ in patches} == {"create", "delete"}
+    assert max(len(json.dumps(body)) for _, body in patches) < 1700
 
 
 def test_undo_restores_nothing_beside_the_results_of_a_later_run(
