@@ -17,7 +17,7 @@ from model_handler import ModelHandler, ModelInfo
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.click_protocol import ClickRequest, Found, request_to_objects
 from sam2_tracker.clicks import Clicks
-from sam2_tracker.errors import AllObjectsFailed, BadShape, ModelFailure, ObjectError
+from sam2_tracker.errors import BadShape, ModelFailure, failing_objects
 from sam2_tracker.everything import (
     POINTS_PER_BATCH,
     Everything,
@@ -106,16 +106,14 @@ class Interactor:
     def _click(self, request: ClickRequest, watch: Stopwatch, check: Check) -> list[Found]:
         frame = self._open(request.image, watch)
         found: list[_Mask] = []
-        try:
-            objects = request_to_objects(request, width=frame.width, height=frame.height)
-            watch.objects = watch.started = len(objects)
-            content = self._encode(frame, watch)
-            with watch.phase("start"):
-                for clicks in objects:
-                    check(len(found), len(objects), "objects are found", FEWER_BOXES)
+        objects = request_to_objects(request, width=frame.width, height=frame.height)
+        watch.objects = watch.started = len(objects)
+        content = self._encode(frame, watch)
+        with watch.phase("start"):
+            for index, clicks in enumerate(objects):
+                check(len(found), len(objects), "objects are found", FEWER_BOXES)
+                with failing_objects([index]):
                     found.append(self._find(frame, content, clicks, check))
-        except ObjectError as error:
-            raise AllObjectsFailed({0: error}) from error
         with watch.phase("shapes"):
             bitmaps = self._model.single_bitmaps(
                 [each.logits for each in found], width=frame.width, height=frame.height
@@ -176,23 +174,20 @@ class Interactor:
     ) -> tuple[list[Found], str]:
         """Only the box of a mask is held until the duplicates are known: the masks of a thousand
         clicks on a large image are gigabytes. Those that stay are computed once more."""
-        try:
-            features = self._encode(frame, watch)
-            with watch.phase("start"):
-                masks, nearest = self._look_everywhere(frame, features, wanted, check)
-            kept = box_nms(
-                [mask.box for mask in masks], [mask.iou for mask in masks], wanted.box_nms_thresh
-            )[: self._settings.max_objects]
-            watch.objects = watch.started = len(kept)
-            found: list[Found] = []
-            with watch.phase("shapes"):
-                for mask in (masks[i] for i in kept):
-                    check(len(found), len(kept), "masks are made", wanted.fewer)
-                    bitmap = self._bitmap(frame, features, mask.click, mask.index)
-                    found.append(_found(bitmap, mask.iou))
-        except ObjectError as error:
-            raise AllObjectsFailed({0: error}) from error
-        return found, "" if found else wanted.why_nothing(*nearest)
+        features = self._encode(frame, watch)
+        with watch.phase("start"):
+            masks, nearest = self._look_everywhere(frame, features, wanted, check)
+        kept = box_nms(
+            [mask.box for mask in masks], [mask.iou for mask in masks], wanted.box_nms_thresh
+        )[: self._settings.max_objects]
+        watch.objects = watch.started = len(kept)
+        found: list[Found] = []
+        with watch.phase("shapes"), failing_objects([0]):
+            for mask in (masks[i] for i in kept):
+                check(len(found), len(kept), "masks are made", wanted.fewer)
+                bitmap = self._bitmap(frame, features, mask.click, mask.index)
+                found.append(_found(bitmap, mask.iou))
+        return found, "" if found else wanted.why_nothing(nearest)
 
     def _look_everywhere(
         self,
@@ -200,15 +195,15 @@ class Interactor:
         features: FrameFeatures,
         wanted: Everything,
         check: Check,
-    ) -> tuple[list[_GridMask], tuple[float, float]]:
+    ) -> tuple[list[_GridMask], tuple[float, float] | None]:
         """The masks that are sure and stable; and of the mask that is nearest to it the predicted
-        IoU and the stability."""
+        IoU and the stability, or None if no mask has a pixel."""
         width, height = frame.width, frame.height
         clicks = [
             Clicks(points=(point,), positive=(True,)) for point in wanted.points(width, height)
         ]
         masks: list[_GridMask] = []
-        nearest = 0.0, 0.0
+        nearest: tuple[float, float] | None = None
         for first in range(0, len(clicks), POINTS_PER_BATCH):
             check(first, len(clicks), "clicks are looked at", wanted.fewer)
             batch = clicks[first : first + POINTS_PER_BATCH]
@@ -229,15 +224,19 @@ class Interactor:
                 least=wanted.stability_score_thresh,
             )
             masks_of_batch = zip(looked_at, shown, strict=True)
-            for done, ((click, index, iou, _), (stability, bitmap)) in enumerate(masks_of_batch):
+            for done, ((click, index, iou, _), mask) in enumerate(masks_of_batch):
                 check(
                     first + done * len(batch) // len(looked_at),
                     len(clicks),
                     "clicks are looked at",
                     wanted.fewer,
                 )
-                nearest = max(nearest, (iou, stability), key=wanted.nearness)
-                if iou > wanted.pred_iou_thresh and bitmap is not None and bitmap.any():
+                if mask is None:
+                    continue
+                stability, bitmap = mask
+                scores = iou, stability
+                nearest = max(nearest or scores, scores, key=wanted.nearness)
+                if iou > wanted.pred_iou_thresh and bitmap is not None:
                     masks.append(_GridMask(click, index, iou, inclusive_box(bitmap)))
         return masks, nearest
 

@@ -22,6 +22,7 @@ from sam2_tracker.errors import (
     BadMethod,
     ConfigurationError,
     DeviceFailed,
+    NotFound,
     OutOfMemory,
     RequestError,
     StoreUnavailable,
@@ -29,7 +30,12 @@ from sam2_tracker.errors import (
 )
 from sam2_tracker.metrics import CONTENT_TYPE, Metrics
 from sam2_tracker.protocol import answers_to_json, body_to_request, error_to_json
-from sam2_tracker.settings import Settings, check_workers, settings_from_environment
+from sam2_tracker.settings import (
+    Settings,
+    check_workers,
+    settings_from_environment,
+    unknown_variables,
+)
 from sam2_tracker.stopwatch import Stopwatch
 from tracker import Tracker, build_tracker
 
@@ -63,6 +69,8 @@ def _start(context: Any) -> None:
     context.logger.info("Init context...  0%")
     logging.getLogger().setLevel(logging.WARNING)  # sam2 and hydra speak on the root logger
     settings = settings_from_environment(os.environ)
+    for sentence in unknown_variables(os.environ):
+        context.logger.warn(sentence)
     worker_id = int(context.worker_id or 0)
     check_workers(settings, worker_id)
     build = build_interactor if settings.function == "interactor" else build_tracker
@@ -106,10 +114,10 @@ def _end_after_the_answer() -> None:
 def handler(context: Any, event: Any) -> Any:
     """POST takes CVAT's request and gives its response; GET tells of the function itself."""
     method = _text(event.method)
-    if method == "GET":
-        return _get(context, _text(event.path))
     watch = Stopwatch()
     try:
+        if method == "GET":
+            return _get(context, _text(event.path))
         if method not in (None, "POST"):
             raise BadMethod("Use GET or POST.")
         status, body = 200, _answer(context, event, watch)
@@ -132,15 +140,19 @@ def handler(context: Any, event: Any) -> Any:
         context.logger.error_with(
             "request failed", status=status, traceback=traceback.format_exc(), **watch.fields()
         )
-    context.user_data.metrics.count(status, watch)
+    if method != "GET":
+        context.user_data.metrics.count(status, watch)
     return context.Response(
         body=body, headers={}, content_type="application/json", status_code=status
     )
 
 
 def _get(context: Any, path: str | None) -> Any:
-    """/ready: 200, or 503 and the reason. /metrics: Prometheus text. Else: what is running."""
+    """/ready: 200, or 503 and the reason. /metrics: Prometheus text. /: what is running."""
     function: Function = context.user_data.function
+    path = (path or "").partition("?")[0].rstrip("/")
+    if path not in ("", "/ready", "/metrics"):
+        raise NotFound("Ask for /, /ready or /metrics.")
     store_answers = function.store_answers()
     status, content_type = 200, "application/json"
     if path == "/metrics":
@@ -191,7 +203,7 @@ def _click(interactor: Interactor, settings: Settings, event: Any, watch: Stopwa
     }
     with watch.phase("write"):
         if takes_shapes(headers.get("user-agent")):
-            return found_to_json(found)
+            return found_to_json(found, boxes=len(request.boxes))
         return found_to_old_json(found, tolerance=settings.polygon_tolerance)
 
 

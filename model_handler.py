@@ -293,17 +293,18 @@ class ModelHandler:
 
     def stable_bitmaps(
         self, logits: Sequence[Tensor], *, width: int, height: int, least: float
-    ) -> Iterator[tuple[float, Bitmap | None]]:
+    ) -> Iterator[tuple[float, Bitmap | None] | None]:
         """The stability of each mask of decode(), and its bitmap without filled holes.
 
-        None: the stability is below `least`. Raises OutOfMemory.
+        No bitmap: the stability is below `least`. None: the mask has no pixel. Raises OutOfMemory.
         """
         for each in logits:
             with memory_errors(NO_MEMORY), torch.inference_mode():
                 full = logits_to_image_size(each, width=width, height=height)
-                stable = stability(full)
-                bitmap: Bitmap | None = (full > 0).cpu().numpy() if stable >= least else None
-            yield stable, bitmap
+                seen, stable = full > 0, stability(full)
+                empty = not seen.any()
+                bitmap: Bitmap | None = seen.cpu().numpy() if stable >= least else None
+            yield None if empty else (stable, bitmap)
 
     def device_failed(self) -> bool:
         """Whether the GPU refuses all further work of this process.

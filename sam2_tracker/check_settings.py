@@ -3,7 +3,8 @@
 
     SAM2_THREADS=four python -m sam2_tracker.check_settings
 
-Exits with 0, or with 1 and the sentence that the function would log at its start. Needs nothing but
+Exits with 0, or with 1 and the sentence that the function would log at its start: an error, or a
+warning of a variable that is no setting. Needs nothing but
 Python 3.10: the deploy scripts run it on the machine that deploys.
 """
 
@@ -11,10 +12,12 @@ import os
 import sys
 
 from sam2_tracker.errors import ConfigurationError
-from sam2_tracker.settings import check_workers, settings_from_environment
+from sam2_tracker.settings import check_workers, settings_from_environment, unknown_variables
 
 if __name__ == "__main__":
     try:
         check_workers(settings_from_environment(os.environ))
+        for sentence in unknown_variables(os.environ):
+            raise ConfigurationError(sentence)
     except ConfigurationError as error:
         sys.exit(error.message)

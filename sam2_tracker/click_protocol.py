@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sam2_tracker.clicks import MAX_CLICKS, Clicks, read_clicks
-from sam2_tracker.errors import BadRequest, TooLarge
+from sam2_tracker.errors import BadRequest, TooLarge, failing_objects
 from sam2_tracker.everything import Everything, words_to_everything
 from sam2_tracker.protocol import read_body, read_image
 from sam2_tracker.shapes import (
@@ -23,7 +23,7 @@ from sam2_tracker.shapes import (
 
 FIRST_WITH_SHAPES = (2, 60)
 """Older CVATs take one mask as rows of pixels, and no confidence."""
-CVAT = re.compile(r"\bCVAT/(\d+)\.(\d+)")
+CVAT = re.compile(r"\bCVAT/(\d{1,9})\.(\d{1,9})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +86,21 @@ def request_to_objects(request: ClickRequest, *, width: int, height: int) -> lis
     """The clicks of each object: one object, or one per box.
 
     Of several boxes a click belongs to the nearest one, of equally near ones to the smallest.
-    width, height: of the image. Raises BadShape, EmptyShape.
+    width, height: of the image. Raises AllObjectsFailed, with the index of the bad box, or with all
+    indexes where a click is bad.
     """
     size = {"width": width, "height": height}
     if len(request.boxes) < 2:
         box = next(iter(request.boxes), None)
-        return [read_clicks(request.positive, request.negative, box, **size)]
-    boxes = [read_clicks([], [], box, **size).box or (0, 0, 0, 0) for box in request.boxes]
+        with failing_objects([0]):
+            return [read_clicks(request.positive, request.negative, box, **size)]
+    boxes: list[Box] = []
+    for index, corners in enumerate(request.boxes):
+        with failing_objects([index]):
+            boxes.append(read_clicks([], [], corners, **size).box or (0, 0, 0, 0))
     clicks: list[tuple[list[Any], list[Any]]] = [([], []) for _ in boxes]
-    checked = read_clicks(request.positive, request.negative, request.boxes[0], **size)
+    with failing_objects(range(len(boxes))):
+        checked = read_clicks(request.positive, request.negative, request.boxes[0], **size)
     for point, positive in zip(checked.points, checked.positive, strict=True):
         nearest = min(range(len(boxes)), key=lambda index: _distance(point, boxes[index]))
         clicks[nearest][not positive].append(list(point))
@@ -110,10 +116,11 @@ def takes_shapes(user_agent: str | None) -> bool:
     return found is None or (int(found[1]), int(found[2])) >= FIRST_WITH_SHAPES
 
 
-def found_to_json(found: Sequence[Found], message: str = "") -> str:
+def found_to_json(found: Sequence[Found], message: str = "", *, boxes: int = 0) -> str:
     """The answer for CVAT 2.60 and later. What has no pixel is left out.
 
-    message: for the person who asked; CVAT hands it on.
+    message: for the person who asked; CVAT hands it on. boxes: that were asked for; with several,
+    each shape says in which of them it was found.
     """
     shapes = [
         {
@@ -121,8 +128,9 @@ def found_to_json(found: Sequence[Found], message: str = "") -> str:
             "points": each.mask,
             # CVAT reads a confidence from the attribute with this number.
             "attributes": [{"spec_id": 0, "value": f"{each.confidence:.4f}"}],
+            **({"box": index} if boxes > 1 else {}),
         }
-        for each in found
+        for index, each in enumerate(found)
         if each.mask
     ]
     content = {"shapes": shapes} | ({"message": message} if message else {})

@@ -5,6 +5,7 @@
     ├── ConfigurationError      a setting or a model file is wrong; only at start
     ├── RequestError            the whole request fails
     │   ├── BadRequest          400
+    │   ├── NotFound            404
     │   ├── BadMethod           405
     │   ├── AllObjectsFailed    the status of the first object's error
     │   ├── TooLarge            413
@@ -23,6 +24,9 @@
 The status of an ObjectError is used only if every object of a request failed. Messages are
 sentences for the person who sent the request: they contain no key, no path and no traceback.
 """
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def in_one_line(error: BaseException) -> str:
@@ -58,6 +62,13 @@ class BadRequest(RequestError):
     status = 400
 
 
+class NotFound(RequestError):
+    """GET knows no such path."""
+
+    code = "not_found"
+    status = 404
+
+
 class BadMethod(RequestError):
     code = "bad_method"
     status = 405
@@ -73,6 +84,15 @@ class AllObjectsFailed(RequestError):
         self.code = first.code
         self.status = first.status
         self.indexes = list(failures)
+
+
+@contextmanager
+def failing_objects(indexes: Iterable[int]) -> Iterator[None]:
+    """An ObjectError in it is that of these objects, and the request as a whole fails."""
+    try:
+        yield
+    except ObjectError as error:
+        raise AllObjectsFailed(dict.fromkeys(indexes, error)) from error
 
 
 class TooLarge(RequestError):

@@ -60,8 +60,16 @@ class Everything:
         sure = iou > self.pred_iou_thresh
         return sure, stability if sure else iou
 
-    def why_nothing(self, iou: float, stability: float) -> str:
-        """A sentence for the person who asked. iou, stability: of the nearest mask."""
+    def why_nothing(self, nearest: tuple[float, float] | None) -> str:
+        """A sentence for the person who asked.
+
+        nearest: predicted IoU and stability of the nearest mask; None: no mask has a pixel.
+        """
+        if nearest is None:
+            return (
+                "No click of the grid gave a mask. Click on the objects, or draw boxes around them."
+            )
+        iou, stability = nearest
         lower = {
             "pred_iou_thresh": min(self.pred_iou_thresh, _step_below(iou)),
             "stability_score_thresh": min(self.stability_score_thresh, _step_below(stability)),
@@ -91,10 +99,10 @@ def words_to_everything(words: object) -> Everything:
         key, _, value = option.partition("=")
         if key == "points_per_side" and re.fullmatch(r"\d{1,3}", value):
             values[key] = int(value)
-        elif key in SCORES and re.fullmatch(r"\d(\.\d{1,9})?", value):
+        elif key in SCORES and re.fullmatch(r"\d(\.\d{1,9})?|\.\d{1,9}", value):
             values[key] = float(value)
         else:
-            raise BadRequest(USAGE)
+            raise BadRequest(f"{option[:40]!r} is not understood. {USAGE}")
     found = Everything(**values)  # type: ignore[arg-type]  # each value is of its key's type
     scores = [getattr(found, key) for key in SCORES]
     if not 1 <= found.points_per_side <= MOST_POINTS_PER_SIDE or max(scores) > 1:

@@ -18,6 +18,7 @@ from sam2_tracker.shapes import ANSWER_TYPES, PROMPT_TYPES, SHAPE_TYPES, Points
 STATE_VERSION = 1
 MAX_DISTANCE = 1 << 30
 """Two keyframes of an object lie so many frames apart at most."""
+DRAW_AGAIN = "Start the object again from a shape."
 MAX_TOLERANCE = 0.1
 """The largest tolerance of polygons, 1 - IoU."""
 
@@ -133,6 +134,8 @@ def body_to_request(body: object, *, max_objects: int, max_points: int) -> Track
     shapes += [None] * (count - len(shapes))
     states += [None] * (count - len(states))
     data = read_image(content)
+    if not {"shapes", "states"} & content.keys():
+        raise BadRequest("There is nothing to track: send shapes, states or both.")
     entries = [
         _entry(shape, state, max_points) for shape, state in zip(shapes, states, strict=True)
     ]
@@ -282,7 +285,11 @@ def _lend(
         for own, entry in enumerate(checked):
             bad = _unusable(own, entry, checked) if isinstance(entry, Adoption) else None
             if bad is not None:
-                checked[own] = BadState(f"At index {bad} there is no state that can be adopted.")
+                checked[own] = BadState(
+                    "An object cannot adopt its own state."
+                    if bad == own
+                    else f"At index {bad} there is no state that can be adopted."
+                )
                 failed = True
     for index in _named(shapes):
         if 0 <= index < len(entries) and isinstance(entry := checked[index], Token):
@@ -309,12 +316,12 @@ def _named(shapes: list[object]) -> set[int]:
 
 def _state_to_token(state: object) -> Token:
     if not isinstance(state, dict):
-        raise BadState("The state is not one that this function gave out.")
+        raise BadState(f"The state is not one that this function gave out. {DRAW_AGAIN}")
     if type(state.get("v")) is not int or state["v"] != STATE_VERSION:
-        raise BadState("The state is of an unknown version.")
+        raise BadState(f"The state is of an unknown version. {DRAW_AGAIN}")
     id_ = state.get("id")
     if not isinstance(id_, str) or not ID.fullmatch(id_):
-        raise BadState("The state is not one that this function gave out.")
+        raise BadState(f"The state is not one that this function gave out. {DRAW_AGAIN}")
     return Token(id=id_)
 
 

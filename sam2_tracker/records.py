@@ -25,6 +25,8 @@ T = TypeVar("T")
 # all of it, so that a frozen server is reported by the client and not by the caller's deadline.
 CONNECT_SHARE = 0.3
 ANSWER_SHARE = 0.65
+# What answers at the address may be no Redis: then the client raises these as well.
+CLIENT_ERRORS = (redis.exceptions.RedisError, ValueError, RecursionError)
 
 
 class Records(Protocol):
@@ -102,7 +104,7 @@ class RedisRecords:
             # bytes, since the client decodes nothing
             found: list[bytes | None] = self._client.mget(keys) if keys else []  # type: ignore[assignment]
             return found
-        except redis.exceptions.RedisError as error:
+        except CLIENT_ERRORS as error:
             raise _unavailable(error) from error
 
     def get_and_check(
@@ -115,7 +117,7 @@ class RedisRecords:
             pipeline.exists(key)
         try:
             answers = pipeline.execute()
-        except redis.exceptions.RedisError as error:
+        except CLIENT_ERRORS as error:
             raise _unavailable(error) from error
         found: list[bytes | None] = answers.pop(0) if keys else []
         return found, [bool(count) for count in answers]
@@ -142,7 +144,7 @@ class RedisRecords:
             # is open: the next request makes another one.
             self._client.connection_pool.disconnect()
             raise _unavailable(error) from error
-        except redis.exceptions.RedisError as error:
+        except CLIENT_ERRORS as error:
             raise _unavailable(error) from error
 
     def close(self) -> None:
@@ -235,7 +237,11 @@ class EmbeddedRecords:
             dropped += expiry > now
             self._remove(key)
         if dropped:
-            logger.warning("the embedded store is full: dropped its %d oldest records", dropped)
+            logger.warning(
+                "the embedded store is full: dropped its %d oldest records, and the tracks that "
+                "need them are gone; raise SAM2_EMBEDDED_STORE_MIB",
+                dropped,
+            )
 
     def _remove(self, key: str) -> None:
         record = self._records.pop(key, None)
@@ -243,7 +249,7 @@ class EmbeddedRecords:
             self._bytes -= len(record[0])
 
 
-def _unavailable(error: redis.exceptions.RedisError) -> StoreUnavailable:
+def _unavailable(error: Exception) -> StoreUnavailable:
     cause = error.__context__  # the error that redis-py turned into its own
     if isinstance(error, redis.exceptions.NoPermissionError):
         logger.error(
@@ -251,7 +257,7 @@ def _unavailable(error: redis.exceptions.RedisError) -> StoreUnavailable:
             "the keys that begin with SAM2_REDIS_PREFIX: %s",
             error,
         )
-    elif error.status_code == "NOAUTH":
+    elif getattr(error, "status_code", None) == "NOAUTH":
         logger.error("Redis asks for a password: set CVAT_FUNCTIONS_REDIS_PASSWORD")
     elif isinstance(error, redis.exceptions.AuthenticationError):
         logger.error("Redis refuses the password: check CVAT_FUNCTIONS_REDIS_PASSWORD")

@@ -2,6 +2,7 @@
 """The function's settings: one field each, with its environment variable and the allowed values."""
 
 import dataclasses
+import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MIB = 1 << 20
+OF_THE_BUILD = ("SAM2_BUILD_CUDA",)
+"""Variables that stand in an image because sam2 was built with them."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,8 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
             text = text.strip()
         if not text:
             continue
+        if not _is_utf8(text):
+            raise ConfigurationError(f"{variable} is not text in UTF-8.")
         try:
             values[field.name] = kind.parse(text)
         except ValueError:
@@ -207,6 +212,28 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
                 f"{variable} is {text!r}; it must be {kind.allowed}."
             ) from None
     return Settings(**values)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that is named like a setting and is none."""
+    known = [field.metadata["variable"] for field in dataclasses.fields(Settings)]
+    prefixes = ("SAM2_", "CVAT_FUNCTIONS_REDIS_")
+    sentences = []
+    for name in sorted(environ.keys() - {*known, *OF_THE_BUILD}):
+        if name.startswith(prefixes):
+            nearest = difflib.get_close_matches(name, known, 1)
+            meant = f" Is {nearest[0]} meant?" if nearest else ""
+            sentences.append(f"{name} is no setting of the function.{meant}")
+    return sentences
+
+
+def _is_utf8(text: str) -> bool:
+    """Other bytes of the environment stand as lone surrogates in its texts."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_workers(settings: Settings, worker_id: int = 0) -> None:

@@ -59,13 +59,17 @@ def mask_to_bitmap(points: Sequence[Any], *, width: int, height: int) -> Bitmap:
         raise EmptyShape("The mask has no pixels.")
     runs = numbers[:-4]
     left, top, right, bottom = numbers[-4:]
-    if not (0 <= left <= right < width and 0 <= top <= bottom < height):
+    if left > right or top > bottom:
+        raise BadShape("The corners of the mask's box are exchanged: left top, then right bottom.")
+    if min(left, top) < 0 or right >= width or bottom >= height:
         raise BadShape(
             f"The mask's box ({left:g}, {top:g}, {right:g}, {bottom:g}) does not lie inside the "
             f"image of {width} x {height} pixels."
         )
     x, y, w, h = int(left), int(top), int(right - left) + 1, int(bottom - top) + 1
-    if (runs < 0).any() or (runs > w * h).any() or runs.sum() != w * h:
+    if (runs < 0).any():
+        raise BadShape("A run of the mask is negative.")
+    if (runs > w * h).any() or runs.sum() != w * h:
         raise BadShape(f"The mask's runs do not add up to its box of {w} x {h} pixels.")
     bitmap = np.zeros((height, width), dtype=np.bool_)
     values = np.arange(len(runs)) % 2 == 1

@@ -80,6 +80,22 @@ def test_where_nothing_is_sure_enough_it_says_what_to_ask_for(ask: Ask) -> None:
         assert "message" not in found
 
 
+def test_masks_without_a_pixel_are_not_advised(
+    interactor_context: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = interactor_context.user_data.function._model
+    decode = model.decode
+
+    def nothing(*arguments: Any, **options: Any) -> Any:
+        found = decode(*arguments, **options)
+        return [replace(each, logits=each.logits.abs() * -1 - 1) for each in found]
+
+    monkeypatch.setattr(model, "decode", nothing)
+    _, answer = ask(text_prompts=[in_words(LOW | {"points_per_side": 2})])
+    assert answer["shapes"] == []
+    assert answer["message"].startswith("No click of the grid gave a mask.")
+
+
 @pytest.mark.parametrize(
     ("asked", "seconds", "said"),
     [

@@ -187,13 +187,54 @@ def test_a_gpu_without_room_to_fill_holes_is_asked_again_and_then_503(
     assert ask(pos_points=POSITIVE) == expected
 
 
+SECOND_OUTSIDE = [[10.0, 10.0], [100.0, 100.0], [400.0, 300.0], [500.0, 400.0]]
+SECOND_EXCHANGED = [[10.0, 10.0], [100.0, 100.0], [300.0, 230.0], [150.0, 100.0]]
+BOTH_SOUND = [[10.0, 10.0], [100.0, 100.0], [150.0, 100.0], [300.0, 230.0]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "clicks", "indexes"),
+    [
+        (SECOND_OUTSIDE, [], [1]),
+        (SECOND_EXCHANGED, [], [1]),
+        (BOTH_SOUND, [[1e6, 5.0]], [0, 1]),  # it may belong to either
+    ],
+)
+def test_of_several_boxes_the_bad_one_is_named(
+    ask: Ask, boxes: list[list[float]], clicks: list[list[float]], indexes: list[int]
+) -> None:
+    status, answer = ask(obj_bbox=boxes, neg_points=clicks)
+    assert (status, answer["error"]["indexes"]) == (400, indexes)
+
+
+def test_a_box_in_which_nothing_is_found_leaves_its_number_out(
+    interactor_context: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = interactor_context.user_data.function._model
+    bitmaps = model.single_bitmaps
+
+    def nothing_in_the_first(logits: Any, **size: int) -> Any:
+        first, *others = bitmaps(logits, **size)
+        return [np.zeros_like(first), *others]
+
+    monkeypatch.setattr(model, "single_bitmaps", nothing_in_the_first)
+    _, answer = ask(obj_bbox=BOTH_SOUND)
+    assert [shape["box"] for shape in answer["shapes"]] == [1]
+
+
+@pytest.mark.parametrize("version", ["9" * 5000 + ".1", "2." + "9" * 5000])
+def test_a_version_of_thousands_of_digits_counts_as_new(ask: Ask, version: str) -> None:
+    assert ask(pos_points=POSITIVE, agent=f"CVAT/{version}")[1].keys() == {"shapes"}
+
+
 def test_several_boxes_are_several_objects_and_each_click_belongs_to_the_nearest(ask: Ask) -> None:
     boxes = [[10.0, 10.0], [100.0, 100.0], [150.0, 100.0], [300.0, 230.0]]
     click = [[140.0, 110.0]]  # outside of both
     _, together = ask(obj_bbox=boxes, neg_points=click)
     _, first = ask(obj_bbox=boxes[:2])
     _, second = ask(obj_bbox=boxes[2:], neg_points=click)
-    assert together["shapes"] == first["shapes"] + second["shapes"]
+    alone = first["shapes"] + second["shapes"]
+    assert together["shapes"] == [{**shape, "box": n} for n, shape in enumerate(alone)]
     assert len(together["shapes"]) == 2
     _, old = ask(obj_bbox=boxes, neg_points=click, agent=OLD)
     assert np.sum(old["mask"]) == (bitmap(first["shapes"][0]) | bitmap(second["shapes"][0])).sum()

@@ -37,9 +37,11 @@ def context(variables: None) -> Iterator[Any]:
         started.platform._on_signal("termination")
 
 
-def call(context: Any, body: object, method: str | None = "POST") -> tuple[int, Any]:
+def call(
+    context: Any, body: object, method: str | None = "POST", path: str | bytes | None = None
+) -> tuple[int, Any]:
     """What comes back over Nuclio's wire: the status and the decoded body."""
-    output = main.handler(context, nuclio_sdk.Event(body=body, method=method))
+    output = main.handler(context, nuclio_sdk.Event(body=body, method=method, path=path))
     response = nuclio_sdk.Response.from_entrypoint_output(json.dumps, output)
     assert response["content_type"] == "application/json"
     assert response["body_encoding"] == "text"
@@ -75,6 +77,26 @@ def test_get_tells_what_is_running(context: Any, micro_files: ModelFiles) -> Non
     assert info["store"] == {"kind": "embedded", "answers": True}
     assert info["limits"]["objects"] == 4
     assert set(info["limits"]) >= {"image_megapixels", "points", "time_budget_seconds"}
+
+
+@pytest.mark.parametrize("path", ["/ready", "/ready/", "/ready?now=1", b"/ready"])
+def test_ready_may_be_asked_with_a_slash_or_a_query(context: Any, path: str | bytes) -> None:
+    assert call(context, None, method="GET", path=path) == (200, {"ready": True})
+
+
+def test_a_path_that_get_does_not_know_is_404(context: Any) -> None:
+    status, answer = call(context, None, method="GET", path="/readyz")
+    assert (status, answer["error"]["code"]) == (404, "not_found")
+
+
+def test_an_error_of_get_has_no_traceback(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> bool:
+        raise ValueError("a secret path")
+
+    monkeypatch.setattr(context.user_data.function, "store_answers", fail)
+    status, answer = call(context, None, method="GET", path="/ready")
+    assert (status, answer["error"]["code"]) == (500, "internal")
+    assert "secret" not in str(answer)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "post", ""])

@@ -64,7 +64,6 @@ SEED, TOKEN = Seed(type="polygon", points=POLYGON["points"]), Token(id=ID)
         ({"shapes": [POLYGON, POLYGON, None], "states": [STATE]}, (TOKEN, SEED, None)),  # uneven
         ({"shapes": [POLYGON], "states": [None, None, STATE]}, (SEED, None, TOKEN)),
         ({"shapes": [], "states": []}, ()),
-        ({}, ()),
     ],
 )
 def test_a_state_continues_else_a_shape_starts(
@@ -100,6 +99,7 @@ MALFORMED: dict[str, tuple[object, ...]] = {
         *({"image": no} for no in ("!!!!", "AAA", "AAAA\u00e9", "AAAA\nAAAA", "A-_A")),
         {"image": "data:image/png;base64,AAAA"},
     ),
+    "There is nothing to track": (body(), body(pos_points=[[24, 20]])),
     "shapes must be a list": tuple(body(shapes=no) for no in ("abc", {"0": POLYGON}, 3)),
     "states must be a list": tuple(body(states=no) for no in ("abc", {"v": 1, "id": ID}, True)),
 }

@@ -137,6 +137,28 @@ def test_a_frozen_server_costs_one_timeout(
     opened.close()
 
 
+@pytest.mark.parametrize("answer", [b":abc\r\n", b"$abc\r\n", b"*1\r\n" * 3000, b"SSH-2.0\r\n"])
+def test_what_is_no_redis_is_a_store_that_does_not_answer(
+    empty_redis: RedisServer, caplog: pytest.LogCaptureFixture, answer: bytes
+) -> None:
+    with contextlib.closing(Proxy(empty_redis.port)) as proxy:
+        proxy.stub_answer = answer
+        server = Settings(redis_host=empty_redis.host, redis_port=proxy.port)
+        with contextlib.closing(RedisRecords(server)) as opened:
+            for call in (
+                lambda: opened.get(["a"]),
+                lambda: opened.get_and_check(["a"], ["b"]),
+                lambda: put(opened, ("a", b"x")),
+                lambda: opened.probe("a"),
+            ):
+                with pytest.raises(StoreUnavailable):
+                    call()
+            assert "Redis failed: " in caplog.text
+            proxy.stub_answer = None
+            put(opened, ("a", b"x"))
+            assert opened.get(["a"]) == [b"x"]
+
+
 @pytest.mark.parametrize(
     ("password", "sentence"),
     [(None, "Redis asks for a password: set"), ("wrong", "Redis refuses the password: check")],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sam2_tracker.errors import ConfigurationError
-from sam2_tracker.settings import Settings, settings_from_environment
+from sam2_tracker.settings import Settings, settings_from_environment, unknown_variables
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 # By field: its variable, a text other than the default, and the value that it stands for.
@@ -117,6 +117,22 @@ WRONG = {
     "SAM2_MEMORY_CACHE_MIB": ["-1"],
     "SAM2_EMBEDDED_STORE_MIB": ["7"],
 }
+
+
+def test_a_password_that_is_not_utf8_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings_from_environment({"CVAT_FUNCTIONS_REDIS_PASSWORD": "secret\udcff"})
+    assert caught.value.message == "CVAT_FUNCTIONS_REDIS_PASSWORD is not text in UTF-8."
+
+
+def test_a_misspelt_variable_is_told_with_the_one_that_is_meant() -> None:
+    variables = {variable: text for variable, text, _ in VARIABLES.values()}
+    others = {"PATH": "/bin", "SAM2_BUILD_CUDA": "0", "CVAT_FUNCTIONS_URL": "x"}
+    assert unknown_variables(variables | others) == []
+    assert unknown_variables({"SAM2_MEMROY_POLICY": "anchors", "SAM2_ZZZ": "1"}) == [
+        "SAM2_MEMROY_POLICY is no setting of the function. Is SAM2_MEMORY_POLICY meant?",
+        "SAM2_ZZZ is no setting of the function.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,7 @@ def test_a_file_that_configures_no_model_for_us_stops_the_start(
         ({"SAM2_WORKERS": "2", "CVAT_FUNCTIONS_REDIS_HOST": "redis"}, ""),
         ({"SAM2_WORKERS": "2"}, "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST, or"),
         ({"SAM2_REDIS_TLS": "maybe"}, "SAM2_REDIS_TLS is 'maybe'; it must be 0 or 1."),
+        ({"SAM2_THREAD": "2"}, "SAM2_THREAD is no setting of the function. Is SAM2_THREADS meant?"),
     ],
 )
 def test_settings_are_checked_without_any_package(

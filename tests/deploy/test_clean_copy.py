@@ -77,14 +77,14 @@ def test_every_user_can_read_the_clean_copy(machine: Machine) -> None:
 
 def test_a_staged_copy_holds_every_option(machine: Machine) -> None:
     """Nothing that is said with --stage is lost on the way to CVAT's own script or Kubernetes."""
-    options = "--env SAM2_THREADS=4 --env 'SAM2_X=it: #1' --network other --workers 2 --memory 6Gi"
+    options = "--env SAM2_THREADS=4 --env 'MINE_X=it: #1' --network other --workers 2 --memory 6Gi"
     redis = {"CVAT_FUNCTIONS_REDIS_HOST": "kvrocks", "CVAT_FUNCTIONS_REDIS_PORT": "6666"}
     machine.stage(f"{options} --redis-secret store", "gpu", **redis)
     for name in ("function.yaml", "function-gpu.yaml"):
         spec = machine.spec(name)
         assert settings(spec) == {
             "SAM2_THREADS": "4",
-            "SAM2_X": "it: #1",
+            "MINE_X": "it: #1",
             "SAM2_WORKERS": "2",
             **redis,
             "CVAT_FUNCTIONS_REDIS_PASSWORD": "store/password",

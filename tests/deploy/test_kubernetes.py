@@ -162,7 +162,7 @@ def test_nuclio_is_a_subchart_of_cvats() -> None:
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_the_pieces_for_pods_fit_behind_a_staged_copy(machine: Machine, device: str) -> None:
     name = yaml_of(device)
-    options = f"--image {BUILT} --env SAM2_X=1"
+    options = f"--image {BUILT} --env MINE_X=1"
     machine.stage(options, device, CVAT_FUNCTIONS_REDIS_HOST="cvat-kvrocks")
     pieces = "kubernetes/function-pods.yaml kubernetes/function-gpu-nodes.yaml"
     machine.run(f"cat {pieces} >> out/function/{name}")
@@ -172,7 +172,7 @@ def test_the_pieces_for_pods_fit_behind_a_staged_copy(machine: Machine, device: 
     selector = term[0]["podAffinityTerm"]["labelSelector"]["matchLabels"]
     assert selector == {"nuclio.io/function-name": NAME}
     assert settings(spec)["CVAT_FUNCTIONS_REDIS_HOST"] == "cvat-kvrocks"
-    assert settings(spec)["SAM2_X"] == "1"
+    assert settings(spec)["MINE_X"] == "1"
     assert spec["tolerations"]
 
 

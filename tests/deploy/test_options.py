@@ -233,13 +233,13 @@ def test_another_redis_and_its_password(machine: Machine) -> None:
     password = '"se$cret", with=all'
     machine.state["containers"].pop("cvat_redis_ondisk")
     done = machine.run(
-        "./deploy_cpu.sh --env SAM2_THREADS=4 --env 'SAM2_X=a: \\b #c'",
+        "./deploy_cpu.sh --env SAM2_THREADS=4 --env 'MINE_X=a: \\b #c'",
         CVAT_FUNCTIONS_REDIS_HOST="redis.example.org",
         CVAT_FUNCTIONS_REDIS_PASSWORD=password,
     )
     assert settings(machine.spec()) == {
         "SAM2_THREADS": "4",
-        "SAM2_X": "a: \\b #c",
+        "MINE_X": "a: \\b #c",
         "CVAT_FUNCTIONS_REDIS_HOST": "redis.example.org",
         "CVAT_FUNCTIONS_REDIS_PORT": "6379",
     }
