@@ -24,6 +24,7 @@ from typing import IO, Any
 import platformdirs
 import portalocker
 
+from cvat_action.coinciding import note_coinciding
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.plan_record import seed_as_json, seed_from_json
@@ -325,7 +326,8 @@ def fill(
         for line in _lines(path):
             if "frame" in line:
                 objects += [_entered(each, line, make, written) for each in line.get("entered", ())]
-                _fill_frame(line, objects, written)
+                results = _fill_frame(line, objects, written)
+                note_coinciding(objects, line["frame"], results)
     for o, stopped, state in zip(objects, record.stopped, record.states, strict=False):
         o.stopped, o.state = stopped, state
 
@@ -340,10 +342,12 @@ def _entered(
     return o
 
 
-def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int]) -> None:
+def _fill_frame(
+    line: Wire, objects: Sequence[TrackedObject], written: set[int]
+) -> list[Tracked | None]:
     frame = line["frame"]
-    shape_types = [o.seed.type for o in objects]
-    for o, t in zip(objects, _results(line, shape_types), strict=True):
+    results = _results(line, [o.seed.type for o in objects])
+    for o, t in zip(objects, results, strict=True):
         if t is None:
             continue
         if frame in written:
@@ -357,6 +361,7 @@ def _fill_frame(line: Wire, objects: Sequence[TrackedObject], written: set[int])
             o.last_good = (frame, t.points)
         elif t.unsure is not None:
             o.last_good = (frame, t.unsure)
+    return results
 
 
 def _results(line: Wire, shape_types: Sequence[str]) -> list[Tracked | None]:

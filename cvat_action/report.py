@@ -20,6 +20,9 @@ from cvat_action.tracked import TrackedObject
 
 logger = logging.getLogger(__name__)
 
+MOST_PAIRS = 5
+"""of objects that cover the same, told one by one"""
+
 
 @contextmanager
 def telling() -> Iterator[None]:
@@ -142,6 +145,20 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+def coinciding_lines(objects: Sequence[TrackedObject]) -> list[str]:
+    """Which objects lie on each other, and where to look; those on most frames first."""
+    pairs = [(o.seed.ref, other, frames) for o in objects for other, frames in o.lies_on.items()]
+    pairs.sort(key=lambda pair: -len(pair[2]))
+    lines = [
+        f"Objects {one} and {other} cover the same on {counted(len(frames), 'frame')}, first on "
+        f"frame {frames[0]}. If they are two things, one went over to the other: look there."
+        for one, other, frames in pairs[:MOST_PAIRS]
+    ]
+    if (more := len(pairs) - MOST_PAIRS) > 0:
+        lines.append(f"{counted(more, 'more pair')} of objects cover the same somewhere (--json).")
+    return lines
+
+
 def left_out_lines(written: Written) -> list[str]:
     """Where nothing was written for an object, and why."""
     return [
@@ -197,6 +214,11 @@ def run_as_json(
         "objects": summary(plan.job, objects),
         "sparse": _sparse(written),
         "left_alone": refusals_as_json(plan),
+        "cover_the_same": [
+            {"objects": [o.seed.ref, other], "frames": frames}
+            for o in objects
+            for other, frames in o.lies_on.items()
+        ],
         "left_out": [
             {"object": ref, "frames": sorted(on), "reason": why}
             for (ref, why), on in written.left_out.items()

@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cvat_action.both_ways import track_both_ways
 from cvat_action.calls import Pace, Tracker
+from cvat_action.coinciding import note_coinciding
 from cvat_action.errors import ActionError
 from cvat_action.journal import Journal
 from cvat_action.kept_ways import KeptWays
@@ -178,6 +179,7 @@ class _Stages:
             self._journal.frame(frame, self._objects)
         except ActionError as error:
             raise NotOnRecord(str(error)) from None
+        note_coinciding(self._objects, frame, [o.frames.get(frame) for o in self._objects])
         self.done.append(frame)
         self._left.discard(frame)
         for o in self._objects:
