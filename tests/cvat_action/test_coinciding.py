@@ -2,8 +2,8 @@
 """Objects that end on the same thing: told with the frame to look at."""
 
 import pytest
-from conftest import CONVERT
-from wire import POLYGON, RECTANGLE, mask_at, shape, shifted
+from conftest import CONVERT, recorded
+from wire import mask_at, shape
 
 from cvat_action.coinciding import coinciding
 
@@ -11,7 +11,6 @@ SAID = (
     "Objects 20 and 30 cover the same on {}, first on frame 12. If they are two things, one went "
     "over to the other: look there."
 )
-FAR = 1_000_000
 
 
 def goes_over(function, frames):
@@ -57,32 +56,8 @@ def test_the_pairs_on_most_frames_are_told(job, track_to, function):
     assert "1 more pair of objects cover the same somewhere (--json)." in log
 
 
-def ring(left, top, right, bottom):
-    return [left, top, right, top, right, bottom, left, bottom]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (("mask", mask_at(4)), ("mask", mask_at(4)), True),
-        (("mask", mask_at(4)), ("mask", mask_at(5)), True),  # 5 of 9 pixels
-        (("mask", mask_at(4)), ("mask", mask_at(6)), False),
-        (("mask", mask_at(FAR, FAR)), ("mask", mask_at(FAR, FAR)), True),
-        (("polygon", POLYGON), ("polygon", shifted(POLYGON, 1)), True),
-        (("polygon", POLYGON), ("polygon", shifted(POLYGON, 3)), False),
-        (("polygon", ring(4, 20, 8, 22)), ("mask", mask_at(4)), True),
-        (("polygon", ring(-9.5, -9.5, 20, 20)), ("polygon", ring(-9, -9, 20.5, 20)), True),
-        # A ring around a thing: the boxes are alike, the outlines are not.
-        (
-            ("mask", [0, 11, 8, 2, 8, 2, 8, 11, 0, 0, 9, 4]),
-            ("mask", [24, 2, 24, 0, 0, 9, 4]),
-            False,
-        ),
-        (("rectangle", RECTANGLE), ("rectangle", shifted(RECTANGLE, 1)), True),
-        (("rectangle", RECTANGLE), ("rectangle", shifted(RECTANGLE, 2)), False),
-        (("rectangle", RECTANGLE), ("polygon", ring(*RECTANGLE)), True),
-    ],
-)
-def test_shapes_that_cover_the_same(one, other, same):
-    assert coinciding([one, None, other]) == ([(0, 2)] if same else [])
-    assert coinciding([other, one]) == ([(0, 1)] if same else [])
+@pytest.mark.parametrize("case", recorded("coinciding"), ids=lambda case: case["why"])
+def test_shapes_that_cover_the_same(case):
+    one, other = ((case[name]["type"], case[name]["points"]) for name in ("one", "other"))
+    assert coinciding([one, None, other]) == ([(0, 2)] if case["same"] else [])
+    assert coinciding([other, one]) == ([(0, 1)] if case["same"] else [])

@@ -2,6 +2,7 @@
 // What the user is told at the end of a run.
 
 import { Beside } from './beside';
+import { Coinciding, coincidingOf } from './coinciding';
 import { firstFrames } from './frames';
 import { addTo } from './groups';
 import { LeftOut } from './objects';
@@ -12,7 +13,12 @@ export interface Report {
     title: string;
     lines: string[];
     /** Frames to look at, worst first: the page offers to open them. */
-    jumps: { frame: number; text: string }[];
+    jumps: Jump[];
+}
+
+interface Jump {
+    frame: number;
+    text: string;
 }
 
 export interface Told {
@@ -75,6 +81,35 @@ export function doubtsOf(objects: Tracked[]): Doubt[] {
         if (chosen.every(({ frame }) => Math.abs(frame - doubt.frame) >= APART)) chosen.push(doubt);
     }
     return chosen;
+}
+
+/** Frames to look at, at most five, those first where two objects cover the same. */
+async function jumpsOf(
+    coinciding: Coinciding[],
+    tracked: Tracked[],
+    nameOn: Told['nameOn'],
+): Promise<Jump[]> {
+    const jumps: Jump[] = [];
+    for (const { one, other, frames } of coinciding.slice(0, LISTED)) {
+        const [frame] = frames;
+        const names = `${await nameOn(one, frame)} and ${await nameOn(other, frame)}`;
+        jumps.push({ frame, text: `Frame ${frame}: ${names} cover the same` });
+    }
+    for (const { object, frame, score } of doubtsOf(tracked)) {
+        const name = await nameOn(object, frame);
+        jumps.push({ frame, text: `Frame ${frame}: ${name}, confidence ${score.toFixed(2)}` });
+    }
+    return jumps.slice(0, LISTED);
+}
+
+/** Objects of which one may have gone over to the other. */
+function goneOver(coinciding: Coinciding[], names: Map<Tracked, string>): string[] {
+    if (!coinciding.length) return [];
+    const pairs = coinciding.map(({ one, other, frames }) => {
+        const count = counted(frames.length, 'frame');
+        return `${names.get(one)} and ${names.get(other)} on ${count}, first on ${frames[0]}`;
+    });
+    return [`Covering the same, as if one went over to the other: ${listed(pairs)}.`];
 }
 
 /** What to do about a run that ended early. `nameOf`: what the page calls an object. */
@@ -251,6 +286,7 @@ export async function reportOf(told: Told): Promise<Report> {
     const names = new Map<Tracked, string>();
     for (const object of objects) names.set(object, await nameOn(object, start));
     const [summary, ...lost] = tracking(tracked, names, start);
+    const coinciding = coincidingOf(tracked);
     const lines = [
         ...warnings,
         ...hints,
@@ -258,15 +294,12 @@ export async function reportOf(told: Told): Promise<Report> {
         ...adviceOf(run, start, (object) => names.get(object)!),
         ...lost,
         ...troubles(objects, names),
+        ...goneOver(coinciding, names),
         ...handmade(tracked, names),
         ...removed(objects, names),
         ...around(told),
     ];
-    const jumps = [];
-    for (const { object, frame, score } of doubtsOf(tracked)) {
-        const name = await nameOn(object, frame);
-        jumps.push({ frame, text: `Frame ${frame}: ${name}, confidence ${score.toFixed(2)}` });
-    }
+    const jumps = await jumpsOf(coinciding, tracked, nameOn);
     if (jumps.length) lines.push('Look here first:');
 
     const warns =
