@@ -367,7 +367,12 @@ def _is_complete(plan: Plan, objects: Sequence[TrackedObject], sink: Sink) -> bo
 
 
 def _warn_of_results(plan: Plan, objects: Sequence[TrackedObject], sink: Sink) -> None:
-    for line in (*report.left_out_lines(sink.written), *report.coinciding_lines(objects)):
+    written = sink.written
+    for line in (
+        *report.left_out_lines(written),
+        *report.over_others_lines(written),
+        *report.coinciding_lines(objects),
+    ):
         logger.warning(line)
     if plan.options.min_score is not None and (refs := report.without_scores(objects)):
         logger.warning(

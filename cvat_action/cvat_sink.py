@@ -18,7 +18,12 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from cvat_action.calls import Pace, Patience
-from cvat_action.duplicates import attributes_as_sent, duplicate_shapes, duplicate_tracks
+from cvat_action.duplicates import (
+    attributes_as_sent,
+    duplicate_shapes,
+    duplicate_tracks,
+    results_over_others,
+)
 from cvat_action.job import Wire
 from cvat_action.journal import Journal
 from cvat_action.plan import Plan
@@ -278,6 +283,7 @@ class CvatSink:
         if tracks.gone:
             self._patch("delete", "tracks", [plain_track(snapshot.tracks[i]) for i in tracks.gone])
             logger.warning("%d tracks that were stored twice were deleted.", len(tracks.gone))
+        self.written.over_others = results_over_others(self._plan, snapshot, self.written)
 
     def _may_be_deleted(self, frames: Sequence[int]) -> frozenset[int]:
         ids = {

@@ -10,7 +10,10 @@ that two runs never delete each other's.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from cvat_action.coinciding import SAME_BOX
+from cvat_action.geometry import boxes_iou
 from cvat_action.job import Wire
+from cvat_action.kinds import same_kind
 from cvat_action.plan import Plan
 from cvat_action.results import Ownership, Written, attributes_of, own_tracks
 from cvat_action.signature import is_signed
@@ -52,6 +55,33 @@ def duplicate_shapes(plan: Plan, snapshot: Snapshot, written: Written) -> list[i
     if written.uncertain:
         surplus += _without_marks(plan, snapshot, written, kept)
     return surplus
+
+
+def results_over_others(plan: Plan, snapshot: Snapshot, written: Written) -> dict[str, list[int]]:
+    """By the name of an object, frames on which its new shape covers the same as an automatic one
+    that is no object's of this run. Both may be one object, and nobody can tell.
+
+    Empty where the person wants the results of earlier runs to stay.
+    """
+    if plan.options.keep_earlier:
+        return {}
+    refs = {s.number: s.ref for s in plan.seeds}
+    ours: dict[int, list[Known]] = {}
+    others: dict[int, list[Known]] = {}
+    for k in snapshot.shapes.values():
+        if k.id in written.ids:
+            ours.setdefault(k.frame, []).append(k)
+        elif k.auto and not (k.mark and k.mark.number in refs):
+            others.setdefault(k.frame, []).append(k)
+    found: dict[str, list[int]] = {}
+    for frame in sorted(ours.keys() & others.keys()):
+        own, beside = ours[frame], others[frame]
+        overlap = boxes_iou([k.box for k in own], [k.box for k in beside])
+        for k, ious in zip(own, overlap, strict=True):
+            alike = [same_kind(k.compared_kind, other.compared_kind) for other in beside]
+            if (ious[alike] > SAME_BOX).any():
+                found.setdefault(refs[written.ids[k.id][0]], []).append(frame)
+    return found
 
 
 def attributes_as_sent(plan: Plan) -> dict[int, set[int]]:

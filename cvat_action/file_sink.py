@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cvat_action import own_files
+from cvat_action.duplicates import results_over_others
 from cvat_action.errors import ActionError
 from cvat_action.formats import write_document
 from cvat_action.formats.document import Document, Edit, edited
@@ -92,6 +93,8 @@ class FileSink:
         Raises ActionError where somebody changed the file in the meantime, and where a run that a
         person ended has fewer results than the file.
         """
+        snapshot = annotations_to_snapshot(self._document.annotations)
+        self.written.over_others = results_over_others(self._plan, snapshot, self.written)
         held = extent_of(self._plan, (self._first, self._last))
         lost = None if self._in_place else own_files.lost_results(self._out, held)
         if goes_on and (self._in_place or lost):

@@ -159,6 +159,16 @@ def coinciding_lines(objects: Sequence[TrackedObject]) -> list[str]:
     return lines
 
 
+def over_others_lines(written: Written) -> list[str]:
+    """Objects that may be in the job twice."""
+    return [
+        f"Object {ref} covers the same as a result of an earlier run on "
+        f"{counted(len(frames), 'frame')}, first on frame {frames[0]}; that one stays. If both are "
+        "one object, delete one of them there."
+        for ref, frames in written.over_others.items()
+    ]
+
+
 def left_out_lines(written: Written) -> list[str]:
     """Where nothing was written for an object, and why."""
     return [
@@ -214,6 +224,9 @@ def run_as_json(
         "objects": summary(plan.job, objects),
         "sparse": _sparse(written),
         "left_alone": refusals_as_json(plan),
+        "over_earlier_results": [
+            {"object": ref, "frames": frames} for ref, frames in written.over_others.items()
+        ],
         "cover_the_same": [
             {"objects": [o.seed.ref, other], "frames": frames}
             for o in objects

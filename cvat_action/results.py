@@ -57,6 +57,8 @@ class Written:
     """sparse keyframes, if they are asked for"""
     left_out: dict[tuple[str, str], set[int]] = field(default_factory=dict)
     """(object, why) to the frames on which nothing was written for it"""
+    over_others: dict[str, list[int]] = field(default_factory=dict)
+    """object to the frames on which it covers the same as a result of an object outside the run"""
 
     def adopt(self, shape: int, key: tuple[int, int], content: int) -> None:
         """A shape was found that is this run's own, though no answer said so."""

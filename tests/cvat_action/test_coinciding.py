@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Objects that end on the same thing: told with the frame to look at."""
 
+from collections import Counter
+
 import pytest
 from conftest import CONVERT, recorded
+from look import frames_of
 from wire import mask_at, shape
 
 from cvat_action.coinciding import coinciding
@@ -10,6 +13,12 @@ from cvat_action.coinciding import coinciding
 SAID = (
     "Objects 20 and 30 cover the same on {}, first on frame 12. If they are two things, one went "
     "over to the other: look there."
+)
+
+
+OVER = (
+    "Object {} covers the same as a result of an earlier run on {}; that one stays. If both are "
+    "one object, delete one of them there."
 )
 
 
@@ -54,6 +63,31 @@ def test_the_pairs_on_most_frames_are_told(job, track_to, function):
     log = track_to(14).log
     assert log.count(" cover the same on 2 frames, first on frame 13.") == 5
     assert "1 more pair of objects cover the same somewhere (--json)." in log
+
+
+def test_an_object_that_is_written_over_its_earlier_results_is_told(
+    job, track_to, one_mask, function
+):
+    """Drawn anew and tracked backwards first: nobody can tell whose the results ahead are."""
+    track_to(14)
+    job.shapes = [{**job.shapes[0], "id": 5000, "points": mask_at(5)}, *job.shapes[1:]]
+    track_to(6, "--backward")
+    places = {f: {"type": "mask", "points": mask_at(4 + f - 10)} for f in range(11, 15)}
+    function.answers = {(20, f): place for f, place in places.items()}
+    done = track_to(14, "--replace", "--json", start=6)
+    doubled = [f for f, n in Counter(frames_of(job.shapes)).items() if n > 1]
+    assert doubled == [11, 12, 13, 14]
+    (told,) = done.json["over_earlier_results"]
+    assert told["frames"] == doubled
+    assert OVER.format(told["object"], "4 frames, first on frame 11") in done.log
+
+
+@pytest.mark.parametrize("options", [("--replace",), ("--keep-earlier",)])
+def test_results_that_are_replaced_or_wanted_beside_are_not_told(track_to, masks, options):
+    track_to(14)
+    done = track_to(14, *options, "--json")
+    assert done.json["over_earlier_results"] == []
+    assert "of an earlier run on" not in done.log
 
 
 @pytest.mark.parametrize("case", recorded("coinciding"), ids=lambda case: case["why"])
