@@ -162,7 +162,7 @@ def coinciding_lines(objects: Sequence[TrackedObject]) -> list[str]:
 def over_others_lines(written: Written) -> list[str]:
     """Objects that may be in the job twice."""
     return [
-        f"Object {ref} covers the same as a result of an earlier run on "
+        f"Object {ref} covers the same as another automatic shape on "
         f"{counted(len(frames), 'frame')}, first on frame {frames[0]}; that one stays. If both are "
         "one object, delete one of them there."
         for ref, frames in written.over_others.items()

@@ -17,7 +17,7 @@ SAID = (
 
 
 OVER = (
-    "Object {} covers the same as a result of an earlier run on {}; that one stays. If both are "
+    "Object {} covers the same as another automatic shape on {}; that one stays. If both are "
     "one object, delete one of them there."
 )
 
@@ -87,7 +87,7 @@ def test_results_that_are_replaced_or_wanted_beside_are_not_told(track_to, masks
     track_to(14)
     done = track_to(14, *options, "--json")
     assert done.json["over_earlier_results"] == []
-    assert "of an earlier run on" not in done.log
+    assert "another automatic shape" not in done.log
 
 
 @pytest.mark.parametrize("case", recorded("coinciding"), ids=lambda case: case["why"])
