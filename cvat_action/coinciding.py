@@ -7,6 +7,8 @@ the tracker is sure of both, so their confidence does not tell.
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from cvat_action.geometry import bitmaps_iou, bounding_box, boxes_iou
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject
@@ -30,17 +32,16 @@ def coinciding(shapes: Sequence[Shape | None]) -> list[tuple[int, int]]:
     if len(seen) < 2:
         return []
     boxes = [bounding_box(*shape) for _, shape in seen]
-    overlap = boxes_iou(boxes, boxes)
+    overlap = np.triu(boxes_iou(boxes, boxes), 1)
     pairs = []
-    for first, (i, one) in enumerate(seen):
-        for second, (j, other) in enumerate(seen[first + 1 :], first + 1):
-            iou = overlap[first, second]
-            if "rectangle" in (one[0], other[0]):
-                same = iou > SAME_BOX
-            else:
-                same = iou > NEAR and _outlines_iou(one, other) > SAME_OUTLINE
-            if same:
-                pairs.append((i, j))
+    for first, second in np.argwhere(overlap > NEAR).tolist():
+        (i, one), (j, other) = seen[first], seen[second]
+        if "rectangle" in (one[0], other[0]):
+            same = overlap[first, second] > SAME_BOX
+        else:
+            same = _outlines_iou(one, other) > SAME_OUTLINE
+        if same:
+            pairs.append((i, j))
     return pairs
 
 
