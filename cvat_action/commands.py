@@ -72,7 +72,7 @@ class Output:
 
 def run_track(
     server: Server,
-    number: int,
+    job_id: int,
     options: Options,
     pace: Pace,
     output: Output,
@@ -83,7 +83,7 @@ def run_track(
 ) -> int:
     """The exit code. Raises ActionError before anything is tracked."""
     check_pictures(output, {"--journal": path} if path else {})
-    job = server.job(number)
+    job = server.job(job_id)
     target = target_of(job, options)
     path = path or journals.default_path(server.host, job.id, options.frame, target)
     if path.exists() and not dry_run:
@@ -196,13 +196,13 @@ def resume_track(
     journal, record = Journal.go_on(path)
     try:
         with journals.sound(path):
-            whose, number = record.plan["server"], record.plan["job"]
+            whose, job_id = record.plan["server"], record.plan["job"]
         if whose != server.host:
             raise ActionError(
                 f"{path} belongs to {whose or 'a run of files'}, not to {server.host}. Go on with "
                 f"it: {to_resume(path, whose)}"
             )
-        job = server.job(number)
+        job = server.job(job_id)
         with journals.sound(path):
             plan = plan_from_json(record.plan, job)
             receipt = Receipt(Path(record.receipt["path"]), record.receipt["head"])

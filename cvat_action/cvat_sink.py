@@ -148,8 +148,8 @@ class CvatSink:
         while True:
             snapshot = self._snapshot()
             complete = True
-            for number, batch in enumerate(chunks(missing(snapshot))):
-                if number and not self._is_fresh():
+            for index, batch in enumerate(chunks(missing(snapshot))):
+                if index and not self._is_fresh():
                     complete = False
                     break
                 yield snapshot, batch
@@ -167,7 +167,7 @@ class CvatSink:
                 ids = self._patch("create", "shapes", [shape for _, shape in batch])
                 pairs = list(zip(batch, ids, strict=True))
                 self.written.shapes |= {key for key, _ in batch}
-                self.written.ids |= {number: key for (key, _), number in pairs}
+                self.written.ids |= {shape_id: key for (key, _), shape_id in pairs}
                 self._note_shapes({n: (key, content_of(shape)) for (key, shape), n in pairs})
                 bar.update(len(ids))
         self._note_adopted()
@@ -245,7 +245,7 @@ class CvatSink:
 
         def missing(snapshot: Snapshot) -> Iterator[tuple[int, Wire]]:
             ids = choose(self._plan, objects, on, snapshot, self.written)
-            return ((number, snapshot.whole[number]) for number in ids)
+            return ((shape_id, snapshot.whole[shape_id]) for shape_id in ids)
 
         for _, batch in self._batches(missing):
             self._delete_shapes([shape for _, shape in batch])

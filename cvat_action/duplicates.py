@@ -130,8 +130,8 @@ def duplicate_tracks(plan: Plan, snapshot: Snapshot, written: Written) -> Duplic
     found = DuplicateTracks()
     taken = set(written.tracks.values())
     seeds = {s.ref: s for s in plan.seeds}
-    for ref, number in written.tracks.items():
-        stays = snapshot.tracks.get(number)
+    for ref, track_id in written.tracks.items():
+        stays = snapshot.tracks.get(track_id)
         if stays is None:
             continue
         for other in own_tracks(plan, seeds[ref], snapshot, written):

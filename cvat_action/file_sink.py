@@ -62,13 +62,13 @@ class FileSink:
         new_tracks = tracks_to_create(plan, objects, frames, snapshot, written)
         updates = list(tracks_to_update(plan, objects, frames, snapshot, written))
         highest = max((*snapshot.shapes, *snapshot.tracks, *plan.newest), default=0)
-        for number, (ref, track) in enumerate(new_tracks, highest + 1):
-            track["id"] = written.tracks[ref] = number
-            highest = number
-        for number, (object_number, frame, shape) in enumerate(shapes, highest + 1):
-            shape["id"] = number
+        for new_id, (ref, track) in enumerate(new_tracks, highest + 1):
+            track["id"] = written.tracks[ref] = new_id
+            highest = new_id
+        for new_id, (object_number, frame, shape) in enumerate(shapes, highest + 1):
+            shape["id"] = new_id
             written.shapes.add((object_number, frame))
-            written.ids[number] = (object_number, frame)
+            written.ids[new_id] = (object_number, frame)
         gone = shapes_to_delete(plan, objects, frozenset(frames), snapshot, written)
         edit = Edit(
             shapes=[shape for _, _, shape in shapes],

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Whose a shape is: the mark in the digits of its score (docs/identity.md)."""
+"""Whose a shape is: the mark in the digits of its score (docs/identity.md).
+
+`number` is the number of an object everywhere in this package; what CVAT numbers has an id.
+"""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence

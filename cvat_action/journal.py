@@ -402,11 +402,11 @@ def _take(record: Record, line: Wire) -> None:
         record.done.append(line["frame"])
         record.stopped, record.states = line["stopped"], line["states"]
     elif line.get("created") == "shapes":
-        for number, frame, shape in line["of"]:
+        for number, frame, shape_id in line["of"]:
             written.shapes.add((number, frame))
-            written.ids[shape] = (number, frame)
+            written.ids[shape_id] = (number, frame)
     elif line.get("created") == "tracks":
-        written.tracks |= {ref: number for ref, number, _ in line["of"]}
+        written.tracks |= {ref: track_id for ref, track_id, _ in line["of"]}
         written.sent |= {ref: set(keyframes) for ref, _, keyframes in line["of"]}
     elif "way" in line:
         _check_way(line)

@@ -39,12 +39,10 @@ def plan_from_json(data: Wire, job: Job) -> Plan:
     known = {f.name for f in fields(Options)}
     options = {key: _tuple(value) for key, value in data["options"].items() if key in known}
     earlier: Found = {}
-    for number_of_shape, frame, number, content, attributes, run in data["earlier"]:
+    for shape_id, frame, number, content, attributes, run in data["earlier"]:
         mark = None if run is None else Mark(number, run)
         box = (0.0, 0.0, 0.0, 0.0)
-        known_shape = Known(
-            number_of_shape, frame, (0, "", 0), True, mark, box, content, attributes
-        )
+        known_shape = Known(shape_id, frame, (0, "", 0), True, mark, box, content, attributes)
         earlier.setdefault(number, {}).setdefault(frame, []).append(known_shape)
     return Plan(
         server=data["server"],

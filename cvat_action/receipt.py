@@ -150,7 +150,7 @@ def read_undo(path: Path) -> Undo:
                 known = {n: more[0] for n, _, *more in line["of"] if any(more)}
                 undo.attributes[line["created"]] |= known
             elif "tracks_of" in line:
-                undo.numbers |= {track: number for track, number in line["tracks_of"]}
+                undo.numbers |= {track_id: number for track_id, number in line["tracks_of"]}
             elif "deleted" in line:
                 undo.deleted += line["deleted"]
             elif "before" in line:
@@ -169,7 +169,9 @@ def read_undo(path: Path) -> Undo:
         for track in undo.before.values():
             track["content"] = updated.get(track["id"], 0)
         created = undo.created["tracks"]
-        created |= {number: content for number, content in updated.items() if number in created}
+        created |= {
+            track_id: content for track_id, content in updated.items() if track_id in created
+        }
     except OSError as error:
         raise ActionError(f"The receipt {path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, StopIteration):
@@ -188,7 +190,7 @@ def tell_restored(server: str, job: int, ids: Mapping[int, int]) -> None:
     for path, head in _receipts_of(server, job):
         with suppress(ActionError):  # it cannot be undone anyway
             known.append((Receipt(path, head), read_undo(path).created["shapes"]))
-    taken = {number for _, created in known for number in created}
+    taken = {shape_id for _, created in known for shape_id in created}
     for receipt, created in known:
         if theirs := [[old, n] for old, n in ids.items() if old in created and n not in taken]:
             receipt.restored(theirs)

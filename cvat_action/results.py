@@ -186,8 +186,8 @@ class Ownership:
             own |= {t["id"] for t in own_tracks(self._plan, seed, self._snapshot, self._written)}
         return [
             (track, counting_keyframes(self._plan.job, track["shapes"]))
-            for number, track in self._snapshot.tracks.items()
-            if number not in own
+            for track_id, track in self._snapshot.tracks.items()
+            if track_id not in own
         ]
 
     def holder(self, seed: Seed, frame: int, t: Tracked) -> Known | None:
@@ -225,8 +225,8 @@ def own_tracks(plan: Plan, seed: Seed, snapshot: Snapshot, written: Written) -> 
     wanted = seed.label_id, seed.wire.get("group") or 0
     return [
         track
-        for number, track in snapshot.tracks.items()
-        if number > plan.newest[1]
+        for track_id, track in snapshot.tracks.items()
+        if track_id > plan.newest[1]
         and (track["label_id"], track.get("group") or 0) == wanted
         and any(is_signed(k) and keyframe_content(k) in sent for k in track["shapes"])
     ]

@@ -151,18 +151,18 @@ class Server:
                 for f in listed
             ]
 
-    def job(self, number: int) -> Job:
+    def job(self, job_id: int) -> Job:
         try:
-            job = self._get(f"/api/jobs/{number}")
+            job = self._get(f"/api/jobs/{job_id}")
         except HttpFailure as failure:
             if failure.status == 404:
                 raise ActionError(
-                    f"There is no job {number} on {self.host}, or it belongs to an organisation: "
+                    f"There is no job {job_id} on {self.host}, or it belongs to an organisation: "
                     "name it with --org."
                 ) from None
             raise
-        meta = self._get(f"/api/jobs/{number}/data/meta")
-        labels = self._pages("/api/labels", [("job_id", number)])
+        meta = self._get(f"/api/jobs/{job_id}/data/meta")
+        labels = self._pages("/api/labels", [("job_id", job_id)])
         with self._as_cvat():
             return job_from_wire(job, meta, labels)
 

@@ -75,13 +75,13 @@ def tracks_to_update(
     """(object, track as it is to be) for all tracks that do not hold these results yet."""
     here = Ownership(plan, snapshot, written, objects)
     for o in objects:
-        number = o.seed.wire["id"] if o.seed.is_track else written.tracks.get(o.seed.ref)
-        if number is None:
+        track_id = o.seed.wire["id"] if o.seed.is_track else written.tracks.get(o.seed.ref)
+        if track_id is None:
             continue
         results = _results(plan, o, frames, here, written)
         if not results:
             continue
-        fresh = snapshot.tracks.get(number)
+        fresh = snapshot.tracks.get(track_id)
         if fresh is None:
             o.stopped = DELETED_MEANWHILE
             continue

@@ -35,11 +35,11 @@ class Work:
 def work_of(wanted: Undo, snapshot: Snapshot, numbers: Mapping[int, int]) -> Work:
     """snapshot: with what the run created whole. numbers: of objects by the id of a track."""
     created = wanted.created["shapes"]
-    present = [number for number in created if number in snapshot.whole]
-    untouched = [number for number in present if _is_as_written(wanted, snapshot, number)]
+    present = [shape_id for shape_id in created if shape_id in snapshot.whole]
+    untouched = [shape_id for shape_id in present if _is_as_written(wanted, snapshot, shape_id)]
     going = set(untouched)
     changed = sorted(set(present) - going)
-    kept = [f"shape {number}" for number in changed]
+    kept = [f"shape {shape_id}" for shape_id in changed]
     tracks = _untouched_tracks(wanted, wanted.created["tracks"], snapshot, kept)
     before = [
         t
@@ -52,7 +52,7 @@ def work_of(wanted: Undo, snapshot: Snapshot, numbers: Mapping[int, int]) -> Wor
     back = {t["id"] for t in _untouched_tracks(wanted, after, snapshot, kept)}
     edited = {*wanted.created["tracks"], *after} - {t["id"] for t in tracks} - back
     work = Work(
-        shapes=[snapshot.whole[number] for number in untouched],
+        shapes=[snapshot.whole[shape_id] for shape_id in untouched],
         tracks=tracks,
         back=[_without_ids(t) for t in before if t["id"] in back],
         kept=kept,
@@ -84,10 +84,10 @@ def _place(wanted: Undo, shape: Wire) -> Place:
     return mark.number if mark else drawings.get(shape["id"]), shape["frame"]
 
 
-def _is_as_written(wanted: Undo, snapshot: Snapshot, number: int) -> bool:
-    known = snapshot.shapes[number]
-    attributes = wanted.attributes["shapes"].get(number)  # None: an older version's receipt
-    return known.content == wanted.created["shapes"][number] and (
+def _is_as_written(wanted: Undo, snapshot: Snapshot, shape_id: int) -> bool:
+    known = snapshot.shapes[shape_id]
+    attributes = wanted.attributes["shapes"].get(shape_id)  # None: an older version's receipt
+    return known.content == wanted.created["shapes"][shape_id] and (
         attributes is None or known.attributes in attributes
     )
 
@@ -99,9 +99,9 @@ def _back_already(wanted: Undo, snapshot: Snapshot, going: Collection[int]) -> d
         s["id"]: (content_of(s), mark_of(s.get("score"), s["frame"])) for s in wanted.deleted
     }
     return {
-        number: there[same]
-        for number, same in of_deleted.items()
-        if same in there and number not in snapshot.shapes
+        shape_id: there[same]
+        for shape_id, same in of_deleted.items()
+        if same in there and shape_id not in snapshot.shapes
     }
 
 
@@ -113,10 +113,12 @@ def _changes(
 
     changed: ids of the shapes that stay; edited: those of the tracks.
     """
-    marks = ((snapshot.shapes[number].mark, snapshot.shapes[number].frame) for number in changed)
+    marks = (
+        (snapshot.shapes[shape_id].mark, snapshot.shapes[shape_id].frame) for shape_id in changed
+    )
     shapes = {(mark.number, frame) for mark, frame in marks if mark}
     of_tracks = dict(wanted.head.get("tracks", ())) | wanted.numbers
-    tracks = {of_tracks[number] for number in edited if number in of_tracks}
+    tracks = {of_tracks[track_id] for track_id in edited if track_id in of_tracks}
     return lambda place: place[0] in tracks or place in shapes
 
 
@@ -158,14 +160,14 @@ def _untouched_tracks(
     contents: hashes of what the run left, by the ids of the tracks.
     """
     found = []
-    for number, content in contents.items():
-        track = snapshot.tracks.get(number)
+    for track_id, content in contents.items():
+        track = snapshot.tracks.get(track_id)
         if track is None:
             continue
-        if _is_same(track, content, wanted.attributes["tracks"].get(number)):
+        if _is_same(track, content, wanted.attributes["tracks"].get(track_id)):
             found.append(plain_track(track))
         else:
-            kept.append(f"track {number}")
+            kept.append(f"track {track_id}")
     return found
 
 
