@@ -141,7 +141,7 @@ class Calls:
         self._limit = max(1, pace.objects_per_call)
         self._per_call = self._limit
 
-    def make(
+    def ask(
         self,
         frame: int,
         objects: Sequence[TrackedObject],
@@ -149,7 +149,7 @@ class Calls:
         lost_states: list[TrackedObject] | None = None,
         refused: list[Refused] | None = None,
     ) -> list[Answered]:
-        """Calls for all objects, in as many calls as it takes; one entry per answered object.
+        """Asks about all objects, in as many calls as it takes; one entry per answered object.
 
         Objects whose states are void as a whole (410, expired) go to `lost_states`. Those that are
         refused alone go to `refused`; without it they are stopped, or if that is so for all, it

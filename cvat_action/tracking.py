@@ -201,9 +201,7 @@ class Loop:
         for frame, together in by_frame.items():
             refused: list[Refused] = []
             start = self._start_on(frame)
-            for o, (_, state, _, fault) in self._calls.make(
-                frame, together, start, refused=refused
-            ):
+            for o, (_, state, _, fault) in self._calls.ask(frame, together, start, refused=refused):
                 o.state, o.state_before = state, None
                 if fault or state is None:
                     why = fault["message"] if fault else "the function gave no state for it"
@@ -227,7 +225,7 @@ class Loop:
             return self._tracker.correct(frame, shapes, [o.state_before for o in chunk])
 
         refused: list[Refused] = []
-        for o, (_, state, _, fault) in self._calls.make(frame, known, call, anew, refused):
+        for o, (_, state, _, fault) in self._calls.ask(frame, known, call, anew, refused):
             if fault or state is None:
                 refused.append((o, _why(fault)))
             else:
@@ -255,7 +253,7 @@ class Loop:
         found: dict[int, tuple[Tracked | None, str]] = {}
         width, height = self._job.size(frame)
         refused: list[Refused] = []
-        for o, (shape, _, score, fault) in self._calls.make(frame, objects, call, refused=refused):
+        for o, (shape, _, score, fault) in self._calls.ask(frame, objects, call, refused=refused):
             outline, wrong = _shape_to_tracked(shape, o.seed.type, width, height, score)
             if outline and outline.points is not None:
                 found[id(o)] = outline, ""
@@ -273,7 +271,7 @@ class Loop:
             return self._tracker.adopt(o.seed.frame, o.seed.type, chunk[0].state, states)
 
         refused: list[Refused] = []
-        for each, (_, state, _, fault) in self._calls.make(o.seed.frame, [o], call, [], refused):
+        for each, (_, state, _, fault) in self._calls.ask(o.seed.frame, [o], call, [], refused):
             if fault or state is None:
                 refused.append((o, _why(fault)))
             else:
@@ -370,7 +368,7 @@ class Loop:
     ) -> list[TrackedObject]:
         """Takes objects on to `frame`; those that have to be started again come back."""
         lost_states: list[TrackedObject] = []
-        answers = self._calls.make(
+        answers = self._calls.ask(
             frame,
             objects,
             lambda chunk: self._tracker.step(frame, [o.state for o in chunk]),
