@@ -276,7 +276,7 @@ check_settings() {
             printf 'warning: python3 is missing or older than 3.10: the settings were not checked.\n' >&2
         return 0
     fi
-    sentence="$(cd "$HERE" && env -i PATH="$PATH" PYTHONDONTWRITEBYTECODE=1 ${settings[@]+"${settings[@]}"} \
+    sentence="$(cd "$HERE" && env -i PATH="$PATH" PYTHONDONTWRITEBYTECODE=1 "${settings[@]}" \
         python3 -m sam2_tracker.check_settings 2>&1)" || die "$sentence"
 }
 
@@ -613,11 +613,10 @@ deploy() {
         IMAGE="$(image_tag "$config")"
         run nuctl build "$FUNCTION" --platform local --path "$STAGE" --file "$STAGE/$config" ||
             die "nuctl could not build the image; what runs was not touched. docs/deploy.md has a table of causes and cures."
-        stage_config
     else
         pull_image
-        stage_config
     fi
+    stage_config
     check_settings_in_image
     OLD=""
     [ -n "$DRY_RUN" ] || OLD="$(docker inspect --format '{{.Id}}' "$CONTAINER" 2>/dev/null)" || true
@@ -699,7 +698,7 @@ check_settings_in_image() {
     for setting in "SAM2_FUNCTION=$KIND" ${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"} ${STORE[@]+"${STORE[@]}"}; do
         options+=(--env "$setting")
     done
-    run docker run --rm ${options[@]+"${options[@]}"} "$IMAGE" python -m sam2_tracker.check_settings ||
+    run docker run --rm "${options[@]}" "$IMAGE" python -m sam2_tracker.check_settings ||
         die "the function would not start; what runs was not touched."
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Builds the tracker for CPU and runs it where CVAT runs: ./deploy_cpu.sh --help
+# Builds the tracker, or the interactor, for CPU and runs it where CVAT runs: ./deploy_cpu.sh --help
 set -euo pipefail
 # shellcheck source=deploy_common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/deploy_common.sh"

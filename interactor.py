@@ -13,20 +13,15 @@ from dataclasses import dataclass, replace
 from PIL import Image
 from torch import Tensor
 
-from model_handler import ModelHandler, ModelInfo
+from model_handler import NO_MEMORY, ModelHandler, ModelInfo
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.click_protocol import ClickRequest, Found, request_to_objects
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import BadShape, ModelFailure, failing_objects
-from sam2_tracker.everything import (
-    POINTS_PER_BATCH,
-    Everything,
-    box_nms,
-    inclusive_box,
-)
+from sam2_tracker.everything import POINTS_PER_BATCH, Everything, box_nms, inclusive_box
 from sam2_tracker.frame_cache import Frame, FrameCache
 from sam2_tracker.models import model_files
-from sam2_tracker.out_of_memory import retry_after_release
+from sam2_tracker.out_of_memory import memory_errors, retry_after_release
 from sam2_tracker.predictions import FrameFeatures
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import Bitmap, bitmap_to_mask
@@ -94,8 +89,7 @@ class Interactor:
         """
         watch, check = watch or Stopwatch(), self.budget.begin()
         return retry_after_release(
-            lambda: self._find_all(self._open(image, watch), wanted, watch, check),
-            self._release_memory,
+            lambda: self._find_all(image, wanted, watch, check), self._release_memory
         )
 
     def _open(self, image: bytes, watch: Stopwatch) -> Frame[FrameFeatures]:
@@ -170,10 +164,11 @@ class Interactor:
         return content
 
     def _find_all(
-        self, frame: Frame[FrameFeatures], wanted: Everything, watch: Stopwatch, check: Check
+        self, image: bytes, wanted: Everything, watch: Stopwatch, check: Check
     ) -> tuple[list[Found], str]:
         """Only the box of a mask is held until the duplicates are known: the masks of a thousand
         clicks on a large image are gigabytes. Those that stay are computed once more."""
+        frame = self._open(image, watch)
         features = self._encode(frame, watch)
         with watch.phase("start"):
             masks, nearest = self._look_everywhere(frame, features, wanted, check)
@@ -208,15 +203,16 @@ class Interactor:
             check(first, len(clicks), "clicks are looked at", wanted.fewer)
             batch = clicks[first : first + POINTS_PER_BATCH]
             found = self._model.decode(features, batch, width=width, height=height, multimask=True)
-            all_three = [
-                (click, index, each.ious[index], each.logits[index])
-                for click, each in zip(batch, found, strict=True)
-                if not isinstance(each, ModelFailure)
-                for index in range(len(each.ious))
-            ]
-            looked_at = [mask for mask in all_three if mask[2] > wanted.pred_iou_thresh]
-            if all_three and not masks and not looked_at:  # the surest, for what is told of it
-                looked_at = [max(all_three, key=lambda mask: mask[2])]
+            with memory_errors(NO_MEMORY):
+                some_pixel = [
+                    (click, index, each.ious[index], each.logits[index])
+                    for click, each in zip(batch, found, strict=True)
+                    if not isinstance(each, ModelFailure)
+                    for index in each.with_pixels
+                ]
+            looked_at = [mask for mask in some_pixel if mask[2] > wanted.pred_iou_thresh]
+            if some_pixel and not masks and not looked_at:  # the surest, for what is told of it
+                looked_at = [max(some_pixel, key=lambda mask: mask[2])]
             shown = self._model.stable_bitmaps(
                 [logits for *_, logits in looked_at],
                 width=width,

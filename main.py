@@ -78,11 +78,11 @@ def _start(context: Any) -> None:
     function.warm_up()
     context.user_data.function = function
     context.user_data.settings = settings
-    running = {name: str(value) for name, value in _flat(function).items() if name in RUNNING}
-    context.user_data.metrics = Metrics(worker_id, running)
+    running = _flat(function)
+    context.user_data.metrics = Metrics(worker_id, {name: str(running[name]) for name in RUNNING})
     if hasattr(context.platform, "set_termination_callback"):  # nuclio_sdk.test's has none
         context.platform.set_termination_callback(lambda: _end(function))
-    context.logger.info_with("running", **_flat(function))
+    context.logger.info_with("running", **running)
     if settings.function == "tracker":
         _warn_of_the_store(context, settings, function)
     context.logger.info("Init context...100%")
@@ -125,6 +125,9 @@ def handler(context: Any, event: Any) -> Any:
     except RequestError as error:
         status = error.status
         body = error_to_json(error.code, error.message, error.indexes)
+        if error.indexes:
+            watch.failed = len(error.indexes)
+            watch.failed_codes = watch.failed_codes or error.code
         context.logger.warn_with(
             "request failed", status=status, code=error.code, cause=_cause(error), **watch.fields()
         )

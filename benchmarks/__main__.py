@@ -12,7 +12,7 @@ with the parts that are missing there, and measures those anew that are named. `
     python -m benchmarks --resume --part savings --part accuracy
 
 Benchmarks of their own, with their own options (--help): `python -m benchmarks steps`, `memory`,
-`effort`, `small`, `scores`, `flop`, `growth`, `clicks`, `models`.
+`effort`, `small`, `scores`, `flop`, `growth`, `clicks`, `tracks`, `models`.
 """
 
 import argparse

@@ -3,9 +3,9 @@
 
     SAM2_THREADS=four python -m sam2_tracker.check_settings
 
-Exits with 0, or with 1 and the sentence that the function would log at its start: an error, or a
-warning of a variable that is no setting. Needs nothing but
-Python 3.10: the deploy scripts run it on the machine that deploys.
+Exits with 0, or with 1 and what the function would log at its start: an error, or the warnings of
+variables that are no settings. Needs nothing but Python 3.10: the deploy scripts run it on the
+machine that deploys.
 """
 
 import os
@@ -17,7 +17,6 @@ from sam2_tracker.settings import check_workers, settings_from_environment, unkn
 if __name__ == "__main__":
     try:
         check_workers(settings_from_environment(os.environ))
-        for sentence in unknown_variables(os.environ):
-            raise ConfigurationError(sentence)
     except ConfigurationError as error:
         sys.exit(error.message)
+    sys.exit("\n".join(unknown_variables(os.environ)) or None)

@@ -19,6 +19,7 @@ from sam2_tracker.shapes import (
     bitmap_to_polygon,
     bitmap_to_rectangle,
     mask_to_bitmap,
+    rectangle_to_box,
 )
 
 FIRST_WITH_SHAPES = (2, 60)
@@ -97,7 +98,7 @@ def request_to_objects(request: ClickRequest, *, width: int, height: int) -> lis
     boxes: list[Box] = []
     for index, corners in enumerate(request.boxes):
         with failing_objects([index]):
-            boxes.append(read_clicks([], [], corners, **size).box or (0, 0, 0, 0))
+            boxes.append(rectangle_to_box(corners, **size))
     clicks: list[tuple[list[Any], list[Any]]] = [([], []) for _ in boxes]
     with failing_objects(range(len(boxes))):
         checked = read_clicks(request.positive, request.negative, request.boxes[0], **size)

@@ -86,7 +86,10 @@ def _fetch_to(target: Path, url: str, model: models.Model, *, sha256: str | None
 
 def _source(model: models.Model, settings: Settings) -> str:
     given = settings.weights_url or str(model.url)
-    scheme, _, path, _, _ = urlsplit(given)
+    try:
+        scheme, _, path, _, _ = urlsplit(given)
+    except ValueError as error:
+        raise ConfigurationError(f"SAM2_WEIGHTS_URL is {given!r}, no URL: {error}.") from error
     if scheme in ("http", "https"):
         is_file = path.endswith("/" + model.file_name)
         return given if is_file else f"{given.rstrip('/')}/{model.file_name}"
@@ -105,11 +108,12 @@ def _download(url: str, part: BinaryIO) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         refused = False
         try:
-            return _append(url, part)
+            _append(url, part)
+            return
         except HTTPError as error:
             error.close()
             if error.code == 416:  # the range is empty: nothing is missing
-                return None
+                return
             reason, refused = str(error), error.code in (400, 401, 403, 404, 410)
         except (OSError, HTTPException) as error:
             reason = str(error)
@@ -119,7 +123,6 @@ def _download(url: str, part: BinaryIO) -> None:
                 "continues from there."
             )
         time.sleep(RETRY_SECONDS)
-    return None
 
 
 def _append(url: str, part: BinaryIO) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from sam2_tracker.errors import BadRequest
-from sam2_tracker.shapes import Bitmap
+from sam2_tracker.shapes import Bitmap, bitmap_to_rectangle
 
 MOST_POINTS_PER_SIDE = 64
 POINTS_PER_BATCH = 64
@@ -115,8 +115,8 @@ def inclusive_box(bitmap: Bitmap) -> tuple[int, int, int, int]:
 
     As the official generator measures the overlap of boxes.
     """
-    left, top, width, height = cv2.boundingRect(bitmap.view(np.uint8))
-    return left, top, left + width - 1, top + height - 1
+    left, top, right, bottom = bitmap_to_rectangle(bitmap)
+    return left, top, right - 1, bottom - 1
 
 
 def box_nms(

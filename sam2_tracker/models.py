@@ -228,7 +228,7 @@ def load_weights(path: Path) -> dict[str, "torch.Tensor"]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             if isinstance(content, dict) and isinstance(content.get("model"), dict):
                 content = content["model"]
-    except Exception as error:  # noqa: BLE001 - a damaged file can raise almost anything
+    except Exception as error:  # a damaged file can raise almost anything
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise ConfigurationError(
             f"The checkpoint {path} cannot be read: it is broken, or not a checkpoint ({reason})."

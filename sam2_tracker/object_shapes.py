@@ -2,12 +2,14 @@
 """Between the wire's shapes and what the model works on, by the type of the shape."""
 
 import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sam2_tracker.clicks import Clicks, read_clicks
 from sam2_tracker.errors import BadShape
+from sam2_tracker.predictions import Prompt
 from sam2_tracker.protocol import Seed, Shape
 from sam2_tracker.record_format import Track
 from sam2_tracker.search_region import (
@@ -29,7 +31,7 @@ from sam2_tracker.shapes import (
 )
 
 
-def seed_to_prompt(seed: Seed, *, width: int, height: int) -> Bitmap | Box | Clicks:
+def seed_to_prompt(seed: Seed, *, width: int, height: int) -> Prompt:
     """A drawn shape as a bitmap, bool (height, width), a box (x0, y0, x1, y1) in pixels, or clicks.
 
     width, height: of the image. Raises BadShape, EmptyShape.
@@ -48,7 +50,7 @@ def seed_to_prompt(seed: Seed, *, width: int, height: int) -> Bitmap | Box | Cli
     return to_bitmap(seed.points, width=width, height=height)
 
 
-def cut_prompt(prompt: Bitmap | Box | Clicks, region: SearchRegion) -> Bitmap | Box | Clicks:
+def cut_prompt(prompt: Prompt, region: SearchRegion) -> Prompt:
     """What was drawn on an image, as it lies in the window of a region that holds it.
 
     Negative clicks outside the window are left out: the model does not see that place.
@@ -90,7 +92,7 @@ def follow_bitmap(region: SearchRegion, bitmap: Bitmap) -> SearchRegion:
 class Drawing:
     """What a person drew on an image, as the model is asked about it."""
 
-    prompt: Bitmap | Box | Clicks
+    prompt: Prompt
     """As it lies in the window of the region, or on the image."""
     box: Box
     """Around it, in pixels of the image; of clicks only the positive ones count."""
@@ -117,7 +119,7 @@ def read_drawing(
     if not size:
         return Drawing(prompt=prompt, box=box, region=None)
     clicks = prompt if isinstance(prompt, Clicks) else Clicks()
-    reach = _box_around(box, clicks)
+    reach = _box_around([box[:2], box[2:], *_positive(clicks)])
     if tracked_in and tracked_in.seen and all(map(tracked_in.holds, (reach[:2], reach[2:]))):
         region = tracked_in
     elif clicks.points and clicks.box is None:  # clicks say no size
@@ -150,13 +152,9 @@ def bitmap_to_shape(
     return Shape(type="polygon", points=bitmap_to_polygon(bitmap, tolerance=own)), track
 
 
-def _box_of(seed: Seed, prompt: Bitmap | Box | Clicks, width: int, height: int) -> Box:
+def _box_of(seed: Seed, prompt: Prompt, width: int, height: int) -> Box:
     if isinstance(prompt, Clicks):
-        if prompt.box is not None:
-            return prompt.box
-        clicks = zip(prompt.points, prompt.positive, strict=True)
-        x, y = zip(*(point for point, positive in clicks if positive), strict=True)
-        return min(x), min(y), max(x), max(y)
+        return prompt.box or _box_around(_positive(prompt))
     if isinstance(prompt, tuple):
         return prompt
     if seed.type == "mask":
@@ -164,13 +162,15 @@ def _box_of(seed: Seed, prompt: Bitmap | Box | Clicks, width: int, height: int) 
         return left, top, right + 1, bottom + 1
     xs = [min(max(x, 0.0), width) for x in seed.points[::2]]
     ys = [min(max(y, 0.0), height) for y in seed.points[1::2]]
-    return min(xs), min(ys), max(xs), max(ys)
+    return _box_around(zip(xs, ys, strict=True))
 
 
-def _box_around(box: Box, clicks: Clicks) -> Box:
-    """Around a box and the positive clicks."""
-    inside = [p for p, positive in zip(clicks.points, clicks.positive, strict=True) if positive]
-    xs, ys = [box[0], box[2], *(x for x, _ in inside)], [box[1], box[3], *(y for _, y in inside)]
+def _positive(clicks: Clicks) -> Iterator[tuple[float, float]]:
+    return itertools.compress(clicks.points, clicks.positive)
+
+
+def _box_around(points: Iterable[tuple[float, float]]) -> Box:
+    xs, ys = zip(*points, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 
 

@@ -60,6 +60,12 @@ class Candidates:
         """The index of the mask with the highest predicted IoU, the first of equal ones."""
         return max(range(len(self.ious)), key=self.ious.__getitem__)
 
+    @property
+    def with_pixels(self) -> list[int]:
+        """The indexes of the masks that have a pixel."""
+        found: list[int] = self.logits.gt(0).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+        return found
+
 
 def prediction_of(result: Result) -> Prediction:
     """Raises the ModelFailure that the result is."""

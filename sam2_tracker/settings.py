@@ -203,7 +203,7 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
             text = text.strip()
         if not text:
             continue
-        if not _is_utf8(text):
+        if re.search("[\ud800-\udfff]", text):  # Python's stand-ins for bytes that are not UTF-8
             raise ConfigurationError(f"{variable} is not text in UTF-8.")
         try:
             values[field.name] = kind.parse(text)
@@ -225,15 +225,6 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
             meant = f" Is {nearest[0]} meant?" if nearest else ""
             sentences.append(f"{name} is no setting of the function.{meant}")
     return sentences
-
-
-def _is_utf8(text: str) -> bool:
-    """Other bytes of the environment stand as lone surrogates in its texts."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def check_workers(settings: Settings, worker_id: int = 0) -> None:

@@ -182,7 +182,9 @@ def test_mirrors_folders_and_files(
     assert server.asked == ([(asked + NAME, 0)] if asked else [])
 
 
-@pytest.mark.parametrize("url", ["ftp://example.org/weights", "/nowhere/at/all", str(ROOT)])
+@pytest.mark.parametrize(
+    "url", ["ftp://example.org/weights", "/nowhere/at/all", str(ROOT), "https://[mirror/weights"]
+)
 def test_a_source_that_does_not_exist_is_named(settings: Settings, model: Model, url: str) -> None:
     message = error_of(model, dataclasses.replace(settings, weights_url=url))
     assert message.startswith(f"SAM2_WEIGHTS_URL is {url!r}")

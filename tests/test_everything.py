@@ -96,6 +96,29 @@ def test_masks_without_a_pixel_are_not_advised(
     assert answer["message"].startswith("No click of the grid gave a mask.")
 
 
+def test_where_the_surest_masks_have_no_pixel_another_one_is_advised(
+    interactor_context: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = interactor_context.user_data.function._model
+    decode = model.decode
+
+    def without_the_surest(*arguments: Any, **options: Any) -> Any:
+        found = [
+            replace(each, logits=each.logits.clone()) for each in decode(*arguments, **options)
+        ]
+        for each in found:
+            each.logits[each.best] = -1
+        return found
+
+    monkeypatch.setattr(model, "decode", without_the_surest)
+    words = in_words({"points_per_side": 4, "pred_iou_thresh": 1, "stability_score_thresh": 1})
+    _, nothing = ask(text_prompts=[words])
+    assert nothing["shapes"] == []
+    lower = re.search(r"'(pred_iou_thresh=\S+ stability_score_thresh=\S+)'", nothing["message"])
+    assert lower, nothing
+    assert ask(text_prompts=[f"{words} {lower[1]}"])[1]["shapes"]
+
+
 @pytest.mark.parametrize(
     ("asked", "seconds", "said"),
     [

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -211,6 +213,32 @@ def test_two_workers_share_a_redis_and_one_that_dies_is_replaced(
             assert status == 200
         assert server.stop() == 0  # it would be 1 if a worker had to be killed
         assert "Traceback" not in server.log
+
+
+def test_a_worker_that_ended_by_itself_is_replaced(repository: Path, tmp_path: Path) -> None:
+    """As one does whose GPU has failed: with the status of one that cannot start."""
+    program = f"""
+import os, pathlib, signal, sys
+from tools import serve
+
+def work(listener, worker_id, *ready):
+    for each in ready:
+        each.set()
+    lives = pathlib.Path({str(tmp_path)!r})
+    (lives / str(os.getpid())).touch()
+    if len(list(lives.iterdir())) == 1:
+        os._exit(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+
+serve.run_worker = work
+sys.exit(serve._run_workers(None, 1))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "worker 0 died: starting it again\n")
 
 
 def test_waiting_for_requests_takes_no_cpu(function: FunctionProcess) -> None:

@@ -207,6 +207,19 @@ def test_of_several_boxes_the_bad_one_is_named(
     assert (status, answer["error"]["indexes"]) == (400, indexes)
 
 
+def test_failed_objects_are_counted(
+    interactor_context: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        interactor_context.logger, "warn_with", lambda message, **fields: lines.append(fields)
+    )
+    ask(obj_bbox=SECOND_OUTSIDE)
+    ask(obj_bbox=BOTH_SOUND, neg_points=[[1e6, 5.0]])
+    told = [(line["failed"], line["failed_codes"]) for line in lines]
+    assert told == [(1, "empty_shape"), (2, "bad_shape")]
+
+
 def test_a_box_in_which_nothing_is_found_leaves_its_number_out(
     interactor_context: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

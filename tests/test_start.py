@@ -178,8 +178,11 @@ def test_a_file_that_configures_no_model_for_us_stops_the_start(
         ({"SAM2_WORKERS": "2"}, "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST, or"),
         ({"SAM2_REDIS_TLS": "maybe"}, "SAM2_REDIS_TLS is 'maybe'; it must be 0 or 1."),
         ({"SAM2_THREAD": "2"}, "SAM2_THREAD is no setting of the function. Is SAM2_THREADS meant?"),
+        ({"SAM2_THREAD": "2", "SAM2_ZZZ": "1"},
+         "SAM2_THREAD is no setting of the function. Is SAM2_THREADS meant?\n"
+         "SAM2_ZZZ is no setting of the function."),
     ],
-)
+)  # fmt: skip
 def test_settings_are_checked_without_any_package(
     repository: Path, variables: dict[str, str], sentence: str
 ) -> None:
@@ -188,7 +191,7 @@ def test_settings_are_checked_without_any_package(
     done = subprocess.run(words, cwd=repository, env=variables, capture_output=True, text=True)
     assert done.returncode == bool(sentence)
     assert done.stderr.startswith(sentence)
-    assert done.stderr.count("\n") == bool(sentence)
+    assert done.stderr.count("\n") == len(sentence.splitlines())
 
 
 def test_a_function_starts_without_its_redis_and_says_so(

@@ -71,7 +71,7 @@ def seeded_weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     weights = {}
     for name, shape in shapes.items():
         noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
-        if "pos_embed" in name or "tpos" in name or name.startswith("no_") or "embed" in name:
+        if "embed" in name or "tpos" in name or name.startswith("no_"):
             noise = noise * 0.5
         elif name.endswith("bias") or len(shape) == 1 and "gamma" in name:
             noise = noise * 0.1

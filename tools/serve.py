@@ -22,6 +22,7 @@ import traceback
 import uuid
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from typing import Any
 
 MICRO_MODEL = "sam2.1_hiera_micro"
@@ -121,8 +122,11 @@ class NuclioHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def run_worker(listener: socket.socket, worker_id: int) -> None:
-    """Loads the model and answers requests until the server stops or is gone."""
+def run_worker(listener: socket.socket, worker_id: int, ready: Event) -> None:
+    """Loads the model and answers requests until the server stops or is gone.
+
+    ready: set once the model is loaded.
+    """
     stop, parent = Stop(), os.getppid()
     import nuclio_sdk
 
@@ -143,6 +147,7 @@ def run_worker(listener: socket.socket, worker_id: int) -> None:
     server.socket.close()
     server.socket = listener
     server.timeout = POLL_SECONDS
+    ready.set()
     print(f"worker {worker_id} is ready", file=sys.stderr, flush=True)
     while not stop.wanted and os.getppid() == parent:  # a server that was killed cannot stop it
         server.handle_request()
@@ -200,27 +205,28 @@ def _run_workers(listener: socket.socket, count: int) -> int:
     stop = Stop()
     context = multiprocessing.get_context("fork")
 
-    def start(worker_id: int) -> BaseProcess:
-        process = context.Process(target=run_worker, args=(listener, worker_id))
+    def start(worker_id: int) -> tuple[BaseProcess, Event]:
+        ready = context.Event()
+        process = context.Process(target=run_worker, args=(listener, worker_id, ready))
         process.start()
-        return process
+        return process, ready
 
     workers = [start(worker_id) for worker_id in range(count)]
     failed = False
     while not stop.wanted and not failed:
         time.sleep(0.1)
-        for worker_id, worker in enumerate(workers):
+        for worker_id, (worker, ready) in enumerate(workers):
             if worker.exitcode is None:
                 continue
-            if worker.exitcode > 0:  # it could not start, and has printed why
+            if worker.exitcode > 0 and not ready.is_set():  # it has printed why it cannot start
                 failed = True
             else:
                 print(f"worker {worker_id} died: starting it again", file=sys.stderr, flush=True)
                 workers[worker_id] = start(worker_id)
-    for worker in workers:
+    for worker, _ in workers:
         worker.terminate()
     deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-    for worker in workers:
+    for worker, _ in workers:
         worker.join(max(0.0, deadline - time.monotonic()))
         if worker.exitcode is None:
             worker.kill()
