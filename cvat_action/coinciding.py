@@ -27,7 +27,7 @@ Shape = tuple[str, Sequence[float]]
 
 
 def coinciding(shapes: Sequence[Shape | None]) -> list[tuple[int, int]]:
-    """Pairs of indexes of shapes on one frame that cover the same; None: not visible there."""
+    """Pairs of indexes of shapes on one frame that cover the same thing; None: not visible."""
     seen = [(i, shape) for i, shape in enumerate(shapes) if shape is not None]
     if len(seen) < 2:
         return []

@@ -21,7 +21,7 @@ from cvat_action.tracked import TrackedObject
 logger = logging.getLogger(__name__)
 
 MOST_PAIRS = 5
-"""of objects that cover the same, told one by one"""
+"""of objects that cover the same thing, told one by one"""
 
 
 @contextmanager
@@ -150,12 +150,12 @@ def coinciding_lines(objects: Sequence[TrackedObject]) -> list[str]:
     pairs = [(o.seed.ref, other, frames) for o in objects for other, frames in o.lies_on.items()]
     pairs.sort(key=lambda pair: -len(pair[2]))
     lines = [
-        f"Objects {one} and {other} cover the same on {counted(len(frames), 'frame')}, first on "
-        f"frame {frames[0]}. If they are two things, one went over to the other: look there."
+        f"Objects {one} and {other} cover the same thing on {counted(len(frames), 'frame')}, first "
+        f"on frame {frames[0]}. If they are two things, one went over to the other: look there."
         for one, other, frames in pairs[:MOST_PAIRS]
     ]
     if (more := len(pairs) - MOST_PAIRS) > 0:
-        lines.append(f"{counted(more, 'more pair')} of objects cover the same somewhere (--json).")
+        lines.append(f"{counted(more, 'more pair')} of objects cover the same thing (--json).")
     return lines
 
 

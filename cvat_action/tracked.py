@@ -78,7 +78,7 @@ class TrackedObject:
     """frame and points to start again from"""
     handed_on: Tally = field(default_factory=Tally)
     lies_on: dict[str, list[int]] = field(default_factory=dict)
-    """by the name of another object of the run, frames on which both cover the same"""
+    """by the name of another object of the run, frames on which both cover the same thing"""
 
     def __post_init__(self) -> None:
         self.last_good = (self.seed.frame, self.seed.points)

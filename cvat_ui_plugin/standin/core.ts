@@ -22,11 +22,11 @@ import {
 import { betweenKeyframes, rotationBetween } from '../src/ts/interpolation';
 
 export class ServerError extends Error {
-    public readonly code: number;
-
-    public constructor(message: string, code: number) {
+    public constructor(
+        message: string,
+        public readonly code: number,
+    ) {
         super(message);
-        this.code = code;
     }
 }
 
@@ -269,19 +269,12 @@ export class Annotations {
             objectType: object.kind,
             label,
             source: object.data.source,
-            group: { id: object.data.group },
             isGroundTruth: false,
             ...Object.fromEntries(FREE_FIELDS.map((field) => [field, object[field]])),
         } as Pick<Stored, 'color' | 'lock' | 'hidden'> &
             Pick<
                 ObjectState,
-                | 'clientID'
-                | 'parentID'
-                | 'objectType'
-                | 'label'
-                | 'source'
-                | 'group'
-                | 'isGroundTruth'
+                'clientID' | 'parentID' | 'objectType' | 'label' | 'source' | 'isGroundTruth'
             >;
         if (object.kind === 'shape') {
             const shape = object.data as SerializedShape;

@@ -15,10 +15,10 @@ export function casesOf<T>(name: string): T {
 /** An object to track, of which nothing is known. */
 export function sourceOf(object: SerializedShape | SerializedTrack): Source {
     const [shape, track] = 'shapes' in object ? [null, object] : [object, null];
-    const { type, points, occluded, z_order: zOrder } = shape ?? track!.shapes[0];
+    const { type, points } = shape ?? track!.shapes[0];
     const { clientID = 1, label_id: labelID } = object;
     return {
-        ...{ clientID, name: `car ${clientID}`, labelID, type, points, occluded, zOrder },
+        ...{ clientID, name: `car ${clientID}`, labelID, type, points },
         ...{ shape, track, mark: null, claimed: [], inHole: false, inTheWay: [] },
         ...{ byHand: new Map(), drawn: new Map(), relabelled: new Set(), removed: new Set() },
     };

@@ -2,7 +2,7 @@
 // Objects that end on the same thing: told with the frame to look at.
 
 import { expect, test } from 'vitest';
-import { coverTheSame } from '../src/ts/coinciding';
+import { coverTheSame, Outline } from '../src/ts/coinciding';
 import { Invoke } from '../standin/server';
 import { createBench, moving, polygon, shifted } from './bench';
 import { casesOf } from './cases';
@@ -20,8 +20,9 @@ interface Case {
 }
 
 test.each(casesOf<Case[]>('coinciding.json'))('$why', ({ one, other, same }) => {
-    expect(coverTheSame(one, other)).toBe(same);
-    expect(coverTheSame(other, one)).toBe(same);
+    const [a, b] = [one, other].map(({ type, points }) => new Outline(type, points));
+    expect(coverTheSame(a, b)).toBe(same);
+    expect(coverTheSame(b, a)).toBe(same);
 });
 
 const [first, second] = [polygon(2), polygon(2, 40)];
@@ -34,17 +35,17 @@ function goesOver(on: number): Invoke {
     });
 }
 
-test('two objects that cover the same are told, and their first such frame is the first to look at', async () => {
+test('two objects that cover the same thing are told, and their first such frame is the first to look at', async () => {
     const bench = createBench({ invoke: goesOver(6) });
     const ids = bench.add(first, second);
     await bench.runAll(2, 9);
     expect(bench.said()).toContain(
-        'Covering the same, as if one went over to the other: ' +
+        'Covering the same thing, as if one went over to the other: ' +
             `car ${ids[0]} and car ${ids[1]} on 4 frames, first on 6.`,
     );
     const [jump, next] = bench.reports[0].jumps;
     expect(jump.frame).toBe(6);
-    expect(jump.text).toMatch(/^Frame 6: car \d+ and car \d+ cover the same$/);
+    expect(jump.text).toMatch(/^Frame 6: car \d+ and car \d+ cover the same thing$/);
     expect(next.text).toContain('confidence 0.75');
 });
 
@@ -53,7 +54,43 @@ test('objects beside each other, or drawn on each other, are not told', async ()
         const bench = createBench();
         bench.add(first, { ...other });
         await bench.runAll(2, 9);
-        expect(bench.said()).not.toContain('Covering the same');
+        expect(bench.said()).not.toContain('Covering the same thing');
         expect(bench.reports[0].jumps.map(({ text }) => text).join()).not.toContain('cover');
     }
+});
+
+test('the first frame is that of the run, also where another object is not visible on it', async () => {
+    for (const backwards of [false, true]) {
+        const [start, target, away] = backwards ? [9, 2, 5] : [2, 9, 6];
+        const [lost, near, far] = [polygon(start, 70), polygon(start), polygon(start, 40)];
+        const bench = createBench({
+            invoke: moving((frame, { points, at }) => {
+                if (points[0] === lost.points[0]) return frame === away ? { shape: null } : null;
+                const isOver = backwards ? frame <= away : frame >= away;
+                if (points[0] !== far.points[0] || !isOver) return null;
+                return {
+                    shape: { type: 'polygon', points: shifted('polygon', near.points, frame - at) },
+                };
+            }),
+        });
+        bench.add(lost, near, far);
+        await bench.runAll(start, target);
+        expect(bench.said()).toContain(`first on ${away}.`);
+        expect(bench.reports[0].jumps[0].frame).toBe(away);
+    }
+});
+
+test('a frame to look at is named once, and the page can draw while objects are compared', async () => {
+    const bench = createBench({
+        invoke: moving((frame, { at }) => {
+            const points = shifted('polygon', first.points, frame - at);
+            const score = frame === 12 ? 0.3 : 0.9;
+            return frame < 6 ? { score } : { score, shape: { type: 'polygon', points } };
+        }),
+    });
+    bench.add(...[0, 20, 40, 60].map((by) => polygon(2, by)));
+    await bench.runAll(2, 15);
+    expect(bench.said()).toContain('; and 1 more.');
+    expect(bench.reports[0].jumps.map(({ frame }) => frame)).toEqual([6, 12]);
+    expect(bench.breaths).toBeGreaterThanOrEqual(13);
 });

@@ -168,7 +168,7 @@ test('of each label one drawing may be the object that has no shape there', asyn
     await bench.runOn([car, dog], 6, 10);
     expect(bench.asked[0]).toBe(
         'Objects with results from frame 7 on have no shape on frame 6: are the drawings these ' +
-            `objects (car ${car}: 4, dog ${dog}: 4)? Kept, they lie beside the new results.`,
+            `objects (car ${car}: 4; dog ${dog}: 4)? Kept, they lie beside the new results.`,
     );
 });
 

@@ -140,6 +140,8 @@ test('clear words where there is nothing to track', async () => {
     await expect(bench.runAll(2, 4)).rejects.toThrow(
         `There is no mask, polygon or rectangle to track on frame 2 (car ${turned}: it is rotated).`,
     );
+    bench.add(...[1, 2, 3, 4, 5].map((by) => box(2, by, { rotation: 10 })));
+    await expect(bench.runAll(2, 4)).rejects.toThrow('it is rotated; and 1 more).');
     await expect(bench.runAll(1, 4)).rejects.toThrow('Frame 1 is deleted');
     await expect(bench.runAll(3, 5)).rejects.toThrow('All frames from 3 to 5 are deleted.');
     bench.store.set(locked, { lock: true });
@@ -149,16 +151,15 @@ test('clear words where there is nothing to track', async () => {
 // The dialog
 
 test.each([
-    ['900', [12, 13, 14]],
-    ['-3', [12, 11, 10]],
-    ['NaN', [12, 13, 14]], // as the default does
-])('a target frame %s that is not in the job becomes its end', async (target, frames) => {
+    ['900', [12, 13, 14], 'Frame 900 is not in this job: 14 was used.'],
+    ['-3', [12, 11, 10], 'Frame -3 is not in this job: 10 was used.'],
+    ['NaN', [12, 13, 14], 'No frame was given: 14 was used.'], // as the default does
+])('a target frame %s that is not in the job becomes its end', async (target, frames, hint) => {
     const bench = createBench({ frames: framesFrom(10, 14) });
     bench.add(mask(12));
     await bench.runAll(12, target);
     expect(bench.calls.map(({ frame }) => frame)).toEqual(frames);
-    if (target === '900')
-        expect(bench.said()).toContain('Frame 900 is not in this job: 14 was used.');
+    expect(bench.said()).toContain(hint);
 });
 
 test('the current frame as target changes nothing', async () => {

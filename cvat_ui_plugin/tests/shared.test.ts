@@ -143,7 +143,6 @@ interface Written {
     target: number;
     deleted_frames: number[];
     points: number[];
-    flags: [occluded: boolean, zOrder: number];
     results: { frame: number; points: number[] | null; by_hand: boolean }[];
     /** Least IoU of sparse keyframes; without it there is a keyframe on every frame. */
     sparse?: number;
@@ -153,8 +152,7 @@ interface Written {
 /** What a run makes of an object that becomes or is a track; null where it stays as it is. */
 async function becomes(one: Written): Promise<SerializedTrack | null> {
     const size = { width: 100, height: 80, deleted: false };
-    const [occluded, zOrder] = one.flags;
-    const source = { ...sourceOf(one.object), points: one.points, occluded, zOrder };
+    const source = { ...sourceOf(one.object), points: one.points };
     const results = one.results.map(({ frame, points, by_hand: byHand }) => {
         return { frame, points, byHand, score: null };
     });

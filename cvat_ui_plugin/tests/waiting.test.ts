@@ -105,6 +105,22 @@ test.each([
     expect(bench.calls).toEqual([]);
 });
 
+test('Cancel works while CVAT does not give a frame after a question', async () => {
+    const bench = createBench();
+    bench.add(mask(3, 1, { source: 'auto' }));
+    Object.defineProperty(bench, 'answer', {
+        get: () => {
+            bench.job.frames.frameNumbers = never;
+            return true;
+        },
+    });
+    const ended = vi.fn();
+    void cancelAfter(bench, 1000).then(ended);
+    await vi.advanceTimersByTimeAsync(2000);
+    expect(ended).toHaveBeenCalled();
+    expect(bench.said()).toBe('Nothing was tracked and nothing has changed.');
+});
+
 test('a call that hangs is given up by the clock', async () => {
     vi.useFakeTimers();
     const late = within(never(), 130_000, () => {}, () => new Error('late')); // prettier-ignore

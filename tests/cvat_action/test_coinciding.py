@@ -11,8 +11,8 @@ from wire import mask_at, shape
 from cvat_action.coinciding import coinciding
 
 SAID = (
-    "Objects 20 and 30 cover the same on {}, first on frame 12. If they are two things, one went "
-    "over to the other: look there."
+    "Objects 20 and 30 cover the same thing on {}, first on frame 12. If they are two things, one "
+    "went over to the other: look there."
 )
 
 
@@ -41,7 +41,7 @@ def test_objects_that_end_on_the_same_thing_are_told(track_to, masks, function, 
 def test_objects_beside_each_other_are_not_told(track_to, masks):
     done = track_to(14, "--json")
     assert done.json["cover_the_same"] == []
-    assert "cover the same" not in done.log
+    assert "cover the same thing" not in done.log
 
 
 def test_what_was_drawn_on_each_other_belongs_there(job, track_to, masks):
@@ -61,8 +61,8 @@ def test_the_pairs_on_most_frames_are_told(job, track_to, function):
     here = {"type": "mask", "points": mask_at(30, 40)}
     function.answers = {(y, f): here for y in range(10, 34, 6) for f in (13, 14)}
     log = track_to(14).log
-    assert log.count(" cover the same on 2 frames, first on frame 13.") == 5
-    assert "1 more pair of objects cover the same somewhere (--json)." in log
+    assert log.count(" cover the same thing on 2 frames, first on frame 13.") == 5
+    assert "1 more pair of objects cover the same thing (--json)." in log
 
 
 def test_an_object_that_is_written_over_its_earlier_results_is_told(

@@ -23,29 +23,41 @@ export function countOf({ pixels }: Bitmap): number {
     return count;
 }
 
+/** Where the edges of a ring cross the middles of the rows of pixels from `top` to before `bottom`: row
+ * and first column behind the edge, flat; null where that is too much. */
+export function crossingsOf(ring: readonly number[], top: number, bottom: number): number[] | null {
+    const crossings: number[] = [];
+    let count = 0;
+    for (let i = 0; i < ring.length; i += 2) {
+        const next = (i + 2) % ring.length;
+        // every edge points down, so that an edge of two polygons is rounded alike in both
+        const [upper, lower] = ring[i + 1] > ring[next + 1] ? [next, i] : [i, next];
+        const first = clip(Math.ceil(ring[upper + 1] - 0.5), top, bottom);
+        const end = clip(Math.ceil(ring[lower + 1] - 0.5), top, bottom);
+        count += end - first;
+        if (count > MAX_CROSSINGS) return null;
+        const [x0, y0] = [ring[upper], ring[upper + 1]];
+        const [wide, high] = [ring[lower] - x0, ring[lower + 1] - y0];
+        for (let row = first; row < end; row += 1) {
+            const x = x0 + ((row + 0.5 - y0) / high) * wide;
+            crossings.push(row, Math.ceil(x - 0.5));
+        }
+    }
+    return crossings;
+}
+
 /** Fill a ring by the even-odd rule; null where no pixel is covered. Its x and y are 0 or more. */
 export function polygonToBitmap(
     ring: readonly number[],
     width: number,
     height: number,
 ): Bitmap | null {
+    const crossings = crossingsOf(ring, 0, height);
+    if (!crossings) return null;
     const pixels = new Uint8Array(width * height);
-    let crossings = 0;
-    for (let i = 0; i < ring.length; i += 2) {
-        const next = (i + 2) % ring.length;
-        // every edge points down, so that an edge of two polygons is rounded alike in both
-        const [upper, lower] = ring[i + 1] > ring[next + 1] ? [next, i] : [i, next];
-        const first = clip(Math.ceil(ring[upper + 1] - 0.5), 0, height);
-        const end = clip(Math.ceil(ring[lower + 1] - 0.5), 0, height);
-        crossings += end - first;
-        if (crossings > MAX_CROSSINGS) return null;
-        const [x0, y0] = [ring[upper], ring[upper + 1]];
-        const [wide, high] = [ring[lower] - x0, ring[lower + 1] - y0];
-        for (let row = first; row < end; row += 1) {
-            const x = x0 + ((row + 0.5 - y0) / high) * wide;
-            const column = clip(Math.ceil(x - 0.5), 0, width);
-            if (column < width) pixels[row * width + column] ^= 1;
-        }
+    for (let i = 0; i < crossings.length; i += 2) {
+        const column = Math.max(crossings[i + 1], 0);
+        if (column < width) pixels[crossings[i] * width + column] ^= 1;
     }
     let count = 0;
     for (let row = 0; row < height; row += 1) {

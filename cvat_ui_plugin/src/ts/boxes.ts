@@ -4,17 +4,19 @@
 /** Left, top, right, bottom in continuous image coordinates. */
 export type Box = readonly [left: number, top: number, right: number, bottom: number];
 
-export function boxOf(type: string, points: number[]): Box {
+export function boxOf(type: string, points: readonly number[]): Box {
     if (type === 'mask') {
         const [left, top, right, bottom] = points.slice(-4);
         return [left, top, right + 1, bottom + 1];
     }
-    let box: Box = [Infinity, Infinity, -Infinity, -Infinity];
+    let [left, top, right, bottom] = [Infinity, Infinity, -Infinity, -Infinity];
     for (let i = 0; i + 1 < points.length; i += 2) {
-        const [x, y] = [points[i], points[i + 1]];
-        box = [Math.min(box[0], x), Math.min(box[1], y), Math.max(box[2], x), Math.max(box[3], y)];
+        left = Math.min(left, points[i]);
+        top = Math.min(top, points[i + 1]);
+        right = Math.max(right, points[i]);
+        bottom = Math.max(bottom, points[i + 1]);
     }
-    return box;
+    return [left, top, right, bottom];
 }
 
 /** The points of a shape; of a rotated rectangle those of the box around it, for the function takes
@@ -44,16 +46,14 @@ export function boxAround(shape: { type: string; points: number[]; rotation?: nu
 }
 
 function areaOf([left, top, right, bottom]: Box): number {
-    return Math.max(right - left, 0) * Math.max(bottom - top, 0);
+    return (right - left) * (bottom - top);
 }
 
 /** Shared area over the area of both, 0 to 1. */
 export function iouOf(a: Box, b: Box): number {
-    const shared = areaOf([
-        Math.max(a[0], b[0]),
-        Math.max(a[1], b[1]),
-        Math.min(a[2], b[2]),
-        Math.min(a[3], b[3]),
-    ]);
-    return shared === 0 ? 0 : shared / (areaOf(a) + areaOf(b) - shared);
+    const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+    const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+    if (width <= 0 || height <= 0) return 0;
+    const shared = width * height;
+    return shared / (areaOf(a) + areaOf(b) - shared);
 }

@@ -71,7 +71,6 @@ export interface ObjectState {
     readonly objectType: string;
     readonly shapeType: string | null;
     readonly source?: string;
-    readonly group?: { id: number } | null;
     readonly isGroundTruth?: boolean;
     label: Label;
     points: number[] | null;

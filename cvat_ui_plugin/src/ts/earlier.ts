@@ -69,20 +69,17 @@ interface Chain {
 
 /** Pairs of chains and shapes of one frame whose boxes overlap enough, one to one, best first. */
 function linked(chains: Chain[], shapes: SerializedShape[]): [Chain, SerializedShape][] {
+    const candidates = shapes.map((shape) => {
+        return { shape, box: boxAround(shape), isMarked: markedNumber(shape) !== null };
+    });
     const pairs = chains
         .flatMap((chain) =>
-            shapes
-                .filter((shape) => isSameKind(shape, chain.seed))
-                .map((shape) => ({
-                    chain,
-                    shape,
-                    overlap: iouOf(chain.box, boxAround(shape)),
-                })),
+            candidates
+                .filter(({ isMarked }) => !(isMarked && chain.decided))
+                .filter(({ shape }) => isSameKind(shape, chain.seed))
+                .map(({ shape, box }) => ({ chain, shape, overlap: iouOf(chain.box, box) })),
         )
-        .filter(({ chain, shape, overlap }) => {
-            const mayBeOwn = markedNumber(shape) === null || !chain.decided;
-            return mayBeOwn && overlap >= LEAST_OVERLAP;
-        })
+        .filter(({ overlap }) => overlap >= LEAST_OVERLAP)
         .sort((a, b) => b.overlap - a.overlap);
     const used = new Set<Chain | SerializedShape>();
     const links: [Chain, SerializedShape][] = [];
@@ -418,7 +415,7 @@ function setOf({ label_id, group, attributes }: SerializedShape): string {
 }
 
 /** Results by the number of their mark. */
-export type Results = ReadonlyMap<number, SerializedShape[]>;
+type Results = ReadonlyMap<number, SerializedShape[]>;
 
 export function resultsByNumber(shapes: SerializedShape[]): Results {
     const byNumber = new Map<number, SerializedShape[]>();
@@ -429,13 +426,17 @@ export function resultsByNumber(shapes: SerializedShape[]): Results {
     return byNumber;
 }
 
-/** Shapes from which new ones of the object take over label, group and attributes, by frame: those
- * that are `replaced`, where the object's results in the job (`all`) differ among each other. */
-export function takenOver(
+/** By frame, the replaced result from which the new one of the object takes over label, group and
+ * attributes. */
+export type Templates = ReadonlyMap<number, SerializedShape>;
+
+/** The templates of an object: its `replaced` results, where those in the job (`all`) differ among each
+ * other. */
+export function templatesFor(
     { mark, claimed, clientID }: Source,
     replaced: Results,
     all: Results,
-): Map<number, SerializedShape> {
+): Templates {
     const number = mark?.number ?? 0;
     const others = claimed.filter((shape) => markedNumber(shape) !== number);
     const results = [...(all.get(number) ?? []), ...others];

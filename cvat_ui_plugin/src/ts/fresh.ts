@@ -9,15 +9,24 @@ import { markOf } from './identity';
 import { Source } from './objects';
 import { Run, Tracked } from './track';
 
-/** All that makes a shape or keyframe what it is, without the ids that saving gives. */
-function contentOf(shape: SerializedShape | SerializedKeyframe | undefined): string {
-    if (!shape) return '';
-    const { type, frame, points, occluded, outside, z_order, rotation, attributes } = shape;
+type Shape = SerializedShape | SerializedKeyframe;
+
+/** All but the points that makes a shape or keyframe what it is, without the ids that saving gives. */
+function contentOf(shape: Shape): string {
+    const { type, frame, occluded, outside, z_order, rotation, attributes } = shape;
     const { label_id, group, source } = shape as Partial<SerializedShape>;
     return JSON.stringify([
-        [type, frame, points, occluded, outside, z_order, rotation, attributes],
+        [type, frame, occluded, outside, z_order, rotation, attributes],
         [label_id, group, source],
     ]);
+}
+
+function differ(before: Shape | undefined, now: Shape | undefined): boolean {
+    if (!before || !now) return before !== now;
+    const isMoved =
+        before.points.length !== now.points.length ||
+        before.points.some((value, index) => value !== now.points[index]);
+    return isMoved || contentOf(before) !== contentOf(now);
 }
 
 function byFrame(keyframes: SerializedKeyframe[]): Map<number, SerializedKeyframe> {
@@ -57,7 +66,7 @@ function withChangedShapes(
     const claimed = source.claimed.flatMap(({ clientID }) => now.get(clientID) ?? []);
     const all = [
         ...changed,
-        ...claimed.filter((shape) => contentOf(known.get(shape.clientID)) !== contentOf(shape)),
+        ...claimed.filter((shape) => differ(known.get(shape.clientID), shape)),
     ];
     for (const shape of all) {
         if (shape.source !== 'auto' && shape.type === source.type) {
@@ -76,32 +85,31 @@ export function withChanges({ objects }: Run, before: Collection, now: Collectio
     const known = new Map(before.shapes.map((shape) => [shape.clientID, shape]));
     for (const shape of now.shapes) {
         const mark = markOf(shape.score, shape.frame);
-        if (!mark || contentOf(known.get(shape.clientID)) === contentOf(shape)) continue;
+        if (!mark || !differ(known.get(shape.clientID), shape)) continue;
         addTo(changed, mark.number, shape);
     }
     for (const object of objects) {
         const { source, results } = object;
         const own = changed.get(source.mark?.number ?? 0) ?? [];
-        const there = source.track ? tracks.get(source.clientID) : shapes.get(source.clientID);
-        if (!there) {
+        const shape = shapes.get(source.clientID);
+        const track = tracks.get(source.clientID);
+        if (source.track && track) {
+            const [old, fresh] = [byFrame(source.track.shapes), byFrame(track.shapes)];
+            const edited = [...old.keys(), ...fresh.keys()].filter((frame) =>
+                differ(old.get(frame), fresh.get(frame)),
+            );
+            source.track = track;
+            keep(object, new Set(edited));
+            hide(object, new Set(own.map(({ frame }) => frame)));
+        } else if (source.shape && shape) {
+            source.shape = shape;
+            keep(object, withChangedShapes(source, known, shapes, own));
+        } else {
             object.failure = {
                 frame: results.at(-1)?.frame ?? 0,
                 reason: 'it was deleted during the run',
             };
             object.results = [];
-        } else if (source.track) {
-            const [old, fresh] = [source.track, tracks.get(source.clientID)!].map(({ shapes: s }) =>
-                byFrame(s),
-            );
-            const edited = [...new Set([...old.keys(), ...fresh.keys()])].filter(
-                (frame) => contentOf(old.get(frame)) !== contentOf(fresh.get(frame)),
-            );
-            source.track = tracks.get(source.clientID)!;
-            keep(object, new Set(edited));
-            hide(object, new Set(own.map(({ frame }) => frame)));
-        } else {
-            source.shape = shapes.get(source.clientID)!;
-            keep(object, withChangedShapes(source, known, shapes, own));
         }
     }
 }

@@ -42,7 +42,7 @@ export interface Position {
     zOrder: number;
 }
 
-export type Positions = ReadonlyMap<number, Position>;
+type Positions = ReadonlyMap<number, Position>;
 
 /** Called after each frame that is worked out: the page may draw. */
 export type Pause = () => Promise<void>;
@@ -57,7 +57,7 @@ function outlineOf(points: readonly number[]): number[] {
     const bitmap = drawnIn(points, box);
     if (!bitmap) return [...points];
     return ringToOutline(bitmapToRing(bitmap)).map((value, index) =>
-        index % 2 ? value + box.top : value + box.left,
+        index % 2 ? value + box[1] : value + box[0],
     );
 }
 
@@ -260,7 +260,7 @@ async function shortestPath(
  * not asked of neighbours, nor of frames that are more than LONGEST apart, nor, after PATIENCE failures
  * in a row, of frames that are still farther.
  */
-export async function fewestKeyframes(
+async function fewestKeyframes(
     frames: number[],
     forced: ReadonlySet<number>,
     fits: (left: number, right: number) => boolean,

@@ -3,6 +3,7 @@
 // (cvat_action/limits.py is the same rule).
 
 import { Bitmap, countOf, polygonToBitmap } from './bitmaps';
+import { Box, boxOf } from './boxes';
 
 /** Pixels; the picture's shorter side that a distance of 1 is meant for. */
 const REFERENCE_SIDE = 480;
@@ -36,27 +37,14 @@ export interface Truth {
     isWithin(points: readonly number[], limit: Limit): boolean;
 }
 
-interface Box {
-    left: number;
-    top: number;
-    right: number;
-    bottom: number;
-}
-
 /** The whole pixels that a polygon lies in. */
 export function pixelBox(ring: readonly number[]): Box {
-    const box = { left: Infinity, top: Infinity, right: -Infinity, bottom: -Infinity };
-    for (let i = 0; i < ring.length; i += 2) {
-        box.left = Math.min(box.left, Math.floor(ring[i]));
-        box.top = Math.min(box.top, Math.floor(ring[i + 1]));
-        box.right = Math.max(box.right, Math.ceil(ring[i]));
-        box.bottom = Math.max(box.bottom, Math.ceil(ring[i + 1]));
-    }
-    return box;
+    const [left, top, right, bottom] = boxOf('polygon', ring);
+    return [Math.floor(left), Math.floor(top), Math.ceil(right), Math.ceil(bottom)];
 }
 
 /** The pixels of a polygon inside a box; null where it covers none. */
-export function drawnIn(ring: readonly number[], { left, top, right, bottom }: Box): Bitmap | null {
+export function drawnIn(ring: readonly number[], [left, top, right, bottom]: Box): Bitmap | null {
     return polygonToBitmap(
         ring.map((value, index) => value - (index % 2 ? top : left)),
         Math.max(right - left, 1),
@@ -150,16 +138,17 @@ export class PolygonTruth implements Truth {
 
     public isWithin(ring: readonly number[], limit: Limit): boolean {
         const theirs = pixelBox(ring);
-        const box = {
-            left: Math.min(this.box.left, theirs.left),
-            top: Math.min(this.box.top, theirs.top),
-            right: Math.max(this.box.left + this.bitmap.width, theirs.right),
-            bottom: Math.max(this.box.top + this.bitmap.height, theirs.bottom),
-        };
+        const { width, height, pixels } = this.bitmap;
+        const [left, top] = this.box;
+        const box: Box = [
+            Math.min(left, theirs[0]),
+            Math.min(top, theirs[1]),
+            Math.max(left + width, theirs[2]),
+            Math.max(top + height, theirs[3]),
+        ];
         const drawn = drawnIn(ring, box);
         if (!drawn) return false;
-        const [x, y] = [this.box.left - box.left, this.box.top - box.top];
-        const { width, height, pixels } = this.bitmap;
+        const [x, y] = [left - box[0], top - box[1]];
         let both = 0;
         for (let row = 0; row < height; row += 1) {
             const at = (row + y) * drawn.width + x;

@@ -22,8 +22,6 @@ export interface Source {
     labelID: number;
     type: string;
     points: number[];
-    occluded: boolean;
-    zOrder: number;
     shape: SerializedShape | null;
     track: SerializedTrack | null;
     /** What its results carry in their scores; null for a track that no run of this page has made of a
@@ -143,8 +141,6 @@ export function sourcesOf(
                 labelID: (shape ?? track)!.label_id,
                 type,
                 points: [...(shape?.points ?? state.points ?? [])],
-                occluded: state.occluded,
-                zOrder: state.zOrder,
                 shape,
                 track,
                 mark: null,

@@ -5,7 +5,7 @@ import { Beside } from './beside';
 import { Coinciding, coincidingOf } from './coinciding';
 import { firstFrames } from './frames';
 import { addTo } from './groups';
-import { LeftOut } from './objects';
+import { LeftOut, Source } from './objects';
 import { FrameResult, Run, Tracked } from './track';
 
 export interface Report {
@@ -37,6 +37,8 @@ export interface Told {
     warnings: string[];
     /** What the page calls the object that is on this frame now. */
     nameOn(object: Tracked, frame: number): Promise<string>;
+    /** Let the page draw. */
+    breathe(): Promise<void>;
 }
 
 const LISTED = 5;
@@ -49,9 +51,15 @@ function counted(count: number, noun: string): string {
     return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
-function listed(items: string[]): string {
+/** The first five of a list, and how many more there are. */
+export function listed(items: string[]): string {
     const more = items.length - LISTED;
     return items.slice(0, LISTED).join('; ') + (more > 0 ? `; and ${more} more` : '');
+}
+
+/** A line of the message around a list; none where the list is empty. */
+function lineOf(items: string[], text: (list: string) => string): string[] {
+    return items.length ? [text(listed(items))] : [];
 }
 
 /** A reason as a part of a sentence. */
@@ -66,7 +74,7 @@ interface Doubt {
 }
 
 /** The least certain frames of a run, worst first, at most five and not next to each other. */
-export function doubtsOf(objects: Tracked[]): Doubt[] {
+function doubtsOf(objects: Tracked[]): Doubt[] {
     const doubts: Doubt[] = [];
     for (const object of objects) {
         for (const { frame, points, score, byHand, inPlace } of object.results) {
@@ -83,33 +91,39 @@ export function doubtsOf(objects: Tracked[]): Doubt[] {
     return chosen;
 }
 
-/** Frames to look at, at most five, those first where two objects cover the same. */
+/** Frames to look at, at most five, each once, those first where two objects cover the same thing. */
 async function jumpsOf(
     coinciding: Coinciding[],
     tracked: Tracked[],
     nameOn: Told['nameOn'],
 ): Promise<Jump[]> {
     const jumps: Jump[] = [];
-    for (const { one, other, frames } of coinciding.slice(0, LISTED)) {
-        const [frame] = frames;
+    const isOpen = (frame: number): boolean =>
+        jumps.length < LISTED && jumps.every((jump) => jump.frame !== frame);
+    for (const { one, other, first: frame } of coinciding) {
+        if (!isOpen(frame)) continue;
         const names = `${await nameOn(one, frame)} and ${await nameOn(other, frame)}`;
-        jumps.push({ frame, text: `Frame ${frame}: ${names} cover the same` });
+        jumps.push({ frame, text: `Frame ${frame}: ${names} cover the same thing` });
     }
     for (const { object, frame, score } of doubtsOf(tracked)) {
+        if (!isOpen(frame)) continue;
         const name = await nameOn(object, frame);
         jumps.push({ frame, text: `Frame ${frame}: ${name}, confidence ${score.toFixed(2)}` });
     }
-    return jumps.slice(0, LISTED);
+    return jumps;
 }
 
 /** Objects of which one may have gone over to the other. */
 function goneOver(coinciding: Coinciding[], names: Map<Tracked, string>): string[] {
-    if (!coinciding.length) return [];
-    const pairs = coinciding.map(({ one, other, frames }) => {
-        const count = counted(frames.length, 'frame');
-        return `${names.get(one)} and ${names.get(other)} on ${count}, first on ${frames[0]}`;
-    });
-    return [`Covering the same, as if one went over to the other: ${listed(pairs)}.`];
+    const pairs = coinciding.map(
+        ({ one, other, first, count }) =>
+            `${names.get(one)} and ${names.get(other)} on ${counted(count, 'frame')}, ` +
+            `first on ${first}`,
+    );
+    return lineOf(
+        pairs,
+        (list) => `Covering the same thing, as if one went over to the other: ${list}.`,
+    );
 }
 
 /** What to do about a run that ended early. `nameOf`: what the page calls an object. */
@@ -150,31 +164,29 @@ export function adviceOf(
 }
 
 function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
-    const where = (isHere: (result: FrameResult) => boolean | undefined): string[] =>
+    const where = (
+        isHere: (result: FrameResult, source: Source) => boolean | undefined,
+    ): string[] =>
         tracked.flatMap((object) => {
-            const frames = object.results.filter(isHere).map(({ frame }) => String(frame));
-            return frames.length ? [`${names.get(object)} on ${listed(frames)}`] : [];
+            const here = object.results.filter((result) => isHere(result, object.source));
+            const frames = here.map(({ frame }) => String(frame));
+            return lineOf(frames, (list) => `${names.get(object)} on ${list}`);
         });
-    const kept = where(({ byHand }) => byHand);
-    const inPlace = where((result) => result.inPlace);
-    const relabelled = tracked.flatMap((object) => {
-        const frames = object.results.filter(({ frame }) => object.source.relabelled.has(frame));
-        const list = listed(frames.map(({ frame }) => String(frame)));
-        return frames.length ? [`${names.get(object)} on ${list}`] : [];
-    });
     return [
-        ...(kept.length
-            ? [`Kept as a person made it, and tracked on from there: ${listed(kept)}.`]
-            : []),
-        ...(relabelled.length
-            ? [`Kept with its label, which is not that of the object: ${listed(relabelled)}.`]
-            : []),
-        ...(inPlace.length
-            ? [
-                  `Not written, because a person drew a shape in its place: ${listed(inPlace)}. ` +
-                      'To track on from that shape, run the action on it.',
-              ]
-            : []),
+        ...lineOf(
+            where(({ byHand }) => byHand),
+            (list) => `Kept as a person made it, and tracked on from there: ${list}.`,
+        ),
+        ...lineOf(
+            where(({ frame }, { relabelled }) => relabelled.has(frame)),
+            (list) => `Kept with its label, which is not that of the object: ${list}.`,
+        ),
+        ...lineOf(
+            where(({ inPlace }) => inPlace),
+            (list) =>
+                `Not written, because a person drew a shape in its place: ${list}. ` +
+                'To track on from that shape, run the action on it.',
+        ),
     ];
 }
 
@@ -185,11 +197,10 @@ function removed(objects: Tracked[], names: Map<Tracked, string>): string[] {
         if (!frames.length) return [];
         return [`${names.get(object)} on ${firstFrames(frames)}`];
     });
-    return left.length
-        ? [
-              `Keyframes that a person deleted stay deleted, CVAT interpolates there: ${listed(left)}.`,
-          ]
-        : [];
+    return lineOf(
+        left,
+        (list) => `Keyframes that a person deleted stay deleted, CVAT interpolates there: ${list}.`,
+    );
 }
 
 /** How many objects were tracked over which frames, and where some were not visible. */
@@ -209,12 +220,11 @@ function tracking(tracked: Tracked[], names: Map<Tracked, string>, start: number
     return [
         `${counted(tracked.length, 'object')} tracked over ${counted(frames.length, 'frame')} (${way}).`,
         lost.length ? `Not visible: ${listed(lost)}.` : 'No object was lost.',
-        ...(never.length
-            ? [
-                  `Seen on no frame: ${listed(never.map((object) => names.get(object)!))}. For small ` +
-                      'objects choose a search region in the settings.',
-              ]
-            : []),
+        ...lineOf(
+            never.map((object) => names.get(object)!),
+            (list) =>
+                `Seen on no frame: ${list}. For small objects choose a search region in the settings.`,
+        ),
     ];
 }
 
@@ -230,10 +240,11 @@ function troubles(objects: Tracked[], names: Map<Tracked, string>): string[] {
         object.notJoined === null ? [] : [`${names.get(object)}: ${plain(object.notJoined)}`],
     );
     return [
-        ...(failed.length ? [`Given up: ${listed(failed)}.`] : []),
-        ...(alone.length
-            ? [`Tracked without what was drawn by hand on other frames: ${listed(alone)}.`]
-            : []),
+        ...lineOf(failed, (list) => `Given up: ${list}.`),
+        ...lineOf(
+            alone,
+            (list) => `Tracked without what was drawn by hand on other frames: ${list}.`,
+        ),
     ];
 }
 
@@ -256,11 +267,8 @@ function around({ thinned, replaced, beside, leftOut }: Told): string[] {
                 `${frames.reduce((a, b) => Math.min(a, b))}. Delete what is doubled.`,
         );
     }
-    if (leftOut.length) {
-        const reasons = leftOut.map(({ name, reason }) => `${name} (${reason})`);
-        lines.push(`Left alone: ${listed(reasons)}.`);
-    }
-    return lines;
+    const reasons = leftOut.map(({ name, reason }) => `${name} (${reason})`);
+    return [...lines, ...lineOf(reasons, (list) => `Left alone: ${list}.`)];
 }
 
 /** The frames with an answer, ascending. */
@@ -280,13 +288,13 @@ export function notAdded(): Report {
 }
 
 export async function reportOf(told: Told): Promise<Report> {
-    const { run, start, beside, hints, warnings, nameOn } = told;
+    const { run, start, beside, hints, warnings, nameOn, breathe } = told;
     const { objects, stop } = run;
     const tracked = objects.filter(({ results }) => results.length);
     const names = new Map<Tracked, string>();
     for (const object of objects) names.set(object, await nameOn(object, start));
     const [summary, ...lost] = tracking(tracked, names, start);
-    const coinciding = coincidingOf(tracked);
+    const coinciding = await coincidingOf(tracked, start, breathe);
     const lines = [
         ...warnings,
         ...hints,

@@ -11,7 +11,7 @@ import {
     SerializedShape,
     SerializedTrack,
 } from './cvat';
-import { resultsByNumber, takenOver } from './earlier';
+import { resultsByNumber, Templates, templatesFor } from './earlier';
 import { Route } from './frames';
 import { markedScore } from './identity';
 import { betweenKeyframes, rotationBetween } from './interpolation';
@@ -36,25 +36,25 @@ function shapesOf(
     source: Source,
     seed: SerializedShape,
     results: FrameResult[],
-    likes: Likes,
+    templates: Templates,
 ): SerializedShape[] {
     const { mark } = source;
     const shapes: SerializedShape[] = [];
     for (const { frame, points, score, byHand, inPlace } of results) {
         if (points === null || byHand || inPlace) continue;
-        const like = likes.get(frame) ?? seed;
+        const template = templates.get(frame) ?? seed;
         shapes.push({
             type: seed.type,
             frame,
             points: [...points], // cvat-core keeps the list and cuts the box off a mask's
-            label_id: like.label_id,
-            group: like.group,
+            label_id: template.label_id,
+            group: template.group,
             source: 'auto',
             occluded: seed.occluded,
             outside: false,
             z_order: seed.z_order,
             rotation: 0,
-            attributes: copyAttributes(like.attributes),
+            attributes: copyAttributes(template.attributes),
             elements: [],
             ...(mark ? { score: markedScore(score, mark, frame) } : {}),
         });
@@ -118,6 +118,11 @@ function placeOn(
     };
 }
 
+/** What the keyframes say on a frame without one of its own: the last one up to it, or the first. */
+export function holdingOn(keyframes: SerializedKeyframe[], frame: number): SerializedKeyframe {
+    return keyframes[Math.max(lastUpTo(keyframes, frame), 0)];
+}
+
 /**
  * Keep a track's mutable attributes as they were on every frame, in place. They hold from the
  * keyframe that carries them to the next that does, so those of a keyframe that went are given to
@@ -149,27 +154,24 @@ function keepAttributes(before: Attributed[], after: SerializedKeyframe[]): void
 /** What holds from a frame on. */
 type Attributed = Pick<SerializedKeyframe, 'frame' | 'attributes'>;
 
-/** The results that a run replaces, by frame, where their label, group or attributes are to stay. */
-export type Likes = ReadonlyMap<number, SerializedShape>;
-
 /** The mutable attributes that a person set on results which the track replaces, where they are others
  * than hold there by then. */
 function attributesSaid(
     { label_id: labelID, shapes }: SerializedTrack,
-    likes: Likes,
+    templates: Templates,
     label: Label | undefined,
 ): Attributed[] {
     const mutable = new Set(label?.attributes.filter((spec) => spec.mutable).map(({ id }) => id));
     const keyframes = new Map(shapes.map((keyframe) => [keyframe.frame, keyframe]));
     const held = new Map<number, string>();
     const said: Attributed[] = [];
-    const frames = new Set([...keyframes.keys(), ...likes.keys()]);
+    const frames = new Set([...keyframes.keys(), ...templates.keys()]);
     for (const frame of [...frames].sort((a, b) => a - b)) {
         const keyframe = keyframes.get(frame);
-        const like = likes.get(frame);
-        const values = (keyframe ?? like)!.attributes.filter((one) => mutable.has(one.spec_id));
+        const template = templates.get(frame);
+        const values = (keyframe ?? template)!.attributes.filter((one) => mutable.has(one.spec_id));
         if (!keyframe) {
-            if (like!.label_id !== labelID) continue;
+            if (template!.label_id !== labelID) continue;
             const isOther = values.some(({ spec_id, value }) => held.get(spec_id) !== value);
             if (isOther) said.push({ frame, attributes: copyAttributes(values) });
         }
@@ -201,7 +203,7 @@ export function trackBefore(
     deletedFrames: ReadonlySet<number>,
     labels: Label[],
     convertPolygons: boolean,
-    likes: Likes,
+    templates: Templates,
 ): Before | null {
     // an object that a person drew on every frame of the run stays as it is
     if (!results.some(({ byHand }) => !byHand)) return null;
@@ -221,7 +223,7 @@ export function trackBefore(
     const ofFrame = new Map(track.shapes.map((keyframe) => [keyframe.frame, keyframe]));
     const keyframeAt: Before['keyframeAt'] = (frame, points, outside) => {
         const old = ofFrame.get(frame);
-        const holding = former[Math.max(lastUpTo(former, frame), 0)];
+        const holding = holdingOn(former, frame);
         const flags = {
             type: source.type,
             frame,
@@ -248,7 +250,7 @@ export function trackBefore(
         track,
         keyframes,
         drawn,
-        said: attributesSaid(track, likes, label),
+        said: attributesSaid(track, templates, label),
         isNew,
         keyframeAt,
     };
@@ -368,8 +370,15 @@ export function outcomeOf(
     deleted.shapes = deleted.shapes.concat(replaced);
     for (const object of objects) {
         const { source, results } = object;
-        const likes = takenOver(source, replacedBy, resultsBy);
-        const before = trackBefore(object, start, route.deleted, labels, convertPolygons, likes);
+        const templates = templatesFor(source, replacedBy, resultsBy);
+        const before = trackBefore(
+            object,
+            start,
+            route.deleted,
+            labels,
+            convertPolygons,
+            templates,
+        );
         if (before) {
             const keyframes = sparse.get(object) ?? null;
             const { clientID: _, ...track } = extendTrack(
@@ -383,7 +392,7 @@ export function outcomeOf(
             if (source.track) deleted.tracks.push(source.track);
             else deleted.shapes.push(source.shape!, ...before.drawn);
         } else if (source.shape) {
-            const shapes = shapesOf(source, source.shape, results, likes);
+            const shapes = shapesOf(source, source.shape, results, templates);
             for (const shape of shapes) created.shapes.push(shape);
         }
     }

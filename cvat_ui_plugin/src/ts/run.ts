@@ -21,7 +21,7 @@ import { Numbers } from './numbers';
 import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, shapesInTheWay, Source, sourcesOf } from './objects';
 import { Page } from './page';
 import { endsOf, removedKeyframes } from './removed';
-import { adviceOf, notAdded, Report, reportOf, Told } from './report';
+import { adviceOf, listed, notAdded, Report, reportOf, Told } from './report';
 import { nothing, outcomeOf } from './results';
 import { findTracker } from './server';
 import { Settings } from './settings';
@@ -103,9 +103,12 @@ export class Running {
 
     public async go(): Promise<ActionOutput> {
         const target = clampTarget(this.chosen.target, this.job);
-        if (Number(this.chosen.target) !== target) {
-            const asked = String(this.chosen.target);
-            this.hints.push(`Frame ${asked} is not in this job: ${target} was used.`);
+        const asked = Number(this.chosen.target);
+        if (asked !== target) {
+            const why = Number.isNaN(asked)
+                ? 'No frame was given'
+                : `Frame ${asked} is not in this job`;
+            this.hints.push(`${why}: ${target} was used.`);
         }
         if (target === this.start.number) {
             this.page.tell(
@@ -187,7 +190,7 @@ export class Running {
         const claiming = sources.filter(({ claimed }) => claimed.length);
         if (claiming.length && (await this.askAbout(claiming, route))) {
             await takeClaimed(sources, before.shapes, this.look(route));
-            for (const source of claiming) source.drawn = await undeleted(job, source.drawn);
+            for (const source of claiming) source.drawn = await this.undeleted(source.drawn);
         } else {
             for (const source of claiming) source.claimed = [];
         }
@@ -196,6 +199,10 @@ export class Running {
         await this.findRemoved(sources, route);
         this.mayGoOn();
         return { tracker, sources, leftOut, route, before };
+    }
+
+    private undeleted(drawn: Source['drawn']): Promise<Source['drawn']> {
+        return this.soon(undeleted(this.job, drawn), 'list the drawn frames');
     }
 
     /** What has to be known to tell whose a shape is. */
@@ -225,7 +232,7 @@ export class Running {
 
     /** Find out what earlier runs and persons made of the sources, and write it into them. */
     private async recognise(sources: Source[], before: Collection, route: Route): Promise<void> {
-        const { job, start } = this;
+        const { start } = this;
         const look = this.look(route);
         if (await recognise(sources, before, look)) {
             this.hints.push(
@@ -239,7 +246,7 @@ export class Running {
                 source.byHand = keyframesByHand(source.track, look.order, route.deleted);
                 source.drawn = drawnKeyframes(source.track, start.number);
             }
-            source.drawn = await this.soon(undeleted(job, source.drawn), 'list the drawn frames');
+            source.drawn = await this.undeleted(source.drawn);
         }
     }
 
@@ -257,7 +264,7 @@ export class Running {
     /** Whether shapes that only seem to be earlier results of these objects are replaced. */
     private askAbout(sources: Source[], route: Route): Promise<boolean> {
         const listOf = (some: Source[]): string =>
-            firstOf(some.map(({ name, claimed }) => `${name}: ${claimed.length}`));
+            listed(some.map(({ name, claimed }) => `${name}: ${claimed.length}`));
         const linked = sources.filter(({ inHole }) => !inHole);
         const inHole = sources.filter((source) => source.inHole);
         const from = onFrom(this.look(route));
@@ -303,7 +310,7 @@ export class Running {
             title: 'Write deleted keyframes again?',
             text:
                 'Keyframes of these tracks were deleted on frames of this run ' +
-                `(${firstOf(list)}). Left deleted, CVAT interpolates there.`,
+                `(${listed(list)}). Left deleted, CVAT interpolates there.`,
             yes: 'Write them again',
             no: 'Leave them deleted',
         });
@@ -476,6 +483,7 @@ export class Running {
                 thinned: countedSparse(sparse),
                 hints,
                 warnings,
+                breathe: page.breathe,
             };
             page.tell(await this.reportAfter(told, outcome, former), job);
             // once Cancel is pressed CVAT does not draw again, although it commits
@@ -527,7 +535,7 @@ function idsOf({ shapes, tracks }: Collection): ReadonlySet<number | null> {
 /** Say why there is nothing to track, where that is so. */
 function checkAny(sources: Source[], leftOut: LeftOut[], frame: number): void {
     if (sources.length) return;
-    const why = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
+    const why = listed(leftOut.map(({ name, reason }) => `${name}: ${reason}`));
     throw new Error(
         `There is no mask, polygon or rectangle to track on frame ${frame}${why ? ` (${why})` : ''}.`,
     );
@@ -536,11 +544,6 @@ function checkAny(sources: Source[], leftOut: LeftOut[], frame: number): void {
 /** The first frame of a run and its direction, as a message says it. */
 function onFrom({ start, order }: Look): string {
     return `${order[0]} ${order[0] < start ? 'back' : 'on'}`;
-}
-
-/** The first five of a list, for a question. */
-function firstOf(list: string[]): string {
-    return [...list.slice(0, 5), ...(list.length > 5 ? ['…'] : [])].join(', ');
 }
 
 /** CVAT remembers the target frame: a run in the wrong direction would replace good results. */

@@ -23,18 +23,16 @@ export interface Answer {
 
 /** What to do about a failed call: repeat it later; send fewer objects, now or for the rest of the
  * run; start the objects again; let a person draw the objects again; nothing. */
-export type Remedy = 'wait' | 'fewer' | 'fewer for good' | 'reseed' | 'draw again' | 'stop';
+type Remedy = 'wait' | 'fewer' | 'fewer for good' | 'reseed' | 'draw again' | 'stop';
 
 export class CallError extends Error {
-    public readonly remedy: Remedy;
-
-    /** The call took a minute or more before it failed, and so would each repetition. */
-    public readonly slow: boolean;
-
-    public constructor(message: string, remedy: Remedy, slow = false) {
+    /** `slow`: the call took a minute or more before it failed, and so would each repetition. */
+    public constructor(
+        message: string,
+        public readonly remedy: Remedy,
+        public readonly slow = false,
+    ) {
         super(message);
-        this.remedy = remedy;
-        this.slow = slow;
     }
 }
 
@@ -85,7 +83,7 @@ export async function findTracker(core: Core): Promise<Model> {
     return tracker;
 }
 
-export const LOGGED_OUT =
+const LOGGED_OUT =
     'You are logged out (401). Log in again in another tab of this browser and come back to this ' +
     'one: do not reload it, or what is not saved is lost.';
 

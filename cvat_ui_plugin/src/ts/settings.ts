@@ -28,10 +28,10 @@ export const DEFAULTS: Settings = {
 };
 
 export const SETTINGS_NAME = 'Segment Anything 2: Settings';
-export const MEMORY = 'Memory policy';
-export const REGION = 'Search region';
-export const TOLERANCE = 'Polygon tolerance';
-export const KEYFRAMES = 'Keyframes of tracks';
+const MEMORY = 'Memory policy';
+const REGION = 'Search region';
+const TOLERANCE = 'Polygon tolerance';
+const KEYFRAMES = 'Keyframes of tracks';
 const AS_SET = 'as the function is set';
 const WHOLE = 'the whole image';
 const TIMES = ' times the object';
@@ -78,7 +78,7 @@ function settingsOf(chosen: Record<string, unknown>): Settings {
 }
 
 /** What a run is told of its settings. */
-export function settingsText({ memory, searchRegion, tolerance, sparse }: Settings): string {
+function settingsText({ memory, searchRegion, tolerance, sparse }: Settings): string {
     return [
         `${MEMORY}: ${memory ?? AS_SET}`,
         `${REGION}: ${regionText(searchRegion) ?? AS_SET}`,
@@ -90,11 +90,6 @@ export function settingsText({ memory, searchRegion, tolerance, sparse }: Settin
 function regionText(size: number | null): string | null {
     if (size === null) return null;
     return size === 0 ? WHOLE : `${size}${TIMES}`;
-}
-
-/** The choices of a parameter, with what is set now among them. */
-function choices(first: string, others: string[], now: string): string[] {
-    return [...new Set([first, ...others, now])];
 }
 
 export function createSettingsAction(core: Core, page: Page): CollectionAction {
@@ -116,7 +111,8 @@ export function createSettingsAction(core: Core, page: Page): CollectionAction {
                 content: string,
             ): ActionParameter => ({
                 type: 'select',
-                values: choices(first, others, now ?? first),
+                // what is set now is among the choices, whatever it is
+                values: [...new Set([first, ...others, now ?? first])],
                 defaultValue: now ?? first,
                 tooltip: { type: 'text', content },
             });

@@ -82,8 +82,8 @@ export function isSigned(keyframe: SerializedKeyframe): boolean {
     );
 }
 
-/** The keyframes that a person made (hand_made_frames in cvat_action/selection.py). A track without any signature is all of one kind: an older
- * version's result (source `auto`), or a person's. */
+/** The keyframes that a person made (hand_made_frames in cvat_action/selection.py). A track without any
+ * signature is all of one kind: an older version's result (source `auto`), or a person's. */
 export function handmade({ source, shapes }: SerializedTrack): SerializedKeyframe[] {
     const unsigned = shapes.filter((keyframe) => !isSigned(keyframe));
     return source === 'auto' && unsigned.length === shapes.length ? [] : unsigned;

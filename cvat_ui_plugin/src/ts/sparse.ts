@@ -3,19 +3,14 @@
 // cvat_action/sparse.py is the same rule.
 
 import { Frame, Label, SerializedKeyframe, SerializedShape } from './cvat';
-import { replacedShapes, resultsByNumber, takenOver } from './earlier';
+import { replacedShapes, resultsByNumber, templatesFor } from './earlier';
 import { Route } from './frames';
 import { Pause, Position, sparseKeyframes } from './keyframes';
-import { Before, trackBefore } from './results';
+import { Before, holdingOn, trackBefore } from './results';
 import { FrameResult, Tracked } from './track';
 
 /** The points of the keyframes that a run writes for a track, by frame. */
 export type Sparse = ReadonlyMap<number, readonly number[]>;
-
-/** What the keyframes say on frames without a keyframe of their own: the last one up to the frame. */
-function holdingOn(keyframes: SerializedKeyframe[], frame: number): SerializedKeyframe {
-    return keyframes.filter((keyframe) => keyframe.frame <= frame).at(-1) ?? keyframes[0];
-}
 
 /** The frames from which on a mutable attribute has another value. */
 function attributeChanges(keyframes: SerializedKeyframe[]): Set<number> {
@@ -63,8 +58,15 @@ export async function sparseTracks(
     const replacedBy = resultsByNumber(replacedShapes(objects, shapes));
     const resultsBy = resultsByNumber(shapes);
     for (const object of objects) {
-        const likes = takenOver(object.source, replacedBy, resultsBy);
-        const before = trackBefore(object, start, route.deleted, labels, convertPolygons, likes);
+        const templates = templatesFor(object.source, replacedBy, resultsBy);
+        const before = trackBefore(
+            object,
+            start,
+            route.deleted,
+            labels,
+            convertPolygons,
+            templates,
+        );
         if (!before) continue;
         sparse.set(object, await thinned(iou, object, before, start, route, pause));
     }

@@ -8,9 +8,9 @@ import { Answer, CallError, explain, insideImage, faultOf, parseAnswers } from '
 import { Cancelled, JobClosed, POLL_MS, within } from './waiting';
 
 /** nginx in front of CVAT ends a call after 60 s; a call should stay well below. */
-export const CALL_BUDGET_MS = 25_000;
+const CALL_BUDGET_MS = 25_000;
 /** Waits before a call is repeated: a restarting function is back within half a minute. */
-export const WAITS_MS = [1000, 2000, 4000, 8000, 16_000];
+const WAITS_MS = [1000, 2000, 4000, 8000, 16_000];
 /** The page sets no limit to a call of its own; CVAT's server gives up after 120 s. */
 export const CALL_LIMIT_MS = 130_000;
 
@@ -43,7 +43,7 @@ export interface Run {
     stop: { frame: number; reason: string; cancelled: boolean; drawAgain: boolean } | null;
 }
 
-export interface Tools {
+interface Tools {
     /** Send one request to the function; throws what cvat-core throws. */
     call(args: Record<string, unknown>): Promise<unknown>;
     functionID: string | number;
