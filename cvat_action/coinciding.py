@@ -5,11 +5,13 @@ Two things that look alike and cross often end as one: both objects then follow 
 the tracker is sure of both, so their confidence does not tell.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
-from cvat_action.geometry import bitmaps_iou, bounding_box, boxes_iou
+from cvat_action.geometry import bounding_box, boxes_iou
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject
 from sam2_tracker.errors import BadShape, EmptyShape
@@ -26,6 +28,39 @@ Shape = tuple[str, Sequence[float]]
 """type and points"""
 
 
+class _Outline:
+    """The pixels of a mask or polygon in the box around it."""
+
+    def __init__(self, shape: Shape) -> None:
+        shape_type, points = shape
+        x0, y0, x1, y1 = bounding_box(*shape)
+        self._left, self._top = math.floor(x0), math.floor(y0)
+        self._right, self._bottom = math.ceil(x1), math.ceil(y1)
+        width, height = self._right - self._left, self._bottom - self._top
+        try:
+            if shape_type == "mask":
+                numbers = [*points[:-4], 0, 0, width - 1, height - 1]
+                self._pixels = mask_to_bitmap(numbers, width=width, height=height)
+            else:
+                corner = (self._left, self._top)
+                ring = [p - corner[i % 2] for i, p in enumerate(points)]
+                self._pixels = polygon_to_bitmap(ring, width=width, height=height)
+        except (BadShape, EmptyShape):
+            self._pixels = np.zeros((height, width), np.bool_)
+        self._area = np.count_nonzero(self._pixels)
+
+    def iou(self, other: "_Outline") -> float:
+        columns = max(self._left, other._left), min(self._right, other._right)
+        rows = max(self._top, other._top), min(self._bottom, other._bottom)
+        both = np.count_nonzero(self._cut(columns, rows) & other._cut(columns, rows))
+        return both / (self._area + other._area - both) if both else 0.0
+
+    def _cut(self, columns: tuple[int, int], rows: tuple[int, int]) -> Bitmap:
+        (x0, x1), (y0, y1) = columns, rows
+        left, top = self._left, self._top
+        return self._pixels[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
 def coinciding(shapes: Sequence[Shape | None]) -> list[tuple[int, int]]:
     """Pairs of indexes of shapes on one frame that cover the same thing; None: not visible."""
     seen = [(i, shape) for i, shape in enumerate(shapes) if shape is not None]
@@ -33,13 +68,14 @@ def coinciding(shapes: Sequence[Shape | None]) -> list[tuple[int, int]]:
         return []
     boxes = [bounding_box(*shape) for _, shape in seen]
     overlap = np.triu(boxes_iou(boxes, boxes), 1)
+    outline = cache(lambda place: _Outline(seen[place][1]))
     pairs = []
     for first, second in np.argwhere(overlap > NEAR).tolist():
-        (i, one), (j, other) = seen[first], seen[second]
-        if "rectangle" in (one[0], other[0]):
+        (i, (one, _)), (j, (other, _)) = seen[first], seen[second]
+        if "rectangle" in (one, other):
             same = overlap[first, second] > SAME_BOX
         else:
-            same = _outlines_iou(one, other) > SAME_OUTLINE
+            same = outline(first).iou(outline(second)) > SAME_OUTLINE
         if same:
             pairs.append((i, j))
     return pairs
@@ -65,28 +101,3 @@ def note_coinciding(
 def _began_there(one: Seed, other: Seed) -> bool:
     seeds = [(one.type, one.points), (other.type, other.points)]
     return one.frame == other.frame and bool(coinciding(seeds))
-
-
-def _outlines_iou(one: Shape, other: Shape) -> float:
-    """Of masks and polygons, drawn in the box around both."""
-    boxes = [bounding_box(*shape) for shape in (one, other)]
-    left, top = (int(min(box[side] for box in boxes)) for side in (0, 1))
-    size = {
-        "width": int(max(box[2] for box in boxes)) - left + 1,
-        "height": int(max(box[3] for box in boxes)) - top + 1,
-    }
-    try:
-        a, b = (_bitmap(shape, left, top, size) for shape in (one, other))
-    except (BadShape, EmptyShape):  # it covers no pixel
-        return 0.0
-    return bitmaps_iou(a, b)
-
-
-def _bitmap(shape: Shape, left: int, top: int, size: Mapping[str, int]) -> Bitmap:
-    """The shape in a picture that begins at (left, top). Raises BadShape, EmptyShape."""
-    shape_type, points = shape
-    if shape_type == "polygon":
-        ring = [p - (top if i % 2 else left) for i, p in enumerate(points)]
-        return polygon_to_bitmap(ring, **size)
-    *runs, x0, y0, x1, y1 = points
-    return mask_to_bitmap([*runs, x0 - left, y0 - top, x1 - left, y1 - top], **size)
