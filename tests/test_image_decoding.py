@@ -141,7 +141,10 @@ def test_floating_point_grey(values: list[float], expected: list[int]) -> None:
     assert pixels(encoded(image, "TIFF"))[0, :, 0].tolist() == expected
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize(
+    "kind",
+    ["JPEG", "PNG", *(pytest.param(k, marks=pytest.mark.slow) for k in ("WEBP", "TIFF", "AVIF"))],
+)
 @pytest.mark.parametrize("orientation", range(10))
 def test_every_way_to_hold_a_camera(kind: str, orientation: int) -> None:
     """Values that EXIF does not know, 0 and 9, turn nothing."""

@@ -59,7 +59,11 @@ def notebook(
 @pytest.mark.parametrize(
     ("positive", "negative", "box"),
     [
-        (1, 0, False), (2, 0, False), (2, 2, False), (0, 0, True), (0, 1, True), (2, 1, True),
+        (2, 2, False), (2, 1, True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, 0, False), (2, 0, False), (0, 0, True), (0, 1, True))
+        ),
     ],
 )  # fmt: skip
 def test_click_by_click_as_sam2s_own_example(

@@ -322,14 +322,17 @@ def test_what_is_too_small_for_the_image_is_followed_in_a_window(
 @pytest.mark.parametrize(
     ("kind", "answer", "unseen"),
     [
-        ("mask", "mask", 0),
         ("mask", "rectangle", 3),
         ("rectangle", "mask", 0),
-        ("rectangle", "rectangle", 0),
-        ("rectangle", "rectangle", 3),
-        pytest.param("mask", "mask", 3, marks=pytest.mark.slow),
-        pytest.param("mask", "rectangle", 0, marks=pytest.mark.slow),
-        pytest.param("rectangle", "mask", 3, marks=pytest.mark.slow),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                *(("mask", "mask", unseen) for unseen in (0, 3)),
+                *(("rectangle", "rectangle", unseen) for unseen in (0, 3)),
+                ("mask", "rectangle", 0),
+                ("rectangle", "mask", 3),
+            )
+        ),
     ],
 )
 def test_a_correction_takes_the_window_along(

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from cvat_sdk.masks import decode_mask, encode_mask
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -297,7 +297,6 @@ def test_simplified_polygons_stay_true(bitmap: Bitmap) -> None:
     stays_true(bitmap)
 
 
-@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.floats(0.6, 8), st.floats(-1, 1))
 def test_simplified_polygons_of_any_clouds_stay_true(seed: int, scale: float, cut: float) -> None:
     stays_true(_clouds(seed, 200, scale, cut))

@@ -225,7 +225,12 @@ def records_in(server: RedisServer) -> list[tuple[bytes, int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("policy", "bound"), [("official", 7.75), ("quality", 8.0), ("anchors", 8.75)]
+    ("policy", "bound"),
+    [
+        ("quality", 8.0),
+        pytest.param("official", 7.75, marks=pytest.mark.slow),
+        pytest.param("anchors", 8.75, marks=pytest.mark.slow),
+    ],
 )
 def test_no_policy_lets_a_track_grow(empty_redis: RedisServer, policy: str, bound: float) -> None:
     """With hidden stretches and look-alikes, at SAM 2's size at 1024 px."""

@@ -64,7 +64,7 @@ def test_rotation_takes_the_shorter_way(left, right, middle):
 
 
 @given(polygons, polygons, shares)
-@settings(max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 def test_a_polygon_between_two_lies_in_the_box_of_both(left, right, share):
     between = np.array(polygon_between(left, right, share)).reshape(-1, 2)
     both = np.array([*left, *right]).reshape(-1, 2)
@@ -74,7 +74,6 @@ def test_a_polygon_between_two_lies_in_the_box_of_both(left, right, share):
 
 
 @given(polygons, shares)
-@settings(max_examples=100)
 def test_between_two_equal_polygons_nothing_moves(points, share):
     ring = points_to_ring(points)
     ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]  # no point twice in a row

@@ -237,6 +237,7 @@ def course(data, *, persons, faults):
     return earlier, job
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(7200)
 @COURSES_OF_EVENTS
 @given(st.data())

@@ -34,7 +34,7 @@ def pool(function: Any) -> Pool:
     return live_pool(function, large_images=False)
 
 
-@settings(max_examples=4 * settings.default.max_examples, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2 * settings.default.max_examples, suppress_health_check=list(HealthCheck))
 @given(rng=st.randoms(use_true_random=False))
 def test_any_body_gets_an_answer_or_an_error_with_a_name(
     function: Any, pool: Pool, rng: Any
