@@ -51,7 +51,7 @@ film: setup  ## the demo on three people of a film that Debian's opencv-doc carr
 test: setup test-plugin  ## all tests, those of the plugin too (the Chromium walk: make ui-plugin)
 	$(PY) -m pytest -q -n 2 --dist loadfile
 
-test-fast: setup  ## the quick tests, in about a minute: without HTTP servers, kills and long comparisons
+test-fast: setup  ## the quick tests, in a minute: without HTTP servers, kills and long comparisons
 	HYPOTHESIS_PROFILE=fast $(PY) -m pytest -q -m "not slow" -n 2 --dist worksteal
 
 test-plugin: setup $(PLUGIN_PACKAGES)  ## types and tests of the plugin for CVAT's page, without a browser
