@@ -20,8 +20,8 @@ from cvat_action.tracked import TrackedObject
 
 logger = logging.getLogger(__name__)
 
-MOST_PAIRS = 5
-"""of objects that cover the same thing, told one by one"""
+MOST_TOLD = 5
+"""of objects or pairs of them that may be wrong in one way; the others are counted"""
 
 
 @contextmanager
@@ -152,21 +152,25 @@ def coinciding_lines(objects: Sequence[TrackedObject]) -> list[str]:
     lines = [
         f"Objects {one} and {other} cover the same thing on {counted(len(frames), 'frame')}, first "
         f"on frame {frames[0]}. If they are two things, one went over to the other: look there."
-        for one, other, frames in pairs[:MOST_PAIRS]
+        for one, other, frames in pairs[:MOST_TOLD]
     ]
-    if (more := len(pairs) - MOST_PAIRS) > 0:
-        lines.append(f"{counted(more, 'more pair')} of objects cover the same thing (--json).")
+    if (more := len(pairs) - MOST_TOLD) > 0:
+        lines.append(f"So do {counted(more, 'more pair')} of objects (--json names them).")
     return lines
 
 
 def over_others_lines(written: Written) -> list[str]:
     """Objects that may be in the job twice."""
-    return [
+    objects = sorted(written.over_others.items(), key=lambda item: -len(item[1]))
+    lines = [
         f"Object {ref} covers the same as another automatic shape on "
         f"{counted(len(frames), 'frame')}, first on frame {frames[0]}; that one stays. If both are "
         "one object, delete one of them there."
-        for ref, frames in written.over_others.items()
+        for ref, frames in objects[:MOST_TOLD]
     ]
+    if (more := len(objects) - MOST_TOLD) > 0:
+        lines.append(f"So do {counted(more, 'more object')} (--json names them).")
+    return lines
 
 
 def left_out_lines(written: Written) -> list[str]:
