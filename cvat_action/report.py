@@ -155,7 +155,7 @@ def coinciding_lines(objects: Sequence[TrackedObject]) -> list[str]:
         for one, other, frames in pairs[:MOST_TOLD]
     ]
     if (more := len(pairs) - MOST_TOLD) > 0:
-        lines.append(f"So do {counted(more, 'more pair')} of objects (--json names them).")
+        lines.append(f"And {counted(more, 'more pair')} of objects (--json names them).")
     return lines
 
 
@@ -169,7 +169,7 @@ def over_others_lines(written: Written) -> list[str]:
         for ref, frames in objects[:MOST_TOLD]
     ]
     if (more := len(objects) - MOST_TOLD) > 0:
-        lines.append(f"So do {counted(more, 'more object')} (--json names them).")
+        lines.append(f"And {counted(more, 'more object')} (--json names them).")
     return lines
 
 

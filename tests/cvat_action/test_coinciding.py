@@ -62,7 +62,7 @@ def test_the_pairs_on_most_frames_are_told(job, track_to, function):
     function.answers = {(y, f): here for y in range(10, 34, 6) for f in (13, 14)}
     log = track_to(14).log
     assert log.count(" cover the same thing on 2 frames, first on frame 13.") == 5
-    assert "So do 1 more pair of objects (--json names them)." in log
+    assert "And 1 more pair of objects (--json names them)." in log
 
 
 def test_an_object_that_is_written_over_its_earlier_results_is_told(
