@@ -699,7 +699,7 @@ check_settings_in_image() {
         options+=(--env "$setting")
     done
     run docker run --rm "${options[@]}" "$IMAGE" python -m sam2_tracker.check_settings ||
-        die "the function would not start; what runs was not touched."
+        die "the settings are refused; what runs was not touched."
 }
 
 image_id() {

@@ -21,6 +21,10 @@ SAME_OUTLINE = 0.5
 """IoU of two outlines above which they are taken for those of one thing"""
 SAME_BOX = 0.7
 """the same where one of the two is a rectangle: boxes of neighbours overlap more than outlines"""
+DRAWN_SO = 0.2
+"""what is drawn on each other may come so much nearer while it is tracked"""
+MOST_PIXELS = 1 << 26
+"""an outline in a larger box is compared with none: a person may draw far outside of the picture"""
 NEAR = 0.2
 """IoU of the boxes around two outlines from which on the outlines are compared"""
 
@@ -38,6 +42,8 @@ class _Outline:
         self._right, self._bottom = math.ceil(x1), math.ceil(y1)
         width, height = self._right - self._left, self._bottom - self._top
         try:
+            if width * height > MOST_PIXELS:
+                raise BadShape("It is too large.")
             if shape_type == "mask":
                 numbers = [*points[:-4], 0, 0, width - 1, height - 1]
                 self._pixels = mask_to_bitmap(numbers, width=width, height=height)
@@ -61,8 +67,11 @@ class _Outline:
         return self._pixels[y0 - top : y1 - top, x0 - left : x1 - left]
 
 
-def coinciding(shapes: Sequence[Shape | None]) -> list[tuple[int, int]]:
-    """Pairs of indexes of shapes on one frame that cover the same thing; None: not visible."""
+def coinciding(shapes: Sequence[Shape | None], *, less: float = 0.0) -> list[tuple[int, int]]:
+    """Pairs of indexes of shapes on one frame that cover the same thing; None: not visible.
+
+    less: by so much less may they cover of each other.
+    """
     seen = [(i, shape) for i, shape in enumerate(shapes) if shape is not None]
     if len(seen) < 2:
         return []
@@ -73,9 +82,9 @@ def coinciding(shapes: Sequence[Shape | None]) -> list[tuple[int, int]]:
     for first, second in np.argwhere(overlap > NEAR).tolist():
         (i, (one, _)), (j, (other, _)) = seen[first], seen[second]
         if "rectangle" in (one, other):
-            same = overlap[first, second] > SAME_BOX
+            same = overlap[first, second] > SAME_BOX - less
         else:
-            same = outline(first).iou(outline(second)) > SAME_OUTLINE
+            same = outline(first).iou(outline(second)) > SAME_OUTLINE - less
         if same:
             pairs.append((i, j))
     return pairs
@@ -86,7 +95,8 @@ def note_coinciding(
 ) -> None:
     """Tells the objects which others they lie on; results: of each on the frame.
 
-    Where a person drew both, or one on the other to begin with, they belong there.
+    Where a person drew both there, or both on one frame nearly as much on each other to begin with,
+    they belong there.
     """
     shapes = [
         (o.seed.type, t.points) if t is not None and t.points is not None else None
@@ -100,4 +110,4 @@ def note_coinciding(
 
 def _began_there(one: Seed, other: Seed) -> bool:
     seeds = [(one.type, one.points), (other.type, other.points)]
-    return one.frame == other.frame and bool(coinciding(seeds))
+    return one.frame == other.frame and bool(coinciding(seeds, less=DRAWN_SO))

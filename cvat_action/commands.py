@@ -212,7 +212,7 @@ def resume_track(
                 f"Drop its journal: {to_discard(path)}; then track anew."
             )
         if keep_earlier:
-            plan = replace(plan, earlier={})
+            plan = replace(plan, earlier={}, options=replace(plan.options, keep_earlier=True))
         function = choose_function(server, plan.function)
         return _run(server, plan, function, journal, receipt, record, pace, output)
     finally:

@@ -59,19 +59,21 @@ def duplicate_shapes(plan: Plan, snapshot: Snapshot, written: Written) -> list[i
 
 def results_over_others(plan: Plan, snapshot: Snapshot, written: Written) -> dict[str, list[int]]:
     """By the name of an object, frames on which its new shape covers the same as an automatic one
-    that is no object's of this run. Both may be one object, and nobody can tell.
+    of which nobody can tell whose it is: no object of this run has its number, no drawing of the
+    job, and nothing on the frame that the run begins with.
 
     Empty where the person wants the results of earlier runs to stay.
     """
     if plan.options.keep_earlier:
         return {}
     refs = {s.number: s.ref for s in plan.seeds}
+    known = refs.keys() | plan.owned | plan.near
     ours: dict[int, list[Known]] = {}
     others: dict[int, list[Known]] = {}
     for k in snapshot.shapes.values():
         if k.id in written.ids:
             ours.setdefault(k.frame, []).append(k)
-        elif k.auto and not (k.mark and k.mark.number in refs):
+        elif k.auto and not (k.mark and k.mark.number in known):
             others.setdefault(k.frame, []).append(k)
     found: dict[str, list[int]] = {}
     for frame in sorted(ours.keys() & others.keys()):

@@ -436,10 +436,11 @@ def _read_head(path: Path) -> Record:
                     f"{path} was written by another version of this command. Go on with that one, "
                     f"or drop it: {to_discard(path)}."
                 )
-            plan = head["plan"]
-            receipt = head.get("receipt", {})
-            whole = isinstance(plan, dict) and isinstance(plan.get("files", {}), dict)
-            if not (whole and isinstance(receipt, dict)):
+            plan, receipt = head["plan"], head.get("receipt", {})
+            objects = plan, receipt, plan.get("files", {})
+            if not all(isinstance(each, dict) for each in objects):
+                raise TypeError
+            if not isinstance(plan.get("server", ""), str):
                 raise TypeError
             return Record(plan, receipt=receipt)
     except OSError as error:
@@ -504,7 +505,7 @@ def sound(path: Path) -> Iterator[None]:
     """Raises Damaged where a part of the journal is missing, or is something else."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RecursionError):
         raise Damaged(f"{path} is not a journal of this command, or is damaged.") from None
 
 

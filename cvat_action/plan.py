@@ -111,6 +111,8 @@ class Plan:
     refused: tuple[Refusal, ...] = ()
     earlier: Found = field(default_factory=dict)
     """what is replaced, as it was"""
+    owned: frozenset[int] = frozenset()
+    """numbers of the objects whose drawings are in the job"""
     near: frozenset[int] = frozenset()
     """numbers of objects with results on the frame before the run's and nothing on its first one: a
     person may have drawn them anew"""
@@ -200,6 +202,7 @@ def make_plan(
         newest=snapshot.newest,
         refused=(*refused, *by_hand),
         earlier={} if options.keep_earlier else found,
+        owned=frozenset(n for i, n in numbers.items() if i in snapshot.shapes),
         near=_near(job, snapshot, options, seeds, frames, known),
         differing=_differing(snapshot, seeds, found),
         question=_question(found, options),

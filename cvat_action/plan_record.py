@@ -29,6 +29,7 @@ def plan_as_json(plan: Plan) -> Wire:
             for shapes in on_frame.values()
             for k in shapes
         ],
+        "owned": sorted(plan.owned),
         "near": sorted(plan.near),
         "differing": sorted(plan.differing),
     }
@@ -55,6 +56,7 @@ def plan_from_json(data: Wire, job: Job) -> Plan:
         newest=(data["newest"][0], data["newest"][1]),
         refused=tuple(Refusal(**r) for r in data["refused"]),
         earlier=earlier,
+        owned=frozenset(data["owned"]),
         near=frozenset(data["near"]),
         differing=frozenset(data["differing"]),
     )

@@ -18,8 +18,11 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MIB = 1 << 20
-OF_THE_BUILD = ("SAM2_BUILD_CUDA",)
-"""Variables that stand in an image because sam2 was built with them."""
+OF_OTHERS = re.compile(
+    r"SAM2_BUILD_\w+"  # of sam2's own build
+    r"|\w+_SERVICE_(HOST|PORT)(_\w+)?|\w+_PORT(_\d+_(TCP|UDP)(_\w+)?)?"  # of Kubernetes' services
+)
+"""Variables that are named like settings and are meant for others."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +222,8 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = [field.metadata["variable"] for field in dataclasses.fields(Settings)]
     prefixes = ("SAM2_", "CVAT_FUNCTIONS_REDIS_")
     sentences = []
-    for name in sorted(environ.keys() - {*known, *OF_THE_BUILD}):
-        if name.startswith(prefixes):
+    for name in sorted(environ.keys() - set(known)):
+        if name.startswith(prefixes) and not OF_OTHERS.fullmatch(name):
             nearest = difflib.get_close_matches(name, known, 1)
             meant = f" Is {nearest[0]} meant?" if nearest else ""
             sentences.append(f"{name} is no setting of the function.{meant}")

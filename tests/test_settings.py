@@ -127,7 +127,15 @@ def test_a_password_that_is_not_utf8_is_refused_and_not_shown() -> None:
 
 def test_a_misspelt_variable_is_told_with_the_one_that_is_meant() -> None:
     variables = {variable: text for variable, text, _ in VARIABLES.values()}
-    others = {"PATH": "/bin", "SAM2_BUILD_CUDA": "0", "CVAT_FUNCTIONS_URL": "x"}
+    others = dict.fromkeys(
+        [
+            *("PATH", "SAM2_BUILD_CUDA", "CVAT_FUNCTIONS_URL"),
+            # What Kubernetes sets where a service is called sam2-tracker or cvat-functions-redis.
+            *("SAM2_TRACKER_SERVICE_HOST", "SAM2_TRACKER_SERVICE_PORT_HTTP", "SAM2_TRACKER_PORT"),
+            *("CVAT_FUNCTIONS_REDIS_SERVICE_PORT", "CVAT_FUNCTIONS_REDIS_PORT_6379_TCP_ADDR"),
+        ],
+        "x",
+    )
     assert unknown_variables(variables | others) == []
     assert unknown_variables({"SAM2_MEMROY_POLICY": "anchors", "SAM2_ZZZ": "1"}) == [
         "SAM2_MEMROY_POLICY is no setting of the function. Is SAM2_MEMORY_POLICY meant?",

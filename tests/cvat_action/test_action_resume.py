@@ -2,6 +2,7 @@
 """Runs that are cut off: their journals, and how they go on."""
 
 import json
+import math
 import re
 import signal
 import sys
@@ -202,13 +203,35 @@ def test_files_that_are_none_of_ours_are_named_and_stay(act, tmp_path, command, 
 
 
 @pytest.mark.parametrize(
-    "parts", [{}, {"plan": []}, {"plan": {"files": 1}}, {"plan": {"files": {}}}, {"receipt": []}]
+    "parts",
+    [
+        *({}, {"plan": []}, {"plan": {"files": 1}}, {"plan": {"files": {}}}, {"receipt": []}),
+        {"plan": {"server": ["x"]}},
+    ],
 )
 @pytest.mark.parametrize("command", ["track", "local"])
 def test_a_journal_whose_parts_are_missing_or_no_objects_is_damaged(act, tmp_path, command, parts):
     path = tmp_path / "run.jsonl"
     path.write_text(json.dumps({"journal": VERSION, "plan": {}, **parts}) + "\n")
     assert "or is damaged." in act(command, "--resume", path, code=1).log
+
+
+NO_NUMBER = [[[math.inf, 1, 4, 20, 7, 21], 0.9, False, False]]
+NEVER_WRITTEN = [
+    "[" * 100_000,
+    json.dumps({"frame": 13, "results": NO_NUMBER, "stopped": [None], "states": [None]}),
+]
+
+
+@pytest.mark.parametrize("line", NEVER_WRITTEN, ids=["nested", "no number"])
+def test_a_line_that_holds_what_no_run_writes_is_damage(act, cut_off, one_mask, line):
+    cut_off(12, 13)
+    path = Path(waiting(act)[0]["journal"])
+    with path.open("a") as file:
+        file.write(line + "\n")
+    assert "or is damaged." in act("track", "--resume", path, code=1).log
+    if line[0] == "[":
+        assert "or is damaged." in act("runs").out
 
 
 def test_a_receipt_without_its_parts_is_damaged_and_hides_no_other_run(act, track_to, one_mask):

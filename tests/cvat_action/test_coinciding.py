@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from conftest import CONVERT, recorded
 from look import frames_of
-from wire import mask_at, shape
+from wire import POLYGON, mask_at, shape
 
 from cvat_action.coinciding import coinciding
 
@@ -49,6 +49,27 @@ def test_what_was_drawn_on_each_other_belongs_there(job, track_to, masks):
     assert track_to(14, "--json").json["cover_the_same"] == []
 
 
+def test_what_was_drawn_nearly_on_each_other_may_come_nearer(job, track_to, function):
+    """A rider and a motorcycle as boxes: an IoU of 0.68 where they are drawn, then of 0.72."""
+    rider, motorcycle = [10.0, 10.0, 20.0, 20.0], [10.0, 13.2, 20.0, 20.0]
+    job.shapes = [
+        shape("rectangle", rider, id=1),
+        shape("rectangle", motorcycle, id=2, label_id=8),
+    ]
+    nearer = [13.0, 12.8, 23.0, 20.0]
+    function.answers = {(13, 13): {"type": "rectangle", "points": nearer}}
+    assert track_to(13, "--json").json["cover_the_same"] == []
+
+
+def test_objects_whose_drawings_are_there_are_not_told_as_doubled(job, track_to):
+    """Two polygons that were drawn on each other, tracked one after the other."""
+    beside = [p + 0.3 for p in POLYGON]
+    job.shapes = [shape("polygon", POLYGON, id=1), shape("polygon", beside, id=2)]
+    track_to(14, "--object", 1)
+    done = track_to(14, "--object", 2, "--replace", "--json")
+    assert done.json["over_earlier_results"] == []
+
+
 def test_a_resume_tells_of_the_frames_before_it_too(track_to, cut_off, resume, masks, function):
     goes_over(function, (12, 13, 14))
     ended = cut_off(13, 14)
@@ -80,6 +101,15 @@ def test_an_object_that_is_written_over_its_earlier_results_is_told(
     (told,) = done.json["over_earlier_results"]
     assert told["frames"] == doubled
     assert OVER.format(told["object"], "4 frames, first on frame 11") in done.log
+
+
+def test_a_resume_beside_what_is_kept_does_not_tell_of_it(job, cut_off, resume, one_mask):
+    job.shapes += [
+        shape("mask", mask_at(4 + f - 10), id=1000 + f, frame=f, source="auto")
+        for f in range(11, 15)
+    ]
+    ended = cut_off(13, 14, "--replace")
+    assert "another automatic shape" not in resume(ended, "--keep-earlier").log
 
 
 @pytest.mark.parametrize("options", [("--replace",), ("--keep-earlier",)])
