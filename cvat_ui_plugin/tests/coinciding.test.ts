@@ -43,6 +43,7 @@ test('two objects that cover the same thing are told, and their first such frame
         'Covering the same thing, as if one went over to the other: ' +
             `car ${ids[0]} and car ${ids[1]} on 4 frames, first on 6.`,
     );
+    expect(bench.reports[0].title).toBe('Tracking ended with warnings');
     const [jump, next] = bench.reports[0].jumps;
     expect(jump.frame).toBe(6);
     expect(jump.text).toMatch(/^Frame 6: car \d+ and car \d+ cover the same thing$/);
@@ -57,6 +58,22 @@ test('objects beside each other, or drawn on each other, are not told', async ()
         expect(bench.said()).not.toContain('Covering the same thing');
         expect(bench.reports[0].jumps.map(({ text }) => text).join()).not.toContain('cover');
     }
+});
+
+test('what was drawn nearly on each other may come nearer', async () => {
+    // an IoU of 0.43 where they are drawn, then of 0.54
+    const [left, right] = [polygon(2), polygon(2, 4)];
+    const nearer = shifted('polygon', right.points, -1);
+    const bench = createBench({
+        invoke: moving((frame, { points, at }) =>
+            points[0] === right.points[0] && frame > 4
+                ? { shape: { type: 'polygon', points: shifted('polygon', nearer, frame - at) } }
+                : null,
+        ),
+    });
+    bench.add(left, right);
+    await bench.runAll(2, 9);
+    expect(bench.said()).not.toContain('Covering the same thing');
 });
 
 test('the first frame is that of the run, also where another object is not visible on it', async () => {

@@ -11,6 +11,8 @@ import { Tracked } from './track';
 const SAME_OUTLINE = 0.5;
 /** The same where one of the two is a rectangle: boxes of neighbours overlap more than outlines. */
 const SAME_BOX = 0.7;
+/** What is drawn on each other may come so much nearer while it is tracked. */
+const DRAWN_SO = 0.2;
 /** IoU of the boxes around two outlines from which on the outlines are compared. */
 const NEAR = 0.2;
 
@@ -93,10 +95,11 @@ function outlinesIou(one: Rows, other: Rows): number {
     return both && both / (one.area + other.area - both);
 }
 
-export function coverTheSame(one: Outline, other: Outline): boolean {
+/** `less`: by so much less may they cover of each other. */
+export function coverTheSame(one: Outline, other: Outline, less = 0): boolean {
     const iou = iouOf(one.box, other.box);
-    if (one.type === 'rectangle' || other.type === 'rectangle') return iou > SAME_BOX;
-    return iou > NEAR && outlinesIou(one.pixels, other.pixels) > SAME_OUTLINE;
+    if (one.type === 'rectangle' || other.type === 'rectangle') return iou > SAME_BOX - less;
+    return iou > NEAR && outlinesIou(one.pixels, other.pixels) > SAME_OUTLINE - less;
 }
 
 /** Two objects that cover the same thing: on how many frames, and the first of these. */
@@ -126,7 +129,7 @@ function visibleOn(objects: Tracked[], start: number): [number, Visible[]][] {
 
 /** The pairs of objects that cover the same thing on a frame, those on most frames first.
  *
- * Where a person drew both, or one on the other to begin with, they belong there. `start`: the frame that
+ * Where a person drew both there, or both nearly as much on each other to begin with, they belong there. `start`: the frame that
  * the objects were tracked from; `breathe` is called after each frame. */
 export async function coincidingOf(
     objects: Tracked[],
@@ -156,6 +159,6 @@ export async function coincidingOf(
     const seedOf = ({ source }: Tracked): Outline => new Outline(source.type, source.points);
     return [...pairs.values()]
         .flatMap((of) => [...of.values()])
-        .filter(({ one, other }) => !coverTheSame(seedOf(one), seedOf(other)))
+        .filter(({ one, other }) => !coverTheSame(seedOf(one), seedOf(other), DRAWN_SO))
         .sort((a, b) => b.count - a.count);
 }

@@ -2,7 +2,7 @@
 // What the user is told at the end of a run.
 
 import { Beside } from './beside';
-import { Coinciding, coincidingOf } from './coinciding';
+import { Coinciding } from './coinciding';
 import { firstFrames } from './frames';
 import { addTo } from './groups';
 import { LeftOut, Source } from './objects';
@@ -37,8 +37,8 @@ export interface Told {
     warnings: string[];
     /** What the page calls the object that is on this frame now. */
     nameOn(object: Tracked, frame: number): Promise<string>;
-    /** Let the page draw. */
-    breathe(): Promise<void>;
+    /** Objects that cover the same thing. */
+    coinciding: Coinciding[];
 }
 
 const LISTED = 5;
@@ -288,13 +288,12 @@ export function notAdded(): Report {
 }
 
 export async function reportOf(told: Told): Promise<Report> {
-    const { run, start, beside, hints, warnings, nameOn, breathe } = told;
+    const { run, start, beside, hints, warnings, nameOn, coinciding } = told;
     const { objects, stop } = run;
     const tracked = objects.filter(({ results }) => results.length);
     const names = new Map<Tracked, string>();
     for (const object of objects) names.set(object, await nameOn(object, start));
     const [summary, ...lost] = tracking(tracked, names, start);
-    const coinciding = await coincidingOf(tracked, start, breathe);
     const lines = [
         ...warnings,
         ...hints,
@@ -313,6 +312,7 @@ export async function reportOf(told: Told): Promise<Report> {
     const warns =
         stop !== null ||
         beside.length > 0 ||
+        coinciding.length > 0 ||
         warnings.length > 0 ||
         objects.some(
             ({ failure, notJoined, results }) =>

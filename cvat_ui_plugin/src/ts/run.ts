@@ -2,6 +2,7 @@
 // One run of the action, from what the user has chosen to what CVAT is handed.
 
 import { Beside, besideResults, passDrawn } from './beside';
+import { coincidingOf } from './coinciding';
 import {
     ActionInput,
     ActionOutput,
@@ -474,6 +475,8 @@ export class Running {
         );
         // CVAT commits after this returns and calls destroy() last: look at the result then
         this.chosen.afterwards = async () => {
+            // once Cancel is pressed CVAT does not draw again, although it commits
+            if (this.input.cancelled()) page.refresh(job, start);
             const told = {
                 run,
                 start,
@@ -483,11 +486,9 @@ export class Running {
                 thinned: countedSparse(sparse),
                 hints,
                 warnings,
-                breathe: page.breathe,
+                coinciding: await coincidingOf(run.objects, start, page.breathe),
             };
             page.tell(await this.reportAfter(told, outcome, former), job);
-            // once Cancel is pressed CVAT does not draw again, although it commits
-            if (this.input.cancelled()) page.refresh(job, start);
         };
         return outcome;
     }
