@@ -237,10 +237,11 @@ def test_numbers_that_are_not_finite() -> None:
     assert codes(worker.ask(1, states=states)) == [None, "model_failure"]
 
 
-@row("not JSON, no image, or not a")
+@row("not JSON, no image, neither shapes nor states, or not a")
 def test_bodies_and_files_that_are_no_request() -> None:
     worker = Worker()
-    none = (None, "", b"", b"{", "no json", [], 3, b"\xff\xfe", {"shapes": []}, {"image": "!"})
+    none = (None, "", b"", b"{", "no json", [], 3, b"\xff\xfe", {"shapes": []}, {"image": "!"},
+            {"image": image_to_base64(FRAMES[0])})  # fmt: skip
     for body in none:
         reply = worker.send(body)
         error = reply.body["error"]
