@@ -22,7 +22,8 @@ SAME_OUTLINE = 0.5
 SAME_BOX = 0.7
 """the same where one of the two is a rectangle: boxes of neighbours overlap more than outlines"""
 DRAWN_SO = 0.2
-"""what is drawn on each other may come so much nearer while it is tracked"""
+"""drawings count as drawn on each other with so much less than these limits, because they may come
+nearer while they are tracked"""
 MOST_PIXELS = 1 << 26
 """an outline in a larger box is compared with none: a person may draw far outside of the picture"""
 NEAR = 0.2
@@ -70,7 +71,7 @@ class _Outline:
 def coinciding(shapes: Sequence[Shape | None], *, less: float = 0.0) -> list[tuple[int, int]]:
     """Pairs of indexes of shapes on one frame that cover the same thing; None: not visible.
 
-    less: by so much less may they cover of each other.
+    less: is taken off the limits.
     """
     seen = [(i, shape) for i, shape in enumerate(shapes) if shape is not None]
     if len(seen) < 2:
@@ -93,10 +94,9 @@ def coinciding(shapes: Sequence[Shape | None], *, less: float = 0.0) -> list[tup
 def note_coinciding(
     objects: Sequence[TrackedObject], frame: int, results: Sequence[Tracked | None]
 ) -> None:
-    """Tells the objects which others they lie on; results: of each on the frame.
+    """Tells the objects which others they lie on, where a person did not draw both on this frame.
 
-    Where a person drew both there, or both on one frame nearly as much on each other to begin with,
-    they belong there.
+    results: of each object on the frame.
     """
     shapes = [
         (o.seed.type, t.points) if t is not None and t.points is not None else None
@@ -104,8 +104,22 @@ def note_coinciding(
     ]
     for i, j in coinciding(shapes):
         drawn = [t is not None and (t.by_hand or t.drawn_in_run) for t in (results[i], results[j])]
-        if not all(drawn) and not _began_there(objects[i].seed, objects[j].seed):
+        if not all(drawn):
             objects[i].lies_on.setdefault(objects[j].seed.ref, []).append(frame)
+
+
+def coinciding_pairs(objects: Sequence[TrackedObject]) -> list[tuple[str, str, list[int]]]:
+    """The names of two objects and the frames on which they cover the same thing.
+
+    Where a person drew both on one frame, nearly as much on each other, they belong there.
+    """
+    seeds = {o.seed.ref: o.seed for o in objects}
+    return [
+        (o.seed.ref, other, frames)
+        for o in objects
+        for other, frames in o.lies_on.items()
+        if not _began_there(o.seed, seeds[other])
+    ]
 
 
 def _began_there(one: Seed, other: Seed) -> bool:

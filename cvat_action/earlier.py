@@ -40,7 +40,7 @@ class _Chain:
     decided: bool
     """marked shapes of the job carry its number, or one that it took over: no others are its own"""
     beside: Collection[int]
-    """numbers of the marked shapes on its own frame: it is none of their objects"""
+    """numbers of the marked shapes on its own frame; these are other objects"""
     near: Collection[int]
     """numbers of the marked shapes on the frame before: it may be one of these objects"""
     ref: str = ""

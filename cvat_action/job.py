@@ -66,7 +66,7 @@ class Job:
         return [f for f in range(frame + step, target + step, step) if f not in self.deleted_frames]
 
     def frame_before(self, frame: int, following: int) -> int | None:
-        """The frame beside `frame` on the other side than `following`; None: there is none."""
+        """The neighbour of `frame` that lies away from `following`; None at the end of the job."""
         other_end = self.start_frame if following > frame else self.stop_frame
         return next(iter(self.frames_between(frame, other_end)), None)
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cvat_action.coinciding import coinciding_pairs
 from cvat_action.job import Job
 from cvat_action.plan import Plan, listed
 from cvat_action.results import Written
@@ -147,16 +148,13 @@ def counted(count: int, what: str) -> str:
 
 def coinciding_lines(objects: Sequence[TrackedObject]) -> list[str]:
     """Which objects lie on each other, and where to look; those on most frames first."""
-    pairs = [(o.seed.ref, other, frames) for o in objects for other, frames in o.lies_on.items()]
-    pairs.sort(key=lambda pair: -len(pair[2]))
+    pairs = sorted(coinciding_pairs(objects), key=lambda pair: -len(pair[2]))
     lines = [
         f"Objects {one} and {other} cover the same thing on {counted(len(frames), 'frame')}, first "
         f"on frame {frames[0]}. If they are two things, one went over to the other: look there."
-        for one, other, frames in pairs[:MOST_TOLD]
+        for one, other, frames in pairs
     ]
-    if (more := len(pairs) - MOST_TOLD) > 0:
-        lines.append(f"And {counted(more, 'more pair')} of objects (--json names them).")
-    return lines
+    return _first(lines, "more pair", " of objects")
 
 
 def over_others_lines(written: Written) -> list[str]:
@@ -166,11 +164,16 @@ def over_others_lines(written: Written) -> list[str]:
         f"Object {ref} covers the same as another automatic shape on "
         f"{counted(len(frames), 'frame')}, first on frame {frames[0]}; that one stays. If both are "
         "one object, delete one of them there."
-        for ref, frames in objects[:MOST_TOLD]
+        for ref, frames in objects
     ]
-    if (more := len(objects) - MOST_TOLD) > 0:
-        lines.append(f"And {counted(more, 'more object')} (--json names them).")
-    return lines
+    return _first(lines, "more object")
+
+
+def _first(lines: list[str], others: str, of: str = "") -> list[str]:
+    """MOST_TOLD of the lines, and how many others there are."""
+    more = len(lines) - MOST_TOLD
+    rest = [f"And {counted(more, others)}{of} (--json names them)."] if more > 0 else []
+    return lines[:MOST_TOLD] + rest
 
 
 def left_out_lines(written: Written) -> list[str]:
@@ -232,9 +235,8 @@ def run_as_json(
             {"object": ref, "frames": frames} for ref, frames in written.over_others.items()
         ],
         "cover_the_same": [
-            {"objects": [o.seed.ref, other], "frames": frames}
-            for o in objects
-            for other, frames in o.lies_on.items()
+            {"objects": [one, other], "frames": frames}
+            for one, other, frames in coinciding_pairs(objects)
         ],
         "left_out": [
             {"object": ref, "frames": sorted(on), "reason": why}

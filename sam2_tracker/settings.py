@@ -218,7 +218,7 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable that is named like a setting and is none."""
+    """A sentence for each variable whose name looks like a setting's but is not one."""
     known = [field.metadata["variable"] for field in dataclasses.fields(Settings)]
     prefixes = ("SAM2_", "CVAT_FUNCTIONS_REDIS_")
     sentences = []

@@ -11,7 +11,8 @@ import { Tracked } from './track';
 const SAME_OUTLINE = 0.5;
 /** The same where one of the two is a rectangle: boxes of neighbours overlap more than outlines. */
 const SAME_BOX = 0.7;
-/** What is drawn on each other may come so much nearer while it is tracked. */
+/** Drawings count as drawn on each other with so much less than these limits, because they may come
+ * nearer while they are tracked. */
 const DRAWN_SO = 0.2;
 /** IoU of the boxes around two outlines from which on the outlines are compared. */
 const NEAR = 0.2;
@@ -95,7 +96,7 @@ function outlinesIou(one: Rows, other: Rows): number {
     return both && both / (one.area + other.area - both);
 }
 
-/** `less`: by so much less may they cover of each other. */
+/** Whether two outlines cover the same thing. `less` is taken off the limits. */
 export function coverTheSame(one: Outline, other: Outline, less = 0): boolean {
     const iou = iouOf(one.box, other.box);
     if (one.type === 'rectangle' || other.type === 'rectangle') return iou > SAME_BOX - less;

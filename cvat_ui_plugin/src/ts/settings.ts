@@ -111,7 +111,7 @@ export function createSettingsAction(core: Core, page: Page): CollectionAction {
                 content: string,
             ): ActionParameter => ({
                 type: 'select',
-                // what is set now is among the choices, whatever it is
+                // the present setting is always one of the choices
                 values: [...new Set([first, ...others, now ?? first])],
                 defaultValue: now ?? first,
                 tooltip: { type: 'text', content },
