@@ -258,7 +258,9 @@ def test_the_numbers_are_those_of_the_committed_results(lines: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")], ids=lambda path: str(path.relative_to(ROOT))
+    "path",
+    [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")],
+    ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_the_files_that_a_document_names_are_there(path: Path) -> None:
     folders = "benchmarks|cvat_action|cvat_ui_plugin|docs|models|sam2_tracker|tests|tools|training"
