@@ -42,6 +42,12 @@ def quiet(text: str) -> None:
     pass
 
 
+@pytest.fixture(autouse=True)
+def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's matrix rate is measured on small ones: large products take half a minute."""
+    monkeypatch.setattr("benchmarks.machine.SIDE", 64)
+
+
 def part_alone(name: str, part: Any, **more: Any) -> Results:
     return {"parts": {name: part}, "failed": {}, "plan": OF_MICRO, **more}
 

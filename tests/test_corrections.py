@@ -157,7 +157,6 @@ CASES = [
     ("two corrections", "official", "micro_files"),
     # The object is in sight on every frame, so quality is official.
     ("the nearest two of four, without the seed", "quality", "small_files"),
-    ("backwards between keyframes", "official", "efficienttam_files"),
     ("one of three objects is corrected", "official", "efficienttam_files"),
     ("a box with clicks, corrected by one", "official", "efficienttam_files"),
 ]

@@ -39,7 +39,7 @@ def clip() -> Clip:
     return draw_clip(3, frames=26, width=320, height=240, objects=3, leaving=True)
 
 
-@pytest.mark.parametrize(("fill_hole_area", "thread_count"), [(0, 1), (8, 1), (8, 2)])
+@pytest.mark.parametrize(("fill_hole_area", "thread_count"), [(0, 1), (8, 2)])
 def test_masks_and_boxes_over_many_frames(
     clip: Clip, micro_files: ModelFiles, tmp_path: Path, fill_hole_area: int, thread_count: int
 ) -> None:
@@ -54,9 +54,7 @@ def test_masks_and_boxes_over_many_frames(
     assert largest_difference(ours, official) < LOGIT_TOLERANCE
 
 
-@pytest.mark.parametrize(
-    ("seed", "frames", "thread_count"), [(10, 24, 2), (21, 12, 1), (22, 12, 2)]
-)
+@pytest.mark.parametrize(("seed", "frames", "thread_count"), [(10, 20, 2), (21, 12, 1)])
 def test_many_objects_of_other_clips(
     seed: int, frames: int, thread_count: int, micro_files: ModelFiles, tmp_path: Path
 ) -> None:
@@ -85,31 +83,31 @@ def test_hole_filling_makes_a_difference(clip: Clip, micro_files: ModelFiles) ->
 
 
 def test_objects_that_start_on_different_frames(
-    clip: Clip, micro_model: ModelHandler, micro_files: ModelFiles, tmp_path: Path
+    clip: Clip, small_model: ModelHandler, small_files: ModelFiles, tmp_path: Path
 ) -> None:
     starts, masks = [0, 2, 5, 2], clip.masks
     prompts: list[Prompt] = [masks[0, 0], masks[2, 1], tight_box(masks[5, 0])]
     prompts.append(tight_box(masks[2, 1]))
-    predictor = official_predictor(micro_files)
+    predictor = official_predictor(small_files)
     official = official_logits(predictor, images(clip), prompts, tmp_path, starts=starts)
-    ours = our_logits(micro_model, images(clip), prompts, starts)
+    ours = our_logits(small_model, images(clip), prompts, starts)
     assert largest_difference(ours, official) < LOGIT_TOLERANCE
 
 
 def test_backwards_is_forwards_on_reversed_frames(
-    clip: Clip, micro_model: ModelHandler, micro_files: ModelFiles, tmp_path: Path
+    clip: Clip, small_model: ModelHandler, small_files: ModelFiles, tmp_path: Path
 ) -> None:
     frames = images(clip)[:17]
     for index, frame in enumerate(frames):
         frame.save(tmp_path / f"{index}.jpg", format="PNG")
-    predictor = official_predictor(micro_files)
+    predictor = official_predictor(small_files)
     state = predictor.init_state(str(tmp_path))
     predictor.add_new_mask(state, 16, 0, clip.masks[16, 0])
     official = {
         16 - index: logits[0, 0].clone()
         for index, _, logits in predictor.propagate_in_video(state, 16, reverse=True)
     }
-    ours = our_logits(micro_model, frames[::-1], [clip.masks[16, 0]])
+    ours = our_logits(small_model, frames[::-1], [clip.masks[16, 0]])
     assert largest_difference(ours, [official]) < LOGIT_TOLERANCE
 
 
@@ -201,7 +199,7 @@ def test_a_batch_changes_no_result_and_is_repeated_bit_by_bit(
     clip: Clip, micro_model: ModelHandler
 ) -> None:
     """Also of objects whose memories differ in length."""
-    banks = banks_of(micro_model, clip, [2, 9, 2, 18, 0, 9, 20])
+    banks = banks_of(micro_model, clip, [2, 9, 2, 18, 0])
     frame = micro_model.encode(images(clip)[21])
     together, again = step(micro_model, frame, banks), step(micro_model, frame, banks)
     for bank, one, other in zip(banks, together, again, strict=True):

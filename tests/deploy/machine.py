@@ -3,6 +3,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,17 @@ PROGRAMS = [
     *("awk", "bash", "cat", "chmod", "cp", "df", "dirname", "env", "find", "head", "mkdir", "mv"),
     *("printf", "rm", "sed", "seq", "sh", "sleep", "sort", "tail", "tee", "tr", "true"),
 ]
+PYTHON = shlex.quote(sys.executable)
+# Python starts faster without a look through its packages, and a module is compiled once.
+STANDIN_PATH = [
+    ROOT / "tests/deploy/standins",
+    ROOT / "tests/deploy",
+    Path(yaml.__file__).parents[1],
+]
+STANDIN = (
+    f"PYTHONPATH={shlex.quote(':'.join(map(str, STANDIN_PATH)))} "
+    f"exec {PYTHON} -S -c 'import standin; standin.main()'"
+)
 STATE = {
     "docker": True,
     "docker_root": "/",
@@ -41,6 +53,11 @@ STATE = {
     "function_answers": INFO,
     "function_log": "Init context...  0%",
 }
+
+
+def write_program(path: Path, command: str) -> None:
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
 
 
 @dataclass
@@ -65,16 +82,13 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """What a shell does with the command; fails unless it ends with this status."""
         tools = self.folder / "tools"
-        # The stand-ins themselves start with the path of their file.
-        old = "" if self.python else 'case "$1" in -*) exit 1 ;; esac\n'
         shutil.rmtree(tools, ignore_errors=True)
         tools.mkdir()
         for program in self.programs:
-            (tools / program).symlink_to(ROOT / "tests/deploy/standins/standin.py")
+            write_program(tools / program, f'{STANDIN} {program} "$@"')
         for program in PROGRAMS:  # and none of this machine's own docker or nvidia-smi
             (tools / program).symlink_to(shutil.which(program, path="/usr/bin:/bin") or "missing")
-        (tools / "python3").write_text(f'#!/bin/sh\n{old}exec {sys.executable} "$@"\n')
-        (tools / "python3").chmod(0o755)
+        write_program(tools / "python3", f'exec {PYTHON} "$@"' if self.python else "exit 1")
         state, log = self.folder / "state.json", self.folder / "log"
         state.write_text(json.dumps(self.state))
         log.write_text("")

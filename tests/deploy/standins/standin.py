@@ -1,6 +1,5 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Stands in for docker, nuctl, kubectl and more, under whose names it is linked.
+"""Stands in for docker, nuctl, kubectl and more; its first argument is the name of the program.
 
 Records each call, refuses what the real program would refuse (unknown commands and flags, missing
 values, files that are not there, a configuration that Nuclio does not accept), and keeps the
@@ -13,11 +12,8 @@ and commands are those of nuctl 1.13 (its cobra commands), docker 28 and kubectl
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 BOOL, VALUE = False, True
 
@@ -422,6 +418,8 @@ def docker_container(
 
 def check_settings(options: dict) -> None:
     """The function's own code, as `docker run` starts it in the image."""
+    import subprocess
+
     words = [sys.executable, "-m", "sam2_tracker.check_settings"]
     settings = dict(pair.split("=", 1) for pair in options.get("--env", []))
     sys.exit(subprocess.run(words, cwd=REPOSITORY, env=settings).returncode)
@@ -471,25 +469,23 @@ def nvidia_smi(words: list[str], state: dict) -> None:
         sys.exit(6)
 
 
+PROGRAMS = {
+    "docker": docker,
+    "nuctl": nuctl,
+    "kubectl": kubectl,
+    "nvidia-smi": nvidia_smi,
+    "make": make,
+    "git": git,
+    "curl": curl,
+}
+
+
 def main() -> None:
-    name = Path(sys.argv[0]).name
+    name, *words = sys.argv[1:]
     state = json.loads(Path(os.environ["STANDIN_STATE"]).read_text())
     with open(os.environ["STANDIN_LOG"], "a") as log:
-        log.write(json.dumps([name, *sys.argv[1:]]) + "\n")
-    program = {
-        "docker": docker,
-        "nuctl": nuctl,
-        "kubectl": kubectl,
-        "nvidia-smi": nvidia_smi,
-        "make": make,
-        "git": git,
-        "curl": curl,
-    }
+        log.write(json.dumps([name, *words]) + "\n")
     try:
-        program[name](sys.argv[1:], state)
+        PROGRAMS[name](words, state)
     finally:
         Path(os.environ["STANDIN_STATE"]).write_text(json.dumps(state))
-
-
-if __name__ == "__main__":
-    main()
