@@ -48,7 +48,8 @@ logger = logging.getLogger(__name__)
 MOST_OBJECTS = 300
 MOST_BYTES = 16 << 20
 """CVAT takes 100 MiB in one request and nginx waits 60 s for the answer"""
-REPEATED_STATUSES = (None, 429, 500, 502, 503, 504)
+REPEATED_STATUSES = (None, 409, 429, 500, 502, 503, 504)
+"""409: another request has held the job for ten seconds, a large import for one (CVAT 2.73)"""
 FRESH = 9.0
 """a snapshot counts as fresh for so many times as long as it took: so snapshots take a tenth of the
 time in jobs of hundreds of thousands of shapes, and in others every batch has its own"""

@@ -19,7 +19,7 @@ from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.journal import OWNER_ONLY, cut_half_line, file_name, folder
 from cvat_action.plan import Plan
-from cvat_action.snapshot import plain_track
+from cvat_action.snapshot import plain_track, track_attributes, track_content
 
 VERSION = 1
 
@@ -42,6 +42,8 @@ class Undo:
     nobody set any; an older version kept none"""
     numbers: dict[int, int] = field(default_factory=dict)
     """by the id of a track, the number of the object that became it"""
+    edited: set[int] = field(default_factory=set)
+    """ids of the tracks that a person changed between two writes of the run"""
     brought_back: set[int] = field(default_factory=set)
     """former ids of the shapes that an `undo` has restored already"""
 
@@ -95,11 +97,17 @@ class Receipt:
         self._line({"deleted": list(shapes)})
 
     def updating(self, track: Wire, after: int, attributes: Iterable[int]) -> None:
-        """`after`: a hash of what the track becomes; attributes: those of its attributes."""
+        """`after`: a hash of what the track becomes; attributes: those of its attributes.
+
+        track: as it is now. Where that is nothing that the run wrote or found first, a person
+        changed it between two writes.
+        """
         if track["id"] not in self._kept:
             self._kept.add(track["id"])
             self._line({"before": plain_track(track)})
-        self._line({"updated": track["id"], "content": after, "attributes": sorted(attributes)})
+        seen = [track_content(track), track_attributes(track)]
+        hashes = {"content": after, "attributes": sorted(attributes)}
+        self._line({"updated": track["id"], "seen": seen, **hashes})
 
     def restored(self, ids: Sequence[Sequence[int]]) -> None:
         """ids: the old and the new one of each shape that `undo` restored."""
@@ -144,8 +152,12 @@ def read_undo(path: Path) -> Undo:
             raise KeyError
         undo = Undo(head)
         updated: dict[int, int] = {}
+        # Hashes of contents and attributes that the run found first or wrote, by ids of tracks.
+        as_left: dict[int, tuple[set[int], set[int]]] = {}
         for line in lines:
             if "created" in line:
+                if line["created"] == "tracks":
+                    as_left |= {n: ({content}, set(*more)) for n, content, *more in line["of"]}
                 undo.created[line["created"]] |= {n: content for n, content, *_ in line["of"]}
                 known = {n: more[0] for n, _, *more in line["of"] if any(more)}
                 undo.attributes[line["created"]] |= known
@@ -154,8 +166,17 @@ def read_undo(path: Path) -> Undo:
             elif "deleted" in line:
                 undo.deleted += line["deleted"]
             elif "before" in line:
-                undo.before.setdefault(line["before"]["id"], line["before"])
+                before = undo.before.setdefault(line["before"]["id"], line["before"])
+                first = {track_content(before)}, {track_attributes(before)}
+                as_left.setdefault(before["id"], first)
             elif "updated" in line:
+                contents, attributes = as_left.setdefault(line["updated"], (set(), set()))
+                if "seen" in line:  # an older version did not note it
+                    content, values = line["seen"]
+                    if content not in contents or values not in attributes:
+                        undo.edited.add(line["updated"])
+                contents.add(line["content"])
+                attributes.update(line.get("attributes", ()))
                 updated[line["updated"]] = line["content"]
                 if "attributes" in line:
                     undo.attributes["tracks"][line["updated"]] = line["attributes"]

@@ -164,7 +164,8 @@ def _untouched_tracks(
         track = snapshot.tracks.get(track_id)
         if track is None:
             continue
-        if _is_same(track, content, wanted.attributes["tracks"].get(track_id)):
+        as_left = _is_same(track, content, wanted.attributes["tracks"].get(track_id))
+        if as_left and track_id not in wanted.edited:
             found.append(plain_track(track))
         else:
             kept.append(f"track {track_id}")

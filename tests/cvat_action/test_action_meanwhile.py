@@ -30,6 +30,13 @@ def test_a_lost_answer_in_a_rerun_loses_nothing(cvat, job, track_to, one_mask, f
     assert [s["frame"] for s in job.shapes if s["id"] in before] == [13]
 
 
+def test_a_job_that_another_request_holds_is_waited_for(cvat, job, track_to, one_mask):
+    busy = '{"detail": "This resource is currently busy with another operation."}'
+    cvat.faults = [Fault("PATCH", WRITE, 409, busy, times=2)]
+    assert "busy with another operation" in track_to(13).log
+    assert places(job.shapes) == [(10, 4), (11, 5), (12, 6), (13, 7)]
+
+
 def test_writing_in_batches_says_how_much_is_written_and_goes_on(
     cvat, job, track_to, resume, masks, monkeypatch
 ):

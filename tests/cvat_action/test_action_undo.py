@@ -97,6 +97,45 @@ def test_undo_leaves_a_track_of_which_a_person_set_an_attribute(
     assert frames_of(job.tracks[0]["shapes"]) == [10, 11, 12, 13, 14]
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["between two writes", "before it went on"])
+@pytest.mark.parametrize("made", [True, False], ids=["made by the run", "edited by it"])
+def test_undo_leaves_a_track_that_a_person_corrected_between_two_writes_of_the_run(
+    job, track_to, cut_off, resume, undo, one_polygon, function, monkeypatch, made, cut
+):
+    monkeypatch.setattr("cvat_action.run.STAGE_FRAMES", 2)
+    if not made:
+        job.shapes, job.tracks = [], [track(keyframe(10, POLYGON), id=5)]
+
+    def drag():
+        job.tracks[0]["shapes"][1]["points"] = shifted(POLYGON, 3)
+
+    if cut:
+        ended = cut_off(13, 14, CONVERT)
+        drag()
+        resume(ended)
+    else:
+        function.meanwhile[13] = drag
+        track_to(14, CONVERT)
+    assert frames_of(job.tracks[0]["shapes"]) == [10, 11, 12, 13, 14, 15]
+    written = plain(job.tracks)
+    assert f"changed track {job.tracks[0]['id']} since; it was kept." in undo(code=3).log
+    assert plain(job.tracks) == written
+    assert places(job.tracks[0]["shapes"])[1] == (11, shifted(POLYGON, 3)[0])
+
+
+def test_undo_takes_a_track_back_that_the_run_wrote_in_several_parts(
+    cvat, job, track_to, undo, one_polygon, monkeypatch
+):
+    monkeypatch.setattr("cvat_action.run.STAGE_FRAMES", 2)
+    job.tracks = [track(keyframe(10, shifted(POLYGON, 9)), id=5)]
+    before = plain(job.shapes), plain(job.tracks)
+    cvat.faults = [Fault("PATCH", ".*", 504, "<html>", after=n % 2 > 0, skip=n) for n in range(6)]
+    track_to(16, CONVERT)
+    cvat.faults = []
+    assert undo().log == ""
+    assert (plain(job.shapes), plain(job.tracks)) == before
+
+
 def test_attributes_of_a_track_that_cvat_fills_up_are_no_change():
     first = keyframe(10, POLYGON, attributes=[{"spec_id": 32, "value": "true"}])
     sent = track(first, keyframe(11, POLYGON))
