@@ -13,7 +13,7 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from getpass import GetPassWarning
@@ -128,12 +128,13 @@ def _track_task(server: Server, options: argparse.Namespace, pace: Pace, output:
     output = replace(output, gathered=[])
     codes = []
     empty: list[tuple[int, ActionError]] = []
-    numbers = server.jobs_of_task(options.task, options.frame)
-    elsewhere = _names_elsewhere(server, numbers, options)
-    for number in numbers:
+    jobs = server.jobs_of_task(options.task, options.frame)
+    elsewhere = _names_elsewhere(server, list(jobs), options)
+    for number, range_ in jobs.items():
         logger.info("Job %d of task %d.", number, options.task)
         try:
             own = _without_names(options, elsewhere[number])
+            own = _to_its_end(own, range_, jobs.values())
             codes.append(_track_job(server, number, own, pace, output))
         except NothingToTrack as error:
             empty.append((number, error))
@@ -181,6 +182,23 @@ def _without_names(options: argparse.Namespace, elsewhere: set[str]) -> argparse
     excluded = [name for name in options.exclude if name not in elsewhere]
     changed = {"object": wanted or options.object, "exclude": excluded}
     return argparse.Namespace(**{**vars(options), **changed})
+
+
+def _to_its_end(
+    options: argparse.Namespace, range_: tuple[int, int], ranges: Iterable[tuple[int, int]]
+) -> argparse.Namespace:
+    """The options of one job. Where only another job holds the target frame, this one is tracked to
+    its own first or last frame.
+
+    range_: first and last frame of the job; ranges: of all jobs.
+    """
+    target, (first, last) = options.target_frame, range_
+    if target is None or not any(low <= target <= high for low, high in ranges):
+        return options
+    own = min(max(target, first), last)
+    if own != target:
+        logger.info("This job holds frames %d to %d: it is tracked to frame %d.", first, last, own)
+    return argparse.Namespace(**{**vars(options), "target_frame": own})
 
 
 def _failed(number: int, error: ActionError, output: Output) -> int:

@@ -432,8 +432,8 @@ def _with_removed(
         for s in seeds
     )
     return seeds, tuple(
-        f"{s.ref}: a person deleted its keyframes here: {listed(s.removed)}. CVAT goes on "
-        "interpolating there; --replace writes them again."
+        f"{s.ref}: its keyframes on these frames seem to have been deleted: {listed(s.removed)}. "
+        "CVAT goes on interpolating there; --replace writes them again."
         for s in seeds
         if s.removed
     )

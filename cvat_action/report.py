@@ -119,6 +119,7 @@ def print_run(
     with_unsure = plan.options.min_score is not None
     print(summary_table(summary(plan.job, objects), with_unsure=with_unsure))
     if not counts(done):
+        print("written: nothing new")
         return
     print(f"written{f' to {out}' if out else ''}: {counts_as_text(done)}")
     if thinned := sparse_as_text(written):

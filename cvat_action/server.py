@@ -177,16 +177,17 @@ class Server:
         """As `snapshot`, but a CVAT that is busy or restarting is waited for."""
         return self._patiently(lambda: self.snapshot(job, whole))
 
-    def jobs_of_task(self, task: int, frame: int) -> list[int]:
-        """Numbers of the task's annotation jobs that hold the frame, in order."""
+    def jobs_of_task(self, task: int, frame: int) -> dict[int, tuple[int, int]]:
+        """First and last frame of each annotation job of the task that holds the frame."""
         jobs = self._pages("/api/jobs", [("task_id", task)])
         if not jobs:
             raise ActionError(f"There is no task {task} on {self.host}, or it has no jobs.")
         annotated = (j for j in jobs if j.get("type", "annotation") == "annotation")
-        holding = [j["id"] for j in annotated if j["start_frame"] <= frame <= j["stop_frame"]]
+        ends = {j["id"]: (j["start_frame"], j["stop_frame"]) for j in annotated}
+        holding = {n: ends[n] for n in sorted(ends) if ends[n][0] <= frame <= ends[n][1]}
         if not holding:
             raise ActionError(f"No job of task {task} holds frame {frame}.")
-        return sorted(holding)
+        return holding
 
     def takes_tracks(self, job: Job) -> bool:
         """False for tasks with a ground truth pool, which refuse tracks."""

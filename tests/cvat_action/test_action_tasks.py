@@ -42,6 +42,18 @@ def test_a_task_stands_for_its_jobs_that_hold_the_frame(job, act, another, one_m
     assert "There is no task 8" in gone.log
 
 
+def test_a_job_that_ends_before_the_target_frame_is_tracked_to_its_end(job, act, another, one_mask):
+    later, same = another(43, start_frame=8, stop_frame=20), another(44, stop_frame=10)
+    job.stop_frame = 14
+    done = act(*TASK, 10, "--target-frame", 16)
+    assert "to 14: it is tracked to frame 14." in done.log
+    assert frames_of(later.shapes) == list(range(10, 17))
+    assert frames_of(job.shapes) == list(range(10, 15))
+    assert frames_of(same.shapes) == [10]
+    beyond = act(*TASK, 10, "--target-frame", 21, code=1)
+    assert "Target frame 21 is out of range: job 43 holds frames 8 to 20." in beyond.log
+
+
 def test_a_job_that_cannot_be_read_does_not_stop_the_others(cvat, job, act, another):
     another(41)
     job.shapes = [shape("mask", MASK, id=900)]
