@@ -3,6 +3,8 @@
 // page.
 
 interface Notice {
+    /** A notice takes the place of the one with the same key. */
+    key?: string;
     message: string;
     description: Node | string;
     duration?: number;
@@ -12,8 +14,10 @@ interface Notice {
 
 type Kind = 'success' | 'warning' | 'info' | 'error';
 
-function show(kind: Kind, { message, description, style, className }: Notice): void {
+function show(kind: Kind, { key, message, description, style, className }: Notice): void {
+    if (key) document.querySelector(`#notices [data-key="${key}"]`)?.remove();
     const notice = document.createElement('div');
+    notice.dataset.key = key;
     notice.className = `notice notice-${kind} ${className ?? ''}`;
     const title = document.createElement('strong');
     title.textContent = message;

@@ -269,7 +269,7 @@ test('what changes on the way of a track while it is tracked stays, and the trac
     ]);
     expect(timelineOf(bench.track())).toBe('2 3 4 5 6 7 8- 10 11-');
     expect(bench.reports.at(-1)!.title).toBe('Tracking ended with warnings');
-    expect(bench.said()).toMatch(/drew a shape in its place: car \d+ on 8; 9\./);
+    expect(bench.said()).toMatch(/drew a shape in its place: car \d+ on 8, 9\./);
 });
 
 test('a keyframe that a person made is not hidden by a shape that changes on its frame', async () => {
@@ -279,7 +279,7 @@ test('a keyframe that a person made is not hidden by a shape that changes on its
     );
     bench.store.draw(bench.track().clientID!, 8, shifted('polygon', SQUARE, 7));
     await bench.runAll(5, 10);
-    expect(bench.said()).toMatch(/Kept as a person made it.*: car \d+ on 8;/);
+    expect(bench.said()).toMatch(/Kept as a person made it.*: car \d+ on 8,/);
     expect(bench.said()).not.toContain('in its place');
 });
 

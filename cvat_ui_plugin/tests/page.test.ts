@@ -7,7 +7,7 @@ import { Bench, createBench, framesFrom, mask, tracked } from './bench';
 const WIDE = { width: 400, height: 80 };
 
 const { notices, questions } = vi.hoisted(() => ({
-    notices: [] as { message: string; duration: number }[],
+    notices: [] as Notice[],
     questions: [] as Question[],
 }));
 
@@ -18,14 +18,21 @@ interface Question {
     onOk(): void;
 }
 
+interface Notice {
+    key?: string;
+    message: string;
+    duration: number;
+    description: Element;
+}
+
 /** What the page makes of createElement. */
 interface Element {
-    properties: { onClick(): void };
+    properties: { onClick(): void; style?: Record<string, string> };
     children: Element[];
 }
 
 vi.mock('antd/lib/notification', () => {
-    const show = (notice: (typeof notices)[0]): unknown => notices.push(notice);
+    const show = (notice: Notice): unknown => notices.push(notice);
     return { default: { success: show, warning: show, info: show, error: show } };
 });
 vi.mock('antd/lib/modal', () => ({
@@ -85,6 +92,25 @@ test.each([
     await run(target);
     await run(target);
     expect(notices.map(({ duration }) => duration)).toEqual([seconds, seconds]);
+});
+
+test('what does not fit into the window is scrolled to', async () => {
+    const bench = createBench();
+    bench.add(mask(2));
+    const run = await load(bench, false);
+    await run(5);
+    const { style } = notices[0].description.properties ?? {};
+    expect(style).toMatchObject({ overflowY: 'auto', maxHeight: expect.stringContaining('vh') });
+});
+
+test("the message of a run takes the place of the last run's", async () => {
+    const bench = createBench();
+    bench.add(mask(2));
+    const run = await load(bench, false);
+    await run(5);
+    await run(6);
+    expect(new Set(notices.map(({ key }) => key)).size).toBe(1);
+    expect(notices[0].key).toBeTruthy();
 });
 
 test('in the Review workspace nothing is tracked, for all objects are locked there', async () => {

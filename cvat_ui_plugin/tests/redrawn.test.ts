@@ -60,6 +60,23 @@ test('a second run from a redrawn and corrected object changes nothing and asks 
     expect(bench.asked).toHaveLength(1);
 });
 
+test('a run over a frame where the object was drawn far from its deleted result says so', async () => {
+    const { bench, seed } = await drawnAnew(FAR);
+    await bench.runOn([seed], 2, 10);
+    expect(bench.asked).toEqual([]);
+    expect(bench.reports.at(-1)!.title).toBe('Tracking ended with warnings');
+    expect(bench.said()).toMatch(
+        /Kept 1 drawn shape that may be of the same objects, first on frame 6\./,
+    );
+    // an object that has results of its own is another one
+    const { bench: other } = await tracked(mask(2), 10);
+    const [second] = other.add(redraw(6, FAR));
+    await other.runOn([second], 6, 10);
+    other.store.remove(other.on(6).find(({ source }) => source === 'auto')!.clientID!);
+    await other.runAll(2, 10);
+    expect(other.reports.at(-1)!.title).toBe('Tracking is done');
+});
+
 test('results of a redrawn object are asked about also where the next one was deleted, too', async () => {
     const { bench } = await tracked(polygon(2), 10);
     bench.answer = true;

@@ -21,6 +21,10 @@ import { settingsFrom } from './settings';
 import { Successors } from './successors';
 import { Cancelled, JobClosed } from './waiting';
 
+/** CVAT shows the error of an action for five seconds. Whoever has waited longer than this, in
+ * milliseconds, may look elsewhere by then: a message of our own stays. */
+const WATCHED_MS = 5000;
+
 export function createAction(core: Core, page: Page): CollectionAction {
     // CVAT counts clientIDs from 1 whenever a job is opened, and makes a new Job of it
     const knownOf = new WeakMap<Job, Known>();
@@ -111,6 +115,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
                     'In the Review workspace all objects are locked: change to Standard, then run again.',
                 );
             }
+            const begun = page.now();
             try {
                 const isLatest = (): boolean => this.latest === chosen;
                 const known = knownIn(chosen.job);
@@ -122,12 +127,16 @@ export function createAction(core: Core, page: Page): CollectionAction {
                             'left. Keep the job open until the message at the end.',
                     );
                 }
-                if (!(error instanceof Cancelled)) throw error;
+                const isCancelled = error instanceof Cancelled;
+                if (!isCancelled && page.now() - begun < WATCHED_MS) throw error;
+                const text = error instanceof Error ? error.message : String(error);
                 page.tell(
                     {
-                        kind: 'info',
-                        title: 'Tracking was cancelled',
-                        lines: ['Nothing was tracked and nothing has changed.'],
+                        kind: isCancelled ? 'info' : 'warning',
+                        title: isCancelled ? 'Tracking was cancelled' : 'Tracking failed',
+                        lines: isCancelled
+                            ? ['Nothing was tracked and nothing has changed.']
+                            : [text, 'Nothing has changed.'],
                         jumps: [],
                     },
                     chosen.job,

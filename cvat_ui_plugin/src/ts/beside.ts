@@ -145,14 +145,43 @@ function drawnElsewhere(
     return [...elsewhere].filter((number) => !here.has(number));
 }
 
+/** Drawings on frames where an object of the run has a result again, and had none although it had one on the
+ * frames beside: a person may have deleted a wrong result and drawn the object where it really is, too far
+ * away for an overlap to tell. `shapes`: all shapes of the job before the run; `timeline`: its frames. */
+export function drawnInHoles(
+    objects: Tracked[],
+    shapes: SerializedShape[],
+    timeline: number[],
+    numbers: Numbers,
+): ReadonlySet<SerializedShape> {
+    const framesOf = new Map<number, number[]>();
+    for (const shape of shapes) addTo(framesOf, numbers.of(shape), shape.frame);
+    const holes = new Map<number, Kind[]>();
+    for (const object of objects) {
+        const had = new Set(framesOf.get(object.source.mark?.number ?? 0));
+        for (const { frame, points, byHand, inPlace } of object.results) {
+            if (!points || byHand || inPlace || had.has(frame)) continue;
+            const place = timeline.indexOf(frame);
+            const isHole = had.has(timeline[place - 1]) && had.has(timeline[place + 1]);
+            if (isHole) addTo(holes, frame, kindOfResults(object));
+        }
+    }
+    const isAlone = (shape: SerializedShape): boolean =>
+        framesOf.get(numbers.of(shape))?.length === 1;
+    const isHere = (shape: SerializedShape): boolean =>
+        (holes.get(shape.frame) ?? []).some((kind) => isSameKind(shape, kind));
+    return new Set(shapes.filter((shape) => isDrawn(shape) && isHere(shape) && isAlone(shape)));
+}
+
 /** What lies where this run has written results of the same kind, and is not known to be of another
  * object: nobody can tell whether it is of the same one, so it stays. `start`: the frame; `numbers`: of
- * the shapes. */
+ * the shapes; `inHoles`: drawings that count wherever they lie. */
 export function besideResults(
     objects: Tracked[],
     { shapes, tracks }: Pick<Collection, 'shapes' | 'tracks'>,
     start: number,
     numbers: Numbers,
+    inHoles: ReadonlySet<SerializedShape> = new Set(),
 ): Beside[] {
     const places = placesOf(objects);
     const others = numbersThere(objects, shapes, start, numbers);
@@ -165,7 +194,8 @@ export function besideResults(
         if (others.has(markedNumber(shape) ?? 0)) continue;
         const box = boxAround(shape);
         const least = drawn ? SAME_PLACE : LEAST_OVERLAP;
-        if (there.some((one) => !(drawn && one.byHand) && iouOf(one.box, box) >= least)) {
+        const isNear = there.some((one) => !(drawn && one.byHand) && iouOf(one.box, box) >= least);
+        if (isNear || inHoles.has(shape)) {
             found.push({ kind: drawn ? 'drawn shape' : 'automatic shape', frame: shape.frame });
         }
     }

@@ -20,6 +20,12 @@ const REVIEW = 'Review';
 const SHOWN_S = 30;
 /** As the seconds of a message: it stays until it is closed. */
 const UNTIL_CLOSED = 0;
+/** What the page knows our message by: that of the next run takes its place, and they do not pile up over
+ * the list of objects. */
+const MESSAGE = 'sam2-tracker';
+/** How high the text of a message may be; the rest is scrolled to. CVAT's page does not cut long messages,
+ * they go on below the window. */
+const SEEN = 'calc(100vh - 160px)';
 
 interface Annotation {
     job?: { instance?: Job | null };
@@ -42,8 +48,8 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
     };
     const describe = ({ lines, jumps }: Report, job: Job) =>
         createElement(
-            Fragment,
-            null,
+            'div',
+            { style: { maxHeight: SEEN, overflowY: 'auto' } },
             lines.join('\n'),
             ...jumps.map(({ frame, text }) =>
                 createElement(
@@ -62,6 +68,7 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
             const { kind, title, jumps } = report;
             const mustBeSeen = kind === 'warning' || jumps.length > 0 || document.hidden;
             notification[kind]({
+                key: MESSAGE,
                 message: title,
                 description: describe(report, job),
                 duration: mustBeSeen ? UNTIL_CLOSED : SHOWN_S,

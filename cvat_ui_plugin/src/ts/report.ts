@@ -169,8 +169,8 @@ function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
     ): string[] =>
         tracked.flatMap((object) => {
             const here = object.results.filter((result) => isHere(result, object.source));
-            const frames = here.map(({ frame }) => String(frame));
-            return lineOf(frames, (list) => `${names.get(object)} on ${list}`);
+            const frames = here.map(({ frame }) => frame);
+            return frames.length ? [`${names.get(object)} on ${firstFrames(frames)}`] : [];
         });
     return [
         ...lineOf(

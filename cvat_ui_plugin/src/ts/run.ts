@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One run of the action, from what the user has chosen to what CVAT is handed.
 
-import { Beside, besideResults, passDrawn } from './beside';
+import { Beside, besideResults, drawnInHoles, passDrawn } from './beside';
 import { coincidingOf } from './coinciding';
 import {
     ActionInput,
@@ -412,6 +412,7 @@ export class Running {
                 { shapes: rest, tracks },
                 this.start.number,
                 numbers,
+                drawnInHoles(run.objects, now.shapes, route.timeline, numbers),
             );
             if (this.chosen.convert) this.tellLeft(run, now.shapes, numbers, route);
             return { replaced, beside, former: idsOf(now), shapes: now.shapes };
