@@ -263,7 +263,7 @@ test(
                     ).toEqual([]);
                 }
                 // a short gap between sparse keyframes may look like deleted ones: then the page asks
-                const gap = 'Keyframes of these tracks were deleted';
+                const gap = 'Keyframes of these tracks are missing';
                 const other = bench.asked.filter((text) => !text.startsWith(gap));
                 expect(other, what).toEqual([]);
                 checkNothingDoubled(bench, what);

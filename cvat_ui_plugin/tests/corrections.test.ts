@@ -67,15 +67,15 @@ test('automatic keyframes that were deleted come back only where that is asked f
     for (const run of [1, 2]) {
         await bench.runAll(2, 12);
         expect(framesOf()).toEqual(left);
-        expect(bench.asked[run - 1]).toMatch(/frames of this run \(car \d+: 2\)/);
-        expect(bench.said()).toMatch(/stay deleted.*: car \d+ on 4, 8\./);
+        expect(bench.asked[run - 1]).toMatch(/missing on frames of this run.*\(car \d+ on 4, 8\)/);
+        expect(bench.said()).toMatch(/Without keyframes.*: car \d+ on 4, 8\./);
     }
 
     // every frame of a run
     await bench.runAll(7, 8);
     expect(framesOf()).toEqual(left);
     expect(bench.reports[3].lines).toHaveLength(1);
-    expect(bench.said()).toMatch(/stay deleted.*: car \d+ on 8\./);
+    expect(bench.said()).toMatch(/Without keyframes.*: car \d+ on 8\./);
 
     // with few keyframes, their limit tells; else the person
     bench.answer = true;
@@ -151,8 +151,7 @@ test('a track that a person drew on every frame of the run is left alone', async
     const bench = createBench();
     const [id] = bench.addTracks(track({ 2: SQUARE, 3: SQUARE, 4: SQUARE }));
     const before = bench.contents();
-    const drawn =
-        'it has a keyframe that a person made, or an older version, on every frame of the run';
+    const drawn = 'a person, or an older version, made or hid it on every frame of the run';
     await expect(bench.runAll(2, 4)).rejects.toThrow(`(car ${id}: ${drawn}`);
     expect(bench.contents()).toEqual(before);
 

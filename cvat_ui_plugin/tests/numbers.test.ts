@@ -279,7 +279,7 @@ test('a keyframe that a person made is not hidden by a shape that changes on its
     );
     bench.store.draw(bench.track().clientID!, 8, shifted('polygon', SQUARE, 7));
     await bench.runAll(5, 10);
-    expect(bench.said()).toMatch(/Kept as a person made it.*: car \d+ on 8,/);
+    expect(bench.said()).toMatch(/Left hidden, as a person wants it: car \d+ on 8, 9, 10\./);
     expect(bench.said()).not.toContain('in its place');
 });
 

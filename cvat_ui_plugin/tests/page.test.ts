@@ -6,9 +6,11 @@ import { Bench, createBench, framesFrom, mask, tracked } from './bench';
 
 const WIDE = { width: 400, height: 80 };
 
-const { notices, questions } = vi.hoisted(() => ({
+const { notices, questions, open } = vi.hoisted(() => ({
     notices: [] as Notice[],
     questions: [] as Question[],
+    /** The job that the page shows. */
+    open: { instance: null as object | null },
 }));
 
 interface Question {
@@ -22,7 +24,7 @@ interface Notice {
     key?: string;
     message: string;
     duration: number;
-    description: Element;
+    description: Element | string;
 }
 
 /** What the page makes of createElement. */
@@ -71,7 +73,8 @@ async function load(
     vi.stubGlobal('localStorage', { getItem: () => null });
     await import('../src/ts/index');
     for (const one of await core.actions.list()) await core.actions.unregister!(one);
-    const state = { annotation: { job: { instance: job }, workspace } };
+    open.instance = job;
+    const state = { annotation: { job: open, workspace } };
     build!({ core, dispatch: () => {}, store: { getState: () => state }, actionCreators: {} });
     return async (target) => {
         const [action] = await core.actions.list();
@@ -94,12 +97,30 @@ test.each([
     expect(notices.map(({ duration }) => duration)).toEqual([seconds, seconds]);
 });
 
+function described({ description }: Notice): Element {
+    return description as Element;
+}
+
+test('a link of a message whose job was left says which job it is of', async () => {
+    const bench = createBench();
+    bench.add(mask(2));
+    const run = await load(bench, false);
+    await run(5);
+    open.instance = null;
+    const links = described(notices[0]).children.filter(({ properties }) => properties?.onClick);
+    links[0].properties.onClick();
+    expect(notices[1]).toMatchObject({
+        message: 'This job is no longer open',
+        description: `Open job ${bench.job.id}, and go to frame 3.`,
+    });
+});
+
 test('what does not fit into the window is scrolled to', async () => {
     const bench = createBench();
     bench.add(mask(2));
     const run = await load(bench, false);
     await run(5);
-    const { style } = notices[0].description.properties ?? {};
+    const { style } = described(notices[0]).properties ?? {};
     expect(style).toMatchObject({ overflowY: 'auto', maxHeight: expect.stringContaining('vh') });
 });
 

@@ -56,12 +56,12 @@ test('clear words where there is no function, or no list of them', async () => {
     await expect(bench.runAll(2, 4)).rejects.toThrow(/logged out.*in another tab.*do not reload/);
 });
 
-test('a type the function does not take is left alone, with the reason', async () => {
+test('objects of a type that the function does not take are left alone, with one reason', async () => {
     const bench = listing(tracker('pth-facebookresearch-sam2-tracker', 'x', ['mask']));
-    const [left] = bench.add(box(2));
+    const [one, other] = bench.add(box(2), box(2));
     await bench.runAll(2, 4);
     expect(bench.reports[0].lines).toContain(
-        `Left alone: car ${left} (the deployed function takes no rectangles).`,
+        `Left alone: car ${one}, car ${other} (the deployed function takes no rectangles).`,
     );
 });
 

@@ -46,6 +46,18 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
             dispatch(actionCreators.changeFrameAsync(frame, false, 1, true));
         }
     };
+    // a message outlives its job
+    const jump = (job: Job, frame: number): void => {
+        if (isOpen(job)) show(job, frame);
+        else {
+            notification.info({
+                key: MESSAGE,
+                message: 'This job is no longer open',
+                description: `Open job ${job.id}, and go to frame ${frame}.`,
+                duration: SHOWN_S,
+            });
+        }
+    };
     const describe = ({ lines, jumps }: Report, job: Job) =>
         createElement(
             'div',
@@ -57,7 +69,7 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
                     {
                         key: frame,
                         style: { display: 'block' },
-                        onClick: () => show(job, frame),
+                        onClick: () => jump(job, frame),
                     },
                     text,
                 ),

@@ -47,8 +47,8 @@ export interface Source {
 
 /** Why a track is left alone that has nothing to track. */
 export const ALL_BY_HAND =
-    'it has a keyframe that a person made, or an older version, on every frame of the run; delete ' +
-    'those that are to be tracked again';
+    'a person, or an older version, made or hid it on every frame of the run; delete the keyframes ' +
+    'that are to be tracked again';
 
 /** Why a track is left alone that would double what a person made of it as shapes. */
 export function shapesInTheWay(frames: number[]): string {

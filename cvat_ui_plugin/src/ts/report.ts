@@ -52,9 +52,9 @@ function counted(count: number, noun: string): string {
 }
 
 /** The first five of a list, and how many more there are. */
-export function listed(items: string[]): string {
+export function listed(items: string[], between = '; '): string {
     const more = items.length - LISTED;
-    return items.slice(0, LISTED).join('; ') + (more > 0 ? `; and ${more} more` : '');
+    return items.slice(0, LISTED).join(between) + (more > 0 ? `${between}and ${more} more` : '');
 }
 
 /** A line of the message around a list; none where the list is empty. */
@@ -174,8 +174,12 @@ function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
         });
     return [
         ...lineOf(
-            where(({ byHand }) => byHand),
+            where(({ byHand, points }) => byHand && points !== null),
             (list) => `Kept as a person made it, and tracked on from there: ${list}.`,
+        ),
+        ...lineOf(
+            where(({ byHand, points }) => byHand && points === null),
+            (list) => `Left hidden, as a person wants it: ${list}.`,
         ),
         ...lineOf(
             where(({ frame }, { relabelled }) => relabelled.has(frame)),
@@ -199,7 +203,7 @@ function removed(objects: Tracked[], names: Map<Tracked, string>): string[] {
     });
     return lineOf(
         left,
-        (list) => `Keyframes that a person deleted stay deleted, CVAT interpolates there: ${list}.`,
+        (list) => `Without keyframes, as before this run; CVAT interpolates there: ${list}.`,
     );
 }
 
@@ -267,7 +271,9 @@ function around({ thinned, replaced, beside, leftOut }: Told): string[] {
                 `${frames.reduce((a, b) => Math.min(a, b))}. Delete what is doubled.`,
         );
     }
-    const reasons = leftOut.map(({ name, reason }) => `${name} (${reason})`);
+    const alike = new Map<string, string[]>();
+    for (const { name, reason } of leftOut) addTo(alike, reason, name);
+    const reasons = [...alike].map(([reason, names]) => `${listed(names, ', ')} (${reason})`);
     return [...lines, ...lineOf(reasons, (list) => `Left alone: ${list}.`)];
 }
 

@@ -14,7 +14,7 @@ import {
     SerializedShape,
 } from './cvat';
 import { leftAsShapes, Look, recognise, replacedShapes } from './earlier';
-import { clampTarget, framesWithin, Route, routeBetween, undeleted } from './frames';
+import { clampTarget, firstFrames, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { addTo } from './groups';
 import { KnownNumbers } from './known';
@@ -306,14 +306,14 @@ export class Running {
         }
         const lacking = sources.filter(({ removed }) => removed.size);
         if (!lacking.length) return;
-        const list = lacking.map(({ name, removed }) => `${name}: ${removed.size}`);
+        const list = lacking.map(({ name, removed }) => `${name} on ${firstFrames([...removed])}`);
         const again = await this.page.ask({
-            title: 'Write deleted keyframes again?',
+            title: 'Write missing keyframes again?',
             text:
-                'Keyframes of these tracks were deleted on frames of this run ' +
-                `(${listed(list)}). Left deleted, CVAT interpolates there.`,
+                'Keyframes of these tracks are missing on frames of this run, as if they had been ' +
+                `deleted (${listed(list)}). Where they stay so, CVAT interpolates.`,
             yes: 'Write them again',
-            no: 'Leave them deleted',
+            no: 'Leave them out',
         });
         if (again) for (const source of lacking) source.removed = new Set();
     }
