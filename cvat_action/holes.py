@@ -2,6 +2,7 @@
 """A result that a person deleted to draw the object anew where it really is: too far from the wrong
 results for an overlap to tell whose they are (docs/identity.md)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -87,6 +88,58 @@ def fill_holes(
     )
 
 
+def drawn_on_the_way(
+    snapshot: Snapshot,
+    seeds: Sequence[Seed],
+    found: Found,
+    start: int,
+    frames: Sequence[int],
+    known: KnownNumbers,
+) -> tuple[str, ...]:
+    """Warnings of drawings on frames where an object has no result, but some on the frames beside.
+
+    The arguments are those of `fill_holes`. What lies near the results beside is not told, and
+    neither is a drawing that has results of its own: it is another object.
+    """
+    order = [start, *frames]
+    holes = [
+        (seed, frame, [*on.get(before, ()), *on[after]])
+        for seed in seeds
+        if (on := found.get(seed.number, {}))
+        for before, frame, after in zip(order, order[1:], order[2:], strict=False)
+        if frame not in on and before in (start, *on) and after in on
+    ]
+    if not holes:
+        return ()
+    numbers = {k.id: _number(k, snapshot, known) for k in snapshot.shapes.values()}
+    shapes_of = Counter(numbers.values())
+    warnings = []
+    for seed, frame, beside in holes:
+        drawings = [
+            k
+            for k in snapshot.shapes.values()
+            if k.frame == frame and not k.auto and not k.mark and shapes_of[numbers[k.id]] == 1
+        ]
+        near = {d.id for d, _ in _near(drawings, beside)}
+        for d in drawings:
+            alike = same_kind(d.compared_kind, beside[-1].compared_kind)
+            if alike and d.id not in near:
+                warnings.append(
+                    f"Shape {d.id} is drawn on frame {frame}, where object {seed.ref} has no "
+                    f"result. If it is this object, run from frame {frame} first: this run writes "
+                    "a result beside it."
+                )
+    return tuple(warnings)
+
+
+def _number(k: Known, snapshot: Snapshot, known: KnownNumbers) -> int:
+    """The number of the object that a shape is of; 0: it says none."""
+    if k.mark:
+        return k.mark.number
+    whole = snapshot.whole.get(k.id)
+    return number_of(whole, known.of_shapes) if whole else 0
+
+
 def _hole(
     job: Job,
     snapshot: Snapshot,
@@ -104,12 +157,7 @@ def _hole(
         if k.frame in on:
             on[k.frame].append(k)
 
-    def number(k: Known) -> int:
-        if k.mark:
-            return k.mark.number
-        whole = snapshot.whole.get(k.id)
-        return number_of(whole, known.of_shapes) if whole else 0
-
+    number = partial(_number, snapshot=snapshot, known=known)
     here = {number(k) for k in on[start]} | {s.number for s in seeds}
     here |= {n for i, n in known.of_tracks.items() if i in snapshot.tracks}
     earlier = {number(k) for k in on[before]}

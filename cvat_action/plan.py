@@ -19,7 +19,7 @@ from cvat_action.earlier import (
 )
 from cvat_action.errors import ActionError, NothingToTrack
 from cvat_action.geometry import TRACKABLE
-from cvat_action.holes import fill_holes
+from cvat_action.holes import drawn_on_the_way, fill_holes
 from cvat_action.identity import RUNS, KnownNumbers, number_of, numbers_of
 from cvat_action.job import Job, check_range
 from cvat_action.positions import removed_keyframes
@@ -260,7 +260,8 @@ def _earlier(
     if options.keep_earlier:
         return seeds, found, warnings
     seeds, found, more = fill_holes(job, snapshot, seeds, found, options.frame, frames, known)
-    return seeds, found, (*warnings, *more)
+    on_the_way = drawn_on_the_way(snapshot, seeds, found, options.frame, frames, known)
+    return seeds, found, (*warnings, *more, *on_the_way)
 
 
 def _question(found: Found, options: Options) -> str | None:

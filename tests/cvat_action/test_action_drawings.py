@@ -168,6 +168,29 @@ def test_a_drawing_far_from_the_results_that_may_be_its_own_stops_the_run(job, t
     assert STOPPED in track_to(14, start=12, code=1).log, "it is known again"
 
 
+def test_a_drawing_far_from_a_result_that_was_deleted_is_told_on_the_way(job, track_to):
+    drifted(job)
+    told = "Shape 950 is drawn on frame 12, where object 2010 has no result."
+    assert told in track_to(15, "--replace", "--dry-run").log
+    assert told in track_to(15, "--replace").log
+    assert 950 in {s["id"] for s in job.shapes}
+
+
+@pytest.mark.parametrize("more", ["results of its own", "an overlap", "another label"])
+def test_a_drawing_that_is_known_to_be_another_object_is_not_told(job, track_to, more):
+    drifted(job)
+    (drawn,) = (s for s in job.shapes if s["id"] == 950)
+    if more == "results of its own":
+        track_to(14, "--keep-earlier", "--object", 950, start=12)
+    elif more == "an overlap":
+        drawn["points"] = shifted(RECTANGLE, 1)
+    else:
+        drawn["label_id"] = 8
+    code = 3 if more == "an overlap" else 0  # then nothing is written in its place
+    done = track_to(15, "--replace", "--object", 2010, code=code)
+    assert "is drawn on frame" not in done.log
+
+
 def test_keep_earlier_keeps_results_that_lie_far_from_the_new_drawing(job, track_to):
     results = drifted(job)
     track_to(14, "--keep-earlier", start=12)
