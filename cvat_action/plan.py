@@ -25,7 +25,7 @@ from cvat_action.job import Job, check_range
 from cvat_action.positions import removed_keyframes
 from cvat_action.seeds import Refusal, Seed, Tuning, becomes_track
 from cvat_action.selection import Selection, select, select_on_all
-from cvat_action.snapshot import Known, Snapshot
+from cvat_action.snapshot import Known, Snapshot, track_content
 
 MOST_FOUND = 100
 ALL_BY_HAND = (
@@ -206,7 +206,21 @@ def make_plan(
         near=_near(job, snapshot, options, seeds, frames, known),
         differing=_differing(snapshot, seeds, found),
         question=_question(found, options),
-        warnings=(*about_others, *warnings),
+        warnings=(*about_others, *warnings, *_equal_tracks(seeds)),
+    )
+
+
+def _equal_tracks(seeds: Sequence[Seed]) -> tuple[str, ...]:
+    """Warnings of tracks with the same keyframes, as a request leaves them that CVAT carried out
+    after the end of its run."""
+    alike: dict[int, list[str]] = {}
+    for seed in seeds:
+        if seed.is_track:
+            alike.setdefault(track_content(seed.wire), []).append(seed.ref)
+    return tuple(
+        f"These tracks are equal, delete all but one: {', '.join(refs)}."
+        for refs in alike.values()
+        if len(refs) > 1
     )
 
 

@@ -62,6 +62,15 @@ def test_a_second_run_changes_nothing(cvat, job, track_to, options):
     assert len(cvat.calls("PATCH", ".*")) == writes
 
 
+def test_tracks_with_the_same_keyframes_are_named(job, track_to):
+    late = {**copy.deepcopy(converted(job, track_to)), "id": 5000}
+    job.tracks.append(late)
+    equal = f"These tracks are equal, delete all but one: track:{job.tracks[0]['id']}, track:5000."
+    assert equal in track_to(20).log
+    late["shapes"] = late["shapes"][1:]
+    assert "are equal" not in track_to(20).log
+
+
 @pytest.mark.parametrize("options", [(), ("--sparse",)], ids=["dense", "sparse"])
 def test_what_a_person_edits_stays_and_the_frames_after_it_follow(cvat, job, track_to, options):
     keyframes = by_frame(converted(job, track_to, *options))
