@@ -53,6 +53,11 @@ ANCHOR_AREAS = 10
 ANCHOR_PAUSE = 5
 """An anchor lies more than so many steps after the last one."""
 
+CONDITIONING_APART = 5
+"""Frames that were drawn fewer steps apart show nearly the same. Where only some drawn frames are
+attended to, the nearer one of such a pair is, and another one in place of the other. The policy
+`official` does not look at that."""
+
 Drawn = ConditioningFrame | TrackedFrame
 """A frame that takes part in attention as a conditioning frame."""
 
@@ -80,10 +85,11 @@ def recall(bank: MemoryBank, layout: MemoryLayout, *, conditioning_frames: int =
     """Chooses what the step after `bank.step` attends to.
 
     conditioning_frames: at most so many of them, the nearest as SAM 2 selects them
-    (`select_closest_cond_frames`); 0 means all.
+    (`select_closest_cond_frames`), but see CONDITIONING_APART; 0 means all.
     """
     now = bank.step + 1
-    drawn, left_out = _nearest(bank.conditioning, now, conditioning_frames)
+    apart = 0 if bank.policy == "official" else CONDITIONING_APART
+    drawn, left_out = _nearest(bank.conditioning, now, conditioning_frames, apart)
     anchors = _anchors_in_use(bank, now, min(MAX_ANCHORS, layout.recent // 2))
     acting: tuple[Drawn, ...] = (*drawn, *anchors)
     taken = {frame.step for frame in anchors}
@@ -181,21 +187,25 @@ def _is_good(frame: Drawn) -> bool:
 
 
 def _nearest(
-    conditioning: Sequence[ConditioningFrame], now: int, most: int
+    conditioning: Sequence[ConditioningFrame], now: int, most: int, apart: int
 ) -> tuple[list[ConditioningFrame], list[ConditioningFrame]]:
     """The conditioning frames that are attended to, and those that are left out.
 
     `sam2.modeling.sam2_utils.select_closest_cond_frames`: the nearest before, the nearest at or
-    after, then the nearest of the rest.
+    after, then the nearest of the rest; of these, those first that lie at least `apart` steps from
+    both.
     """
     if not most or len(conditioning) <= most:
         return list(conditioning), []
     before = max((f for f in conditioning if f.step < now), key=lambda f: f.step, default=None)
     after = min((f for f in conditioning if f.step >= now), key=lambda f: f.step, default=None)
     chosen = [frame for frame in (before, after) if frame is not None]
-    rest = sorted(
-        (frame for frame in conditioning if frame not in chosen), key=lambda f: abs(f.step - now)
-    )
+
+    def order(frame: ConditioningFrame) -> tuple[bool, int]:
+        beside = any(abs(frame.step - other.step) < apart for other in chosen)
+        return beside, abs(frame.step - now)
+
+    rest = sorted((frame for frame in conditioning if frame not in chosen), key=order)
     chosen += rest[: most - len(chosen)]
     return chosen, [frame for frame in conditioning if frame not in chosen]
 

@@ -114,7 +114,7 @@ SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], int]] = {
     "a keyframe ahead": ([(0, 0, (0, 0)), (0, 24, (0, 24)), (1, 29)], 0),
     "backwards between keyframes": ([(0, 29, (0, 29)), (0, 4, (0, 4)), (28, 0)], 0),
     "the nearest two of four, without the seed": (
-        [(0, 0, (0, 0)), (0, 8, (0, 8)), (0, 16, (0, 16)), (0, 20, (0, 20)), (1, 29)],
+        [(0, 0, (0, 0)), (0, 8, (0, 8)), (0, 15, (0, 15)), (0, 20, (0, 20)), (1, 29)],
         2,
     ),
     "one of three objects is corrected": (
