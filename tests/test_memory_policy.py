@@ -117,17 +117,8 @@ def test_only_the_nearest_drawn_frames_are_attended_to() -> None:
     assert attended(bank, conditioning_frames=2)[:2] == [(3, 6), (10, 6)]
 
 
-@pytest.mark.parametrize(
-    ("policy", "attended_to"),
-    [
-        ("official", [(21, 6), (23, 6)]),
-        ("quality", [(0, 6), (23, 6)]),
-        ("anchors", [(0, 6), (23, 6)]),
-    ],
-)
-def test_drawn_frames_beside_each_other_do_not_push_out_another(
-    policy: str, attended_to: list[tuple[int, int]]
-) -> None:
+@pytest.mark.parametrize(("policy", "first"), [("official", 21), ("quality", 0), ("anchors", 0)])
+def test_drawn_frames_beside_each_other_do_not_push_out_another(policy: str, first: int) -> None:
     """Two frames that show nearly the same say less of the object than two different ones."""
     others = [(started(1000 + n, policy), n) for n in (21, 23)]
     bank = seen_on(adopt_keyframes(started(0, policy), others), range(1, 27))
