@@ -91,7 +91,9 @@ def _run_on_server(options: argparse.Namespace) -> int:
                 *OLDEST_CVAT,
             )
         if options.command == "functions":
-            report.print_functions(server.functions(), as_json=options.json)
+            functions = server.functions()
+            with report.telling():
+                report.print_functions(functions, as_json=options.json)
             return 0
         if options.command == "undo":
             return INCOMPLETE if undo(server, options.path) else COMPLETE
@@ -190,12 +192,15 @@ def _to_its_end(
     """The options of one job. Where only another job holds the target frame, this one is tracked to
     its own first or last frame.
 
-    range_: first and last frame of the job; ranges: of all jobs.
+    range_: first and last frame of the job; ranges: of all jobs. Raises NothingToTrack for a job
+    that ends where the run begins.
     """
     target, (first, last) = options.target_frame, range_
     if target is None or not any(low <= target <= high for low, high in ranges):
         return options
     own = min(max(target, first), last)
+    if own == options.frame != target:
+        raise NothingToTrack(f"It holds frames {first} to {last}, none of them beyond frame {own}.")
     if own != target:
         logger.info("This job holds frames %d to %d: it is tracked to frame %d.", first, last, own)
     return argparse.Namespace(**{**vars(options), "target_frame": own})

@@ -98,38 +98,57 @@ def drawn_on_the_way(
 ) -> tuple[str, ...]:
     """Warnings of drawings on frames where an object has no result, but some on the frames beside.
 
-    The arguments are those of `fill_holes`. What lies near the results beside is not told, and
-    neither is a drawing that has results of its own: it is another object.
+    The arguments are those of `fill_holes`; the seeds have their corrections. What lies near
+    results on the frames beside is not told, and neither is a drawing that has results of its own,
+    or that this run goes on from: it is known whose it is.
     """
+    present = _present(snapshot, found)
     order = [start, *frames]
     holes = [
-        (seed, frame, [*on.get(before, ()), *on[after]])
+        (seed, before, frame, after)
         for seed in seeds
-        if (on := found.get(seed.number, {}))
+        if (on := present.get(seed.number, {}))
         for before, frame, after in zip(order, order[1:], order[2:], strict=False)
         if frame not in on and before in (start, *on) and after in on
     ]
     if not holes:
         return ()
-    numbers = {k.id: _number(k, snapshot, known) for k in snapshot.shapes.values()}
-    shapes_of = Counter(numbers.values())
-    warnings = []
-    for seed, frame, beside in holes:
-        drawings = [
-            k
-            for k in snapshot.shapes.values()
-            if k.frame == frame and not k.auto and not k.mark and shapes_of[numbers[k.id]] == 1
-        ]
-        near = {d.id for d, _ in _near(drawings, beside)}
-        for d in drawings:
-            alike = same_kind(d.compared_kind, beside[-1].compared_kind)
-            if alike and d.id not in near:
-                warnings.append(
-                    f"Shape {d.id} is drawn on frame {frame}, where object {seed.ref} has no "
-                    f"result. If it is this object, run from frame {frame} first: this run writes "
-                    "a result beside it."
-                )
-    return tuple(warnings)
+    shapes_of = Counter(_number(k, snapshot, known) for k in snapshot.shapes.values())
+    settled = {s.wire.get("id") for s in seeds}
+    settled |= {c.shape["id"] for s in seeds for c in s.corrections if c.shape and c.sure}
+    wanted = {frame for _, _, frame, _ in holes}
+    drawings: dict[int, list[Known]] = {}
+    for k in snapshot.shapes.values():
+        by_hand = k.frame in wanted and not k.auto and not k.mark and k.id not in settled
+        if by_hand and shapes_of[_number(k, snapshot, known)] == 1:
+            drawings.setdefault(k.frame, []).append(k)
+    beside: dict[int, list[Known]] = {}
+    for on in present.values():
+        for frame, results in on.items():
+            beside.setdefault(frame, []).extend(results)
+    near: set[int] = set()
+    for before, frame, after in {(before, frame, after) for _, before, frame, after in holes}:
+        results = [*beside.get(before, ()), *beside.get(after, ())]
+        near |= {d.id for d, _ in _near(drawings.get(frame, ()), results)}
+    return tuple(
+        f"Shape {d.id} is drawn on frame {frame}, where object {seed.ref} has no "
+        f"result. If it is this object, run from frame {frame} first: this run writes "
+        "a result beside it."
+        for seed, _, frame, after in holes
+        for d in drawings.get(frame, ())
+        if d.id not in near
+        and same_kind(d.compared_kind, present[seed.number][after][-1].compared_kind)
+    )
+
+
+def _present(snapshot: Snapshot, found: Found) -> Found:
+    """What the job holds of all objects, by number and frame: results, those too that a person
+    corrected, and what `found` tells of the run's objects besides."""
+    present: Found = {n: {f: list(ks) for f, ks in on.items()} for n, on in found.items()}
+    for k in snapshot.shapes.values():
+        if k.mark and not (k.auto and k.mark.number in found):
+            present.setdefault(k.mark.number, {}).setdefault(k.frame, []).append(k)
+    return present
 
 
 def _number(k: Known, snapshot: Snapshot, known: KnownNumbers) -> int:

@@ -2,6 +2,7 @@
 """What runs left on this machine: journals that wait, and receipts of what was written."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,17 @@ def show_runs(*, as_json: bool) -> int:
                 "changed": len(undo.before) + len(undo.deleted),
             }
         )
+    with report.telling():
+        _print(waiting, receipts, as_json=as_json)
+    return COMPLETE
+
+
+def _print(
+    waiting: Sequence[dict[str, Any]], receipts: Sequence[dict[str, Any]], *, as_json: bool
+) -> None:
     if as_json:
         print(json.dumps({"waiting": waiting, "receipts": receipts}, indent=2))
-        return COMPLETE
+        return
     for e in waiting:
         print(f"{e['journal']}\n  {e.get('problem') or _state(e)}")
     for e in receipts:
@@ -53,7 +62,6 @@ def show_runs(*, as_json: bool) -> int:
         print(f"{e['receipt']}\n  {state}")
     if not waiting and not receipts:
         print("There are no journals and no receipts.")
-    return COMPLETE
 
 
 def _waiting(path: Path) -> dict[str, Any]:

@@ -185,6 +185,9 @@ def make_plan(
     seeds, warnings = with_corrections(
         job, snapshot.annotations, seeds, frames, known, unmarked=options.keyframes
     )
+    if not options.keep_earlier:
+        on_the_way = drawn_on_the_way(snapshot, seeds, found, options.frame, frames, known)
+        about_others = (*about_others, *on_the_way)
     seeds = tuple(with_relabelled(s, convert=options.convert) for s in seeds)
     if options.sparse is None and not options.replace:
         seeds, about_removed = _with_removed(job, seeds, frames)
@@ -274,8 +277,7 @@ def _earlier(
     if options.keep_earlier:
         return seeds, found, warnings
     seeds, found, more = fill_holes(job, snapshot, seeds, found, options.frame, frames, known)
-    on_the_way = drawn_on_the_way(snapshot, seeds, found, options.frame, frames, known)
-    return seeds, found, (*warnings, *more, *on_the_way)
+    return seeds, found, (*warnings, *more)
 
 
 def _question(found: Found, options: Options) -> str | None:

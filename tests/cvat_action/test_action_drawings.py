@@ -191,6 +191,32 @@ def test_a_drawing_that_is_known_to_be_another_object_is_not_told(job, track_to,
     assert "is drawn on frame" not in done.log
 
 
+def test_a_drawing_beside_a_corrected_result_is_told(job, track_to):
+    results = drifted(job)
+    results[1]["source"] = "semi-auto"  # frame 11
+    assert "Shape 950 is drawn on frame 12" in track_to(15, "--replace", "--dry-run").log
+
+
+@pytest.mark.parametrize("why", ["corrected", "all seeds", "keyframes", "of another"])
+def test_a_drawing_of_which_it_is_known_whose_it_is_is_not_told(job, track_to, why):
+    drifted(job)
+    options = {"all seeds": ["--all-seeds"], "keyframes": ["--keyframes"]}.get(why, [])
+    if why == "corrected":  # the object has a result there, which a person corrected
+        corrected = shape("rectangle", shifted(RECTANGLE, 1), id=2012, frame=12)
+        job.shapes.append(corrected | {"score": marked_score(0.9, Mark(77, 5), 12)})
+    if why == "keyframes":  # its group says that it is the object's
+        job.shapes = [{**s, **GROUPED} for s in job.shapes]
+    if why == "of another":  # it lies near the results of an object that is not tracked
+        job.shapes += [
+            shape("rectangle", FAR, id=3000 + frame, frame=frame, source="auto")
+            | {"score": marked_score(0.9, Mark(78, 5), frame)}
+            for frame in (10, 11, 13, 14)
+        ]
+        options = ["--object", 2010]
+    done = track_to(15, "--replace", "--dry-run", *options)
+    assert "is drawn on frame" not in done.log
+
+
 def test_keep_earlier_keeps_results_that_lie_far_from_the_new_drawing(job, track_to):
     results = drifted(job)
     track_to(14, "--keep-earlier", start=12)

@@ -50,6 +50,12 @@ def test_a_job_that_ends_before_the_target_frame_is_tracked_to_its_end(job, act,
     assert frames_of(later.shapes) == list(range(10, 17))
     assert frames_of(job.shapes) == list(range(10, 15))
     assert frames_of(same.shapes) == [10]
+    assert (
+        "Job 44 is passed over: It holds frames 5 to 10, none of them beyond frame 10." in done.log
+    )
+    for each in (job, later):
+        each.shapes = []
+    act(*TASK, 10, "--target-frame", 16, code=1)
     beyond = act(*TASK, 10, "--target-frame", 21, code=1)
     assert "Target frame 21 is out of range: job 43 holds frames 8 to 20." in beyond.log
 
