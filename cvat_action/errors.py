@@ -7,4 +7,4 @@ class ActionError(Exception):
 
 
 class NothingToTrack(ActionError):
-    """A job has no object on the frame, or none of the named ones."""
+    """A job has no object on the frame, none of the named ones, or no frame to go to."""
