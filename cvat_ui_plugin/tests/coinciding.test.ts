@@ -46,7 +46,7 @@ test('two objects that cover the same thing are told, and their first such frame
     expect(bench.reports[0].title).toBe('Tracking ended with warnings');
     const [jump, next] = bench.reports[0].jumps;
     expect(jump.frame).toBe(6);
-    expect(jump.text).toMatch(/^Frame 6: car \d+ and car \d+ cover the same thing$/);
+    expect(jump.text).toBe(`Frame 6: car ${ids[0]} and car ${ids[1]} cover the same thing`);
     expect(next.text).toContain('confidence 0.75');
 });
 

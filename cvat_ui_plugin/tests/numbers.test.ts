@@ -232,6 +232,7 @@ test('a result with another label stays, and is no drawing of the object', async
     expect(bench.reports.at(-1)!.lines).toContain(
         `Kept with its label, which is not that of the object: car ${seed} on 5.`,
     );
+    expect(bench.said()).not.toContain('Kept as a person made it');
     // it is no drawing that the object stands on before the run comes there
     const frames = bench.calls.map(({ frame }) => frame);
     expect(frames).toEqual([...frames].sort((one, other) => one - other));

@@ -91,10 +91,12 @@ function doubtsOf(objects: Tracked[]): Doubt[] {
     return chosen;
 }
 
-/** Frames to look at, at most five, each once, those first where two objects cover the same thing. */
+/** Frames to look at, at most five, each once, those first where two objects cover the same thing: on such
+ * a frame nobody can tell the two by their outlines, so they have the names of the start frame. */
 async function jumpsOf(
     coinciding: Coinciding[],
     tracked: Tracked[],
+    names: Map<Tracked, string>,
     nameOn: Told['nameOn'],
 ): Promise<Jump[]> {
     const jumps: Jump[] = [];
@@ -102,8 +104,8 @@ async function jumpsOf(
         jumps.length < LISTED && jumps.every((jump) => jump.frame !== frame);
     for (const { one, other, first: frame } of coinciding) {
         if (!isOpen(frame)) continue;
-        const names = `${await nameOn(one, frame)} and ${await nameOn(other, frame)}`;
-        jumps.push({ frame, text: `Frame ${frame}: ${names} cover the same thing` });
+        const both = `${names.get(one)} and ${names.get(other)}`;
+        jumps.push({ frame, text: `Frame ${frame}: ${both} cover the same thing` });
     }
     for (const { object, frame, score } of doubtsOf(tracked)) {
         if (!isOpen(frame)) continue;
@@ -174,7 +176,10 @@ function handmade(tracked: Tracked[], names: Map<Tracked, string>): string[] {
         });
     return [
         ...lineOf(
-            where(({ byHand, points }) => byHand && points !== null),
+            where(
+                ({ byHand, points, frame }, { relabelled }) =>
+                    byHand && points !== null && !relabelled.has(frame),
+            ),
             (list) => `Kept as a person made it, and tracked on from there: ${list}.`,
         ),
         ...lineOf(
@@ -312,7 +317,7 @@ export async function reportOf(told: Told): Promise<Report> {
         ...removed(objects, names),
         ...around(told),
     ];
-    const jumps = await jumpsOf(coinciding, tracked, nameOn);
+    const jumps = await jumpsOf(coinciding, tracked, names, nameOn);
     if (jumps.length) lines.push('Look here first:');
 
     const warns =
