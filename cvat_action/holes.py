@@ -109,7 +109,7 @@ def drawn_on_the_way(
         for seed in seeds
         if (on := present.get(seed.number, {}))
         for before, frame, after in zip(order, order[1:], order[2:], strict=False)
-        if frame not in on and before in (start, *on) and after in on
+        if frame not in on and (before == start or before in on) and after in on
     ]
     if not holes:
         return ()
