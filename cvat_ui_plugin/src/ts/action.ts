@@ -14,6 +14,7 @@ import {
 import { KnownNumbers } from './known';
 import { onFrame, reasonAgainstKind } from './objects';
 import { Page } from './page';
+import { Report } from './report';
 import { nothing } from './results';
 import { BACKWARDS, Chosen, CONVERT, Known, Running, TARGET } from './run';
 import { ACTION_NAME } from './server';
@@ -130,17 +131,20 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 const isCancelled = error instanceof Cancelled;
                 if (!isCancelled && page.now() - begun < WATCHED_MS) throw error;
                 const text = error instanceof Error ? error.message : String(error);
-                page.tell(
-                    {
-                        kind: isCancelled ? 'info' : 'warning',
-                        title: isCancelled ? 'Tracking was cancelled' : 'Tracking failed',
-                        lines: isCancelled
-                            ? ['Nothing was tracked and nothing has changed.']
-                            : [text, 'Nothing has changed.'],
-                        jumps: [],
-                    },
-                    chosen.job,
-                );
+                const report: Report = isCancelled
+                    ? {
+                          kind: 'info',
+                          title: 'Tracking was cancelled',
+                          lines: ['Nothing was tracked and nothing has changed.'],
+                          jumps: [],
+                      }
+                    : {
+                          kind: 'warning',
+                          title: 'Tracking failed',
+                          lines: [text, 'Nothing has changed.'],
+                          jumps: [],
+                      };
+                page.tell(report, chosen.job);
                 return nothing();
             }
         }

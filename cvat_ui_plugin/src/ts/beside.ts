@@ -156,12 +156,13 @@ export function drawnInHoles(
 ): ReadonlySet<SerializedShape> {
     const framesOf = new Map<number, number[]>();
     for (const shape of shapes) addTo(framesOf, numbers.of(shape), shape.frame);
+    const places = new Map(timeline.map((frame, place) => [frame, place]));
     const holes = new Map<number, Kind[]>();
     for (const object of objects) {
         const had = new Set(framesOf.get(object.source.mark?.number ?? 0));
         for (const { frame, points, byHand, inPlace } of object.results) {
             if (!points || byHand || inPlace || had.has(frame)) continue;
-            const place = timeline.indexOf(frame);
+            const place = places.get(frame)!;
             const isHole = had.has(timeline[place - 1]) && had.has(timeline[place + 1]);
             if (isHole) addTo(holes, frame, kindOfResults(object));
         }
