@@ -113,15 +113,7 @@ def drawn_on_the_way(
     ]
     if not holes:
         return ()
-    shapes_of = Counter(_number(k, snapshot, known) for k in snapshot.shapes.values())
-    settled = {s.wire.get("id") for s in seeds}
-    settled |= {c.shape["id"] for s in seeds for c in s.corrections if c.shape and c.sure}
-    wanted = {frame for _, _, frame, _ in holes}
-    drawings: dict[int, list[Known]] = {}
-    for k in snapshot.shapes.values():
-        by_hand = k.frame in wanted and not k.auto and not k.mark and k.id not in settled
-        if by_hand and shapes_of[_number(k, snapshot, known)] == 1:
-            drawings.setdefault(k.frame, []).append(k)
+    drawings = _lone_drawings(snapshot, seeds, known, {frame for _, _, frame, _ in holes})
     beside: dict[int, list[Known]] = {}
     for on in present.values():
         for frame, results in on.items():
@@ -139,6 +131,22 @@ def drawn_on_the_way(
         if d.id not in near
         and same_kind(d.compared_kind, present[seed.number][after][-1].compared_kind)
     )
+
+
+def _lone_drawings(
+    snapshot: Snapshot, seeds: Sequence[Seed], known: KnownNumbers, frames: set[int]
+) -> dict[int, list[Known]]:
+    """By frame, what a person drew there that no run has followed and that this run does not go on
+    from."""
+    shapes_of = Counter(_number(k, snapshot, known) for k in snapshot.shapes.values())
+    settled = {s.wire.get("id") for s in seeds}
+    settled |= {c.shape["id"] for s in seeds for c in s.corrections if c.shape and c.sure}
+    drawings: dict[int, list[Known]] = {}
+    for k in snapshot.shapes.values():
+        by_hand = k.frame in frames and not k.auto and not k.mark and k.id not in settled
+        if by_hand and shapes_of[_number(k, snapshot, known)] == 1:
+            drawings.setdefault(k.frame, []).append(k)
+    return drawings
 
 
 def _present(snapshot: Snapshot, found: Found) -> Found:

@@ -176,8 +176,9 @@ async function scenario(page, requests) {
         Array.from({ length: 13 }, (_, frame) => frame),
     );
     const said = await notice('success');
-    assert.match(said, /3 objects tracked over 12 frames \(1 to 12\)/);
     assert.match(said, /Look here first:\s*Frame \d+: object \d+, confidence 0\.\d\d/);
+    const [frames, summary] = ['Look here first', '3 objects tracked over 12 frames (1 to 12)'];
+    assert.ok(said.indexOf(frames) < said.indexOf(summary), 'the links come first');
     // the message opens the frame that it names
     const jump = page.locator('.notice-success a').first();
     const [, worst] = /^Frame (\d+):/.exec(await jump.innerText());

@@ -16,11 +16,7 @@ test('the end message: frames, objects, the frame with the lowest confidence', a
         {
             kind: 'success',
             title: 'Tracking is done',
-            lines: [
-                '2 objects tracked over 4 frames (3 to 6).',
-                'No object was lost.',
-                'Look here first:',
-            ],
+            lines: ['2 objects tracked over 4 frames (3 to 6).', 'No object was lost.'],
             jumps: [{ frame: 4, text: `Frame 4: car ${id + 3}, confidence 0.31` }],
         },
     ]);

@@ -58,11 +58,12 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
             });
         }
     };
+    /** The frames to look at come first: the lines may be more than can be seen at once. */
     const describe = ({ lines, jumps }: Report, job: Job) =>
         createElement(
             'div',
             { style: { maxHeight: SEEN, overflowY: 'auto' } },
-            lines.join('\n'),
+            jumps.length ? 'Look here first:' : '',
             ...jumps.map(({ frame, text }) =>
                 createElement(
                     'a',
@@ -74,6 +75,7 @@ const builder: ComponentBuilder = ({ core, dispatch, store, actionCreators }) =>
                     text,
                 ),
             ),
+            lines.join('\n'),
         );
     const page: Page = {
         tell: (report, job) => {

@@ -12,7 +12,7 @@ export interface Report {
     kind: 'success' | 'warning' | 'info';
     title: string;
     lines: string[];
-    /** Frames to look at, worst first: the page offers to open them. */
+    /** Frames to look at, worst first: the page offers to open them, above the lines. */
     jumps: Jump[];
 }
 
@@ -318,7 +318,6 @@ export async function reportOf(told: Told): Promise<Report> {
         ...around(told),
     ];
     const jumps = await jumpsOf(coinciding, tracked, names, nameOn);
-    if (jumps.length) lines.push('Look here first:');
 
     const warns =
         stop !== null ||
