@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A person's effort: corrections until every frame is right.
 
-    python -m benchmarks effort                       clips of the drawn evaluation set
+    python -m benchmarks effort                       two clips of each drawn subset
+    python -m benchmarks effort --clips 20            all of them
     python -m benchmarks effort --clip FOLDER         a real clip with masks instead
     python -m benchmarks effort --search-region 2     in a window of twice the object's size
 
@@ -21,7 +22,8 @@ the corrections are compared, and ways to propose the next frame:
     score       the frame with the lowest score that was not looked at yet
     turn        the lowest score, or where the mask changes most from frame to frame
 
-Frames on which the object is fully hidden are not judged. FOLDER has JPEGImages and Annotations,
+Frames on which the object is fully hidden are not judged. Intervals are a bootstrap of the objects,
+with a confidence of 95 %. FOLDER has JPEGImages and Annotations,
 one PNG per frame. Results go to benchmarks/results/effort.json, by set.
 """
 
@@ -37,6 +39,7 @@ from typing import Any
 import torch
 
 from benchmarks.session import Found, Masks, Session, read_clip
+from benchmarks.summary import share_interval
 from model_handler import ModelHandler
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.models import model_files
@@ -148,16 +151,19 @@ def _mean_j(found: Found, truth: Masks, judged: list[int]) -> float:
 
 
 def sessions(
-    model: ModelHandler, policy: str, search_region: float, real: Path | None
+    model: ModelHandler, policy: str, search_region: float, real: Path | None, clips: int
 ) -> Iterator[tuple[str, Session, list[Masks]]]:
-    """(name, session, the true masks of each object), clip by clip."""
+    """(name, session, the true masks of each object), clip by clip.
+
+    clips: at most so many of each drawn subset.
+    """
     if real is not None:
         clip = read_clip(real)
         session = Session(model, clip.frames, policy, search_region)
         yield real.name, session, [clip.masks[:, 0]]
         return
     for subset in SUBSETS:
-        for number in range(CLIPS_PER_SUBSET):
+        for number in range(min(clips, subset.clips)):
             drawn = subset.draw(number)
             truths = [drawn.masks[:, index] for index in range(drawn.masks.shape[1])]
             session = Session(model, drawn.frames, policy, search_region)
@@ -176,6 +182,7 @@ def row(way: str, proposal: str, efforts: list[Effort]) -> dict[str, Any]:
         "proposal": proposal,
         "objects": len(efforts),
         "corrections_per_object": corrections / len(efforts),
+        "corrections": [e.corrections for e in efforts],
         "corrections_per_100_frames": 100 * corrections / sum(e.frames for e in efforts),
         "looks_per_object": statistics.fmean(e.looks for e in efforts),
         "finished": sum(e.finished for e in efforts),
@@ -197,6 +204,19 @@ def show(rows: list[dict[str, Any]]) -> None:
         )
 
 
+def show_shares(rows: list[dict[str, Any]]) -> None:
+    """Each row's corrections as a share of those that the goal counts from."""
+    corrections = {(row["way"], row["proposal"]): row.get("corrections") for row in rows}
+    base = corrections.get(("anew", "eye"))
+    if not base or len(base) == 1:
+        return
+    print("corrections, as a share of those of anew, eye:")
+    for (way, proposal), counts in corrections.items():
+        if counts and (way, proposal) != ("anew", "eye"):
+            share, low, high = share_interval(counts, base)
+            print(f"{way:<11}{proposal:<10}{share:>12.2f} ({low:.2f} to {high:.2f})")
+
+
 def _beside(
     known: Mapping[str, Any], about: Mapping[str, Any], rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -211,6 +231,10 @@ def _beside(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--clip", type=Path, help="a real clip with masks")
+    parser.add_argument(
+        "--clips", type=int, default=CLIPS_PER_SUBSET, metavar="N",
+        help="of each drawn subset (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--policy", default=Settings().memory_policy)
     parser.add_argument(
         "--conditioning-frames", type=int, default=Settings().conditioning_frames, metavar="N"
@@ -235,7 +259,7 @@ def main() -> int:
     ways = options.way or list(WAYS)
     efforts: dict[tuple[str, str], list[Effort]] = {(w, p): [] for w in ways for p in proposals}
     size = options.search_region
-    for name, session, truths in sessions(model, options.policy, size, options.clip):
+    for name, session, truths in sessions(model, options.policy, size, options.clip, options.clips):
         for (way, proposal), done in efforts.items():
             done += [simulate(session, truth, way, proposal) for truth in truths]
         print(f"{name} ", end="", flush=True, file=sys.stderr)
@@ -250,6 +274,8 @@ def main() -> int:
         "evaluation_set": parameters_hash(),
     }
     key = options.clip.name if options.clip else "drawn"
+    if not options.clip and options.clips != CLIPS_PER_SUBSET:
+        key += f", {options.clips} clips"
     key += f", {options.policy}, {options.conditioning_frames} conditioning frames"
     key += f", search region {size:g}" if size else ""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -257,6 +283,7 @@ def main() -> int:
     RESULTS.write_text(json.dumps({**known, key: {**about, "rows": rows}}, indent=1) + "\n")
     print(f"{key}; weights {about['weights']}, {model.precision}")
     show(rows)
+    show_shares(rows)
     return 0
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cvat_action.both_ways import kept_of
 from cvat_action.carrying import Drawing, Estimate, Flow, carry
 from model_handler import ModelHandler
 from sam2_tracker.byte_cache import ByteCache
@@ -192,10 +193,8 @@ def _size_of(window: Window) -> dict[str, int]:
 
 
 def _merge(found: Found, forward: Found, backward: Found, frames: Sequence[int]) -> None:
-    gains = [forward.scores.get(f, -1.0) - backward.scores.get(f, -1.0) for f in frames]
-    # Forward results come first. The switch is where the sum of their gains is largest.
-    sums = np.concatenate(([0.0], np.cumsum(gains)))
-    switch = int(sums.argmax())
+    ahead, back = ([found.scores.get(f, -1.0) for f in frames] for found in (forward, backward))
+    kept = kept_of(ahead, back)
     for number, frame in enumerate(frames):
-        source = forward if number < switch else backward
+        source = forward if number < kept else backward
         found.masks[frame], found.scores[frame] = source.masks[frame], source.scores[frame]

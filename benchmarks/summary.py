@@ -64,6 +64,20 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.fmean(values), float(low), float(high)
 
 
+def share_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Our sum by theirs, of pairs, and where it lies with a confidence of 95 % (bootstrap of the
+    pairs, fixed seed). Not a number where some of theirs could all be 0."""
+    low, high = bootstrap(
+        (np.asarray(ours), np.asarray(theirs)),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return sum(ours) / sum(theirs), float(low), float(high)
+
+
 def spread(values: Sequence[float]) -> Interval:
     """For a handful of runs: their median, the least and the greatest."""
     return Interval(

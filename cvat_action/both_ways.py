@@ -396,17 +396,27 @@ def _merge(section: _Section) -> None:
     o, forward, backward = section.drawn.of, section.forward, section.backward
     back = backward.frames if backward else {}
     for gap in section.gaps:
-        gains = [_score(forward.frames.get(f)) - _score(back.get(f)) for f in gap.frames]
-        sums = list(accumulate(gains, initial=0.0))
-        switch = sums.index(max(sums))
+        ahead = [_score(forward.frames.get(frame)) for frame in gap.frames]
+        kept = kept_of(ahead, [_score(back.get(frame)) for frame in gap.frames])
         for number, frame in enumerate(gap.frames):
-            result = (forward.frames if number < switch else back).get(frame)
+            result = (forward.frames if number < kept else back).get(frame)
             if result is not None:
                 o.frames[frame] = result
         if any(frame not in o.frames for frame in gap.frames):
             o.stopped = next((each.stopped for each in section.ends if each.stopped), None)
         elif gap.right is None and gap.frames:  # where the last gap ends, the object stands
             o.state, o.last_good = forward.state, forward.last_good
+
+
+def kept_of(forward: Sequence[float], backward: Sequence[float]) -> int:
+    """How many frames of a gap keep the forward result: the sum of the scores is largest where
+    those behind them get the backward one.
+
+    forward, backward: a score for each frame of the gap, in the order of tracking forwards; -1
+    where there is no result.
+    """
+    sums = list(accumulate((f - b for f, b in zip(forward, backward, strict=True)), initial=0.0))
+    return sums.index(max(sums))
 
 
 def _score(result: Tracked | None) -> float:

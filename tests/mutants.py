@@ -174,7 +174,7 @@ MUTANTS = (
         "return !truth || truth.isWithin(at(",
         "return !truth || 0 < at.length || truth.isWithin(at(", "vitest tests/sparse.test.ts"),
     mutant("plugin: the memory policy does not reach the function",
-        "cvat_ui_plugin/src/ts/track.ts",
+        "cvat_ui_plugin/src/ts/starting.ts",
         "...(memory === null ? {} : { memory }),", "", "vitest tests/sparse.test.ts"),
     mutant("a search region that never moves", "sam2_tracker/search_region.py",
         "        window = _window(share, ahead, width, height)\n", "        pass\n", REGION),
@@ -220,6 +220,9 @@ MUTANTS = (
         "cvat_ui_plugin/src/ts/beside.ts",
         "(owners.has(number) && !near.has(number))", "owners.has(number)",
         "vitest tests/whose.test.ts"),
+    mutant("plugin: between drawn frames the worse end is taken",
+        "cvat_ui_plugin/src/ts/bothWays.ts",
+        "if (sum > best)", "if (sum < best)", "vitest tests/bothWays.test.ts"),
     mutant("plugin: a wait for CVAT cannot be cancelled", "cvat_ui_plugin/src/ts/waiting.ts",
         "                mayGoOn();\n", "", "vitest tests/waiting.test.ts"),
 )

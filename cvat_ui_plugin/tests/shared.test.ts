@@ -2,6 +2,7 @@
 // The plugin answers the shared cases as the command line does.
 
 import { expect, test } from 'vitest';
+import { keptOf } from '../src/ts/bothWays';
 import { SerializedKeyframe, SerializedShape, SerializedTrack } from '../src/ts/cvat';
 import {
     fnv1a32,
@@ -156,7 +157,14 @@ async function becomes(one: Written): Promise<SerializedTrack | null> {
     const results = one.results.map(({ frame, points, by_hand: byHand }) => {
         return { frame, points, byHand, score: null };
     });
-    const tracked = { source, results, failure: null, changed: false, notJoined: null };
+    const tracked = {
+        source,
+        results,
+        failure: null,
+        changed: false,
+        notJoined: null,
+        oneWay: null,
+    };
     const deleted = new Set(one.deleted_frames);
     const timeline = Array.from({ length: 12 }, (_, frame) => frame).filter((f) => !deleted.has(f));
     const route = { frames: [], timeline, steps: () => 0, deleted };
@@ -218,3 +226,18 @@ test.each(casesOf<Sparse[]>('keyframes.json'))('sparse keyframes: a $why', async
     );
     expect([...chosen].map(([frame, points]) => ({ frame, points }))).toEqual(one.keyframes);
 });
+
+interface Gap {
+    why: string;
+    forward: (number | null)[];
+    backward: (number | null)[];
+    kept: number;
+}
+
+test.each(casesOf<{ gaps: Gap[] }>('both_ways.json').gaps)(
+    'a gap between drawn frames: $why',
+    ({ forward, backward, kept }) => {
+        const scores = (given: (number | null)[]) => given.map((score) => score ?? -1);
+        expect(keptOf(scores(forward), scores(backward))).toBe(kept);
+    },
+);

@@ -169,16 +169,19 @@ test('the settings are an action of their own, are kept, and reach the function'
         'Search region': '3 times the object',
         'Polygon tolerance': '0.05',
         'Keyframes of tracks': 'as few as keep an IoU of 0.95',
+        'Between drawn frames': 'track from both ends',
     });
     expect(settingsFrom(bench.kept)).toEqual({
         memory: 'anchors',
         searchRegion: 3,
         tolerance: 0.05,
         sparse: 0.95,
+        bothWays: true,
     });
     expect(bench.reports[0].lines[0]).toBe(
         'Memory policy: anchors. Search region: 3 times the object. Polygon tolerance: 0.05. ' +
-            'Keyframes of tracks: as few as keep an IoU of 0.95.',
+            'Keyframes of tracks: as few as keep an IoU of 0.95. ' +
+            'Between drawn frames: track from both ends.',
     );
     const [action] = (await bench.core.actions.list()).filter(({ name }) => name === SETTINGS_NAME);
     const values = Object.values(action.parameters!).map(({ defaultValue }) => defaultValue);
@@ -187,6 +190,7 @@ test('the settings are an action of their own, are kept, and reach the function'
         '3 times the object',
         '0.05',
         'as few as keep an IoU of 0.95',
+        'track from both ends',
     ]);
     await bench.runAll(2, 4);
     expect(bench.calls[0].shapes).toEqual([

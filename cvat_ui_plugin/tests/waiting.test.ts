@@ -2,7 +2,7 @@
 // Cancel, calls that hang, and a job that is closed: every wait ends.
 
 import { afterEach, expect, test, vi } from 'vitest';
-import { CALL_LIMIT_MS } from '../src/ts/track';
+import { CALL_LIMIT_MS } from '../src/ts/caller';
 import { within } from '../src/ts/waiting';
 import { Bench, createBench, framesFrom, mask, polygon, timelineOf, tracked } from './bench';
 

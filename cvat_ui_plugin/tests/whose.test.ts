@@ -10,7 +10,7 @@ import { KnownNumbers } from '../src/ts/known';
 import { Numbers } from '../src/ts/numbers';
 import { Source } from '../src/ts/objects';
 import { takeClaimed } from '../src/ts/takeover';
-import { Tracked } from '../src/ts/track';
+import { Tracked } from '../src/ts/tracked';
 import { shape } from '../standin/core';
 import { shifted, track } from './bench';
 import { casesOf, sourceOf } from './cases';
@@ -101,7 +101,7 @@ function found(source: Source, order: number[]): Tracked {
     const results = order.map((frame) => {
         return { frame, points: source.points, score: 0.9, byHand: source.byHand.has(frame) };
     });
-    return { source, results, failure: null, changed: false, notJoined: null };
+    return { source, results, failure: null, changed: false, notJoined: null, oneWay: null };
 }
 
 function becomes(object: Tracked, shapes: SerializedShape[]): Seed {

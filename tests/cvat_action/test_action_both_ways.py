@@ -12,13 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import recorded
 from look import frames_of, places
 from processes import WAIT
 from standin_cvat import Fault, StandinFunction
 from tqdm import tqdm
 from wire import MASK, POLYGON, RECTANGLE, keyframe, mask_at, shape, shifted, track
 
-from cvat_action.both_ways import track_both_ways
+from cvat_action.both_ways import kept_of, track_both_ways
 from cvat_action.calls import Answer, CallFailed, Cure, Pace
 from cvat_action.job import Job, Label
 from cvat_action.run import Progress
@@ -32,6 +33,12 @@ REFUSED = {"code": "empty_shape", "message": "The shape covers no pixel."}
 
 def mask(x: int) -> list[int]:
     return [0, 100, x, 10, x + 9, 19]
+
+
+@pytest.mark.parametrize("gap", recorded("both_ways")["gaps"], ids=lambda gap: gap["why"])
+def test_how_far_a_gap_keeps_its_forward_results(gap):
+    ahead, back = ([-1.0 if s is None else s for s in gap[way]] for way in ("forward", "backward"))
+    assert kept_of(ahead, back) == gap["kept"]
 
 
 class Mover:

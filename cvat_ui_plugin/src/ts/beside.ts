@@ -11,7 +11,7 @@ import { markedNumber, Numbers } from './numbers';
 import { isVisibleOn } from './objects';
 import { Owners } from './owners';
 import { endsOf } from './removed';
-import { Tracked } from './track';
+import { Tracked } from './tracked';
 
 /** From this overlap of their boxes on, what a person drew and what was tracked are one object. */
 const SAME_PLACE = 0.5;

@@ -5,7 +5,7 @@
 import { crossingsOf } from './bitmaps';
 import { Box, boxOf, iouOf } from './boxes';
 import { addTo } from './groups';
-import { Tracked } from './track';
+import { Tracked } from './tracked';
 
 /** IoU of two outlines above which they are taken for those of one thing. */
 const SAME_OUTLINE = 0.5;

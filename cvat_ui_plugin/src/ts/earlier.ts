@@ -13,7 +13,7 @@ import { KnownNumbers } from './known';
 import { markedNumber, Numbers } from './numbers';
 import { ByHand, isVisibleOn, Source } from './objects';
 import { Owners } from './owners';
-import { FrameResult, Tracked } from './track';
+import { FrameResult, Tracked } from './tracked';
 
 /** Below this overlap of their boxes, two shapes are not taken for one object. */
 export const LEAST_OVERLAP = 0.3;

@@ -7,7 +7,7 @@ import { byHandOf } from './earlier';
 import { addTo } from './groups';
 import { markOf } from './identity';
 import { Source } from './objects';
-import { Run, Tracked } from './track';
+import { Run, Tracked } from './tracked';
 
 type Shape = SerializedShape | SerializedKeyframe;
 

@@ -6,7 +6,7 @@ import { Coinciding } from './coinciding';
 import { firstFrames } from './frames';
 import { addTo } from './groups';
 import { LeftOut, Source } from './objects';
-import { FrameResult, Run, Tracked } from './track';
+import { FrameResult, Run, Tracked } from './tracked';
 
 export interface Report {
     kind: 'success' | 'warning' | 'info';
@@ -130,12 +130,12 @@ function goneOver(coinciding: Coinciding[], names: Map<Tracked, string>): string
 
 /** What to do about a run that ended early. `nameOf`: what the page calls an object. */
 export function adviceOf(
-    { objects, stop }: Run,
+    { objects, stop, cancelled }: Run,
     start: number,
     nameOf: (object: Tracked) => string,
 ): string[] {
     if (!stop) return [];
-    if (stop.cancelled) {
+    if (cancelled) {
         return [
             objects.some(({ results }) => results.length)
                 ? 'What is done is kept. Undo takes it back in one step.'
@@ -248,12 +248,19 @@ function troubles(objects: Tracked[], names: Map<Tracked, string>): string[] {
     const alone = objects.flatMap((object) =>
         object.notJoined === null ? [] : [`${names.get(object)}: ${plain(object.notJoined)}`],
     );
+    const halfway = objects.flatMap((object) => {
+        const { oneWay } = object;
+        return oneWay
+            ? [`${names.get(object)} up to ${oneWay.frame} (${plain(oneWay.reason)})`]
+            : [];
+    });
     return [
         ...lineOf(failed, (list) => `Given up: ${list}.`),
         ...lineOf(
             alone,
             (list) => `Tracked without what was drawn by hand on other frames: ${list}.`,
         ),
+        ...lineOf(halfway, (list) => `Between drawn frames tracked from one end only: ${list}.`),
     ];
 }
 
@@ -300,7 +307,7 @@ export function notAdded(): Report {
 
 export async function reportOf(told: Told): Promise<Report> {
     const { run, start, beside, hints, warnings, nameOn, coinciding } = told;
-    const { objects, stop } = run;
+    const { objects, stop, cancelled } = run;
     const tracked = objects.filter(({ results }) => results.length);
     const names = new Map<Tracked, string>();
     for (const object of objects) names.set(object, await nameOn(object, start));
@@ -325,14 +332,14 @@ export async function reportOf(told: Told): Promise<Report> {
         coinciding.length > 0 ||
         warnings.length > 0 ||
         objects.some(
-            ({ failure, notJoined, results }) =>
-                failure || notJoined !== null || results.some(({ inPlace }) => inPlace),
+            ({ failure, notJoined, oneWay, results }) =>
+                failure || notJoined !== null || oneWay || results.some(({ inPlace }) => inPlace),
         );
     const title =
-        (stop?.cancelled && 'Tracking was cancelled') ||
+        (stop && cancelled && 'Tracking was cancelled') ||
         (stop && 'Tracking stopped early') ||
         (warns && 'Tracking ended with warnings') ||
         'Tracking is done';
-    const kind = (stop?.cancelled && !tracked.length && 'info') || (warns ? 'warning' : 'success');
+    const kind = (cancelled && !tracked.length && 'info') || (warns ? 'warning' : 'success');
     return { kind, title, lines, jumps };
 }

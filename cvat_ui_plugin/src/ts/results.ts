@@ -17,7 +17,7 @@ import { markedScore } from './identity';
 import { betweenKeyframes, rotationBetween } from './interpolation';
 import { Source } from './objects';
 import { isSigned, signedPoints } from './signature';
-import { FrameResult, Tracked } from './track';
+import { FrameResult, Tracked } from './tracked';
 
 export function nothing(): ActionOutput {
     return {

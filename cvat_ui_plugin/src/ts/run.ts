@@ -30,7 +30,8 @@ import { drawnKeyframes, keyframesByHand } from './signature';
 import { countedSparse, Sparse, sparseTracks } from './sparse';
 import { Successors } from './successors';
 import { takeClaimed } from './takeover';
-import { Run, track, Tracked } from './track';
+import { track } from './track';
+import { Run, Tracked } from './tracked';
 import { Cancelled, JobClosed, within } from './waiting';
 
 export const TARGET = 'Target frame';
@@ -330,6 +331,7 @@ export class Running {
             functionID: tracker.id,
             memory: settings.memory,
             searchRegion: settings.searchRegion,
+            bothWays: settings.bothWays,
             // sparse keyframes are made of exact outlines
             toleranceOf: (source) =>
                 settings.sparse !== null && this.becomesTrack(source) ? 0 : settings.tolerance,
@@ -338,7 +340,7 @@ export class Running {
             sleep: page.sleep,
             now: page.now,
         });
-        if (run.objects.every(({ results }) => !results.length) && !run.stop?.cancelled) {
+        if (run.objects.every(({ results }) => !results.length) && !run.cancelled) {
             const failure = run.objects.find((object) => object.failure);
             const why = run.stop
                 ? adviceOf(run, this.start.number, ({ source }) => source.name).join(' ')
@@ -362,7 +364,7 @@ export class Running {
         const pause = async (): Promise<void> => {
             this.checkOpen();
             // Cancel may have ended the tracking already: what was tracked is still to be written
-            if (!run.stop?.cancelled) this.mayGoOn();
+            if (!run.cancelled) this.mayGoOn();
             if (page.now() - drawn < DRAWN_MS) return;
             await page.breathe();
             drawn = page.now();
@@ -429,12 +431,12 @@ export class Running {
     /** Say where objects that were converted stay shapes, unless the run only stopped early: then the
      * message says how to go on. */
     private tellLeft(
-        { objects, stop }: Run,
+        { objects, stop, cancelled }: Run,
         shapes: SerializedShape[],
         numbers: Numbers,
         route: Route,
     ): void {
-        const toCome = new Set(stop?.cancelled === false ? route.frames.map((f) => f.number) : []);
+        const toCome = new Set(stop && !cancelled ? route.frames.map((f) => f.number) : []);
         const byNumber = new Map<number, SerializedShape[]>();
         for (const shape of shapes) {
             if (shape.type === 'polygon') addTo(byNumber, numbers.of(shape), shape);

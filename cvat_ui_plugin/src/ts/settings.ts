@@ -17,6 +17,8 @@ export interface Settings {
     tolerance: number | null;
     /** Least IoU of tracks with few keyframes; null: a keyframe on every frame. */
     sparse: number | null;
+    /** Whether frames between drawn ones are tracked from both ends. */
+    bothWays: boolean;
 }
 
 /** What holds until a user chooses. Change it before the page is built to have others. */
@@ -25,6 +27,7 @@ export const DEFAULTS: Settings = {
     searchRegion: null,
     tolerance: null,
     sparse: null,
+    bothWays: false,
 };
 
 export const SETTINGS_NAME = 'Segment Anything 2: Settings';
@@ -32,11 +35,14 @@ const MEMORY = 'Memory policy';
 const REGION = 'Search region';
 const TOLERANCE = 'Polygon tolerance';
 const KEYFRAMES = 'Keyframes of tracks';
+const BETWEEN = 'Between drawn frames';
 const AS_SET = 'as the function is set';
 const WHOLE = 'the whole image';
 const TIMES = ' times the object';
 const DENSE = 'on every frame';
 const SPARSE = 'as few as keep an IoU of ';
+const ONE_END = 'track from one end';
+const BOTH_ENDS = 'track from both ends';
 const POLICIES = ['official', 'quality', 'anchors'];
 const SIZES = ['2', '3', '4'];
 const TOLERANCES = ['0', '0.005', '0.01', '0.02', '0.03', '0.05'];
@@ -59,6 +65,7 @@ export function settingsFrom(text: string | null): Settings {
         searchRegion: kept.searchRegion === 0 ? 0 : numberIn(kept.searchRegion, 1.5, 10),
         tolerance: numberIn(kept.tolerance, 0, 0.1),
         sparse: numberIn(kept.sparse, 0.5, 1),
+        bothWays: kept.bothWays === true,
     };
 }
 
@@ -73,17 +80,19 @@ function settingsOf(chosen: Record<string, unknown>): Settings {
             searchRegion: region === WHOLE ? 0 : numberOf(region.replace(TIMES, '')),
             tolerance: numberOf(String(chosen[TOLERANCE])),
             sparse: numberOf(String(chosen[KEYFRAMES]).replace(SPARSE, '')),
+            bothWays: chosen[BETWEEN] === BOTH_ENDS,
         }),
     );
 }
 
 /** What a run is told of its settings. */
-function settingsText({ memory, searchRegion, tolerance, sparse }: Settings): string {
+function settingsText({ memory, searchRegion, tolerance, sparse, bothWays }: Settings): string {
     return [
         `${MEMORY}: ${memory ?? AS_SET}`,
         `${REGION}: ${regionText(searchRegion) ?? AS_SET}`,
         `${TOLERANCE}: ${tolerance ?? AS_SET}`,
         `${KEYFRAMES}: ${sparse === null ? DENSE : `${SPARSE}${sparse}`}`,
+        `${BETWEEN}: ${bothWays ? BOTH_ENDS : ONE_END}`,
     ].join('. ');
 }
 
@@ -103,7 +112,7 @@ export function createSettingsAction(core: Core, page: Page): CollectionAction {
         }
 
         public get parameters(): Record<string, ActionParameter> {
-            const { memory, searchRegion, tolerance, sparse } = settingsFrom(page.kept());
+            const { memory, searchRegion, tolerance, sparse, bothWays } = settingsFrom(page.kept());
             const select = (
                 first: string,
                 others: string[],
@@ -145,6 +154,13 @@ export function createSettingsAction(core: Core, page: Page): CollectionAction {
                     sparse === null ? null : `${SPARSE}${sparse}`,
                     'Few keyframes are easier to correct. On the other frames CVAT interpolates; ' +
                         'each is checked.',
+                ),
+                [BETWEEN]: select(
+                    ONE_END,
+                    [BOTH_ENDS],
+                    bothWays ? BOTH_ENDS : ONE_END,
+                    'Frames between two that a person drew: from both ends each takes twice the ' +
+                        'time, and gets the better result. Run from the first drawn frame.',
                 ),
             };
         }

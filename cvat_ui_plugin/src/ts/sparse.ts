@@ -7,7 +7,7 @@ import { replacedShapes, resultsByNumber, templatesFor } from './earlier';
 import { Route } from './frames';
 import { Pause, Position, sparseKeyframes } from './keyframes';
 import { Before, holdingOn, trackBefore } from './results';
-import { FrameResult, Tracked } from './track';
+import { FrameResult, Tracked } from './tracked';
 
 /** The points of the keyframes that a run writes for a track, by frame. */
 export type Sparse = ReadonlyMap<number, readonly number[]>;

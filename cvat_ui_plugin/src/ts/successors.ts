@@ -5,7 +5,7 @@
 import { boxOf, iouOf } from './boxes';
 import { ActionOutput, Collection, Job, ObjectState } from './cvat';
 import { nameOf } from './objects';
-import { Run, Tracked } from './track';
+import { Run, Tracked } from './tracked';
 
 /** The same object by its place: results may be moved by a fraction of a pixel when written. */
 const SAME = 0.9;

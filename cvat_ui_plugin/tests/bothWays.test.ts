@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+// Frames between two that a person drew, tracked from both ends.
+
+import { expect, test } from 'vitest';
+import { Bench, box, createBench, MASK, mask, moving, polygon, shifted, SQUARE } from './bench';
+import { Surroundings, tracked, whole } from './bench';
+
+const BOTH = '{"bothWays":true}';
+/** The farther from where it was drawn, the less certain. */
+const surest = moving((frame, { at }) => ({ score: 1 - Math.abs(frame - at) / 40 }));
+
+/** A mask on frame 2, tracked to frame 12, and corrected on frame 9. */
+async function corrected(surroundings: Surroundings = {}): Promise<Bench> {
+    const { bench } = await tracked(mask(2), 12, { invoke: surest, ...surroundings });
+    bench.store.draw(bench.on(9)[0].clientID!, 9, shifted('mask', MASK, 30));
+    bench.calls.length = 0;
+    bench.kept = BOTH;
+    return bench;
+}
+
+const leftsOf = (bench: Bench): number[] => bench.shapes().map(({ points }) => points.at(-4)!);
+const FORWARDS = [10, 11, 12, 13, 14, 15, 16, 40, 41, 42, 43];
+const BETTER = [10, 11, 12, 13, 37, 38, 39, 40, 41, 42, 43];
+
+test('each frame between drawn ones gets the result of the end that is surer', async () => {
+    const bench = await corrected();
+    const drawn = JSON.stringify(bench.on(9));
+    await bench.runAll(2, 12);
+    expect(leftsOf(bench)).toEqual(BETTER);
+    expect(JSON.stringify(bench.on(9))).toBe(drawn);
+    expect(bench.said()).not.toContain('one end');
+    const frames = bench.calls.filter(({ shapes }) => !shapes).map(({ frame }) => frame);
+    expect(frames).toEqual([3, 4, 5, 6, 7, 8, 10, 11, 12, 8, 7, 6, 5, 4, 3]);
+    // the drawing on frame 9 was started once, and stands on the seed in both directions
+    const started = bench.calls.filter(({ type }) => type === 'init_tracking');
+    expect(started.map(({ frame }) => frame)).toEqual([2, 9]);
+    const joined = bench.calls.filter(({ type, shapes }) => type === 'track' && shapes);
+    const distances = joined.map(({ shapes }) => (shapes![0] as { adopt?: unknown }).adopt);
+    expect(distances).toEqual([7, -7, 7].map((distance) => [{ index: 1, distance }]));
+    expect(bench.progress.map(({ message }) => message)).toContainEqual(
+        expect.stringMatching(/^Frame 8 \(1 of 6, from the other end\), 1 object/),
+    );
+
+    const second = bench.contents();
+    await bench.runAll(2, 12);
+    expect(bench.contents().map((text) => text.replace(/"score":[^,}]*/, ''))).toEqual(
+        second.map((text) => text.replace(/"score":[^,}]*/, '')),
+    );
+});
+
+test('without the setting, or without a drawing on the way, nothing is tracked twice', async () => {
+    const bench = await corrected();
+    bench.kept = '{}';
+    await bench.runAll(2, 12);
+    expect(leftsOf(bench)).toEqual(FORWARDS);
+    const { bench: other } = await tracked(mask(2), 6, { invoke: surest });
+    other.kept = BOTH;
+    other.calls.length = 0;
+    await other.runAll(2, 6);
+    expect(other.calls.map(({ frame }) => frame)).toEqual([2, 3, 4, 5, 6]);
+});
+
+test('a run backwards is tracked from the other end, too', async () => {
+    const { bench } = await tracked(mask(12), 2, { invoke: surest });
+    bench.store.draw(bench.on(5)[0].clientID!, 5, shifted('mask', MASK, -5));
+    bench.kept = BOTH;
+    await bench.runAll(12, 2);
+    const onFrames = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+    expect(leftsOf(bench)).toEqual(onFrames.map((frame) => (frame < 9 ? frame : frame - 2)));
+});
+
+test('objects that are drawn on different frames, one of them hidden on the way', async () => {
+    const bench = createBench({ invoke: surest });
+    bench.add(mask(2), polygon(2));
+    await bench.runAll(2, 10, { convert: true });
+    bench.store.draw(bench.on(6)[0].clientID!, 6, shifted('mask', MASK, 30));
+    bench.store.draw(bench.track().clientID!, 10, shifted('polygon', SQUARE, 40));
+    bench.store.hide(bench.track().clientID!, 7);
+    bench.kept = BOTH;
+    bench.calls.length = 0;
+    await bench.runAll(2, 10);
+    const asked = bench.calls.filter(({ shapes }) => !shapes);
+    const back = asked.slice(asked.findIndex(({ frame }) => frame === 10) + 1);
+    expect(back.map(({ frame, states }) => [frame, states!.length])).toEqual([
+        [9, 1], [8, 1], [6, 1], [5, 2], [4, 2], [3, 2],
+    ]); // prettier-ignore
+    const masks = bench.shapes().filter(({ type }) => type === 'mask');
+    expect(masks.map(({ points }) => points.at(-4))).toEqual([10, 11, 38, 39, 40, 41, 42, 43, 44]);
+    const keyframes = bench.track().shapes.filter(({ outside }) => !outside);
+    expect(keyframes.map(({ frame, points }) => [frame, whole(points)[0]])).toEqual([
+        [2, 10], [3, 11], [4, 12], [5, 13], [6, 46], [8, 48], [9, 49], [10, 50],
+    ]); // prettier-ignore
+    expect(bench.track().shapes.find(({ frame }) => frame === 7)!.outside).toBe(true);
+});
+
+test('the polygons of both ends begin at the same corner', async () => {
+    const turned = [...SQUARE.slice(4), ...SQUARE.slice(0, 4)];
+    const { bench } = await tracked(polygon(2), 10, { invoke: surest, convert: true });
+    bench.store.draw(bench.track().clientID!, 9, shifted('polygon', turned, 20));
+    bench.kept = BOTH;
+    await bench.runAll(2, 10);
+    const corners = bench.track().shapes.map(({ frame, points }) => [frame, whole(points)[0]]);
+    expect(corners.slice(0, 7)).toEqual([
+        [2, 10], [3, 11], [4, 12], [5, 13], [6, 27], [7, 28], [8, 29],
+    ]); // prettier-ignore
+});
+
+test('cancelled on the way back: what was tracked is kept, and the message says so', async () => {
+    const bench = await corrected();
+    const isBack = (): boolean => bench.calls.filter(({ frame }) => frame === 7).length > 1;
+    await bench.runAll(2, 12, { cancelled: isBack });
+    expect(leftsOf(bench)).toEqual([10, 11, 12, 13, 14, 38, 39, 40, 41, 42, 43]);
+    expect(bench.said()).toMatch(
+        /Between drawn frames tracked from one end only: car \d+ up to 6 \(cancelled\)\./,
+    );
+    expect(bench.reports.at(-1)!.title).toBe('Tracking ended with warnings');
+});
+
+test('an error on the way back loses nothing, and the message names it', async () => {
+    let calls = 0;
+    const bench = await corrected({
+        intercept: (call, next) => {
+            calls += call.frame === 6 ? 1 : 0; // in the first run, in the second, and on its way back
+            return calls < 3 ? next() : { status: 401, body: {} };
+        },
+    });
+    await bench.runAll(2, 12);
+    expect(leftsOf(bench)).toEqual([10, 11, 12, 13, 14, 38, 39, 40, 41, 42, 43]);
+    expect(bench.said()).toMatch(/from one end only: car \d+ up to 6 \(.*logged out/);
+    expect(bench.reports.at(-1)!.kind).toBe('warning');
+});
+
+test('an object that fails on the way back keeps its results; the others go on', async () => {
+    const error = { code: 'state_gone', message: 'It is gone.' };
+    let back = false;
+    const { bench } = await tracked(mask(2), 8, {
+        invoke: moving((frame, memory) => {
+            const score = 1 - Math.abs(frame - memory.at) / 40;
+            const isGone = back && memory.type === 'mask' && memory.at > 5 && frame === 5;
+            return isGone ? { shape: null, state: null, score: 0, error } : { score };
+        }),
+    });
+    bench.add(box(2));
+    await bench.runAll(2, 8);
+    for (const { clientID, type, points } of bench.on(8)) {
+        bench.store.draw(clientID!, 8, shifted(type, points, 20));
+    }
+    bench.kept = BOTH;
+    back = true;
+    await bench.runAll(2, 8);
+    const lefts = (wanted: string): number[] =>
+        bench
+            .shapes()
+            .filter(({ type }) => type === wanted)
+            .map(({ points }) => whole(points).at(-4)!);
+    expect(lefts('rectangle')).toEqual([10, 11, 12, 33, 34, 35, 36]);
+    expect(lefts('mask')).toEqual([10, 11, 12, 13, 34, 35, 36]);
+    expect(bench.said()).toMatch(/from one end only: car \d+ up to 5 \(It is gone\)\./);
+});
