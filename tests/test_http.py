@@ -40,17 +40,17 @@ def clip() -> Clip:
 
 
 @pytest.fixture(scope="module")
-def function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionProcess]:
+def function(small_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionProcess]:
     """With a Redis, and without hole filling."""
-    with FunctionProcess(environment(micro_files, redis_server, SAM2_FILL_HOLE_AREA="0")) as server:
+    with FunctionProcess(environment(small_files, redis_server, SAM2_FILL_HOLE_AREA="0")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def other_function(micro_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionProcess]:
+def other_function(small_files: ModelFiles, redis_server: RedisServer) -> Iterator[FunctionProcess]:
     """A second one on the same Redis, whose caches keep nothing."""
     caches = {"SAM2_MEMORY_CACHE_MIB": "0", "SAM2_FRAME_CACHE_MIB": "0"}
-    variables = environment(micro_files, redis_server, SAM2_FILL_HOLE_AREA="0", **caches)
+    variables = environment(small_files, redis_server, SAM2_FILL_HOLE_AREA="0", **caches)
     with FunctionProcess(variables) as server:
         yield server
 
@@ -82,10 +82,10 @@ def tracked(function: FunctionProcess, clip: Clip) -> Shapes:
 
 
 def test_equal_to_the_official_predictor(
-    tracked: Shapes, clip: Clip, micro_files: ModelFiles, tmp_path: Path
+    tracked: Shapes, clip: Clip, small_files: ModelFiles, tmp_path: Path
 ) -> None:
     """HTTP, state in Redis, HTTP: over 25 steps of 3 objects."""
-    predictor = official_predictor(micro_files)
+    predictor = official_predictor(small_files)
     with threads(1):  # as the server: rounding depends on it
         official = official_logits(predictor, images(clip), list(clip.masks[0]), tmp_path)
     overlaps, visible = [], []
@@ -179,8 +179,8 @@ def test_a_connection_is_closed_after_its_answer(function: FunctionProcess) -> N
     connection.close()
 
 
-def test_a_stop_lets_the_running_request_finish(micro_files: ModelFiles, clip: Clip) -> None:
-    with FunctionProcess(environment(micro_files)) as server:
+def test_a_stop_lets_the_running_request_finish(small_files: ModelFiles, clip: Clip) -> None:
+    with FunctionProcess(environment(small_files)) as server:
         body = init(images(clip)[0], mask_seeds(clip) * 20)
         # More than the sockets hold: when all of it is sent, the worker has taken it up.
         body["padding"] = "x" * (32 << 20)
@@ -196,9 +196,9 @@ def test_a_stop_lets_the_running_request_finish(micro_files: ModelFiles, clip: C
 
 
 def test_two_workers_share_a_redis_and_one_that_dies_is_replaced(
-    micro_files: ModelFiles, redis_server: RedisServer
+    small_files: ModelFiles, redis_server: RedisServer
 ) -> None:
-    variables = environment(micro_files, redis_server)
+    variables = environment(small_files, redis_server)
     with FunctionProcess(variables, workers=2) as server:
         status, answer = server.post(init(FRAME, [POLYGON]))
         assert status == 200
@@ -252,8 +252,8 @@ def test_waiting_for_requests_takes_no_cpu(function: FunctionProcess) -> None:
     assert states.count("R") < 25
 
 
-def test_workers_end_with_a_server_that_was_killed(micro_files: ModelFiles) -> None:
-    with FunctionProcess(environment(micro_files)) as server:
+def test_workers_end_with_a_server_that_was_killed(small_files: ModelFiles) -> None:
+    with FunctionProcess(environment(small_files)) as server:
         (worker,) = server.worker_pids
         os.kill(server.pid, signal.SIGKILL)
         while Path(f"/proc/{worker}").exists():  # at most until pytest's timeout
@@ -265,9 +265,9 @@ def test_workers_end_with_a_server_that_was_killed(micro_files: ModelFiles) -> N
     [(2, {}, "Several workers need a Redis"), (1, {"SAM2_DEVICE": "cuda:99"}, "SAM2_DEVICE")],
 )
 def test_a_start_that_fails_ends_with_a_sentence(
-    micro_files: ModelFiles, workers: int, variables: dict[str, str], sentence: str
+    small_files: ModelFiles, workers: int, variables: dict[str, str], sentence: str
 ) -> None:
-    more = environment(micro_files, **variables)
+    more = environment(small_files, **variables)
     with FunctionProcess(more, workers=workers, wait=False) as server:
         assert server.wait() == 1
         assert "The function cannot start: " in server.log
