@@ -54,18 +54,18 @@ def model_with(files: ModelFiles, *, precision: str = "float32", **options: Any)
 
 
 def test_fewer_memory_frames_give_the_logits_of_the_official_predictor(
-    clip: Clip, micro_files: ModelFiles, tmp_path: Path
+    clip: Clip, small_files: ModelFiles, tmp_path: Path
 ) -> None:
-    predictor = official_predictor(micro_files)
+    predictor = official_predictor(small_files)
     encodings = predictor.maskmem_tpos_enc.data
     # sam2 takes the encoding of the conditioning frame from the end, those of others by their age.
     predictor.maskmem_tpos_enc.data = encodings[[0, 1, 6]]
     predictor.num_maskmem = 3
     prompts = list(clip.masks[0])
     official = official_logits(predictor, images(clip), prompts, tmp_path)
-    ours = our_logits(model_with(micro_files, memory_frames=3), images(clip), prompts)
+    ours = our_logits(model_with(small_files, memory_frames=3), images(clip), prompts)
     assert largest_difference(ours, official) < LOGIT_TOLERANCE
-    whole = our_logits(model_with(micro_files), images(clip), prompts)
+    whole = our_logits(model_with(small_files), images(clip), prompts)
     assert largest_difference(whole, official) > 10 * LOGIT_TOLERANCE
 
 
@@ -83,7 +83,7 @@ def test_a_smaller_input_gives_the_logits_of_the_official_predictor(
 
 
 @pytest.mark.parametrize(
-    ("options", "least"), [({}, 0.95), ({"image_size": 192}, 0.9), ({"memory_frames": 3}, 0.9)]
+    ("options", "least"), [({}, 0.95), ({"image_size": 192, "memory_frames": 3}, 0.9)]
 )
 def test_bfloat16_tracks_alike(
     clip: Clip, micro_files: ModelFiles, options: dict[str, Any], least: float
