@@ -103,10 +103,10 @@ WRONG = {
     "SAM2_PRECISION": ["float16"],
     "SAM2_THREADS": ["-1", "9" * 400],
     "SAM2_WORKERS": ["0"],
-    "SAM2_FILL_HOLE_AREA": ["-1"],
+    "SAM2_FILL_HOLE_AREA": ["-1", "4096"],
     "SAM2_MEMORY_POLICY": ["best"],
     "SAM2_IMAGE_SIZE": ["500", "32", "2048"],
-    "SAM2_MEMORY_FRAMES": ["1", "-1"],
+    "SAM2_MEMORY_FRAMES": ["1", "-1", "8"],
     "SAM2_SEARCH_REGION": ["1", "11", "-0", "nan"],
     "SAM2_POLYGON_TOLERANCE": ["1", "-0.1"],
     "SAM2_MAX_IMAGE_MEGAPIXELS": ["0"],
@@ -147,9 +147,15 @@ def test_a_misspelt_variable_is_told_with_the_one_that_is_meant() -> None:
     ("variable", "text"), [(name, text) for name, texts in WRONG.items() for text in texts]
 )
 def test_the_error_names_the_variable_and_what_is_allowed(variable: str, text: str) -> None:
+    """The README names it in the same words."""
+    (kind,) = (
+        field.metadata["kind"]
+        for field in dataclasses.fields(Settings)
+        if field.metadata["variable"] == variable
+    )
     with pytest.raises(ConfigurationError) as caught:
         settings_from_environment({variable: text})
-    assert caught.value.message.startswith(f"{variable} is {text!r}; it must be ")
+    assert caught.value.message.startswith(f"{variable} is {text!r}; it must be {kind.allowed}")
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,6 @@ def test_a_cpu_without_a_choice_of_model_hears_of_the_faster_one(machine: Machin
             "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST, or use one worker.",
         ),
         ("--env SAM2_THREADS=four", {}, "SAM2_THREADS is 'four'; it must be a whole number"),
-        ("--env SAM2_DEVICE=gpu", {}, "SAM2_DEVICE is 'gpu'; it must be auto, cpu, cuda or cuda:N"),
-        ("--env SAM2_MEMORY_FRAMES=10", {}, "it must be 0 or a whole number from 2 to 7"),
-        ("--env SAM2_FILL_HOLE_AREA=65536", {}, "it must be a whole number from 0 to 4095 pixels"),
         ("", {"CVAT_FUNCTIONS_REDIS_PORT": "redis"}, "CVAT_FUNCTIONS_REDIS_PORT is 'redis'"),
     ],
 )
