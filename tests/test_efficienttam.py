@@ -89,12 +89,15 @@ def test_answers_as_the_authors_predictor(
     """Three objects: two drawn as masks and one as a box.
 
     At the large size they run as one batch. At the small size each runs by itself, because torch
-    takes other kernels for a batch there, which round otherwise.
+    takes other kernels for a batch there, which round otherwise. An S model has the memory of the
+    Ti model of its name: of its frames the first 10 are compared, more than memory holds.
     """
+    count = min(count, 10) if name.startswith("efficienttam_s") else count
     files = seeded_files(name, parameters, tmp_path)
     ours = our_numbers(files, size, count, together=label == "large")
     for part, largest in LARGEST.items():
         official = recorded[f"{name}/{label}/{part}"]
+        official = official[:count] if part == "features" else official[:, :count]
         assert ours[part].shape == official.shape
         differences = (ours[part] - official).abs()
         print(f"{name}, {label}: largest difference of {part}: {float(differences.max())}")
