@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cvat_action.interpolation import points_to_ring, polygon_between
 from cvat_action.keyframes import Result, limit_for, sparse_keyframes
@@ -84,18 +86,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def folder_masks(folder: Path) -> Iterator[Masks]:
-    """Raises ValueError where there are no masks. Frames without a mask count as not visible."""
+    """Each object of `Annotations/*.png`, for each time that it is visible without a gap.
+
+    The digits of a file's name are the number of its frame. Raises ValueError where there are no
+    masks, or where one has colours and not the numbers of objects.
+    """
     files = sorted((folder / "Annotations").glob("*.png"))
     if not files:
         raise ValueError(f"{folder} has no masks: there is no Annotations/*.png in it.")
-    images: dict[int, NDArray[np.uint8]] = {}
+    images: dict[int, NDArray[Any]] = {}
     for file in files:
-        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        if image is None:
-            raise ValueError(f"{file} is not a picture.")
-        images[int("".join(filter(str.isdigit, file.stem)))] = np.asarray(
-            image if image.ndim == 2 else image.max(axis=2), dtype=np.uint8
-        )
+        # OpenCV would give the colours of a palette, and DAVIS numbers its objects by a palette.
+        try:
+            image = np.asarray(Image.open(file))
+        except OSError as error:
+            raise ValueError(f"{file} is not a picture.") from error
+        if image.ndim != 2:
+            raise ValueError(f"{file} has colours, and not one number of an object per pixel.")
+        images[int("".join(filter(str.isdigit, file.stem)))] = image
     for number in sorted({int(n) for image in images.values() for n in np.unique(image)} - {0}):
         found = {frame: image == number for frame, image in images.items()}
         yield from _runs(f"{folder.name} {number}", found)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import all_models, clicks, parts
 from benchmarks.__main__ import list_parts, main, measure, share_of_first
@@ -25,6 +27,7 @@ from benchmarks.savings import savings
 from benchmarks.scores import auroc
 from benchmarks.steps import cache_hits, holds, take_turns
 from benchmarks.summary import Interval, median_interval, paired_ratio, slope
+from benchmarks.tracks import folder_masks
 from model_handler import ModelHandler
 from sam2_tracker.image_decoding import decode_image
 from sam2_tracker.memory_bank import start_bank
@@ -397,3 +400,18 @@ def test_clicks_are_timed_by_pairs_and_ten_people_wait_for_the_work_of_all(
     assert told["wait_of_work"] == pytest.approx(told["longest_wait_ms"] / told["work_ms"])
     log = ["worker 0 is ready", "request: {'image_bytes': 9, 'read_ms': 1.5, 'encode_ms': 20.0}"]
     assert clicks.work_of(log) == [0.0215]
+
+
+def test_the_objects_of_a_clip_are_numbered_by_the_palette_as_in_davis(tmp_path: Path) -> None:
+    numbers = np.zeros((60, 80), np.uint8)
+    numbers[10:30, 10:30], numbers[35:50, 40:70] = 1, 2
+    image = Image.fromarray(numbers)
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    (tmp_path / "Annotations").mkdir()
+    image.save(tmp_path / "Annotations" / "00007.png")
+    found = {masks.name: masks.frames[7] for masks in folder_masks(tmp_path)}
+    assert [*found] == [f"{tmp_path.name} 1", f"{tmp_path.name} 2"]
+    assert np.array_equal(found[f"{tmp_path.name} 2"], numbers == 2)
+    image.convert("RGB").save(tmp_path / "Annotations" / "00008.png")
+    with pytest.raises(ValueError, match="has colours"):
+        list(folder_masks(tmp_path))
