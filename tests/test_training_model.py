@@ -338,14 +338,26 @@ def test_a_training_is_not_mixed_up_with_another(tmp_path: Path) -> None:
     from_nothing.save(checkpoint)
     assert training_program.begin(arguments).step == 50
     arguments.start_from = WEIGHTS
-    with pytest.raises(SystemExit, match="half of a training that did not start from"):
+    with pytest.raises(SystemExit, match="was begun without --start-from"):
         training_program.begin(arguments)
-    arguments.start_from, arguments.steps = None, 50
+    arguments.start_from, arguments.drawn_only = None, False
+    with pytest.raises(SystemExit, match="was begun with --drawn-only"):
+        training_program.begin(arguments)
+    arguments.drawn_only, arguments.steps = True, 50
     with pytest.raises(SystemExit, match="is finished at step 50"):
         training_program.begin(arguments)
     checkpoint.unlink()
     arguments.start_from, arguments.steps = WEIGHTS, 100
-    assert training_program.begin(arguments).origin
+    from_weights = training_program.begin(arguments)
+    assert from_weights.origin
+    from_weights.save(checkpoint)
+    arguments.start_from = None
+    with pytest.raises(SystemExit, match="was begun with --start-from"):
+        training_program.begin(arguments)
+    arguments.start_from = tmp_path / "other.safetensors"
+    save_weights(from_weights.best | {"no_obj_ptr": torch.ones(1, 256)}, arguments.start_from)
+    with pytest.raises(SystemExit, match="with other weights in --start-from"):
+        training_program.begin(arguments)
 
 
 def test_a_checkpoint_of_other_data_is_refused(

@@ -156,11 +156,14 @@ class Training:
                "decoder_only", "keep_tracking")  # fmt: skip
 
     def load(self, path: Path) -> None:
-        """Raises ValueError for a checkpoint of another model or of other data."""
+        """Raises ValueError for a checkpoint of another model, of other data or of other options.
+
+        The seed is the one that the checkpoint was begun with.
+        """
         kept = torch.load(path, map_location=self.model.device, weights_only=True)
         if kept.get("made_for") != made_for():
             raise ValueError(f"{path} is of another model or of other data: remove it")
-        for option in ("decoder_only", "keep_tracking"):
+        for option in ("drawn_only", "decoder_only", "keep_tracking"):
             wanted = getattr(self, option)
             if kept.get(option, False) != wanted:
                 raise ValueError(
@@ -371,10 +374,10 @@ def begin(arguments: argparse.Namespace) -> Training:
         )
     origin = digest_of(arguments.start_from) if arguments.start_from else ""
     if training.origin != origin:
-        raise SystemExit(
-            f"{checkpoint} is half of a training that did not start from {arguments.start_from}: "
-            "finish it with the --start-from that it was begun with, or remove it"
-        )
+        how = "with --start-from" if training.origin else "without --start-from"
+        if training.origin and origin:
+            how = "with other weights in --start-from"
+        raise SystemExit(f"{checkpoint} was begun {how}: go on like that, or remove it")
     return training
 
 
@@ -437,7 +440,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--processes", type=int, help="default: 1 with CUDA, else one per core")
     parser.add_argument("--port", type=int, default=29517, help="on this machine, for gradients")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="a checkpoint keeps its own")
     arguments = parser.parse_args()
     if arguments.steps < 1 or arguments.minutes <= 0 or arguments.validate_every < 1:
         parser.error("--steps, --minutes and --validate-every have to be above 0")
