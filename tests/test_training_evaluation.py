@@ -41,12 +41,14 @@ def test_a_folder_that_is_no_clip_is_named(tmp_path: Path) -> None:
     for name in ("broken", "sizes", "empty"):
         write_clip(tmp_path / name)
     write_clip(tmp_path / "late", annotated=(4,))
+    write_clip(tmp_path / "unjudged", annotated=(1,))
     (tmp_path / "broken" / "JPEGImages" / "00002.jpg").write_bytes(b"no picture")
     Image.new("L", (20, 20)).save(tmp_path / "sizes" / "Annotations" / "00003.png")
     Image.new("L", (80, 60)).save(tmp_path / "empty" / "Annotations" / "00001.png")
     for name, said in (
         ("missing", "has no clip: wanted are JPEGImages"),
         ("late", "two frames or more"),
+        ("unjudged", "two frames or more"),
         ("broken", "cannot be read"),
         ("sizes", "must have one size"),
         ("empty", "shows no object"),

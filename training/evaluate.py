@@ -290,7 +290,7 @@ def main() -> int:
     parser.add_argument(
         "--clip", type=Path, action="append", metavar="FOLDER",
         help="measure this clip and not the sets: JPEGImages/*.jpg, Annotations/*.png with object "
-        "numbers, at least for the first frame (may be repeated)",
+        "numbers, for two frames or more (may be repeated)",
     )  # fmt: skip
     parser.add_argument("--only", choices=("drawn", "semi-real"), help="only these sets; no goals")
     arguments = parser.parse_args()

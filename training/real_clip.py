@@ -23,17 +23,19 @@ def read_real_clip(folder: Path) -> RealClip:
     """JPEGImages/*.jpg in the order of their names, Annotations/NAME.png for some of them.
 
     A pixel of an annotation is 0 (background) or the number of its object; the objects are those
-    of the first frame, and the clip begins with the first frame that has an annotation.
+    of the first frame, and the clip begins with the first frame that has an annotation. A second
+    annotated frame is needed to judge anything.
 
     Raises ValueError if the folder is no such clip.
     """
     images = sorted((folder / "JPEGImages").glob("*.jpg"))
     annotations = {path.stem: path for path in (folder / "Annotations").glob("*.png")}
     images = images[next((i for i, p in enumerate(images) if p.stem in annotations), len(images)) :]
-    if len(images) < 2:
+    if sum(path.stem in annotations for path in images) < 2:
         raise ValueError(
             f"{folder} has no clip: wanted are JPEGImages/*.jpg and Annotations/*.png of the same "
-            "names, with two frames or more from the first annotated one on"
+            "names, for two frames or more: on the first one the objects start, on the others they "
+            "are judged"
         )
     try:
         frames = [np.asarray(Image.open(path).convert("RGB")) for path in images]
