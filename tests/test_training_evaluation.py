@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training import pictures
 from training.clips import Clip
-from training.evaluate import correction_scores, run_real_clip
+from training.evaluate import correction_scores, main, run_real_clip
 from training.model import build_predictor
 from training.prompting import resize_input
 from training.real_clip import read_real_clip
@@ -82,3 +83,15 @@ def test_corrections_are_judged_after_the_first_and_not_where_a_mask_was_given()
     masks[3, 0, 2:4] = False  # half of it
     clip = Clip(np.zeros((6, 8, 8, 3), np.uint8), truth)
     assert correction_scores(clip, masks, [2, 4]) == [pytest.approx((0.5 + 1) / 2)]
+
+
+def test_an_evaluation_that_measured_nothing_has_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise pictures.NoPicturesError("There is no apt-get.")
+
+    monkeypatch.setattr(pictures, "fetch", fail)
+    monkeypatch.setattr("sys.argv", ["evaluate", "--only", "semi-real"])
+    assert main() == 1
+    assert "NOT MEASURED" in capsys.readouterr().out
