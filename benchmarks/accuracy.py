@@ -18,7 +18,6 @@ from PIL import Image
 
 from benchmarks.models import MICRO, benchmark_files
 from benchmarks.plan import Clock, Plan, Report
-from benchmarks.runners import mean_iou
 from model_handler import ModelHandler
 from sam2_tracker.memory_bank import MemoryBank, start_bank
 from sam2_tracker.memory_cache import MemoryCache
@@ -28,6 +27,7 @@ from sam2_tracker.predictions import prediction_of
 from sam2_tracker.settings import MIB, Settings
 from training.clips import Clip
 from training.evaluation_set import SUBSETS, Subset, parameters_hash
+from training.metrics import jaccard
 from training.tally import Tally, merged
 
 Judged = tuple[dict[str, Tally], dict[str, list[float]]]
@@ -146,7 +146,7 @@ def judge(job: Job) -> Judged:
             tally.add(masks[:, index], clip.masks[:, index])
         tallies[variant.name] = tally
         ious[variant.name] = [
-            mean_iou([one], [other])
+            jaccard(one, other)
             for ours, theirs in zip(masks[1:], exact[1:], strict=True)
             for one, other in zip(ours, theirs, strict=True)
         ]

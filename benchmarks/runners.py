@@ -7,6 +7,7 @@ frame that is measured costs what every later one does.
 
 import contextlib
 import io
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ from sam2_tracker.shapes import Bitmap, bitmap_to_mask
 from sam2_tracker.stopwatch import Stopwatch
 from tracker import Tracker
 from tracker_state import StateStore, TrackState
+from training.metrics import jaccard
 
 PHASES = ("read", "decode", "load", "encode", "start", "step", "shapes", "save", "write")
 
@@ -274,14 +276,12 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def mean_iou(ones: Sequence[Bitmap | None], others: Sequence[Bitmap | None]) -> float:
-    """Over pairs of masks; None is an empty one, and two empty ones are equal."""
-    ious = []
-    for one, other in zip(ones, others, strict=True):
-        a = np.zeros((1, 1), np.bool_) if one is None else one
-        b = np.zeros((1, 1), np.bool_) if other is None else other
-        union = int((a | b).sum())
-        ious.append(int((a & b).sum()) / union if union else 1.0)
-    return float(np.mean(ious))
+    """Over pairs of masks, bool (height, width); None: an empty one. Two empty ones are equal."""
+    empty = np.zeros((1, 1), np.bool_)
+    return statistics.fmean(
+        jaccard(empty if one is None else one, empty if other is None else other)
+        for one, other in zip(ones, others, strict=True)
+    )
 
 
 def _decode(data: bytes) -> Image.Image:

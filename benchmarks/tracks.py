@@ -31,6 +31,7 @@ from sam2_tracker.shapes import (
     polygon_to_bitmap,
 )
 from training.evaluation_set import SUBSETS
+from training.metrics import jaccard
 
 TOLERANCES = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
 SPARSE_IOU = 0.97
@@ -164,7 +165,7 @@ def polygon_table(masks: Sequence[Masks]) -> str:
                 polygon = bitmap_to_polygon(bitmap, tolerance=tolerance)
                 filled = polygon_to_bitmap(polygon, width=width, height=height)
                 points.append(len(polygon) // 2)
-                ious.append(np.count_nonzero(filled & mask) / np.count_nonzero(filled | mask))
+                ious.append(jaccard(filled, mask))
         rows.append(
             f"| {tolerance:g} | {np.mean(points):.0f} | {max(points)} "
             f"| {np.mean(ious):.3f} | {min(ious):.3f} |"
