@@ -14,14 +14,13 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
 
-from training.textures import PICTURES
+from training.textures import PICTURES, packaged_picture
 
 Side = Literal["training", "held_out"]
 
@@ -250,13 +249,6 @@ def photograph(path: Path) -> np.ndarray:
     return np.ascontiguousarray(
         _at_most(_read(path, cv2.IMREAD_COLOR), LONGEST_PHOTOGRAPH)[..., ::-1]
     )
-
-
-@lru_cache(maxsize=32)
-def packaged_picture(name: str) -> np.ndarray:
-    """One of scikit-image's own pictures, uint8 (H, W, 3), RGB."""
-    with as_file(files("skimage") / "data" / name) as path:
-        return np.ascontiguousarray(_read(path, cv2.IMREAD_COLOR)[..., ::-1])
 
 
 @lru_cache(maxsize=2)

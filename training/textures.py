@@ -26,7 +26,11 @@ PICTURES: dict[str, tuple[str, ...]] = {
 
 
 @lru_cache(maxsize=32)
-def _picture(name: str) -> np.ndarray:
+def packaged_picture(name: str) -> np.ndarray:
+    """One of scikit-image's own pictures, uint8 (H, W, 3), RGB.
+
+    Raises FileNotFoundError where the wheel does not carry it.
+    """
     with as_file(files("skimage") / "data" / name) as path:
         picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
@@ -100,7 +104,7 @@ def _mottle(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 def _cutout(rng: np.random.Generator, height: int, width: int, pictures: Pictures) -> np.ndarray:
     """A piece of a packaged picture with its colours changed, float32 (height, width, 3)."""
-    picture = _picture(str(rng.choice(PICTURES[pictures])))
+    picture = packaged_picture(str(rng.choice(PICTURES[pictures])))
     full_height, full_width = picture.shape[:2]
     share = rng.uniform(0.25, 1.0)
     fit = min(full_height / height, full_width / width) * share
