@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from model_handler import IMAGE_MEAN, IMAGE_STD
 from training import train as training_program
 from training.clips import Clip, draw_clip
 from training.dataset import ClipStock, ensure_clip
@@ -18,7 +19,7 @@ from training.model import CONFIG, WEIGHTS, build_predictor, load_weights, save_
 from training.predict import clicked, corrected, tracked
 from training.prompting import Plan, Tap, Tracker, clicks_of, draw_plan, encode, resize_input
 from training.schedule import Serving
-from training.train import MEAN, STD, Training, optimizers_of
+from training.train import Training, optimizers_of
 
 META_CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 SIDE = 128  # small pictures, for speed: nothing that is learned depends on the size
@@ -95,7 +96,8 @@ def tracker_on(clip: Clip, times: tuple[int, ...], images: torch.Tensor | None =
 def masks_in_training(plan: Plan, clip: Clip) -> np.ndarray:
     """What training's tracker answers, bool (T, N, H, W), frames in the order of the clip."""
     images = torch.from_numpy(clip.frames)[None].permute(0, 1, 4, 2, 3).float() / 255
-    images = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGE_MEAN, IMAGE_STD))
+    images = (images - mean) / std
     times = tuple(range(len(clip.frames)))
     with torch.no_grad():
         tracker = tracker_on(clip, times, images)

@@ -21,11 +21,9 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.utils import misc
 from tqdm import tqdm
 
+from model_handler import IMAGE_MEAN, IMAGE_STD
 from training.clips import Clip
 from training.metrics import jaccard
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 def silence_bars() -> None:
@@ -45,7 +43,7 @@ def state_of(predictor: SAM2VideoPredictor, frames: np.ndarray, folder: Path) ->
     state = predictor.init_state(str(folder))
     images = np.stack([np.asarray(Image.fromarray(frame).resize((size, size))) for frame in frames])
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGE_MEAN, IMAGE_STD))
     state["images"] = ((tensor - mean) / std).to(state["device"])
     state["num_frames"] = len(frames)
     state["cached_features"].clear()

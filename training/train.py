@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch.multiprocessing.spawn import spawn
 
+from model_handler import IMAGE_MEAN, IMAGE_STD
 from training import pictures
 from training.dataset import DATA_VERSION, FOLDER, KINDS, LEAST_PIXELS, SIDE, Batch, ClipStock
 from training.evaluation_set import SEMI_REAL_HASH, check_frozen, parameters_hash
@@ -36,7 +37,6 @@ from training.model import (
     load_weights,
     save_weights,
 )
-from training.predict import MEAN, STD
 from training.prompting import Before, Tap, Tracker, draw_plan, resize_input
 from training.schedule import CONTINUED_DECAY_SHARE, rate_at, serving_at
 from training.validate import score_of
@@ -224,7 +224,7 @@ class Training:
         device, early = self.model.device, max(0.0, 1 - self.step / EARLY_STEPS)
         early = 0.0 if self.origin else early
         images = torch.from_numpy(batch.images).to(device).permute(0, 1, 4, 2, 3).float() / 255
-        mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (MEAN, STD))
+        mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (IMAGE_MEAN, IMAGE_STD))
         images = (images - mean) / std
         masks = torch.from_numpy(batch.masks).to(device)
         clip = torch.from_numpy(batch.clip).to(device)
