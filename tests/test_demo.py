@@ -345,6 +345,10 @@ def test_the_pictures_of_first_masks_show_what_was_found(
         changed = (abs(picture - plain).max(axis=2) > 40).mean()
         assert 0.005 < changed < 0.99, name
         assert path.stat().st_size < 200_000
+    (tmp_path / "first_mask_drawn.jpg").unlink()
+    (tmp_path / "first_mask_drawn.jpg").mkdir()
+    with pytest.raises(SystemExit, match="first_mask_drawn.jpg cannot be written"):
+        first_mask.main(["--out", str(tmp_path), "--everything", few])
 
 
 def test_the_film_of_a_package_is_tracked_from_end_to_end(

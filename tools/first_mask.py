@@ -150,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         height = round(shown.shape[0] * WIDTH / shown.shape[1])
         small = cv2.resize(shown, (WIDTH, height), interpolation=cv2.INTER_AREA)
         path = options.out / f"first_mask_{name}.jpg"
-        cv2.imwrite(str(path), small, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        if not cv2.imwrite(str(path), small, [cv2.IMWRITE_JPEG_QUALITY, 88]):
+            raise SystemExit(f"{path} cannot be written.")
         print(os.path.relpath(path))
     tracker.close()
     return 0
