@@ -172,8 +172,9 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
                 names[seed.ref] = f"{labels[-1]} {len(labels)}"
                 shape = {"type": seed.type, "points": list(seed.points)}
                 seeds.setdefault(frame, []).append(shape)
-    for ref in refused.keys() - names.keys():
-        print(f"Object {ref} is not tracked: {refused[ref]}.")
+    for ref, reason in refused.items():
+        if ref not in names:
+            print(f"Object {ref} is not tracked: {reason}.")
     if not seeds:
         raise ActionError(f"{annotations} has no mask, polygon or upright box to start from.")
     return Clip(
@@ -435,7 +436,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.demo", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument("--video", type=Path, help="a video file; default: a generated clip")
+    parser.add_argument(
+        "--video", type=Path, help="a video file or a folder of images; default: a generated clip"
+    )
     parser.add_argument(
         "--seeds", type=Path, help="shapes: COCO (.json) or CVAT for video 1.1 (.xml)"
     )
