@@ -160,7 +160,7 @@ def _measure_model(
             found["objects"][str(n)] = {
                 "seconds": statistics.median(each.seconds for each in steps),
                 "in_model_s": statistics.median(inside),
-                "peak_bytes": peak_memory(function.worker_pid),
+                "peak_bytes": peak_memory(function.worker_status),
             }
             if n == 1:
                 found["bytes_per_object"] = bytes_lying(redis)

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import peak_memory
 from benchmarks.origin import origin_of
 
 RESULTS = Path(__file__).resolve().parent / "results" / "growth.json"
@@ -65,13 +66,11 @@ def measure(frames: int, objects: int) -> dict[str, Any]:
             command.returncode = os.waitstatus_to_exitcode(status)
             if command.returncode:
                 raise RuntimeError(f"{frames} frames: the command ended with {command.returncode}.")
-            lines = (Path(folder) / "status").read_text().splitlines()
-            peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
             return {
                 "frames": frames,
                 "objects": objects,
                 "written": json.loads(told)["written"],
-                "peak_gib": peak / (1 << 20),
+                "peak_gib": peak_memory(Path(folder) / "status") / (1 << 30),
                 "processor_s": used.ru_utime + used.ru_stime,
                 "wall_s": time.monotonic() - began,
             }

@@ -3,6 +3,7 @@
 
 import os
 import platform
+import re
 import time
 from pathlib import Path
 
@@ -48,12 +49,15 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_memory(pid: int) -> int:
-    """The largest resident size that a process had, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def peak_memory(status: Path) -> int:
+    """The largest resident size that a process had, in bytes, by its /proc/PID/status or a copy.
+
+    Raises ValueError where the file does not say it: the process had ended.
+    """
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+    if found is None:
+        raise ValueError(f"{status} is of a process that had ended.")
+    return int(found[1]) * 1024
 
 
 def _cpu_name() -> str:

@@ -107,7 +107,7 @@ def speed(model: str) -> Callable[[Plan, Clock, Path, Report], Result]:
                 bench.clip(1, plan.formats[0]), bench.image_size, torch.device(plan.device)
             )
             memory = {
-                precision: peak_memory(function.worker_pid)
+                precision: peak_memory(function.worker_status)
                 for precision, function in bench.functions.items()
             }
         return {

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sam2_tracker.models import ModelFiles
@@ -35,8 +36,9 @@ class RunningFunction:
         self._process = process
 
     @property
-    def worker_pid(self) -> int:
-        return self._process.worker_pids[0]
+    def worker_status(self) -> Path:
+        """The file in which the kernel tells of the worker's process."""
+        return Path(f"/proc/{self._process.worker_pids[0]}/status")
 
     def info(self) -> Wire:
         answer: Wire = self._process.get()

@@ -18,6 +18,7 @@ from benchmarks.__main__ import list_parts, main, measure, share_of_first
 from benchmarks.accuracy import Variant, accuracy_of
 from benchmarks.banks import FILLED
 from benchmarks.clip import encoded_clip
+from benchmarks.machine import peak_memory
 from benchmarks.models import MICRO, benchmark_files, random_files
 from benchmarks.parts import compare_masks
 from benchmarks.plan import Clock, Plan
@@ -376,6 +377,13 @@ def test_accuracy_of_precisions_and_options(micro_files: ModelFiles) -> None:
     assert verdicts(results, "IoU") == [True]
     found["rows"][1]["iou_with_float32"] = 0.979
     assert verdicts(results, "IoU") == [False]
+
+
+def test_a_process_that_has_ended_has_no_peak_of_zero_bytes(tmp_path: Path) -> None:
+    assert peak_memory(Path("/proc/self/status")) > 10 << 20
+    (tmp_path / "status").write_text("Name:\tpython\nState:\tZ (zombie)\n")
+    with pytest.raises(ValueError, match="had ended"):
+        peak_memory(tmp_path / "status")
 
 
 def test_savings_are_measured(tmp_path: Path) -> None:
