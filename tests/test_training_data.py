@@ -3,6 +3,7 @@
 
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -104,6 +105,10 @@ def test_where_no_pictures_can_be_fetched_it_says_why(
     monkeypatch.setattr(pictures.subprocess, "run", lambda *_a, **_k: failed)
     with pytest.raises(pictures.NoPicturesError, match=said):
         pictures.fetch(tmp_path)
+    monkeypatch.setattr(pictures, "fetch", partial(pictures.fetch, tmp_path))
+    monkeypatch.setattr("sys.argv", ["dataset", "--kind", "composite", "--clips", "1"])
+    with pytest.raises(SystemExit, match=said):
+        dataset.main()
 
 
 @pytest.mark.parametrize("seed", range(3))

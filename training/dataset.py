@@ -307,7 +307,10 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.kind or KINDS:
         if KINDS[name].composite:
-            pictures.fetch()
+            try:
+                pictures.fetch()
+            except pictures.NoPicturesError as error:
+                raise SystemExit(str(error)) from error
         draw = partial(ensure_clip, name, folder=arguments.folder)
         numbers = range(min(KINDS[name].clips, arguments.clips or KINDS[name].clips))
         with ProcessPoolExecutor(arguments.workers or os.cpu_count()) as pool:
