@@ -27,8 +27,8 @@ from benchmarks.summary import mean_interval
 from model_handler import ModelHandler
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import POLICIES
-from sam2_tracker.models import model_files
-from sam2_tracker.settings import MIB, Settings
+from sam2_tracker.settings import MIB
+from tools.sam2_models import micro_files
 from training.clips import Clip
 from training.evaluation_set import SUBSETS, Subset, parameters_hash
 from training.model import WEIGHTS, digest_of
@@ -124,7 +124,7 @@ def main() -> int:
         parser.error("the look-alike set is not the frozen one")
     torch.set_num_threads(1)
     model = ModelHandler(
-        model_files(Settings(model="sam2.1_hiera_micro")),
+        micro_files(),
         precision=options.precision,
         cache=MemoryCache(256 * MIB),
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 from sam2_tracker.models import MODELS, ModelFiles, find_model, model_files
 from sam2_tracker.modules.vit_encoder import PlainViT
 from sam2_tracker.settings import Settings
+from tools.sam2_models import micro_files
 
 MICRO = "micro"
 META = ("tiny", "small", "base_plus", "large")
@@ -31,7 +32,7 @@ def benchmark_files(name: str, folder: Path) -> ModelFiles:
     Of another model than micro a checkpoint with random weights is written into `folder`, once.
     """
     if name == MICRO:
-        return model_files(Settings(model="sam2.1_hiera_micro"))
+        return micro_files()
     model = find_model(f"sam2.1_hiera_{name}" if name in META else name)
     return random_files(model.config, folder)
 

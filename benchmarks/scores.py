@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from benchmarks.origin import BUNDLED, origin_of
+from benchmarks.origin import origin_of
 from benchmarks.report import table
 from benchmarks.session import read_clip
 from model_handler import ModelHandler
@@ -34,10 +34,10 @@ from sam2_tracker.mask_logits import stability
 from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
-from sam2_tracker.models import model_files
 from sam2_tracker.passes import Passes
 from sam2_tracker.predictions import Result, prediction_of
 from sam2_tracker.settings import MIB, Settings
+from tools.sam2_models import micro_files
 from training.clips import Clip
 from training.evaluation_set import SUBSETS
 from training.metrics import jaccard
@@ -218,7 +218,7 @@ def main() -> int:
     parser.add_argument("--clip", type=Path, help="a real clip with masks")
     parser.add_argument("--share", type=float, default=1 / 3, help="of each set's clips")
     options = parser.parse_args()
-    model = Watched(model_files(Settings(model=BUNDLED)), cache=MemoryCache(256 * MIB))
+    model = Watched(micro_files(), cache=MemoryCache(256 * MIB))
     sets: dict[str, list[list[Row]]] = {}
     for number, (name, clip) in enumerate(clips(options.share, options.clip)):
         sets.setdefault(name, []).append(follow(model, clip))

@@ -25,8 +25,8 @@ from tqdm import tqdm
 from benchmarks.effort import CLIPS_PER_SUBSET
 from benchmarks.session import Session, read_clip
 from model_handler import ModelHandler
-from sam2_tracker.models import model_files
 from sam2_tracker.settings import Settings
+from tools.sam2_models import micro_files
 from training.clips import Clip
 from training.evaluation_set import SUBSETS, parameters_hash
 from training.metrics import jaccard
@@ -91,7 +91,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = ModelHandler(
-        model_files(Settings(model="sam2.1_hiera_micro")),
+        micro_files(),
         conditioning_frames=Settings().conditioning_frames,
     )
     chosen = list(clips(options.clip))
