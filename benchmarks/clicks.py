@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from benchmarks.models import META, MICRO, benchmark_files
 from benchmarks.origin import origin_of
@@ -93,7 +92,7 @@ def measure(function: FunctionProcess, rounds: int) -> dict[str, Any]:
         "first_ms": statistics.median(first for first, _ in pairs) * 1000,
         "second_ms": statistics.median(second for _, second in pairs) * 1000,
         "ratio": statistics.median(ratios),
-        "ratios": [float(np.round(ratio, 4)) for ratio in ratios],
+        "ratios": [round(ratio, 4) for ratio in ratios],
         "longest_wait_ms": max(waits) * 1000,
         "work_ms": sum(work) * 1000,
         "wait_of_work": max(waits) / sum(work),
