@@ -38,6 +38,7 @@ from benchmarks.plan import HEIGHT, WIDTH, Clock, Plan, Report
 from benchmarks.report import goals, plot, report_markdown
 from benchmarks.savings import savings
 from sam2_tracker.threads import set_threads
+from training.real_clip import NoClipError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # By part, how the time is divided, loading included; what one part leaves over or takes too much is
@@ -70,7 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if words and words[0] in OTHERS:
         sys.argv = [f"python -m benchmarks {words[0]}", *words[1:]]
-        found: int = importlib.import_module(f"benchmarks.{OTHERS[words[0]]}").main()
+        try:
+            found: int = importlib.import_module(f"benchmarks.{OTHERS[words[0]]}").main()
+        except NoClipError as error:  # of --clip
+            raise SystemExit(str(error)) from error
         return found
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

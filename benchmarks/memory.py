@@ -43,11 +43,12 @@ LOOK_ALIKE_HASH = "1da584a10b053b71"
 
 def clips(real: Path | None) -> Iterator[tuple[str, str, Clip]]:
     """(set, name, clip), each set after the other."""
+    filmed = read_clip(real) if real else None  # a folder that is no clip is told before the work
     for subset in (*SUBSETS, LOOK_ALIKE):
         for number in range(subset.clips):
             yield subset.name, f"{subset.name} {number}", subset.draw(number)
-    if real is not None:
-        yield real.name, real.name, read_clip(real)
+    if real and filmed:
+        yield real.name, real.name, filmed
 
 
 def judge(model: ModelHandler, clip: Clip, policy: str) -> dict[str, Any]:

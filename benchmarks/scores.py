@@ -135,6 +135,7 @@ def auroc(values: Sequence[float], wrong: Sequence[bool]) -> float:
 
 def clips(share: float, real: Path | None) -> Iterator[tuple[str, Clip]]:
     """(set, clip)"""
+    filmed = read_clip(real) if real else None  # a folder that is no clip is told before the work
     for subset in SUBSETS:
         for number in range(max(1, round(share * subset.clips))):
             anew = replace(subset, first_seed=FIRST_SEED + subset.first_seed)
@@ -142,8 +143,8 @@ def clips(share: float, real: Path | None) -> Iterator[tuple[str, Clip]]:
     for subset in SUBSETS:
         for number in range(max(1, round(share * subset.clips))):
             yield "evaluation", subset.draw(number)
-    if real is not None:
-        yield real.name, read_clip(real)
+    if real and filmed:
+        yield real.name, filmed
 
 
 FORMULAS: dict[str, Callable[[Row], float]] = {

@@ -23,7 +23,7 @@ from sam2_tracker.search_region import SearchRegion, Window, start_region, windo
 from sam2_tracker.settings import MIB
 from sam2_tracker.shapes import Bitmap, bitmap_to_rectangle
 from training.clips import Clip
-from training.real_clip import read_real_clip
+from training.real_clip import NoClipError, read_real_clip
 
 MOST_FEATURES = 2048 * MIB
 Masks = NDArray[np.bool_]
@@ -167,11 +167,11 @@ class Session:
 def read_clip(folder: Path) -> Clip:
     """A filmed clip with masks on all frames (`training.real_clip`); its objects count as one.
 
-    Raises ValueError if the folder is no such clip.
+    Raises NoClipError if the folder is no such clip.
     """
     clip = read_real_clip(folder)
     if len(clip.masks) != len(clip.frames):
-        raise ValueError(f"{folder}: {len(clip.frames) - len(clip.masks)} frames have no mask.")
+        raise NoClipError(f"{folder}: {len(clip.frames) - len(clip.masks)} frames have no mask.")
     masks = [clip.masks[frame].any(0) for frame in range(len(clip.frames))]
     return Clip(clip.frames, np.stack(masks)[:, None])
 

@@ -32,6 +32,7 @@ from sam2_tracker.shapes import (
 )
 from training.evaluation_set import SUBSETS
 from training.metrics import jaccard
+from training.real_clip import NoClipError
 
 TOLERANCES = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
 SPARSE_IOU = 0.97
@@ -89,21 +90,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def folder_masks(folder: Path) -> Iterator[Masks]:
     """Each object of `Annotations/*.png`, for each time that it is visible without a gap.
 
-    The digits of a file's name are the number of its frame. Raises ValueError where there are no
+    The digits of a file's name are the number of its frame. Raises NoClipError where there are no
     masks, or where one has colours and not the numbers of objects.
     """
     files = sorted((folder / "Annotations").glob("*.png"))
     if not files:
-        raise ValueError(f"{folder} has no masks: there is no Annotations/*.png in it.")
+        raise NoClipError(f"{folder} has no masks: there is no Annotations/*.png in it.")
     images: dict[int, NDArray[Any]] = {}
     for file in files:
         # OpenCV would give the colours of a palette, and DAVIS numbers its objects by a palette.
         try:
             image = np.asarray(Image.open(file))
         except OSError as error:
-            raise ValueError(f"{file} is not a picture.") from error
+            raise NoClipError(f"{file} is not a picture.") from error
         if image.ndim != 2:
-            raise ValueError(f"{file} has colours, and not one number of an object per pixel.")
+            raise NoClipError(f"{file} has colours, and not one number of an object per pixel.")
         images[int("".join(filter(str.isdigit, file.stem)))] = image
     for number in sorted({int(n) for image in images.values() for n in np.unique(image)} - {0}):
         found = {frame: image == number for frame, image in images.items()}

@@ -178,6 +178,17 @@ def test_a_second_action_neither_decodes_nor_encodes(
     assert len(decoded) == len(set(decoded)) == 4
 
 
+@pytest.mark.parametrize("name", ["effort", "small", "memory", "scores", "tracks"])
+def test_a_folder_that_is_no_clip_ends_with_a_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [])  # each reads its options from there
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"^{tmp_path} has no "):
+        main([name, "--clip", str(tmp_path)])
+
+
 # ---- the whole ----
 
 

@@ -42,7 +42,7 @@ from training.evaluation_set import (
 from training.metrics import boundary_f, jaccard
 from training.model import CONFIG, WEIGHTS, build_predictor, digest_of
 from training.predict import clicked, corrected, silence_bars, tracked
-from training.real_clip import RealClip, read_real_clip
+from training.real_clip import NoClipError, RealClip, read_real_clip
 from training.tally import HIDDEN_RUN, Tally, merged, share
 
 METHODS = ("mask prompt", "box prompt", "first mask repeated", "first mask by flow")
@@ -302,7 +302,7 @@ def main() -> int:
         for folder in arguments.clip:
             try:
                 clip = read_real_clip(folder)
-            except ValueError as error:
+            except NoClipError as error:
                 raise SystemExit(str(error)) from error
             run_real_clip(clip, predictor)
         return 0

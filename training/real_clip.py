@@ -10,6 +10,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 
+class NoClipError(ValueError):
+    """A folder is no clip with masks; the message says what is missing."""
+
+
 @dataclass(frozen=True)
 class RealClip:
     """frames: uint8 (T, H, W, 3), RGB. masks: by frame index, bool (N, H, W); 0 is among them."""
@@ -26,13 +30,13 @@ def read_real_clip(folder: Path) -> RealClip:
     of the first frame, and the clip begins with the first frame that has an annotation. A second
     annotated frame is needed to judge anything.
 
-    Raises ValueError if the folder is no such clip.
+    Raises NoClipError if the folder is no such clip.
     """
     images = sorted((folder / "JPEGImages").glob("*.jpg"))
     annotations = {path.stem: path for path in (folder / "Annotations").glob("*.png")}
     images = images[next((i for i, p in enumerate(images) if p.stem in annotations), len(images)) :]
     if sum(path.stem in annotations for path in images) < 2:
-        raise ValueError(
+        raise NoClipError(
             f"{folder} has no clip: wanted are JPEGImages/*.jpg and Annotations/*.png of the same "
             "names, for two frames or more: on the first one the objects start, on the others they "
             "are judged"
@@ -45,15 +49,15 @@ def read_real_clip(folder: Path) -> RealClip:
             if path.stem in annotations
         }
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{folder}: a picture cannot be read: {error}") from error
+        raise NoClipError(f"{folder}: a picture cannot be read: {error}") from error
     sizes = {frame.shape[:2] for frame in frames} | {label.shape for label in labels.values()}
     if len(sizes) != 1:
-        raise ValueError(
+        raise NoClipError(
             f"{folder}: all frames and annotations must have one size, and an annotation one "
             f"channel of object numbers; found {sorted(sizes)}"
         )
     numbers = [number for number in np.unique(labels[0]) if number]
     if not numbers:
-        raise ValueError(f"{folder}: the first annotation shows no object")
+        raise NoClipError(f"{folder}: the first annotation shows no object")
     masks = {t: np.stack([label == n for n in numbers]) for t, label in labels.items()}
     return RealClip(folder.name, np.stack(frames), masks)
