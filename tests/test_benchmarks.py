@@ -183,6 +183,7 @@ def test_a_folder_that_is_no_clip_ends_with_a_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", [])  # each reads its options from there
+    monkeypatch.setattr("benchmarks.memory.ROOT", tmp_path)
     with pytest.raises(SystemExit, match=f"^{tmp_path} has no "):
         main([name, "--clip", str(tmp_path)])
 
