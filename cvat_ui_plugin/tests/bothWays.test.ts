@@ -111,9 +111,10 @@ test('cancelled on the way back: what was tracked is kept, and the message says 
     await bench.runAll(2, 12, { cancelled: isBack });
     expect(leftsOf(bench)).toEqual([10, 11, 12, 13, 14, 38, 39, 40, 41, 42, 43]);
     expect(bench.said()).toMatch(
-        /Between drawn frames tracked from one end only: car \d+ up to 6 \(cancelled\)\./,
+        /tracked from one end only: car \d+ on 3 to 6 \(cancelled\)\. For both ends run again from frame 2\./,
     );
-    expect(bench.reports.at(-1)!.title).toBe('Tracking ended with warnings');
+    expect(bench.said()).toContain('What is done is kept. Undo takes it back in one step.');
+    expect(bench.reports.at(-1)!.title).toBe('Tracking was cancelled');
 });
 
 test('an error on the way back loses nothing, and the message names it', async () => {
@@ -126,7 +127,7 @@ test('an error on the way back loses nothing, and the message names it', async (
     });
     await bench.runAll(2, 12);
     expect(leftsOf(bench)).toEqual([10, 11, 12, 13, 14, 38, 39, 40, 41, 42, 43]);
-    expect(bench.said()).toMatch(/from one end only: car \d+ up to 6 \(.*logged out/);
+    expect(bench.said()).toMatch(/from one end only: car \d+ on 3 to 6 \(.*logged out/);
     expect(bench.reports.at(-1)!.kind).toBe('warning');
 });
 
@@ -155,5 +156,21 @@ test('an object that fails on the way back keeps its results; the others go on',
             .map(({ points }) => whole(points).at(-4)!);
     expect(lefts('rectangle')).toEqual([10, 11, 12, 33, 34, 35, 36]);
     expect(lefts('mask')).toEqual([10, 11, 12, 13, 34, 35, 36]);
-    expect(bench.said()).toMatch(/from one end only: car \d+ up to 5 \(It is gone\)\./);
+    expect(bench.said()).toMatch(/from one end only: car \d+ on 3 to 5 \(It is gone\)\./);
+});
+
+test('the message names the frames of each object that were tracked from one end only', async () => {
+    const bench = createBench({ invoke: surest });
+    const [one, other] = bench.add(mask(2), box(2));
+    await bench.runAll(2, 12);
+    const own = (frame: number, wanted: string): number =>
+        bench.on(frame).find(({ type }) => type === wanted)!.clientID!;
+    bench.store.draw(own(12, 'mask'), 12, shifted('mask', MASK, 30));
+    bench.store.draw(own(5, 'rectangle'), 5, shifted('rectangle', [10, 10, 30, 30], 9));
+    bench.kept = BOTH;
+    const isBack = (): boolean => bench.calls.filter(({ frame }) => frame === 9).length > 2;
+    await bench.runAll(2, 12, { cancelled: isBack });
+    expect(bench.said()).toContain(
+        `car ${one} on 3 to 8 (cancelled); car ${other} on 3 to 4 (cancelled). For both`,
+    );
 });

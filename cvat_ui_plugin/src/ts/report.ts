@@ -134,7 +134,6 @@ export function adviceOf(
     start: number,
     nameOf: (object: Tracked) => string,
 ): string[] {
-    if (!stop) return [];
     if (cancelled) {
         return [
             objects.some(({ results }) => results.length)
@@ -142,6 +141,7 @@ export function adviceOf(
                 : 'Nothing was tracked and nothing has changed.',
         ];
     }
+    if (!stop) return [];
     const stopped = `Stopped at frame ${stop.frame}: ${stop.reason}`;
     if (stop.drawAgain) {
         return [
@@ -238,7 +238,7 @@ function tracking(tracked: Tracked[], names: Map<Tracked, string>, start: number
 }
 
 /** What became of objects that could not be tracked as they should. */
-function troubles(objects: Tracked[], names: Map<Tracked, string>): string[] {
+function troubles(objects: Tracked[], names: Map<Tracked, string>, start: number): string[] {
     const failed = objects.flatMap((object) => {
         const { failure } = object;
         return failure
@@ -249,10 +249,10 @@ function troubles(objects: Tracked[], names: Map<Tracked, string>): string[] {
         object.notJoined === null ? [] : [`${names.get(object)}: ${plain(object.notJoined)}`],
     );
     const halfway = objects.flatMap((object) => {
-        const { oneWay } = object;
-        return oneWay
-            ? [`${names.get(object)} up to ${oneWay.frame} (${plain(oneWay.reason)})`]
-            : [];
+        if (!object.oneWay) return [];
+        const { first, last, reason } = object.oneWay;
+        const where = first === last ? `${first}` : `${first} to ${last}`;
+        return [`${names.get(object)} on ${where} (${plain(reason)})`];
     });
     return [
         ...lineOf(failed, (list) => `Given up: ${list}.`),
@@ -260,7 +260,12 @@ function troubles(objects: Tracked[], names: Map<Tracked, string>): string[] {
             alone,
             (list) => `Tracked without what was drawn by hand on other frames: ${list}.`,
         ),
-        ...lineOf(halfway, (list) => `Between drawn frames tracked from one end only: ${list}.`),
+        ...lineOf(
+            halfway,
+            (list) =>
+                `Between drawn frames tracked from one end only: ${list}. For both ends run ` +
+                `again from frame ${start}.`,
+        ),
     ];
 }
 
@@ -318,7 +323,7 @@ export async function reportOf(told: Told): Promise<Report> {
         ...(summary ? [summary] : []),
         ...adviceOf(run, start, (object) => names.get(object)!),
         ...lost,
-        ...troubles(objects, names),
+        ...troubles(objects, names, start),
         ...goneOver(coinciding, names),
         ...handmade(tracked, names),
         ...removed(objects, names),
@@ -336,7 +341,7 @@ export async function reportOf(told: Told): Promise<Report> {
                 failure || notJoined !== null || oneWay || results.some(({ inPlace }) => inPlace),
         );
     const title =
-        (stop && cancelled && 'Tracking was cancelled') ||
+        (cancelled && 'Tracking was cancelled') ||
         (stop && 'Tracking stopped early') ||
         (warns && 'Tracking ended with warnings') ||
         'Tracking is done';

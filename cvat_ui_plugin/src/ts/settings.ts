@@ -160,7 +160,8 @@ export function createSettingsAction(core: Core, page: Page): CollectionAction {
                     [BOTH_ENDS],
                     bothWays ? BOTH_ENDS : ONE_END,
                     'Frames between two that a person drew: from both ends each takes twice the ' +
-                        'time, and gets the better result. Run from the first drawn frame.',
+                        'time, and gets the result of the end that is surer. Correct shapes, ' +
+                        'then run from the first drawn frame.',
                 ),
             };
         }

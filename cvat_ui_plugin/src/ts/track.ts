@@ -88,18 +88,9 @@ async function step(
     }
 }
 
-function progressText(
-    done: number,
-    frames: Frame[],
-    way: string,
-    live: number,
-    elapsed: number,
-): string {
-    const objects = live === 1 ? '1 object' : `${live} objects`;
-    const text = `Frame ${frames[done].number} (${done + 1} of ${frames.length}${way}), ${objects}`;
-    if (done === 0) return text;
-    const left = Math.round(((elapsed / done) * (frames.length - done)) / 1000);
-    return `${text}, about ${left < 90 ? `${left} s` : `${Math.round(left / 60)} min`} left`;
+function timeLeft(milliseconds: number): string {
+    const seconds = Math.round(milliseconds / 1000);
+    return `, about ${seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`} left`;
 }
 
 /** Why a way through the frames ended early, and on which frame. */
@@ -242,17 +233,23 @@ export async function track(
 
     const back = tools.bothWays ? framesBack(sources, frames) : [];
     const total = frames.length + back.length;
+    const begun = tools.now();
     const tellOf = (some: Frame[], before: number, way: string) => {
-        const begun = tools.now();
-        return (done: number, live: number): void => {
-            caller.percent = Math.floor((100 * (before + done)) / total);
-            const text = progressText(done, some, way, live, tools.now() - begun);
-            tools.onProgress(text, caller.percent);
+        return (index: number, live: number): void => {
+            const done = before + index;
+            const left = done ? ((tools.now() - begun) / done) * (total - done) : null;
+            caller.percent = Math.floor((100 * done) / total);
+            tools.onProgress(
+                `Frame ${some[index].number} (${index + 1} of ${some.length}${way}), ` +
+                    (live === 1 ? '1 object' : `${live} objects`) +
+                    (left === null ? '' : timeLeft(left)),
+                caller.percent,
+            );
         };
     };
     const alive = (some: Live[]): Live[] => some.filter(({ tracked }) => tracked.failure === null);
     const way = frames[0].number < start.number ? ' backwards' : '';
-    const tell = tellOf(frames, 0, way);
+    const tell = tellOf(frames, 0, back.length ? `${way}, then from the other end` : way);
     const end = await follow(caller, start, frames, steps, () => alive(objects), tell);
     if (end) return stopped(end);
 
@@ -263,10 +260,16 @@ export async function track(
     const backwards: Steps = (from, to) => steps(to, from);
     const tellBack = tellOf(back, frames.length, ', from the other end');
     const early = await follow(caller, start, back, backwards, on, tellBack);
-    const unfinished = early && { frame: early.frame, reason: reasonOf(early.error) };
-    for (const { object, back: other } of ones) {
-        if (tools.bothWays) object.tracked.oneWay = other.tracked.failure ?? unfinished;
-        takeBetter(object.tracked, other.tracked.results);
+    const ended = early && { frame: early.frame, reason: reasonOf(early.error) };
+    for (const { object, back: other, last } of back.length ? ones : []) {
+        const { failure, results } = other.tracked;
+        const why = failure ?? ended;
+        const to = why && frames[Math.min(place.get(why.frame)!, place.get(last)! - 1)];
+        if (why && to) {
+            const { reason } = why;
+            object.tracked.oneWay = { first: frames[0].number, last: to.number, reason };
+        }
+        takeBetter(object.tracked, results);
     }
     return run;
 }
