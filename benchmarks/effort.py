@@ -31,7 +31,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,17 +204,27 @@ def show(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def show_shares(rows: list[dict[str, Any]]) -> None:
-    """Each row's corrections as a share of those that the goal counts from."""
-    corrections = {(row["way"], row["proposal"]): row.get("corrections") for row in rows}
-    base = corrections.get(("anew", "eye"))
-    if not base or len(base) == 1:
-        return
-    print("corrections, as a share of those of anew, eye:")
-    for (way, proposal), counts in corrections.items():
-        if counts and (way, proposal) != ("anew", "eye"):
-            share, low, high = share_interval(counts, base)
-            print(f"{way:<11}{proposal:<10}{share:>12.2f} ({low:.2f} to {high:.2f})")
+def shares(
+    rows: Sequence[Mapping[str, Any]], proposal: str
+) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """The corrections of each row as a share of those of "anew" at this proposal, with an interval.
+
+    Of the rows that say how many each object took; nothing where "anew" is none of them, or of one
+    object alone.
+    """
+    counts = {(row["way"], row["proposal"]): row.get("corrections") or [] for row in rows}
+    base = counts.get(("anew", proposal), [])
+    if len(base) < 2:
+        return {}
+    return {key: share_interval(ours, base) for key, ours in counts.items() if ours}
+
+
+def show_shares(rows: Sequence[Mapping[str, Any]]) -> None:
+    for proposal in PROPOSALS:
+        for (way, by), (share, low, high) in shares(rows, proposal).items():
+            if proposal in ("eye", by):  # the goal counts from the first bad frame
+                of = f"of anew, {proposal}"
+                print(f"{way:<11}{by:<10}{share:>12.2f} {of} ({low:.2f} to {high:.2f})")
 
 
 def _beside(

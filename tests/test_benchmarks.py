@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import all_models, clicks, parts
+from benchmarks import all_models, clicks, effort, parts
 from benchmarks.__main__ import list_parts, main, measure, share_of_first
 from benchmarks.accuracy import Variant, accuracy_of
 from benchmarks.banks import FILLED
@@ -176,6 +176,18 @@ def test_a_second_action_neither_decodes_nor_encodes(
     assert (first["encoder_calls"], second["encoder_calls"]) == (4, 0)  # counted on the module
     decoded = [call.args[0] for call in decode.call_args_list]
     assert len(decoded) == len(set(decoded)) == 4
+
+
+def test_corrections_are_told_as_a_share_of_starting_anew() -> None:
+    counts = {("anew", "eye"): [4, 2, 2, 6], ("joined", "eye"): [2, 1, 1, 3]}
+    rows = [{"way": w, "proposal": p, "corrections": found} for (w, p), found in counts.items()]
+    # each object takes half, so there is no doubt about the half
+    assert effort.shares(rows, "eye")["joined", "eye"] == (0.5, 0.5, 0.5)
+    rows[1]["corrections"] = [7, 0, 0, 0]
+    share, low, high = effort.shares(rows, "eye")["joined", "eye"]
+    assert (share, low) == (0.5, 0.0)
+    assert high > 1
+    assert effort.shares(rows, "score") == {}
 
 
 @pytest.mark.parametrize("name", ["effort", "small", "memory", "scores", "tracks"])

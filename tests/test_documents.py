@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import all_models, growth, report, scores, steps
+from benchmarks import all_models, effort, growth, report, scores, steps
 from cvat_action import arguments
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,10 +70,11 @@ def effort_lines() -> Iterator[tuple[str, str]]:
         "carried": "both ways, and carried by optical flow",
     }
     proposals = {"eye": "first bad frame", "score": "lowest score"}
-    chair, drawn, four, all_of_them = (
+    chair, drawn, two, four, all_of_them = (
         {(row["way"], row["proposal"]): row for row in result("effort")[part]["rows"]}
         for part in (
             "chair, quality, 2 conditioning frames",
+            "drawn, 20 clips, quality, 2 conditioning frames",
             *(f"drawn, quality, {count} conditioning frames" for count in (2, 4, 0)),
         )
     )
@@ -99,19 +100,29 @@ def effort_lines() -> Iterator[tuple[str, str]]:
         f"{in_region[1]} at the lowest score ({whole[1]})",
     )
 
+    of_eye = effort.shares(list(drawn.values()), "eye")
+
+    def in_words(share: tuple[float, float, float]) -> str:
+        return "1" if share == (1, 1, 1) else "{:.2f} ({:.2f} to {:.2f})".format(*share)
+
     for proposal, by in proposals.items():
         for way, name in names.items():
             row = chair[way, proposal]
             right = f"{row['corrections_per_object']:.0f}" if row["finished"] else "not in 10"
             yield "docs/benchmarks.md", cells(name, by, right, *mean_j(row))
             row = drawn[way, proposal]
-            counts = (
-                f"{row['corrections_per_object']:.2f}",
-                f"{row['corrections_per_100_frames']:.1f}",
-            )
+            share = f"{row['corrections_per_object']:.2f}", in_words(of_eye[way, proposal])
             right = f"{row['finished']} of {row['objects']}"
-            yield "docs/benchmarks.md", cells(name, by, *counts, right, *mean_j(row))
-    for count, part in (("2", drawn), ("4", four), ("all", all_of_them)):
+            yield "docs/benchmarks.md", cells(name, by, *share, right, *mean_j(row))
+    of_score = effort.shares(list(drawn.values()), "score")
+    joined, both, carried = (
+        in_words(of_score[way, "score"]) for way in ("joined", "both ways", "carried")
+    )
+    yield (
+        "docs/benchmarks.md",
+        f"joining takes {joined}, tracking both ways {both} and carrying as well {carried}",
+    )
+    for count, part in (("2", two), ("4", four), ("all", all_of_them)):
         values = [
             f"{part[way, 'eye']['corrections_per_object']:.2f}; {mean_j(part[way, 'eye'])[3]}"
             for way in ("joined", "both ways")
