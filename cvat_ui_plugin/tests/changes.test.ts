@@ -158,6 +158,11 @@ function bare(one: SerializedShape | SerializedTrack): string {
     return JSON.stringify(rest);
 }
 
+const randomSettings = (dice: Dice) => ({
+    sparse: dice.chance(0.4) ? 0.97 : null,
+    bothWays: dice.chance(0.5),
+});
+
 /** What no run may change: other labels, what a person drew, corrected or locked. */
 function kept(bench: Bench): string[] {
     const locked = new Set<number | null>();
@@ -236,8 +241,9 @@ test(
                 const target = run === 0 ? LAST : dice.upTo(LAST);
                 // of an object that is converted later, shapes on other frames stay shapes
                 const convert = run === 0 && dice.chance(0.3);
-                bench.kept = dice.chance(0.4) ? '{"sparse":0.97}' : null;
-                mayHaveGaps ||= bench.kept !== null || start > 0;
+                const settings = randomSettings(dice);
+                bench.kept = JSON.stringify(settings);
+                mayHaveGaps ||= settings.sparse !== null || start > 0;
                 const last = dice.chance(0.15) ? bench.calls.length + dice.upTo(LAST) : Infinity;
                 const steps = bench.store.undoSteps;
                 look();
@@ -298,7 +304,7 @@ test(
                 frames: framesFrom(0, LAST, SIZE),
                 invoke: moving((frame) => (hidden.has(frame) ? { shape: null } : null)),
             });
-            bench.kept = dice.chance(0.4) ? '{"sparse":0.97}' : null;
+            bench.kept = JSON.stringify(randomSettings(dice));
             bench.add(...columns.map(({ type }, n) => shape(type, 0, pointsFor(type, n))));
             const convert = dice.chance(0.5);
             await bench.runAll(0, LAST, { convert });
