@@ -66,7 +66,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def share_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
     """Our sum by theirs, of pairs, and where it lies with a confidence of 95 % (bootstrap of the
-    pairs, fixed seed). Not a number where some of theirs could all be 0."""
+    pairs, fixed seed). Raises ZeroDivisionError where all of theirs are 0."""
     low, high = bootstrap(
         (np.asarray(ours), np.asarray(theirs)),
         lambda a, b, axis: a.sum(axis) / b.sum(axis),

@@ -9,11 +9,14 @@ const BOTH = '{"bothWays":true}';
 /** The farther from where it was drawn, the less certain. */
 const surest = moving((frame, { at }) => ({ score: 1 - Math.abs(frame - at) / 40 }));
 
-/** A mask on frame 2, tracked to frame 12, and corrected on frame 9. */
-async function corrected(surroundings: Surroundings = {}): Promise<Bench> {
+/** A mask on frame 2, tracked to frame 12, and corrected. */
+async function corrected(surroundings: Surroundings = {}, frames = [9]): Promise<Bench> {
     const { bench } = await tracked(mask(2), 12, { invoke: surest, ...surroundings });
-    bench.store.draw(bench.on(9)[0].clientID!, 9, shifted('mask', MASK, 30));
+    for (const frame of frames) {
+        bench.store.draw(bench.on(frame)[0].clientID!, frame, shifted('mask', MASK, 30));
+    }
     bench.calls.length = 0;
+    bench.progress.length = 0;
     bench.kept = BOTH;
     return bench;
 }
@@ -111,7 +114,7 @@ test('cancelled on the way back: what was tracked is kept, and the message says 
     await bench.runAll(2, 12, { cancelled: isBack });
     expect(leftsOf(bench)).toEqual([10, 11, 12, 13, 14, 38, 39, 40, 41, 42, 43]);
     expect(bench.said()).toMatch(
-        /tracked from one end only: car \d+ on 3 to 6 \(cancelled\)\. For both ends run again from frame 2\./,
+        /drawn on both sides: car \d+ on 3 to 6 \(cancelled\)\. For both ends run again from frame 2\./,
     );
     expect(bench.said()).toContain('What is done is kept. Undo takes it back in one step.');
     expect(bench.reports.at(-1)!.title).toBe('Tracking was cancelled');
@@ -127,7 +130,7 @@ test('an error on the way back loses nothing, and the message names it', async (
     });
     await bench.runAll(2, 12);
     expect(leftsOf(bench)).toEqual([10, 11, 12, 13, 14, 38, 39, 40, 41, 42, 43]);
-    expect(bench.said()).toMatch(/from one end only: car \d+ on 3 to 6 \(.*logged out/);
+    expect(bench.said()).toMatch(/drawn on both sides: car \d+ on 3 to 6 \(.*logged out/);
     expect(bench.reports.at(-1)!.kind).toBe('warning');
 });
 
@@ -156,7 +159,7 @@ test('an object that fails on the way back keeps its results; the others go on',
             .map(({ points }) => whole(points).at(-4)!);
     expect(lefts('rectangle')).toEqual([10, 11, 12, 33, 34, 35, 36]);
     expect(lefts('mask')).toEqual([10, 11, 12, 13, 34, 35, 36]);
-    expect(bench.said()).toMatch(/from one end only: car \d+ on 3 to 5 \(It is gone\)\./);
+    expect(bench.said()).toMatch(/drawn on both sides: car \d+ on 3 to 5 \(It is gone\)\./);
 });
 
 test('the message names the frames of each object that were tracked from one end only', async () => {
@@ -171,6 +174,95 @@ test('the message names the frames of each object that were tracked from one end
     const isBack = (): boolean => bench.calls.filter(({ frame }) => frame === 9).length > 2;
     await bench.runAll(2, 12, { cancelled: isBack });
     expect(bench.said()).toContain(
-        `car ${one} on 3 to 8 (cancelled); car ${other} on 3 to 4 (cancelled). For both`,
+        `car ${one} on 3 to 8; car ${other} on 3 to 4 (cancelled). For both`,
     );
+});
+
+test('an object that is refused alone on the way back does not stop the others', async () => {
+    let back = false;
+    const { bench } = await tracked(mask(2), 12, {
+        invoke: surest,
+        intercept: (call, next) => {
+            const isRefused = back && !call.shapes && call.frame === 8;
+            return isRefused && call.states!.length === 1 ? { status: 413, body: '' } : next();
+        },
+    });
+    bench.add(box(2));
+    await bench.runAll(2, 12);
+    const own = (frame: number, wanted: string): number =>
+        bench.on(frame).find(({ type }) => type === wanted)!.clientID!;
+    bench.store.draw(own(9, 'mask'), 9, shifted('mask', MASK, 30));
+    bench.store.draw(own(6, 'rectangle'), 6, shifted('rectangle', [10, 10, 30, 30], 30));
+    bench.kept = BOTH;
+    back = true;
+    await bench.runAll(2, 12);
+    const boxes = bench.shapes().filter(({ type }) => type === 'rectangle');
+    expect(boxes.slice(0, 5).map(({ points }) => whole(points)[0])).toEqual([10, 11, 38, 39, 40]);
+    expect(bench.said()).toMatch(/both sides: car \d+ on 3 to 8 \([^;]*\)\. For both/);
+});
+
+test('a run that stopped before its way back names what has one end only', async () => {
+    let [armed, reached] = [false, 0];
+    const bench = await corrected({
+        intercept: (call, next) => {
+            reached += armed && call.frame === 11 ? 1 : 0;
+            return reached ? { status: 401, body: {} } : next();
+        },
+    });
+    armed = true;
+    await bench.runAll(2, 12);
+    expect(bench.said()).toMatch(/both sides: car \d+ on 3 to 8 \(the run stopped before\)/);
+});
+
+test('an object that fails behind its last drawn frame gets both ends before', async () => {
+    let armed = false;
+    const error = { code: 'size_changed', message: 'no' };
+    const bench = await corrected({
+        invoke: moving((frame, { at }) =>
+            armed && frame === 11
+                ? { shape: null, state: null, error }
+                : { score: 1 - Math.abs(frame - at) / 40 },
+        ),
+    });
+    armed = true;
+    await bench.runAll(2, 12);
+    expect(leftsOf(bench).slice(0, 8)).toEqual(BETTER.slice(0, 8));
+    expect(bench.said()).not.toContain('one end');
+});
+
+test('drawn frames are not said to be tracked from one end', async () => {
+    const bench = await corrected({}, [3, 4, 9]);
+    const isPast = (): boolean =>
+        bench.progress.at(-1)?.message.startsWith('Frame 4 (5 of 6') ?? false;
+    await bench.runAll(2, 12, { cancelled: isPast });
+    expect(bench.reports.at(-1)!.title).toBe('Tracking was cancelled');
+    expect(bench.said()).not.toContain('one end');
+});
+
+test('drawings that do not join on the way back are told', async () => {
+    let joins = 0;
+    const bench = await corrected({
+        intercept: (call, next) => {
+            joins += call.type === 'track' && call.shapes ? 1 : 0;
+            return joins === 3 ? { status: 410, body: '' } : next();
+        },
+    });
+    await bench.runAll(2, 12);
+    expect(bench.said()).toContain('Tracked without what was drawn by hand on other frames');
+});
+
+test('of an object that is deleted on the way back no ends are told', async () => {
+    let [armed, asked] = [false, 0];
+    const bench = await corrected({
+        intercept: (call, next) => {
+            asked += armed && call.frame === 5 ? 1 : 0;
+            if (asked < 2) return next();
+            bench.store.remove(bench.on(2)[0].clientID!);
+            return { status: 401, body: {} };
+        },
+    });
+    armed = true;
+    await bench.runAll(2, 12);
+    expect(bench.said()).toContain('it was deleted during the run');
+    expect(bench.said()).not.toContain('one end');
 });

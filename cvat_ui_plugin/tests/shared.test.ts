@@ -163,7 +163,7 @@ async function becomes(one: Written): Promise<SerializedTrack | null> {
         failure: null,
         changed: false,
         notJoined: null,
-        oneWay: null,
+        oneEnd: null,
     };
     const deleted = new Set(one.deleted_frames);
     const timeline = Array.from({ length: 12 }, (_, frame) => frame).filter((f) => !deleted.has(f));

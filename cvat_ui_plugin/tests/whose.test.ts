@@ -101,7 +101,7 @@ function found(source: Source, order: number[]): Tracked {
     const results = order.map((frame) => {
         return { frame, points: source.points, score: 0.9, byHand: source.byHand.has(frame) };
     });
-    return { source, results, failure: null, changed: false, notJoined: null, oneWay: null };
+    return { source, results, failure: null, changed: false, notJoined: null, oneEnd: null };
 }
 
 function becomes(object: Tracked, shapes: SerializedShape[]): Seed {

@@ -4,13 +4,13 @@
 import { alignedPoints } from './rings';
 import { FrameResult, Tracked } from './tracked';
 
-/** A frame without a result is worse than any with one. */
+/** A frame without a result is worse than any with one; a result without a score counts 0. */
 function scoreOf(result: FrameResult | undefined): number {
     return result ? (result.score ?? 0) : -1;
 }
 
-/** How many frames of a gap keep their result: the sum of the scores is largest where those behind them
- * get that of the other end. Both lists have a score for each frame of the gap. */
+/** How many frames of a gap keep their own result, so that the sum of the scores is largest when the rest
+ * take those of the other end. Both lists have a score for each frame of the gap. */
 export function keptOf(scores: number[], others: number[]): number {
     let [sum, best, kept] = [0, 0, 0];
     for (const [index, score] of scores.entries()) {
@@ -28,7 +28,7 @@ export function takeBetter({ source, results }: Tracked, others: FrameResult[]):
     if (!other.size) return;
     let like = source.points;
     let gap: FrameResult[] = [];
-    for (const result of [...results]) {
+    for (const result of results) {
         if (!result.byHand) gap.push(result);
         else if (result.points) {
             const scores = gap.map((own) => scoreOf(other.get(own.frame)));
@@ -39,7 +39,7 @@ export function takeBetter({ source, results }: Tracked, others: FrameResult[]):
         }
     }
     if (source.type !== 'polygon') return;
-    // polygons of both ends begin alike only by chance
+    // polygons of the two ends may begin at different corners
     for (const result of results) {
         if (result.points && !result.byHand) result.points = alignedPoints(result.points, like);
         like = result.points ?? like;

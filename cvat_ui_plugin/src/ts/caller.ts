@@ -55,6 +55,9 @@ export function giveUp({ tracked }: Live, frame: number, reason: string): void {
 export class Caller {
     public percent = 0;
 
+    /** Whether the function has used all the pictures already: what it refuses, is not their fault. */
+    public picturesAreGood = false;
+
     private perCall = Infinity;
 
     private limit = Infinity;
@@ -127,7 +130,10 @@ export class Caller {
             rest = rest.slice(batch.length);
         }
         // one object may be at fault; where each of several is refused alone, the picture is
-        const isPicture = refused.length === objects.length && (objects.length > 1 || !isStart);
+        const isPicture =
+            !this.picturesAreGood &&
+            refused.length === objects.length &&
+            (objects.length > 1 || !isStart);
         if (isPicture && refuse === null) {
             throw new CallError(
                 `The function cannot use the picture of frame ${frame}: ${refused[0][1].message}`,

@@ -110,6 +110,7 @@ export function withChanges({ objects }: Run, before: Collection, now: Collectio
                 reason: 'it was deleted during the run',
             };
             object.results = [];
+            object.oneEnd = null;
         }
     }
 }

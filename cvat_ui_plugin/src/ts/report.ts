@@ -248,12 +248,13 @@ function troubles(objects: Tracked[], names: Map<Tracked, string>, start: number
     const alone = objects.flatMap((object) =>
         object.notJoined === null ? [] : [`${names.get(object)}: ${plain(object.notJoined)}`],
     );
-    const halfway = objects.flatMap((object) => {
-        if (!object.oneWay) return [];
-        const { first, last, reason } = object.oneWay;
+    const oneEnded = new Map<string, string[]>();
+    for (const object of objects) {
+        if (!object.oneEnd) continue;
+        const { first, last, reason } = object.oneEnd;
         const where = first === last ? `${first}` : `${first} to ${last}`;
-        return [`${names.get(object)} on ${where} (${plain(reason)})`];
-    });
+        addTo(oneEnded, plain(reason), `${names.get(object)} on ${where}`);
+    }
     return [
         ...lineOf(failed, (list) => `Given up: ${list}.`),
         ...lineOf(
@@ -261,10 +262,10 @@ function troubles(objects: Tracked[], names: Map<Tracked, string>, start: number
             (list) => `Tracked without what was drawn by hand on other frames: ${list}.`,
         ),
         ...lineOf(
-            halfway,
+            [...oneEnded].map(([reason, where]) => `${listed(where)} (${reason})`),
             (list) =>
-                `Between drawn frames tracked from one end only: ${list}. For both ends run ` +
-                `again from frame ${start}.`,
+                `Tracked from one end only, although drawn on both sides: ${list}. For both ends ` +
+                `run again from frame ${start}.`,
         ),
     ];
 }
@@ -337,8 +338,8 @@ export async function reportOf(told: Told): Promise<Report> {
         coinciding.length > 0 ||
         warnings.length > 0 ||
         objects.some(
-            ({ failure, notJoined, oneWay, results }) =>
-                failure || notJoined !== null || oneWay || results.some(({ inPlace }) => inPlace),
+            ({ failure, notJoined, oneEnd, results }) =>
+                failure || notJoined !== null || oneEnd || results.some(({ inPlace }) => inPlace),
         );
     const title =
         (cancelled && 'Tracking was cancelled') ||

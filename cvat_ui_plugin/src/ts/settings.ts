@@ -159,9 +159,9 @@ export function createSettingsAction(core: Core, page: Page): CollectionAction {
                     ONE_END,
                     [BOTH_ENDS],
                     bothWays ? BOTH_ENDS : ONE_END,
-                    'Frames between two that a person drew: from both ends each takes twice the ' +
-                        'time, and gets the result of the end that is surer. Correct shapes, ' +
-                        'then run from the first drawn frame.',
+                    'Frames between two drawn ones can be tracked from both ends. That takes ' +
+                        'twice the time, and the surer results are taken. Correct shapes, then ' +
+                        'run from the first drawn frame.',
                 ),
             };
         }

@@ -99,8 +99,8 @@ interface End {
     error: unknown;
 }
 
-/** One way through `frames`, in that order. `start` has the size that all frames must have. `liveOn`: the
- * objects that are tracked over a frame. `tell` is called before each frame. */
+/** One way through `frames`, in that order. All of them must have the size of `start`. `liveOn`: the objects
+ * to track over a frame. `tell` is called before each frame. */
 async function follow(
     caller: Caller,
     start: Frame,
@@ -147,6 +147,10 @@ function checkSize(frame: Frame, start: Frame): void {
     );
 }
 
+function alive(objects: Live[]): Live[] {
+    return objects.filter(({ tracked }) => tracked.failure === null);
+}
+
 function newTracked(source: Source): Tracked {
     return {
         source,
@@ -154,15 +158,8 @@ function newTracked(source: Source): Tracked {
         failure: null,
         changed: false,
         notJoined: null,
-        oneWay: null,
+        oneEnd: null,
     };
-}
-
-/** An object on its way back from the last frame on which a person drew it. */
-interface Returning {
-    object: Live;
-    back: Live;
-    last: number;
 }
 
 /** The frames of a run before the last one on which any of the objects is drawn, that one first. */
@@ -173,14 +170,59 @@ function framesBack(sources: Source[], frames: Frame[]): Frame[] {
     return frames.slice(0, Math.max(last, 0)).reverse();
 }
 
-function returning(object: Live): Returning[] {
+/** An object and the same on its way back from the last frame on which a person drew it. */
+interface Return {
+    object: Live;
+    back: Live;
+    last: number;
+}
+
+/** None where a person drew the object on no frame that was tracked. */
+function returnsOf(object: Live): Return[] {
     const { source, results } = object.tracked;
-    const drawn = results.filter(({ byHand, points }) => byHand && points);
-    const last = drawn.at(-1);
-    if (!last?.points) return [];
-    const lastSeen = { frame: last.frame, points: last.points };
+    const drawn = results.flatMap(({ frame, points, byHand }) =>
+        byHand && points ? [{ frame, points }] : [],
+    );
+    const lastSeen = drawn.at(-1);
+    if (!lastSeen) return [];
     const back = { ...object, tracked: newTracked(source), state: null, lastSeen };
-    return [{ object, back, last: last.frame }];
+    return [{ object, back, last: lastSeen.frame }];
+}
+
+/** The way back over `frames`, on which each object begins behind the frame where it was drawn last. */
+function followBack(
+    caller: Caller,
+    start: Frame,
+    returns: Return[],
+    frames: Frame[],
+    steps: Steps,
+    tell: (done: number, live: number) => void,
+): Promise<End | null> {
+    const place = new Map(frames.map(({ number }, index) => [number, index]));
+    const liveOn = (frame: number): Live[] => {
+        // the last drawn frame of all is none of them
+        const begun = returns.filter(({ last }) => place.get(frame)! > (place.get(last) ?? -1));
+        return alive(begun.map(({ back }) => back));
+    };
+    caller.picturesAreGood = true;
+    return follow(caller, start, frames, (from, to) => steps(to, from), liveOn, tell);
+}
+
+/** Give an object the results of its way back where they are better. `reason`: why that way ended early;
+ * null where it did not. */
+function takeBack({ object, back, last }: Return, reason: string | null): void {
+    const { tracked } = object;
+    tracked.notJoined ??= back.tracked.notJoined;
+    takeBetter(tracked, back.tracked.results);
+    const why = back.tracked.failure?.reason ?? reason;
+    const found = new Set(back.tracked.results.map(({ frame }) => frame));
+    const before = tracked.results.slice(
+        0,
+        tracked.results.findIndex(({ frame }) => frame === last),
+    );
+    const lacking = before.filter(({ frame, byHand }) => !byHand && !found.has(frame));
+    if (why === null || !lacking.length) return;
+    tracked.oneEnd = { first: lacking[0].frame, last: lacking.at(-1)!.frame, reason: why };
 }
 
 /**
@@ -210,14 +252,12 @@ export async function track(
         drawn: new Map(),
     }));
     const caller = new Caller(tools);
-    const reasonOf = (error: unknown): string => {
+    const reasonOf = (error: unknown): string =>
+        error instanceof Cancelled ? 'cancelled' : explain(error, tools.functionID).message;
+    const stopped = ({ frame, error }: End): void => {
         run.cancelled = error instanceof Cancelled;
-        return run.cancelled ? 'cancelled' : explain(error, tools.functionID).message;
-    };
-    const stopped = ({ frame, error }: End): Run => {
         const drawAgain = error instanceof CallError && error.remedy === 'draw again';
         run.stop = { frame, reason: reasonOf(error), drawAgain };
-        return run;
     };
 
     tools.onProgress(
@@ -227,8 +267,9 @@ export async function track(
     try {
         await seed(caller, objects, steps);
     } catch (error) {
-        if (error instanceof Cancelled) return stopped({ frame: start.number, error });
-        throw error;
+        if (!(error instanceof Cancelled)) throw error;
+        stopped({ frame: start.number, error });
+        return run;
     }
 
     const back = tools.bothWays ? framesBack(sources, frames) : [];
@@ -247,29 +288,20 @@ export async function track(
             );
         };
     };
-    const alive = (some: Live[]): Live[] => some.filter(({ tracked }) => tracked.failure === null);
     const way = frames[0].number < start.number ? ' backwards' : '';
     const tell = tellOf(frames, 0, back.length ? `${way}, then from the other end` : way);
     const end = await follow(caller, start, frames, steps, () => alive(objects), tell);
-    if (end) return stopped(end);
+    if (end) stopped(end);
+    if (!back.length) return run;
 
-    const ones = alive(objects).flatMap(returning);
-    const place = new Map(frames.map(({ number }, index) => [number, index]));
-    const on = (frame: number): Live[] =>
-        alive(ones.filter(({ last }) => place.get(frame)! < place.get(last)!).map((o) => o.back));
-    const backwards: Steps = (from, to) => steps(to, from);
-    const tellBack = tellOf(back, frames.length, ', from the other end');
-    const early = await follow(caller, start, back, backwards, on, tellBack);
-    const ended = early && { frame: early.frame, reason: reasonOf(early.error) };
-    for (const { object, back: other, last } of back.length ? ones : []) {
-        const { failure, results } = other.tracked;
-        const why = failure ?? ended;
-        const to = why && frames[Math.min(place.get(why.frame)!, place.get(last)! - 1)];
-        if (why && to) {
-            const { reason } = why;
-            object.tracked.oneWay = { first: frames[0].number, last: to.number, reason };
-        }
-        takeBetter(object.tracked, results);
+    const returns = objects.flatMap(returnsOf);
+    let reason = end && (run.cancelled ? 'cancelled' : 'the run stopped before');
+    if (!end) {
+        const tellBack = tellOf(back, frames.length, ', from the other end');
+        const endBack = await followBack(caller, start, returns, back, steps, tellBack);
+        run.cancelled = endBack?.error instanceof Cancelled;
+        reason = endBack && reasonOf(endBack.error);
     }
+    for (const one of returns) takeBack(one, reason);
     return run;
 }

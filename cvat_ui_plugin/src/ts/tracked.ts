@@ -24,9 +24,9 @@ export interface Tracked {
     changed: boolean;
     /** Why what a person drew of it on other frames did not join. */
     notJoined: string | null;
-    /** The frames, from the first one of the run on, that were not tracked from the drawn frame behind
-     * them, too, and why. */
-    oneWay: { first: number; last: number; reason: string } | null;
+    /** The first and the last frame that were tracked from one end only, though the object is drawn behind
+     * them, and why. */
+    oneEnd: { first: number; last: number; reason: string } | null;
 }
 
 export interface Run {
