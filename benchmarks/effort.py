@@ -42,9 +42,9 @@ from benchmarks.session import Found, Masks, Session, read_clip
 from benchmarks.summary import share_interval
 from model_handler import ModelHandler
 from sam2_tracker.memory_cache import MemoryCache
-from sam2_tracker.models import model_files
 from sam2_tracker.settings import MIB, Settings
 from sam2_tracker.shapes import Bitmap
+from tools.sam2_models import micro_files
 from training.evaluation_set import SUBSETS, parameters_hash
 from training.metrics import jaccard
 from training.model import WEIGHTS, digest_of
@@ -209,8 +209,8 @@ def shares(
 ) -> dict[tuple[str, str], tuple[float, float, float]]:
     """The corrections of each row as a share of those of "anew" at this proposal, with an interval.
 
-    Of the rows that say how many each object took; nothing where "anew" is none of them, or of one
-    object alone.
+    Rows that do not say how many each object took are left out. There are no shares without a row
+    of "anew", and none for a single object.
     """
     counts = {(row["way"], row["proposal"]): row.get("corrections") or [] for row in rows}
     base = counts.get(("anew", proposal), [])
@@ -261,7 +261,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = ModelHandler(
-        model_files(Settings(model="sam2.1_hiera_micro")),
+        micro_files(),
         conditioning_frames=options.conditioning_frames,
         cache=MemoryCache(256 * MIB),
     )

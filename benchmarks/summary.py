@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Medians of interleaved measurements, and their ratios."""
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -38,44 +40,33 @@ def median_interval(values: Sequence[float]) -> Interval:
     """Raises ValueError if there are none."""
     if not values:
         raise ValueError("There is no round in which both were measured.")
-    low, high = -np.inf, np.inf
-    if len(values) > 1:
-        low, high = bootstrap(
-            (np.asarray(values),),
-            np.median,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    return Interval(
-        median=statistics.median(values), low=float(low), high=float(high), rounds=len(values)
-    )
+    low, high = _bootstrapped(np.median, values) if len(values) > 1 else (-math.inf, math.inf)
+    return Interval(median=statistics.median(values), low=low, high=high, rounds=len(values))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """The mean, and where it lies with a confidence of 95 % (bootstrap, fixed seed)."""
-    low, high = bootstrap(
-        (np.asarray(values),),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return statistics.fmean(values), float(low), float(high)
+    return statistics.fmean(values), *_bootstrapped(np.mean, values)
 
 
 def share_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
     """Our sum by theirs, of pairs, and where it lies with a confidence of 95 % (bootstrap of the
     pairs, fixed seed). Raises ZeroDivisionError where all of theirs are 0."""
+    interval = _bootstrapped(lambda a, b, axis: a.sum(axis) / b.sum(axis), ours, theirs)
+    return sum(ours) / sum(theirs), *interval
+
+
+def _bootstrapped(statistic: Callable[..., Any], *samples: Sequence[float]) -> tuple[float, float]:
+    """Where a statistic of the samples lies (percentile method, fixed seed). Several are paired."""
     low, high = bootstrap(
-        (np.asarray(ours), np.asarray(theirs)),
-        lambda a, b, axis: a.sum(axis) / b.sum(axis),
-        paired=True,
+        tuple(np.asarray(values) for values in samples),
+        statistic,
+        paired=len(samples) > 1,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return sum(ours) / sum(theirs), float(low), float(high)
+    return float(low), float(high)
 
 
 def spread(values: Sequence[float]) -> Interval:

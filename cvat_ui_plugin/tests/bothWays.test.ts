@@ -2,19 +2,34 @@
 // Frames between two that a person drew, tracked from both ends.
 
 import { expect, test } from 'vitest';
-import { Bench, box, createBench, MASK, mask, moving, polygon, shifted, SQUARE } from './bench';
+import {
+    Bench,
+    BOX,
+    box,
+    createBench,
+    MASK,
+    mask,
+    moving,
+    polygon,
+    shifted,
+    SQUARE,
+} from './bench';
 import { Surroundings, tracked, whole } from './bench';
 
 const BOTH = '{"bothWays":true}';
 /** The farther from where it was drawn, the less certain. */
 const surest = moving((frame, { at }) => ({ score: 1 - Math.abs(frame - at) / 40 }));
 
+/** Draw the object of a type by hand on a frame, so many pixels to the right of where it was drawn first. */
+function correct(bench: Bench, type: string, frame: number, by: number): void {
+    const own = bench.on(frame).find((one) => one.type === type)!;
+    bench.store.draw(own.clientID!, frame, shifted(type, type === 'mask' ? MASK : BOX, by));
+}
+
 /** A mask on frame 2, tracked to frame 12, and corrected. */
 async function corrected(surroundings: Surroundings = {}, frames = [9]): Promise<Bench> {
     const { bench } = await tracked(mask(2), 12, { invoke: surest, ...surroundings });
-    for (const frame of frames) {
-        bench.store.draw(bench.on(frame)[0].clientID!, frame, shifted('mask', MASK, 30));
-    }
+    for (const frame of frames) correct(bench, 'mask', frame, 30);
     bench.calls.length = 0;
     bench.progress.length = 0;
     bench.kept = BOTH;
@@ -166,10 +181,8 @@ test('the message names the frames of each object that were tracked from one end
     const bench = createBench({ invoke: surest });
     const [one, other] = bench.add(mask(2), box(2));
     await bench.runAll(2, 12);
-    const own = (frame: number, wanted: string): number =>
-        bench.on(frame).find(({ type }) => type === wanted)!.clientID!;
-    bench.store.draw(own(12, 'mask'), 12, shifted('mask', MASK, 30));
-    bench.store.draw(own(5, 'rectangle'), 5, shifted('rectangle', [10, 10, 30, 30], 9));
+    correct(bench, 'mask', 12, 30);
+    correct(bench, 'rectangle', 5, 9);
     bench.kept = BOTH;
     const isBack = (): boolean => bench.calls.filter(({ frame }) => frame === 9).length > 2;
     await bench.runAll(2, 12, { cancelled: isBack });
@@ -189,10 +202,8 @@ test('an object that is refused alone on the way back does not stop the others',
     });
     bench.add(box(2));
     await bench.runAll(2, 12);
-    const own = (frame: number, wanted: string): number =>
-        bench.on(frame).find(({ type }) => type === wanted)!.clientID!;
-    bench.store.draw(own(9, 'mask'), 9, shifted('mask', MASK, 30));
-    bench.store.draw(own(6, 'rectangle'), 6, shifted('rectangle', [10, 10, 30, 30], 30));
+    correct(bench, 'mask', 9, 30);
+    correct(bench, 'rectangle', 6, 30);
     bench.kept = BOTH;
     back = true;
     await bench.runAll(2, 12);

@@ -55,7 +55,7 @@ export function giveUp({ tracked }: Live, frame: number, reason: string): void {
 export class Caller {
     public percent = 0;
 
-    /** Whether the function has used all the pictures already: what it refuses, is not their fault. */
+    /** Whether the function has used all the pictures before. Then a picture is not why it refuses. */
     public picturesAreGood = false;
 
     private perCall = Infinity;

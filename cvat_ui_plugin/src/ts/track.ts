@@ -200,7 +200,7 @@ function followBack(
 ): Promise<End | null> {
     const place = new Map(frames.map(({ number }, index) => [number, index]));
     const liveOn = (frame: number): Live[] => {
-        // the last drawn frame of all is none of them
+        // `frames` ends before the last drawn frame of all objects
         const begun = returns.filter(({ last }) => place.get(frame)! > (place.get(last) ?? -1));
         return alive(begun.map(({ back }) => back));
     };
