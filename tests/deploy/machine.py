@@ -5,12 +5,17 @@ import json
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import standins
 import yaml
 from names import CONTAINER, INFO, ROOT
 from nuclio_schema import check_config
@@ -22,16 +27,17 @@ PROGRAMS = [
     *("printf", "rm", "sed", "seq", "sh", "sleep", "sort", "tail", "tee", "tr", "true"),
 ]
 PYTHON = shlex.quote(sys.executable)
-# Python starts faster without a look through its packages, and a module is compiled once.
-STANDIN_PATH = [
-    ROOT / "tests/deploy/standins",
-    ROOT / "tests/deploy",
-    Path(yaml.__file__).parents[1],
-]
-STANDIN = (
-    f"PYTHONPATH={shlex.quote(':'.join(map(str, STANDIN_PATH)))} "
-    f"exec {PYTHON} -S -c 'import standin; standin.main()'"
-)
+# The process of the tests answers for the stand-ins: to start a Python takes longer than all else.
+STANDIN = r"""
+exec 3<>"/dev/tcp/127.0.0.1/$STANDIN_PORT"
+printf '%s\0' "$PWD" "${0##*/}" $# "$@" >&3
+IFS= read -r -d '' status <&3
+IFS= read -r -d '' output <&3
+IFS= read -r -d '' errors <&3
+printf '%s' "$output"
+printf '%s' "$errors" >&2
+exit "$status"
+"""
 STATE = {
     "docker": True,
     "docker_root": "/",
@@ -56,8 +62,16 @@ STATE = {
 
 
 def write_program(path: Path, command: str) -> None:
-    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.write_text(f"#!/bin/bash\n{command}\n")
     path.chmod(0o755)
+
+
+def read_word(stream: TextIO) -> str:
+    """Up to the next NUL, which ends each word."""
+    word = ""
+    while (letter := stream.read(1)) not in ("\0", ""):
+        word += letter
+    return word
 
 
 @dataclass
@@ -68,6 +82,8 @@ class Machine:
     """Whether it has a python3 that is new enough."""
     state: dict[str, Any] = field(default_factory=lambda: json.loads(json.dumps(STATE)))
     programs: tuple[str, ...] = STANDINS
+    log: list[list[str]] = field(default_factory=list)
+    """The calls of the last command, each with the name of its program."""
 
     @property
     def repository(self) -> Path:
@@ -85,24 +101,46 @@ class Machine:
         shutil.rmtree(tools, ignore_errors=True)
         tools.mkdir()
         for program in self.programs:
-            write_program(tools / program, f'{STANDIN} {program} "$@"')
+            write_program(tools / program, STANDIN)
         for program in PROGRAMS:  # and none of this machine's own docker or nvidia-smi
             (tools / program).symlink_to(shutil.which(program, path="/usr/bin:/bin") or "missing")
         write_program(tools / "python3", f'exec {PYTHON} "$@"' if self.python else "exit 1")
-        state, log = self.folder / "state.json", self.folder / "log"
-        state.write_text(json.dumps(self.state))
-        log.write_text("")
-        own = {"PATH": str(tools), "STANDIN_STATE": str(state), "STANDIN_LOG": str(log)}
-        done = subprocess.run(
-            ["/bin/bash", "-c", command],
-            cwd=self.repository,
-            env=own | environment,
-            capture_output=True,
-            text=True,
-        )
-        self.state = json.loads(state.read_text())
+        self.log.clear()
+        with self._answering() as port:
+            done = subprocess.run(
+                ["/bin/bash", "-c", command],
+                cwd=self.repository,
+                env={"PATH": str(tools), "STANDIN_PORT": str(port)} | environment,
+                capture_output=True,
+                text=True,
+            )
         assert done.returncode == status, done.stderr
         return done
+
+    @contextmanager
+    def _answering(self) -> Iterator[int]:
+        """Answers the calls of the stand-ins at this port."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=self._answer, args=(listener,))
+            thread.start()
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)  # ends `accept`
+                thread.join()
+
+    def _answer(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection = listener.accept()[0]
+            except OSError:
+                return
+            with connection, connection.makefile("rw", newline="") as stream:
+                folder, program, count = (read_word(stream) for _ in range(3))
+                words = [read_word(stream) for _ in range(int(count))]
+                self.log.append([program, *words])
+                for part in standins.call(program, words, folder, self.state):
+                    stream.write(f"{part}\0")
 
     def stage(self, options: str = "", device: str = "cpu", **environment: str) -> str:
         """Makes the clean copy; what the script says."""
@@ -130,8 +168,7 @@ class Machine:
         script.write_text(re.sub(rf"{name}=\d+", f"{name}={value}", script.read_text()))
 
     def calls(self, *beginning: str) -> list[list[str]]:
-        calls = [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
-        return [c for c in calls if c[: len(beginning)] == list(beginning)]
+        return [c for c in self.log if c[: len(beginning)] == list(beginning)]
 
     def config(self, name: str = "function.yaml") -> dict[str, Any]:
         config = yaml.safe_load((self.copy / name).read_text())

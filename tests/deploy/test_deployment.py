@@ -265,10 +265,10 @@ def test_a_deployment_goes_on_where_an_earlier_one_was_killed(
 
 def test_a_function_that_never_answers(machine: Machine) -> None:
     machine.state |= {"function_answers": "", "function_log": "The weights are damaged."}
-    machine.set_in_script("READY_SECONDS", 3)
+    machine.set_in_script("READY_SECONDS", 1)
     done = machine.run("./deploy_cpu.sh", status=1)
     assert "The weights are damaged." in done.stderr
-    assert "does not answer after 3 s" in done.stderr
+    assert "does not answer after 1 s" in done.stderr
     assert "--rollback" not in done.stderr, "nothing ever answered"
     assert len(machine.calls("docker", "exec")) > 1
 

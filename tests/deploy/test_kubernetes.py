@@ -72,7 +72,7 @@ def test_the_password_of_redis_is_on_no_command_line(tmp_path: Path) -> None:
         assert client.config_get("maxmemory*")["maxmemory-policy"] == "volatile-ttl"
         assert client.config_get("save") == {"save": ""}
         with pytest.raises(redis.exceptions.AuthenticationError):
-            redis.Redis(port=port).ping()
+            redis.Redis(port=port, retry=None).ping()
         command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
         assert command.startswith(b"redis-server"), "signals reach it"
         assert password.encode() not in command

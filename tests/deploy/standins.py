@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""Stands in for docker, nuctl, kubectl and more; its first argument is the name of the program.
+"""Stands in for docker, nuctl, kubectl and more.
 
-Records each call, refuses what the real program would refuse (unknown commands and flags, missing
-values, files that are not there, a configuration that Nuclio does not accept), and keeps the
-machine's images and containers in the state that the test has written: `nuctl deploy` starts a
-container, and a port that nobody names is another one after each start, as Docker does it. Nuclio's
-record of a function has a state, and an interrupted `nuctl deploy` leaves it at `building`. Flags
-and commands are those of nuctl 1.13 (its cobra commands), docker 28 and kubectl 1.32.
+Refuses what the real program would refuse (unknown commands and flags, missing values, files that
+are not there, a configuration that Nuclio does not accept), and keeps the machine's images and
+containers in the state of the test: `nuctl deploy` starts a container, and a port that nobody names
+is another one after each start, as Docker does it. Nuclio's record of a function has a state, and
+an interrupted `nuctl deploy` leaves it at `building`. Flags and commands are those of nuctl 1.13
+(its cobra commands), docker 28 and kubectl 1.32.
 """
 
+import contextlib
+import io
 import json
-import os
 import re
+import subprocess
 import sys
+import traceback
 from pathlib import Path
+
+import yaml
+from names import ROOT
+from nuclio_schema import Invalid, check_config
 
 BOOL, VALUE = False, True
 
@@ -196,9 +203,6 @@ def nuctl_function(command: str, options: dict, positional: list[str], state: di
 
 
 def read_config(options: dict, positional: list[str]) -> dict:
-    import yaml
-    from nuclio_schema import Invalid, check_config
-
     path, file = one(options, "--path", "-p"), one(options, "--file", "-f")
     file = file or (path and str(Path(path) / "function.yaml"))
     if not file or not Path(file).is_file():
@@ -418,20 +422,18 @@ def docker_container(
 
 def check_settings(options: dict) -> None:
     """The function's own code, as `docker run` starts it in the image."""
-    import subprocess
-
     words = [sys.executable, "-m", "sam2_tracker.check_settings"]
     settings = dict(pair.split("=", 1) for pair in options.get("--env", []))
-    sys.exit(subprocess.run(words, cwd=REPOSITORY, env=settings).returncode)
+    done = subprocess.run(words, cwd=ROOT, env=settings, capture_output=True, text=True)
+    print(done.stdout, end="")
+    print(done.stderr, end="", file=sys.stderr)
+    sys.exit(done.returncode)
 
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 COMPOSE_SERVERLESS = "components/serverless/docker-compose.serverless.yml"
 
 
 def kubectl(words: list[str], state: dict) -> None:
-    import yaml
-
     command, options, positional = parse(words, KUBECTL, KUBECTL_GLOBAL)
     for name in options.get("--filename", []) + options.get("-f", []):
         if command in ("apply", "delete"):
@@ -443,7 +445,7 @@ def kubectl(words: list[str], state: dict) -> None:
 
 
 def make(words: list[str], state: dict) -> None:
-    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for word in words:
         if not re.match(r"[A-Z_]+=", word) and word not in targets:
             refuse(f"No rule to make target '{word}'.")
@@ -480,12 +482,19 @@ PROGRAMS = {
 }
 
 
-def main() -> None:
-    name, *words = sys.argv[1:]
-    state = json.loads(Path(os.environ["STANDIN_STATE"]).read_text())
-    with open(os.environ["STANDIN_LOG"], "a") as log:
-        log.write(json.dumps([name, *words]) + "\n")
-    try:
-        PROGRAMS[name](words, state)
-    finally:
-        Path(os.environ["STANDIN_STATE"]).write_text(json.dumps(state))
+def call(program: str, words: list[str], folder: str, state: dict) -> tuple[int, str, str]:
+    """The exit status, the output and the errors of a program that is started in this folder."""
+    output, errors, status = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            PROGRAMS[program](words, state)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        except Exception:  # a fault of the stand-in itself
+            traceback.print_exc()
+            status = 1
+    return status, output.getvalue(), errors.getvalue()
