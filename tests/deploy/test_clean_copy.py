@@ -26,6 +26,7 @@ def test_the_clean_copy_holds_what_ships_and_nothing_else(machine: Machine) -> N
     assert {p.name for p in machine.copy.iterdir()} == EVERYTHING
     assert {p.name for p in machine.copy.iterdir() if p.is_dir()} == {"sam2_tracker", "weights"}
     assert list((machine.copy / "weights").iterdir()) == []
+    assert list(machine.copy.rglob("__pycache__")) == []
     assert "ENV SAM2_MODEL=sam2.1_hiera_tiny" in machine.directives()
     assert machine.directives()[-1] == "RUN python -m sam2_tracker.download"
     assert machine.calls() == [], "nothing is deployed"
