@@ -6,14 +6,15 @@ Logits are compared on every frame that is tracked or drawn, with LOGIT_TOLERANC
 tracking.py; on the machine where this was written the largest difference is 0.0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 from tracking import LOGIT_TOLERANCE, images, step, tight_box
 
@@ -23,12 +24,14 @@ from sam2_tracker.mask_logits import logits_to_image_size
 from sam2_tracker.memory_bank import MemoryBank, adopt_keyframes, correct_bank, start_bank
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import ModelFiles
-from sam2_tracker.predictions import Prediction, prediction_of
+from sam2_tracker.predictions import FrameFeatures, Prediction, prediction_of
 from tools.official import OfficialRun, Prompt, official_predictor
 from tools.sam2_models import load_model
 from training.clips import Clip, draw_clip
 
+Encoded = Callable[[ModelFiles], list[FrameFeatures]]
 FRAMES = 30
+SIZE = {"width": 320, "height": 240}
 
 
 @dataclass
@@ -36,7 +39,7 @@ class OurRun:
     """The same actions with banks that are handed in and out."""
 
     model: ModelHandler
-    frames: Sequence[Image.Image]
+    frames: Sequence[FrameFeatures]
     policy: str = "official"
     banks: dict[int, MemoryBank] = field(default_factory=dict)
     before: dict[int, MemoryBank] = field(default_factory=dict)
@@ -46,20 +49,16 @@ class OurRun:
     found: dict[int, dict[int, Tensor]] = field(default_factory=dict)
     direction: int = 1
 
-    def __post_init__(self) -> None:
-        self._features = [self.model.encode(frame) for frame in self.frames]
-        self._size = dict(zip(("width", "height"), self.frames[0].size, strict=True))
-
     def draw(self, number: int, frame: int, prompt: Prompt) -> None:
-        features, chosen = self._features[frame], [prompt]
+        features, chosen = self.frames[frame], [prompt]
         tracked = self.at.get(number) == frame and number in self.before
         if tracked and not isinstance(prompt, np.ndarray):
             before = self.before[number]
-            (corrected,) = self.model.correct(features, [before], chosen, **self._size)
+            (corrected,) = self.model.correct(features, [before], chosen, **SIZE)
             drawn = self._keep(number, frame, prediction_of(corrected))
             self.banks[number] = correct_bank(before, drawn, distance=1)
             return
-        (started,) = self.model.start(features, chosen, **self._size)
+        (started,) = self.model.start(features, chosen, **SIZE)
         drawn = self._keep(number, frame, prediction_of(started))
         if number not in self.banks:
             self.banks[number], self.at[number] = drawn, frame
@@ -76,7 +75,7 @@ class OurRun:
     def track(self, start: int, last: int) -> None:
         for index in range(start, last + self.direction, self.direction):
             behind = [n for n in self.banks if self.at[n] == index - self.direction]
-            predictions = step(self.model, self._features[index], [self.banks[n] for n in behind])
+            predictions = step(self.model, self.frames[index], [self.banks[n] for n in behind])
             for number, prediction in zip(behind, predictions, strict=True):
                 drawn = [frame.step for frame in self.banks[number].conditioning]
                 if self.banks[number].step + 1 not in drawn:
@@ -91,13 +90,25 @@ class OurRun:
         return start_bank(self.policy, prediction.seen)
 
     def _found(self, number: int, frame: int, prediction: Prediction) -> None:
-        logits = logits_to_image_size(prediction.logits, **self._size)
+        logits = logits_to_image_size(prediction.logits, **SIZE)
         self.found.setdefault(number, {})[frame] = logits
 
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    return draw_clip(3, frames=FRAMES, width=320, height=240, objects=3, leaving=True)
+    return draw_clip(3, frames=FRAMES, **SIZE, objects=3, leaving=True)
+
+
+@pytest.fixture(scope="module")
+def encoded(clip: Clip) -> Encoded:
+    """The clip's frames as a model sees them; each model encodes them once for all tests."""
+
+    @cache
+    def encode(files: ModelFiles) -> list[FrameFeatures]:
+        model = load_model(files)
+        return [model.encode(image) for image in images(clip)]
+
+    return encode
 
 
 # Each: the actions, and how many conditioning frames attention sees. (number, frame, prompt) draws
@@ -151,6 +162,11 @@ def prompt_of(item: Any, clip: Clip) -> Prompt:
     return clicks_on(true, *words) if words else true
 
 
+@cache
+def predictor_of(files: ModelFiles) -> SAM2VideoPredictor:
+    return official_predictor(files, fill_hole_area=8)
+
+
 SLOW = pytest.mark.slow
 CASES = [
     *((name, "official", "small_files") for name in SCENARIOS),
@@ -165,14 +181,14 @@ CASES = [
 @SLOW
 @pytest.mark.parametrize(("name", "policy", "family_files"), CASES, indirect=["family_files"])
 def test_corrections_give_the_logits_of_the_official_predictor(
-    name: str, policy: str, clip: Clip, family_files: ModelFiles, tmp_path: Path
+    name: str, policy: str, clip: Clip, encoded: Encoded, family_files: ModelFiles, tmp_path: Path
 ) -> None:
     rows, nearest = SCENARIOS[name]
-    predictor = official_predictor(family_files, fill_hole_area=8)
+    predictor = predictor_of(family_files)
     predictor.max_cond_frames_in_attn = nearest or -1
     official = OfficialRun(predictor, images(clip), tmp_path)
     model = load_model(family_files, fill_hole_area=8, conditioning_frames=nearest)
-    ours = OurRun(model, images(clip), policy)
+    ours = OurRun(model, encoded(family_files), policy)
     # What was drawn shows only once the official predictor passes over it.
     ours.direction = -1 if name.startswith("backwards") else 1
     for row in rows:
@@ -193,11 +209,13 @@ def test_corrections_give_the_logits_of_the_official_predictor(
 
 
 @SLOW
-def test_a_correction_changes_what_follows(clip: Clip, small_files: ModelFiles) -> None:
+def test_a_correction_changes_what_follows(
+    clip: Clip, encoded: Encoded, small_files: ModelFiles
+) -> None:
     """Else the comparisons above would not see that it is missing."""
     model, runs = load_model(small_files), []
     for corrected in (False, True):
-        run = OurRun(model, images(clip))
+        run = OurRun(model, encoded(small_files))
         run.draw(0, 0, clip.masks[0, 0])
         run.track(1, 22)
         if corrected:

@@ -63,7 +63,7 @@ def test_many_objects_of_other_clips(
     seed: int, thread_count: int, micro_files: ModelFiles, tmp_path: Path
 ) -> None:
     """Five objects in a batch, of which each must be rounded as if it were alone."""
-    clip = draw_clip(seed, frames=12, width=320, height=240, objects=3)
+    clip = draw_clip(seed, frames=9, width=320, height=240, objects=3)
     masks = list(clip.masks[0])
     prompts: list[Prompt] = [*masks, tight_box(masks[0]), tight_box(masks[1])]
     predictor = official_predictor(micro_files, fill_hole_area=8)
@@ -129,7 +129,7 @@ def test_a_one_pixel_mask_starts_a_visible_object(micro_model: ModelHandler) -> 
     ("config", "image_size", "frames"),
     [
         ("sam2.1/sam2.1_hiera_t.yaml", None, 2),
-        ("sam2.1/sam2.1_hiera_t.yaml", 256, 9),
+        ("sam2.1/sam2.1_hiera_t.yaml", 256, 3),
         ("sam2/sam2_hiera_t.yaml", 256, 9),  # no time encoding of pointers, no occlusion embedding
         ("sam2.1/sam2.1_hiera_b+.yaml", 256, 3),  # other heads, windows and position grid
     ],

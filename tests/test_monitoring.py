@@ -32,7 +32,8 @@ def store() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def function(micro_files: ModelFiles, store: RedisServer) -> Iterator[FunctionProcess]:
-    with FunctionProcess(environment(micro_files, store)) as server:
+    waits_little = {"SAM2_REDIS_TIMEOUT_SECONDS": "1"}
+    with FunctionProcess(environment(micro_files, store, **waits_little)) as server:
         yield server
 
 

@@ -165,7 +165,8 @@ class OfficialRun:
         """folder: an empty one, for the frames."""
         for index in range(max(len(frames), LEAST_FRAMES)):
             # PNG, because the pixels must stay exact, under the name that the predictor looks for.
-            frames[min(index, len(frames) - 1)].save(folder / f"{index}.jpg", format="PNG")
+            frame = frames[min(index, len(frames) - 1)]
+            frame.save(folder / f"{index}.jpg", format="PNG", compress_level=1)
         predictor.add_all_frames_to_correct_as_cond = True
         self._predictor = predictor
         self._state = predictor.init_state(str(folder))

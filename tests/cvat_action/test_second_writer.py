@@ -3,7 +3,7 @@
 anywhere: nothing that is not ours changes, nothing is doubled, and a resume ends where the
 undisturbed run ends.
 
-`make test` tries 200 courses of events, `make test-fast` 40; WRITING_EXAMPLES=10000 (`make faults`)
+`make test` tries 100 courses of events; WRITING_EXAMPLES=10000 (`make faults`)
 tries more.
 """
 
@@ -39,7 +39,7 @@ from cvat_action.results import Written
 from cvat_action.signature import is_signed
 from cvat_action.snapshot import take_snapshot
 
-EXAMPLES = int(os.environ.get("WRITING_EXAMPLES", 2 * settings.default.max_examples))
+EXAMPLES = int(os.environ.get("WRITING_EXAMPLES", settings.default.max_examples))
 AS_ALWAYS = "WRITING_EXAMPLES" not in os.environ
 """Always the same courses; else those of pytest's --hypothesis-seed."""
 COURSES_OF_EVENTS = settings(
