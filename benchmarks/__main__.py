@@ -109,6 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
     results: dict[str, Any] = {"parts": {}, "failed": {}}
     if options.show and not out.exists():
         parser.error(f"{out} is not there")
+    if options.part and out.exists() and not (options.resume or options.show):
+        parser.error(f"{out} has other parts, which would be lost; give --resume, or another --out")
     if (options.resume or options.show) and out.exists():
         results = json.loads(out.read_text())
     if options.resume and results.get("plan", written(plan)) != written(plan):

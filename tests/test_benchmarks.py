@@ -274,6 +274,7 @@ def test_results_of_other_weights_are_not_mixed_and_unknown_parts_are_named(
     for words, said in (
         (["--resume", "--out", str(out), "--part", "agreement"], "other weights"),
         (["--part", "sped_tiny"], "no such part: sped_tiny"),
+        (["--out", str(out), "--part", "agreement"], "has other parts, which would be lost"),
     ):
         with pytest.raises(SystemExit):
             main(words)
