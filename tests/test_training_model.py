@@ -3,6 +3,7 @@
 
 import argparse
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from model_handler import IMAGE_MEAN, IMAGE_STD
+from training import calibrate, evaluate
 from training import train as training_program
 from training.clips import Clip, draw_clip
 from training.dataset import ClipStock, ensure_clip
@@ -376,3 +378,17 @@ def test_weights_beyond_float16_are_not_stored(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="too_large does not fit float16"):
         save_weights({"too_large": torch.tensor([1e6])}, tmp_path / "weights.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("program", [training_program, evaluate, calibrate])
+def test_weights_that_cannot_be_read_are_named(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "notes.txt").write_text("no weights")
+    option = "--start-from" if program is training_program else "--weights"
+    for name in ("nothing.safetensors", "notes.txt"):
+        monkeypatch.setattr("sys.argv", ["program", option, str(tmp_path / name)])
+        with pytest.raises(SystemExit):
+            program.main()
+        assert f"{name} is no safetensors file: " in capsys.readouterr().err

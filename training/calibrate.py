@@ -20,7 +20,7 @@ import torch
 
 from training.clips import draw_clip
 from training.dataset import FIRST_SEED, SIDE
-from training.model import WEIGHTS, build_predictor, load_weights, save_weights
+from training.model import WEIGHTS, build_predictor, load_weights, save_weights, weights_file
 from training.predict import silence_bars, tracked
 from training.tally import Tally, merged, share
 
@@ -54,7 +54,7 @@ def tally_of(weights: Path, shift: float, number: int) -> Tally:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--weights", type=weights_file, default=WEIGHTS)
     parser.add_argument("--clips", type=int, default=9)
     parser.add_argument("--apply", type=float, metavar="SHIFT", help="store this shift instead")
     arguments = parser.parse_args()

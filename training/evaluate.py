@@ -40,7 +40,7 @@ from training.evaluation_set import (
     parameters_hash,
 )
 from training.metrics import boundary_f, jaccard
-from training.model import CONFIG, WEIGHTS, build_predictor, digest_of
+from training.model import CONFIG, WEIGHTS, build_predictor, digest_of, weights_file
 from training.predict import clicked, corrected, silence_bars, tracked
 from training.real_clip import NoClipError, RealClip, read_real_clip
 from training.tally import HIDDEN_RUN, Tally, merged, share
@@ -282,7 +282,7 @@ def main() -> int:
     """Returns 1 where a goal is missed, or where the sets of --only could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=CONFIG)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--weights", type=weights_file, default=WEIGHTS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--processes", type=int, help="default: 1 with CUDA, else one per core")
     parser.add_argument(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
@@ -32,6 +34,15 @@ def build_predictor(
     if weights is not None:
         predictor.load_state_dict(load_weights(weights), strict=True)
     return predictor.to(device).eval()
+
+
+def weights_file(text: str) -> Path:
+    """The file of an option, for argparse: one of safetensors that can be read."""
+    try:
+        with safe_open(text, "pt"):
+            return Path(text)
+    except (OSError, SafetensorError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no safetensors file: {error}") from error
 
 
 def digest_of(weights: Path) -> str:

@@ -36,6 +36,7 @@ from training.model import (
     digest_of,
     load_weights,
     save_weights,
+    weights_file,
 )
 from training.prompting import Before, Tap, Tracker, draw_plan, resize_input
 from training.schedule import CONTINUED_DECAY_SHARE, rate_at, serving_at
@@ -423,7 +424,9 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--export", type=Path, default=EXPORT, help="where the best weights go")
-    parser.add_argument("--start-from", type=Path, help="safetensors to start a new schedule from")
+    parser.add_argument(
+        "--start-from", type=weights_file, help="safetensors to start a new schedule from"
+    )
     parser.add_argument("--validate-every", type=int, default=250, help="steps")
     parser.add_argument(
         "--drawn-only", action="store_true", help="without the photographs of Debian's packages"
@@ -466,6 +469,7 @@ def main() -> None:
     if processes == 1 and arguments.device != "cpu":
         work(0, 1, arguments)
     else:
+        begin(arguments)  # what it refuses is said once, and not by each process
         spawn(work, (processes, arguments), processes)  # type: ignore[no-untyped-call]
 
 
