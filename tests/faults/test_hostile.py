@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Hostile bodies and records, and workers that are killed: always the same ones.
 
-`make faults` has a hundred times more.
+`make faults` has many times more.
 """
 
 from collections.abc import Iterator
