@@ -72,7 +72,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     names = [*META, MICRO, *EFFICIENTTAM]
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="altogether")
-    parser.add_argument("--model", action="append", choices=names, help="instead of all")
+    parser.add_argument(
+        "--model",
+        action="append",
+        choices=names,
+        help="instead of tiny, small and EfficientTAM; may be given again",
+    )
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--size", type=int, nargs=2, default=(WIDTH, HEIGHT))
     parser.add_argument("--resume", action="store_true", help="keep the rounds that are done")

@@ -171,7 +171,10 @@ def parser() -> argparse.ArgumentParser:
     _add_connection_arguments(parser)
     add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
 
-    functions = add("functions", help="list the trackers of the server and which can be used")
+    functions = add(
+        "functions",
+        help="list the trackers of the server, which of them can be used, and the detectors",
+    )
     functions.add_argument("--json", action="store_true", help="print JSON")
     track = _track_parser(add("track", help="track objects of a job"))
     local = _local_parser(add("local", help="track in a video file, without a server"))

@@ -444,7 +444,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", help="default: SAM2_MODEL, or the bundled micro model")
     parser.add_argument("--memory", choices=POLICIES, help="default: the function's setting")
-    parser.add_argument("--out", type=Path, help="folder for the results")
+    parser.add_argument(
+        "--out", type=Path, help="folder for the results; default: out, of --video out/clips/NAME"
+    )
     options = parser.parse_args(arguments)
     stop_on_signals()
     try:

@@ -159,8 +159,12 @@ def serve(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.serve", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=_port, default=8090, help="0: any free port")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; default: %(default)s"
+    )
+    parser.add_argument(
+        "--port", type=_port, default=8090, help="default: %(default)s; 0: any free one"
+    )
     parser.add_argument("--workers", type=int, default=1, help="number of worker processes")
     options = parser.parse_args(arguments)
     if options.workers < 1:

@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=weights_file, default=WEIGHTS)
     parser.add_argument("--clips", type=int, default=9)
-    parser.add_argument("--apply", type=float, metavar="SHIFT", help="store this shift instead")
+    parser.add_argument("--apply", type=float, metavar="SHIFT", help="only store this shift")
     arguments = parser.parse_args()
     if arguments.apply is not None:
         stored = load_weights(arguments.weights)
