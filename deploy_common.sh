@@ -554,7 +554,7 @@ preflight_nuctl() {
     local dashboard nuctl releases=https://github.com/nuclio/nuclio/releases
     dashboard="$(dashboard_version)" || true
     if ! command -v nuctl >/dev/null; then
-        finding "nuctl is not installed; get version ${dashboard:-of the dashboard} from $releases."
+        finding "nuctl is not installed; get ${dashboard:+version }${dashboard:-the version of the dashboard} from $releases."
         return
     fi
     nuctl="$(nuctl version 2>/dev/null | sed -n 's/.*Label:[ "]*\([0-9][0-9.]*\).*/\1/p')" || true
