@@ -86,9 +86,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="at most; default: as many as time allows")
     parser.add_argument("--part", action="append", help="only this one; may be given again")
     names = [*META, MICRO, *EFFICIENTTAM]
-    parser.add_argument("--model", action="append", choices=names, help="instead")
-    parser.add_argument("--objects", type=int, action="append", help="instead; again for more")
-    parser.add_argument("--size", type=int, nargs=2, default=(WIDTH, HEIGHT))
+    parser.add_argument(
+        "--model",
+        action="append",
+        choices=names,
+        help="instead of tiny (on a GPU also larger ones); may be given again",
+    )
+    parser.add_argument(
+        "--objects", type=int, action="append", help="instead of 1 and 4; may be given again"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(WIDTH, HEIGHT),
+        metavar=("WIDTH", "HEIGHT"),
+        help="of the frames, in pixels",
+    )
     parser.add_argument("--resume", action="store_true", help="keep the parts that are done")
     parser.add_argument("--show", action="store_true", help="measure nothing, print what is there")
     parser.add_argument("--out", type=Path, help="JSON file; default in benchmarks/results/")

@@ -423,7 +423,10 @@ def main() -> None:
         "--minutes", type=float, default=1e9, help="stop then, with a checkpoint to go on from"
     )
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--export", type=Path, default=EXPORT, help="where the best weights go")
+    parser.add_argument(
+        "--export", type=Path, default=EXPORT,
+        help="where the best weights go (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--start-from", type=weights_file, help="safetensors to start a new schedule from"
     )
