@@ -245,6 +245,20 @@ def speed_lines() -> Iterator[tuple[str, str]]:
         "README.md",
         f"on Intel with AMX {one.median:.2f} with one object and {four.median:.2f} with four.",
     )
+    against_float32, both_in_float32 = (
+        [
+            report.View(result(name)).ratio("tiny", ("http", ours), ("agent", "float32"), n).median
+            for name in ("default", "intel_amx")
+            for n in (1, 4)
+        ]
+        for ours in ("bfloat16", "float32")
+    )
+    yield (
+        "README.md",
+        "Ours in bfloat16, the agent in float32: "
+        f"{min(against_float32):.2f} to {max(against_float32):.2f} on both. "
+        f"Both in float32: {min(both_in_float32):.2f} to {max(both_in_float32):.2f}",
+    )
 
 
 def clicks_lines() -> Iterator[tuple[str, str]]:
