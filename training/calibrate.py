@@ -54,20 +54,25 @@ def tally_of(weights: Path, shift: float, number: int) -> Tally:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=weights_file, default=WEIGHTS)
+    parser.add_argument("--weights", type=weights_file, help=f"default: {WEIGHTS}")
     parser.add_argument("--clips", type=int, default=9)
-    parser.add_argument("--apply", type=float, metavar="SHIFT", help="only store this shift")
+    parser.add_argument(
+        "--apply", type=float, metavar="SHIFT", help="store this shift in --weights"
+    )
     arguments = parser.parse_args()
     if arguments.apply is not None:
+        if arguments.weights is None:
+            parser.error("--apply changes a file: name it with --weights")
         stored = load_weights(arguments.weights)
         stored[BIAS] = stored[BIAS] + arguments.apply
         save_weights(stored, arguments.weights)
         return
+    weights = arguments.weights or WEIGHTS
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
         for shift in SHIFTS:
             count = arguments.clips
-            jobs = [arguments.weights] * count, [shift] * count, range(count)
+            jobs = [weights] * count, [shift] * count, range(count)
             tally = merged(list(pool.map(tally_of, *jobs)))
             print(
                 f"shift {shift:5.2f}: J {statistics.fmean(tally.j):.3f}, found again "
