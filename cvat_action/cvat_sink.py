@@ -29,7 +29,7 @@ from cvat_action.journal import Journal
 from cvat_action.plan import Plan
 from cvat_action.receipt import Receipt
 from cvat_action.results import Written
-from cvat_action.server import HttpFailure
+from cvat_action.server import HttpFailure, stored_ids
 from cvat_action.shape_results import drawn_in_tracks, shapes_to_create, shapes_to_delete
 from cvat_action.sinks import Objects, tracks_of, with_seeds_of
 from cvat_action.snapshot import (
@@ -312,21 +312,14 @@ class CvatSink:
         return time.monotonic() - self._seen_at < FRESH * self._took
 
     def _patch(self, action: str, where: str, objects: list[Wire]) -> list[int]:
-        """Ids of the stored objects, in order."""
+        """Ids of the objects that were created, in order."""
         try:
             answer = self._server.patch(self._plan.job.id, action, {where: objects})
+            return stored_ids(answer, where, len(objects)) if action == "create" else []
         except BaseException:
             self._seen = None  # it may have been carried out
             self.written.uncertain |= action == "create"
             raise
-        if action != "create":
-            return []
-        ids = [o["id"] for o in answer.get(where) or () if isinstance(o.get("id"), int)]
-        if len(ids) != len(objects):
-            self._seen, self.written.uncertain = None, True
-            # Status None, as after a lost answer: what the job holds is looked at again.
-            raise HttpFailure(None, "", "CVAT did not name the ids of all that it stored.")
-        return ids
 
     @contextmanager
     def _held_back(self) -> Iterator[None]:

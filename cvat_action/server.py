@@ -171,7 +171,8 @@ class Server:
 
         Raises HttpFailure at once: who writes has its own time to wait.
         """
-        return take_snapshot(self._annotations(job), whole)
+        with self._as_cvat():
+            return take_snapshot(self._annotations(job), whole)
 
     def first_snapshot(self, job: int, whole: Whole) -> Snapshot:
         """As `snapshot`, but a CVAT that is busy or restarting is waited for."""
@@ -182,9 +183,10 @@ class Server:
         jobs = self._pages("/api/jobs", [("task_id", task)])
         if not jobs:
             raise ActionError(f"There is no task {task} on {self.host}, or it has no jobs.")
-        annotated = (j for j in jobs if j.get("type", "annotation") == "annotation")
-        ends = {j["id"]: (j["start_frame"], j["stop_frame"]) for j in annotated}
-        holding = {n: ends[n] for n in sorted(ends) if ends[n][0] <= frame <= ends[n][1]}
+        with self._as_cvat():
+            annotated = (j for j in jobs if j.get("type", "annotation") == "annotation")
+            ends = {j["id"]: (j["start_frame"], j["stop_frame"]) for j in annotated}
+            holding = {n: ends[n] for n in sorted(ends) if ends[n][0] <= frame <= ends[n][1]}
         if not holding:
             raise ActionError(f"No job of task {task} holds frame {frame}.")
         return holding
@@ -238,7 +240,7 @@ class Server:
         """Turns what a surprising answer leads to into a sentence."""
         try:
             yield
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except (LookupError, TypeError, AttributeError, ValueError):
             raise no_cvat(self.host) from None
 
     def _get(self, path: str, away: Collection[int] = AWAY) -> Any:
@@ -372,6 +374,20 @@ def no_cvat(host: str) -> HttpFailure:
     )
 
 
+def stored_ids(answer: Wire, where: str, count: int) -> list[int]:
+    """The ids that CVAT gave to what it created, in order.
+
+    where: `shapes` or `tracks`. Raises HttpFailure without a status, as after a lost answer, where
+    not all are named: what the job holds must be looked at again.
+    """
+    stored = answer.get(where)
+    objects = [o for o in stored if isinstance(o, dict)] if isinstance(stored, list) else []
+    ids = [o["id"] for o in objects if isinstance(o.get("id"), int)]
+    if len(ids) != count:
+        raise HttpFailure(None, "", "CVAT did not name the ids of all that it stored.")
+    return ids
+
+
 def choose_function(server: Server, wanted: str | None) -> Function:
     """The named function, or the only usable tracker, or ours among several."""
     listed = server.functions()
@@ -433,7 +449,7 @@ def _detail(body: str) -> str:
 def _parsed(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HttpFailure(
             None, "", "The server did not answer in JSON; is this really a CVAT server?"
         ) from None

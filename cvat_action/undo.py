@@ -23,7 +23,7 @@ from cvat_action.receipt import (
     receipts_that_replaced,
     tell_restored,
 )
-from cvat_action.server import HttpFailure, Server
+from cvat_action.server import HttpFailure, Server, stored_ids
 from cvat_action.undo_plan import Work, work_of
 
 logger = logging.getLogger(__name__)
@@ -97,9 +97,7 @@ def _do(server: Server, job: int, receipt: Receipt, work: Work, done: _Done) -> 
             without_ids = [{key: value for key, value in s.items() if key != "id"} for s in batch]
             answer = server.patch(job, "create", {"shapes": without_ids})
             done.restored |= {s["id"] for s in batch}
-            ids = [s["id"] for s in answer.get("shapes") or ()]
-            if len(ids) != len(batch):
-                raise HttpFailure(None, "", "CVAT did not name the ids of all that it stored.")
+            ids = stored_ids(answer, "shapes", len(batch))
             new_ids |= {s["id"]: new for s, new in zip(batch, ids, strict=True)}
     finally:
         # A shape that came back has a new id, and another run that wrote it can be undone too.

@@ -50,6 +50,24 @@ def test_a_login_at_another_server_is_one_line(cvat, act, monkeypatch):
     cvat.faults = [Fault("POST", "/api/auth/login", 200, '{"status": "ok"}')]
     result = act("functions", *AS_USER, code=1)
     assert "is this really a CVAT server?" in result.log
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/jobs/42/annotations/", '{"shapes": [1], "tracks": []}'),
+        ("/api/jobs/42/annotations/", '{"shapes": [{"id": "x"}], "tracks": []}'),
+        ("/api/jobs/42/annotations/", '{"shapes": [], "tracks": [{"id": 1}]}'),
+        ("/api/jobs", '{"results": [1]}'),
+        ("/api/jobs", '{"results": [{"id": 1}]}'),
+        ("/api/labels", "[" * 9999),
+    ],
+)
+def test_json_of_another_kind_is_one_line(cvat, act, one_mask, path, body):
+    cvat.faults = [Fault("GET", path, 200, body, times=100)]
+    of = ("--task", 7) if path == "/api/jobs" else ("--job", 42)
+    result = act("track", *of, "--frame", 10, "--target-frame", 12, "--wait", 0, code=1)
+    assert "is this really a CVAT server?" in result.log
     assert "Traceback" not in result.log
 
 

@@ -30,6 +30,19 @@ def test_a_lost_answer_in_a_rerun_loses_nothing(cvat, job, track_to, one_mask, f
     assert [s["frame"] for s in job.shapes if s["id"] in before] == [13]
 
 
+@pytest.mark.parametrize(
+    "body", ['{"shapes": [1]}', '{"shapes": 1}', '{"shapes": [{}]}', "[" * 9999]
+)
+def test_an_answer_that_names_no_ids_counts_as_lost(cvat, job, track_to, act, receipts, body):
+    job.shapes = [shape("polygon", POLYGON, id=900)]
+    cvat.faults = [Fault("PATCH", WRITE, 200, body, after=True)]
+    track_to(13, "--convert-polygon-shapes-to-tracks")
+    assert [o["frame"] for o in (*job.shapes, *job.tracks)] == [10]
+    cvat.faults = [Fault("PATCH", WRITE, 200, body, after=True)]
+    act("undo", receipts()[-1])
+    assert [(s["points"], job.tracks) for s in job.shapes] == [(POLYGON, [])]
+
+
 def test_a_job_that_another_request_holds_is_waited_for(cvat, job, track_to, one_mask):
     busy = '{"detail": "This resource is currently busy with another operation."}'
     cvat.faults = [Fault("PATCH", WRITE, 409, busy, times=2)]
