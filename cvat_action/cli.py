@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem, code = _login_failure(error, options), FAILED
     except (EOFError, GetPassWarning):
         problem, code = "There is no login: give --auth USER:PASS or set CVAT_ACCESS_TOKEN.", FAILED
+    except OSError as error:  # of a path: it is too long, say, or its folder may not be read
+        where = f"{error.filename}: " if error.filename else ""
+        problem, code = f"{where}{error.strerror or error}.", FAILED
     except KeyboardInterrupt:
         pass
     logger.critical(problem)

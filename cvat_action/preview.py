@@ -129,18 +129,22 @@ def check_place(path: Path, given: Mapping[str, Path]) -> None:
 
 def check_apart(path: Path, given: Mapping[str, Path]) -> None:
     """Raises ActionError where a file at this path would harm what is given."""
-    place = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
+    place = _real(path)
     for option, other in given.items():
-        if place == other.resolve():
+        if place == _real(other):
             raise ActionError(
                 f"{path} would be written over, and it is the file of {option}. Choose another "
                 "path to write to."
             )
-        if other.is_dir() and place.parent == other.resolve():
+        if other.is_dir() and place.parent == _real(other):
             raise ActionError(
                 f"{path} lies in the folder of {option}, and would be one of its frames. Choose "
                 "another folder to write to."
             )
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
 
 
 def _check_ours(path: Path) -> None:

@@ -104,6 +104,7 @@ def read(data: bytes, name: str, media: Media) -> Document:
         tags = {child.tag for child in element}
         try:
             if not tags or not tags <= set(TYPES) or (len(tags) > 1):
+                element.tail = None  # text behind the track, which is no part of it
                 untouched[number] = ElementTree.tostring(element, encoding="unicode")
             elif tags == {"mask"}:
                 shapes += _masks(element, label)
@@ -170,14 +171,14 @@ class _NoDoctype(ElementTree.TreeBuilder):
 
 
 def _parse(text: str | bytes) -> Element:
-    """Raises ParseError or ValueError."""
+    """Raises ParseError or ValueError, and LookupError where nobody knows its encoding."""
     return ElementTree.fromstring(text, ElementTree.XMLParser(target=_NoDoctype()))  # noqa: S314
 
 
 def _parse_named(data: bytes, name: str) -> Element:
     try:
         return _parse(data)
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise ActionError(f"{name} is not XML that can be read: {error}.") from None
 
 

@@ -174,8 +174,10 @@ def test_cvat_xml_is_read_as_cvat_holds_it(tmp_path, media):
     decode_mask(mask["points"], image_width=WIDTH, image_height=HEIGHT)
 
 
-def test_cvat_xml_comes_back_the_same(tmp_path, media):
-    document, _ = read(tmp_path, VIDEO_XML, media)
+@pytest.mark.parametrize("behind", ["", "text"])
+def test_cvat_xml_comes_back_the_same(tmp_path, media, behind):
+    text = VIDEO_XML.replace("</annotations>", f"{behind}</annotations>")
+    document, _ = read(tmp_path, text, media)
     again = through(tmp_path / "b.xml", document, media)
     assert again.annotations == document.annotations
     assert again.labels == document.labels
@@ -548,6 +550,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
     [
         ("a.xml", "<annotations", "is not XML"),
         ("a.xml", BOMB, "is not XML that can be read"),
+        ("a.xml", VIDEO_XML.replace("utf-8", "utf-88"), "unknown encoding"),
         ("a.xml", "<dataset/>", "is not a CVAT annotation file"),
         ("a.xml", "<annotations><image/></annotations>", "CVAT for images"),
         ("a.xml", VIDEO_XML.replace('xtl="5.00"', 'xtl="five"'), "track 1 cannot be read"),

@@ -760,6 +760,14 @@ def test_a_link_that_leads_to_itself_is_named(run, tmp_path):
     (tmp_path / "b.json").symlink_to("b.json")
     for files in (("a.json", "b.json"), ("b.json", "c.json")):
         assert "b.json cannot be read: Too many levels" in run(*files, code=1).log
+    picture = "--contact-sheet", tmp_path / "s.png"
+    assert "b.json cannot be read: Too many levels" in run("b.json", "c.json", *picture, code=1).log
+
+
+@pytest.mark.parametrize("option", ["--video", "--journal"])
+def test_a_name_that_is_too_long_is_named(run, option):
+    long = "b" * 300
+    assert f"{long}: File name too long." in run("a.json", "b.json", option, long, code=1).log
 
 
 def test_the_annotations_themselves_may_be_written_over(run, coco, lefts):
