@@ -28,7 +28,7 @@ from cvat_action.coinciding import note_coinciding
 from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.plan_record import seed_as_json, seed_from_json
-from cvat_action.program import to_discard, to_resume
+from cvat_action.program import to_discard, to_resume, to_undo
 from cvat_action.results import Written
 from cvat_action.seeds import Seed
 from cvat_action.tracked import Tracked, TrackedObject, compact
@@ -431,6 +431,11 @@ def _read_head(path: Path) -> Record:
     try:
         with sound(path), path.open(encoding="utf-8") as file:
             head = json.loads(file.readline())
+            if isinstance(head.get("receipt"), int) and isinstance(head["server"], str):
+                raise ActionError(
+                    f"{path} is the receipt of a run, and no journal. To take back what the run "
+                    f"wrote: {to_undo(path, head['server'])}"
+                )
             if head["journal"] != VERSION:
                 raise OtherVersion(
                     f"{path} was written by another version of this command. Go on with that one, "

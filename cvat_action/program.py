@@ -25,6 +25,12 @@ def to_resume(journal: Path, server: str, command: str = "") -> str:
     return f"{command}{'track' if server else 'local'} --resume {shlex.quote(str(journal))}"
 
 
+def to_undo(receipt: Path, server: str) -> str:
+    """The command that takes back what the run of a receipt wrote on a server."""
+    host = f"--server-host {shlex.quote(server)}"
+    return f"{program()} {host} undo {shlex.quote(str(receipt))}"
+
+
 def to_discard(journal: Path) -> str:
     """The command that drops a journal."""
     return f"{program()} discard {shlex.quote(str(journal))}"

@@ -19,6 +19,7 @@ from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.journal import OWNER_ONLY, cut_half_line, file_name, folder
 from cvat_action.plan import Plan
+from cvat_action.program import to_discard, to_undo
 from cvat_action.snapshot import plain_track, track_attributes, track_content
 
 VERSION = 1
@@ -146,6 +147,8 @@ def read_undo(path: Path) -> Undo:
     try:
         lines = _lines(path)
         head = next(lines)
+        if "journal" in head:
+            raise ActionError(_about_journal(path, head))
         if head["receipt"] != VERSION:
             raise ActionError(f"{path} was written by another version of this command.")
         if not {"server", "job", "time"} <= head.keys():
@@ -198,6 +201,17 @@ def read_undo(path: Path) -> Undo:
     except (ValueError, KeyError, TypeError, StopIteration):
         raise ActionError(f"{path} is not a receipt of this command, or is damaged.") from None
     return undo
+
+
+def _about_journal(path: Path, head: Wire) -> str:
+    """What to do about a journal that is given as a receipt."""
+    receipt = head.get("receipt")
+    written = Path(receipt["path"]) if receipt else None
+    if written and written.exists():
+        how = f"To take back what the run wrote: {to_undo(written, head['plan']['server'])}"
+    else:
+        how = f"There is nothing that can be taken back. To drop the run: {to_discard(path)}"
+    return f"{path} is the journal of a run, and no receipt. {how}"
 
 
 def tell_restored(server: str, job: int, ids: Mapping[int, int]) -> None:

@@ -16,6 +16,7 @@ from cvat_action.errors import ActionError
 from cvat_action.job import Wire
 from cvat_action.journal import is_taken_back
 from cvat_action.plan import listed
+from cvat_action.program import to_undo
 from cvat_action.receipt import (
     Receipt,
     numbers_of_tracks,
@@ -49,7 +50,11 @@ def undo(server: Server, path: Path) -> list[str]:
     """
     wanted = read_undo(path)
     if wanted.head["server"] != server.host:
-        raise ActionError(f"{path} belongs to {wanted.head['server']}, not to {server.host}.")
+        whose = wanted.head["server"]
+        raise ActionError(
+            f"{path} belongs to {whose}, not to {server.host}. Take the run back with: "
+            f"{to_undo(path, whose)}"
+        )
     job, created = wanted.head["job"], wanted.created["shapes"]
     done = _Done()
     patience = server.patience()
@@ -76,7 +81,7 @@ def undo(server: Server, path: Path) -> list[str]:
             "What this run had replaced on frame %s is not restored: a later run's results are "
             "there. Take that run back first, then this one again%s",
             listed(set(work.beside_later)),
-            ": " + ", ".join(f"undo {receipt}" for receipt in later) if later else ".",
+            ": " + ", ".join(to_undo(receipt, server.host) for receipt in later) if later else ".",
         )
     with report.telling():
         print(

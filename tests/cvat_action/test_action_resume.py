@@ -168,11 +168,27 @@ def test_a_journal_that_is_just_begun_is_not_dropped(act):
     journal.close()
 
 
-def test_a_receipt_is_no_journal_and_stays(act, track_to, one_mask, receipts):
+@pytest.mark.parametrize("command", ["discard", "track --resume"])
+def test_a_receipt_is_no_journal_and_stays(cvat, act, track_to, one_mask, receipts, command):
     track_to(13)
     (receipt,) = receipts()
-    act("discard", receipt, code=1)
+    copy = folder() / "copy.jsonl"
+    copy.write_bytes(receipt.read_bytes())
+    for path in (receipt, copy):
+        said = act(*command.split(), path, code=1).log
+        assert f"-m cvat_action --server-host {cvat.url} undo {path}\n" in said
     assert receipts() == [receipt]
+    assert copy.exists()
+
+
+def test_a_journal_is_no_receipt(cvat, job, act, cut_off, one_mask, receipts):
+    of_files = folder() / "files.jsonl"
+    Journal.begin(of_files, PLAN).close()
+    assert f"discard {of_files}\n" in act("undo", of_files, code=1).log
+    journal = cut_off(12, 13).journal
+    (receipt,) = receipts()
+    assert f"--server-host {cvat.url} undo {receipt}\n" in act("undo", journal, code=1).log
+    assert frames_of(job.shapes) == [10, 11]
 
 
 def test_ctrl_c_while_a_journal_is_begun_leaves_none(act, track_to, one_mask, monkeypatch):
