@@ -77,8 +77,12 @@ class CvatSink:
         self.counts = Counter(
             shapes_created=len(self.written.ids), tracks_created=len(self.written.tracks)
         )
-        self._updated: set[int] = set()
-        """ids of the tracks that were edited in any stage"""
+        deleted, edited = receipt.changed() if written else (set(), set())
+        self._deleted = deleted
+        """ids of the shapes that were deleted, by the run that this one goes on with too"""
+        self._updated = edited - set(self.written.tracks.values())
+        """ids of the tracks that were edited, likewise"""
+        self._count_changed()
         self.interrupted = False
         self._server = server
         self._plan = plan
@@ -239,7 +243,7 @@ class CvatSink:
                 seen = snapshot.tracks[track["id"]]
                 snapshot.tracks[track["id"]] = {**seen, **track}
             self._updated |= {t["id"] for _, t in batch} - created
-            self.counts["tracks_updated"] = len(self._updated)
+            self._count_changed()
 
     def _delete(self, choose: Chooser, objects: Objects, frames: Sequence[int]) -> None:
         on = frozenset(frames)
@@ -250,7 +254,8 @@ class CvatSink:
 
         for _, batch in self._batches(missing):
             self._delete_shapes([shape for _, shape in batch])
-            self.counts["shapes_deleted"] += len(batch)
+            self._deleted |= {shape_id for shape_id, _ in batch}
+            self._count_changed()
 
     def _delete_shapes(self, shapes: list[Wire]) -> None:
         self._receipt.deleting(shapes)
@@ -258,6 +263,10 @@ class CvatSink:
         if self._seen:
             for shape in shapes:
                 self._seen.shapes.pop(shape["id"], None)
+
+    def _count_changed(self) -> None:
+        self.counts["tracks_updated"] = len(self._updated)
+        self.counts["shapes_deleted"] = len(self._deleted)
 
     def _delete_doubles(self) -> None:
         self._seen = None
@@ -285,6 +294,8 @@ class CvatSink:
             self._patch("delete", "tracks", [plain_track(snapshot.tracks[i]) for i in tracks.gone])
             logger.warning("%d tracks that were stored twice were deleted.", len(tracks.gone))
         self.written.over_others = results_over_others(self._plan, snapshot, self.written)
+        self._deleted -= snapshot.shapes.keys()  # the receipt had one, but the request was lost
+        self._count_changed()
 
     def _may_be_deleted(self, frames: Sequence[int]) -> frozenset[int]:
         ids = {

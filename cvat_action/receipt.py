@@ -122,6 +122,16 @@ class Receipt:
         """`undo` of this run begins; False: nothing has changed, because CVAT refused it."""
         self._line({"undone": began})
 
+    def changed(self) -> tuple[set[int], set[int]]:
+        """Ids of the shapes and of the tracks that the run was about to delete and to change.
+
+        Both are empty where the receipt cannot be read.
+        """
+        with suppress(ActionError):
+            undo = read_undo(self.path)
+            return {s["id"] for s in undo.deleted}, set(undo.before)
+        return set(), set()
+
     def _line(self, content: Wire) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

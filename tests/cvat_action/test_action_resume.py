@@ -80,6 +80,26 @@ def test_a_resume_with_nothing_left_to_track_is_told_as_json(cvat, job, track_to
     assert len(job.shapes) == 3 + 3 * 4
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("POST", "/api/lambda/.*", 503, "away", skip=2, times=9),
+        Fault("PATCH", WRITE, 503, "busy", skip=1, times=9),
+        Fault("PATCH", WRITE, 503, "busy", skip=1, times=9, after=True),
+    ],
+    ids=["after a deletion", "before a deletion", "deletion without an answer"],
+)
+def test_a_resume_counts_what_the_run_before_it_changed_and_deleted(
+    cvat, job, track_to, resume, one_polygon, fault
+):
+    job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
+    everything = {"shapes_deleted": 1, "tracks_created": 1, "tracks_updated": 1}
+    cvat.faults = [fault]
+    ended = track_to(14, CONVERT, "--wait", 0, code=4)
+    cvat.faults = []
+    assert resume(ended, "--json").json["written"] == everything
+
+
 def test_a_resume_that_fails_at_once_keeps_its_journal(job, track_to, resume, one_mask, function):
     function.refuse = lambda frame, count: 503 if frame == 13 else None
     ended = track_to(13, "--wait", 0, code=4)
