@@ -57,13 +57,12 @@ def work_of(wanted: Undo, snapshot: Snapshot, numbers: Mapping[int, int]) -> Wor
         back=[_without_ids(t) for t in before if t["id"] in back],
         kept=kept,
     )
-    contents = {k.content for k in snapshot.shapes.values() if k.id not in going}
     work.there = _back_already(wanted, snapshot, going)
     changes = _changes(wanted, snapshot, changed, edited & snapshot.tracks.keys())
     later = _later_results(wanted, snapshot, {*going, *work.there.values()}, numbers)
     places = {(k.mark.number, k.frame) for i in going if (k := snapshot.shapes[i]).mark}
     for s in wanted.deleted:
-        if s["id"] in snapshot.shapes or content_of(s) in contents:
+        if s["id"] in snapshot.shapes or s["id"] in work.there:
             continue
         if s["id"] in wanted.brought_back:  # and a person deleted it since
             continue
@@ -93,7 +92,10 @@ def _is_as_written(wanted: Undo, snapshot: Snapshot, shape_id: int) -> bool:
 
 
 def _back_already(wanted: Undo, snapshot: Snapshot, going: Collection[int]) -> dict[int, int]:
-    """Former id to id of the shapes that came back, though perhaps no receipt was told so."""
+    """Former id to id of the shapes that came back, though perhaps no receipt was told so.
+
+    An equal shape with another mark is another object's.
+    """
     there = {(k.content, k.mark): k.id for k in snapshot.shapes.values() if k.id not in going}
     of_deleted = {
         s["id"]: (content_of(s), mark_of(s.get("score"), s["frame"])) for s in wanted.deleted

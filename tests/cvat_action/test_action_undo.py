@@ -280,6 +280,20 @@ def test_undo_restores_nothing_beside_the_results_of_a_later_run(
     assert places(job.shapes) == FIRST[:1]
 
 
+def test_undo_restores_a_result_though_another_object_has_an_equal_one(
+    job, track_to, undo, function
+):
+    job.shapes = [shape("mask", mask_at(4, y), id=y) for y in (20, 30)]
+    equal = {"type": "mask", "points": mask_at(8, 20)}
+    function.answers = {(y, frame): equal for y in (20, 30) for frame in (11, 12)}
+    track_to(12)
+    before = plain(job.shapes)
+    function.answers = {}
+    track_to(12, "--replace", "--object", 20)
+    undo()
+    assert plain(job.shapes) == before
+
+
 def test_undo_restores_nothing_beside_the_track_of_a_later_run(
     job, track_to, undo, receipts, one_polygon, function
 ):
