@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import cv2
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cvat_action.errors import ActionError
 from cvat_action.overlay import Picture
@@ -175,7 +175,8 @@ def _image_size(path: Path) -> tuple[int, int]:
                 image.load()  # turns a TIFF
             width, height = image.size
             return (height, width) if _is_sideways(image) else (width, height)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        # SyntaxError is Pillow's word for a damaged part of a file
         raise ActionError(f"{path} is not an image that can be read.") from None
 
 

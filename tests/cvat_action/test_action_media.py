@@ -4,7 +4,7 @@
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from cvat_action.errors import ActionError
 from cvat_action.media import open_media
@@ -24,6 +24,17 @@ def test_a_folder_of_an_images_name_is_no_frame_and_a_broken_link_is_named(tmp_p
     assert open_media(tmp_path).frame_names == ("001.png",)
     (tmp_path / "003.png").symlink_to("nothing")
     with pytest.raises(ActionError, match=r"003.png is not an image"):
+        open_media(tmp_path)
+
+
+def test_a_sideways_picture_with_a_damaged_part_is_named(tmp_path):
+    path = tmp_path / "001.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (20, 10)).save(path, exif=exif)
+    before, pixels = path.read_bytes().split(b"IDAT")
+    path.write_bytes(before[:-4] + b"\0\0\0\4IDAT" + pixels)  # it is said to be 4 bytes long
+    with pytest.raises(ActionError, match=r"001.png is not an image"):
         open_media(tmp_path)
 
 
