@@ -180,7 +180,7 @@ class Loop:
     def check_size(self, frame: int) -> None:
         for o in self.objects:
             size, expected = self._job.size(frame), self._job.size(o.seed.frame)
-            if size != expected:
+            if size != expected and o.live and not o.asleep:
                 raise CallFailed(
                     Cure.NONE,
                     f"Frame {frame} is {size[0]}x{size[1]}, the frames before it "

@@ -295,6 +295,16 @@ def test_another_image_size_ends_the_run_with_what_is_done(job, track_to, masks)
     assert frames_of(job.shapes) == [10] * 3 + [11] * 3 + [12] * 3
 
 
+def test_an_object_that_begins_later_on_frames_of_another_size_does_not_end_the_run_before(
+    job, track_to, one_mask
+):
+    job.sizes = [(64, 48)] * 8 + [(32, 48)] * 17
+    job.shapes.append(shape("mask", MASK, id=901, frame=14))
+    ended = track_to(15, "--all-seeds", code=1)
+    assert "Frame 13 is 32x48, the frames before it 64x48" in ended.log
+    assert frames_of(job.shapes) == [10, 11, 12, 14]
+
+
 def test_a_frame_that_cannot_be_noted_in_the_journal_is_not_written(
     job, track_to, one_mask, monkeypatch
 ):
