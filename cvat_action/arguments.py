@@ -64,6 +64,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             "--step shows each frame after it is tracked, and --both-ways goes through them in "
             "both directions; give one of them."
         )
+    if getattr(options, "parallel", None) and not (options.both_ways or options.resume):
+        parser.error("--parallel is for --both-ways.")
     if options.points_as and not options.points:
         parser.error("--points-as is for --points.")
     if options.everything is not None:

@@ -460,6 +460,10 @@ def second(cvat, job, function):
     return cvat.functions["sam2-large"]
 
 
+def test_calls_at_once_are_refused_where_nothing_is_tracked_both_ways(track_to, one_mask):
+    assert "--parallel is for --both-ways." in track_to(14, "--parallel", 2, code=2).log
+
+
 def test_both_ways_refuses_a_function_that_is_not_known_as_our_tracker(job, track_to, second):
     refused = track_to(24, "--both-ways", "--function", "sam2-large", code=1)
     assert "sam2-large is not known as this project's tracker" in refused.log
