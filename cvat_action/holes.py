@@ -89,6 +89,7 @@ def fill_holes(
 
 
 def drawn_on_the_way(
+    job: Job,
     snapshot: Snapshot,
     seeds: Sequence[Seed],
     found: Found,
@@ -102,8 +103,9 @@ def drawn_on_the_way(
     results on the frames beside is not told, and neither is a drawing that has results of its own,
     or that this run goes on from: it is known whose it is.
     """
-    present = _present(snapshot, found)
-    order = [start, *frames]
+    beyond = job.frame_before(frames[-1], start)
+    present = _present(snapshot, found, beyond)
+    order = [start, *frames, *(() if beyond is None else (beyond,))]
     holes = [
         (seed, before, frame, after)
         for seed in seeds
@@ -149,12 +151,15 @@ def _lone_drawings(
     return drawings
 
 
-def _present(snapshot: Snapshot, found: Found) -> Found:
+def _present(snapshot: Snapshot, found: Found, beyond: int | None) -> Found:
     """What the job holds of all objects, by number and frame: results, those too that a person
-    corrected, and what `found` tells of the run's objects besides."""
+    corrected, and what `found` tells of the run's objects besides.
+
+    beyond: the frame behind the last one of the run, of which `found` tells nothing.
+    """
     present: Found = {n: {f: list(ks) for f, ks in on.items()} for n, on in found.items()}
     for k in snapshot.shapes.values():
-        if k.mark and not (k.auto and k.mark.number in found):
+        if k.mark and (k.frame == beyond or not (k.auto and k.mark.number in found)):
             present.setdefault(k.mark.number, {}).setdefault(k.frame, []).append(k)
     return present
 

@@ -186,7 +186,7 @@ def make_plan(
         job, snapshot.annotations, seeds, frames, known, unmarked=options.keyframes
     )
     if not options.keep_earlier:
-        on_the_way = drawn_on_the_way(snapshot, seeds, found, options.frame, frames, known)
+        on_the_way = drawn_on_the_way(job, snapshot, seeds, found, options.frame, frames, known)
         about_others = (*about_others, *on_the_way)
     seeds = tuple(with_relabelled(s, convert=options.convert) for s in seeds)
     if options.sparse is None and not options.replace:

@@ -168,6 +168,19 @@ def test_a_drawing_far_from_the_results_that_may_be_its_own_stops_the_run(job, t
     assert STOPPED in track_to(14, start=12, code=1).log, "it is known again"
 
 
+@pytest.mark.parametrize(("start", "seed"), [(10, 2010), (14, 2014)])
+def test_a_drawing_on_the_last_frame_is_told_where_results_go_on_behind_it(
+    job, track_to, start, seed
+):
+    drifted(job)
+    told = f"Shape 950 is drawn on frame 12, where object {seed} has no result."
+    assert told in track_to(12, "--replace", "--dry-run", start=start).log
+    job.deleted_frames = [11, 13]
+    assert told in track_to(12, "--replace", "--dry-run", start=start).log
+    job.shapes = [s for s in job.shapes if s["frame"] in (start, 12)]
+    assert told not in track_to(12, "--replace", "--dry-run", start=start).log
+
+
 def test_a_drawing_far_from_a_result_that_was_deleted_is_told_on_the_way(job, track_to):
     drifted(job)
     told = "Shape 950 is drawn on frame 12, where object 2010 has no result."
