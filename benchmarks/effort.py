@@ -29,6 +29,7 @@ one PNG per frame. Results go to benchmarks/results/effort.json, by set.
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -223,8 +224,10 @@ def show_shares(rows: Sequence[Mapping[str, Any]]) -> None:
     for proposal in PROPOSALS:
         for (way, by), (share, low, high) in shares(rows, proposal).items():
             if proposal in ("eye", by):  # the goal counts from the first bad frame
-                of = f"of anew, {proposal}"
-                print(f"{way:<11}{by:<10}{share:>12.2f} {of} ({low:.2f} to {high:.2f})")
+                within = f"{low:.2f} to {high:.2f}"
+                if math.isnan(low):
+                    within = "too few objects for an interval"
+                print(f"{way:<11}{by:<10}{share:>12.2f} of anew, {proposal} ({within})")
 
 
 def _beside(

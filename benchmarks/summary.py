@@ -3,12 +3,14 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 CONFIDENCE = 0.95
 
@@ -51,9 +53,19 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def share_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
     """Our sum by theirs, of pairs, and where it lies with a confidence of 95 % (bootstrap of the
-    pairs, fixed seed). Raises ZeroDivisionError where all of theirs are 0."""
-    interval = _bootstrapped(lambda a, b, axis: a.sum(axis) / b.sum(axis), ours, theirs)
+    pairs, fixed seed). The limits are NaN where so many of theirs are 0 that a sample may hold
+    nothing else. Raises ZeroDivisionError where all of theirs are 0."""
+    with _quiet():
+        interval = _bootstrapped(lambda a, b, axis: a.sum(axis) / b.sum(axis), ours, theirs)
     return sum(ours) / sum(theirs), *interval
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without numpy's and scipy's warnings of a division by 0."""
+    ignored = warnings.catch_warnings(action="ignore", category=DegenerateDataWarning)
+    with np.errstate(all="ignore"), ignored:
+        yield
 
 
 def _bootstrapped(statistic: Callable[..., Any], *samples: Sequence[float]) -> tuple[float, float]:

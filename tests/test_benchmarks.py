@@ -190,6 +190,17 @@ def test_corrections_are_told_as_a_share_of_starting_anew() -> None:
     assert effort.shares(rows, "score") == {}
 
 
+def test_a_share_that_a_few_objects_decide_has_no_interval(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A sample of the objects may be of those alone that need no correction."""
+    counts = {"anew": [0] * 10 + [3, 9], "joined": [0] * 10 + [3, 3]}
+    effort.show_shares(
+        [{"way": w, "proposal": "eye", "corrections": found} for w, found in counts.items()]
+    )
+    assert "0.50 of anew, eye (too few objects for an interval)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["effort", "small", "memory", "scores", "tracks"])
 def test_a_folder_that_is_no_clip_ends_with_a_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
