@@ -227,7 +227,9 @@ async function openDialog(target: Drawn | null, chosen?: string): Promise<void> 
             if (!cancelled) draw();
             if (target) $<HTMLDialogElement>('dialog').close();
         } catch (error) {
-            notification.error({ message: (error as Error).message, description: '' });
+            if (error instanceof Error) {
+                notification.error({ message: error.message, description: '' });
+            }
         } finally {
             running = false;
             $<HTMLButtonElement>('run').disabled = false;

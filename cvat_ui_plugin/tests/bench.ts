@@ -124,6 +124,8 @@ export interface Bench {
     runOn(clientIDs: number[], ...way: Way): Promise<void>;
     /** The action for the settings; what is not named is as the function is set. */
     choose(parameters: Record<string, string>): Promise<void>;
+    /** Whether CVAT closed the dialog of the last run, if it was one for a single object. */
+    closed: boolean;
     /** The action in a dialog that was opened for these objects. */
     runHeld(states: ObjectState[], ...way: Way): Promise<void>;
 }
@@ -159,6 +161,18 @@ export interface Surroundings {
     intercept?: (call: Call, next: () => Promise<HttpAnswer>) => Promise<HttpAnswer> | HttpAnswer;
     /** How much later than asked a sleep ends, in milliseconds. */
     lateness?: number;
+}
+
+/** What CVAT's dialog does when an action ends: it shows what is thrown, where that is an error, and is closed
+ * where nothing is thrown and the action was for a single object. Answers whether it is closed then. */
+export async function endInDialog(running: Promise<void>): Promise<boolean> {
+    try {
+        await running;
+        return true;
+    } catch (thrown) {
+        if (thrown instanceof Error) throw thrown;
+        return false;
+    }
 }
 
 /** A job in which one shape was drawn and tracked. */
@@ -205,6 +219,7 @@ export function createBench({
         asked: [],
         answer: false,
         open: true,
+        closed: false,
         slept: [],
         breaths: 0,
         kept: null,
@@ -280,7 +295,8 @@ export function createBench({
     bench.runAll = async (...way) => {
         const [frame, , { cancelled = never, filter = () => true } = {}] = way;
         const [action, chosen] = [await find(), parametersOf(...way)];
-        await core.actions.run(job, action, chosen, frame, filter, onProgress, cancelled);
+        const running = core.actions.run(job, action, chosen, frame, filter, onProgress, cancelled);
+        bench.closed = await endInDialog(running);
     };
     bench.runOn = async (clientIDs, ...way) => {
         const states = await job.annotations.get(way[0], false, []);
@@ -290,7 +306,16 @@ export function createBench({
     bench.runHeld = async (states, ...way) => {
         const [frame, , { cancelled = never } = {}] = way;
         const [action, chosen] = [await find(), parametersOf(...way)];
-        await core.actions.call(job, action, chosen, frame, states, onProgress, cancelled);
+        const running = core.actions.call(
+            job,
+            action,
+            chosen,
+            frame,
+            states,
+            onProgress,
+            cancelled,
+        );
+        bench.closed = await endInDialog(running);
     };
     return bench;
 }

@@ -95,8 +95,8 @@ test.each([
             return { status, body };
         },
     });
-    bench.add(mask(2));
-    await bench.runAll(2, 9);
+    const [id] = bench.add(mask(2));
+    await bench.runOn([id], 2, 9);
     expect(bench.calls).toHaveLength(calls);
     expect(waited(bench)).toBe(ms);
     // CVAT shows an error for five seconds: whoever has waited may not look any more
@@ -104,6 +104,7 @@ test.each([
     expect(bench.said()).toMatch(words);
     expect(bench.said()).toContain('Nothing has changed.');
     expect(bench.store.undoSteps).toBe(0);
+    expect(bench.closed).toBe(false);
 });
 
 test('waiting for the function takes its time, however seldom a browser calls', async () => {

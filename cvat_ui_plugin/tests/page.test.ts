@@ -2,7 +2,7 @@
 // What CVAT's page is given to show: messages and questions.
 
 import { afterEach, expect, test, vi } from 'vitest';
-import { Bench, createBench, framesFrom, mask, tracked } from './bench';
+import { Bench, createBench, endInDialog, framesFrom, mask, tracked } from './bench';
 
 const WIDE = { width: 400, height: 80 };
 
@@ -80,7 +80,7 @@ async function load(
         const [action] = await core.actions.list();
         const parameters = { 'Target frame': `${target}` };
         const not = (): boolean => false;
-        await core.actions.run(job, action, parameters, 2, () => true, () => {}, not); // prettier-ignore
+        await endInDialog(core.actions.run(job, action, parameters, 2, () => true, () => {}, not)); // prettier-ignore
     };
 }
 

@@ -164,12 +164,15 @@ test.each([
 
 test('the current frame as target changes nothing', async () => {
     const bench = createBench();
-    bench.add(polygon(2));
+    const [id] = bench.add(polygon(2));
     const before = bench.contents();
-    await bench.runAll(2, 2, { convert: true });
+    await bench.runOn([id], 2, 2, { convert: true });
     expect(bench.contents()).toEqual(before);
     expect(bench.calls).toEqual([]);
     expect(bench.reports[0].title).toBe('Nothing to track');
+    expect(bench.closed).toBe(false);
+    await bench.runOn([id], 2, 3);
+    expect(bench.closed).toBe(true);
 });
 
 test('the frames of a job need not be in a row', async () => {

@@ -15,12 +15,11 @@ import { KnownNumbers } from './known';
 import { onFrame, reasonAgainstKind } from './objects';
 import { Page } from './page';
 import { Report } from './report';
-import { nothing } from './results';
 import { BACKWARDS, Chosen, CONVERT, Known, Running, TARGET } from './run';
 import { ACTION_NAME } from './server';
 import { settingsFrom } from './settings';
 import { Successors } from './successors';
-import { Cancelled, JobClosed } from './waiting';
+import { AlreadyTold, Cancelled, JobClosed } from './waiting';
 
 /** CVAT shows the error of an action for five seconds. Whoever has waited longer than this, in
  * milliseconds, may look elsewhere by then: a message of our own stays. */
@@ -122,6 +121,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
                 const known = knownIn(chosen.job);
                 return await new Running(core, page, known, chosen, input, isLatest).go();
             } catch (error) {
+                if (error instanceof AlreadyTold) throw error;
                 if (error instanceof JobClosed) {
                     throw new Error(
                         'Tracking was stopped because the job was closed, and nothing of it is ' +
@@ -145,7 +145,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
                           jumps: [],
                       };
                 page.tell(report, chosen.job);
-                return nothing();
+                throw new AlreadyTold();
             }
         }
 

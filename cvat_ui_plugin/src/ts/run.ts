@@ -23,7 +23,7 @@ import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, shapesInTheWay, Source, sourcesOf } 
 import { Page } from './page';
 import { endsOf, removedKeyframes } from './removed';
 import { adviceOf, listed, notAdded, Report, reportOf, Told } from './report';
-import { nothing, outcomeOf } from './results';
+import { outcomeOf } from './results';
 import { findTracker } from './server';
 import { Settings } from './settings';
 import { drawnKeyframes, keyframesByHand } from './signature';
@@ -32,7 +32,7 @@ import { Successors } from './successors';
 import { takeClaimed } from './takeover';
 import { track } from './track';
 import { Run, Tracked } from './tracked';
-import { Cancelled, JobClosed, within } from './waiting';
+import { AlreadyTold, Cancelled, JobClosed, within } from './waiting';
 
 export const TARGET = 'Target frame';
 export const CONVERT = 'Convert polygon shapes to tracks';
@@ -122,7 +122,7 @@ export class Running {
                 },
                 this.job,
             );
-            return nothing();
+            throw new AlreadyTold();
         }
         checkDirection(this.start.number, target, this.chosen.backwards);
         const plan = await this.plan(target);

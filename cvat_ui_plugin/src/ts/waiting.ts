@@ -7,6 +7,10 @@ export class Cancelled extends Error {}
 /** The job is no longer open in the page: what is tracked can no longer be written. */
 export class JobClosed extends Error {}
 
+/** A run ended without a change, and our message has said so. It is no `Error`: CVAT shows errors in a message
+ * of its own. It closes the dialog of a single object only where nothing is thrown. */
+export class AlreadyTold {}
+
 /** How often a wait looks whether it should end, in milliseconds. */
 export const POLL_MS = 200;
 
