@@ -54,10 +54,91 @@ test('a second run from a redrawn and corrected object changes nothing and asks 
     bench.store.set(on(bench, 8), { points: shifted('mask', MASK, 7), source: 'semi-auto' });
     await bench.runOn([drawn], 6, 10);
     const once = layout(bench);
-    await bench.runOn([drawn], 6, 10);
+    await bench.runOn([on(bench, 6)], 6, 10);
     expect(layout(bench)).toEqual(once);
     expect(bench.frames()).toEqual(EACH);
     expect(bench.asked).toHaveLength(1);
+});
+
+/** The same job after it was saved and the page was reloaded. */
+function reloaded(bench: Bench): Bench {
+    bench.store.save();
+    const { shapes, tracks } = bench.store.export();
+    const again = createBench();
+    again.add(...shapes);
+    again.addTracks(...tracks);
+    again.answer = bench.answer;
+    return again;
+}
+
+test.each([
+    ['near its result', shifted('mask', REDRAWN, 4)],
+    ['far from its result', FAR],
+])('after a reload an object that was drawn anew %s is known', async (_where, points) => {
+    const { bench, drawn } = await drawnAnew(points);
+    await bench.runOn([drawn], 6, 10);
+    const again = reloaded(bench);
+    const before = layout(again);
+    await again.runOn([on(again, 2)], 2, 10);
+    expect(again.asked).toEqual([]);
+    expect(again.frames()).toEqual(EACH);
+    expect(again.on(6)).toMatchObject([{ points, source: 'manual' }]);
+    expect(layout(again)).toEqual(before);
+    expect(again.reports.at(-1)!.title).toBe('Tracking is done');
+    expect(again.said()).toContain('Kept as a person made it, and tracked on from there');
+    // and from the drawing itself
+    await again.runOn([on(again, 6)], 6, 10);
+    expect([again.asked, layout(again)]).toEqual([[], before]);
+});
+
+test('after a reload an object whose drawing was edited is known', async () => {
+    const { bench, seed } = await tracked(mask(2), 10);
+    bench.store.draw(seed, 2, shifted('mask', MASK, 1));
+    await bench.runOn([seed], 2, 10);
+    const again = reloaded(bench);
+    again.store.draw(on(again, 2), 2, shifted('mask', MASK, 2));
+    await again.runAll(2, 10);
+    expect([again.asked, again.frames()]).toEqual([[], EACH]);
+});
+
+test('one undo takes the number from the drawing again, and a redo gives it back', async () => {
+    const { bench, drawn } = await drawnAnew();
+    const before = bench.contents();
+    await bench.runOn([drawn], 6, 10);
+    const after = bench.contents();
+    bench.store.undo();
+    expect([bench.contents(), on(bench, 6)]).toEqual([before, drawn]);
+    bench.store.redo();
+    expect(bench.contents()).toEqual(after);
+    await bench.runAll(6, 10);
+    expect([bench.asked.length, bench.frames()]).toEqual([1, EACH]);
+});
+
+test('the message and a dialog that stayed open know a drawing that was written again', async () => {
+    const { bench, drawn } = await drawnAnew();
+    const states = await bench.job.annotations.get(6, false, []);
+    const held = states.filter(({ clientID }) => clientID === drawn);
+    bench.store.set(on(bench, 8), { source: 'semi-auto' });
+    await bench.runHeld(held, 6, 10);
+    expect(bench.said()).toContain(`tracked on from there: car ${on(bench, 6)} on 8.`);
+    const once = layout(bench);
+    await bench.runHeld(held, 6, 10);
+    expect(layout(bench)).toEqual(once);
+});
+
+test('a page that knows no scores keeps the drawing as it is', async () => {
+    const { bench, drawn } = await drawnAnew();
+    const { export: all } = bench.job.annotations;
+    bench.job.annotations.export = async () => {
+        const { shapes, ...rest } = await all();
+        const own = shapes.map((one) => {
+            if (one.clientID === drawn) delete one.score;
+            return one;
+        });
+        return { shapes: own, ...rest };
+    };
+    await bench.runOn([drawn], 6, 10);
+    expect(on(bench, 6)).toBe(drawn);
 });
 
 test('a run over a frame where the object was drawn far from its deleted result says so', async () => {
@@ -122,7 +203,7 @@ test('after an undo the next run from a redrawn result asks again', async () => 
     bench.store.undo();
     bench.answer = true;
     await bench.runOn([drawn], 6, 10);
-    await bench.runOn([drawn], 6, 10);
+    await bench.runOn([on(bench, 6)], 6, 10);
     expect(bench.asked).toHaveLength(3);
     expect(bench.frames()).toEqual(EACH);
 });

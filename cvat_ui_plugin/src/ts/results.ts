@@ -13,8 +13,9 @@ import {
 } from './cvat';
 import { resultsByNumber, Templates, templatesFor } from './earlier';
 import { Route } from './frames';
-import { markedScore } from './identity';
+import { markedScore, numberOfDrawing } from './identity';
 import { betweenKeyframes, rotationBetween } from './interpolation';
+import { markedNumber } from './numbers';
 import { Source } from './objects';
 import { isSigned, signedPoints } from './signature';
 import { FrameResult, Tracked } from './tracked';
@@ -60,6 +61,26 @@ function shapesOf(
         });
     }
     return shapes;
+}
+
+/**
+ * The drawing that an object was tracked from, with its number in a mark; null where the outline gives the
+ * number, or a mark is there. Without it the number of an edited drawing, or of one that took a number over,
+ * would be known only until the page is reloaded. It is a new shape: CVAT does not save a score that changes.
+ */
+function markedDrawing({ source: { mark, shape }, results }: Tracked): SerializedShape | null {
+    // pages that know no scores would lose the mark
+    if (!mark || !shape || shape.score === undefined || shape.source === 'auto') return null;
+    if (!results.some(({ byHand }) => !byHand) || markedNumber(shape) !== null) return null;
+    const { id: _id, clientID: _clientID, ...drawing } = shape;
+    const { type, frame, points } = drawing;
+    if (mark.number === numberOfDrawing(type, frame, points)) return null;
+    return { ...drawing, points: [...points], score: markedScore(null, mark, frame) };
+}
+
+/** The numbers of the drawings that a run has written again, in their order. Its results are on other frames. */
+export function numbersDrawnAgain({ created }: ActionOutput, start: number): (number | null)[] {
+    return created.shapes.filter(({ frame }) => frame === start).map(markedNumber);
 }
 
 /** A polygon shape, and what a person drew of it on other frames, as a track; mutable attributes
@@ -392,6 +413,11 @@ export function outcomeOf(
             if (source.track) deleted.tracks.push(source.track);
             else deleted.shapes.push(source.shape!, ...before.drawn);
         } else if (source.shape) {
+            const drawing = markedDrawing(object);
+            if (drawing) {
+                created.shapes.push(drawing);
+                deleted.shapes.push(source.shape);
+            }
             const shapes = shapesOf(source, source.shape, results, templates);
             for (const shape of shapes) created.shapes.push(shape);
         }
