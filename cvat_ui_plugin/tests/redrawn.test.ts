@@ -5,7 +5,7 @@
 import { expect, test } from 'vitest';
 import { shape } from '../standin/core';
 import { Bench, createBench, framesFrom, MASK, mask, moving, polygon } from './bench';
-import { shifted, SQUARE, timelineOf, track, tracked } from './bench';
+import { shifted, SQUARE, timelineOf, track, tracked, whole } from './bench';
 
 const REDRAWN = [0, 20, 10, 10, 13, 14];
 /** Where the object really is: far from its results. */
@@ -143,8 +143,9 @@ test('a page that knows no scores keeps the drawing as it is', async () => {
 
 test('a run over a frame where the object was drawn far from its deleted result says so', async () => {
     const { bench, seed } = await drawnAnew(FAR);
+    bench.answer = false;
     await bench.runOn([seed], 2, 10);
-    expect(bench.asked).toEqual([]);
+    expect(bench.asked).toHaveLength(1);
     expect(bench.reports.at(-1)!.title).toBe('Tracking ended with warnings');
     expect(bench.said()).toMatch(
         /Kept 1 drawn shape that may be of the same objects, first on frame 6\./,
@@ -186,6 +187,7 @@ test.each([true, false])(
 
 test('where nothing is written over a result that was drawn anew the message says so', async () => {
     const { bench, seed } = await drawnAnew();
+    bench.answer = false;
     await bench.runOn([seed], 2, 10);
     expect(bench.frames()).toEqual(EACH);
     expect(bench.reports.at(-1)!.title).toBe('Tracking ended with warnings');
@@ -213,6 +215,77 @@ test('results with a group that lie beside those of a drawing are told', async (
     bench.answer = false;
     await bench.runOn([drawn], 6, 10);
     expect(bench.said()).toContain('Kept 4 automatic shapes');
+});
+
+// A drawing that a run comes over
+
+test.each([
+    ['near its result', shifted('mask', REDRAWN, 4)],
+    ['far from its result', FAR],
+])(
+    'a run asks about an object that was drawn anew %s, and goes on from there',
+    async (_, points) => {
+        const { bench, seed } = await drawnAnew(points);
+        await bench.runOn([seed], 2, 10);
+        expect(bench.asked).toEqual([
+            'Objects of this run have no result on frames where a person drew a shape of the same kind ' +
+                `(car ${seed} on 6). The same object stays as it was drawn, and is tracked on from ` +
+                'there. Another object is left as it is.',
+        ]);
+        const left = points.at(-4)!;
+        expect(layout(bench).slice(3)).toEqual([
+            ...['5 auto 13', `6 manual ${left}`, `7 auto ${left + 1}`, `8 auto ${left + 2}`],
+            ...[`9 auto ${left + 3}`, `10 auto ${left + 4}`],
+        ]);
+        expect(bench.reports.at(-1)!.title).toBe('Tracking is done');
+        // from then on it is the same object, also from the drawing and after a reload
+        const again = reloaded(bench);
+        for (const frame of [2, 6]) await again.runOn([on(again, frame)], frame, 10);
+        expect([again.asked, layout(again)]).toEqual([[], layout(bench)]);
+    },
+);
+
+test('one undo takes back what was said of a drawing on the way', async () => {
+    const { bench, seed, drawn } = await drawnAnew(FAR);
+    const before = bench.contents();
+    await bench.runOn([seed], 2, 10);
+    bench.store.undo();
+    expect([bench.contents(), on(bench, 6)]).toEqual([before, drawn]);
+});
+
+test('a polygon that was drawn anew becomes a keyframe of the track', async () => {
+    const { bench, seed } = await tracked(polygon(2), 10);
+    bench.answer = true;
+    bench.store.remove(on(bench, 6));
+    bench.add(shape('polygon', 6, shifted('polygon', SQUARE, 40)));
+    await bench.runOn([seed], 2, 10, { convert: true });
+    expect(bench.asked).toHaveLength(1);
+    expect([bench.frames(), timelineOf(bench.track())]).toEqual([[], '2 3 4 5 6 7 8 9 10 11-']);
+    expect(whole(bench.track().shapes[5].points)).toEqual(shifted('polygon', SQUARE, 41));
+});
+
+test('where two objects or two drawings may be meant a run over them does not ask', async () => {
+    const bench = await twoWithoutSix();
+    bench.answer = true;
+    bench.add(redraw(6, FAR));
+    await bench.runAll(2, 10);
+    const { bench: second, seed } = await drawnAnew(FAR);
+    second.add(redraw(6, shifted('mask', FAR, 20)));
+    await second.runOn([seed], 2, 10);
+    expect([bench.asked, second.asked]).toEqual([[], []]);
+});
+
+test('a run does not ask about a drawing that has results of its own, nor where nothing is missing', async () => {
+    const { bench, seed, drawn } = await drawnAnew(FAR);
+    bench.answer = false;
+    await bench.runOn([drawn], 6, 8);
+    await bench.runOn([seed], 2, 10);
+    expect(bench.asked).toHaveLength(1);
+    expect(bench.asked[0]).toContain('has no shape on frame 6');
+    const { bench: other } = await tracked(mask(2), 10);
+    other.add(redraw(6, FAR));
+    await other.runOn([on(other, 2)], 2, 10);
+    expect(other.asked).toEqual([]);
 });
 
 // Far from the results

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// A result that a person deleted to draw the object anew where it really is: too far from the wrong
-// results for an overlap to tell whose they are (docs/identity.md).
+// Results that a person deleted to draw the object anew where it really is, which may be too far from the
+// wrong results for an overlap to tell whose they are (docs/identity.md).
 
 import { SerializedShape } from './cvat';
+import { addTo } from './groups';
 import { isSameKind } from './kinds';
 import { markedNumber, Numbers } from './numbers';
 
@@ -44,4 +45,42 @@ export function holesFor(
         }
     }
     return holes;
+}
+
+/**
+ * Drawings that a run comes over, by the number of the object that each may show: on its frame the object has
+ * no shape, but on both frames beside it; type, label and group are the same; the drawing has no results of its
+ * own; and no other such object or drawing is there.
+ *
+ * `shapes`: of the job; `order`: the frames of the run; `timeline`: with those beside them, ascending.
+ */
+export function drawnOnTheWay(
+    shapes: SerializedShape[],
+    order: number[],
+    timeline: number[],
+    numbers: Numbers,
+): Map<number, SerializedShape[]> {
+    const found = new Map<number, SerializedShape[]>();
+    const ofRun = new Set(order);
+    const isDrawing = (shape: SerializedShape): boolean =>
+        ofRun.has(shape.frame) && shape.source !== 'auto' && !numbers.isCertain(shape);
+    const drawings = new Map<number, SerializedShape[]>();
+    for (const shape of shapes) if (isDrawing(shape)) addTo(drawings, shape.frame, shape);
+    // the shapes of a large job are looked at only where there is a drawing
+    if (!drawings.size) return found;
+    const byFrame = new Map<number, SerializedShape[]>();
+    for (const shape of shapes) addTo(byFrame, shape.frame, shape);
+    const marked = new Set(shapes.map(markedNumber));
+    const place = new Map(timeline.map((frame, index) => [frame, index]));
+    for (const [frame, all] of drawings) {
+        const on = (index: number): SerializedShape[] => byFrame.get(timeline[index]) ?? [];
+        const index = place.get(frame)!;
+        // to work out the numbers of drawings takes long
+        if (!on(index + 1).some((shape) => markedNumber(shape) !== null)) continue;
+        const drawn = all.filter((shape) => !marked.has(numbers.of(shape)));
+        const here = new Set(on(index).map((shape) => numbers.of(shape)));
+        const { numbers: meant } = holesFor(drawn, on(index - 1), on(index + 1), here, numbers);
+        for (const [shape, number] of meant) addTo(found, number, shape);
+    }
+    return found;
 }

@@ -13,7 +13,7 @@ import {
 } from './cvat';
 import { resultsByNumber, Templates, templatesFor } from './earlier';
 import { Route } from './frames';
-import { markedScore, numberOfDrawing } from './identity';
+import { Mark, markedScore, markOf, numberOfDrawing } from './identity';
 import { betweenKeyframes, rotationBetween } from './interpolation';
 import { markedNumber } from './numbers';
 import { Source } from './objects';
@@ -64,21 +64,31 @@ function shapesOf(
 }
 
 /**
- * The drawing that an object was tracked from, with its number in a mark; null where the outline gives the
- * number, or a mark is there. Without it the number of an edited drawing, or of one that took a number over,
- * would be known only until the page is reloaded. It is a new shape: CVAT does not save a score that changes.
+ * The drawings of an object that do not say its number: neither has it a mark, nor does its outline give the
+ * number. A reload would forget whose they are.
  */
-function markedDrawing({ source: { mark, shape }, results }: Tracked): SerializedShape | null {
-    // pages that know no scores would lose the mark
-    if (!mark || !shape || shape.score === undefined || shape.source === 'auto') return null;
-    if (!results.some(({ byHand }) => !byHand) || markedNumber(shape) !== null) return null;
-    const { id: _id, clientID: _clientID, ...drawing } = shape;
-    const { type, frame, points } = drawing;
-    if (mark.number === numberOfDrawing(type, frame, points)) return null;
-    return { ...drawing, points: [...points], score: markedScore(null, mark, frame) };
+function drawingsWithoutNumber({ source, results }: Tracked): SerializedShape[] {
+    const { mark, shape, byHand } = source;
+    if (!mark || !shape || !results.some((result) => !result.byHand)) return [];
+    const drawn = [shape, ...results.flatMap(({ frame }) => byHand.get(frame)?.shape ?? [])];
+    return drawn.filter(
+        // pages that know no scores would lose the mark
+        ({ type, frame, points, score, source: made }) =>
+            score !== undefined &&
+            made !== 'auto' &&
+            markOf(score, frame) === null &&
+            numberOfDrawing(type, frame, points) !== mark.number,
+    );
 }
 
-/** The numbers of the drawings that a run has written again, in their order. Its results are on other frames. */
+/** A drawing with a mark. It is a new shape: CVAT does not save a score that changes. */
+function withMark(shape: SerializedShape, mark: Mark): SerializedShape {
+    const { id: _id, clientID: _clientID, ...drawing } = shape;
+    const score = markedScore(null, mark, shape.frame);
+    return { ...drawing, points: [...shape.points], score };
+}
+
+/** The numbers of the drawings of the start frame that a run has written again, in their order. */
 export function numbersDrawnAgain({ created }: ActionOutput, start: number): (number | null)[] {
     return created.shapes.filter(({ frame }) => frame === start).map(markedNumber);
 }
@@ -413,10 +423,9 @@ export function outcomeOf(
             if (source.track) deleted.tracks.push(source.track);
             else deleted.shapes.push(source.shape!, ...before.drawn);
         } else if (source.shape) {
-            const drawing = markedDrawing(object);
-            if (drawing) {
-                created.shapes.push(drawing);
-                deleted.shapes.push(source.shape);
+            for (const drawing of drawingsWithoutNumber(object)) {
+                created.shapes.push(withMark(drawing, source.mark!));
+                deleted.shapes.push(drawing);
             }
             const shapes = shapesOf(source, source.shape, results, templates);
             for (const shape of shapes) created.shapes.push(shape);

@@ -13,10 +13,11 @@ import {
     Model,
     SerializedShape,
 } from './cvat';
-import { leftAsShapes, Look, recognise, replacedShapes } from './earlier';
+import { leftAsShapes, Look, recognise, replacedShapes, takeOwn } from './earlier';
 import { clampTarget, firstFrames, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { addTo } from './groups';
+import { drawnOnTheWay } from './holes';
 import { KnownNumbers } from './known';
 import { Numbers } from './numbers';
 import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, shapesInTheWay, Source, sourcesOf } from './objects';
@@ -196,6 +197,7 @@ export class Running {
         } else {
             for (const source of claiming) source.claimed = [];
         }
+        await this.askAboutDrawings(sources, before.shapes, route);
         for (const source of sources) this.passRelabelled(source);
         this.mayGoOn();
         await this.findRemoved(sources, route);
@@ -289,6 +291,38 @@ export class Running {
             yes: 'Replace them',
             no: 'Keep them',
         });
+    }
+
+    /** Find out whether drawings that the run comes over are objects of the run. Then they stay, and the run goes
+     * on from them. */
+    private async askAboutDrawings(
+        sources: Source[],
+        shapes: SerializedShape[],
+        { frames, timeline }: Route,
+    ): Promise<void> {
+        const order = frames.map(({ number }) => number);
+        const numbers = new Numbers(shapes, this.known.numbers, this.start.number);
+        const found = drawnOnTheWay(shapes, order, timeline, numbers);
+        const meant = sources.flatMap((source) => {
+            const drawings = source.shape ? (found.get(source.mark?.number ?? 0) ?? []) : [];
+            const own = drawings.filter(({ type }) => type === source.type);
+            return own.length ? [{ source, own }] : [];
+        });
+        if (!meant.length) return;
+        const list = meant.map(({ source, own }) => {
+            const on = own.map(({ frame }) => frame);
+            return `${source.name} on ${firstFrames(on.sort((a, b) => a - b))}`;
+        });
+        const areSame = await this.page.ask({
+            title: 'Were these objects drawn anew?',
+            text:
+                'Objects of this run have no result on frames where a person drew a shape of the same ' +
+                `kind (${listed(list)}). The same object stays as it was drawn, and is tracked on ` +
+                'from there. Another object is left as it is.',
+            yes: 'The same objects',
+            no: 'Other objects',
+        });
+        if (areSame) for (const { source, own } of meant) takeOwn(source, own);
     }
 
     /** Find out which keyframes a person deleted on frames of the run, and whether they stay so. */
