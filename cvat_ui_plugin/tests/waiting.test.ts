@@ -61,6 +61,32 @@ test.each(['Choosing keyframes', 'Adding the results'])(
     },
 );
 
+test('Cancel is heard also while the results are compared: CVAT does not draw them then', async () => {
+    const bench = createBench();
+    bench.add(mask(2), mask(2, 30));
+    await bench.runAll(2, 5, { cancelled: () => bench.breaths > 0 });
+    expect(bench.frames()).toEqual([2, 2, 3, 3, 4, 4, 5, 5]);
+    expect(bench.refreshed).toEqual([2]);
+});
+
+test('a run that was cancelled before it wrote anything does not offer to undo it', async () => {
+    let cancelled = false;
+    const bench = createBench({
+        intercept: (call, next) => {
+            cancelled = call.frame === 3 && call.type === 'track'; // it goes on from frame 3
+            return next();
+        },
+    });
+    bench.add(mask(2));
+    await bench.runAll(2, 6);
+    bench.store.set(bench.on(3)[0].clientID!, { source: 'semi-auto' });
+    const before = bench.contents();
+    await bench.runAll(2, 6, { cancelled: () => cancelled });
+    expect([bench.contents(), bench.store.undoSteps]).toEqual([before, 1]);
+    expect(bench.said()).toContain('Nothing has changed.');
+    expect(bench.said()).not.toContain('Undo');
+});
+
 // Calls that hang
 
 /** Tracks a mask to frame 6, with fake timers, and cancels after so many ms. */

@@ -24,6 +24,8 @@ interface Jump {
 export interface Told {
     run: Run;
     start: number;
+    /** Whether it has created or deleted anything. */
+    hasChanged: boolean;
     leftOut: LeftOut[];
     /** How many shapes of an earlier run were replaced. */
     replaced: number;
@@ -128,19 +130,19 @@ function goneOver(coinciding: Coinciding[], names: Map<Tracked, string>): string
     );
 }
 
-/** What to do about a run that ended early. `nameOf`: what the page calls an object. */
+/** What is left of a run that the user ended. */
+function leftOfCancelled({ objects }: Run, hasChanged: boolean): string {
+    if (hasChanged) return 'What is done is kept. Undo takes it back in one step.';
+    const isTracked = objects.some(({ results }) => results.length);
+    return isTracked ? 'Nothing has changed.' : 'Nothing was tracked and nothing has changed.';
+}
+
+/** What to do about a run that stopped early. `nameOf`: what the page calls an object. */
 export function adviceOf(
-    { objects, stop, cancelled }: Run,
+    { objects, stop }: Run,
     start: number,
     nameOf: (object: Tracked) => string,
 ): string[] {
-    if (cancelled) {
-        return [
-            objects.some(({ results }) => results.length)
-                ? 'What is done is kept. Undo takes it back in one step.'
-                : 'Nothing was tracked and nothing has changed.',
-        ];
-    }
     if (!stop) return [];
     const stopped = `Stopped at frame ${stop.frame}: ${stop.reason}`;
     if (stop.drawAgain) {
@@ -312,7 +314,7 @@ export function notAdded(): Report {
 }
 
 export async function reportOf(told: Told): Promise<Report> {
-    const { run, start, beside, hints, warnings, nameOn, coinciding } = told;
+    const { run, start, hasChanged, beside, hints, warnings, nameOn, coinciding } = told;
     const { objects, stop, cancelled } = run;
     const tracked = objects.filter(({ results }) => results.length);
     const names = new Map<Tracked, string>();
@@ -322,7 +324,9 @@ export async function reportOf(told: Told): Promise<Report> {
         ...warnings,
         ...hints,
         ...(summary ? [summary] : []),
-        ...adviceOf(run, start, (object) => names.get(object)!),
+        ...(cancelled
+            ? [leftOfCancelled(run, hasChanged)]
+            : adviceOf(run, start, (object) => names.get(object)!)),
         ...lost,
         ...troubles(objects, names, start),
         ...goneOver(coinciding, names),

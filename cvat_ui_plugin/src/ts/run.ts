@@ -510,13 +510,14 @@ export class Running {
             replaced,
             shapes,
         );
+        const { created, deleted } = outcome;
+        const hasChanged = [created, deleted].some((one) => one.shapes.length + one.tracks.length);
         // CVAT commits after this returns and calls destroy() last: look at the result then
         this.chosen.afterwards = async () => {
-            // once Cancel is pressed CVAT does not draw again, although it commits
-            if (this.input.cancelled()) page.refresh(job, start);
             const told = {
                 run,
                 start,
+                hasChanged,
                 leftOut,
                 replaced: replaced.length,
                 beside,
@@ -526,6 +527,8 @@ export class Running {
                 coinciding: await coincidingOf(run.objects, start, page.breathe),
             };
             page.tell(await this.reportAfter(told, outcome, former), job);
+            // once Cancel is pressed, also while this was worked out, CVAT does not draw again
+            if (this.input.cancelled()) page.refresh(job, start);
         };
         return outcome;
     }
