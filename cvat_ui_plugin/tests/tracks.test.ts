@@ -3,7 +3,7 @@
 // polygons that it converts to tracks.
 
 import { expect, test } from 'vitest';
-import { isSigned } from '../src/ts/signature';
+import { isSigned, keyframesByHand } from '../src/ts/signature';
 import { Bench, BOX, box, createBench, framesFrom, mask, moving, polygon } from './bench';
 import { shifted, SQUARE, timelineOf, track, tracked, whole } from './bench';
 
@@ -318,3 +318,21 @@ test.each(['a track', 'a polygon that became one'])(
         expect(timelineOf(bench.track())).toBe('2 3 4 5 6 7-');
     },
 );
+
+test('the frames are looked at once, also where a person hid a track on every other one', () => {
+    const frames = Array.from({ length: 2000 }, (_, frame) => frame);
+    const own = track(Object.fromEntries(frames.map((frame) => [frame, frame % 2 ? null : BOX])));
+    let looked = 0;
+    const counting = Object.assign([...frames], {
+        *[Symbol.iterator]() {
+            for (const frame of frames) {
+                looked += 1;
+                yield frame;
+            }
+        },
+    });
+    const byHand = keyframesByHand(own, counting, new Set());
+    const hidden = [...byHand].filter(([, { points }]) => points === null);
+    expect(hidden.map(([frame]) => frame)).toEqual(frames.filter((frame) => frame % 2));
+    expect([byHand.size, looked]).toEqual([2000, 2000]);
+});

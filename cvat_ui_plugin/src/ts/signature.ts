@@ -107,19 +107,22 @@ export function keyframesByHand(
     frames: number[],
     deleted: ReadonlySet<number>,
 ): Map<number, ByHand> {
-    const isThere = ({ frame }: SerializedKeyframe): boolean => !deleted.has(frame);
-    const all = track.shapes.filter(isThere).map(({ frame }) => frame);
+    const own = new Set(handmade(track));
+    const keyframes = track.shapes
+        .filter(({ frame }) => !deleted.has(frame))
+        .sort((a, b) => a.frame - b.frame);
     const byHand = new Map<number, ByHand>();
-    for (const keyframe of handmade(track).filter(isThere)) {
-        const { frame } = keyframe;
-        if (!keyframe.outside) {
-            byHand.set(frame, { points: uprightOf(keyframe), shape: null });
-            continue;
+    for (const keyframe of keyframes) {
+        if (!own.has(keyframe) || keyframe.outside) continue;
+        byHand.set(keyframe.frame, { points: uprightOf(keyframe), shape: null });
+    }
+    let next = 0;
+    let isHidden = false;
+    for (const frame of [...frames].sort((a, b) => a - b)) {
+        for (; next < keyframes.length && keyframes[next].frame <= frame; next += 1) {
+            isHidden = own.has(keyframes[next]) && keyframes[next].outside;
         }
-        const next = all.filter((one) => one > frame).reduce((a, b) => Math.min(a, b), Infinity);
-        for (const hidden of frames) {
-            if (hidden >= frame && hidden < next) byHand.set(hidden, { points: null, shape: null });
-        }
+        if (isHidden) byHand.set(frame, { points: null, shape: null });
     }
     return byHand;
 }
