@@ -3,6 +3,7 @@
 // the results are, is held by the table of whose.test.ts.
 
 import { expect, test } from 'vitest';
+import { Frame, SerializedShape } from '../src/ts/cvat';
 import { shape } from '../standin/core';
 import { Bench, createBench, framesFrom, MASK, mask, moving, polygon } from './bench';
 import { shifted, SQUARE, timelineOf, track, tracked, whole } from './bench';
@@ -61,10 +62,10 @@ test('a second run from a redrawn and corrected object changes nothing and asks 
 });
 
 /** The same job after it was saved and the page was reloaded. */
-function reloaded(bench: Bench): Bench {
+function reloaded(bench: Bench, frames?: Frame[]): Bench {
     bench.store.save();
     const { shapes, tracks } = bench.store.export();
-    const again = createBench();
+    const again = createBench(frames && { frames });
     again.add(...shapes);
     again.addTracks(...tracks);
     again.answer = bench.answer;
@@ -353,4 +354,51 @@ test('a track is hidden where a person drew a rectangle in its place, a turned o
     await bench.runAll(0, 5);
     expect(timelineOf(bench.track())).toBe('0 1 2 3- 4 5 6-');
     expect(bench.said()).toMatch(/drew a shape in its place: car \d+ on 3\./);
+});
+
+test('a run asks also where the result of the next frame was corrected', async () => {
+    const { bench, seed } = await drawnAnew(FAR);
+    bench.store.set(on(bench, 7), { source: 'semi-auto' });
+    await bench.runOn([seed], 2, 10);
+    expect(bench.asked).toHaveLength(1);
+    expect(layout(bench).slice(4, 7)).toEqual(['6 manual 50', '7 semi-auto 15', '8 auto 16']);
+});
+
+test('no object is doubled or lost that is drawn anew again and again, on random ways', async () => {
+    const last = 10;
+    let state = 7;
+    // the same numbers whenever this test runs
+    const upTo = (most: number): number => {
+        state = (state * 48271) % 2147483647;
+        return state % (most + 1);
+    };
+    const columnOf = ({ points }: SerializedShape): number => Math.floor(points.at(-4)! / 300);
+    for (let round = 0; round < 60; round += 1) {
+        const frames = framesFrom(0, last, { width: 1000, height: 80 });
+        let bench = createBench({ frames });
+        const columns = Array.from({ length: 1 + upTo(2) }, (_, column) => column);
+        bench.add(...columns.map((column) => mask(0, 300 * column)));
+        await bench.runAll(0, last);
+        for (let step = 0; step < 5; step += 1) {
+            const what = `round ${round}, step ${step}`;
+            const [frame, column] = [1 + upTo(last - 2), upTo(columns.length - 1)];
+            const own = (wanted: number): SerializedShape =>
+                bench.on(wanted).find((one) => columnOf(one) === column)!;
+            const points = shifted('mask', [0, 16, 10, 30, 13, 33], 300 * column + upTo(200));
+            bench.store.remove(own(frame).clientID!);
+            bench.add(redraw(frame, points));
+            if (upTo(2) === 0) bench = reloaded(bench, frames);
+            bench.answer = true;
+            // a run from a drawing asks only about an untouched result of the next frame
+            const way = upTo(3) ? 1 : -1;
+            const start = upTo(1) && own(frame + way).source === 'auto' ? frame : 0;
+            const target = start && way < 0 ? 0 : last;
+            if (upTo(1)) await bench.runAll(start, target);
+            else await bench.runOn([own(start).clientID!], start, target);
+            for (let one = 0; one <= last; one += 1) {
+                expect(bench.on(one).map(columnOf).sort(), what).toEqual(columns);
+            }
+            expect(own(frame).points, what).toEqual(points);
+        }
+    }
 });

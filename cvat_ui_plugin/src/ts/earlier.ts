@@ -207,7 +207,7 @@ async function claimsOf(
     const holes = holesFor(
         lone.map(({ seed }) => seed),
         shapes.on(before ?? NaN),
-        shapes.on(order[0]),
+        shapes.on(order[0]).filter(({ source }) => source === 'auto'),
         owned,
         numbers,
     );

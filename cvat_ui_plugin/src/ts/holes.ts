@@ -31,8 +31,7 @@ export function holesFor(
     const earlier = new Set(before.map((shape) => numbers.of(shape)));
     const results = after.filter((shape) => {
         const number = markedNumber(shape);
-        const isOpen = number !== null && !owned.has(number) && earlier.has(number);
-        return isOpen && shape.source === 'auto';
+        return number !== null && !owned.has(number) && earlier.has(number);
     });
     const holes: Holes = { numbers: new Map(), unclear: [] };
     for (const drawing of drawings) {
