@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -67,9 +67,11 @@ def write_program(path: Path, command: str) -> None:
 
 
 def read_word(stream: TextIO) -> str:
-    """Up to the next NUL, which ends each word."""
+    """Up to the next NUL, which ends each word. Raises EOFError where none comes."""
     word = ""
-    while (letter := stream.read(1)) not in ("\0", ""):
+    while (letter := stream.read(1)) != "\0":
+        if not letter:
+            raise EOFError
         word += letter
     return word
 
@@ -135,12 +137,17 @@ class Machine:
                 connection = listener.accept()[0]
             except OSError:
                 return
-            with connection, connection.makefile("rw", newline="") as stream:
-                folder, program, count = (read_word(stream) for _ in range(3))
-                words = [read_word(stream) for _ in range(int(count))]
-                self.log.append([program, *words])
-                for part in standins.call(program, words, folder, self.state):
-                    stream.write(f"{part}\0")
+            # a program that is killed on the way says half of its call, or takes no answer
+            with suppress(EOFError, OSError), connection:
+                self._answer_one(connection)
+
+    def _answer_one(self, connection: socket.socket) -> None:
+        with connection.makefile("rw", newline="") as stream:
+            folder, program, count = (read_word(stream) for _ in range(3))
+            words = [read_word(stream) for _ in range(int(count))]
+            self.log.append([program, *words])
+            for part in standins.call(program, words, folder, self.state):
+                stream.write(f"{part}\0")
 
     def stage(self, options: str = "", device: str = "cpu", **environment: str) -> str:
         """Makes the clean copy; what the script says."""

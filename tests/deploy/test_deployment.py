@@ -221,6 +221,12 @@ def interrupted(machine: Machine, during: str, signal: str) -> str:
     return machine.run(command, status=1).stderr
 
 
+def test_a_program_that_is_killed_on_the_way_does_not_stop_the_others(machine: Machine) -> None:
+    half = r"printf 'folder\0docker\0' > /dev/tcp/127.0.0.1/$STANDIN_PORT"
+    machine.run(f"{half}; IFS= read -r -t 20 _ < <(exec 2>/dev/null; docker info; echo)")
+    assert machine.log == [["docker", "info"]]
+
+
 def test_a_deployment_that_is_interrupted_lets_run_what_ran(machine: Machine) -> None:
     """Docker's daemon ends the stop also where the session is lost."""
     first = machine.deploy()
