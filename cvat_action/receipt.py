@@ -208,7 +208,7 @@ def read_undo(path: Path) -> Undo:
         }
     except OSError as error:
         raise ActionError(f"The receipt {path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, StopIteration):
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         raise ActionError(f"{path} is not a receipt of this command, or is damaged.") from None
     return undo
 

@@ -280,6 +280,13 @@ def test_a_receipt_without_its_parts_is_damaged_and_hides_no_other_run(act, trac
     assert ": 2 created, " in told
 
 
+@pytest.mark.parametrize("line", ['["journal"]', '"a journal"'])
+def test_a_file_of_other_json_is_no_receipt(act, tmp_path, line):
+    path = tmp_path / "other.jsonl"
+    path.write_text(line + "\n")
+    assert f"{path} is not a receipt of this command" in act("undo", path, code=1).log
+
+
 def test_the_journal_of_a_run_on_another_server_names_that_one(track_to, cut_off, one_mask, act):
     cut_off(12, 13)
     path = Path(waiting(act)[0]["journal"])
