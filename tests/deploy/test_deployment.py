@@ -223,7 +223,7 @@ def interrupted(machine: Machine, during: str, signal: str) -> str:
 
 def test_a_program_that_is_killed_on_the_way_does_not_stop_the_others(machine: Machine) -> None:
     half = r"printf 'folder\0docker\0' > /dev/tcp/127.0.0.1/$STANDIN_PORT"
-    machine.run(f"{half}; IFS= read -r -t 20 _ < <(exec 2>/dev/null; docker info; echo)")
+    machine.run(f"{half}; docker info")
     assert machine.log == [["docker", "info"]]
 
 
