@@ -247,8 +247,8 @@ test.each([
         await bench.runOn([seed], 2, 10);
         expect(bench.asked).toEqual([
             'Objects of this run have no result on frames where a person drew a shape of the same kind ' +
-                `(car ${seed} on 6). The same object stays as it was drawn, and is tracked on from ` +
-                'there. Another object is left as it is.',
+                `(car ${seed} on 6). Your shapes stay as they are in any case. If they show the same ` +
+                'objects, tracking goes on from them.',
         ]);
         const left = points.at(-4)!;
         expect(layout(bench).slice(3)).toEqual([

@@ -317,8 +317,8 @@ export class Running {
             title: 'Were these objects drawn anew?',
             text:
                 'Objects of this run have no result on frames where a person drew a shape of the same ' +
-                `kind (${listed(list)}). The same object stays as it was drawn, and is tracked on ` +
-                'from there. Another object is left as it is.',
+                `kind (${listed(list)}). Your shapes stay as they are in any case. If they show the ` +
+                'same objects, tracking goes on from them.',
             yes: 'The same objects',
             no: 'Other objects',
         });
