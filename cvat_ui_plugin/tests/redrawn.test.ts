@@ -127,23 +127,6 @@ test('the message and a dialog that stayed open know a drawing that was written 
     expect(layout(bench)).toEqual(once);
 });
 
-test('where the job cannot be looked at after the tracking the drawing stays as it is now', async () => {
-    const { bench, drawn } = await drawnAnew();
-    const { export: all } = bench.job.annotations;
-    let looks = 0;
-    bench.job.annotations.export = async () => {
-        looks += 1;
-        if (looks === 1) return all();
-        bench.store.draw(drawn, 6, FAR);
-        throw new Error('no memory');
-    };
-    await bench.runOn([drawn], 6, 10);
-    expect(looks).toBe(2);
-    expect(bench.said()).toContain('could not be looked at');
-    const drawings = bench.on(6).map(({ clientID, points }) => ({ clientID, points }));
-    expect(drawings).toEqual([{ clientID: drawn, points: FAR }]);
-});
-
 test('a page that knows no scores keeps the drawing as it is', async () => {
     const { bench, drawn } = await drawnAnew();
     const { export: all } = bench.job.annotations;

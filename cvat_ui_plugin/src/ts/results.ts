@@ -65,27 +65,20 @@ function shapesOf(
 
 /**
  * The drawings of an object that do not say its number: neither has it a mark, nor does its outline give the
- * number. A reload would forget whose they are. `all`: the shapes of the job; a drawing that is not among
- * them, or of which it is not known, may have changed, and stays.
+ * number. A reload would forget whose they are.
  */
-function drawingsWithoutNumber(
-    { source, results }: Tracked,
-    all: ReadonlySet<SerializedShape>,
-): SerializedShape[] {
+function drawingsWithoutNumber({ source, results }: Tracked): SerializedShape[] {
     const { mark, shape, byHand } = source;
     if (!mark || !shape || !results.some((result) => !result.byHand)) return [];
     const drawn = [shape, ...results.flatMap(({ frame }) => byHand.get(frame)?.shape ?? [])];
-    return drawn.filter((drawing) => {
-        const { type, frame, points, score, source: made } = drawing;
-        return (
-            all.has(drawing) &&
-            // pages that know no scores would lose the mark
+    return drawn.filter(
+        // pages that know no scores would lose the mark
+        ({ type, frame, points, score, source: made }) =>
             score !== undefined &&
             made !== 'auto' &&
             markOf(score, frame) === null &&
-            numberOfDrawing(type, frame, points) !== mark.number
-        );
-    });
+            numberOfDrawing(type, frame, points) !== mark.number,
+    );
 }
 
 /** A drawing with a mark. It is a new shape: CVAT does not save a score that changes. */
@@ -389,7 +382,7 @@ function extendTrack(
  * An object without a single tracked frame stays as it is. An edited track is deleted and created
  * again with its id, so that saving it becomes an update; everything else is created without ids.
  * `sparse`: the points of the keyframes of tracks that do not have one on every frame; `replaced`: the
- * results of earlier runs that go; `all`: the shapes of the job, none where they could not be looked at.
+ * results of earlier runs that go; `all`: the shapes of the job.
  */
 export function outcomeOf(
     objects: Tracked[],
@@ -404,7 +397,6 @@ export function outcomeOf(
     const { created, deleted } = nothing();
     const replacedBy = resultsByNumber(replaced);
     const resultsBy = resultsByNumber(all);
-    const ofJob = new Set(all);
     // no spread: an argument list holds about 125,000 items
     deleted.shapes = deleted.shapes.concat(replaced);
     for (const object of objects) {
@@ -431,7 +423,7 @@ export function outcomeOf(
             if (source.track) deleted.tracks.push(source.track);
             else deleted.shapes.push(source.shape!, ...before.drawn);
         } else if (source.shape) {
-            for (const drawing of drawingsWithoutNumber(object, ofJob)) {
+            for (const drawing of drawingsWithoutNumber(object)) {
                 created.shapes.push(withMark(drawing, source.mark!));
                 deleted.shapes.push(drawing);
             }
