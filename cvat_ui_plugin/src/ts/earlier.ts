@@ -105,7 +105,7 @@ export function numbersOn(
 /** Whether all results with the number of a drawing have another label, and nothing else says that they
  * are its own: an equal drawing may have had the number, or the label of this one was changed. */
 function hasOthersNumber(seed: SerializedShape, shapes: Shapes, numbers: Numbers): boolean {
-    if (numbers.isCertain(seed)) return false;
+    if (numbers.certain(seed) !== null) return false;
     const labels = shapes.labelsOf(numbers.of(seed));
     return labels.size > 0 && !labels.has(seed.label_id);
 }
@@ -262,7 +262,7 @@ function ownOf(
     return drawings.filter((drawing) => {
         if (drawing.type !== seed.type) return false;
         if (!numbers.isOfDrawing(drawing)) return true;
-        const isKnown = labels.has(drawing.label_id) || numbers.isCertain(drawing);
+        const isKnown = labels.has(drawing.label_id) || numbers.certain(drawing) !== null;
         return isKnown && !numbers.isOfDrawing(seed);
     });
 }

@@ -30,7 +30,7 @@ export function holesFor(
 ): Holes {
     const earlier = new Set(before.map((shape) => numbers.of(shape)));
     const results = after.filter((shape) => {
-        const number = markedNumber(shape);
+        const number = numbers.certain(shape);
         return number !== null && !owned.has(number) && earlier.has(number);
     });
     const holes: Holes = { numbers: new Map(), unclear: [] };
@@ -38,7 +38,7 @@ export function holesFor(
         const fitting = results.filter((result) => isSameKind(drawing, result));
         const rivals = drawings.filter((other) => fitting.some((one) => isSameKind(other, one)));
         if (fitting.length === 1 && rivals.length === 1) {
-            holes.numbers.set(drawing, markedNumber(fitting[0])!);
+            holes.numbers.set(drawing, numbers.certain(fitting[0])!);
         } else if (fitting.length) {
             holes.unclear.push(drawing);
         }
@@ -62,7 +62,7 @@ export function drawnOnTheWay(
     const found = new Map<number, SerializedShape[]>();
     const ofRun = new Set(order);
     const isDrawing = (shape: SerializedShape): boolean =>
-        ofRun.has(shape.frame) && shape.source !== 'auto' && !numbers.isCertain(shape);
+        ofRun.has(shape.frame) && shape.source !== 'auto' && numbers.certain(shape) === null;
     const drawings = new Map<number, SerializedShape[]>();
     for (const shape of shapes) if (isDrawing(shape)) addTo(drawings, shape.frame, shape);
     // the shapes of a large job are looked at only where there is a drawing
@@ -75,7 +75,7 @@ export function drawnOnTheWay(
         const on = (index: number): SerializedShape[] => byFrame.get(timeline[index]) ?? [];
         const index = place.get(frame)!;
         // to work out the numbers of drawings takes long
-        if (!on(index + 1).some((shape) => markedNumber(shape) !== null)) continue;
+        if (!on(index + 1).some((shape) => numbers.certain(shape) !== null)) continue;
         const drawn = all.filter((shape) => !marked.has(numbers.of(shape)));
         const here = new Set(on(index).map((shape) => numbers.of(shape)));
         const { numbers: meant } = holesFor(drawn, on(index - 1), on(index + 1), here, numbers);

@@ -45,15 +45,15 @@ export class Numbers {
         return found.get(shape.clientID) ?? numbersOf([shape], this.knownOf).get(shape)!;
     }
 
-    /** Whether a mark, or a run of this page, says which number a shape has. */
-    public isCertain(shape: SerializedShape): boolean {
-        return markedNumber(shape) !== null || this.knownOf(shape) !== null;
+    /** The number that a mark, or a run of this page, says. */
+    public certain(shape: SerializedShape): number | null {
+        return markedNumber(shape) ?? this.knownOf(shape);
     }
 
     /** Whether a number is that of a drawing alone. The frame is a part of it: two drawings of two frames
      * have the same one only by chance. */
     public isOfDrawing(shape: SerializedShape): boolean {
-        if (!this.isCertain(shape)) return true;
+        if (this.certain(shape) === null) return true;
         const { type, frame, points } = shape;
         const isMarked = markedNumber(shape) !== null;
         return !isMarked && this.of(shape) === numberOfDrawing(type, frame, points);

@@ -13,9 +13,8 @@ import {
 } from './cvat';
 import { resultsByNumber, Templates, templatesFor } from './earlier';
 import { Route } from './frames';
-import { Mark, markedScore, markOf, numberOfDrawing } from './identity';
+import { markedScore } from './identity';
 import { betweenKeyframes, rotationBetween } from './interpolation';
-import { markedNumber } from './numbers';
 import { Source } from './objects';
 import { isSigned, signedPoints } from './signature';
 import { FrameResult, Tracked } from './tracked';
@@ -61,36 +60,6 @@ function shapesOf(
         });
     }
     return shapes;
-}
-
-/**
- * The drawings of an object that do not say its number: neither has it a mark, nor does its outline give the
- * number. A reload would forget whose they are.
- */
-function drawingsWithoutNumber({ source, results }: Tracked): SerializedShape[] {
-    const { mark, shape, byHand } = source;
-    if (!mark || !shape || !results.some((result) => !result.byHand)) return [];
-    const drawn = [shape, ...results.flatMap(({ frame }) => byHand.get(frame)?.shape ?? [])];
-    return drawn.filter(
-        // pages that know no scores would lose the mark
-        ({ type, frame, points, score, source: made }) =>
-            score !== undefined &&
-            made !== 'auto' &&
-            markOf(score, frame) === null &&
-            numberOfDrawing(type, frame, points) !== mark.number,
-    );
-}
-
-/** A drawing with a mark. It is a new shape: CVAT does not save a score that changes. */
-function withMark(shape: SerializedShape, mark: Mark): SerializedShape {
-    const { id: _id, clientID: _clientID, ...drawing } = shape;
-    const score = markedScore(null, mark, shape.frame);
-    return { ...drawing, points: [...shape.points], score };
-}
-
-/** The numbers of the drawings of the start frame that a run has written again, in their order. */
-export function numbersDrawnAgain({ created }: ActionOutput, start: number): (number | null)[] {
-    return created.shapes.filter(({ frame }) => frame === start).map(markedNumber);
 }
 
 /** A polygon shape, and what a person drew of it on other frames, as a track; mutable attributes
@@ -423,10 +392,6 @@ export function outcomeOf(
             if (source.track) deleted.tracks.push(source.track);
             else deleted.shapes.push(source.shape!, ...before.drawn);
         } else if (source.shape) {
-            for (const drawing of drawingsWithoutNumber(object)) {
-                created.shapes.push(withMark(drawing, source.mark!));
-                deleted.shapes.push(drawing);
-            }
             const shapes = shapesOf(source, source.shape, results, templates);
             for (const shape of shapes) created.shapes.push(shape);
         }

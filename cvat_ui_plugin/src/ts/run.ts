@@ -24,7 +24,7 @@ import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, shapesInTheWay, Source, sourcesOf } 
 import { Page } from './page';
 import { endsOf, removedKeyframes } from './removed';
 import { adviceOf, listed, notAdded, Report, reportOf, Told } from './report';
-import { numbersDrawnAgain, outcomeOf } from './results';
+import { outcomeOf } from './results';
 import { findTracker } from './server';
 import { Settings } from './settings';
 import { drawnKeyframes, keyframesByHand } from './signature';
@@ -535,17 +535,20 @@ export class Running {
 
     /** Keep the numbers of objects that are tracks now, for shapes of theirs are left on other frames,
      * and those that were taken over. */
-    private keepNumbers({ objects }: Run, outcome: ActionOutput): void {
+    private keepNumbers({ objects }: Run, { deleted }: ActionOutput): void {
         const { numbers, successors } = this.known;
-        const replaced = new Set(outcome.deleted.shapes.map(({ clientID }) => clientID));
-        const said = numbersDrawnAgain(outcome, this.start.number);
+        const replaced = new Set(deleted.shapes.map(({ clientID }) => clientID));
         for (const { source } of objects.filter(({ results }) => results.length)) {
             const { mark, shape, type } = source;
             const clientID = successors.latest(source.clientID);
-            // a drawing that was written again says its number itself
-            if (!mark || said.includes(mark.number)) continue;
+            if (!mark) continue;
             if (clientID !== source.clientID) numbers.keepTrack(clientID, type, mark.number);
-            else if (shape) numbers.keepShape(shape, mark.number, replaced);
+            else if (shape) {
+                const drawings = [...source.byHand.values()].map((byHand) => byHand.shape);
+                for (const drawing of [shape, ...drawings]) {
+                    if (drawing) numbers.keepShape(drawing, mark.number, replaced);
+                }
+            }
         }
     }
 

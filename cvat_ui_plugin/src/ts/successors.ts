@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
-// What became of objects in the page. A run that changes a track, converts a shape, or writes a number into a
-// drawing, puts a new object with a new clientID in its place; an open dialog goes on holding the old one.
+// What became of objects in the page. A run that changes a track, or converts a shape, puts a new
+// object with a new clientID in its place; an open dialog goes on holding the old one.
 
 import { boxOf, iouOf } from './boxes';
 import { ActionOutput, Collection, Job, ObjectState } from './cvat';
 import { nameOf } from './objects';
-import { numbersDrawnAgain } from './results';
 import { Run, Tracked } from './tracked';
 
 /** The same object by its place: results may be moved by a fraction of a pixel when written. */
@@ -80,10 +79,9 @@ export class Successors {
         job: Job,
         start: number,
         { objects }: Run,
-        outcome: ActionOutput,
+        { created, deleted }: ActionOutput,
         former: ReadonlySet<number | null>,
     ): Promise<((object: Tracked, frame: number) => Promise<string>) | null> {
-        const { created, deleted } = outcome;
         const known = new Map<number, ObjectState[]>();
         const on = async (frame: number): Promise<ObjectState[]> => {
             const states = known.get(frame) ?? (await job.annotations.get(frame, false, []));
@@ -100,19 +98,13 @@ export class Successors {
             // not by points: CVAT cuts masks at the picture, and their box off the list it is given
             const isNew = ({ clientID }: ObjectState): boolean => !former.has(clientID);
             if (!(await on(first)).some(isNew)) return null;
-            const newOnes = onStart.filter(isNew);
-            // CVAT counts clientIDs up in the order in which it is given shapes
-            const drawnAgain = newOnes
-                .filter(({ objectType }) => objectType === 'shape')
-                .sort((a, b) => a.clientID! - b.clientID!);
-            const numbers = numbersDrawnAgain(outcome, start);
+            const newTracks = onStart.filter(isNew);
             for (const object of objects) {
-                const { clientID, points, mark } = object.source;
+                const { clientID, points } = object.source;
                 // it was there when the run began: what is known is of before "Remove annotations"
                 this.next.delete(clientID);
                 if (!removed.has(clientID) || ids.has(clientID)) continue;
-                const place = numbers.indexOf(mark?.number ?? null);
-                const state = drawnAgain[place] ?? stateAt(newOnes, object, 'track', points);
+                const state = stateAt(newTracks, object, 'track', points);
                 if (state?.clientID) this.next.set(clientID, state.clientID);
             }
         }
