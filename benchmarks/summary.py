@@ -4,8 +4,7 @@
 import math
 import statistics
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,17 +54,12 @@ def share_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[floa
     """Our sum by theirs, of pairs, and where it lies with a confidence of 95 % (bootstrap of the
     pairs, fixed seed). The limits are NaN where so many of theirs are 0 that a sample may hold
     nothing else. Raises ZeroDivisionError where all of theirs are 0."""
-    with _quiet():
+    with (
+        np.errstate(all="ignore"),
+        warnings.catch_warnings(action="ignore", category=DegenerateDataWarning),
+    ):
         interval = _bootstrapped(lambda a, b, axis: a.sum(axis) / b.sum(axis), ours, theirs)
     return sum(ours) / sum(theirs), *interval
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without numpy's and scipy's warnings of a division by 0."""
-    ignored = warnings.catch_warnings(action="ignore", category=DegenerateDataWarning)
-    with np.errstate(all="ignore"), ignored:
-        yield
 
 
 def _bootstrapped(statistic: Callable[..., Any], *samples: Sequence[float]) -> tuple[float, float]:
