@@ -67,15 +67,7 @@ RESERVE = 0.04
 MINUTES = {"default": 10.0, "full": 60.0, "gpu": 8.0, "gpu-full": 25.0}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    words = sys.argv[1:] if arguments is None else arguments
-    if words and words[0] in OTHERS:
-        sys.argv = [f"python -m benchmarks {words[0]}", *words[1:]]
-        try:
-            found: int = importlib.import_module(f"benchmarks.{OTHERS[words[0]]}").main()
-        except NoClipError as error:  # of --clip
-            raise SystemExit(str(error)) from error
-        return found
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--full", action="store_true", help="1, 2, 4, 8 and 16 objects, PNG too")
@@ -106,6 +98,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="keep the parts that are done")
     parser.add_argument("--show", action="store_true", help="measure nothing, print what is there")
     parser.add_argument("--out", type=Path, help="JSON file; default in benchmarks/results/")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in OTHERS:
+        sys.argv = [f"python -m benchmarks {words[0]}", *words[1:]]
+        try:
+            found: int = importlib.import_module(f"benchmarks.{OTHERS[words[0]]}").main()
+        except NoClipError as error:  # of --clip
+            raise SystemExit(str(error)) from error
+        return found
+    parser = make_parser()
     options = parser.parse_args(arguments)
 
     kind = "full" if options.full else "default"

@@ -413,7 +413,7 @@ def work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
               f"{training.trained_seconds / 60:.0f} minutes", flush=True)  # fmt: skip
 
 
-def main() -> None:
+def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--steps", type=int, default=10_000,
@@ -452,6 +452,11 @@ def main() -> None:
         parser.error("--steps, --minutes and --validate-every have to be above 0")
     if arguments.keep_tracking and not (arguments.decoder_only and arguments.start_from):
         parser.error("--keep-tracking goes with --decoder-only and --start-from")
+    return arguments
+
+
+def main() -> None:
+    arguments = read_options()
     processes = arguments.processes or (os.cpu_count() or 1 if arguments.device == "cpu" else 1)
     try:
         if not arguments.drawn_only:
