@@ -210,6 +210,22 @@ test('where two objects or two drawings may be meant a run over them does not as
     second.add(redraw(6, shifted('mask', FAR, 20)));
     await second.runOn([seed], 2, 10);
     expect([bench.asked, second.asked]).toEqual([[], []]);
+    // the message names what was written beside them
+    expect(bench.said()).toMatch(/Kept 1 drawn shape that may be .* first on frame 6\./);
+    expect(second.said()).toMatch(/Kept 2 drawn shapes that may be .* first on frame 6\./);
+});
+
+test.each([
+    ['forwards', 2, 10, 3],
+    ['backwards', 10, 2, 9],
+])('a run %s asks about a drawing right beside the first one', async (_, from, to, next) => {
+    const { bench } = await tracked(mask(from), to);
+    bench.answer = true;
+    bench.store.remove(on(bench, next));
+    bench.add(redraw(next, FAR));
+    const again = reloaded(bench);
+    await again.runOn([on(again, from)], from, to);
+    expect([again.asked.length, again.frames()]).toEqual([1, EACH]);
 });
 
 test('a run does not ask about a drawing that has results of its own, nor where nothing is missing', async () => {

@@ -6,6 +6,7 @@ import { Box, boxAround, boxOf, iouOf } from './boxes';
 import { Collection, SerializedShape, SerializedTrack } from './cvat';
 import { LEAST_OVERLAP, Look, numbersOn } from './earlier';
 import { addTo } from './groups';
+import { MayBe } from './holes';
 import { isSameKind, Kind } from './kinds';
 import { markedNumber, Numbers } from './numbers';
 import { isVisibleOn } from './objects';
@@ -145,48 +146,34 @@ function drawnElsewhere(
     return [...elsewhere].filter((number) => !here.has(number));
 }
 
-/** Drawings on frames where an object of the run has a result again, and had none although it had one on the
- * frames beside: a person may have deleted a wrong result and drawn the object where it really is, too far
- * away for an overlap to tell. `shapes`: all shapes of the job before the run; `timeline`: its frames. */
-export function drawnInHoles(
-    objects: Tracked[],
-    shapes: SerializedShape[],
-    timeline: number[],
-    numbers: Numbers,
-): ReadonlySet<SerializedShape> {
-    const framesOf = new Map<number, number[]>();
-    for (const shape of shapes) addTo(framesOf, numbers.of(shape), shape.frame);
-    const places = new Map(timeline.map((frame, place) => [frame, place]));
-    const holes = new Map<number, Kind[]>();
-    for (const object of objects) {
-        const had = new Set(framesOf.get(object.source.mark?.number ?? 0));
-        for (const { frame, points, byHand, inPlace } of object.results) {
-            if (!points || byHand || inPlace || had.has(frame)) continue;
-            const place = places.get(frame)!;
-            const isHole = had.has(timeline[place - 1]) && had.has(timeline[place + 1]);
-            if (isHole) addTo(holes, frame, kindOfResults(object));
-        }
+/** Those of these drawings beside which the run has a result of an object that they may show. */
+function drawnBeside(objects: Tracked[], mayBe: MayBe): ReadonlySet<SerializedShape> {
+    const written = new Map<number, Set<number>>();
+    for (const { source, results } of objects) {
+        const shown = results.filter(
+            ({ points, byHand, inPlace }) => points && !byHand && !inPlace,
+        );
+        written.set(source.mark?.number ?? 0, new Set(shown.map(({ frame }) => frame)));
     }
-    const isAlone = (shape: SerializedShape): boolean =>
-        framesOf.get(numbers.of(shape))?.length === 1;
-    const isHere = (shape: SerializedShape): boolean =>
-        (holes.get(shape.frame) ?? []).some((kind) => isSameKind(shape, kind));
-    return new Set(shapes.filter((shape) => isDrawn(shape) && isHere(shape) && isAlone(shape)));
+    const isWritten = ([shape, numbers]: [SerializedShape, readonly number[]]): boolean =>
+        numbers.some((number) => written.get(number)?.has(shape.frame));
+    return new Set([...mayBe].filter(isWritten).map(([shape]) => shape));
 }
 
 /** What lies where this run has written results of the same kind, and is not known to be of another
  * object: nobody can tell whether it is of the same one, so it stays. `start`: the frame; `numbers`: of
- * the shapes; `inHoles`: drawings that count wherever they lie. */
+ * the shapes; `mayBe`: the objects that drawings may stand for, wherever they lie. */
 export function besideResults(
     objects: Tracked[],
     { shapes, tracks }: Pick<Collection, 'shapes' | 'tracks'>,
     start: number,
     numbers: Numbers,
-    inHoles: ReadonlySet<SerializedShape> = new Set(),
+    mayBe: MayBe = new Map(),
 ): Beside[] {
     const places = placesOf(objects);
     const others = numbersThere(objects, shapes, start, numbers);
     for (const number of drawnElsewhere(places, shapes, numbers)) others.add(number);
+    const again = drawnBeside(objects, mayBe);
     const found: Beside[] = [];
     for (const shape of shapes) {
         const there = (places.get(shape.frame) ?? []).filter(({ kind }) => isSameKind(shape, kind));
@@ -196,7 +183,7 @@ export function besideResults(
         const box = boxAround(shape);
         const least = drawn ? SAME_PLACE : LEAST_OVERLAP;
         const isNear = there.some((one) => !(drawn && one.byHand) && iouOf(one.box, box) >= least);
-        if (isNear || inHoles.has(shape)) {
+        if (isNear || again.has(shape)) {
             found.push({ kind: drawn ? 'drawn shape' : 'automatic shape', frame: shape.frame });
         }
     }

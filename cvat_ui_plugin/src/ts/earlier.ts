@@ -6,7 +6,7 @@
 import { Box, boxAround, iouOf, uprightOf } from './boxes';
 import { Collection, SerializedShape } from './cvat';
 import { addTo } from './groups';
-import { holesFor } from './holes';
+import { holesFor, onlyOnes } from './holes';
 import { freeNumber, freeRun, markOf } from './identity';
 import { isSameKind } from './kinds';
 import { KnownNumbers } from './known';
@@ -204,21 +204,22 @@ async function claimsOf(
         claim(chain, numbers.of(seed));
     }
     const lone = undecided.filter(({ claimed, decided }) => !claimed.length && !decided);
-    const holes = holesFor(
+    const mayBe = holesFor(
         lone.map(({ seed }) => seed),
         shapes.on(before ?? NaN),
         shapes.on(order[0]).filter(({ source }) => source === 'auto'),
         owned,
         numbers,
     );
+    const inHoles = onlyOnes(mayBe);
     for (const chain of lone) {
-        const number = holes.numbers.get(chain.seed);
+        const number = inHoles.get(chain.seed);
         if (number !== undefined) claim(chain, number);
     }
     return {
         shapes: new Map(chains.map(({ seed, claimed }) => [seed, claimed])),
-        inHoles: new Set(holes.numbers.keys()),
-        unclear: holes.unclear.some((drawing) => seeds.includes(drawing)),
+        inHoles: new Set(inHoles.keys()),
+        unclear: seeds.some((seed) => mayBe.has(seed) && !inHoles.has(seed)),
     };
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One run of the action, from what the user has chosen to what CVAT is handed.
 
-import { Beside, besideResults, drawnInHoles, passDrawn } from './beside';
+import { Beside, besideResults, passDrawn } from './beside';
 import { coincidingOf } from './coinciding';
 import {
     ActionInput,
@@ -17,7 +17,7 @@ import { leftAsShapes, Look, recognise, replacedShapes, takeOwn } from './earlie
 import { clampTarget, firstFrames, framesWithin, Route, routeBetween, undeleted } from './frames';
 import { withChanges } from './fresh';
 import { addTo } from './groups';
-import { drawnOnTheWay } from './holes';
+import { drawnOnTheWay, onlyOnes } from './holes';
 import { KnownNumbers } from './known';
 import { Numbers } from './numbers';
 import { ALL_BY_HAND, LeftOut, SHAPE_TYPES, shapesInTheWay, Source, sourcesOf } from './objects';
@@ -302,7 +302,9 @@ export class Running {
     ): Promise<void> {
         const order = frames.map(({ number }) => number);
         const numbers = new Numbers(shapes, this.known.numbers, this.start.number);
-        const found = drawnOnTheWay(shapes, order, timeline, numbers);
+        const found = new Map<number, SerializedShape[]>();
+        const mayBe = drawnOnTheWay(shapes, order, timeline, numbers);
+        for (const [shape, number] of onlyOnes(mayBe)) addTo(found, number, shape);
         const meant = sources.flatMap((source) => {
             const drawings = source.shape ? (found.get(source.mark?.number ?? 0) ?? []) : [];
             const own = drawings.filter(({ type }) => type === source.type);
@@ -442,13 +444,14 @@ export class Running {
             const gone = new Set(replaced.map(({ clientID }) => clientID));
             const rest = now.shapes.filter((shape) => !gone.has(shape.clientID));
             const { tracks } = now;
+            const order = route.frames.map(({ number }) => number);
             const numbers = new Numbers(now.shapes, this.known.numbers, this.start.number);
             const beside = besideResults(
                 run.objects,
                 { shapes: rest, tracks },
                 this.start.number,
                 numbers,
-                drawnInHoles(run.objects, now.shapes, route.timeline, numbers),
+                drawnOnTheWay(now.shapes, order, route.timeline, numbers),
             );
             if (this.chosen.convert) this.tellLeft(run, now.shapes, numbers, route);
             return { replaced, beside, former: idsOf(now), shapes: now.shapes };
