@@ -234,6 +234,19 @@ test.each([5, 7])(
     },
 );
 
+test.each([
+    ['of several deleted results', [5, 6, 7, 8], 7, 1],
+    ['behind the last result', [7, 8, 9, 10], 8, 0],
+])('a run asks about a drawing in place %s', async (_, deleted, frame, asked) => {
+    const { bench, seed } = await tracked(mask(2), 10);
+    bench.answer = true;
+    for (const one of deleted) bench.store.remove(on(bench, one));
+    bench.add(redraw(frame, FAR));
+    await bench.runOn([seed], 2, 10);
+    expect(bench.asked).toHaveLength(asked);
+    expect(bench.frames()).toEqual(asked ? EACH : [...EACH, frame].sort((a, b) => a - b));
+});
+
 test('a run does not ask about a drawing that has results of its own, nor where nothing is missing', async () => {
     const { bench, seed, drawn } = await drawnAnew(FAR);
     bench.answer = false;
@@ -343,12 +356,18 @@ test('no object is doubled or lost that is drawn anew again and again, on random
             const own = (wanted: number): SerializedShape =>
                 bench.on(wanted).find((one) => columnOf(one) === column)!;
             const points = shifted('mask', [0, 16, 10, 30, 13, 33], 300 * column + upTo(200));
-            bench.store.remove(own(frame).clientID!);
+            const near = upTo(2);
+            for (let one = Math.max(frame - near, 1); one <= frame + near && one < last; one += 1) {
+                if (one === frame || own(one).source === 'auto') {
+                    bench.store.remove(own(one).clientID!);
+                }
+            }
             bench.add(redraw(frame, points));
             bench.answer = true;
             // a run from a drawing asks only about an untouched result of the next frame
             const way = upTo(3) ? 1 : -1;
-            const start = upTo(1) && own(frame + way).source === 'auto' ? frame : 0;
+            const isNext = own(frame + way)?.source === 'auto' && !near;
+            const start = upTo(1) && isNext ? frame : 0;
             const target = start && way < 0 ? 0 : last;
             if (upTo(1)) await bench.runAll(start, target);
             else await bench.runOn([own(start).clientID!], start, target);

@@ -5,7 +5,7 @@
 import { SerializedShape } from './cvat';
 import { addTo } from './groups';
 import { isSameKind } from './kinds';
-import { markedNumber, Numbers } from './numbers';
+import { Numbers } from './numbers';
 
 /** The numbers of the objects that each drawing may stand for; one or more. */
 export type MayBe = ReadonlyMap<SerializedShape, readonly number[]>;
@@ -54,45 +54,75 @@ export function onlyOnes(mayBe: MayBe): Map<SerializedShape, number> {
     return only;
 }
 
+/** What the job holds of an object. */
+interface Held {
+    frames: Set<number>;
+    first: number;
+    last: number;
+    /** One of each kind of its results. */
+    results: Map<string, SerializedShape>;
+}
+
+/** What the job holds of every object that has results, by its number. */
+function heldByNumber(shapes: SerializedShape[], numbers: Numbers): ReadonlyMap<number, Held> {
+    const held = new Map<number, Held>();
+    for (const shape of shapes) {
+        const number = numbers.certain(shape);
+        if (number === null) continue;
+        const one = held.get(number) ?? emptyHeld();
+        held.set(number, one);
+        const { type, label_id: label, group, source } = shape;
+        one.results.set([type, label, group, source].join(), shape);
+    }
+    for (const shape of shapes) {
+        // to work out the number of a drawing takes long
+        const isAuto = shape.source === 'auto';
+        const number = isAuto ? numbers.certain(shape) : numbers.of(shape);
+        const one = held.get(number ?? 0);
+        if (!one) continue;
+        one.frames.add(shape.frame);
+        one.first = Math.min(one.first, shape.frame);
+        one.last = Math.max(one.last, shape.frame);
+    }
+    return held;
+}
+
+function emptyHeld(): Held {
+    return { frames: new Set(), first: Infinity, last: -Infinity, results: new Map() };
+}
+
 /**
- * Which objects the drawings that a run comes over may stand for: on the frame of the drawing the object has no
- * shape, but on both frames beside it, of which one is a result; type, label and group are the same; and the
- * drawing has no results of its own.
+ * Which objects the drawings that a run comes over may stand for: those of the same type, label and group that
+ * have results, and shapes before and after the frame of the drawing, but none on it. A drawing that has
+ * results of its own stands for itself.
  *
- * `shapes`: of the job; `order`: the frames of the run; `timeline`: with those beside them, ascending.
+ * `shapes`: of the job; `order`: the frames of the run.
  */
-export function drawnOnTheWay(
-    shapes: SerializedShape[],
-    order: number[],
-    timeline: number[],
-    numbers: Numbers,
-): MayBe {
+export function drawnOnTheWay(shapes: SerializedShape[], order: number[], numbers: Numbers): MayBe {
     const ofRun = new Set(order);
-    const isDrawing = (shape: SerializedShape): boolean =>
-        ofRun.has(shape.frame) && shape.source !== 'auto' && numbers.certain(shape) === null;
-    const drawings = new Map<number, SerializedShape[]>();
-    for (const shape of shapes) if (isDrawing(shape)) addTo(drawings, shape.frame, shape);
-    const mayBe = new Map<SerializedShape, readonly number[]>();
+    const drawings = shapes.filter(
+        (shape) =>
+            ofRun.has(shape.frame) && shape.source !== 'auto' && numbers.certain(shape) === null,
+    );
+    const mayBe = new Map<SerializedShape, number[]>();
     // the shapes of a large job are looked at only where there is a drawing
-    if (!drawings.size) return mayBe;
-    const byFrame = new Map<number, SerializedShape[]>();
-    for (const shape of shapes) addTo(byFrame, shape.frame, shape);
-    const marked = new Set(shapes.map(markedNumber));
-    const place = new Map(timeline.map((frame, index) => [frame, index]));
-    for (const [frame, all] of drawings) {
-        const on = (index: number): SerializedShape[] => byFrame.get(timeline[index]) ?? [];
-        const index = place.get(frame)!;
-        const [before, after] = [on(index - 1), on(index + 1)];
-        // to work out the numbers of drawings takes long
-        if (![...before, ...after].some((shape) => numbers.certain(shape) !== null)) continue;
-        const drawn = all.filter((shape) => !marked.has(numbers.of(shape)));
-        const here = new Set(on(index).map((shape) => numbers.of(shape)));
-        const onwards = holesFor(drawn, before, after, here, numbers);
-        const back = holesFor(drawn, after, before, here, numbers);
-        for (const shape of drawn) {
-            const found = new Set([...(onwards.get(shape) ?? []), ...(back.get(shape) ?? [])]);
-            if (found.size) mayBe.set(shape, [...found]);
-        }
+    if (!drawings.length) return mayBe;
+    const held = heldByNumber(shapes, numbers);
+    for (const drawing of drawings) {
+        if (held.has(numbers.of(drawing))) continue;
+        const { frame } = drawing;
+        const fitting = [...held].filter(
+            ([, { frames, first, last, results }]) =>
+                first < frame &&
+                frame < last &&
+                !frames.has(frame) &&
+                [...results.values()].some((result) => isSameKind(drawing, result)),
+        );
+        if (fitting.length)
+            mayBe.set(
+                drawing,
+                fitting.map(([number]) => number),
+            );
     }
     return mayBe;
 }

@@ -298,12 +298,12 @@ export class Running {
     private async askAboutDrawings(
         sources: Source[],
         shapes: SerializedShape[],
-        { frames, timeline }: Route,
+        { frames }: Route,
     ): Promise<void> {
         const order = frames.map(({ number }) => number);
         const numbers = new Numbers(shapes, this.known.numbers, this.start.number);
         const found = new Map<number, SerializedShape[]>();
-        const mayBe = drawnOnTheWay(shapes, order, timeline, numbers);
+        const mayBe = drawnOnTheWay(shapes, order, numbers);
         for (const [shape, number] of onlyOnes(mayBe)) addTo(found, number, shape);
         const meant = sources.flatMap((source) => {
             const drawings = source.shape ? (found.get(source.mark?.number ?? 0) ?? []) : [];
@@ -451,7 +451,7 @@ export class Running {
                 { shapes: rest, tracks },
                 this.start.number,
                 numbers,
-                drawnOnTheWay(now.shapes, order, route.timeline, numbers),
+                drawnOnTheWay(now.shapes, order, numbers),
             );
             if (this.chosen.convert) this.tellLeft(run, now.shapes, numbers, route);
             return { replaced, beside, former: idsOf(now), shapes: now.shapes };
