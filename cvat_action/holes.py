@@ -3,9 +3,10 @@
 results for an overlap to tell whose they are (docs/identity.md)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -97,42 +98,51 @@ def drawn_on_the_way(
     frames: Sequence[int],
     known: KnownNumbers,
 ) -> tuple[str, ...]:
-    """Warnings of drawings on frames where an object has no result, but some on the frames beside.
+    """Warnings of drawings on frames where an object has no result, but some before and after.
 
-    The arguments are those of `fill_holes`; the seeds have their corrections. What lies near
-    results on the frames beside is not told, and neither is a drawing that has results of its own,
-    or that this run goes on from: it is known whose it is.
+    The arguments are those of `fill_holes`; the seeds have their corrections. What lies near results
+    on the frames beside, or right before or after the gap, is not told, and neither is a drawing
+    that has results of its own, or that this run goes on from: it is known whose it is.
     """
     beyond = job.frame_before(frames[-1], start)
     present = _present(snapshot, found, beyond)
     order = [start, *frames, *(() if beyond is None else (beyond,))]
     holes = [
-        (seed, before, frame, after)
+        (seed, frame, after, beside)
         for seed in seeds
         if (on := present.get(seed.number, {}))
-        for before, frame, after in zip(order, order[1:], order[2:], strict=False)
-        if frame not in on and (before == start or before in on) and after in on
+        for frame, after, beside in _gaps(order, on)
     ]
     if not holes:
         return ()
-    drawings = _lone_drawings(snapshot, seeds, known, {frame for _, _, frame, _ in holes})
-    beside: dict[int, list[Known]] = {}
+    drawings = _lone_drawings(snapshot, seeds, known, {frame for _, frame, _, _ in holes})
+    results: dict[int, list[Known]] = {}
     for on in present.values():
-        for frame, results in on.items():
-            beside.setdefault(frame, []).extend(results)
+        for frame, there in on.items():
+            results.setdefault(frame, []).extend(there)
     near: set[int] = set()
-    for before, frame, after in {(before, frame, after) for _, before, frame, after in holes}:
-        results = [*beside.get(before, ()), *beside.get(after, ())]
-        near |= {d.id for d, _ in _near(drawings.get(frame, ()), results)}
+    for frame, beside in {(frame, beside) for _, frame, _, beside in holes if frame in drawings}:
+        there = [k for one in beside for k in results.get(one, ())]
+        near |= {d.id for d, _ in _near(drawings[frame], there)}
     return tuple(
         f"Shape {d.id} is drawn on frame {frame}, where object {seed.ref} has no "
-        f"result. If it is this object, run from frame {frame} first: this run writes "
-        "a result beside it."
-        for seed, _, frame, after in holes
+        f"result. If it is this object, run from frame {frame} first: this run may "
+        "write a result beside it."
+        for seed, frame, after, _ in holes
         for d in drawings.get(frame, ())
         if d.id not in near
         and same_kind(d.compared_kind, present[seed.number][after][-1].compared_kind)
     )
+
+
+def _gaps(order: Sequence[int], on: Container[int]) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Each frame without a shape, between frames that have one: itself, the next one that has one,
+    and the frames beside it and beside its gap. The first of `order` has one."""
+    there = [place for place, frame in enumerate(order) if place == 0 or frame in on]
+    for before, after in pairwise(there):
+        for place in range(before + 1, after):
+            beside = (before, place - 1, place + 1, after)
+            yield order[place], order[after], tuple(order[one] for one in beside)
 
 
 def _lone_drawings(

@@ -181,8 +181,11 @@ def test_a_drawing_on_the_last_frame_is_told_where_results_go_on_behind_it(
     assert told not in track_to(12, "--replace", "--dry-run", start=start).log
 
 
-def test_a_drawing_far_from_a_result_that_was_deleted_is_told_on_the_way(job, track_to):
+@pytest.mark.parametrize("deleted", [(), (11, 13)])
+def test_a_drawing_far_from_results_that_were_deleted_is_told_on_the_way(job, track_to, deleted):
     drifted(job)
+    gone = {2000 + frame for frame in deleted}
+    job.shapes = [s for s in job.shapes if s["id"] not in gone]
     told = "Shape 950 is drawn on frame 12, where object 2010 has no result."
     assert told in track_to(15, "--replace", "--dry-run").log
     assert told in track_to(15, "--replace").log
