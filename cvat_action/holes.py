@@ -100,9 +100,9 @@ def drawn_on_the_way(
 ) -> tuple[str, ...]:
     """Warnings of drawings on frames where an object has no result, but some before and after.
 
-    The arguments are those of `fill_holes`; the seeds have their corrections. What lies near results
-    on the frames beside, or right before or after the gap, is not told, and neither is a drawing
-    that has results of its own, or that this run goes on from: it is known whose it is.
+    The arguments are those of `fill_holes`; the seeds have their corrections. What lies near
+    results on the frames beside, or right before or after the gap, is not told, and neither is a
+    drawing that has results of its own, or that this run goes on from: it is known whose it is.
     """
     beyond = job.frame_before(frames[-1], start)
     present = _present(snapshot, found, beyond)
