@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The annotation action as CVAT runs it.
 
+import { Chosen, Known, RunContext } from './context';
 import {
     ActionInput,
     ActionOutput,
@@ -15,7 +16,7 @@ import { KnownNumbers } from './known';
 import { onFrame, reasonAgainstKind } from './objects';
 import { Page } from './page';
 import { Report } from './report';
-import { BACKWARDS, Chosen, CONVERT, Known, Running, TARGET } from './run';
+import { BACKWARDS, CONVERT, runAction, TARGET } from './run';
 import { ACTION_NAME } from './server';
 import { settingsFrom } from './settings';
 import { Successors } from './successors';
@@ -119,7 +120,7 @@ export function createAction(core: Core, page: Page): CollectionAction {
             try {
                 const isLatest = (): boolean => this.latest === chosen;
                 const known = knownIn(chosen.job);
-                return await new Running(core, page, known, chosen, input, isLatest).go();
+                return await runAction(new RunContext(core, page, known, chosen, input, isLatest));
             } catch (error) {
                 if (error instanceof AlreadyTold) throw error;
                 if (error instanceof JobClosed) {
