@@ -13,7 +13,7 @@ ASK='import urllib.request as u; print(u.build_opener(u.ProxyHandler({})).open("
 
 # What ships: these files and the whole package, beside the function yamls and weights/.
 FILES=(
-    LICENSE main.py tracker.py interactor.py model_handler.py tracker_state.py sam2_tracker
+    LICENSE main.py tracker.py request_objects.py interactor.py model_handler.py tracker_state.py sam2_tracker
     requirements.txt requirements-torch.txt requirements-sam2.txt
 )
 CONFIGS=(function.yaml function-gpu.yaml function-interactor.yaml function-interactor-gpu.yaml)

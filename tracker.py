@@ -3,25 +3,32 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from model_handler import ModelHandler, ModelInfo
+from request_objects import (
+    RequestObject,
+    adopt,
+    by_window,
+    check_sizes,
+    observation_of,
+    prompted_state,
+    restore,
+    to_object,
+)
 from sam2_tracker.clicks import Clicks
 from sam2_tracker.errors import (
     AllObjectsFailed,
     ObjectError,
-    SizeChanged,
     StateGone,
     StoreUnavailable,
     TooLarge,
-    TrackerError,
 )
 from sam2_tracker.frame_cache import Frame, FrameCache
-from sam2_tracker.memory_bank import Observation, adopt_keyframes, correct_bank, start_bank
+from sam2_tracker.memory_bank import start_bank
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.memory_policy import remember
 from sam2_tracker.models import model_files
@@ -32,28 +39,21 @@ from sam2_tracker.object_shapes import (
     read_drawing,
 )
 from sam2_tracker.out_of_memory import retry_after_release
-from sam2_tracker.predictions import FrameFeatures, Prediction, Prompt, Result, prediction_of
+from sam2_tracker.predictions import FrameFeatures, Prediction, Result, prediction_of
 from sam2_tracker.protocol import (
-    Adoption,
     Answer,
-    Correction,
-    Entry,
-    Lent,
-    Seed,
     Shape,
     Token,
     TrackRequest,
 )
-from sam2_tracker.record_format import Track
 from sam2_tracker.records import open_records
-from sam2_tracker.search_region import LEAST_SHARE, SearchRegion, Window, follow, window_of
 from sam2_tracker.settings import MIB, Settings
-from sam2_tracker.shapes import Bitmap, Box, widen_box
+from sam2_tracker.shapes import Bitmap, Box
 from sam2_tracker.stopwatch import Stopwatch, StoreTraffic
 from sam2_tracker.store_call import StoreThread
 from sam2_tracker.threads import set_threads
 from sam2_tracker.time_budget import Check, TimeBudget
-from tracker_state import StateStore, TrackState, adopt_references
+from tracker_state import StateStore, TrackState
 
 # Pixels of the bitmaps that one request's seeds become, one after the other: bounds the time that
 # a small body can take. 129 seeds at 4K, 26 at 40 megapixels.
@@ -75,59 +75,6 @@ class TrackerInfo(ModelInfo):
 
 
 _Frame = Frame[FrameFeatures]
-
-
-@dataclass(kw_only=True, eq=False)
-class _Object:
-    """One entry of the request on its way through the stages."""
-
-    entry: Entry
-    state: TrackState | None = None
-    """What is remembered from earlier frames."""
-    prompt: Prompt | None = None
-    """What was drawn on this frame, ready for the model."""
-    box: Box | None = None
-    """Around what was drawn on this frame, in pixels of the image."""
-    region: SearchRegion | None = None
-    """Where it is looked for on this frame; None: on the whole image."""
-    new_state: TrackState | None = None
-    """What is to be remembered from now on."""
-    logits: Tensor | None = None
-    """Where the model found it on this frame, if the shape of its answer is made of that."""
-    answer: Answer = field(default_factory=Answer)
-
-    @property
-    def active(self) -> bool:
-        return self.entry is not None and self.answer.error is None
-
-    @property
-    def seed(self) -> Seed | None:
-        """The shape that was drawn on this frame."""
-        entry = self.entry
-        return entry if isinstance(entry, Seed) else getattr(entry, "seed", None)
-
-    @property
-    def token(self) -> Token | None:
-        entry = self.entry
-        return entry if isinstance(entry, Token) else getattr(entry, "token", None)
-
-    @property
-    def steps(self) -> bool:
-        """Whether the model attends to the object's memory on this frame."""
-        prompted = isinstance(self.entry, Correction) and self.entry.seed.is_prompt
-        return prompted or isinstance(self.entry, Token)
-
-    @property
-    def made_type(self) -> str | None:
-        """The type of the shape that is made of what the model finds; None: none is made."""
-        seed = self.seed
-        if seed is None:
-            return self.state.track.shape_type if self.steps and self.state else None
-        type_ = self.state.track.shape_type if self.state else seed.answer_type
-        return type_ if seed.is_prompt and seed.type != type_ else None  # else as it was drawn
-
-    def fail(self, error: ObjectError) -> None:
-        self.answer = Answer(error=error)
 
 
 class Tracker:
@@ -163,7 +110,7 @@ class Tracker:
         )
 
     def _track(self, request: TrackRequest, watch: Stopwatch, check_time: Check) -> list[Answer]:
-        objects = [_to_object(entry) for entry in request.entries]
+        objects = [to_object(entry) for entry in request.entries]
         watch.objects, watch.image_bytes = len(objects), len(request.image)
         self._check_budget(objects)
         if any(each.active for each in objects):
@@ -174,8 +121,8 @@ class Tracker:
                 with watch.phase("decode"):
                     frame = self._frames.open(request.image)
             with watch.phase("load"):
-                _restore(objects, loading.wait())
-            _adopt(objects)
+                restore(objects, loading.wait())
+            adopt(objects)
             if frame is not None:
                 self._compute(objects, frame, request.image, watch, check_time)
             with watch.phase("save"):
@@ -184,14 +131,14 @@ class Tracker:
 
     def _compute(
         self,
-        objects: Sequence[_Object],
+        objects: Sequence[RequestObject],
         frame: _Frame,
         image: bytes,
         watch: Stopwatch,
         check_time: Check,
     ) -> None:
         """Everything that needs the frame: new objects, corrections, steps. image: its file."""
-        _check_sizes(objects, frame)
+        check_sizes(objects, frame)
         self._check_budget(objects, frame)
         with watch.phase("start"):
             self._prepare_prompts(objects, frame, check_time)
@@ -201,8 +148,8 @@ class Tracker:
         if not drawn and not stepped:
             return
         for each in stepped:
-            each.region = _known(each).track.region
-        groups = _by_window([*drawn, *stepped], frame)
+            each.region = each.known.track.region
+        groups = by_window([*drawn, *stepped], frame)
         self._check_budget(objects, frame, views=len(groups))
         encoded = 0
         views = self._frames.cut(frame, image, groups)
@@ -222,7 +169,7 @@ class Tracker:
 
     def _compute_view(
         self,
-        group: Sequence[_Object],
+        group: Sequence[RequestObject],
         view: _Frame,
         features: FrameFeatures,
         frame: _Frame,
@@ -292,7 +239,7 @@ class Tracker:
         self._store.close()
 
     def _check_budget(
-        self, objects: Sequence[_Object], frame: _Frame | None = None, views: int = 1
+        self, objects: Sequence[RequestObject], frame: _Frame | None = None, views: int = 1
     ) -> None:
         active = [each for each in objects if each.active]
         steps = sum(each.steps for each in active)
@@ -305,7 +252,7 @@ class Tracker:
             megapixels=frame.megapixels if frame else 0.0,
         )
 
-    def _region_size(self, each: _Object) -> float:
+    def _region_size(self, each: RequestObject) -> float:
         """The size of an object's windows (`SearchRegion.size`); 0: the whole image is searched."""
         if each.state is not None:
             region = each.state.track.region
@@ -326,7 +273,7 @@ class Tracker:
         return self._model.encode(content) if isinstance(content, Image.Image) else content
 
     def _prepare_prompts(
-        self, objects: Sequence[_Object], frame: _Frame, check_time: Check
+        self, objects: Sequence[RequestObject], frame: _Frame, check_time: Check
     ) -> None:
         drawn = [each for each in objects if each.active and each.seed is not None]
         _check_seed_pixels(drawn, frame)
@@ -339,9 +286,9 @@ class Tracker:
             except ObjectError as error:
                 each.fail(error)
 
-    def _prepare_prompt(self, each: _Object, frame: _Frame) -> None:
+    def _prepare_prompt(self, each: RequestObject, frame: _Frame) -> None:
         drawing = read_drawing(
-            _drawn(each),
+            each.drawn,
             width=frame.width,
             height=frame.height,
             size=self._region_size(each),
@@ -355,7 +302,7 @@ class Tracker:
         each.prompt = prompt
 
     def _start(
-        self, drawn: list[_Object], features: FrameFeatures, view: _Frame, frame: _Frame
+        self, drawn: list[RequestObject], features: FrameFeatures, view: _Frame, frame: _Frame
     ) -> None:
         """New objects, and corrections by masks and polygons: both are starts of the model."""
         prompts = [each.prompt for each in drawn if each.prompt is not None]
@@ -363,44 +310,44 @@ class Tracker:
         self._take(drawn, results, frame)
 
     def _correct(
-        self, drawn: list[_Object], features: FrameFeatures, view: _Frame, frame: _Frame
+        self, drawn: list[RequestObject], features: FrameFeatures, view: _Frame, frame: _Frame
     ) -> None:
         """Corrections by rectangles and clicks."""
         prompts = [p for each in drawn if isinstance(p := each.prompt, tuple | Clicks)]
-        banks = [_known(each).bank for each in drawn]
+        banks = [each.known.bank for each in drawn]
         results = self._model.correct(
             features, banks, prompts, width=view.width, height=view.height
         )
         self._take(drawn, results, frame)
 
-    def _take(self, drawn: list[_Object], results: list[Result], frame: _Frame) -> None:
+    def _take(self, drawn: list[RequestObject], results: list[Result], frame: _Frame) -> None:
         """The answers and the new states of objects that were drawn on this frame."""
         for each, result in zip(drawn, results, strict=True):
             if not isinstance(result, Prediction):
                 each.fail(result)
                 continue
-            seed = _drawn(each)
-            seen = _seen(each, result)
-            each.new_state = _prompted_state(each, seen, frame, self._settings.memory_policy)
+            seed = each.drawn
+            seen = observation_of(each, result)
+            each.new_state = prompted_state(each, seen, frame, self._settings.memory_policy)
             each.answer = Answer(
                 shape=Shape(type=seed.type, points=seed.points), score=result.score
             )
             if each.made_type:  # what was drawn is not the answer
                 each.logits = result.logits
 
-    def _step(self, stepped: list[_Object], features: FrameFeatures) -> None:
-        results = self._model.step(features, [_known(each).bank for each in stepped])
+    def _step(self, stepped: list[RequestObject], features: FrameFeatures) -> None:
+        results = self._model.step(features, [each.known.bank for each in stepped])
         for each, result in zip(stepped, results, strict=True):
             if not isinstance(result, Prediction):
                 each.fail(result)
                 continue
-            state = _known(each)
-            bank = remember(state.bank, _seen(each, result), self._model.layout)
+            state = each.known
+            bank = remember(state.bank, observation_of(each, result), self._model.layout)
             each.new_state = replace(state, bank=bank)
             each.answer = Answer(score=result.score)
             each.logits = result.logits
 
-    def _make_shapes(self, found: list[_Object], frame: _Frame) -> None:
+    def _make_shapes(self, found: list[RequestObject], frame: _Frame) -> None:
         """The shapes of the answers, of objects with logits and a new state. Raises TooLarge.
 
         They have a budget of their own: a model that stalled is no reason to throw its work away.
@@ -411,7 +358,7 @@ class Tracker:
         watch, made = Stopwatch(), Counter[str]()
         for done, each in enumerate(found):
             check_time(done, len(found), "shapes are made", f"send at most {done} in one request")
-            state = _computed(each)
+            state = each.computed
             type_ = state.track.shape_type
             with watch.phase(type_):
                 bitmap = next(bitmaps)
@@ -425,9 +372,9 @@ class Tracker:
         for type_, count in made.items():
             self.budget.remember(type_, watch.phases[type_] / count / megapixels)
 
-    def _bitmaps(self, found: Sequence[_Object], frame: _Frame) -> Iterator[Bitmap]:
+    def _bitmaps(self, found: Sequence[RequestObject], frame: _Frame) -> Iterator[Bitmap]:
         """Where each object was found on the image, bool (height, width). Raises OutOfMemory."""
-        for window, group in _by_window(found, frame).items():
+        for window, group in by_window(found, frame).items():
             left, top, right, bottom = window
             logits = [each.logits for each in group if each.logits is not None]
             for bitmap in self._model.logits_to_bitmaps(
@@ -435,7 +382,7 @@ class Tracker:
             ):
                 yield place_bitmap(bitmap, window, width=frame.width, height=frame.height)
 
-    def _save(self, objects: Sequence[_Object], traffic: StoreTraffic) -> None:
+    def _save(self, objects: Sequence[RequestObject], traffic: StoreTraffic) -> None:
         changed = [each for each in objects if each.active and each.new_state is not None]
         if not changed:
             return
@@ -445,7 +392,11 @@ class Tracker:
             each.answer = replace(each.answer, token=Token(id=id_))
 
     def _remember_costs(
-        self, drawn: list[_Object], stepped: list[_Object], encoded: int, watch: Stopwatch
+        self,
+        drawn: list[RequestObject],
+        stepped: list[RequestObject],
+        encoded: int,
+        watch: Stopwatch,
     ) -> None:
         """encoded: images and windows that were; 0: the frame was known, and cost less."""
         seconds = watch.phases
@@ -455,7 +406,7 @@ class Tracker:
             self.budget.remember("start", seconds["start"] / len(drawn))
         # Most of a track is stepped with all that an object remembers.
         full = self._model.layout.recent + 1
-        if stepped and all(len(_known(each).bank.memories) >= full for each in stepped):
+        if stepped and all(len(each.known.bank.memories) >= full for each in stepped):
             self.budget.remember("step", seconds["step"] / len(stepped))
 
     def _release_memory(self) -> None:
@@ -495,13 +446,7 @@ def open_store(
     )
 
 
-def _to_object(entry: Entry | ObjectError) -> _Object:
-    if isinstance(entry, ObjectError):
-        return _Object(entry=None, answer=Answer(error=entry))
-    return _Object(entry=entry)
-
-
-def _to_answers(objects: Sequence[_Object], watch: Stopwatch) -> list[Answer]:
+def _to_answers(objects: Sequence[RequestObject], watch: Stopwatch) -> list[Answer]:
     """Raises AllObjectsFailed if there are errors and nothing else."""
     failures = {
         index: each.answer.error
@@ -515,132 +460,11 @@ def _to_answers(objects: Sequence[_Object], watch: Stopwatch) -> list[Answer]:
     return [each.answer for each in objects]
 
 
-def _restore(objects: Sequence[_Object], states: list[TrackState | StateGone]) -> None:
-    waiting = [each for each in objects if each.active and each.token]
-    for each, state in zip(waiting, states, strict=True):
-        if isinstance(state, TrackState):
-            each.state = state
-        elif not isinstance(each.entry, Lent):  # a lent state: its adopter fails (_adopt)
-            each.fail(state)
-
-
-def _adopt(objects: Sequence[_Object]) -> None:
-    """Objects that take over the drawn frames of others. No model work."""
-    for each in objects:
-        if not isinstance(each.entry, Adoption) or each.state is None:
-            continue
-        others = [(n, objects[n].state, distance) for n, distance in each.entry.keyframes]
-        try:
-            each.new_state = _adopted(each.state, others)
-        except ObjectError as error:
-            each.fail(error)
-
-
-def _adopted(own: TrackState, others: Sequence[tuple[int, TrackState | None, int]]) -> TrackState:
-    """others: index in the request, state and distance of each.
-
-    Raises StateGone, SizeChanged, TooManyKeyframes.
-    """
-    known = [(state, distance) for _, state, distance in others if state is not None]
-    if len(known) < len(others):
-        gone = ", ".join(str(index) for index, state, _ in others if state is None)
-        raise StateGone(
-            f"Of this object's keyframes those at index {gone} are not known any more; start them "
-            "again from their shapes."
-        )
-    sizes = {(state.track.width, state.track.height) for state, _ in known}
-    if sizes != {(own.track.width, own.track.height)}:
-        raise SizeChanged(
-            "The keyframes of this object lie on images of other sizes. Adopt only those that lie "
-            "on images of this object's own size."
-        )
-    bank = adopt_keyframes(own.bank, [(state.bank, distance) for state, distance in known])
-    return adopt_references(own, bank, *(state for state, _ in known))
-
-
-def _check_sizes(objects: Sequence[_Object], frame: _Frame) -> None:
-    for each in objects:
-        # What is adopted or lent does not look at this image.
-        if each.state is None or isinstance(each.entry, Adoption | Lent):
-            continue
-        track = each.state.track
-        if (track.width, track.height) != (frame.width, frame.height):
-            each.fail(
-                SizeChanged(
-                    "Image sizes of the start frame and the current frame are different: "
-                    f"{track.width} x {track.height}, {frame.width} x {frame.height}. Start the "
-                    "object anew on this frame."
-                )
-            )
-
-
-def _check_seed_pixels(drawn: Sequence[_Object], frame: _Frame) -> None:
-    masks = sum(not _drawn(each).is_prompt for each in drawn)
+def _check_seed_pixels(drawn: Sequence[RequestObject], frame: _Frame) -> None:
+    masks = sum(not each.drawn.is_prompt for each in drawn)
     fitting = max(1, MAX_SEED_PIXELS // (frame.width * frame.height))
     if masks > fitting:
         raise TooLarge(
             f"{masks} masks and polygons start on an image of {frame.width} x {frame.height} "
             f"pixels; send at most {fitting} at once."
         )
-
-
-def _by_window(objects: Sequence[_Object], frame: _Frame) -> dict[Window, list[_Object]]:
-    """The objects by the part of the image in which they are looked for, in order."""
-    groups: dict[Window, list[_Object]] = {}
-    for each in objects:
-        window = window_of(each.region, width=frame.width, height=frame.height)
-        groups.setdefault(window, []).append(each)
-    return groups
-
-
-def _seen(each: _Object, found: Prediction) -> Observation:
-    """What was found, with an area that does not depend on the size of the window."""
-    if each.region is None:
-        return found.seen
-    scale = (each.region.share / LEAST_SHARE) ** 2  # at least 1: no mask has an area of 0
-    return replace(found.seen, area=round(found.seen.area * scale))
-
-
-def _prompted_state(each: _Object, seen: Observation, frame: _Frame, policy: str) -> TrackState:
-    """What is remembered of an object that was drawn on this frame."""
-    seed = _drawn(each)
-    drawn = start_bank(seed.policy or policy, seen)
-    track = Track(
-        width=frame.width,
-        height=frame.height,
-        shape_type=seed.answer_type,
-        tolerance=seed.tolerance,
-    )
-    if each.box is not None:
-        # What is answered while the object is lost, if it is never seen again.
-        box = widen_box(each.box, width=frame.width, height=frame.height)
-        region = each.region
-        if region and not each.made_type:  # else it follows what the model found
-            region = follow(region, each.box, width=frame.width, height=frame.height)
-        track = replace(track, box=box, region=region)
-    if each.state is None:
-        return TrackState(track=track, bank=drawn)
-    distance = each.entry.distance if isinstance(each.entry, Correction) else 0
-    bank = correct_bank(each.state.bank, drawn, distance=distance)
-    # The object keeps the type in which it is answered.
-    tolerance = each.state.track.tolerance if seed.tolerance is None else seed.tolerance
-    track = replace(each.state.track, box=track.box, tolerance=tolerance, region=track.region)
-    return adopt_references(replace(each.state, track=track), bank)
-
-
-def _drawn(each: _Object) -> Seed:
-    if each.seed is None:
-        raise TrackerError("The object was not drawn on this frame.")
-    return each.seed
-
-
-def _known(each: _Object) -> TrackState:
-    if each.state is None:
-        raise TrackerError("Nothing is remembered of the object.")
-    return each.state
-
-
-def _computed(each: _Object) -> TrackState:
-    if each.new_state is None:
-        raise TrackerError("The object was not computed on this frame.")
-    return each.new_state

@@ -96,7 +96,7 @@ MUTANTS = (
     mutant("any numbers are points", "sam2_tracker/shapes.py",
         "    if not np.isfinite(numbers).all():\n",
         "    if numbers.ndim > 1:\n", "tests/faults/test_hostile.py -k any_body"),
-    mutant("the distance of a correction is ignored", "tracker.py",
+    mutant("the distance of a correction is ignored", "request_objects.py",
         "bank = correct_bank(each.state.bank, drawn, distance=distance)",
         "bank = correct_bank(each.state.bank, drawn, distance=1)", MACHINE),
     mutant("an object adopts itself", "sam2_tracker/protocol.py",

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ABOVE = {
     "main": {"interactor", "tracker", "sam2_tracker"},
     "interactor": {"model_handler", "sam2_tracker"},
-    "tracker": {"model_handler", "tracker_state", "sam2_tracker"},
+    "tracker": {"model_handler", "request_objects", "tracker_state", "sam2_tracker"},
+    "request_objects": {"tracker_state", "sam2_tracker"},
     "model_handler": {"sam2_tracker"},
     "tracker_state": {"sam2_tracker"},
 }
