@@ -102,7 +102,7 @@ def to_object(entry: Entry | ObjectError) -> RequestObject:
 
 
 def restore(objects: Sequence[RequestObject], states: list[TrackState | StateGone]) -> None:
-    """Give the objects with tokens what is remembered of them. states: one per such object, in order."""
+    """Give objects with tokens what is remembered of them. states: one for each such object."""
     waiting = [each for each in objects if each.active and each.token]
     for each, state in zip(waiting, states, strict=True):
         if isinstance(state, TrackState):
