@@ -31,6 +31,7 @@ from cvat_action.receipt import Receipt
 from cvat_action.results import Written
 from cvat_action.server import HttpFailure, stored_ids
 from cvat_action.shape_results import drawn_in_tracks, shapes_to_create, shapes_to_delete
+from cvat_action.signals import HANG_UP, ending_signals
 from cvat_action.sinks import Objects, tracks_of, with_seeds_of
 from cvat_action.snapshot import (
     Snapshot,
@@ -334,15 +335,19 @@ class CvatSink:
 
     @contextmanager
     def _held_back(self) -> Iterator[None]:
-        """The first Ctrl+C only says that the writing is finished first; a second one stops it."""
+        """The first Ctrl+C only says that the writing is finished first; a second one stops it.
 
-        def once(_signal: int, _frame: FrameType | None) -> None:
-            if self.interrupted:
+        So do the other signals that end a run, but a second SIGHUP says nothing new (signals.py).
+        """
+
+        def once(number: int, _frame: FrameType | None) -> None:
+            if not self.interrupted:
+                self.interrupted = True
+                logger.warning("Writing what is done; press Ctrl+C again to stop even that.")
+            elif number != HANG_UP:
                 raise KeyboardInterrupt
-            self.interrupted = True
-            logger.warning("Writing what is done; press Ctrl+C again to stop even that.")
 
-        caught = (signal.SIGINT, signal.SIGTERM)
+        caught = ending_signals()
         try:
             previous = [signal.signal(s, once) for s in caught]
         except ValueError:  # not in the main thread: no signal arrives here

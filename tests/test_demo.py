@@ -374,7 +374,7 @@ def test_a_signal_that_ends_the_demo_loses_nothing(
     standin: Any, words: list[str], tmp_path: Path, signal_name: str
 ) -> None:
     ended = signal.Signals[signal_name]
-    before = signal.signal(ended, signal.SIG_IGN)
+    before = signal.signal(ended, lambda *_: None)
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
     def stop() -> Any:

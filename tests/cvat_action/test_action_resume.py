@@ -400,23 +400,34 @@ def test_ctrl_c_keeps_what_is_done(cvat, job, act, masks, at_frame_13, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_while_writing_still_writes_and_a_second_one_stops(
-    cvat, job, act, masks, tmp_path, times
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (("SIGINT",), 0),
+        (("SIGINT", "SIGINT"), 130),
+        (("SIGTERM",), 0),
+        (("SIGHUP",), 0),
+        (("SIGHUP", "SIGHUP"), 0),
+        (("SIGHUP", "SIGINT"), 130),
+    ],
+)
+def test_a_signal_while_writing_still_writes_and_a_second_one_that_is_no_hang_up_stops(
+    cvat, job, act, masks, tmp_path, names, code
 ):
     hold = threading.Event()
     cvat.faults = [Fault("PATCH", WRITE, 503, "busy", hold=hold)]
     process = command(cvat, tmp_path, *TO_14)
     assert cvat.faults[0].reached.wait(WAIT)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, names[0]))
     read_until(process, "Writing what is done")
-    if times == 2:
-        process.send_signal(signal.SIGINT)
+    for name in names[1:]:
+        process.send_signal(getattr(signal, name))
+    if code:
         process.wait(WAIT)
     hold.set()
     _, log = process.communicate(timeout=WAIT)
-    assert process.returncode == (0 if times == 1 else 130)
-    if times == 2:
+    assert process.returncode == code
+    if code:
         assert "4 of 4 frames are tracked, and not all of it is written" in log
         act("track", "--resume", log.split("--resume ")[-1].split()[0])
     assert len(job.shapes) == 3 + 3 * 4
