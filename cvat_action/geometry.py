@@ -60,6 +60,14 @@ def _mask_fault(points: Sequence[float], width: int, height: int) -> str | None:
     return None
 
 
+def finite_rotation(value: Any) -> float:
+    """The rotation of a file's shape. Raises ValueError or TypeError, which says what is wrong."""
+    rotation = float(value)
+    if not math.isfinite(rotation):
+        raise ValueError("a rotation that is not finite")
+    return rotation
+
+
 def size_fault(shape_type: str, points: Sequence[float]) -> str | None:
     """What is wrong with the size of checked points: CVAT's page drops shapes below a pixel."""
     left, top, right, bottom = bounding_box(shape_type, points)

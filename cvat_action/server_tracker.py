@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The tracking function, called through CVAT's server."""
 
+import math
 from typing import Any
 
 from cvat_action.calls import Answer, CallFailed, Cure
@@ -148,11 +149,16 @@ def _answer(data: Any, count: int, *, shapes_needed: bool) -> Answer:
     return Answer(
         shapes=column("shapes", needed=shapes_needed),
         states=[None if _is_void(s) else s for s in column("states", needed=True)],
-        scores=[
-            float(s) if isinstance(s, int | float) else None for s in column("scores", needed=False)
-        ],
+        scores=[_score(s) for s in column("scores", needed=False)],
         errors=[_fault(e) for e in column("errors", needed=False)],
     )
+
+
+def _score(value: Any) -> float | None:
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
 
 
 def _is_void(state: Any) -> bool:

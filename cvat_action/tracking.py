@@ -6,6 +6,7 @@ them on to another. What is written of its results is decided in results.py.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -416,6 +417,8 @@ def _shape_to_tracked(
     shape: Any, shape_type: str, width: int, height: int, score: float | None
 ) -> tuple[Tracked | None, str]:
     """A shape of an answer, or None with what is wrong with it."""
+    if score is not None and not math.isfinite(score):
+        return None, "a score that is not finite"
     if shape is None:
         return Tracked(None, score), ""
     if not isinstance(shape, dict) or shape.get("type") != shape_type:

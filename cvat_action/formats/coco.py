@@ -21,7 +21,7 @@ from cvat_action.formats.coco_tracks import (
 )
 from cvat_action.formats.document import AttributeSpec, Document, LabelSpec, Original
 from cvat_action.formats.json_text import elements, members
-from cvat_action.geometry import points_fault
+from cvat_action.geometry import finite_rotation, points_fault
 from cvat_action.job import Annotations, Wire
 from cvat_action.media import Media, size_of
 
@@ -238,6 +238,7 @@ def _annotation_to_shape(
     if fault:
         raise ValueError(fault)
     attributes = annotation.get("attributes") or {}
+    rotation = attributes.get("rotation") if shape_type == "rectangle" else None
     shape = {
         "type": shape_type,
         "frame": frame,
@@ -248,7 +249,7 @@ def _annotation_to_shape(
         "outside": False,
         "occluded": bool(attributes.get("occluded", False)),
         "z_order": 0,
-        "rotation": float(attributes.get("rotation") or 0) if shape_type == "rectangle" else 0.0,
+        "rotation": finite_rotation(rotation or 0),
         "attributes": [
             {"spec_id": a.id, "value": _text(attributes[a.name])}
             for a in label.attributes

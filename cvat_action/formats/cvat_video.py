@@ -15,7 +15,14 @@ from xml.etree import ElementTree  # noqa: S405 (read by _parse, which takes no 
 
 from cvat_action.errors import ActionError
 from cvat_action.formats.document import AttributeSpec, Document, LabelSpec, not_by_hand
-from cvat_action.geometry import SAME_OBJECT, Box, bounding_box, boxes_iou, points_fault
+from cvat_action.geometry import (
+    SAME_OBJECT,
+    Box,
+    bounding_box,
+    boxes_iou,
+    finite_rotation,
+    points_fault,
+)
 from cvat_action.job import Annotations, Wire
 from cvat_action.media import Media, NumberedMedia, size_of
 
@@ -296,7 +303,7 @@ def _element_to_shape(e: Element, label: LabelSpec) -> Wire:
         "outside": e.get("outside") == "1",
         "occluded": e.get("occluded") == "1",
         "z_order": int(e.get("z_order", 0)),
-        "rotation": float(e.get("rotation", 0)),
+        "rotation": finite_rotation(e.get("rotation", 0)),
         "attributes": [
             {"spec_id": specs[a.attrib["name"]], "value": a.text or ""}
             for a in e.iterfind("attribute")

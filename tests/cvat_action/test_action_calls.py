@@ -216,6 +216,15 @@ def test_a_broken_result_is_never_written(job, track_to, masks, function, answer
     assert frames_of_group(job, 40) == ALL_FRAMES
 
 
+def test_a_result_whose_score_is_no_use_is_never_written(job, track_to, masks, function):
+    """As JSON holds it: a number of which no float can be made."""
+    function.scores = {(30, 12): 10**400}
+    log = track_to(14, code=3).log
+    assert "the function answered a score that is not finite on frame 12" in log
+    assert frames_of_group(job, 30) == [10, 11]
+    assert frames_of_group(job, 40) == ALL_FRAMES
+
+
 def refuse_the_drawing(function, frame):
     """The upper polygon can be stepped to this frame, but not be drawn on it."""
     answer = function.answer

@@ -541,6 +541,8 @@ def with_segmentation(segmentation):
 
 
 COCO_TEXT = json.dumps(coco())
+TURNED = '"bbox": [5.0, 6.0, 10.0, 8.0], "attributes": {"rotation": 1e999}'
+ROTATED = COCO_TEXT.replace('"bbox": [5.0, 6.0, 10.0, 8.0]', TURNED)
 COMPRESSED = coco()["annotations"][2]["segmentation"]["counts"]
 BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
 
@@ -568,6 +570,8 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotations>&b;</annotations>'
         ("a.json", COCO_TEXT.replace('"image_id": 11', '"x": 7'), "annotation 1 .*it has no image"),
         ("a.json", COCO_TEXT.replace("[3.5, ", "[null, "), "annotation 1 cannot be read"),
         ("a.json", COCO_TEXT.replace(f"[{HEIGHT}, {WIDTH}]", "[9, 9]"), "its RLE is of size"),
+        ("a.xml", VIDEO_XML.replace('="30.00"', '="inf"'), "track 1 .*rotation that is not finite"),
+        ("a.json", ROTATED, "annotation 4 .*a rotation that is not"),
         ("a.json", with_segmentation([[1, 2], [3, 4]]), "annotation 1 .*a polygon of 2 numbers"),
         ("a.json", with_segmentation([[1, 2, 3, 4, 1e8, 6]]), "annotation 1 .*far outside"),
         ("a.json", with_segmentation([[1, 2, 9, 2, 9, 9], [1, 2, 3, 4, -1e9, 6]]), "far outside"),

@@ -7,6 +7,7 @@ The tracker is a scripted one: every object moves one pixel to the right per fra
 import errno
 import io
 import json
+import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -948,3 +949,13 @@ def test_a_file_that_a_kill_leaves_behind_is_named_unfinished(tmp_path):
         (left,) = tmp_path.iterdir()
     assert left.name.startswith(".unfinished-")
     assert left.suffix == ".json"
+
+
+def test_an_object_whose_score_is_not_a_number_stops(run, monkeypatch):
+    def start(self, frame, shapes):
+        drawn = [{"type": s["type"], "points": list(s["points"])} for s in shapes]
+        return Answer(drawn, drawn, [math.nan] * len(drawn), [None] * len(drawn))
+
+    monkeypatch.setattr(MovingTracker, "start", start)
+    log = run("a.json", "b.json", code=1).log
+    assert "Object 1: the function answered a score that is not finite on frame 1" in log
