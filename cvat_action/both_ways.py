@@ -41,6 +41,9 @@ Tell = Callable[[str, int, int], None]
 OUTLINES = ("mask", "polygon")
 """Types whose shapes follow the object's outline."""
 
+MOST_UNREADABLE = 3
+"""pictures: then nothing more is carried, because each may have been waited for"""
+
 
 @dataclass(frozen=True)
 class _Gap:
@@ -429,8 +432,9 @@ def _carry_all(
 ) -> bool:
     """Puts carried drawings in the place of what was tracked, where they are better.
 
-    If a frame cannot be read, or a person presses Ctrl+C, the results that are left stay as they
-    were tracked. Returns False after Ctrl+C.
+    Where a frame cannot be read, the results of the gaps that need it stay as they were tracked.
+    So do all that are left where several cannot be read, and after Ctrl+C. Returns False after
+    Ctrl+C.
     """
     gaps = [
         (section.drawn, gap)
@@ -448,12 +452,24 @@ def _carry_all(
     count = _Count(
         "compared with the drawings carried to them", sum(len(gap.frames) for _, gap in gaps), tell
     )
+    told = False
     try:
         for drawn, gap in gaps:
-            _carry(drawn, gap, flow)
+            try:
+                _carry(drawn, gap, flow)
+            except ActionError as error:
+                if not told:
+                    logger.warning(
+                        "Results may be coarser where optical flow needs a frame that could not be "
+                        "read. %s",
+                        error,
+                    )
+                told = True
+                if len(flow.unreadable) >= MOST_UNREADABLE:
+                    break
             count.add(len(gap.frames))
-    except (ActionError, cv2.error) as error:
-        logger.warning("Results may be coarser, because a frame could not be read. %s", error)
+    except cv2.error as error:
+        logger.warning("Results may be coarser, because optical flow failed. %s", error)
     except KeyboardInterrupt:
         logger.warning("Stopped by Ctrl+C; what is tracked is written.")
         return False

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cvat_action.errors import ActionError
 from cvat_action.geometry import bitmaps_iou
-from cvat_action.overlay import Frames
+from cvat_action.overlay import Frames, Picture
 from sam2_tracker.byte_cache import ByteCache
 from sam2_tracker.shapes import Bitmap
 
@@ -69,6 +70,8 @@ class Flow:
         columns, rows = np.meshgrid(np.arange(self.small[0]), np.arange(self.small[1]))
         self.here = np.stack([columns, rows], 2).astype(np.float32)
         """float32 (height, width, 2): the x and y of each pixel"""
+        self.unreadable: dict[int, ActionError] = {}
+        """frames whose pictures could not be read, which are not asked for again"""
         self._picture = picture
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._greys: ByteCache[int, NDArray[np.uint8]] = ByteCache(CACHE_BYTES // 4)
@@ -100,10 +103,19 @@ class Flow:
     def _grey(self, frame: int) -> NDArray[np.uint8]:
         known = self._greys.get(frame)
         if known is None:
-            small = cv2.resize(self._picture(frame), self.small, interpolation=cv2.INTER_AREA)
+            small = cv2.resize(self._read(frame), self.small, interpolation=cv2.INTER_AREA)
             known = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
             self._greys.put(frame, known, known.nbytes)
         return known
+
+    def _read(self, frame: int) -> Picture:
+        if frame in self.unreadable:
+            raise self.unreadable[frame]
+        try:
+            return self._picture(frame)
+        except ActionError as error:
+            self.unreadable[frame] = error
+            raise
 
 
 def carry(

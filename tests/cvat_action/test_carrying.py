@@ -12,7 +12,7 @@ import pytest
 from cvat_sdk.masks import encode_mask
 
 from cvat_action import carrying
-from cvat_action.both_ways import track_both_ways
+from cvat_action.both_ways import MOST_UNREADABLE, track_both_ways
 from cvat_action.calls import Answer
 from cvat_action.carrying import Drawing, Estimate, Flow, carry
 from cvat_action.errors import ActionError
@@ -273,6 +273,43 @@ def test_results_stay_as_tracked_when_carrying_is_stopped(
         assert run(clip, "mask", picture) == run(clip, "mask", None)
     assert told in caplog.text
     assert str(stopped) in caplog.text
+
+
+def test_a_picture_that_cannot_be_read_leaves_only_its_own_gap_as_tracked(
+    clip: Clip, caplog: pytest.LogCaptureFixture
+) -> None:
+    def picture(frame: int) -> Any:
+        if frame == 3:
+            raise ActionError("Frame 3 cannot be read: it is gone.")
+        return clip.frames[frame, :, :, ::-1]
+
+    before = run(clip, "mask", None)
+    after = run(clip, "mask", picture)
+    assert [f for f in before if before[f] != after[f]] == [7, 8, 9, 10, LAST]
+    assert caplog.text.count("Frame 3 cannot be read: it is gone.") == 1
+
+
+def test_carrying_ends_where_several_pictures_cannot_be_read(
+    clip: Clip, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each may be waited for. None is asked for twice, and it is told once."""
+    asked: list[int] = []
+
+    def picture(frame: int) -> Any:
+        asked.append(frame)
+        raise ActionError(f"Frame {frame} cannot be read: CVAT is away.")
+
+    points = tuple(shape_of(truth(clip, 0), "mask"))
+    drawn = tuple(Correction(frame, points) for frame in range(2, LAST, 2))
+    job = Job(1, 1, 0, LAST, (Label(1, "thing"),), ((WIDTH, HEIGHT),))
+    objects = [
+        TrackedObject(Seed(str(n), "mask", 0, points, {"label_id": 1}, False, 0, drawn))
+        for n in range(2)
+    ]
+    track_both_ways(Still(clip, "mask"), job, objects, range(1, COUNT), picture=picture)
+    assert asked == sorted(set(asked))
+    assert len(asked) == MOST_UNREADABLE
+    assert caplog.text.count("CVAT is away") == 1
 
 
 @pytest.mark.slow
