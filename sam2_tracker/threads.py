@@ -2,10 +2,14 @@
 """How many CPU threads the model uses."""
 
 import contextlib
+import logging
+import math
 import os
 from pathlib import Path
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -15,7 +19,15 @@ def set_threads(threads: int, workers: int) -> None:
 
     threads: 0 means this worker's share of the container's CPU quota, which torch does not see.
     """
-    torch.set_num_threads(threads or max(1, int(available_cores() / workers)))
+    cores = available_cores()
+    if threads > math.ceil(cores):
+        logger.warning(
+            "SAM2_THREADS is %d, and this process may use %g cores: with more threads than cores "
+            "the model is much slower. 0 takes as many threads as there are cores.",
+            threads,
+            cores,
+        )
+    torch.set_num_threads(threads or max(1, int(cores / workers)))
 
 
 def available_cores(cgroup: Path = CGROUP) -> float:

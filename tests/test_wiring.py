@@ -187,6 +187,22 @@ def test_threads_are_shared_among_workers(start: Start, monkeypatch: pytest.Monk
         start(threads=0, workers=2)
 
 
+@pytest.mark.parametrize(
+    ("given", "cores", "warns"), [(0, 1.5, False), (2, 1.5, False), (3, 1.5, True), (99, 64, True)]
+)
+def test_more_threads_than_cores_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    given: int,
+    cores: float,
+    warns: bool,
+) -> None:
+    monkeypatch.setattr(threads, "available_cores", lambda: cores)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    threads.set_threads(given, 1)
+    assert (f"SAM2_THREADS is {given}" in caplog.text) is warns
+
+
 def test_calls_of_the_store_take_no_threads_from_the_model() -> None:
     """With a second team of OpenMP threads every frame takes 1.4 times as long on two cores."""
     torch.set_num_threads(2)
