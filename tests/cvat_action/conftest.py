@@ -4,6 +4,7 @@ import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 from scripted_function import HEIGHT, WIDTH, ScriptedFunction, frame_picture
 from standin_cvat import StandinCvat, StandinFunction, StandinJob
+from standin_detector import ScriptedDetector
 from wire import MASK, POLYGON, mask_at, shape
 
 from cvat_action.cli import main
 from cvat_action.errors import ActionError
+from cvat_action.journal import Journal
 from cvat_action.media import ImageFolder
 from cvat_action.server import OURS
 
@@ -42,18 +45,23 @@ def ctrl_c(*_: object) -> None:
 
 
 @contextmanager
-def unreadable_from(first: int) -> Iterator[None]:
-    """Meanwhile no picture from this frame on can be read."""
-    encoded = ImageFolder.encoded
+def fails_from(owner: type, method: str, first: int) -> Iterator[None]:
+    """Meanwhile this method fails from this frame on."""
+    whole = getattr(owner, method)
 
-    def broken(media: ImageFolder, frame: int) -> bytes:
+    def broken(self: Any, frame: int, *more: Any) -> Any:
         if frame >= first:
             raise ActionError("The disk is away.")
-        return encoded(media, frame)
+        return whole(self, frame, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImageFolder, "encoded", broken)
+        patch.setattr(owner, method, broken)
         yield
+
+
+unreadable_from = partial(fails_from, ImageFolder, "encoded")
+"""The pictures of the folder."""
+journal_full_from = partial(fails_from, Journal, "frame")
 
 
 @contextmanager
@@ -98,6 +106,15 @@ def cvat(function: ScriptedFunction) -> Iterator[StandinCvat]:
     cvat.functions[OURS] = StandinFunction(function.url)
     yield cvat
     cvat.close()
+
+
+@pytest.fixture
+def detector(cvat: StandinCvat) -> Iterator[ScriptedDetector]:
+    """Another function, `det`, which finds cars."""
+    detector = ScriptedDetector()
+    cvat.functions["det"] = StandinFunction(detector.url, "det", "detector", labels=(LABELS[0],))
+    yield detector
+    detector.close()
 
 
 @pytest.fixture

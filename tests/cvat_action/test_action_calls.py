@@ -5,14 +5,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import LABELS
+from conftest import journal_full_from
 from look import by_frame, frames_of, frames_of_group, places
-from standin_cvat import Fault, StandinFunction
-from standin_detector import ScriptedDetector
+from standin_cvat import Fault
 from wire import MASK, POLYGON, keyframe, shape, shifted, track
-
-from cvat_action.errors import ActionError
-from cvat_action.journal import Journal
 
 CALL = r"/api/lambda/functions/.*"
 ANNOTATIONS = "/api/jobs/42/annotations/"
@@ -255,15 +251,13 @@ def test_one_drawing_that_covers_no_pixel_does_not_end_the_run_for_others(
     assert all(13 in by_frame(t) for t in job.tracks)
 
 
-def test_a_found_box_that_is_refused_alone_does_not_end_the_run(cvat, job, track_to, function):
-    detector = ScriptedDetector()
+def test_a_found_box_that_is_refused_alone_does_not_end_the_run(
+    job, track_to, one_mask, function, detector
+):
     box = {"label": "car", "type": "rectangle", "points": [30.0, 10.0, 40.0, 20.0]}
     detector.on_frame = {12: [box]}
-    cvat.functions["det"] = StandinFunction(detector.url, "det", "detector", labels=(LABELS[0],))
-    job.shapes = [shape("mask", MASK, id=900)]
     function.errors[10, 12] = [EMPTY]
     done = track_to(16, "--detect", "det", "--every", 2, "--boxes-to-masks")
-    detector.close()
     assert "Frame 12: a box gives no mask: The function refused it" in done.log
     assert frames_of(job.shapes) == list(range(10, 17))
 
@@ -314,19 +308,10 @@ def test_an_object_that_begins_later_on_frames_of_another_size_does_not_end_the_
     assert frames_of(job.shapes) == [10, 11, 12, 14]
 
 
-def test_a_frame_that_cannot_be_noted_in_the_journal_is_not_written(
-    job, track_to, one_mask, monkeypatch
-):
+def test_a_frame_that_cannot_be_noted_in_the_journal_is_not_written(job, track_to, one_mask):
     """Else a resume would write it again."""
-    note = Journal.frame
-
-    def full(journal, frame, objects):
-        if frame == 12:
-            raise ActionError("The disk is full.")
-        note(journal, frame, objects)
-
-    monkeypatch.setattr(Journal, "frame", full)
-    ended = track_to(14, "--json", code=4)
-    assert "The disk is full." in ended.log
+    with journal_full_from(12):
+        ended = track_to(14, "--json", code=4)
+    assert "The disk is away." in ended.log
     assert frames_of(job.shapes) == [10, 11]
     assert (ended.json["frames"], ended.json["objects"][0]["frames"]) == ([11], 1)

@@ -2,10 +2,9 @@
 """`--points`: an object begins where a person clicks, and is written once."""
 
 import pytest
-from conftest import CONVERT, LABELS, objects_of
+from conftest import CONVERT, objects_of
 from look import course, ways
-from standin_cvat import Fault, StandinFunction
-from standin_detector import ScriptedDetector
+from standin_cvat import Fault
 from wire import MASK, POLYGON, shape
 
 from cvat_action.server import OURS
@@ -67,13 +66,12 @@ def test_a_polygon_that_is_clicked_on_becomes_a_track(job, track_to, function, c
     assert job.shapes == []
 
 
-def test_what_a_detector_finds_of_what_is_clicked_on_is_not_doubled(cvat, job, track_to, clickable):
-    detector = ScriptedDetector()
+def test_what_a_detector_finds_of_what_is_clicked_on_is_not_doubled(
+    job, track_to, clickable, detector
+):
     found = {"label": "car", "type": "rectangle", "points": [6.0, 30.0, 14.0, 38.0]}
     detector.on_frame = {10: [found, {**found, "type": "polygon", "points": POLYGON}]}
-    cvat.functions["det"] = StandinFunction(detector.url, "det", "detector", labels=(LABELS[0],))
     result = track_to(20, *POINTS, "--detect", "det", "--json")
-    detector.close()
     assert {way[0] for way in ways(job.shapes)} == {"mask", "polygon"}
     assert objects_of(result) == ["new:1", "new:2"]
 

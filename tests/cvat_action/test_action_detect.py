@@ -8,7 +8,6 @@ from conftest import CONVERT, LABELS, objects_of
 from look import course, frames_of, hidden, ways
 from scripted_function import frame_picture
 from standin_cvat import Fault, StandinFunction
-from standin_detector import ScriptedDetector
 from wire import MASK, POLYGON, RECTANGLE, keyframe, shape, shifted, track
 
 from cvat_action.detections import Detection, Outline, new_ones
@@ -30,16 +29,14 @@ def found(points, label="car", **more):
 
 
 @pytest.fixture
-def detector(cvat, job):
+def detector(cvat, job, detector):
     """It finds a car on frame 10 and again on 15 where it is then, with another one below it."""
-    detector = ScriptedDetector()
+    cvat.functions["det"].labels = THEIRS
     detector.on_frame = {
         10: [found(RECTANGLE)],
         15: [found(shifted(RECTANGLE, 5)), found(POLYGON)],
     }
-    cvat.functions["det"] = StandinFunction(detector.url, "det", "detector", labels=THEIRS)
-    yield detector
-    detector.close()
+    return detector
 
 
 BOX, RING = ("rectangle", -6.0, 30.0), ("polygon", -11.0, 2.0)

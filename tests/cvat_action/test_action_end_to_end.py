@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The action with the real function (the bundled model), and without a server."""
 
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -12,8 +11,7 @@ import pytest
 from conftest import CONVERT, LABELS, unreadable_from, write_clip
 from cvat_sdk.masks import decode_mask, encode_mask
 from look import by_frame, frames_of
-from standin_cvat import StandinCvat, StandinFunction, StandinJob
-from standin_detector import ScriptedDetector
+from standin_cvat import StandinFunction, StandinJob
 from wire import keyframe, shape, track
 
 from cvat_action.detectors import OUR_INTERACTOR
@@ -61,18 +59,10 @@ def overlap(kind, points, mask):
 
 
 @pytest.fixture(scope="module")
-def real_function() -> Iterator[str]:
-    """The URL of the function with the bundled model."""
+def function() -> Iterator[FunctionProcess]:
+    """The real one, with the bundled model."""
     with FunctionProcess(os.environ) as function:
-        yield function.url
-
-
-@pytest.fixture
-def cvat(real_function) -> Iterator[StandinCvat]:
-    cvat = StandinCvat()
-    cvat.functions[OURS] = StandinFunction(real_function)
-    yield cvat
-    cvat.close()
+        yield function
 
 
 @pytest.fixture
@@ -242,20 +232,17 @@ def points_by_frame(shapes):
 
 
 def test_what_a_detector_finds_is_tracked_on_a_server_and_without_one(
-    act, cvat, job, track_to, local, written, tmp_path
+    act, job, track_to, local, written, detector, tmp_path
 ):
     """Boxes of two objects, of which one enters on frame 3, become masks; also in a resumed run."""
     boxes = {0: [box_of(truth(0)[0])], 3: [box_of(m) for m in truth(3)[:2]]}
-    detector = ScriptedDetector()
     detector.frame_of = job.source.index
     detector.on_frame = {
         frame: [{"label": "car", "type": "rectangle", "points": box} for box in found]
         for frame, found in boxes.items()
     }
-    cvat.functions["det"] = StandinFunction(detector.url, "det", "detector", labels=(LABELS[0],))
     find = ("--every", 3, "--boxes-to-masks")
     track_to(FRAMES - 1, "--detect", "det", *find, start=0)
-    detector.close()
     masks = points_by_frame(job.shapes)
     assert [len(here) for here in masks.values()] == [1, 1, 1, 2, 2, 2, 2]
     for frame, here in masks.items():
@@ -327,23 +314,6 @@ def test_without_a_server_the_same_objects_and_results_are_chosen(local, written
     ]  # fmt: skip
 
 
-def test_step_shows_asks_corrects_and_stops(local, written, tmp_path, monkeypatch):
-    answers = (
-        "c 2 100,110 60,-5\n\n"  # corners in any order, and a little off the image
-        "c 9 1,1 2,2\nc 1 5,5\nc 1 20,20 40,20 40,40 20,40\nc 2 outside\n\nwhat\ns\n"
-    )
-    monkeypatch.setattr("sys.stdin", io.StringIO(answers))
-    result = local(as_coco(seeds()[1:]), CONVERT, "--step", "--json")
-    assert "There is no object 9" in result.log
-    assert "a polygon of 2 numbers" in result.log
-    assert result.json["frames"] == [1, 2, 3]
-    assert (tmp_path / "out.step.png").exists()
-    (made,) = written().tracks
-    assert by_frame(made)[2]["points"] == [20, 20, 40, 20, 40, 40, 20, 40]
-    boxes = [(s["frame"], s["points"]) for s in written().shapes]
-    assert boxes == [(0, [60, 80, 100, 110]), (1, [60, 0, 100, 110])]
-
-
 @pytest.mark.parametrize(
     ("damaged", "options", "code"),
     [(3, (), 4), (0, ("--points", "car 5,5", "--frame", 0), 1), (0, ("--everything",), 1)],
@@ -361,12 +331,8 @@ def test_a_damaged_picture_is_named(local, tmp_path, damaged, options, code):
     [
         (("--out", "out.txt"), "must end in .json"),
         (("--target-frame", "9"), "holds frames 0 to 6"),
-        (("--frame", "3"), "nothing to track on frame 3"),
         (("--model", "sam9"), "no model 'sam9'"),
-        (("--label", "dog"), "no label 'dog'"),
         (("--points", "car 5,5"), "--frame"),
-        (("--points", "none 5,5", "--frame", "0"), "no label 'none'"),
-        (("--points", "car 999,5", "--frame", "0"), "does not lie on the image"),
     ],
 )
 def test_wrong_arguments_without_a_server(local, tmp_path, monkeypatch, arguments, said):

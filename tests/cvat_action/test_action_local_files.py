@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from conftest import CONVERT, ctrl_c, unreadable_from
+from conftest import CONVERT, ctrl_c, journal_full_from, unreadable_from
 from look import hidden
 from PIL import Image
 from scripted_function import HEIGHT, WIDTH, moved
@@ -22,9 +22,7 @@ from wire import POLYGON
 
 from cvat_action import local, rebuild
 from cvat_action.calls import Answer
-from cvat_action.errors import ActionError
 from cvat_action.formats import read_document
-from cvat_action.journal import Journal
 from cvat_action.media import open_media
 from cvat_action.put_in_place import put_in_place
 from cvat_action.tracked import TrackedObject
@@ -429,9 +427,11 @@ def test_a_picture_of_an_earlier_run_is_replaced_unless_it_was_changed(
     assert "It is not written over" in drawn(4, code=1)[0]
 
 
-def test_what_is_drawn_while_stepping_is_a_persons_in_the_next_run(run, lefts, typed):
-    typed("", "", "c 1 30,30 38,38")
+def test_what_is_drawn_while_stepping_is_a_persons_in_the_next_run(run, tmp_path, lefts, typed):
+    """Corners may be named in any order, and lie a little off the image."""
+    typed("", "", "c 1 38,30 30,50")
     run("a.json", "b.json", "--step")
+    assert [30, 30, 8, HEIGHT - 30] in [a["bbox"] for a in annotations_of(tmp_path / "b.json")]
     run("b.json", "c.json", "--frame", 0, "--replace")
     assert lefts("c.json") == lefts("b.json") == CORRECTED_ON_3
 
@@ -519,21 +519,23 @@ def test_a_resume_leaves_no_earlier_result_of_what_was_hidden_while_stepping(
 @pytest.mark.parametrize(
     ("drawn", "line", "said"),
     [
-        (box(0, 4), "70,10 80,20", "That is a rectangle smaller than a pixel inside the image."),
-        (box(0, 4), "10,10 10.5,20", "That is a rectangle smaller than a pixel inside the image."),
-        (box(0, 4), "10,10 20,10 30,10", "The polygon covers no pixel of the image."),
-        (box(0, 4), "9.4,9 10.2,9 10,20", "That is a rectangle smaller than a pixel"),
-        (polygon(0), "10,10 10,20 10,30", "The polygon covers no pixel of the image."),
-        (polygon(0), "70,10 80,20", "That is a rectangle smaller than a pixel inside the image."),
-        (polygon(0), "70,10 80,20 90,5", "The polygon covers no pixel of the image."),
+        (box(0, 4), "1 70,10 80,20", "That is a rectangle smaller than a pixel inside the image."),
+        (box(0, 4), "1 10,10 10.5,20", "That is a rectangle smaller than a pixel inside the image"),
+        (box(0, 4), "1 10,10 20,10 30,10", "The polygon covers no pixel of the image."),
+        (box(0, 4), "1 9.4,9 10.2,9 10,20", "That is a rectangle smaller than a pixel"),
+        (polygon(0), "1 10,10 10,20 10,30", "The polygon covers no pixel of the image."),
+        (polygon(0), "1 70,10 80,20", "That is a rectangle smaller than a pixel inside the image."),
+        (polygon(0), "1 70,10 80,20 90,5", "The polygon covers no pixel of the image."),
+        (polygon(0), "1 5,5", "That is a polygon of 2 numbers"),
+        (polygon(0), "9 1,1 2,2", "There is no object 9; there are 1."),
     ],
 )
-def test_a_mistyped_correction_of_no_size_is_told_and_changes_nothing(
+def test_a_mistyped_correction_is_told_and_changes_nothing(
     run, coco, tmp_path, typed, drawn, line, said
 ):
     coco(drawn)
     run("a.json", "b.json")
-    typed(f"c 1 {line}")
+    typed("what", f"c {line}")
     assert said in run("a.json", "c.json", "--step").log
     assert without_scores(tmp_path / "c.json") == without_scores(tmp_path / "b.json")
 
@@ -689,6 +691,7 @@ def test_a_run_that_ends_early_loses_no_results_of_an_earlier_one(run, lefts, ty
     if how == "s":
         typed("s")
         ended = run("a.json", "b.json", "--step", code=4)
+        assert "1 of 7 frames" in ended.log
         assert "writing it would lose them" in ended.log
     else:
         MovingTracker.meanwhile[3] = ctrl_c
@@ -854,8 +857,7 @@ def test_a_resume_of_both_ways_tracks_again_only_what_was_found(
     (tmp_path / "found.json").write_text(json.dumps(detected))
     options = ("--frame", 0, "--both-ways", "--detect", tmp_path / "found.json", "--every", 2)
     run("a.json", "whole.json", *options)
-    with monkeypatch.context() as patch:
-        _full_from(patch, 5)
+    with journal_full_from(5):
         ended = run("a.json", "b.json", *options, code=4)
     again = act("local", "--resume", ended.journal)
     assert ("4 frames are tracked again" in again.log) == found
@@ -888,18 +890,6 @@ def test_a_resume_of_both_ways_tracks_again_only_the_direction_that_was_not_comp
     assert without_scores(tmp_path / "b.json") == without_scores(tmp_path / "whole.json")
 
 
-def _full_from(patch, frame):
-    """From this frame on the journal has no room."""
-    keep = Journal.frame
-
-    def full(self, at, objects):
-        if at >= frame:
-            raise ActionError("No space left on device.")
-        keep(self, at, objects)
-
-    patch.setattr(Journal, "frame", full)
-
-
 def test_nothing_is_tracked_again_where_every_object_has_stopped(
     act, run, coco, tmp_path, monkeypatch
 ):
@@ -914,8 +904,7 @@ def test_nothing_is_tracked_again_where_every_object_has_stopped(
     coco(box(0, 4))
     (tmp_path / "found.json").write_text("[]")
     options = ("--detect", tmp_path / "found.json", "--every", 2)
-    with monkeypatch.context() as patch:
-        _full_from(patch, 5)
+    with journal_full_from(5):
         ended = run("a.json", "b.json", *options, code=4)
     assert "tracked again" not in act("local", "--resume", ended.journal, code=3).log
 
