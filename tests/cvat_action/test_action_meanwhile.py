@@ -106,11 +106,10 @@ def test_nothing_is_doubled_where_cvat_takes_no_tracks(cvat, job, track_to, resu
 
 
 def test_a_polygon_that_became_a_track_goes_though_cvat_takes_no_changes(
-    cvat, job, track_to, resume
+    cvat, job, track_to, resume, one_polygon
 ):
     """What CVAT refuses is another track; a polygon and its track beside each other were one
     object twice."""
-    job.shapes = [shape("polygon", POLYGON, id=900)]
     job.tracks = [track(keyframe(10, RECTANGLE), id=5)]
     cvat.refused_actions = frozenset({"update"})
     ended = track_to(14, CONVERT, "--wait", 0.025, code=4)

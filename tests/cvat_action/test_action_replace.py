@@ -145,14 +145,6 @@ def test_replace_refuses_to_guess_whose_shapes_they_are(cvat, job, track_to, fun
 # --- shapes and tracks of one object -------------------------------------------------------------
 
 
-def test_a_track_replaces_the_shapes_of_an_earlier_run_also_where_they_are_equal(
-    job, track_to, one_polygon
-):
-    track_to(13)
-    track_to(13, CONVERT, "--replace")
-    assert (len(job.tracks), job.shapes) == (1, [])
-
-
 @pytest.mark.parametrize(("options", "left"), [((), [5000]), ((CONVERT,), [])])
 def test_the_result_beside_what_a_person_drew_is_replaced(job, track_to, options, left):
     job.shapes = [shape("polygon", POLYGON, id=900, group=3)]

@@ -135,10 +135,9 @@ def test_where_no_frame_is_left_to_track_it_says_so(job, track_to, one_mask, fun
     assert function.calls == []
 
 
-def test_frame_step_and_job_range_count_relative_frames(job, act, function):
+def test_frame_step_and_job_range_count_relative_frames(job, act, function, one_polygon):
     job.source_start, job.frame_step, job.source = 4, 2, job.source * 3
     job.stop_frame = 12
-    job.shapes = [shape("polygon", POLYGON, id=900)]
     act("track", "--job", 42, "--frame", 10, CONVERT)
     # relative frame 10 is source frame 4 + 2 * 10
     assert [f for _, f, _ in function.calls] == [24, 26, 28]

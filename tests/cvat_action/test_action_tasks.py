@@ -60,9 +60,8 @@ def test_a_job_that_ends_before_the_target_frame_is_tracked_to_its_end(job, act,
     assert "Target frame 21 is out of range: job 43 holds frames 8 to 20." in beyond.log
 
 
-def test_a_job_that_cannot_be_read_does_not_stop_the_others(cvat, job, act, another):
+def test_a_job_that_cannot_be_read_does_not_stop_the_others(cvat, job, act, another, one_mask):
     another(41)
-    job.shapes = [shape("mask", MASK, id=900)]
     cvat.faults = [Fault("GET", "/api/jobs/41/data/meta", 500, "x", times=99)]
     done = act(*TASK, 10, "--target-frame", 12, "--wait", 0, "--json", code=1)
     assert [entry["job"] for entry in done.json] == [41, 42]

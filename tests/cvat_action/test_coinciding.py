@@ -38,12 +38,6 @@ def test_objects_that_end_on_the_same_thing_are_told(track_to, masks, function, 
     assert done.log.count("cover the same thing") == 1
 
 
-def test_objects_beside_each_other_are_not_told(track_to, masks):
-    done = track_to(14, "--json")
-    assert done.json["cover_the_same"] == []
-    assert "cover the same thing" not in done.log
-
-
 def test_what_was_drawn_on_each_other_belongs_there(job, track_to, masks):
     job.shapes[1]["points"] = mask_at(4, 20)
     assert track_to(14, "--json").json["cover_the_same"] == []
