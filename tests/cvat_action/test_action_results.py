@@ -49,38 +49,32 @@ def test_a_polygon_and_a_rectangle_stay_what_they_are(job, track_to, kind, point
     assert [frames_of(t["shapes"]) for t in job.tracks] == [[10, 11, 12, 13, 14]]
 
 
-def test_a_converted_polygon_becomes_a_closed_track_with_its_attributes_split(job, track_to):
-    said = {"group": 4, "z_order": 5, "attributes": [COLOUR, MOVING]}
-    job.shapes = [shape("polygon", POLYGON, id=900, **said)]
-    track_to(13, CONVERT)
-    assert job.shapes == []
-    (t,) = job.tracks
-    assert (t["frame"], t["group"], t["source"], t["label_id"]) == (10, 4, "auto", 7)
-    assert course(t) == "10:0 11:1 12:2 13:3 (14:3)"
-    assert t["attributes"] == [COLOUR]
-    assert [k["attributes"] for k in t["shapes"]] == [[MOVING], [], [], [], []]
-    assert {k["z_order"] for k in t["shapes"]} == {5}
-
-
 @pytest.mark.parametrize(
     ("target", "options", "lost", "becomes"),
     [
+        (13, [], [], "10:0 11:1 12:2 13:3 (14:3)"),
         (13, ["--leave-open"], [], "10:0 11:1 12:2 13:3"),
         (29, [], [], " ".join(f"{10 + n}:{n}" for n in range(20))),  # the end of the job
         (13, [], [11], "10:0 (11:0) 12:2 13:3 (14:3)"),
         (7, [], [7], "8:2 9:1 10:0 (11:0)"),
     ],
 )
-def test_where_a_converted_polygon_begins_and_ends(
+def test_where_a_converted_polygon_begins_and_ends_and_what_it_keeps(
     job, track_to, function, target, options, lost, becomes
 ):
-    job.shapes = [shape("polygon", POLYGON, id=900, attributes=[MOVING])]
+    said = {"group": 4, "z_order": 5, "attributes": [COLOUR, MOVING]}
+    job.shapes = [shape("polygon", POLYGON, id=900, **said)]
     function.lost = {(2, frame) for frame in lost}
     track_to(target, CONVERT, *options)
+    assert job.shapes == []
     (t,) = job.tracks
     assert course(t) == becomes
-    assert t["frame"] == t["shapes"][0]["frame"]
-    assert t["shapes"][0]["attributes"] == [MOVING]
+    first, *others = t["shapes"]
+    about = (t["frame"], t["group"], t["source"], t["label_id"], t["attributes"])
+    assert about == (first["frame"], 4, "auto", 7, [COLOUR])
+    assert first["attributes"] == [MOVING]
+    assert not any(k["attributes"] for k in others if k["frame"] != 10)  # where it was drawn
+    assert {k["z_order"] for k in t["shapes"]} == {5}
 
 
 def test_a_polygon_track_gets_its_start_and_results_and_keeps_later_keyframes(cvat, job, track_to):
