@@ -351,22 +351,26 @@ def test_the_pictures_of_first_masks_show_what_was_found(
         first_mask.main(["--out", str(tmp_path), "--everything", few])
 
 
-def test_the_film_of_a_package_is_tracked_from_end_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def words_of_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """With a grey film in the place of the package's."""
     monkeypatch.setattr(film, "FRAMES", 2)
     unpacked = tmp_path / "pictures"
     write_film(unpacked / FILMED[0], "MJPG", (768, 576), [90] * 3)
     (unpacked / f"{film.PACKAGE}.done").touch()
-    out, sheet = tmp_path / "out", tmp_path / "sheet.jpg"
-    words = ["--pictures", str(unpacked), "--out", str(out), "--sheet", str(sheet)]
-    assert film.main(words) == 0
+    places = {"--pictures": unpacked, "--out": tmp_path / "out", "--sheet": tmp_path / "sheet.jpg"}
+    return [str(word) for option in places.items() for word in option]
+
+
+def test_the_film_of_a_package_is_tracked_from_end_to_end(
+    words_of_film: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert film.main(words_of_film) == 0
     printed = capsys.readouterr().out
     assert all(f"person {number} " in printed for number in (1, 2, 3))
-    tracked = json.loads((out / "annotations.json").read_text())
+    tracked = json.loads((tmp_path / "out" / "annotations.json").read_text())
     assert len(tracked["images"]) == 2
-    assert cv2.imread(str(sheet)).shape[1] == 1200
+    assert cv2.imread(str(tmp_path / "sheet.jpg")).shape[1] == 1200
 
 
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGHUP"])
@@ -436,22 +440,16 @@ def test_a_file_of_a_person_stays_in_a_folder_without_results(
 
 @pytest.mark.parametrize("theirs", ["out/film.mp4", "sheet.jpg"])
 def test_a_film_is_written_over_nothing_of_somebody_else(
-    standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    standin: Any, words_of_film: list[str], tmp_path: Path,
     capsys: pytest.CaptureFixture[str], theirs: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(film, "FRAMES", 2)
-    unpacked = tmp_path / "pictures"
-    write_film(unpacked / FILMED[0], "MJPG", (768, 576), [90] * 3)
-    (unpacked / f"{film.PACKAGE}.done").touch()
     held = tmp_path / theirs
     held.parent.mkdir(exist_ok=True)
     held.write_text("of somebody else")
-    words = ["--pictures", str(unpacked), "--out", str(tmp_path / "out")]
-    words += ["--sheet", str(tmp_path / "sheet.jpg")]
-    assert film.main(words) == 1
+    assert film.main(words_of_film) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert f"{held} is there already" in line
     assert held.read_text() == "of somebody else"
     held.unlink()
     for _ in range(2):
-        assert film.main(words) == 0
+        assert film.main(words_of_film) == 0

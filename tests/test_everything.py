@@ -65,19 +65,21 @@ def test_no_more_objects_than_a_request_may_have(
     assert surest["shapes"] == whole["shapes"][:2]
 
 
-def test_where_nothing_is_sure_enough_it_says_what_to_ask_for(ask: Ask) -> None:
-    for options in (
-        {"pred_iou_thresh": 1, "stability_score_thresh": 1},
-        {"pred_iou_thresh": 0, "stability_score_thresh": 1},
-    ):
-        words = in_words(options | {"points_per_side": 4})
-        _, nothing = ask(text_prompts=[words])
-        assert nothing["shapes"] == []
-        lower = re.search(r"'(pred_iou_thresh=\S+ stability_score_thresh=\S+)'", nothing["message"])
-        assert lower, nothing
-        _, found = ask(text_prompts=[f"{words} {lower[1]}"])
-        assert found["shapes"]
-        assert "message" not in found
+def assert_advised(ask: Ask, **options: float) -> None:
+    """Nothing is sure enough, and with what is advised something is found."""
+    words = in_words(options | {"points_per_side": 4, "stability_score_thresh": 1})
+    _, nothing = ask(text_prompts=[words])
+    assert nothing["shapes"] == []
+    lower = re.search(r"'(pred_iou_thresh=\S+ stability_score_thresh=\S+)'", nothing["message"])
+    assert lower, nothing
+    _, found = ask(text_prompts=[f"{words} {lower[1]}"])
+    assert found["shapes"]
+    assert "message" not in found
+
+
+@pytest.mark.parametrize("least_iou", [0, 1])
+def test_where_nothing_is_sure_enough_it_says_what_to_ask_for(ask: Ask, least_iou: float) -> None:
+    assert_advised(ask, pred_iou_thresh=least_iou)
 
 
 def test_masks_without_a_pixel_are_not_advised(
@@ -111,12 +113,7 @@ def test_where_the_surest_masks_have_no_pixel_another_one_is_advised(
         return found
 
     monkeypatch.setattr(model, "decode", without_the_surest)
-    words = in_words({"points_per_side": 4, "pred_iou_thresh": 1, "stability_score_thresh": 1})
-    _, nothing = ask(text_prompts=[words])
-    assert nothing["shapes"] == []
-    lower = re.search(r"'(pred_iou_thresh=\S+ stability_score_thresh=\S+)'", nothing["message"])
-    assert lower, nothing
-    assert ask(text_prompts=[f"{words} {lower[1]}"])[1]["shapes"]
+    assert_advised(ask, pred_iou_thresh=1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from faults.hostile_images import EXPECTED, GREY, encoded, hostile_image, png
+from faults.hostile_images import EXPECTED, GREY, encoded, hostile_image, jpeg_with_scans, png
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
@@ -182,13 +182,6 @@ def test_a_strange_image_is_decoded_or_refused_as_it_should_be(name: str) -> Non
     else:
         width, height = Image.open(io.BytesIO(data)).size
         assert pixels(data).shape == (height, width, 3)
-
-
-def jpeg_with_scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated, so that it has `count` more."""
-    jpeg = encoded(Image.new("L", (64, 64), 90), "JPEG", progressive=True)
-    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
-    return jpeg[:-2] + last * count + jpeg[-2:]
 
 
 def tiff_of_jpeg(jpeg: bytes) -> bytes:

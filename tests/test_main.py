@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import nuclio_sdk
-import nuclio_sdk.test
 import pytest
 from cvat_requests import init
 from nuclio_sdk.event import EventDeserializerKinds
@@ -103,15 +102,6 @@ def test_an_error_of_get_has_no_traceback(context: Any, monkeypatch: pytest.Monk
 def test_methods_other_than_get_and_post_are_refused(context: Any, method: str) -> None:
     status, answer = call(context, None, method=method)
     assert (status, answer["error"]["code"]) == (405, "bad_method")
-
-
-def test_nuclios_own_test_platform(variables: None) -> None:
-    platform = nuclio_sdk.test.Platform()
-    for event in (
-        nuclio_sdk.Event(method="GET"),
-        nuclio_sdk.Event(body=init(FRAME, [POLYGON]), method="POST"),
-    ):
-        assert platform.call_handler(main.handler, event).status_code == 200
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A function's start and its end: what stops the start, what it says, and what is closed."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,12 +8,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import nuclio_sdk
 import pytest
 import redis
 import torch
-from cvat_requests import init
-from running import FRAME, POLYGON, environment, new_context
+from running import environment, new_context
 
 import main
 from sam2_tracker import build_model
@@ -63,8 +60,6 @@ def error_of_start(worker_id: int = 0) -> str:
         ({"SAM2_WORKERS": "2"}, 0, "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST"),
         ({}, 1, "Several workers need a Redis: set CVAT_FUNCTIONS_REDIS_HOST"),
         ({"SAM2_CHECKPOINT": "/none.pt"}, 0, "SAM2_CHECKPOINT is /none.pt"),
-        ({"SAM2_CONFIG": "/none.yaml"}, 0, "SAM2_CONFIG is /none.yaml"),
-        ({"SAM2_PRECISION": "float64"}, 0, "SAM2_PRECISION is 'float64'"),
         ({"SAM2_CONFIG": "", "SAM2_CHECKPOINT": "", "SAM2_MODEL": "sam3"}, 0, "sam3"),
         ({"SAM2_DEVICE": "cuda:99"}, 0, "cuda:99"),
     ],
@@ -197,24 +192,13 @@ def test_settings_are_checked_without_any_package(
 def test_a_function_starts_without_its_redis_and_says_so(
     set_variables: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """That it answers as soon as the Redis does, test_monitoring.py holds."""
     monkeypatch.setattr(redis.retry, "sleep", lambda seconds: None)
-    server = RedisServer()
-    set_variables(server)
+    set_variables(RedisServer())
     context = started()
     assert context.logger.messages("warn") == [
         "Redis does not answer yet: requests get 503 until it does."
     ]
-
-    def ask(body: object, method: str) -> tuple[int, Any]:
-        response = main.handler(context, nuclio_sdk.Event(body=body, method=method))
-        return response.status_code, json.loads(response.body)
-
-    start = init(FRAME, [POLYGON])
-    assert ask(None, "GET")[1]["store"] == {"kind": "redis", "answers": False}
-    assert ask(start, "POST")[0] == 503
-    with server:
-        assert ask(None, "GET")[1]["store"] == {"kind": "redis", "answers": True}
-        assert ask(start, "POST")[0] == 200
     end(context)
 
 

@@ -313,6 +313,8 @@ def test_a_redis_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
         server.kill()
         for request in ({"shapes": [MASK]}, {"states": states}):
             assert worker.ask(2, **request, status=503)["code"] == "store_unavailable"
+        no_picture = {"image": base64.b64encode(b"no picture").decode(), "states": states}
+        assert worker.send(no_picture).status == 400  # is told, though the store is dead
         assert worker.model.encoded == before
         server.start()
         assert worker.ask(1, states=states)["shapes"] == expected["shapes"]

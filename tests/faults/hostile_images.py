@@ -44,10 +44,11 @@ def noise(width: int, height: int, *, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def _jpeg_of_many_scans() -> bytes:
-    jpeg = encoded(Image.new("L", (4000, 4000), 90), "JPEG", progressive=True)
+def jpeg_with_scans(count: int, side: int = 64) -> bytes:
+    """A progressive JPEG whose last scan is repeated, so that it has `count` more."""
+    jpeg = encoded(Image.new("L", (side, side), 90), "JPEG", progressive=True)
     last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
-    return jpeg[:-2] + last * 2000 + jpeg[-2:]
+    return jpeg[:-2] + last * count + jpeg[-2:]
 
 
 def _inflating(kind: bytes, start: bytes, times: int) -> bytes:
@@ -96,7 +97,7 @@ _MAKERS: dict[str, tuple[str | None, Callable[[], bytes]]] = {
     # Few pixels, but the tables to resize so long a line would take gigabytes.
     "a very long line": ("too_large", lambda: png(2_000_000, 1, depth=1, colour=GREY)),
     # refused as damaged or as no image
-    "jpeg of 2000 scans": ("bad_request", _jpeg_of_many_scans),
+    "jpeg of 2000 scans": ("bad_request", lambda: jpeg_with_scans(2000, side=4000)),
     "png of 1000 profiles": (
         "bad_request",
         lambda: png(8, 8, extra=_inflating(b"iCCP", b"x\0\0", 1000)),

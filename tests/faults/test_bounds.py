@@ -17,8 +17,8 @@ from faults.campaign_leak import leak_campaign
 from faults.local import DictRecords, make_tracker
 from faults.proxy import Proxy
 from faults.reference import image_to_png, noise_png
-from faults.standin_model import HashedFrame, StandinModel
-from sam2_tracker.errors import BadRequest, EmptyShape, StoreUnavailable, TooLarge
+from faults.standin_model import StandinModel
+from sam2_tracker.errors import EmptyShape, StoreUnavailable, TooLarge
 from sam2_tracker.memory_cache import MemoryCache
 from sam2_tracker.protocol import Seed, TrackRequest
 from sam2_tracker.records import RedisRecords
@@ -34,16 +34,6 @@ LATE = 20.0  # the most
 START = TrackRequest(image=noise_png(), entries=(SEED,))
 
 
-class CountingModel(StandinModel):
-    """Counts the frames it encodes."""
-
-    encoded = 0
-
-    def encode(self, image: Any) -> HashedFrame:
-        self.encoded += 1
-        return super().encode(image)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
     with RedisServer(persist=True) as redis_server:
@@ -56,28 +46,16 @@ def proxy(server: RedisServer) -> Iterator[Proxy]:
         yield between
 
 
-@pytest.fixture
-def model() -> CountingModel:
-    return CountingModel()
-
-
-def connect(port: int, seconds: float, model: StandinModel | None = None, **more: Any) -> Tracker:
+def connect(port: int, **more: Any) -> Tracker:
     settings: dict[str, Any] = {"redis_host": "127.0.0.1", "redis_port": port}
-    settings["redis_timeout_seconds"] = seconds
-    return make_tracker(RedisRecords(Settings(**settings)), model=model, **more, **settings)
+    settings["redis_timeout_seconds"] = LATE
+    return make_tracker(RedisRecords(Settings(**settings)), **more, **settings)
 
 
 @pytest.fixture
-def patient(proxy: Proxy, model: CountingModel) -> Iterator[Tracker]:
+def patient(proxy: Proxy) -> Iterator[Tracker]:
     """Waits for the store as long as is allowed."""
-    with closing(connect(proxy.port, LATE, model)) as tracker:
-        yield tracker
-
-
-@pytest.fixture
-def impatient(proxy: Proxy, model: CountingModel) -> Iterator[Tracker]:
-    """Another worker on the same store, which gives up soon."""
-    with closing(connect(proxy.port, SOON, model)) as tracker:
+    with closing(connect(proxy.port)) as tracker:
         yield tracker
 
 
@@ -89,25 +67,6 @@ def start(tracker: Tracker) -> TrackRequest:
 
 
 # ---- the store ----
-
-
-def test_without_a_store_no_frame_is_encoded(
-    server: RedisServer, patient: Tracker, impatient: Tracker, model: CountingModel
-) -> None:
-    """test_what_happens_when.py holds it where the server is gone."""
-    known = start(patient)
-    encoded = model.encoded
-    server.freeze()
-    try:
-        for request in (known, START):
-            with pytest.raises(StoreUnavailable):
-                impatient.track(request)
-        with pytest.raises(BadRequest):  # a bad image is told, though the store is dead
-            impatient.track(TrackRequest(image=b"no image", entries=known.entries))
-    finally:
-        server.thaw()
-    assert model.encoded == encoded
-    assert patient.track(known)[0].token is not None  # it recovers by itself
 
 
 def test_a_name_server_that_hangs_is_not_waited_for(
@@ -180,7 +139,7 @@ def test_a_restart_of_redis_is_not_seen(
 def test_a_request_takes_three_round_trips_for_any_number_of_objects(
     proxy: Proxy, objects: int, cached: bool
 ) -> None:
-    patient = connect(proxy.port, LATE, cache=MemoryCache(MIB if cached else 0))
+    patient = connect(proxy.port, cache=MemoryCache(MIB if cached else 0))
     answers = patient.track(TrackRequest(image=START.image, entries=(SEED,) * objects))
     tokens = tuple(answer.token for answer in answers)
     proxy.delay_seconds = 0.05  # a client that asks twice without waiting is seen to do so

@@ -90,13 +90,6 @@ def test_the_cause_of_a_503_is_logged(fleet: Fleet) -> None:
         fleet.redis.empty()
     assert reply.status == 503
     assert any("'status': 503" in line and "maxmemory" in line for line in lines)
-    fleet.redis.lock()
-    try:
-        reply, lines = lines_of(fleet, lambda: fleet.post({"image": IMAGE, "shapes": [GOOD]}))
-    finally:
-        fleet.redis.unlock()
-    assert reply.status == 503
-    assert any("CVAT_FUNCTIONS_REDIS_PASSWORD" in line for line in lines)
 
 
 def test_no_token_no_point_and_no_image_byte_is_logged(fleet: Fleet) -> None:
