@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What Nuclio accepts in a function's configuration, field by field.
+"""What Nuclio accepts in a function's configuration, of the fields that are used here.
 
 Names and types as in Nuclio's `pkg/functionconfig/types.go` and, where that embeds them, in the
 Kubernetes API; the limits as in its platform code and in Docker. Nuclio itself drops an unknown
@@ -99,7 +99,6 @@ IMAGE = text(r"[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?", "an
 ENV_NAME = text(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name")
 RUNTIME = one_of("python:3.9", "python:3.10", "python:3.11")
 HANDLER = text(r"[\w-]+(\.[\w-]+)*:\w+", "module:function")
-DIRECTIVES = ("ADD", "ARG", "COPY", "ENV", "LABEL", "RUN", "SHELL", "USER", "WORKDIR")
 MAX_WORKERS = 100_000
 
 
@@ -110,8 +109,7 @@ def quantity(value: Any, where: str) -> None:
 
 
 def _env(value: Any, where: str) -> None:
-    reference = struct({"name": NAME, "key": text(".+", "a key")}, optional=flag)
-    source = struct(secretKeyRef=reference, configMapKeyRef=reference)
+    source = struct(secretKeyRef=struct({"name": NAME, "key": text(".+", "a key")}))
     struct({"name": ENV_NAME}, value=text(), valueFrom=source)(value, where)
     if ("value" in value) == ("valueFrom" in value):
         raise Invalid(f"{where} needs one of value and valueFrom.")
@@ -136,7 +134,6 @@ SECURITY_CONTEXT = struct(
     runAsNonRoot=flag,
     runAsUser=USER,
     runAsGroup=USER,
-    fsGroup=USER,
     seccompProfile=struct({"type": one_of("RuntimeDefault", "Unconfined")}),
 )
 POD_AFFINITY_TERM = struct(
@@ -146,24 +143,17 @@ AFFINITY = struct(
     podAntiAffinity=struct(
         preferredDuringSchedulingIgnoredDuringExecution=list_of(
             struct({"weight": whole(1, 100), "podAffinityTerm": POD_AFFINITY_TERM})
-        ),
-        requiredDuringSchedulingIgnoredDuringExecution=list_of(POD_AFFINITY_TERM),
+        )
     )
 )
-DIRECTIVE = struct({"kind": one_of(*DIRECTIVES), "value": text(r"[^\n]*\S[^\n]*", "one line")})
+STEP = one_of("ARG", "COPY", "ENV", "RUN", "WORKDIR")
+DIRECTIVE = struct({"kind": STEP, "value": text(r"[^\n]*\S[^\n]*", "one line")})
 TRIGGER = struct(
     {"kind": one_of("http")},
     numWorkers=whole(1, MAX_WORKERS),
     workerAvailabilityTimeoutMilliseconds=whole(0, 3_600_000),
     workerTerminationTimeout=DURATION,
-    annotations=map_of(text()),
-    attributes=struct(
-        maxRequestBodySize=whole(1, 2**31 - 1),
-        readBufferSize=whole(1, 2**31 - 1),
-        port=whole(1, 65535),
-        serviceType=one_of("ClusterIP", "NodePort"),
-        disablePortPublishing=flag,
-    ),
+    attributes=struct(maxRequestBodySize=whole(1, 2**31 - 1), port=whole(1, 65535)),
 )
 METADATA = struct(
     {"name": NAME},
@@ -176,7 +166,6 @@ SPEC = struct(
     description=text(),
     env=_unique_env,
     readinessTimeoutSeconds=whole(1, 3600),
-    waitReadinessTimeoutBeforeFailure=flag,
     image=IMAGE,
     build=struct(
         image=IMAGE,
@@ -185,10 +174,6 @@ SPEC = struct(
     ),
     triggers=map_of(TRIGGER),
     resources=RESOURCES,
-    replicas=whole(0, 1000),
-    minReplicas=whole(0, 1000),
-    maxReplicas=whole(1, 1000),
-    imagePullSecrets=NAME,
     nodeSelector=map_of(LABEL),
     tolerations=list_of(TOLERATION),
     securityContext=SECURITY_CONTEXT,

@@ -5,8 +5,8 @@ Refuses what the real program would refuse (unknown commands and flags, missing 
 are not there, a configuration that Nuclio does not accept), and keeps the machine's images and
 containers in the state of the test: `nuctl deploy` starts a container, and a port that nobody names
 is another one after each start, as Docker does it. Nuclio's record of a function has a state, and
-an interrupted `nuctl deploy` leaves it at `building`. Flags and commands are those of nuctl 1.13
-(its cobra commands), docker 28 and kubectl 1.32.
+an interrupted `nuctl deploy` leaves it at `building`. Of the commands and flags of nuctl 1.13 (its
+cobra commands), docker 28 and kubectl 1.32, those are known that scripts and documents use.
 """
 
 import contextlib
@@ -24,83 +24,56 @@ from nuclio_schema import Invalid, check_config
 
 BOOL, VALUE = False, True
 
-NUCTL_GLOBAL = {
-    "--platform": VALUE,
-    "--namespace": VALUE,
-    "-n": VALUE,
-    "--verbose": BOOL,
-    "-v": BOOL,
-    "--kubeconfig": VALUE,
-    "-k": VALUE,
-}
+NUCTL_GLOBAL = {"--platform": VALUE, "--namespace": VALUE}
 NUCTL_DEPLOY = {
-    "--path -p --source --file -f --image -i --registry -r --runtime --handler": VALUE,
-    "--base-image --build-command --onbuild-image --build-runtime-attrs": VALUE,
-    "--build-code-entry-attrs --code-entry-type --desc --labels -l --annotations": VALUE,
-    "--nodeSelector --nodeName --priorityClassName --preemptionPolicy --env -e": VALUE,
-    "--replicas --min-replicas --max-replicas --run-as-user --run-as-group --fsgroup": VALUE,
-    "--target-cpu --data-bindings --triggers --http-trigger-service-type": VALUE,
-    "--platform-config --run-image --run-registry --runtime-attrs --readiness-timeout": VALUE,
-    "--project-name --volume --resource-limit --resource-request --logger-level": VALUE,
-    "--input-image-file": VALUE,
-    "--no-pull --no-cleanup --offline --disable -d --publish": BOOL,
+    "--path --file --env --project-name --run-image --platform-config": VALUE,
+    "--min-replicas --max-replicas --readiness-timeout --resource-limit --resource-request": VALUE,
 }
 NUCTL = {  # command: flags, least and most positional arguments
     "version": ({}, 0, 0),
     "deploy": (NUCTL_DEPLOY, 0, 1),
-    "build": ({**NUCTL_DEPLOY, "--output-image-file": VALUE}, 0, 1),
-    "create project": ({"--description --owner": VALUE}, 1, 1),
-    "get project": ({"--output -o": VALUE}, 0, 1),
-    "get function": ({"--output -o --labels -l": VALUE}, 0, 1),
-    "get functions": ({"--output -o --labels -l": VALUE}, 0, 1),
-    "delete function": ({"--force -f --with-api-gateways": BOOL}, 1, 1),
-    "delete project": ({"--force -f --wait": BOOL, "--strategy --wait-timeout": VALUE}, 1, 1),
+    "build": (NUCTL_DEPLOY, 0, 1),
+    "create project": ({}, 1, 1),
+    "get project": ({}, 0, 1),
+    "get function": ({"--output": VALUE}, 0, 1),
+    "delete function": ({"--force": BOOL}, 1, 1),
 }
 DOCKER = {
-    "info": ({"--format -f": VALUE}, 0, 0),
-    "ps": ({"--format --filter -f": VALUE, "--all -a --quiet -q": BOOL}, 0, 0),
-    "network inspect": ({"--format -f": VALUE}, 1, 99),
-    "image inspect": ({"--format -f": VALUE}, 1, 99),
-    "image rm": ({"--force -f": BOOL}, 1, 99),
-    "image prune": ({"--force -f --all -a": BOOL}, 0, 0),
-    "builder prune": ({"--force -f --all -a": BOOL}, 0, 0),
-    "inspect": ({"--format -f --type": VALUE}, 1, 99),
+    "info": ({"--format": VALUE}, 0, 0),
+    "ps": ({"--format": VALUE}, 0, 0),
+    "network inspect": ({}, 1, 99),
+    "image inspect": ({"--format": VALUE}, 1, 99),
+    "image rm": ({}, 1, 99),
+    "inspect": ({"--format": VALUE}, 1, 99),
     "port": ({}, 1, 2),
-    "stop": ({"--time --timeout -t": VALUE}, 1, 99),
-    "start": ({}, 1, 99),
-    "build": ({"--file -f --tag -t --build-arg --build-context --target": VALUE}, 1, 1),
-    "image ls": ({"--format --filter -f": VALUE}, 0, 1),
-    "exec": ({"--interactive -i --tty -t": BOOL, "--env -e --workdir -w": VALUE}, 2, 99),
-    "logs": ({"--tail -n --since": VALUE, "--follow -f": BOOL}, 1, 1),
-    "pull": ({"--quiet -q": BOOL}, 1, 1),
+    "stop": ({"-t": VALUE}, 1, 99),
+    "build": ({"--file --tag --build-arg": VALUE}, 1, 1),
+    "image ls": ({"--format": VALUE}, 0, 1),
+    "exec": ({}, 2, 99),
+    "logs": ({"--tail": VALUE}, 1, 1),
+    "pull": ({}, 1, 1),
     "tag": ({}, 2, 2),
     "push": ({}, 1, 1),
-    "save": ({"--output -o": VALUE}, 1, 99),
-    "load": ({"--input -i": VALUE, "--quiet -q": BOOL}, 0, 0),
-    "compose": ({"-f --file": VALUE, "-d": BOOL}, 1, 99),
-    "system df": ({}, 0, 0),
-    "restart": ({"--time --timeout -t": VALUE}, 1, 99),
-    "run": ({"--rm": BOOL, "--gpus --network --env -e": VALUE}, 1, 99),
-    "login": ({"--username -u": VALUE, "--password-stdin": BOOL}, 0, 1),
+    "save": ({"--output": VALUE}, 1, 99),
+    "load": ({"--input": VALUE}, 0, 0),
+    "compose": ({"-f": VALUE}, 1, 99),
+    "restart": ({"-t": VALUE}, 1, 99),
+    "run": ({"--rm": BOOL, "--env": VALUE}, 1, 99),
 }
-KUBECTL_GLOBAL = {"--namespace": VALUE, "-n": VALUE, "--context": VALUE}
+KUBECTL_GLOBAL = {"--namespace": VALUE}
 KUBECTL = {
-    "apply": ({"--filename -f": VALUE}, 0, 0),
-    "create namespace": ({}, 1, 1),
-    "create secret generic": ({"--from-literal --from-file": VALUE}, 1, 1),
+    "apply": ({"-f": VALUE}, 0, 0),
+    "create secret generic": ({"--from-literal": VALUE}, 1, 1),
     "create secret docker-registry": (
         {"--docker-server --docker-username --docker-password": VALUE},
         1,
         1,
     ),
-    "create rolebinding": ({"--role --clusterrole --user --serviceaccount": VALUE}, 1, 1),
-    "get": ({"--output -o --selector -l": VALUE}, 1, 99),
-    "describe": ({"--selector -l": VALUE}, 1, 99),
-    "delete": ({"--filename -f --selector -l": VALUE, "--ignore-not-found": BOOL}, 0, 99),
-    "logs": ({"--selector -l --tail": VALUE, "--follow -f": BOOL}, 0, 1),
-    "exec": ({"--container -c": VALUE, "--stdin -i --tty -t": BOOL}, 1, 99),
-    "rollout status": ({"--timeout": VALUE}, 1, 99),
-    "scale": ({"--replicas": VALUE}, 1, 99),
+    "create rolebinding": ({"--role --user": VALUE}, 1, 1),
+    "get": ({"--selector": VALUE}, 1, 99),
+    "delete": ({"-f": VALUE, "--ignore-not-found": BOOL}, 0, 99),
+    "logs": ({"--selector --tail": VALUE}, 0, 1),
+    "exec": ({}, 1, 99),
 }
 
 
@@ -161,9 +134,8 @@ def take_flag(rest: list[str], flags: dict[str, bool]) -> tuple[str, str | None]
     return name, value
 
 
-def one(options: dict, *names: str) -> str | None:
-    values = [v for name in names for v in options.get(name, [])]
-    return values[-1] if values else None
+def one(options: dict, name: str) -> str | None:
+    return options.get(name, [None])[-1]
 
 
 def nuctl(words: list[str], state: dict) -> None:
@@ -196,14 +168,14 @@ def nuctl_function(command: str, options: dict, positional: list[str], state: di
     elif command == "get function" and name:
         refuse("No functions found")
     elif command == "delete function" and name in functions:
-        if functions[name] not in PROVISIONED and not {"--force", "-f"} & options.keys():
+        if functions[name] not in PROVISIONED and "--force" not in options:
             refuse("Function is being provisioned and cannot be deleted")
         del functions[name]
         state["containers"].pop(f"nuclio-nuclio-{name}", None)
 
 
 def read_config(options: dict, positional: list[str]) -> dict:
-    path, file = one(options, "--path", "-p"), one(options, "--file", "-f")
+    path, file = one(options, "--path"), one(options, "--file")
     file = file or (path and str(Path(path) / "function.yaml"))
     if not file or not Path(file).is_file():
         refuse(f"Failed opening function config file {file}")
@@ -219,10 +191,10 @@ def read_config(options: dict, positional: list[str]) -> dict:
 
 def nuctl_build(options: dict, state: dict) -> str:
     config = read_config(options, [])
-    build_context(Path(one(options, "--path", "-p") or ""), config)
+    build_context(Path(one(options, "--path") or ""), config)
     if state.get("build_fails"):
         refuse("Failed to build processor image")
-    image = one(options, "--image", "-i") or config["spec"]["build"]["image"]
+    image = config["spec"]["build"]["image"]
     image = image if ":" in image else f"{image}:latest"
     state["builds"] = state.get("builds", 0) + 1
     state["images"][image] = f"sha256:built{state['builds']}"
@@ -236,21 +208,19 @@ def nuctl_deploy(options: dict, positional: list[str], state: dict) -> None:
     image = one(options, "--run-image")
     local = one(options, "--platform") == "local"
     if image:
-        if one(options, "--path", "-p") or "build" in config["spec"]:
+        if one(options, "--path") or "build" in config["spec"]:
             refuse("Nuclio would build: --run-image needs a file without build section, no --path")
         if local and image not in state["images"]:
             refuse("Output from docker command includes more than just ID")  # it pulls meanwhile
     else:
         image = nuctl_build(options, state)
-    for pair in options.get("--env", []) + options.get("-e", []):
+    for pair in options.get("--env", []):
         if not re.match(r"[A-Za-z_]\w*=", pair):
             refuse(f"Environment variable must be in the form of name=value: {pair}")
     for pair in options.get("--resource-limit", []) + options.get("--resource-request", []):
         if not re.fullmatch(r"[a-z.]+(/[a-z]+)?=\d+(\.\d+)?(m|Mi|Gi)?", pair):
             refuse(f"Resource allocation {pair} not in the format of resource-name=quantity")
-    for name in ("--platform-config", "--triggers"):
-        if one(options, name):
-            json.loads(one(options, name) or "")
+    json.loads(one(options, "--platform-config") or "{}")
     if local:
         run_function(config, image, state)
 
@@ -310,7 +280,7 @@ def build_context(path: Path, config: dict) -> None:
 
 def docker(words: list[str], state: dict) -> None:
     command, options, positional = parse(words, DOCKER, {})
-    template = one(options, "--format", "-f")
+    template = one(options, "--format")
     containers, images = state["containers"], state["images"]
     if not state["docker"]:
         refuse("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.")
@@ -331,7 +301,7 @@ def docker(words: list[str], state: dict) -> None:
         refuse(f"network {positional[0]} not found")
     elif command in ("image inspect", "image rm", "image ls", "tag", "pull", "build"):
         docker_image(command, options, positional, state)
-    elif command in ("inspect", "port", "stop", "start", "restart", "exec", "logs"):
+    elif command in ("inspect", "port", "stop", "restart", "exec", "logs"):
         docker_container(command, template, positional, state)
     elif command == "run":
         if positional[0] not in images:
@@ -342,16 +312,16 @@ def docker(words: list[str], state: dict) -> None:
         for name in options["-f"]:
             if name not in ("docker-compose.yml", COMPOSE_SERVERLESS):
                 refuse(f"no such file: {name}")
-    elif command == "load" and not Path(one(options, "--input", "-i") or "").is_file():
+    elif command == "load" and not Path(one(options, "--input") or "").is_file():
         refuse("open: no such file or directory")
     elif command == "save":
         if positional[0] not in images:
             refuse(f"No such image: {positional[0]}")
-        Path(one(options, "--output", "-o") or "/dev/null").write_bytes(b"image")
+        Path(one(options, "--output") or "/dev/null").write_bytes(b"image")
 
 
 def docker_image(command: str, options: dict, positional: list[str], state: dict) -> None:
-    template = one(options, "--format", "-f")
+    template = one(options, "--format")
     containers, images = state["containers"], state["images"]
     if command == "image inspect":
         if positional[0] not in images:
@@ -376,9 +346,9 @@ def docker_image(command: str, options: dict, positional: list[str], state: dict
             refuse("pull access denied, repository does not exist or may require 'docker login'")
         images[positional[0]] = f"sha256:pulled{len(images)}"
     elif command == "build":
-        if not Path(positional[0]).is_dir() or not Path(one(options, "--file", "-f")).is_file():
+        if not Path(positional[0]).is_dir() or not Path(one(options, "--file")).is_file():
             refuse("unable to prepare context")
-        images[one(options, "--tag", "-t")] = f"sha256:built{len(images)}"
+        images[one(options, "--tag")] = f"sha256:built{len(images)}"
 
 
 RULE = '{{index .Config.Labels "traefik.http.routers.cvat.rule"}}'
@@ -408,7 +378,7 @@ def docker_container(
         print(f"0.0.0.0:{container['port']}\n[::]:{container['port']}")
     elif command == "stop":
         container["running"] = False
-    elif command in ("start", "restart"):
+    elif command == "restart":
         start_container(container, state)
     elif command == "exec":
         if not container["running"]:
@@ -435,7 +405,7 @@ COMPOSE_SERVERLESS = "components/serverless/docker-compose.serverless.yml"
 
 def kubectl(words: list[str], state: dict) -> None:
     command, options, positional = parse(words, KUBECTL, KUBECTL_GLOBAL)
-    for name in options.get("--filename", []) + options.get("-f", []):
+    for name in options.get("-f", []):
         if command in ("apply", "delete"):
             for document in yaml.safe_load_all(Path(name or "").read_text()):
                 if not {"apiVersion", "kind", "metadata"} <= document.keys():
