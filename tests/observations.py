@@ -10,8 +10,6 @@ from sam2_tracker.memory_bank import MemoryBank, MemoryLayout, Observation, name
 from sam2_tracker.memory_policy import remember
 
 SMALL = MemoryLayout(tokens=16, channels=4, recent=6, pointer_channels=8, pointers=15)
-# SAM 2's at 1024 px.
-FULL = MemoryLayout(tokens=64 * 64, channels=64, recent=6, pointer_channels=256, pointers=15)
 
 
 def observation(

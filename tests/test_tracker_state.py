@@ -9,7 +9,8 @@ from unittest import mock
 
 import pytest
 import torch
-from observations import FULL, SMALL, observation
+from faults.standin_model import SAM2
+from observations import SMALL, observation
 from torch import Tensor
 
 from sam2_tracker.errors import OutOfMemory, StateGone
@@ -203,7 +204,7 @@ def test_a_track_corrected_50_times_stays_bounded(
 def test_a_step_writes_one_memory_frame_and_a_small_head(
     side: int, empty_redis: RedisServer
 ) -> None:
-    layout = replace(FULL, tokens=side * side)
+    layout = replace(SAM2, tokens=side * side)
     store = open_store(empty_redis, layout=layout, cache=MemoryCache(64 * MIB))
     ids, _ = walk(store, 20, layout)
     with empty_redis.client() as client:
@@ -234,12 +235,12 @@ def records_in(server: RedisServer) -> list[tuple[bytes, int, int]]:
 )
 def test_no_policy_lets_a_track_grow(empty_redis: RedisServer, policy: str, bound: float) -> None:
     """With hidden stretches and look-alikes, at SAM 2's size at 1024 px."""
-    store = open_store(empty_redis, layout=FULL, cache=MemoryCache(64 * MIB))
-    (id_,) = store.save([started(0, FULL, policy=policy)])
+    store = open_store(empty_redis, layout=SAM2, cache=MemoryCache(64 * MIB))
+    (id_,) = store.save([started(0, SAM2, policy=policy)])
     for number in range(1, 70):
         hidden = number % 23 in range(8, 20)
         state = load(store, id_)
-        (id_,) = store.save([stepped(state, number, FULL, seen=not hidden, distractor=not hidden)])
+        (id_,) = store.save([stepped(state, number, SAM2, seen=not hidden, distractor=not hidden)])
         assert sum(size for _, size, _ in records_in(empty_redis)) < bound * MIB
     kinds, _, lives = zip(*records_in(empty_redis), strict=True)
     assert 0 < min(lives) <= max(lives) <= Settings().state_ttl_seconds  # none without an end
