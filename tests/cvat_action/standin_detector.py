@@ -1,39 +1,30 @@
 # SPDX-License-Identifier: MIT
 """What CVAT does with detectors and interactors, and such a function over real HTTP.
 
-By CVAT 2.73's `lambda_manager/views.py`: labels are mapped, boxes, polygons and masks become shapes
-of the job's labels without their confidence, and an answer that is not as it should be is an error
-of the server.
+By CVAT 2.73's `lambda_manager/views.py`: labels are mapped, boxes and polygons become shapes of the
+job's labels without their confidence, and an answer that is not as it should be is an error of the
+server.
 """
 
 import base64
 import io
 import json
 from collections.abc import Callable
-from itertools import groupby
 from typing import Any
 
 from local_server import JsonServer
 from PIL import Image
 
 
-class WrongMapping(Exception):
-    pass
-
-
 def label_mapping(
     asked: dict[str, Any], theirs: list[dict[str, Any]], ours: list[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Name of the detector's label to a label of the job. Raises WrongMapping."""
+    """Name of the detector's label to a label of the job; what is asked for has to be there."""
     by_name = {label["name"]: label for label in ours}
     known = {label["name"] for label in theirs}
     if not asked:
         return {name: by_name[name] for name in known if name in by_name}
-    for name, item in asked.items():
-        if name not in known:
-            raise WrongMapping(f'Invalid mapping. Unknown model label "{name}"')
-        if item["name"] not in by_name:
-            raise WrongMapping(f'Invalid mapping. Unknown db label "{item["name"]}"')
+    assert asked.keys() <= known
     return {name: by_name[item["name"]] for name, item in asked.items()}
 
 
@@ -56,27 +47,15 @@ def detections_to_shapes(
             "frame": frame, "label_id": label["id"], "source": "auto", "attributes": attributes,
             "group": each.get("group_id"),
         }  # fmt: skip
-        if each["type"].lower() == "tag":
-            found["tags"].append(common)
-            continue
-        points = each.get("mask" if each["type"] == "mask" else "points", [])
-        if each["type"] == "mask":
-            points = [*_runs(points[:-4]), *points[-4:]]
         found["shapes"].append(
             {
-                **common, "type": each["type"], "points": [float(p) for p in points],
+                **common, "type": each["type"], "points": [float(p) for p in each["points"]],
                 "occluded": False, "outside": False, "z_order": 0,
                 "rotation": each.get("rotation", 0), "elements": [],
             }
         )  # fmt: skip
     json.dumps(found, allow_nan=False)
     return found
-
-
-def _runs(bits: list[int]) -> list[int]:
-    """Lengths of equal bits in turn, beginning with those of 0."""
-    runs = [len(list(same)) for _, same in groupby(bits)]
-    return [0, *runs] if bits[0] else runs
 
 
 def _first_pixel(picture: bytes) -> int:
