@@ -60,8 +60,9 @@ def fails_from(owner: type, method: str, first: int) -> Iterator[None]:
 
 
 unreadable_from = partial(fails_from, ImageFolder, "encoded")
-"""The pictures of the folder."""
+"""(first frame): meanwhile no picture can be read from this frame on"""
 journal_full_from = partial(fails_from, Journal, "frame")
+"""(first frame): meanwhile the journal has no room from this frame on"""
 
 
 @contextmanager
