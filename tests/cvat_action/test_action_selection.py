@@ -230,7 +230,7 @@ TO_12 = ("track", "--job", 42, "--frame", 10, "--target-frame", 12)
         (("--type", "polygon"), "frame 10 of job 42. Of 1 object there, none passes --type."),
         (("--object", "900", "--label", "person"), "none passes --object and --label."),
         (("--all-seeds", "--exclude", "900"), "Of 1 object there, none passes --exclude."),
-        (("--label", "cat"), "Its labels: car, person"),
+        (("--label", "cat"), "There is no label 'cat' in job 42. Its labels: car, person."),
         (("--target-frame", "30"), "job 42 holds frames 5 to 29"),
         (("--target-frame", "8"), "add --backward"),
         (("--backward",), "--backward needs a target frame before frame 10"),
