@@ -80,6 +80,24 @@ def test_objects_start_on_the_frames_that_their_images_name(video: Path, tmp_pat
     assert [round(float(frame.mean()) / 20) for frame in clip.frames] == list(range(FRAMES))
 
 
+def test_results_of_an_earlier_run_start_no_objects(video: Path, tmp_path: Path) -> None:
+    """As `local` selects them with --keyframes."""
+
+    def mask(number: int, frame: int, source: str) -> str:
+        return (
+            f'<track id="{number}" label="car" source="{source}"><mask frame="{frame}" '
+            'outside="0" rle="0, 16" left="4" top="4" width="4" height="4"/></track>'
+        )
+
+    tracks = mask(0, 7, "manual") + mask(1, 8, "auto") + mask(2, 9, "manual")
+    label = "<labels><label><name>car</name></label></labels>"
+    task = f"<task><size>{FRAMES}</size>{label}</task>"
+    text = f"<annotations><version>1.1</version><meta>{task}</meta>{tracks}</annotations>"
+    (tmp_path / "seeds.xml").write_text(text)
+    clip = demo.clip_from_files(video, tmp_path / "seeds.xml")
+    assert {frame: len(shapes) for frame, shapes in clip.seeds.items()} == {7: 1, 9: 1}
+
+
 @pytest.mark.parametrize(
     ("frame", "annotation", "said"),
     [

@@ -150,40 +150,31 @@ def clip_from_files(video: Path, annotations: Path) -> Clip:
     """
     from cvat_action.formats import read_document
     from cvat_action.formats.document import local_job
-    from cvat_action.selection import select
+    from cvat_action.selection import select_on_all
 
     media = open_media(video)
     document, media = read_document(annotations, media)
     job = local_job(document, media)
-    drawn = [*document.annotations.shapes]
-    drawn += [keyframe for track in document.annotations.tracks for keyframe in track["shapes"]]
-    seeds: dict[int, list[Wire]] = {}
-    names: dict[str, str] = {}
-    labels: list[str] = []
-    refused: dict[str, str] = {}
-    for frame in sorted(
-        {shape["frame"] for shape in drawn if shape["frame"] < len(media.frame_names)}
-    ):
-        selection = select(job, document.annotations, frame)
-        refused |= {refusal.ref: refusal.reason for refusal in selection.refused}
-        for seed in selection.seeds:
-            if seed.ref not in names:
-                labels.append(job.label(seed.label_id).name)
-                names[seed.ref] = f"{labels[-1]} {len(labels)}"
-                shape = {"type": seed.type, "points": list(seed.points)}
-                seeds.setdefault(frame, []).append(shape)
-    for ref, reason in refused.items():
-        if ref not in names:
-            print(f"Object {ref} is not tracked: {reason}.")
-    if not seeds:
+    drawn = [s["frame"] for s in document.annotations.shapes]
+    drawn += [k["frame"] for track in document.annotations.tracks for k in track["shapes"]]
+    count = len(media.frame_names)
+    selection = select_on_all(job, document.annotations, range(min([*drawn, count - 1]), count))
+    for refusal in selection.refused:
+        print(f"Object {refusal.ref} is not tracked: {refusal.reason}.")
+    if not selection.seeds:
         raise ActionError(f"{annotations} has no mask, polygon or upright box to start from.")
+    seeds: dict[int, list[Wire]] = {}
+    for seed in selection.seeds:
+        shape = {"type": seed.type, "points": list(seed.points)}
+        seeds.setdefault(seed.frame, []).append(shape)
+    labels = [job.label(seed.label_id).name for seed in selection.seeds]
     return Clip(
         frames=_DecodedOnDemand(media),
         frame_names=media.frame_names,
-        sizes=[size_of(media, frame) for frame in range(len(media.frame_names))],
+        sizes=[size_of(media, frame) for frame in range(count)],
         frames_per_second=media.fps,
         seeds=seeds,
-        names=list(names.values()),
+        names=[f"{label} {number}" for number, label in enumerate(labels, 1)],
         labels=labels,
     )
 
