@@ -12,7 +12,8 @@ with the parts that are missing there, and measures those anew that are named. `
     python -m benchmarks --resume --part savings --part accuracy
 
 Benchmarks of their own, with their own options (--help): `python -m benchmarks steps`, `memory`,
-`effort`, `small`, `scores`, `flop`, `growth`, `clicks`, `tracks`, `models`.
+`effort`, `small`, `scores`, `flop`, `growth`, `clicks`, `tracks`, `models`. Those that write their
+numbers to benchmarks/results/ write them to another file with --out.
 """
 
 import argparse

@@ -13,7 +13,6 @@ Results go to benchmarks/results/clicks_MODEL.json.
 import argparse
 import ast
 import base64
-import json
 import os
 import re
 import statistics
@@ -28,6 +27,7 @@ import cv2
 
 from benchmarks.models import META, MICRO, benchmark_files
 from benchmarks.origin import origin_of
+from benchmarks.out import add_out, write_json
 from benchmarks.plan import HEIGHT, WIDTH
 from tools.function_process import FunctionError, FunctionProcess
 from training.clips import draw_clip
@@ -104,6 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", choices=(MICRO, *META), default=MICRO)
     parser.add_argument("--rounds", type=int, default=9)
+    add_out(parser, "clicks_MODEL.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = benchmark_files(options.model, Path(folder))
@@ -116,8 +117,8 @@ def main() -> int:
         with FunctionProcess(environment) as function:
             found = measure(function, options.rounds)
     result = {**origin_of("clicks", *sys.argv[1:]), "model": options.model, **found}
-    path = RESULTS / f"clicks_{options.model}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = options.out or RESULTS / f"clicks_{options.model}.json"
+    write_json(path, result)
     print(f"second click of the first: {found['ratio']:.3f} (goal, of tiny: {MOST_OF_THE_FIRST})")
     print(f"longest wait of the work: {found['wait_of_work']:.3f} (goal: {MOST_OF_THE_WORK})")
     print(path)

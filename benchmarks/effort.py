@@ -39,6 +39,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.out import add_out, write_json
 from benchmarks.session import Found, Masks, Session, read_clip
 from benchmarks.summary import share_interval
 from model_handler import ModelHandler
@@ -261,6 +262,7 @@ def main() -> int:
         "--way", action="append", choices=WAYS,
         help="only this one; what was measured of the others with the same weights stays",
     )  # fmt: skip
+    add_out(parser, "effort.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = ModelHandler(
@@ -291,9 +293,10 @@ def main() -> int:
         key += f", {options.clips} clips"
     key += f", {options.policy}, {options.conditioning_frames} conditioning frames"
     key += f", search region {size:g}" if size else ""
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    out = options.out or RESULTS
+    known = json.loads(out.read_text()) if out.exists() else {}
     rows = _beside(known.get(key, {}), about, rows)
-    RESULTS.write_text(json.dumps({**known, key: {**about, "rows": rows}}, indent=1) + "\n")
+    write_json(out, {**known, key: {**about, "rows": rows}})
     print(f"{key}; weights {about['weights']}, {model.precision}")
     show(rows)
     show_shares(rows)

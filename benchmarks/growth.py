@@ -7,7 +7,7 @@
 The command runs as a process of its own against a small stand-in for CVAT and its function
 (growth_server.py), so no model is part of what is measured: 40 masks of 200 runs, 5 rectangles and
 5 polygons that become tracks, of every 50 objects. The time is the processor time of the command,
-so that a busy machine counts little. Writes benchmarks/results/growth.json.
+so that a busy machine counts little. Writes benchmarks/results/growth.json, or --out.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.machine import peak_memory
 from benchmarks.origin import origin_of
+from benchmarks.out import add_out, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "growth.json"
 LIMIT_GIB = 2.0
@@ -100,13 +101,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--frames", type=int, nargs="+", default=[1000, 2000, 5000, 10000])
     parser.add_argument("--objects", type=int, default=50)
+    add_out(parser, "growth.json")
     options = parser.parse_args()
     rows = []
     for frames in options.frames:
         rows.append(measure(frames, options.objects))
         print(f"{frames} frames: {rows[-1]}", file=sys.stderr, flush=True)
         result = {**origin_of("growth", *sys.argv[1:]), "rows": rows}
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(options.out or RESULTS, result)
     print(table(rows))
     return int(max(row["peak_gib"] for row in rows) > LIMIT_GIB)
 

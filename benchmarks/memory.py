@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.origin import commit
+from benchmarks.out import add_out, write_json
 from benchmarks.session import Session, read_clip
 from benchmarks.summary import mean_interval
 from model_handler import ModelHandler
@@ -120,6 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--clip", type=Path, help="a real clip with masks")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    add_out(parser, "memory.json")
     options = parser.parse_args()
     if parameters_hash([LOOK_ALIKE]) != LOOK_ALIKE_HASH:
         parser.error("the look-alike set is not the frozen one")
@@ -153,7 +155,7 @@ def main() -> int:
             print(f"{name} ", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
     lines = table(rows)
-    RESULTS.write_text(json.dumps({**about, "rows": lines}, indent=1) + "\n")
+    write_json(options.out or RESULTS, {**about, "rows": lines})
     print(f"weights {about['weights']}, {about['precision']}")
     show(lines)
     return 0

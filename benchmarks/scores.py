@@ -12,7 +12,6 @@ benchmarks/results/scores.json and .md.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from benchmarks.origin import origin_of
+from benchmarks.out import add_out, write_json
 from benchmarks.report import table
 from benchmarks.session import read_clip
 from model_handler import ModelHandler
@@ -218,6 +218,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--clip", type=Path, help="a real clip with masks")
     parser.add_argument("--share", type=float, default=1 / 3, help="of each set's clips")
+    add_out(parser, "scores.json")
     options = parser.parse_args()
     model = Watched(micro_files(), cache=MemoryCache(256 * MIB))
     sets: dict[str, list[list[Row]]] = {}
@@ -226,9 +227,9 @@ def main() -> int:
         print(f"{number} ", end="", flush=True, file=sys.stderr)
     origin = origin_of("scores", *sys.argv[1:])
     results = {"origin": origin, "sets": {name: judge(each) for name, each in sets.items()}}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scores.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / "scores.md").write_text(report(results))
+    out = options.out or RESULTS / "scores.json"
+    write_json(out, results)
+    out.with_suffix(".md").write_text(report(results))
     print("\n" + report(results))
     return 0
 

@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.effort import CLIPS_PER_SUBSET
+from benchmarks.out import add_out, write_json
 from benchmarks.session import Session, read_clip
 from model_handler import ModelHandler
 from sam2_tracker.settings import Settings
@@ -88,6 +89,7 @@ def row(model: ModelHandler, chosen: list[Clip], times: int, size: float) -> dic
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--clip", type=Path, help="a real clip with masks")
+    add_out(parser, "small.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = ModelHandler(
@@ -104,8 +106,9 @@ def main() -> int:
         "rows": rows,
     }
     key = options.clip.name if options.clip else "drawn"
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**known, key: about}, indent=1) + "\n")
+    out = options.out or RESULTS
+    known = json.loads(out.read_text()) if out.exists() else {}
+    write_json(out, {**known, key: about})
     print(f"{key}; weights {about['weights']}, {model.precision}")
     print("J&F; share of the frames on which the object was found")
     for each in rows:

@@ -8,11 +8,10 @@ Variants take turns, round by round; a ratio is the median of the ratios within 
 95 % interval. On a CPU steps are timed by processor time, for other processes may be busy too.
 Memory banks are full (benchmarks/banks.py), and in every round the newest memory frame of an object
 is one whose keys are not known yet, as in use. The table goes to
-benchmarks/results/steps_MODEL.json and .md.
+benchmarks/results/steps_MODEL.json and .md, and what the cache hits to cache.json beside them.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from benchmarks.clip import encoded_clip
 from benchmarks.machine import describe_machine, synchronise
 from benchmarks.models import EFFICIENTTAM, META, MICRO, benchmark_files
 from benchmarks.origin import origin_of
+from benchmarks.out import add_out, write_json
 from benchmarks.runners import fill_store
 from benchmarks.summary import Interval, median_interval, paired_ratio
 from model_handler import ModelHandler
@@ -297,13 +297,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--only", choices=["cache"], help="what needs no model")
+    add_out(parser, "steps_MODEL.json, or cache.json with --only cache,")
     options = parser.parse_args()
+    out = options.out or RESULTS / f"steps_{options.model}.json"
     default = Settings().memory_cache_mib
-    RESULTS.mkdir(exist_ok=True)
     hits = [cache_hits(objects, default * MIB) for objects in CACHE_OBJECTS]
     print(report_cache(hits))
-    (RESULTS / "cache.json").write_text(json.dumps({"mib": default, "rows": hits}, indent=1) + "\n")
-    if options.only == "cache":
+    only_cache = options.only == "cache"
+    cache_out = options.out if options.out and only_cache else out.with_name("cache.json")
+    write_json(cache_out, {"mib": default, "rows": hits})
+    if only_cache:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         files = benchmark_files(options.model, Path(folder))
@@ -322,8 +325,7 @@ def main() -> int:
             "rounds": options.rounds,
             "rows": rows,
         }
-    out = RESULTS / f"steps_{options.model}.json"
-    out.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(out, results)
     out.with_suffix(".md").write_text(report(results))
     print(report(results))
     return 0

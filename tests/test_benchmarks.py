@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import all_models, clicks, effort, parts
+from benchmarks import all_models, clicks, effort, growth, parts, steps
 from benchmarks.__main__ import list_parts, main, measure, share_of_first
 from benchmarks.accuracy import Variant, accuracy_of
 from benchmarks.banks import FILLED
@@ -426,6 +426,41 @@ def test_savings_are_measured(tmp_path: Path) -> None:
     assert all(len(row["seconds"]) == 1 for row in part["rows"])
     results = part_alone("savings", part, plan=asdict(SMALL))
     assert "| official, autocast |" in report_markdown(results)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["steps", "memory", "effort", "small", "scores", "growth", "clicks", "models"],
+)
+def test_numbers_can_be_written_elsewhere(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [])
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert "--out" in capsys.readouterr().out
+
+
+def test_growth_is_written_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"frames": 5, "peak_gib": 0.1, "seconds": 1.0, "wall": 1.0, "written": {}}
+    out = tmp_path / "new" / "growth.json"
+    monkeypatch.setattr(growth, "measure", lambda frames, objects: row)
+    monkeypatch.setattr(growth, "table", lambda rows: "")
+    monkeypatch.setattr("sys.argv", ["growth", "--frames", "5", "--out", str(out)])
+    assert growth.main() == 0
+    assert json.loads(out.read_text())["rows"] == [row]
+
+
+def test_what_the_cache_hits_is_written_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "cache.json"
+    monkeypatch.setattr(steps, "CACHE_OBJECTS", (1,))
+    monkeypatch.setattr("sys.argv", ["steps", "--only", "cache", "--out", str(out)])
+    assert steps.main() == 0
+    assert len(json.loads(out.read_text())["rows"]) == 1
 
 
 def test_clicks_are_timed_by_pairs_and_ten_people_wait_for_the_work_of_all(
