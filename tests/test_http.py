@@ -256,6 +256,34 @@ def test_workers_end_with_a_server_that_was_killed(small_files: ModelFiles) -> N
             time.sleep(0.1)
 
 
+def test_a_server_ends_with_the_process_that_started_it(
+    small_files: ModelFiles, repository: Path
+) -> None:
+    program = """
+import os, signal
+from tools.function_process import FunctionProcess
+
+with FunctionProcess(os.environ) as server:
+    print(server.pid, *server.worker_pids, flush=True)
+    signal.pause()
+"""
+    starter = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=repository,
+        env=environment(small_files),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout
+    with starter.stdout:
+        pids = starter.stdout.readline().split()
+    starter.kill()
+    starter.wait()
+    assert len(pids) == 2
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):  # at most until pytest's timeout
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize(
     ("workers", "variables", "sentence"),
     [(2, {}, "Several workers need a Redis"), (1, {"SAM2_DEVICE": "cuda:99"}, "SAM2_DEVICE")],

@@ -27,7 +27,10 @@ class FunctionError(Exception):
 
 
 class FunctionProcess:
-    """Runs inside a `with`, on a free port."""
+    """Runs inside a `with`, on a free port.
+
+    It ends with the process that started it, even if that is killed.
+    """
 
     def __init__(
         self, environment: Mapping[str, str], *, workers: int = 1, wait: bool = True
@@ -38,9 +41,11 @@ class FunctionProcess:
         self.port = 0
         self._folder = Path(tempfile.mkdtemp(prefix="function-"))
         self._log_path = self._folder / "log"
+        command = [sys.executable, "-m", "tools.serve", "--port", "0", "--workers", str(workers)]
+        command += ["--parent", str(os.getpid())]
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tools.serve", "--port", "0", "--workers", str(workers)],
+                command,
                 cwd=ROOT,
                 env=dict(environment),
                 stdout=log,

@@ -155,7 +155,10 @@ def run_worker(listener: socket.socket, worker_id: int, ready: Event) -> None:
 
 
 def serve(arguments: list[str] | None = None) -> int:
-    """Runs the workers until SIGTERM; returns 1 if one of them cannot start or end, else 0."""
+    """Runs the workers until SIGTERM, or until the process of --parent is gone.
+
+    Returns 1 if one of the workers cannot start or end, else 0.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tools.serve", description=__doc__.split("\n\n")[0]
     )
@@ -166,6 +169,9 @@ def serve(arguments: list[str] | None = None) -> int:
         "--port", type=_port, default=8090, help="default: %(default)s; 0: any free one"
     )
     parser.add_argument("--workers", type=int, default=1, help="number of worker processes")
+    parser.add_argument(
+        "--parent", type=int, metavar="PID", help="of what started it: it ends when that is gone"
+    )
     options = parser.parse_args(arguments)
     if options.workers < 1:
         parser.error("--workers must be at least 1")
@@ -181,7 +187,7 @@ def serve(arguments: list[str] | None = None) -> int:
         listener = _listen(options.host, options.port)
     except OSError as error:
         parser.exit(1, f"Cannot listen on {options.host}:{options.port}: {error.strerror}.\n")
-    return _run_workers(listener, options.workers)
+    return _run_workers(listener, options.workers, options.parent)
 
 
 def _port(text: str) -> int:
@@ -204,8 +210,11 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run_workers(listener: socket.socket, count: int) -> int:
-    """Returns 1 if one of them cannot start or end, else 0."""
+def _run_workers(listener: socket.socket, count: int, parent: int | None = None) -> int:
+    """Returns 1 if one of them cannot start or end, else 0.
+
+    parent: the process that started this one, whose end ends it; None: no process's end does.
+    """
     stop = Stop()
     context = multiprocessing.get_context("fork")
 
@@ -217,7 +226,7 @@ def _run_workers(listener: socket.socket, count: int) -> int:
 
     workers = [start(worker_id) for worker_id in range(count)]
     failed = False
-    while not stop.wanted and not failed:
+    while not stop.wanted and not failed and parent in (None, os.getppid()):
         time.sleep(0.1)
         for worker_id, (worker, ready) in enumerate(workers):
             if worker.exitcode is None:
