@@ -123,6 +123,12 @@ test('where nothing is written over a result that was drawn anew the message say
     expect(bench.frames()).toEqual(EACH);
     expect(bench.reports.at(-1)!.title).toBe('Tracking ended with warnings');
     expect(bench.said()).toContain(`drew a shape in its place: car ${seed} on 6.`);
+    // the answer holds until a reload
+    await bench.runOn([on(bench, 5)], 5, 10);
+    expect([bench.asked.length, bench.frames()]).toEqual([1, EACH]);
+    const again = reloaded(bench);
+    await again.runOn([on(again, 2)], 2, 10);
+    expect([again.asked.length, again.frames()]).toEqual([1, EACH]);
 });
 
 test('after an undo the next run from a redrawn result asks again', async () => {

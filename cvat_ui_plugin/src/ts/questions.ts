@@ -44,7 +44,7 @@ export function askAboutClaimed(
 }
 
 /** Find out whether drawings that the run comes over are objects of the run. Then they stay, and the run goes
- * on from them. */
+ * on from them. After a no the page does not ask about them again. */
 export async function askAboutDrawings(
     context: RunContext,
     sources: Source[],
@@ -55,10 +55,14 @@ export async function askAboutDrawings(
     const found = new Map<number, SerializedShape[]>();
     const mayBe = drawnOnTheWay(shapes, order, context.numbersOf(shapes));
     for (const [shape, number] of onlyOnes(mayBe)) addTo(found, number, shape);
+    const { numbers } = context.known;
     const meant = sources.flatMap((source) => {
-        const drawings = source.shape ? (found.get(source.mark?.number ?? 0) ?? []) : [];
-        const own = drawings.filter(({ type }) => type === source.type);
-        return own.length ? [{ source, own }] : [];
+        const number = source.mark?.number ?? 0;
+        const drawings = source.shape ? (found.get(number) ?? []) : [];
+        const own = drawings.filter(
+            (drawing) => drawing.type === source.type && !numbers.isOther(drawing, number),
+        );
+        return own.length ? [{ source, number, own }] : [];
     });
     if (!meant.length) return;
     const list = meant.map(({ source, own }) => {
@@ -74,7 +78,10 @@ export async function askAboutDrawings(
         yes: 'The same objects',
         no: 'Other objects',
     });
-    if (areSame) for (const { source, own } of meant) takeOwn(source, own);
+    for (const { source, number, own } of meant) {
+        if (areSame) takeOwn(source, own);
+        else for (const drawing of own) numbers.keepOther(drawing, number);
+    }
 }
 
 /** Find out which keyframes a person deleted on frames of the run, and whether they stay so. */
