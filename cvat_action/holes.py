@@ -2,11 +2,11 @@
 """A result that a person deleted to draw the object anew where it really is: too far from the wrong
 results for an overlap to tell whose they are (docs/identity.md)."""
 
+from bisect import bisect
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import pairwise
 
 import numpy as np
 
@@ -107,11 +107,13 @@ def drawn_on_the_way(
     beyond = job.frame_before(frames[-1], start)
     present = _present(snapshot, found, beyond)
     order = [start, *frames, *(() if beyond is None else (beyond,))]
+    drawn = {k.frame for k in snapshot.shapes.values() if not k.auto and not k.mark}
+    gaps = _Gaps(order, drawn)
     holes = [
         (seed, frame, after, beside)
         for seed in seeds
         if (on := present.get(seed.number, {}))
-        for frame, after, beside in _gaps(order, on)
+        for frame, after, beside in gaps.of(on)
     ]
     if not holes:
         return ()
@@ -135,14 +137,28 @@ def drawn_on_the_way(
     )
 
 
-def _gaps(order: Sequence[int], on: Container[int]) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Each frame without a shape, between frames that have one: itself, the next one that has one,
-    and the frames beside it and beside its gap. The first of `order` has one."""
-    there = [place for place, frame in enumerate(order) if place == 0 or frame in on]
-    for before, after in pairwise(there):
-        for place in range(before + 1, after):
-            beside = (before, place - 1, place + 1, after)
-            yield order[place], order[after], tuple(order[one] for one in beside)
+class _Gaps:
+    """Frames with a drawing, on which objects have no shape."""
+
+    def __init__(self, order: Sequence[int], drawn: Collection[int]) -> None:
+        """order: the frames of a run, which begins where its objects have a shape."""
+        self._order = order
+        self._place = {frame: place for place, frame in enumerate(order)}
+        self._drawn = sorted(self._place[f] for f in drawn if self._place.get(f))
+
+    def of(self, on: Collection[int]) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+        """Each such frame between frames on which the object has a shape: itself, the next one with
+        a shape, and the frames beside it and beside its gap. on: where the object has one."""
+        if not self._drawn:  # mostly so
+            return
+        there = sorted({0, *(self._place[frame] for frame in on if frame in self._place)})
+        for here in self._drawn:
+            after = bisect(there, here)
+            if there[after - 1] == here or after == len(there):
+                continue
+            beside = (there[after - 1], here - 1, here + 1, there[after])
+            frames = tuple(self._order[place] for place in beside)
+            yield self._order[here], frames[-1], frames
 
 
 def _lone_drawings(
